@@ -1,0 +1,87 @@
+"""Where rows come from: the `data:` part of a recipe. No torch here: a bad recipe is refused before it is imported.
+
+A path in a recipe is relative to the recipe's file; one given on the command line, to the working directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+__all__ = ["CommandLineText", "DataConfig", "DatasetsData", "DigitsData", "FileData", "PathOrName", "RecipePath"]
+
+
+class CommandLineText(str):
+    """A value typed on the command line: a path in it is relative to the working directory."""
+
+
+def _resolved(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    base = (info.context or {}).get("base")
+    root = Path.cwd() if base is None or isinstance(value, CommandLineText) else Path(base)
+    return root / Path(value).expanduser()
+
+
+def _resolved_if_there(value: Any, info: ValidationInfo) -> Any:
+    path = _resolved(value, info)
+    return str(path) if isinstance(path, Path) and path.exists() else value
+
+
+RecipePath = Annotated[Path, BeforeValidator(_resolved)]
+"""A path; relative to the recipe's file."""
+
+PathOrName = Annotated[str, BeforeValidator(_resolved_if_there)]
+"""A directory that exists, or else a name on the Hugging Face Hub."""
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    train_limit: int | None = Field(default=None, ge=2)
+
+
+class DigitsData(_Source):
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as 16 patches of 2x2; nothing is downloaded."""
+
+    source: Literal["digits"] = "digits"
+
+
+class FileData(_Source):
+    """Text classification from CSV, JSONL or Parquet files (by their ending).
+
+    A split without a file of its own is drawn from train, stratified by label and seeded.
+    """
+
+    source: Literal["file"] = "file"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+    text: str = "text"
+    label: str = "label"
+    max_length: int = Field(default=128, ge=2)
+
+
+class DatasetsData(_Source):
+    """Text classification from a Hugging Face `datasets` directory (save_to_disk) or hub name.
+
+    A split whose name is none is drawn from train, stratified by label and seeded.
+    """
+
+    source: Literal["datasets"] = "datasets"
+    name: PathOrName
+    config: str | None = None
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = None
+    text: str = "text"
+    label: str = "label"
+    max_length: int = Field(default=128, ge=2)
+
+
+DataConfig = Annotated[DigitsData | FileData | DatasetsData, Field(discriminator="source")]

@@ -1,0 +1,134 @@
+"""Rows, splits and batches: numpy only, so that the measuring process needs no torch.
+
+Shapes: b = batch, s = the row's own length; a row is never padded before it is in a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.task import LABELS_KEY, InputSpec, Task
+
+__all__ = ["Batch", "Row", "Split", "Splits", "collate"]
+
+Array = NDArray[Any]
+Row = dict[str, Array]
+Batch = dict[str, Array]
+
+
+def collate(rows: list[Row], inputs: tuple[InputSpec, ...]) -> Batch:
+    """Stack rows to a batch: each input [b, s, ...], filled with its pad value up to the longest row.
+
+    Where the task has an `attention_mask`, the filling is masked because the mask's own pad value is 0.
+    """
+    batch: Batch = {}
+    for spec in inputs:
+        arrays = [row[spec.name] for row in rows]
+        longest = max(array.shape[0] for array in arrays)
+        out = np.full((len(arrays), longest, *arrays[0].shape[1:]), spec.pad_value, dtype=spec.dtype)
+        for index, array in enumerate(arrays):
+            out[index, : array.shape[0]] = array
+        batch[spec.name] = out
+    return batch
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split with their labels.
+
+    Attributes:
+        name: train, validation or test.
+        rows: one dict a row, input name -> array [s, ...], unpadded.
+        labels: class indices, int64 [n].
+        inputs: what each row holds.
+        texts: the raw text of each row where there is one, else empty.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    labels: NDArray[np.int64]
+    inputs: tuple[InputSpec, ...]
+    texts: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """Yield batches with their `labels`, in order, or shuffled by a seed (give another one each epoch)."""
+        order = np.arange(len(self))
+        if shuffle_seed is not None:
+            np.random.default_rng(shuffle_seed).shuffle(order)
+        for start in range(0, len(order), batch_size):
+            picked = order[start : start + batch_size]
+            batch = collate([self.rows[i] for i in picked], self.inputs)
+            batch[LABELS_KEY] = self.labels[picked]
+            yield batch
+
+    def take(self, count: int, *, seed: int) -> Split:
+        """Return at most `count` rows, drawn without replacement by a seed."""
+        if count >= len(self):
+            return self
+        picked = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        texts = tuple(self.texts[i] for i in picked) if self.texts else ()
+        return Split(self.name, tuple(self.rows[i] for i in picked), self.labels[picked], self.inputs, texts)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all rows and labels, hexadecimal."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            for spec in self.inputs:
+                array = np.ascontiguousarray(row[spec.name])
+                digest.update(f"{spec.name}{array.dtype}{array.shape}".encode())
+                digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write rows and labels to an .npz file without pickle (texts are left out)."""
+        arrays: dict[str, Array] = {LABELS_KEY: self.labels}
+        for spec in self.inputs:
+            arrays[f"flat.{spec.name}"] = np.concatenate([row[spec.name] for row in self.rows])
+        first = self.inputs[0].name
+        arrays["lengths"] = np.array([row[first].shape[0] for row in self.rows], dtype=np.int64)
+        with path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path, name: str, inputs: tuple[InputSpec, ...]) -> Split:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            ends = np.cumsum(stored["lengths"])[:-1]
+            columns = {spec.name: np.split(stored[f"flat.{spec.name}"], ends) for spec in inputs}
+            labels = stored[LABELS_KEY]
+        rows = tuple({spec.name: columns[spec.name][i] for spec in inputs} for i in range(len(labels)))
+        return cls(name, rows, labels, inputs)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation and test rows of one task; no row stands in two of them.
+
+    Attributes:
+        task: inputs and labels.
+        source: a line for people: where the rows come from.
+        notes: what was dropped or decided on the way, a line each (duplicates, truncated rows, label mapping).
+    """
+
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+    notes: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the three splits, hexadecimal."""
+        parts = (self.train.fingerprint(), self.validation.fingerprint(), self.test.fingerprint())
+        return hashlib.sha256("".join(parts).encode()).hexdigest()

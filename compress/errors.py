@@ -1,0 +1,89 @@
+"""The errors that modelpress raises. Each message says where, what, and what is allowed.
+
+CompressError
+├── RecipeError          a recipe that cannot be run as written
+│   └── UnknownNameError   a name that is not known, with the nearest that is
+├── DataError            data that is missing, empty, leaking or mislabelled
+├── ModelError           a model that cannot be loaded, or whose structure is not known
+├── OutputError          an output directory that cannot be written, or that holds something else
+├── StageError           a stage that cannot do what it was asked to
+├── ExportError          a graph that cannot be exported
+├── ParityError          an ONNX file that does not answer as its PyTorch model does
+└── MeasureError         a measurement that did not come back
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CompressError",
+    "DataError",
+    "ExportError",
+    "MeasureError",
+    "ModelError",
+    "OutputError",
+    "ParityError",
+    "RecipeError",
+    "StageError",
+    "UnknownNameError",
+    "did_you_mean",
+]
+
+
+class CompressError(Exception):
+    """Base of all our errors; `exit_code` is what the command line returns: 1 failed work, 2 wrong input."""
+
+    exit_code = 1
+
+
+class RecipeError(CompressError):
+    """A recipe that cannot be run as written."""
+
+    exit_code = 2
+
+
+class UnknownNameError(RecipeError):
+    """A name that is not known; the message holds the nearest that is."""
+
+
+class DataError(CompressError):
+    """Data that is missing, empty, leaking between splits, or mislabelled."""
+
+    exit_code = 2
+
+
+class ModelError(CompressError):
+    """A model that cannot be loaded, or whose structure is not known."""
+
+    exit_code = 2
+
+
+class OutputError(CompressError):
+    """An output directory that cannot be written, or that holds something else."""
+
+    exit_code = 2
+
+
+class StageError(CompressError):
+    """A stage that cannot do what it was asked to do to this model."""
+
+
+class ExportError(CompressError):
+    """A model that cannot be exported to ONNX."""
+
+
+class ParityError(CompressError):
+    """An ONNX file that does not answer as the PyTorch model it came from."""
+
+
+class MeasureError(CompressError):
+    """A measurement that did not come back."""
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Say which names are allowed, nearest first: `; did you mean 'x'?` or `; allowed: a, b`."""
+    options = sorted(allowed)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(options)}"

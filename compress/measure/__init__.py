@@ -1,0 +1,1 @@
+"""Honest measurement of ONNX files with ONNX Runtime."""

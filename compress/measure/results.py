@@ -1,0 +1,146 @@
+"""What a measurement is, as data. Every figure is that of an ONNX file run by ONNX Runtime.
+
+Units stand in the names. Intervals are 95 % intervals.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "Accuracy",
+    "AccuracyDifference",
+    "Environment",
+    "LatencyComparison",
+    "Latency",
+    "Measurement",
+    "ModelMeasurement",
+    "Size",
+]
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Accuracy(_Result):
+    """Share of test rows answered right, one row at a time (batch 1, no padding), with its Wilson interval.
+
+    Attributes:
+        batched_value: the same rows in padded batches of `batched_size`; a value that differs says that answers
+            depend on batch-mates or padding.
+        batched_disagreements: rows whose predicted class differs between the two.
+    """
+
+    value: float
+    low: float
+    high: float
+    rows: int
+    correct: int
+    batched_value: float
+    batched_size: int
+    batched_disagreements: int
+
+
+class AccuracyDifference(_Result):
+    """Candidate minus baseline on the same test rows, with the paired score interval of Tango (1998).
+
+    Attributes:
+        gained: rows that only the candidate answers right.
+        lost: rows that only the baseline answers right.
+        agreement: share of rows on which both predict the same class, right or wrong.
+    """
+
+    value: float
+    low: float
+    high: float
+    rows: int
+    gained: int
+    lost: int
+    agreement: float
+
+
+class Latency(_Result):
+    """Times of single calls at one setting; `throughput_per_s` is rows a second at the median."""
+
+    p50_ms: float
+    p95_ms: float
+    mean_ms: float
+    throughput_per_s: float
+    calls: int
+
+
+class LatencyComparison(_Result):
+    """Baseline and candidate timed in turns in one process, at one setting.
+
+    Attributes:
+        sequence: tokens (or patches) a row.
+        speedup: median over rounds of baseline time / candidate time of the same round.
+        speedup_low: lower end of the 95 % bootstrap interval of that median over rounds.
+        speedup_high: upper end of it.
+        rounds: how many rounds of both.
+    """
+
+    batch: int
+    sequence: int
+    threads: int
+    baseline: Latency
+    candidate: Latency
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    rounds: int
+
+
+class Size(_Result):
+    """Bytes on disk of the ONNX file with its external data, and what gzip -6 makes of them."""
+
+    file_bytes: int
+    gzip_bytes: int
+
+
+class ModelMeasurement(_Result):
+    """What was measured of one ONNX file.
+
+    Attributes:
+        load_ms: median time to create a session, each in a process of its own.
+        peak_memory_bytes: peak resident memory of a process that loads it and answers rows, above that of the
+            same process before loading.
+        operators: how many nodes of each kind the optimized graph has, as ONNX Runtime runs it.
+    """
+
+    size: Size
+    accuracy: Accuracy
+    load_ms: float
+    peak_memory_bytes: int
+    operators: dict[str, int]
+
+
+class Environment(_Result):
+    """The machine and the versions that the figures hold for; `fingerprint` is equal where figures compare."""
+
+    cpu: str
+    cores: int
+    instruction_sets: tuple[str, ...]
+    memory_bytes: int
+    system: str
+    python: str
+    packages: dict[str, str]
+    session_options: dict[str, str]
+    fingerprint: str
+
+
+class Measurement(_Result):
+    """Baseline and candidate, measured together.
+
+    Attributes:
+        noise: words about what makes these figures doubtful (a ratio whose interval is wide, a busy machine).
+    """
+
+    baseline: ModelMeasurement
+    candidate: ModelMeasurement
+    difference: AccuracyDifference
+    latency: tuple[LatencyComparison, ...]
+    environment: Environment
+    noise: tuple[str, ...]
+    seconds: float

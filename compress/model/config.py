@@ -1,0 +1,47 @@
+"""Which model a recipe works on: the `model:` part of a recipe. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from compress.data.config import PathOrName, RecipePath
+from compress.train_config import TrainConfig
+
+__all__ = ["ModelConfig"]
+
+
+class ModelConfig(BaseModel):
+    """One of: a Python file with a builder, a Hugging Face directory or name, or a saved bundle.
+
+    Attributes:
+        file: a Python file; it is run, so use only files that you trust.
+        builder: the function or class in that file that returns an nn.Module.
+        args: keyword arguments of the builder.
+        tokenizer: a directory with tokenizer.json, for a `file` model that reads text.
+        hf: a Hugging Face directory or hub name with a sequence classification model.
+        bundle: a directory that modelpress wrote.
+        train: train it first, on the recipe's data; the result is cached and shared between recipes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: RecipePath | None = None
+    builder: str | None = None
+    args: dict[str, Any] = {}
+    tokenizer: PathOrName | None = None
+    hf: PathOrName | None = None
+    bundle: RecipePath | None = None
+    train: TrainConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = [name for name in ("file", "hf", "bundle") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of file, hf or bundle (given: {', '.join(given) or 'none'})")
+        if self.file is not None and self.builder is None:
+            raise ValueError("a model file needs builder: the name of the function in it that makes the model")
+        if self.file is None and (self.builder is not None or self.args or self.tokenizer is not None):
+            raise ValueError("builder, args and tokenizer go with file only")
+        return self

@@ -1,0 +1,78 @@
+"""Stage: a model goes in, a new model comes out. A stage's fields are its keys in the recipe.
+
+What a stage is given is a Context: rows for training and validation, never the test rows, so that no stage can
+choose by them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.data.split import Split
+from compress.progress import Progress, Silent
+from compress.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Context", "Stage"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may look at.
+
+    Attributes:
+        teacher: the model that the recipe began with; none: the model that the stage is given.
+        device: a torch device name.
+        facts: a stage writes here what it did; it ends up in the report.
+        curve: training epochs, as `EpochRecord`'s fields.
+    """
+
+    task: Task
+    train: Split
+    validation: Split
+    teacher: nn.Module | None = None
+    device: str = "cpu"
+    seed: int = 0
+    progress: Progress = field(default_factory=Silent)
+    facts: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+class Stage(BaseModel, ABC):
+    """One step of a recipe.
+
+    Class attributes:
+        kind: what it does to weights; a stage that needs float weights can't follow a quantize stage.
+        summary: one line for `modelpress list`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[Literal["prune", "distill", "quantize"]]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a new model; `model` is left as it was.
+
+        Raises:
+            StageError: the model has nothing that this stage can work on.
+        """
+
+    def objection(self, before: Sequence[Stage]) -> str | None:
+        """Say why this stage makes no sense after those before it, or none."""
+        if any(stage.kind == "quantize" for stage in before):
+            if self.kind == "quantize":
+                return "the weights are quantized already"
+            return (
+                "it changes float weights, and the stages before it have already turned them into integers; "
+                "put quantize stages last"
+            )
+        return None

@@ -1,0 +1,29 @@
+"""How to train: the part of a recipe that `model.train`, recovery and distillation share. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["TrainConfig"]
+
+
+class TrainConfig(BaseModel):
+    """How to train: AdamW, linear warm-up, cosine decay to zero, the best epoch on validation is kept.
+
+    Attributes:
+        patience: stop after this many epochs without a better validation metric; none: never.
+        precision: auto is bf16 where the device has it and a measured step is faster, else fp32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=3, ge=1, le=10_000)
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+    learning_rate: float = Field(default=5e-5, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_fraction: float = Field(default=0.1, ge=0, le=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
