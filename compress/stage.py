@@ -49,12 +49,14 @@ class Stage(BaseModel, ABC):
     """One step of a recipe.
 
     Class attributes:
+        name: its name in a recipe, as the registry has it.
         kind: what it does to weights; a stage that needs float weights can't follow a quantize stage.
         summary: one line for `modelpress list`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: ClassVar[str]
     kind: ClassVar[Literal["prune", "distill", "quantize"]]
     summary: ClassVar[str]
 
@@ -65,6 +67,16 @@ class Stage(BaseModel, ABC):
         Raises:
             StageError: the model has nothing that this stage can work on.
         """
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See, without work, that the stage can do this, and return a model of the shapes that it would leave.
+
+        The weights of what is returned mean nothing; `model` is left as it was.
+
+        Raises:
+            StageError, ModelError: as `apply` would.
+        """
+        return model
 
     def objection(self, before: Sequence[Stage]) -> str | None:
         """Say why this stage makes no sense after those before it, or none."""

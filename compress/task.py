@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LABELS_KEY", "InputSpec", "Task"]
+__all__ = ["LABELS_KEY", "ROW_INDEX_KEY", "InputSpec", "Task"]
 
 LABELS_KEY = "labels"
+ROW_INDEX_KEY = "row_index"
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,36 @@
+"""Data: sources to splits to batches, seeded and free of leaks.
 
+Importing it costs numpy and pydantic only; scikit-learn, tokenizers, pyarrow and datasets are imported on use.
+"""
+
+from compress.data.arrays import from_arrays
+from compress.data.config import (
+    CommandLineText,
+    DataConfig,
+    DatasetsData,
+    DigitsData,
+    FileData,
+    PathOrName,
+    RecipePath,
+)
+from compress.data.split import Batch, Row, Split, Splits, collate
+from compress.data.splits import load_splits
+from compress.data.tokenize import TextEncoder
+
+__all__ = [
+    "Batch",
+    "CommandLineText",
+    "DataConfig",
+    "DatasetsData",
+    "DigitsData",
+    "FileData",
+    "PathOrName",
+    "RecipePath",
+    "Row",
+    "Split",
+    "Splits",
+    "TextEncoder",
+    "collate",
+    "from_arrays",
+    "load_splits",
+]

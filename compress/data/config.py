@@ -6,11 +6,19 @@ A path in a recipe is relative to the recipe's file; one given on the command li
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-__all__ = ["CommandLineText", "DataConfig", "DatasetsData", "DigitsData", "FileData", "PathOrName", "RecipePath"]
+__all__ = [
+    "CommandLineText",
+    "DataConfig",
+    "DatasetsData",
+    "DigitsData",
+    "FileData",
+    "PathOrName",
+    "RecipePath",
+]
 
 
 class CommandLineText(str):
@@ -44,6 +52,15 @@ class _Source(BaseModel):
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_limit: int | None = Field(default=None, ge=2)
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train(self) -> Self:
+        drawn = [part for part in ("validation", "test") if getattr(self, part, None) is None]
+        if sum(getattr(self, f"{part}_fraction") for part in drawn) >= 1:
+            raise ValueError(
+                "validation_fraction and test_fraction leave no rows to train on: their sum is 1 or more"
+            )
+        return self
 
 
 class DigitsData(_Source):

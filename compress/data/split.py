@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.task import LABELS_KEY, InputSpec, Task
+from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
 
 __all__ = ["Batch", "Row", "Split", "Splits", "collate"]
 
@@ -61,7 +61,7 @@ class Split:
         return len(self.rows)
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Yield batches with their `labels`, in order, or shuffled by a seed (give another one each epoch)."""
+        """Yield batches with their `labels` and `row_index`, in order, or shuffled by a seed (give another one each epoch)."""
         order = np.arange(len(self))
         if shuffle_seed is not None:
             np.random.default_rng(shuffle_seed).shuffle(order)
@@ -69,6 +69,7 @@ class Split:
             picked = order[start : start + batch_size]
             batch = collate([self.rows[i] for i in picked], self.inputs)
             batch[LABELS_KEY] = self.labels[picked]
+            batch[ROW_INDEX_KEY] = picked
             yield batch
 
     def take(self, count: int, *, seed: int) -> Split:
@@ -94,9 +95,11 @@ class Split:
         """Write rows and labels to an .npz file without pickle (texts are left out)."""
         arrays: dict[str, Array] = {LABELS_KEY: self.labels}
         for spec in self.inputs:
-            arrays[f"flat.{spec.name}"] = np.concatenate([row[spec.name] for row in self.rows])
-        first = self.inputs[0].name
-        arrays["lengths"] = np.array([row[first].shape[0] for row in self.rows], dtype=np.int64)
+            columns = [row[spec.name] for row in self.rows]
+            arrays[f"flat.{spec.name}"] = (
+                np.concatenate(columns) if columns else np.empty(0, dtype=spec.dtype)
+            )
+            arrays[f"lengths.{spec.name}"] = np.array([len(column) for column in columns], dtype=np.int64)
         with path.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -104,8 +107,12 @@ class Split:
     def load(cls, path: Path, name: str, inputs: tuple[InputSpec, ...]) -> Split:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            ends = np.cumsum(stored["lengths"])[:-1]
-            columns = {spec.name: np.split(stored[f"flat.{spec.name}"], ends) for spec in inputs}
+            columns = {
+                spec.name: np.split(
+                    stored[f"flat.{spec.name}"], np.cumsum(stored[f"lengths.{spec.name}"])[:-1]
+                )
+                for spec in inputs
+            }
             labels = stored[LABELS_KEY]
         rows = tuple({spec.name: columns[spec.name][i] for spec in inputs} for i in range(len(labels)))
         return cls(name, rows, labels, inputs)

@@ -1,1 +1,32 @@
-"""Honest measurement of ONNX files with ONNX Runtime."""
+"""Honest measurement of ONNX files with ONNX Runtime; neither it nor torch is imported until it is used."""
+
+from compress.measure.accuracy import accuracy_difference, predict
+from compress.measure.environment import environment
+from compress.measure.pair import measure_pair
+from compress.measure.results import (
+    Accuracy,
+    AccuracyDifference,
+    Environment,
+    Latency,
+    LatencyComparison,
+    Measurement,
+    ModelMeasurement,
+    Size,
+)
+from compress.measure.session import create_session
+
+__all__ = [
+    "Accuracy",
+    "AccuracyDifference",
+    "Environment",
+    "Latency",
+    "LatencyComparison",
+    "Measurement",
+    "ModelMeasurement",
+    "Size",
+    "accuracy_difference",
+    "create_session",
+    "environment",
+    "measure_pair",
+    "predict",
+]

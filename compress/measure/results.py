@@ -27,8 +27,8 @@ class Accuracy(_Result):
     """Share of test rows answered right, one row at a time (batch 1, no padding), with its Wilson interval.
 
     Attributes:
-        batched_value: the same rows in padded batches of `batched_size`; a value that differs says that answers
-            depend on batch-mates or padding.
+        batched_value: the same rows in padded batches of `batched_size`; a value that differs says that
+            answers depend on batch-mates or padding.
         batched_disagreements: rows whose predicted class differs between the two.
     """
 
@@ -76,7 +76,8 @@ class LatencyComparison(_Result):
     Attributes:
         sequence: tokens (or patches) a row.
         speedup: median over rounds of baseline time / candidate time of the same round.
-        speedup_low: lower end of the 95 % bootstrap interval of that median over rounds.
+        speedup_low: lower end of the 95 % bootstrap interval of that median over rounds; it covers the noise
+            within this run only, and is trustworthy from 5 rounds on.
         speedup_high: upper end of it.
         rounds: how many rounds of both.
     """
@@ -103,10 +104,10 @@ class ModelMeasurement(_Result):
     """What was measured of one ONNX file.
 
     Attributes:
-        load_ms: median time to create a session, each in a process of its own.
-        peak_memory_bytes: peak resident memory of a process that loads it and answers rows, above that of the
-            same process before loading.
-        operators: how many nodes of each kind the optimized graph has, as ONNX Runtime runs it.
+        load_ms: time to create a session: median of three fresh processes, with the file in the system's cache.
+        peak_memory_bytes: peak resident memory of these processes (median), each of which loads the file and
+            answers up to 32 test rows one at a time, above that of the same process before loading.
+        operators: how many nodes of each kind ONNX Runtime runs for one row, after its own optimization.
     """
 
     size: Size
@@ -117,7 +118,7 @@ class ModelMeasurement(_Result):
 
 
 class Environment(_Result):
-    """The machine and the versions that the figures hold for; `fingerprint` is equal where figures compare."""
+    """Machine and versions that the figures hold for; `fingerprint` is equal where figures compare."""
 
     cpu: str
     cores: int

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from compress.errors import OutputError
 from compress.measure.results import Measurement
 
-__all__ = ["SCHEMA_VERSION", "DataFacts", "EpochRecord", "ModelFacts", "Parity", "RunReport", "StageRecord"]
+__all__ = [
+    "REPORT_FILE",
+    "SCHEMA_VERSION",
+    "DataFacts",
+    "EpochRecord",
+    "ModelFacts",
+    "Parity",
+    "RunReport",
+    "StageRecord",
+    "load_report",
+]
+
+REPORT_FILE = "report.json"
 
 SCHEMA_VERSION = 1
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A loss that ran away is NaN; JSON has no word for it, and the default null could not be read back.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class EpochRecord(_Part):
@@ -69,6 +84,14 @@ class Parity(_Part):
     min_agreement: float
     max_metric_difference: float
 
+    @property
+    def holds(self) -> bool:
+        """Whether agreement and metric are within what the recipe allows."""
+        return (
+            self.agreement >= self.min_agreement
+            and abs(self.metric_difference) <= self.max_metric_difference
+        )
+
 
 class ModelFacts(_Part):
     """The uncompressed model: where it came from and how large it is."""
@@ -119,3 +142,36 @@ class RunReport(_Part):
     def save(self, path: Path) -> None:
         """Write as JSON, two spaces deep."""
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_report(path: Path) -> RunReport:
+    """Read a report, given its file or the directory that holds it as report.json.
+
+    Raises:
+        OutputError: there is none, it is not a report, or a newer modelpress wrote it.
+    """
+    file = path / REPORT_FILE if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise OutputError(f"{file}: not a whole JSON file: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise OutputError(f"{file}: not a modelpress report: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise OutputError(
+            f"{file}: schema_version {version} is newer than {SCHEMA_VERSION}, the newest that this modelpress "
+            "reads; update modelpress"
+        )
+    try:
+        return RunReport.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise OutputError(
+            f"{file}: not a whole report: {key}: {first['msg']} ({error.error_count()} such errors)"
+        ) from error

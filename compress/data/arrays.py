@@ -1,0 +1,176 @@
+"""Splits from a user's own arrays, for a model that takes neither digits nor texts.
+
+Shapes: n = rows, s = the row's own length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.split import Array, Row, Split, Splits
+from compress.errors import DataError, did_you_mean
+from compress.task import LABELS_KEY, InputSpec, Task
+
+__all__ = ["from_arrays"]
+
+Columns = Mapping[str, Any]
+
+
+def from_arrays(
+    train: Columns,
+    validation: Columns,
+    test: Columns | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    inputs: Sequence[InputSpec] | None = None,
+    source: str = "arrays",
+) -> Splits:
+    """Make splits of arrays; nothing is dropped or drawn.
+
+    Each mapping holds the model's inputs by the names of its forward, and class indices under "labels". An input is
+    an array [n, s, ...] or a list of n arrays [s, ...].
+
+    What an input is like is read off train, unless `inputs` says it: integers and booleans become int64, floats
+    float32. The first dimension of a row is dynamic, named "sequence_length" and padded with 0, for a list, for
+    integers (token ids, masks) and for floats [n, s, f]; it is fixed for floats [n, f] (a feature vector) and for
+    floats of four dimensions or more (images). All dimensions after it are fixed.
+
+    Args:
+        train: the rows to learn from.
+        validation: the rows to choose by.
+        test: the rows for the final figure; none: a test split without rows.
+        labels: class names by index; none: "0", "1" and so on, up to the highest index there is.
+        inputs: what the inputs are like, where another pad value or fixed dimension is wanted.
+        source: a line for people: where the rows come from.
+
+    Raises:
+        DataError: an input or label is missing, of another shape or type, or not finite; a row stands in two splits.
+    """
+    given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
+    indices = {part: _class_indices(part, columns) for part, columns in given.items()}
+    specs = tuple(inputs) if inputs is not None else _derived_inputs(train)
+    if not specs:
+        raise DataError("train: has no input beside 'labels'")
+    rows = {part: _rows(part, columns, specs, len(indices[part])) for part, columns in given.items()}
+    names = _label_names(indices, labels)
+    _check_leaks(rows, specs)
+    splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
+    splits.setdefault("test", Split("test", (), np.empty(0, dtype=np.int64), specs))
+    return Splits(Task(specs, names), **splits, source=source)
+
+
+def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
+    if LABELS_KEY not in columns:
+        raise DataError(f"{part}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
+    values = np.asarray(columns[LABELS_KEY])
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise DataError(f"{part}: labels must be whole numbers [n], not {values.dtype} {list(values.shape)}")
+    if not len(values):
+        raise DataError(f"{part}: has no rows")
+    return values.astype(np.int64)
+
+
+def _derived_inputs(train: Columns) -> tuple[InputSpec, ...]:
+    specs = []
+    for name, column in train.items():
+        if name == LABELS_KEY:
+            continue
+        ragged = isinstance(column, list | tuple)
+        rows = [np.asarray(row) for row in column]
+        if not rows:
+            raise DataError(f"train: input '{name}' has no rows")
+        kinds = {row.dtype.kind for row in rows}
+        if not kinds <= set("biuf"):
+            raise DataError(f"train: input '{name}' holds {rows[0].dtype}, neither whole numbers nor floats")
+        dtype: Literal["int64", "float32"] = "float32" if "f" in kinds else "int64"
+        shape = rows[0].shape
+        if not shape:
+            raise DataError(
+                f"train: input '{name}' needs rows of one dimension or more: an array [n, s, ...]"
+            )
+        dynamic = ragged or dtype == "int64" or len(shape) == 2
+        specs.append(InputSpec(name, dtype, ("sequence_length", *shape[1:]) if dynamic else shape))
+    return tuple(specs)
+
+
+def _rows(part: str, columns: Columns, specs: tuple[InputSpec, ...], count: int) -> tuple[Row, ...]:
+    names = {spec.name for spec in specs}
+    for name in columns:
+        if name not in names | {LABELS_KEY}:
+            raise DataError(f"{part}: input '{name}' is not among the task's{did_you_mean(name, names)}")
+    arrays: dict[str, list[Array]] = {}
+    for spec in specs:
+        if spec.name not in columns:
+            raise DataError(f"{part}: no input '{spec.name}'{did_you_mean(spec.name, columns)}")
+        column = columns[spec.name]
+        if len(column) != count:
+            raise DataError(
+                f"{part}: input '{spec.name}' has {len(column)} rows, but there are {count} labels"
+            )
+        arrays[spec.name] = [_row(part, index, spec, row) for index, row in enumerate(column)]
+    rows = tuple({name: column[index] for name, column in arrays.items()} for index in range(count))
+    for index, row in enumerate(rows):
+        _check_shared_dimensions(part, index, row, specs)
+    return rows
+
+
+def _row(part: str, index: int, spec: InputSpec, value: Any) -> Array:
+    row = np.asarray(value)
+    where = f"{part}: row {index} of input '{spec.name}'"
+    if row.dtype.kind not in ("biuf" if spec.dtype == "float32" else "biu"):
+        raise DataError(f"{where} holds {row.dtype}, not {spec.dtype}")
+    fits = len(row.shape) == len(spec.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(spec.shape, row.shape, strict=True)
+    )
+    if not fits or 0 in row.shape:
+        raise DataError(f"{where} has the shape {list(row.shape)}, not [{', '.join(map(str, spec.shape))}]")
+    if not np.isfinite(row).all():
+        raise DataError(f"{where} holds a value that is not finite")
+    return np.ascontiguousarray(row, dtype=spec.dtype)
+
+
+def _check_shared_dimensions(part: str, index: int, row: Row, specs: tuple[InputSpec, ...]) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for spec in specs:
+        for name, size in zip(spec.shape, row[spec.name].shape, strict=True):
+            if isinstance(name, int):
+                continue
+            first, owner = sizes.setdefault(name, (size, spec.name))
+            if first != size:
+                raise DataError(
+                    f"{part}: row {index}: {name} is {first} in '{owner}' and {size} in '{spec.name}'; "
+                    "give `inputs` with another dimension name if they are not the same"
+                )
+
+
+def _label_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str] | None) -> tuple[str, ...]:
+    highest = max(int(values.max()) for values in indices.values())
+    names = tuple(labels) if labels is not None else tuple(str(index) for index in range(highest + 1))
+    for part, values in indices.items():
+        if values.min() < 0 or values.max() >= len(names):
+            wrong = int(values.min() if values.min() < 0 else values.max())
+            raise DataError(f"{part}: label {wrong} is outside 0..{len(names) - 1}")
+        unseen = sorted(set(values.tolist()) - set(indices["train"].tolist()))
+        if unseen:
+            raise DataError(f"{part}: label {unseen[0]} ('{names[unseen[0]]}') is not among those of train")
+    if len(set(indices["train"].tolist())) < 2:
+        raise DataError("train: all rows have one label; classification needs two or more")
+    return names
+
+
+def _check_leaks(rows: Mapping[str, tuple[Row, ...]], specs: tuple[InputSpec, ...]) -> None:
+    seen: dict[tuple[object, ...], str] = {}
+    for part, part_rows in rows.items():
+        keys = [tuple((row[s.name].shape, row[s.name].tobytes()) for s in specs) for row in part_rows]
+        leaks = [(index, seen[key]) for index, key in enumerate(keys) if key in seen]
+        if leaks:
+            index, earlier = leaks[0]
+            raise DataError(
+                f"{part}: {len(leaks)} of {len(keys)} rows stand in {earlier} too (row {index}); "
+                f"a figure measured on them would be worthless: remove them from {earlier}"
+            )
+        seen |= dict.fromkeys(keys, part)

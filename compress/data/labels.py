@@ -1,0 +1,71 @@
+"""Which class has which index: a wrong order would silently measure noise, so it is decided here and noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from compress.data.table import listed
+from compress.errors import DataError
+
+__all__ = ["order_labels"]
+
+_SHOWN_LABELS = 20
+
+
+def order_labels(
+    present: Iterable[str], label_order: Sequence[str] | None, *, declared: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Put class names in the order of their indices.
+
+    A model's own names decide where it has some. Names that Hugging Face made up (LABEL_0, LABEL_1) decide nothing:
+    then, as without any, it is the order that the data set declares (ClassLabel), else the sorted one.
+
+    Args:
+        present: names that the data's rows have.
+        label_order: the model's names by index, if it has an order.
+        declared: the data set's names by index, if it states them.
+
+    Returns:
+        The names by index, and notes on what was decided.
+
+    Raises:
+        DataError: the data has a class that the model does not know, or the model has fewer classes.
+    """
+    names = _natural_order(present)
+    if label_order is None:
+        return (tuple(name for name in declared if name in set(names)) or names), ()
+    given = tuple(label_order)
+    if len(set(given)) != len(given):
+        raise DataError(f"the model names a label twice: {listed(given, _SHOWN_LABELS)}")
+    if set(names) <= set(given):
+        return given, tuple(f"no row has the model's label '{name}'" for name in given if name not in names)
+    if given == tuple(f"LABEL_{index}" for index in range(len(given))) and len(names) <= len(given):
+        order = _order_for_unnamed(names, len(given), declared)
+        return order, (f"the model's labels have no names; taken in order: {listed(order, _SHOWN_LABELS)}",)
+    lacking = [name for name in names if name not in given]
+    raise DataError(
+        f"the model does not know the label{'s' if len(lacking) > 1 else ''} {listed(lacking)}: "
+        f"the data has {listed(names, _SHOWN_LABELS)}; the model has {listed(given, _SHOWN_LABELS)} "
+        "(rename them in the data, or in id2label of the model's config.json)"
+    )
+
+
+def _order_for_unnamed(names: tuple[str, ...], count: int, declared: Sequence[str]) -> tuple[str, ...]:
+    """Order the labels of a model that was trained on bare indices."""
+    if len(declared) == count:
+        return tuple(declared)
+    if all(_is_index(name) for name in names) and int(names[-1]) < count:
+        # A class without rows keeps its place, else "2" of {"0", "2"} would be taken for the model's class 1.
+        return tuple(str(index) for index in range(int(names[-1]) + 1))
+    return names
+
+
+def _natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    unique = set(names)
+    if all(_is_index(name.removeprefix("-")) for name in unique):
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))
+    return tuple(sorted(unique))
+
+
+def _is_index(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name == str(int(name))

@@ -1,0 +1,206 @@
+"""Which row goes to which split: deduplicated, free of leaks, stratified by label, and the same for the same seed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.table import Table, listed, loose_key, shown
+from compress.errors import DataError
+
+__all__ = ["PARTS", "Partition", "partition"]
+
+PARTS = ("train", "validation", "test")
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The rows picked for each split.
+
+    Attributes:
+        indices: split name -> rows of the split's own table or, where it has none, of train's; in their order there.
+        notes: what was dropped on the way, a line each.
+    """
+
+    indices: Mapping[str, Indices]
+    notes: tuple[str, ...]
+
+
+def partition(
+    tables: Mapping[str, Table],
+    *,
+    fractions: Mapping[str, float],
+    train_limit: int | None = None,
+    seed: int = 0,
+) -> Partition:
+    """Pick the rows of train, validation and test.
+
+    Train, and all that is drawn from it, holds no input twice, case and white space aside, and none with two labels.
+    A split with a table of its own is measured as it was given, but for rows that stand in it letter for letter again.
+
+    Args:
+        tables: train, and those of validation and test that have a table of their own.
+        fractions: for validation and test, the share of train's distinct rows that is drawn where there is no table.
+        train_limit: keep at most so many rows of train.
+        seed: of each draw.
+
+    Raises:
+        DataError: no rows, one class only, a row in two tables, a label that train lacks, or a class too small to
+            have a row in each split.
+    """
+    train = tables["train"]
+    kept, notes = _distinct(train)
+    _check_classes(train, kept)
+    indices = {"train": kept}
+    for part in PARTS[1:]:
+        if part in tables:
+            indices[part], dropped = _without_repeats(tables[part])
+            notes += dropped
+            _check_known_labels(tables[part], train, kept)
+    _check_leaks(tables, indices)
+    drawn = {part: fractions[part] for part in PARTS[1:] if part not in tables}
+    indices |= _draw(train, kept, drawn, seed)
+    if train_limit is not None and train_limit < len(indices["train"]):
+        notes += (f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)",)
+        indices["train"] = _limited(train, indices["train"], train_limit, seed)
+    return Partition({part: indices[part] for part in PARTS}, notes)
+
+
+def _distinct(table: Table) -> tuple[Indices, tuple[str, ...]]:
+    """Keep the first row of each input; drop every row of an input that has more than one label."""
+    keys = [loose_key(item) for item in table.items]
+    first: dict[str | bytes, int] = {}
+    labels: dict[str | bytes, set[str]] = {}
+    for index, key in enumerate(keys):
+        first.setdefault(key, index)
+        labels.setdefault(key, set()).add(table.labels[index])
+    torn = {key for key, names in labels.items() if len(names) > 1}
+    contradicting = sum(key in torn for key in keys)
+    repeats = len(keys) - len(first) - (contradicting - len(torn))
+    notes: tuple[str, ...] = ()
+    if repeats:
+        notes += (f"{table.name}: {repeats} rows dropped, their input stands there before",)
+    if torn:
+        notes += (
+            f"{table.name}: {contradicting} rows dropped, their {len(torn)} inputs have more than one label",
+        )
+    return np.array([index for key, index in first.items() if key not in torn], dtype=np.int64), notes
+
+
+def _without_repeats(table: Table) -> tuple[Indices, tuple[str, ...]]:
+    """Keep the first of the rows with the same input and label, letter for letter."""
+    first: dict[tuple[str | bytes, str], int] = {}
+    for index, row in enumerate(zip(table.items, table.labels, strict=True)):
+        first.setdefault(row, index)
+    repeats = len(table) - len(first)
+    note = f"{table.name}: {repeats} rows dropped, their input stands there before"
+    return np.array(list(first.values()), dtype=np.int64), (note,) if repeats else ()
+
+
+def _check_classes(table: Table, kept: Indices) -> None:
+    present = sorted({table.labels[index] for index in kept})
+    if not present:
+        raise DataError(f"{table.where}: no rows are left: each input stands there with more than one label")
+    if len(present) == 1:
+        raise DataError(
+            f"{table.where}: all rows have the label '{present[0]}'; classification needs two or more"
+        )
+
+
+def _check_known_labels(table: Table, train: Table, kept: Indices) -> None:
+    known = {train.labels[index] for index in kept}
+    for index, label in enumerate(table.labels):
+        if label not in known:
+            raise DataError(
+                f"{table.where}: label '{label}' ({table.place(index)}) is not among those of {train.name}: "
+                f"{listed(sorted(known), 20)}"
+            )
+
+
+def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) -> None:
+    """Refuse an input that stands in two tables; all rows of train count, those dropped as repeats too."""
+    parts = [part for part in PARTS if part in tables]
+    for at, later in enumerate(parts):
+        for earlier in parts[:at]:
+            source, target = tables[earlier], tables[later]
+            seen = {loose_key(item): index for index, item in reversed(list(enumerate(source.items)))}
+            leaks = [index for index in indices[later] if loose_key(target.items[index]) in seen]
+            if leaks:
+                examples = "; ".join(
+                    f"{target.place(i)} is {source.place(seen[loose_key(target.items[i])])} there: {shown(target.items[i])}"
+                    for i in leaks[:2]
+                )
+                raise DataError(
+                    f"{target.where}: {len(leaks)} of {len(indices[later])} {later} rows stand in {earlier} "
+                    f"({source.where}) too, case and white space aside ({examples}); "
+                    f"a figure measured on them would be worthless: remove them from {source.name}"
+                )
+
+
+def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int) -> dict[str, Indices]:
+    """Draw splits off the kept rows, each class in its share; what is left is train."""
+    classes = Counter(table.labels[index] for index in kept)
+    label, smallest = min(classes.items(), key=lambda item: (item[1], item[0]))
+    if smallest <= len(fractions):
+        raise DataError(
+            f"{table.where}: label '{label}' has {smallest} distinct rows, too few for one in each of train, "
+            f"{', '.join(fractions)}"
+        )
+    picked = {"train": kept}
+    for part, fraction in fractions.items():
+        count = round(fraction * len(kept))
+        if min(count, len(picked["train"]) - count) < len(classes):
+            raise DataError(
+                f"{table.where}: {part}_fraction {fraction} of {len(kept)} distinct rows cannot hold each of "
+                f"{len(classes)} labels, in {part} and in what is left; give more rows or another fraction"
+            )
+        picked["train"], picked[part] = _stratified(table, picked["train"], count, seed)
+    for part, rows in picked.items():
+        absent = sorted(set(classes) - {table.labels[index] for index in rows})
+        if absent:
+            enough = math.ceil(1 / min(fractions.values()))
+            raise DataError(
+                f"{table.where}: label '{absent[0]}' has {classes[absent[0]]} distinct rows, too few for one in "
+                f"{part}; {enough} are enough for these fractions"
+            )
+    return picked
+
+
+def _limited(table: Table, rows: Indices, limit: int, seed: int) -> Indices:
+    """Take a stratified subset of train."""
+    classes = Counter(table.labels[index] for index in rows)
+    label, smallest = min(classes.items(), key=lambda item: (item[1], item[0]))
+    if limit < len(classes):
+        raise DataError(f"train_limit {limit} is less than the number of labels, {len(classes)}")
+    excess = len(rows) - limit
+    if excess < len(classes):  # fewer than scikit-learn can stratify: one row off each of the largest classes
+        names = [name for name, _ in classes.most_common(excess)]
+        order = np.random.default_rng(seed).permutation(rows)
+        dropped = [next(index for index in order if table.labels[index] == name) for name in names]
+        limited = rows[~np.isin(rows, dropped)]
+    elif smallest < 2:
+        raise DataError(f"{table.where}: label '{label}' has one train row; train_limit needs two or more")
+    else:
+        _, limited = _stratified(table, rows, limit, seed)
+    absent = sorted(set(classes) - {table.labels[index] for index in limited})
+    if absent:
+        raise DataError(
+            f"train_limit {limit} leaves no row of label '{absent[0]}' in train; give a higher one"
+        )
+    return limited
+
+
+def _stratified(table: Table, rows: Indices, count: int, seed: int) -> tuple[Indices, Indices]:
+    """Split rows to the rest and `count` of them, each label in its share; both in the order of the table."""
+    from sklearn.model_selection import train_test_split
+
+    strata: list[Any] = [table.labels[index] for index in rows]
+    rest, drawn = train_test_split(rows, test_size=count, stratify=strata, random_state=seed)
+    return np.sort(rest), np.sort(drawn)

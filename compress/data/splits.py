@@ -1,0 +1,134 @@
+"""From the `data:` part of a recipe to train, validation and test rows that a model can be given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.config import DatasetsData, DigitsData, FileData
+from compress.data.digits import DIGITS_INPUTS, read_digits
+from compress.data.labels import order_labels
+from compress.data.partition import PARTS, Partition, partition
+from compress.data.split import Row, Split, Splits
+from compress.data.table import Table
+from compress.data.text import read_datasets, read_text_file
+from compress.data.tokenize import TextEncoder
+from compress.errors import DataError
+from compress.task import InputSpec, Task
+
+__all__ = ["load_splits"]
+
+
+def load_splits(
+    config: DigitsData | FileData | DatasetsData,
+    *,
+    encoder: TextEncoder | None = None,
+    label_order: Sequence[str] | None = None,
+) -> Splits:
+    """Read, deduplicate, split and encode the rows of a source.
+
+    Args:
+        config: where the rows are, and how they are split.
+        encoder: the model's tokenizer; needed for texts, without meaning for digits.
+        label_order: class names by the model's output index; none: the data decides.
+
+    Raises:
+        DataError: data that is missing, empty, leaking between splits or mislabelled, or texts without an encoder.
+    """
+    if isinstance(config, DigitsData):
+        table, features = read_digits()
+        return _split_digits(config, table, features, label_order)
+    if encoder is None:
+        raise DataError(
+            "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, or use an hf model"
+        )
+    tables = _read_files(config) if isinstance(config, FileData) else read_datasets(config)
+    return _split_texts(config, tables, encoder, label_order)
+
+
+def _read_files(config: FileData) -> dict[str, Table]:
+    paths = {"train": config.train, "validation": config.validation, "test": config.test}
+    return {
+        part: read_text_file(path, text=config.text, label=config.label)
+        for part, path in paths.items()
+        if path is not None
+    }
+
+
+def _split_digits(
+    config: DigitsData, table: Table, features: NDArray[np.float32], label_order: Sequence[str] | None
+) -> Splits:
+    tables = {"train": table}
+    parts = _partition(config, tables)
+    rows = {part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()}
+    return _assemble(tables, parts, rows, DIGITS_INPUTS, label_order)
+
+
+def _split_texts(
+    config: FileData | DatasetsData,
+    tables: Mapping[str, Table],
+    encoder: TextEncoder,
+    label_order: Sequence[str] | None,
+) -> Splits:
+    parts = _partition(config, tables)
+    texts = {part: _texts(_table_of(tables, part), picked) for part, picked in parts.indices.items()}
+    rows: dict[str, tuple[Row, ...]] = {}
+    notes: tuple[str, ...] = ()
+    for part, raw in texts.items():
+        rows[part], cut = encoder.encode(raw, max_length=config.max_length)
+        if cut:
+            notes += (f"{part}: {cut} of {len(raw)} texts cut to {config.max_length} tokens (max_length)",)
+    return _assemble(tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes)
+
+
+def _partition(config: DigitsData | FileData | DatasetsData, tables: Mapping[str, Table]) -> Partition:
+    fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
+    return partition(tables, fractions=fractions, train_limit=config.train_limit, seed=config.seed)
+
+
+def _assemble(
+    tables: Mapping[str, Table],
+    parts: Partition,
+    rows: Mapping[str, tuple[Row, ...]],
+    inputs: tuple[InputSpec, ...],
+    label_order: Sequence[str] | None,
+    *,
+    texts: Mapping[str, tuple[str, ...]] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Splits:
+    train = tables["train"]
+    present = {train.labels[index] for index in parts.indices["train"]}
+    labels, label_notes = order_labels(present, label_order, declared=train.declared)
+    number = {name: index for index, name in enumerate(labels)}
+    splits = {
+        part: Split(
+            part,
+            rows[part],
+            np.array(
+                [number[_table_of(tables, part).labels[i]] for i in parts.indices[part]], dtype=np.int64
+            ),
+            inputs,
+            texts[part] if texts else (),
+        )
+        for part in PARTS
+    }
+    task = Task(inputs, labels)
+    return Splits(task, **splits, source=_source(tables), notes=parts.notes + notes + label_notes)
+
+
+def _table_of(tables: Mapping[str, Table], part: str) -> Table:
+    return tables.get(part, tables["train"])
+
+
+def _texts(table: Table, picked: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(str(table.items[index]) for index in picked)
+
+
+def _source(tables: Mapping[str, Table]) -> str:
+    """Name the sources and their rows: `a.csv (90 rows; test drawn from it), b.csv (10 rows)`."""
+    drawn = [part for part in PARTS if part not in tables]
+    aside = f"; {' and '.join(drawn)} drawn from it" if drawn else ""
+    lines = [f"{tables[part].name} ({len(tables[part])} rows" for part in PARTS if part in tables]
+    return ", ".join([f"{lines[0]}{aside})", *(f"{line})" for line in lines[1:])])

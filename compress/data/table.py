@@ -1,0 +1,60 @@
+"""The rows of one source before they are split: what makes two rows the same, and how a row is named in an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Table", "listed", "loose_key", "shown"]
+
+_LISTED = 5
+_SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as they were read, each with its label's name.
+
+    Attributes:
+        name: for people: the file's name without the machine's folders.
+        where: for errors: the path as the user can find it.
+        items: the text of each row, or the bytes of an input that is no text.
+        labels: the class name of each row.
+        declared: class names in the order that the source itself states, else empty.
+        unit: what `numbers` counts: the lines of a file, or rows.
+        numbers: where each row stands, from 1; empty: rows in order.
+    """
+
+    name: str
+    where: str
+    items: tuple[str | bytes, ...]
+    labels: tuple[str, ...]
+    declared: tuple[str, ...] = ()
+    unit: Literal["line", "row"] = "row"
+    numbers: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def place(self, index: int) -> str:
+        """Say where a row stands: `line 7`."""
+        return f"{self.unit} {self.numbers[index] if self.numbers else index + 1}"
+
+
+def loose_key(item: str | bytes) -> str | bytes:
+    """Key by which two rows are the same to a reader: case and white space of a text do not count."""
+    return " ".join(item.split()).casefold() if isinstance(item, str) else item
+
+
+def shown(item: str | bytes) -> str:
+    """Quote the beginning of a text for an error; nothing for bytes."""
+    if isinstance(item, bytes):
+        return ""
+    return repr(item if len(item) <= _SHOWN_CHARACTERS else item[: _SHOWN_CHARACTERS - 3] + "...")
+
+
+def listed(values: Sequence[object], limit: int = _LISTED) -> str:
+    """Join values by commas, the first few only."""
+    rest = len(values) - limit
+    return ", ".join(str(value) for value in values[:limit]) + (f" and {rest} more" if rest > 0 else "")

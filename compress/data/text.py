@@ -1,0 +1,235 @@
+"""Texts and their labels from CSV, JSONL and Parquet files and from Hugging Face `datasets`.
+
+Nothing is repaired silently: a row without text or label is an error that says where it stands.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.data.config import DatasetsData
+from compress.data.table import Table, listed
+from compress.errors import DataError, did_you_mean
+
+__all__ = ["read_datasets", "read_text_file"]
+
+_INSTALL_HF = "pip install 'modelpress[hf]'"
+# The csv module refuses fields above 128 KiB unless told otherwise; its limit must fit a C long on every system.
+_CSV_FIELD_LIMIT = 2**31 - 1
+
+
+def read_text_file(path: Path, *, text: str, label: str) -> Table:
+    """Read the text and label columns of a file; its ending says which format it has.
+
+    Raises:
+        DataError: no such file, column, text or label; an ending, encoding or syntax that cannot be read.
+    """
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: cannot read files ending in '{path.suffix}'; allowed: {', '.join(readers)}")
+    if not path.is_file():
+        raise DataError(f"{path}: {'is no file' if path.exists() else 'no such file'}")
+    try:
+        texts, labels, numbers = reader(path, text, label)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    unit: Literal["line", "row"] = "line" if numbers else "row"
+    return _checked(path.name, str(path), texts, labels, unit=unit, numbers=numbers, columns=(text, label))
+
+
+def read_datasets(config: DatasetsData) -> dict[str, Table]:
+    """Read the splits that a `datasets` source names: train, and validation and test where they are given.
+
+    Raises:
+        DataError: no such directory, hub name, split, column, text or label.
+    """
+    dataset = _open_datasets(config)
+    # A lone Dataset has no split names: it is the pool from which the others are drawn.
+    splits = dict(dataset) if isinstance(dataset, dict) else {config.train: dataset}
+    short = Path(config.name).name if Path(config.name).is_dir() else config.name
+    wanted = {"train": config.train, "validation": config.validation, "test": config.test}
+    tables = {}
+    for part, name in wanted.items():
+        if name is None:
+            continue
+        if name not in splits:
+            raise DataError(f"{config.name}: no split '{name}' for {part}{did_you_mean(name, splits)}")
+        where = f"{config.name}[{name}]"
+        tables[part] = _read_dataset(splits[name], f"{short}[{name}]", where, (config.text, config.label))
+    return tables
+
+
+Columns = tuple[Sequence[Any], Sequence[Any], tuple[int, ...]]
+
+
+def _read_csv(path: Path, text: str, label: str) -> Columns:
+    texts, labels, numbers = [], [], []
+    previous_limit = csv.field_size_limit(_CSV_FIELD_LIMIT)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            # strict: else a quote that is never closed swallows the rest of the file without a word.
+            reader = csv.reader(file, strict=True)
+            header = next(reader, None)
+            if header is None:
+                raise DataError(f"{path}: is empty")
+            _check_columns(str(path), header, (text, label))
+            text_at, label_at = header.index(text), header.index(label)
+            start = reader.line_num + 1
+            for fields in reader:
+                if fields and len(fields) != len(header):
+                    raise DataError(
+                        f"{path}:{start}: {len(fields)} fields where the header has {len(header)}: "
+                        "a text with a comma, a quote or a line break must be quoted"
+                    )
+                if fields:
+                    texts.append(fields[text_at])
+                    labels.append(fields[label_at])
+                    numbers.append(start)
+                start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+    finally:
+        csv.field_size_limit(previous_limit)
+    return texts, labels, tuple(numbers)
+
+
+def _read_jsonl(path: Path, text: str, label: str) -> Columns:
+    numbered = list(_json_objects(path))
+    names = list(dict.fromkeys(name for _, row in numbered for name in row))
+    if numbered:
+        _check_columns(str(path), names, (text, label))
+    rows = [row for _, row in numbered]
+    numbers = tuple(number for number, _ in numbered)
+    return [row.get(text) for row in rows], [row.get(label) for row in rows], numbers
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: a line must be a JSON object, not {type(row).__name__}")
+            yield number, row
+
+
+def _read_parquet(path: Path, text: str, label: str) -> Columns:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet needs pyarrow: {_INSTALL_HF}") from error
+    try:
+        # ParquetFile, not read_table: that one makes columns out of folder names such as `label=1`.
+        with pq.ParquetFile(path) as file:
+            _check_columns(str(path), file.schema_arrow.names, (text, label))
+            table = file.read(columns=[text, label])
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
+    return table.column(text).to_pylist(), table.column(label).to_pylist(), ()
+
+
+def _open_datasets(config: DatasetsData) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"data source 'datasets' needs the datasets library: {_INSTALL_HF}") from error
+    path = Path(config.name).expanduser()
+    if path.is_dir():
+        try:
+            return datasets.load_from_disk(str(path))
+        except Exception as error:  # the library raises many kinds; each means that it is no saved data set
+            raise DataError(
+                f"{path}: not a directory that datasets' save_to_disk wrote ({error}); "
+                "for CSV, JSONL or Parquet files use `source: file`"
+            ) from error
+    if path.exists():
+        raise DataError(f"{path}: is a file; for CSV, JSONL or Parquet files use `source: file`")
+    if path.is_absolute() or config.name.startswith(".") or config.name.count("/") > 1:
+        raise DataError(f"{config.name}: no such directory")
+    try:
+        return datasets.load_dataset(config.name, config.config)
+    except Exception as error:  # network, hub, cache and builder errors share no base class
+        raise DataError(
+            f"data set '{config.name}' is no directory here and could not be loaded from the Hugging Face Hub "
+            f"({type(error).__name__}: {error}); check its name and the network, or save it elsewhere with "
+            "save_to_disk and give that directory as name"
+        ) from error
+
+
+def _read_dataset(dataset: Any, name: str, where: str, columns: tuple[str, str]) -> Table:
+    _check_columns(where, dataset.column_names, columns)
+    text, label = columns
+    values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
+    labels, declared = values[label], tuple(getattr(dataset.features[label], "names", None) or ())
+    if declared:
+        # -1 is how the Hub marks the labels of a test split that are kept secret.
+        labels = [None if value is None or value < 0 else declared[value] for value in labels]
+    return _checked(name, where, values[text], labels, declared=declared, columns=columns)
+
+
+def _check_columns(where: str, present: Sequence[str], wanted: tuple[str, str]) -> None:
+    for name in wanted:
+        if name not in present:
+            near = did_you_mean(name, present)
+            have = "" if near.startswith("; allowed") else f" (columns: {listed(present, 20)})"
+            raise DataError(f"{where}: no column '{name}'{near}{have}")
+        if present.count(name) > 1:
+            raise DataError(f"{where}: column '{name}' stands there {present.count(name)} times")
+
+
+def _checked(
+    name: str,
+    where: str,
+    texts: Sequence[Any],
+    labels: Sequence[Any],
+    *,
+    columns: tuple[str, str],
+    declared: tuple[str, ...] = (),
+    unit: Literal["line", "row"] = "row",
+    numbers: tuple[int, ...] = (),
+) -> Table:
+    """Make a table of raw columns, or say which rows lack a text or a label."""
+    if not texts:
+        raise DataError(f"{where}: has no rows")
+    at = numbers or tuple(range(1, len(texts) + 1))
+    for number, value in zip(at, texts, strict=True):
+        if value is not None and not isinstance(value, str):
+            kind = type(value).__name__
+            raise DataError(f"{where}: column '{columns[0]}' holds {kind}, not text ({unit} {number})")
+    names = tuple(_label_name(value, f"{where}: {unit} {n}") for n, value in zip(at, labels, strict=True))
+    lacks_text = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
+    lacks_label = [n for n, value in zip(at, names, strict=True) if not value]
+    for column, lacks, word in ((columns[0], lacks_text, "text"), (columns[1], lacks_label, "label")):
+        if lacks:
+            many = "s" if len(lacks) > 1 else ""
+            raise DataError(
+                f"{where}: no {word} in column '{column}' at {unit}{many} {listed(lacks)}; "
+                f"fill or remove {'them' if many else 'it'}"
+            )
+    return Table(name, where, tuple(texts), names, declared, unit, numbers)
+
+
+def _label_name(value: Any, where: str) -> str:
+    """Name of a class: 1, 1.0 and "1" are one label; none, NaN and blanks are the empty name."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and not value.is_integer():
+        raise DataError(f"{where}: label {value} is no class; give a name or a whole number")
+    if not isinstance(value, str | int | float):
+        raise DataError(
+            f"{where}: a label must be text, a whole number or true/false, not {type(value).__name__}"
+        )
+    return str(int(value)) if isinstance(value, float) else str(value).strip()

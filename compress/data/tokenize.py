@@ -1,0 +1,185 @@
+"""Texts to token ids, by the `tokenizers` library alone.
+
+A shipped bundle is run with onnxruntime and tokenizers only, so the ids that a model is trained and measured on must
+come from tokenizer.json and nothing else.
+Shapes: s = tokens of one text, special tokens counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.data.split import Row
+from compress.data.table import shown
+from compress.errors import DataError
+from compress.task import InputSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["TEXT_INPUTS", "TextEncoder"]
+
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_CHUNK = 1024  # texts that are encoded at once: an Encoding holds far more than its ids
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and the inputs that a model wants of it.
+
+    Attributes:
+        directory: where tokenizer.json stands.
+        tokenizer: that file, loaded; its truncation and padding settings are ours to change.
+        input_names: which of input_ids, attention_mask and token_type_ids the model takes, in its order.
+        pad_id: the id that fills a shorter row.
+        truncation_side: the end of a long text that is cut, left or right.
+    """
+
+    directory: Path
+    tokenizer: Tokenizer
+    input_names: tuple[str, ...]
+    pad_id: int
+    truncation_side: str = "right"
+
+    @classmethod
+    def from_directory(
+        cls, directory: Path | str, *, input_names: tuple[str, ...] = ("input_ids", "attention_mask")
+    ) -> TextEncoder:
+        """Load tokenizer.json, and the pad token and truncation side that stand beside it.
+
+        Raises:
+            DataError: no tokenizer.json, one that cannot be read, or an input that texts do not have.
+        """
+        directory = Path(directory)
+        _check_input_names(input_names)
+        tokenizer = _load_tokenizer(directory / "tokenizer.json")
+        config = _read_json(directory / "tokenizer_config.json")
+        side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
+        if str(side).lower() not in ("left", "right"):
+            raise DataError(
+                f"{directory / 'tokenizer_config.json'}: truncation_side '{side}' is neither left nor right"
+            )
+        return cls(
+            directory, tokenizer, input_names, _pad_id(directory, tokenizer, config), str(side).lower()
+        )
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What each encoded row holds."""
+        pads = {"input_ids": self.pad_id}
+        return tuple(
+            InputSpec(name, "int64", ("sequence_length",), pads.get(name, 0)) for name in self.input_names
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows that an embedding needs for every id that can come: the highest id plus one."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def encode(self, texts: Sequence[str], *, max_length: int) -> tuple[tuple[Row, ...], int]:
+        """Encode texts, unpadded, cut to `max_length` tokens with the special tokens kept.
+
+        Returns:
+            One row a text, each input int64 [s]; and how many texts were cut.
+
+        Raises:
+            DataError: `max_length` leaves no room for text, or a text has no tokens.
+        """
+        self._configure_(max_length)
+        rows: list[Row] = []
+        cut = 0
+        for start in range(0, len(texts), _CHUNK):
+            chunk = list(texts[start : start + _CHUNK])
+            try:
+                encodings = self.tokenizer.encode_batch(chunk)
+            except Exception as error:  # the library raises Exception itself
+                raise DataError(f"{self._file}: cannot encode: {error}") from error
+            for text, encoding in zip(chunk, encodings, strict=True):
+                if not encoding.ids:
+                    raise DataError(f"{self._file}: the text {shown(text)} has no tokens")
+                columns = (encoding.ids, encoding.attention_mask, encoding.type_ids)
+                values = dict(zip(TEXT_INPUTS, columns, strict=True))
+                rows.append({name: np.array(values[name], dtype=np.int64) for name in self.input_names})
+                cut += bool(encoding.overflowing)
+        return tuple(rows), cut
+
+    def tokenizer_json(self, *, max_length: int) -> str:
+        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the bundle that is shipped."""
+        self._configure_(max_length)
+        return str(self.tokenizer.to_str(pretty=True))
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / "tokenizer.json"
+
+    def _configure_(self, max_length: int) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(False)
+        if max_length <= special:
+            raise DataError(
+                f"max_length {max_length} leaves no room for text: {self._file} adds {special} special tokens"
+            )
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+
+
+def _check_input_names(input_names: tuple[str, ...]) -> None:
+    unknown = [name for name in input_names if name not in TEXT_INPUTS]
+    if unknown:
+        raise DataError(
+            f"texts cannot fill the model's input '{unknown[0]}'; allowed: {', '.join(TEXT_INPUTS)}"
+        )
+    if "input_ids" not in input_names or len(set(input_names)) != len(input_names):
+        raise DataError(
+            f"a model of texts needs input_ids, each input once; it takes: {', '.join(input_names)}"
+        )
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise DataError("reading texts needs the tokenizers library: pip install 'modelpress[hf]'") from error
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; a text model needs a fast tokenizer "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained(directory) writes one)"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise DataError(f"{path}: not a tokenizer that can be read: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an absent file is an empty one."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _pad_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int:
+    sources = {"tokenizer_config.json": config}
+    if not config.get("pad_token"):
+        sources["special_tokens_map.json"] = _read_json(directory / "special_tokens_map.json")
+    for name, source in sources.items():
+        token = source.get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if token:
+            found = tokenizer.token_to_id(token)
+            if found is None:
+                raise DataError(f"{directory / name}: pad_token '{token}' is not in tokenizer.json")
+            return int(found)
+    # A tokenizer without a pad token (GPT-2) may fill with anything, for the attention mask is 0 there.
+    return int((tokenizer.padding or {}).get("pad_id", 0))

@@ -1,0 +1,135 @@
+"""Bundle: the directory that is deployed. Written to a temporary sibling and renamed when whole.
+
+Laid out as the Hub lays out ONNX models, so that transformers.js, optimum-onnx and sentence-transformers find what
+they look for; running it needs onnxruntime and tokenizers alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.errors import OutputError
+from compress.model.save import save_module
+from compress.task import Task
+
+__all__ = ["ONNX_PATH", "TOKENIZER_FILES", "new_directory", "write_bundle_", "write_manifest_"]
+
+ONNX_PATH = Path("onnx") / "model.onnx"
+MANIFEST_VERSION = 1
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+@contextmanager
+def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary sibling of `target` to write into; it becomes `target` when the block ends without an error.
+
+    Raises:
+        OutputError: `target` exists (and `replace` is false), or nothing can be written there.
+    """
+    target = target.absolute()
+    if target.exists() and not replace:
+        raise OutputError(f"{target} exists already")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write in {target.parent}: {error.strerror or error}") from error
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+            os.replace(target, old / "old")
+            os.replace(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(partial, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bundle_(
+    directory: Path, module: nn.Module, onnx_file: Path, task: Task, *, tokenizer: Path | None, max_length: int | None
+) -> None:
+    """Put model, configuration and tokenizer into a directory; the manifest is written last, by `write_manifest_`."""
+    (directory / "onnx").mkdir(exist_ok=True)
+    for source in sorted(onnx_file.parent.glob(f"{onnx_file.name}*")):
+        shutil.copy(source, directory / "onnx" / source.name)
+    (directory / "pytorch").mkdir(exist_ok=True)
+    save_module(module, directory / "pytorch")
+    _write_json(directory / "config.json", _hub_config(module, task))
+    if tokenizer is not None:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, directory / name)
+        _fix_length_(directory / "tokenizer_config.json", max_length)
+
+
+def _fix_length_(path: Path, max_length: int | None) -> None:
+    # What loads the bundle by this file (transformers.js, optimum) then truncates where the accuracy was measured.
+    if max_length is None:
+        return
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    _write_json(path, {**settings, "model_max_length": max_length})
+
+
+def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:
+    labels = {
+        "id2label": {str(index): label for index, label in enumerate(task.labels)},
+        "label2id": {label: index for index, label in enumerate(task.labels)},
+    }
+    config = getattr(module, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        return {"model_type": "modelpress", "architectures": [type(module).__name__], **labels}
+    return {**config.to_dict(), "architectures": [type(module).__name__], **labels}
+
+
+def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
+    """Write manifest.json: inputs, labels, how the accuracy was measured, and the SHA-256 of every other file."""
+    manifest = {
+        "manifest_version": MANIFEST_VERSION,
+        "task": task.name,
+        "inputs": [
+            {"name": s.name, "dtype": s.dtype, "shape": ["batch_size", *s.shape], "pad_value": s.pad_value}
+            for s in task.inputs
+        ],
+        "outputs": [{"name": task.output, "dtype": "float32", "shape": ["batch_size", len(task.labels)]}],
+        "labels": list(task.labels),
+        **facts,
+        "sha256": {
+            path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(directory.rglob("*"))
+            if path.is_file() and path.name != "manifest.json"
+        },
+    }
+    _write_json(directory / "manifest.json", manifest)
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,140 @@
+"""How each quantized operator is written in ONNX: the table for `torch.onnx.export(custom_translation_table=...)`.
+
+What is written is what ONNX Runtime has a fast kernel for, and in an order that its own fusions leave correct:
+
+- signed activations are stored as uint8 with zero point 128, because uint8 x int8 is the fast product: the integers
+  are the same;
+- the products are scaled by the weights first and by the token second (the other order is fused to a wrong answer);
+- MatMulNBits and GatherBlockQuantized are written as such: DequantizeLinear before MatMul would be fused to a product
+  that quantizes the activations too, and before Gather it would make the whole table float on every call.
+
+Shapes as in `compress.model.ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnx.defs import OpSchema
+from onnxscript import opset21 as op
+from onnxscript.values import Op, Opset
+
+import compress.model.ops as ops
+
+__all__ = ["OPSET_VERSION", "translation_table"]
+
+OPSET_VERSION = 21
+Value = Any  # a tensor of the graph that is being built
+
+
+def _contrib(name: str, inputs: tuple[str, ...], optional: tuple[str, ...], **attributes: OpSchema.AttrType) -> Op:
+    """Describe an operator of ONNX Runtime's own domain; onnxscript knows only those of the standard."""
+    single, omitted = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
+    types = ["tensor(float)", "tensor(uint8)", "tensor(int8)", "tensor(int32)", "tensor(int64)"]
+    names = (*inputs, *optional)
+    schema = OpSchema(
+        name,
+        "com.microsoft",
+        1,
+        inputs=[
+            OpSchema.FormalParameter(each, f"T_{each}", param_option=single if each in inputs else omitted)
+            for each in names
+        ],
+        outputs=[OpSchema.FormalParameter("Y", "T_Y")],
+        type_constraints=[(f"T_{each}", types, "") for each in (*names, "Y")],
+        attributes=[OpSchema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
+    )
+    return Op(Opset("com.microsoft", 1), name, schema)
+
+
+_INT = OpSchema.AttrType.INT
+_matmul_nbits = _contrib(
+    "MatMulNBits",
+    ("A", "B", "scales"),
+    ("zero_points", "g_idx", "bias"),
+    K=_INT,
+    N=_INT,
+    bits=_INT,
+    block_size=_INT,
+    accuracy_level=_INT,
+)
+_gather_block_quantized = _contrib(
+    "GatherBlockQuantized",
+    ("data", "indices", "scales"),
+    (),
+    bits=_INT,
+    block_size=_INT,
+    gather_axis=_INT,
+    quantize_axis=_INT,
+)
+_matmul_integer_to_float = _contrib(
+    "MatMulIntegerToFloat", ("A", "B", "a_scale", "b_scale", "a_zero_point"), ("b_zero_point", "bias"))
+import os
+VARIANT = os.environ.get("VARIANT", "itf")
+
+
+def _constant(value: float | int | list[int], dtype: type[np.generic]) -> Value:
+    return op.Constant(value=ir.tensor(np.asarray(value, dtype=dtype)))
+
+
+def _int8_dynamic_linear(x: Value, qdata: Value, scale: Value, bias: Value = None) -> Value:
+    largest = op.ReduceMax(op.Abs(x), _constant([-1], np.int64), keepdims=1)
+    token_scale = op.Max(
+        op.Div(largest, _constant(ops.HALF_RANGE, np.float32)), _constant(ops.SMALLEST_TOKEN_SCALE, np.float32)
+    )
+    zero_point = _constant(128, np.uint8)
+    q = op.QuantizeLinear(
+        x, token_scale, op.Expand(zero_point, op.Shape(token_scale)), axis=-1, block_size=int(qdata.shape[0])
+    )
+    if VARIANT == "itf":
+        p = _matmul_integer_to_float(q, qdata, _constant(1.0, np.float32), scale, zero_point)
+    else:
+        products = op.Cast(op.MatMulInteger(q, qdata, zero_point), to=ir.DataType.FLOAT)
+        p = op.Mul(products, scale)
+    y = op.Mul(p, token_scale)
+    return y if bias is None else op.Add(y, bias)
+
+
+def _int4_linear(x: Value, qdata: Value, scale: Value, bias: Value = None) -> Value:
+    return _matmul_nbits(
+        x,
+        qdata,
+        scale,
+        None,
+        None,
+        bias,
+        K=int(x.shape[-1]),
+        N=int(qdata.shape[0]),
+        bits=4,
+        block_size=ops.GROUP_SIZE,
+        accuracy_level=int(os.environ.get("AL", "0")),
+    )
+
+
+def _int8_embedding(ids: Value, qdata: Value, scale: Value) -> Value:
+    return op.Mul(op.Cast(op.Gather(qdata, ids, axis=0), to=ir.DataType.FLOAT), op.Gather(scale, ids, axis=0))
+
+
+def _int4_embedding(ids: Value, qdata: Value, scale: Value, width: int) -> Value:
+    rows = _gather_block_quantized(
+        qdata, ids, scale, bits=4, block_size=ops.GROUP_SIZE, gather_axis=0, quantize_axis=1
+    )
+    if width == int(qdata.shape[1]) * 2:
+        return rows
+    return op.Slice(rows, *(_constant([each], np.int64) for each in (0, width, -1)))
+
+
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Map each operator of `compress.model.ops` to the function that writes it, for `torch.onnx.export`."""
+    modelpress = torch.ops.modelpress
+    return {
+        modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,
+        modelpress.int4_linear.default: _int4_linear,
+        modelpress.int8_embedding.default: _int8_embedding,
+        modelpress.int4_embedding.default: _int4_embedding,
+    }

@@ -1,0 +1,91 @@
+"""The machine and the versions that figures hold for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from compress.measure.results import Environment
+from compress.measure.session import session_options
+
+__all__ = ["available_cores", "environment"]
+
+# What ONNX Runtime's kernels choose by; other flags do not change a figure.
+_INSTRUCTION_SETS = (
+    "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "fphp", "asimdhp", "bf16", "i8mm", "sve", "sve2",
+    "sme",
+)  # fmt: skip
+_PACKAGES = (
+    "modelpress", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "safetensors",
+    "scikit-learn", "tokenizers", "torch", "torchao", "transformers",
+)  # fmt: skip
+_FINGERPRINT_CHARS = 12
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment(threads: Sequence[int] = ()) -> Environment:
+    """Describe this machine; no package is imported for its version.
+
+    Args:
+        threads: the numbers of threads that sessions were given, for the session options.
+    """
+    cpuinfo = _cpuinfo()
+    cpu = cpuinfo.get("model name") or cpuinfo.get("Model") or platform.processor() or platform.machine()
+    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+    instruction_sets = tuple(name for name in _INSTRUCTION_SETS if name in flags)
+    cores = available_cores()
+    packages = _versions()
+    return Environment(
+        cpu=cpu,
+        cores=cores,
+        instruction_sets=instruction_sets,
+        memory_bytes=psutil.virtual_memory().total,
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        packages=packages,
+        session_options=session_options(threads),
+        fingerprint=_fingerprint(cpu, cores, instruction_sets, packages.get("onnxruntime", "")),
+    )
+
+
+def _fingerprint(cpu: str, cores: int, instruction_sets: tuple[str, ...], onnxruntime: str) -> str:
+    """Digest what a time depends on; memory, Python and the training libraries are not in it."""
+    text = "\n".join((cpu, str(cores), " ".join(instruction_sets), onnxruntime))
+    return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_CHARS]
+
+
+def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Read the first entry of each key; empty where the system has no such file (then sets are unknown)."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in lines:
+        key, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not installed: left out
+    return found

@@ -1,0 +1,181 @@
+"""Measure a compressed ONNX file against the uncompressed one, in a process of their own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compress.data.split import Split
+from compress.errors import MeasureError
+from compress.measure.environment import available_cores
+from compress.measure.job import Job, Setting
+from compress.measure.noise import usable_threads
+from compress.measure.process import python_command, python_environment
+from compress.measure.results import Measurement
+from compress.measure.rows import resolve_sequence
+from compress.progress import Bar, Progress, Silent
+
+__all__ = ["measure_pair"]
+
+_log = logging.getLogger(__name__)
+_WORKER = "compress.measure.worker"
+_STDERR_LINES = 5
+
+
+def measure_pair(
+    baseline: Path,
+    candidate: Path,
+    test: Split,
+    *,
+    batch: Sequence[int],
+    sequence: Sequence[int] | None,
+    threads: Sequence[int],
+    rounds: int,
+    seconds: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure accuracy, latency, size and memory of two ONNX files on the same rows.
+
+    Latency is timed at every combination of batch, sequence and threads; the rest does not depend on them,
+    and is measured with the most threads among them.
+
+    Args:
+        baseline: the uncompressed .onnx file; its external data lies beside it.
+        candidate: the compressed one; may be the same file.
+        test: rows that neither was trained on.
+        batch: rows a call.
+        sequence: tokens a row; None takes the length that nearly all rows have (see `rows.resolve_sequence`).
+        threads: threads within an operator; those above the available cores are dropped, with a note in
+            `noise`.
+        rounds: how often each file is timed at each setting, in turns; from 5 the interval can be trusted.
+        seconds: for how long each time.
+        seed: of the bootstrap and of the rows that memory is measured on.
+        progress: where progress is shown; None shows none.
+
+    Raises:
+        MeasureError: if a file is missing or ONNX Runtime refuses it, if it does not fit the rows, if a
+            setting is not possible, or if the measuring process dies.
+    """
+    for path in (baseline, candidate):
+        if not path.is_file():
+            raise MeasureError(f"{path}: there is no such ONNX file to measure")
+    kept, notes = usable_threads(threads, available_cores())
+    lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
+    with tempfile.TemporaryDirectory(prefix="modelpress-measure-") as name:
+        folder = Path(name)
+        try:
+            settings = [
+                Setting(batch=rows, sequence=length, threads=count)
+                for rows, length, count in itertools.product(batch, lengths, kept)
+            ]
+            job = Job(
+                baseline=baseline.resolve(),
+                candidate=candidate.resolve(),
+                rows=folder / "rows.npz",
+                split=test.name,
+                inputs=test.inputs,
+                settings=tuple(dict.fromkeys(settings)),
+                rounds=rounds,
+                seconds=seconds,
+                seed=seed,
+                notes=notes,
+                folder=folder,
+                result=folder / "result.json",
+            )
+        except ValidationError as error:
+            raise MeasureError(f"measure: {_first_complaint(error)}") from error
+        test.save(job.rows)
+        with (progress or Silent()).bar("measure", job.steps) as bar:
+            _run(job, bar)
+        return Measurement.model_validate_json(job.result.read_text(encoding="utf-8"))
+
+
+def _run(job: Job, bar: Bar) -> None:
+    """Let the worker do the job; whatever ends this function early ends the worker too."""
+    file = job.folder / "job.json"
+    file.write_text(job.model_dump_json(), encoding="utf-8")
+    stderr = job.folder / "stderr.txt"
+    done, complaint = 0, ""
+    with _worker(file, stderr) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said = _said(line)
+            if "error" in said:
+                complaint = str(said["error"])
+            elif "done" in said:
+                bar.advance(int(said["done"]) - done, str(said["facts"]))
+                done = int(said["done"])
+        code = process.wait()
+    if complaint:
+        raise MeasureError(complaint)
+    if code != 0 or not job.result.is_file():
+        tail = " / ".join(
+            stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_STDERR_LINES:]
+        )
+        raise MeasureError(f"the measuring process ended {_how(code)}{': ' + tail if tail else ''}")
+
+
+@contextmanager
+def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the worker in a group of its own, and leave nothing of that group behind.
+
+    In a group of its own a Ctrl-C reaches only this process, which then ends the worker and its children at
+    once; otherwise all of them would print a traceback over the progress bar.
+    """
+    with stderr.open("wb") as file:
+        process = subprocess.Popen(
+            python_command(_WORKER, job),
+            env=python_environment(),
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _said(line: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if isinstance(said, dict):
+        return said
+    _log.info("the measuring process says: %s", line.rstrip())  # a native library that prints
+    return {}
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"with exit code {code} and no result"
+    hint = "; the system kills a process like this when memory runs out" if -code == signal.SIGKILL else ""
+    return f"by signal {-code} ({signal.Signals(-code).name}){hint}"
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['input']!r} is not allowed: {first['msg']}"

@@ -1,0 +1,126 @@
+"""The one way that an ONNX file is opened here, so that every figure holds for the same settings.
+
+Threads do not spin while they wait: two sessions whose threads spin slow each other several times over when
+they are timed in turns on few cores. onnxruntime is imported when the first session is made, not before.
+Shapes: b = batch, s = sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from compress.data.split import Array, Batch
+from compress.errors import MeasureError
+
+__all__ = ["Session", "answer", "create_session", "feeds", "session_options"]
+
+_PROVIDER = "CPUExecutionProvider"
+_INTER_OP_THREADS = 1
+_OPTIMIZATION = "ORT_ENABLE_ALL"
+_LOG_SEVERITY_ERROR = 3
+_CONFIG = {"session.intra_op.allow_spinning": "0"}
+
+
+class _Value(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Session(Protocol):
+    """The part of onnxruntime.InferenceSession that measuring uses."""
+
+    def get_inputs(self) -> Sequence[_Value]:
+        """Describe the inputs."""
+        ...
+
+    def get_outputs(self) -> Sequence[_Value]:
+        """Describe the outputs."""
+        ...
+
+    def run(self, output_names: Sequence[str] | None, input_feed: dict[str, Array]) -> Sequence[Any]:
+        """Answer one batch."""
+        ...
+
+
+def session_options(threads: Sequence[int]) -> dict[str, str]:
+    """Say in words what `create_session` sets; `threads` are the numbers of threads that were measured."""
+    return {
+        "providers": _PROVIDER,
+        "intra_op_num_threads": ", ".join(str(count) for count in threads),
+        "inter_op_num_threads": str(_INTER_OP_THREADS),
+        "graph_optimization_level": _OPTIMIZATION,
+        **_CONFIG,
+    }
+
+
+def create_session(path: Path, *, threads: int, profile_prefix: Path | None = None) -> Any:
+    """Open an ONNX file on the CPU.
+
+    Args:
+        path: the .onnx file; its external data lies beside it.
+        threads: threads within an operator (intra_op).
+        profile_prefix: where a profile of each node run is written, if wanted (its end is the caller's
+            business).
+
+    Returns:
+        An onnxruntime.InferenceSession.
+
+    Raises:
+        MeasureError: if ONNX Runtime refuses the file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = _INTER_OP_THREADS
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _OPTIMIZATION)
+    options.log_severity_level = _LOG_SEVERITY_ERROR
+    for key, value in _CONFIG.items():
+        options.add_session_config_entry(key, value)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER])
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise MeasureError(f"{path}: ONNX Runtime cannot load this file: {error}") from error
+
+
+def feeds(batch: Batch, session: Session) -> Batch:
+    """Pick from a batch what the session takes; an input that the export dropped as unused is left out.
+
+    Raises:
+        MeasureError: if the session wants an input that the batch does not have.
+    """
+    wanted = [value.name for value in session.get_inputs()]
+    missing = [name for name in wanted if name not in batch]
+    if missing:
+        raise MeasureError(
+            f"the ONNX file wants input {', '.join(map(repr, missing))}, which the data does not have; "
+            f"it has {', '.join(sorted(batch))}"
+        )
+    return {name: batch[name] for name in wanted}
+
+
+def answer(session: Session, batch: Batch) -> Array:
+    """Run one batch and return the logits [b, c]: the output `logits`, or else the first one.
+
+    Raises:
+        MeasureError: if ONNX Runtime fails on this batch, or the answer is not one row of numbers a row.
+    """
+    names = [value.name for value in session.get_outputs()]
+    name = "logits" if "logits" in names else names[0]
+    inputs = feeds(batch, session)
+    shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in inputs.items())
+    try:
+        logits: Array = session.run([name], inputs)[0]
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise MeasureError(f"ONNX Runtime fails on {shapes}: {error}") from error
+    rows = next(iter(inputs.values())).shape[0]
+    if logits.ndim != 2 or logits.shape[0] != rows:
+        raise MeasureError(
+            f"output '{name}' has shape {list(logits.shape)} for {shapes}; wanted [{rows}, classes]"
+        )
+    return logits

@@ -1,0 +1,66 @@
+"""Bytes of an ONNX file on disk and after gzip, with the external data that it names.
+
+The names are found by the bytes of the key that the ONNX format stores them under, so that nothing here needs
+the onnx package, and no weight is read into memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import zlib
+from pathlib import Path
+
+from compress.errors import MeasureError
+from compress.measure.results import Size
+
+__all__ = ["model_files", "model_size"]
+
+_CHUNK_BYTES = 1 << 20
+_GZIP_LEVEL = 6
+_GZIP_FORMAT = 31  # zlib's wbits for a gzip header and trailer around the largest window
+# onnx.proto, StringStringEntryProto: field 1, the key "location"; field 2, the value, opens with its length.
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+
+
+def model_files(path: Path) -> tuple[Path, ...]:
+    """List an ONNX file and the external data files that it names, each once, the file itself first.
+
+    A name of 128 bytes or more is not found; no exporter writes one. A match in the weights themselves that
+    happens to spell an entry is harmless: it counts only if a file of that name is there.
+
+    Raises:
+        MeasureError: if the file is empty.
+    """
+    if path.stat().st_size == 0:  # which cannot be mapped
+        raise MeasureError(f"{path}: this file is empty")
+    folder = path.parent
+    found: dict[Path, None] = {path: None}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for match in _LOCATION.finditer(data):
+            name = data[match.end() : match.end() + match.group(1)[0]]
+            try:
+                beside = folder / name.decode("utf-8")
+                if beside.is_file():
+                    found[beside] = None
+            except (UnicodeDecodeError, ValueError):  # a chance match: no text, or a NUL in it
+                continue
+    return tuple(found)
+
+
+def model_size(path: Path) -> Size:
+    """Measure an ONNX file with its external data; each file is compressed on its own."""
+    files = model_files(path)
+    return Size(
+        file_bytes=sum(file.stat().st_size for file in files),
+        gzip_bytes=sum(_gzip_bytes(file) for file in files),
+    )
+
+
+def _gzip_bytes(path: Path) -> int:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    count = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            count += len(packer.compress(chunk))
+    return count + len(packer.flush())

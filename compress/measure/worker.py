@@ -1,0 +1,163 @@
+"""The measuring process: no torch, nothing of the run that asks for it, so that its memory and threads are
+its own.
+
+    python -m compress.measure.worker JOB.json
+
+Its output is one JSON object a line: {"done": 3, "total": 50, "facts": "..."} after each step, or {"error":
+"..."} as the last. It ends with 0 once the result stands at the path that the job names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from compress.data.split import Split
+from compress.errors import CompressError
+from compress.measure.accuracy import BATCHED_SIZE, Classes, accuracy, accuracy_difference, predict
+from compress.measure.environment import available_cores, environment
+from compress.measure.job import BATCHED_STEPS, SINGLE_STEPS, Job, Setting
+from compress.measure.latency import Round, compare_latency
+from compress.measure.load import Probe, measure_load
+from compress.measure.noise import busy_note, spread_notes
+from compress.measure.operators import operators_of
+from compress.measure.results import LatencyComparison, Measurement, ModelMeasurement
+from compress.measure.rows import steady_batch
+from compress.measure.session import create_session
+from compress.measure.size import model_size
+
+__all__ = ["main", "measure"]
+
+Step = Callable[[int, str], None]
+"""Told how many steps are done since the last call, and what they found."""
+
+_PROBE_ROWS = 32
+
+
+def measure(job: Job, step: Step) -> Measurement:
+    """Measure both files of a job in this process (loading and memory in processes of their own)."""
+    begin = time.perf_counter()
+    noise = (*job.notes, *busy_note(psutil.getloadavg()[0], available_cores()))
+    test = Split.load(job.rows, job.split, job.inputs)
+    baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, step)
+    candidate, candidate_classes = _measure_model(job, "candidate", job.candidate, test, step)
+    latency = tuple(_time(job, setting, test, step) for setting in job.settings)
+    return Measurement(
+        baseline=baseline,
+        candidate=candidate,
+        difference=accuracy_difference(baseline_classes, candidate_classes, test.labels),
+        latency=latency,
+        environment=environment(job.threads),
+        noise=(*noise, *spread_notes(latency)),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _measure_model(
+    job: Job, role: str, path: Path, test: Split, step: Step
+) -> tuple[ModelMeasurement, Classes]:
+    threads = max(job.threads)
+    session = create_session(path, threads=threads)
+    single = predict(session, test, 1, on_rows=_Tenths(f"{role}: accuracy", len(test), SINGLE_STEPS, step).at)
+    in_batches = _Tenths(f"{role}: accuracy in batches", len(test), BATCHED_STEPS, step)
+    batched = predict(session, test, BATCHED_SIZE, on_rows=in_batches.at)
+    found = accuracy(single, batched, test.labels)
+    del session
+
+    operators = operators_of(path, next(test.take(1, seed=0).batches(1)), threads=threads, folder=job.folder)
+    step(1, f"{role}: {sum(operators.values())} operators")
+    size = model_size(path)
+    step(1, f"{role}: {size.file_bytes / 1e6:.1f} MB")
+
+    rows = job.folder / "probe_rows.npz"
+    test.take(_PROBE_ROWS, seed=job.seed).save(rows)
+    load_ms, peak_bytes = measure_load(
+        Probe(model=path, rows=rows, inputs=job.inputs, threads=threads),
+        folder=job.folder,
+        on_process=lambda: step(1, f"{role}: loading time and memory"),
+    )
+    measured = ModelMeasurement(
+        size=size, accuracy=found, load_ms=load_ms, peak_memory_bytes=peak_bytes, operators=operators
+    )
+    return measured, single
+
+
+def _time(job: Job, setting: Setting, test: Split, step: Step) -> LatencyComparison:
+    def on_round(this: Round) -> None:
+        step(1, f"{setting}: {this.ratio:.2f}x")
+
+    return compare_latency(
+        create_session(job.baseline, threads=setting.threads),
+        create_session(job.candidate, threads=setting.threads),
+        steady_batch(test, setting.batch, setting.sequence),
+        sequence=setting.sequence,
+        threads=setting.threads,
+        rounds=job.rounds,
+        seconds=job.seconds,
+        seed=job.seed,
+        on_round=on_round,
+    )
+
+
+@dataclass
+class _Tenths:
+    """Turns answered rows into a fixed number of steps, however many rows there are."""
+
+    facts: str
+    rows: int
+    steps: int
+    step: Step
+    done: int = 0
+
+    def at(self, rows: int) -> None:
+        reached = rows * self.steps // self.rows
+        if reached > self.done:
+            self.step(reached - self.done, f"{self.facts}, row {rows} of {self.rows}")
+            self.done = reached
+
+
+def main(arguments: list[str]) -> int:
+    """Read the job, measure, write the result; return the exit code."""
+    done = 0
+
+    def step(steps: int, facts: str) -> None:
+        nonlocal done
+        done += steps
+        _say({"done": done, "total": job.steps, "facts": facts})
+
+    try:
+        job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        _write(job.result, measure(job, step).model_dump_json())
+    except CompressError as error:
+        _say({"error": str(error)})
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        _say({"error": f"{type(error).__name__}: {error}"})
+        return 1
+    return 0
+
+
+def _say(fields: dict[str, object]) -> None:
+    # If whoever asked is gone, this fails on the broken pipe, and the process ends as it should.
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader never sees half a result."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

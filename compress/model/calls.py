@@ -1,0 +1,65 @@
+"""One way to call any module: named inputs in, logits out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.task import Task
+
+__all__ = ["accepted_inputs", "logits", "predict_logits", "to_tensors"]
+
+
+def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Call a module by keyword and take its logits: a tensor, an output with `.logits`, or a tuple's first.
+
+    Raises:
+        ModelError: it returns none of these.
+    """
+    output = module(**inputs)
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, tuple | list) and output:
+        found = output[0]
+    if found is None and isinstance(output, Mapping):
+        found = output.get("logits")
+    if not isinstance(found, Tensor):
+        raise ModelError(
+            f"{type(module).__name__}.forward() returned {type(output).__name__}; "
+            "it must return logits, an object with .logits, or a tuple that begins with logits"
+        )
+    return found
+
+
+def to_tensors(batch: Mapping[str, Any], names: tuple[str, ...], device: str = "cpu") -> dict[str, Tensor]:
+    """Turn the named arrays of a batch into tensors on a device."""
+    return {name: torch.from_numpy(batch[name]).to(device) for name in names}
+
+
+def predict_logits(module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu") -> Tensor:
+    """Answer all rows of a split in order: logits [n, c] on the CPU."""
+    was_training = module.training
+    module.eval()
+    parts = []
+    with torch.inference_mode():
+        for batch in split.batches(batch_size):
+            parts.append(logits(module, to_tensors(batch, task.input_names, device)).float().cpu())
+    module.train(was_training)
+    return torch.cat(parts)  # [n, c]
+
+
+def accepted_inputs(module: nn.Module) -> tuple[str, ...]:
+    """Names of the text inputs that the module's forward takes, of those a tokenizer can give."""
+    parameters = inspect.signature(module.forward).parameters
+    config = getattr(module, "config", None)
+    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in parameters]
+    # RoBERTa's forward takes token types but knows only one: its tokenizer gives none.
+    if config is not None and int(getattr(config, "type_vocab_size", 2) or 0) < 2 and "token_type_ids" in names:
+        names.remove("token_type_ids")
+    return tuple(names)

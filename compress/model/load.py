@@ -1,0 +1,156 @@
+"""Load what a recipe's `model:` names: a file with a builder, a Hugging Face directory or name, or a bundle."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ModelError
+from compress.model.calls import accepted_inputs
+from compress.model.config import ModelConfig
+from compress.model.definition import Definition, _transformers, attach_definition_
+from compress.model.save import load_module
+
+__all__ = ["LoadedModel", "load", "load_model"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module with what belongs to it.
+
+    Attributes:
+        source: a line for people: what it is and where from.
+        tokenizer: directory with tokenizer.json and its settings, for a model that reads text.
+        label_order: class names by index, where the model says them.
+        text_inputs: names of the inputs that a tokenizer must give.
+    """
+
+    module: nn.Module
+    source: str
+    tokenizer: Path | None
+    label_order: tuple[str, ...] | None
+    text_inputs: tuple[str, ...]
+
+
+def load_model(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None = None) -> LoadedModel:
+    """Load or build the model that a recipe names.
+
+    Args:
+        seed: of the random weights, where there are no others.
+        scratch: a directory in which the tokenizer's files may be written.
+        num_labels: classes that the data has; a Hugging Face model without a classification head gets one.
+
+    Raises:
+        ModelError: it can't be loaded; the message says why and what would help.
+    """
+    if config.bundle is not None:
+        return _from_bundle(config.bundle)
+    if config.hf is not None:
+        return _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels)
+    assert config.file is not None and config.builder is not None
+    definition = Definition.from_file(config.file, config.builder, config.args)
+    module = definition.build(seed=seed)
+    tokenizer = _tokenizer_directory(config.tokenizer, scratch) if config.tokenizer else None
+    return LoadedModel(
+        module, f"{config.file.name}: {config.builder}", tokenizer, None, accepted_inputs(module)
+    )
+
+
+def load(path: str | Path) -> nn.Module:
+    """Give the PyTorch module of a bundle back, quantized or cut as it was, in evaluation mode.
+
+    A bundle of a file model holds the file (pytorch/definition.py), and loading runs it: load only bundles that
+    you trust. Weights are read without running code.
+
+    Raises:
+        ModelError: the directory is not a bundle, or a file in it is missing or corrupt.
+    """
+    directory = Path(path)
+    if not (directory / "manifest.json").is_file():
+        raise ModelError(f"{directory} is not a bundle: it has no manifest.json")
+    return load_module(directory / "pytorch")
+
+
+def _from_bundle(directory: Path) -> LoadedModel:
+    module = load(directory)
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    tokenizer = directory if (directory / "tokenizer.json").is_file() else None
+    names = tuple(spec["name"] for spec in manifest["inputs"])
+    return LoadedModel(
+        module, f"bundle {directory.name}", tokenizer, tuple(manifest["labels"]), names if tokenizer else ()
+    )
+
+
+def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None) -> LoadedModel:
+    from compress.model.definition import seeded
+
+    name = config.hf
+    assert name is not None
+    transformers = _transformers()
+    settings: Any = _explained(name, transformers.AutoConfig.from_pretrained, name)
+    head = "ForSequenceClassification"
+    trained_head = any(head in kind for kind in settings.architectures or ())
+    options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    if not trained_head and config.train is None:
+        raise ModelError(
+            f"{name} has no trained classification head (architectures: {settings.architectures}); "
+            "give model.train to train one first"
+        )
+    with seeded(seed):
+        module: nn.Module = _explained(
+            name,
+            transformers.AutoModelForSequenceClassification.from_pretrained,
+            name,
+            attn_implementation="sdpa",
+            dtype="float32",
+            use_safetensors=True,
+            **options,
+        )
+    arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
+    attach_definition_(module, Definition("hf", _plain_config(arguments)))
+    labels = settings.id2label if trained_head else {}
+    order = tuple(str(labels[index]) for index in sorted(labels)) or None
+    short = Path(name).name if Path(name).exists() else name
+    return LoadedModel(
+        module.eval(),
+        f"Hugging Face {settings.model_type} '{short}'",
+        _tokenizer_directory(name, scratch),
+        order,
+        accepted_inputs(module),
+    )
+
+
+def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
+    # Names of the directory it came from and of the library's version are no part of what the model is.
+    for name in ("_name_or_path", "transformers_version", "_attn_implementation_autoset", "architectures"):
+        arguments.pop(name, None)
+    return arguments
+
+
+def _explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
+    # transformers raises OSError, ValueError, SafetensorError, JSONDecodeError... for what is one thing to a user.
+    try:
+        return function(*arguments, **options)
+    except Exception as error:
+        where = "directory" if Path(name).exists() else "directory or hub name (is there a network?)"
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"cannot load the Hugging Face model from {where} '{name}': {first}") from error
+
+
+def _tokenizer_directory(name: str, scratch: Path) -> Path:
+    """Write the tokenizer's own files to a directory: what is encoded with is then what is shipped."""
+    path = Path(name)
+    if (path / "tokenizer.json").is_file():
+        return path
+    transformers = _transformers()
+    tokenizer = _explained(name, transformers.AutoTokenizer.from_pretrained, name)
+    if not tokenizer.is_fast:
+        raise ModelError(f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs")
+    directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
+    tokenizer.save_pretrained(str(directory))
+    return directory

@@ -1,0 +1,115 @@
+"""Finished pieces of work, kept by a fingerprint of all that they depend on.
+
+A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model share
+its training; a run that was interrupted goes on from its last finished piece. Delete the folder at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ModelError, OutputError
+from compress.model import load_module, save_module
+
+__all__ = ["Cache", "Piece", "fingerprint", "module_fingerprint"]
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 over plain data and the versions of what computes it, hexadecimal."""
+    text = json.dumps([_versions(), parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("modelpress", "torch", "torchao", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of all weights, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=_byte_type()).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _byte_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A module, the record of how it was made, and whether it came from the cache."""
+
+    module: nn.Module
+    record: dict[str, Any]
+    reused: bool
+
+
+class Cache:
+    """A folder of pieces."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def holds(self, key: str) -> bool:
+        """Say whether a piece is there."""
+        return (self.root / key / "record.json").is_file()
+
+    def module(self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Piece:
+        """Return the piece of this key, making and keeping it if it isn't there (or is damaged)."""
+        if self.holds(key):
+            try:
+                record = json.loads((self.root / key / "record.json").read_text(encoding="utf-8"))
+                return Piece(load_module(self.root / key), record, reused=True)
+            except (ModelError, ValueError):
+                shutil.rmtree(self.root / key)  # damaged: made again below
+        module, record = make()
+        self._keep(key, lambda directory: save_module(module, directory), record)
+        return Piece(module, record, reused=False)
+
+    def file(self, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+        """Return the directory of this key and its record; `make` writes files into a directory."""
+        if not self.holds(key):
+            record: dict[str, Any] = {}
+
+            def write(directory: Path) -> None:
+                record.update(make(directory))
+
+            self._keep(key, write, record)
+        return self.root / key, json.loads((self.root / key / "record.json").read_text(encoding="utf-8"))
+
+    def _keep(self, key: str, write: Callable[[Path], None], record: dict[str, Any]) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", dir=self.root))
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
+        try:
+            write(partial)
+            (partial / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+            if not self.holds(key):
+                os.replace(partial, self.root / key)
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""Export a model without compressing it: a Hugging Face directory or name, a bundle, or a recipe's model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import compress
+from compress.data import CommandLineText, Split, TextEncoder
+from compress.errors import ModelError
+from compress.export import ONNX_PATH, check_parity, export_onnx, new_directory, write_bundle_, write_manifest_
+from compress.model import LoadedModel, ModelConfig, load_model
+from compress.pipeline.cache import Cache
+from compress.pipeline.prepare import prepare
+from compress.pipeline.run import trained_model
+from compress.progress import Progress, Silent
+from compress.recipe import load_recipe
+from compress.task import Task
+
+__all__ = ["export_model"]
+
+_SYNTHETIC_ROWS = 64
+
+
+def export_model(
+    model: str | Path, output: Path, *, max_length: int = 128, overwrite: bool = False, progress: Progress | None = None
+) -> dict[str, float]:
+    """Write a bundle of a model as it is.
+
+    Args:
+        model: a recipe (its model, trained if it says so, compared on its validation rows), or a Hugging Face
+            directory or name, or a bundle (compared on synthetic rows: random tokens of random length).
+        output: the bundle's directory.
+
+    Returns:
+        Parity: rows, agreement, metric_difference, max_abs_error.
+
+    Raises:
+        CompressError: the model can't be loaded or exported, or its answers differ.
+    """
+    progress = progress or Silent()
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        if str(model).endswith((".yaml", ".yml")):
+            recipe = load_recipe(Path(model))
+            prepared = prepare(recipe, Path(scratch))
+            loaded, task, rows = prepared.loaded, prepared.splits.task, prepared.splits.validation
+            module, _ = trained_model(prepared, Cache(output.absolute().parent / ".cache"), progress)
+            max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
+        else:
+            loaded = load_model(_config(model), seed=0, scratch=Path(scratch))
+            module, where = loaded.module, "synthetic rows (random tokens), not real ones"
+            task, rows = _synthetic(loaded, max_length)
+        progress.say("exporting to ONNX and comparing its answers with PyTorch's")
+        onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
+        parity = check_parity(
+            module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
+        )
+        with new_directory(output, replace=overwrite and output.exists()) as directory:
+            text = loaded.tokenizer is not None
+            write_bundle_(
+                directory,
+                module,
+                onnx_file,
+                task,
+                tokenizer=loaded.tokenizer,
+                max_length=max_length if text else None,
+            )
+            write_manifest_(
+                directory,
+                task,
+                {
+                    "modelpress": compress.__version__,
+                    "max_length": max_length if text else None,
+                    "stages": [],
+                    "parity": {**vars(parity), "rows_from": where},
+                },
+            )
+    return vars(parity)
+
+
+def _config(model: str | Path) -> ModelConfig:
+    path = Path(model)
+    if (path / "manifest.json").is_file():
+        return ModelConfig.model_validate({"bundle": CommandLineText(model)})
+    if path.suffix == ".py":
+        raise ModelError(f"{model}: a model file needs its builder, arguments and data: give a recipe that names it")
+    return ModelConfig.model_validate({"hf": CommandLineText(model)})
+
+
+def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[Task, Split]:
+    """Rows of random tokens, for a model that comes without data."""
+    if loaded.tokenizer is None:
+        raise ModelError(f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe")
+    encoder = TextEncoder.from_directory(loaded.tokenizer, max_length=max_length, input_names=loaded.text_inputs)
+    labels = loaded.label_order or ()
+    task = Task(encoder.inputs, labels)
+    draw = np.random.default_rng(0)
+    rows = []
+    for _ in range(_SYNTHETIC_ROWS):
+        length = int(draw.integers(4, min(max_length, 64) + 1))
+        values = {
+            "input_ids": draw.integers(0, encoder.vocab_size, length),
+            "attention_mask": np.ones(length),
+            "token_type_ids": np.zeros(length),
+        }
+        rows.append({spec.name: values[spec.name].astype(np.int64) for spec in encoder.inputs})
+    return task, Split("synthetic", tuple(rows), np.zeros(len(rows), np.int64), encoder.inputs)

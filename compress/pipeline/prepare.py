@@ -1,0 +1,160 @@
+"""Everything that can be found wrong before work starts: files, data, model, stages, the output directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from compress.data import DatasetsData, DigitsData, FileData, Splits, TextEncoder, load_splits
+from compress.errors import DataError, ModelError, OutputError, RecipeError, StageError
+from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
+from compress.model.definition import definition_of
+from compress.pipeline.cache import fingerprint, module_fingerprint
+from compress.recipe import Recipe
+
+__all__ = ["Prepared", "check_output", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose data and model are loaded and fit together.
+
+    Attributes:
+        base_key: fingerprint of the model after its own training.
+        stage_keys: fingerprint of the model after each stage; the last one is the run's.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    loaded: LoadedModel
+    base_key: str
+    stage_keys: tuple[str, ...]
+    run_key: str
+
+
+def prepare(recipe: Recipe, scratch: Path) -> Prepared:
+    """Load data and model, and see that they and the stages fit together; no training, nothing written but to scratch.
+
+    Raises:
+        CompressError: of the kind that names what is wrong.
+    """
+    _files_exist(recipe.model, recipe.data)
+    _device_exists(recipe.device)
+    labels = None if recipe.model.hf is None else _count_labels(recipe)
+    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, num_labels=labels)
+    splits = _load_data(recipe, loaded)
+    _fits(loaded, splits)
+    shape = loaded.module
+    for stage in recipe.stages:
+        try:
+            shape = stage.rehearse(shape)
+        except (StageError, ModelError) as error:
+            raise RecipeError(f"{recipe.path}: {error}") from error
+    definition = definition_of(loaded.module)
+    assert definition is not None
+    data_key = splits.fingerprint()
+    base = fingerprint(
+        definition.fingerprint(), module_fingerprint(loaded.module), data_key, recipe.model.train, recipe.seed, recipe.device
+    )
+    keys: list[str] = []
+    for stage in recipe.stages:
+        before = keys[-1] if keys else base
+        keys.append(fingerprint(before, base, stage.name, stage.model_dump(mode="json"), recipe.seed))
+    run = fingerprint(keys, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json"))
+    return Prepared(recipe, splits, loaded, base, tuple(keys), run)
+
+
+def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
+    """Say whether the run is in `target` already, whole and the same.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    if not target.exists():
+        return False
+    manifest = target / "manifest.json"
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8")).get("run_key")
+    except (OSError, ValueError):
+        found = None
+    if found is None and any(target.iterdir() if target.is_dir() else [target]):
+        raise OutputError(f"{target} exists and is not a run of modelpress: choose another place with -o, or move it")
+    if overwrite or found is None:
+        return False
+    if found != run_key:
+        raise OutputError(
+            f"{target} holds a run of another recipe, other data or another version; "
+            "give --overwrite to replace it, or name=... or -o to keep both"
+        )
+    return True
+
+
+def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData) -> None:
+    if model.file is not None and not model.file.is_file():
+        raise ModelError(f"model.file: {model.file} does not exist")
+    if model.bundle is not None and not model.bundle.is_dir():
+        raise ModelError(f"model.bundle: {model.bundle} does not exist")
+    if isinstance(data, FileData):
+        for name in ("train", "validation", "test"):
+            path = getattr(data, name)
+            if path is not None and not path.is_file():
+                raise DataError(f"data.{name}: {path} does not exist")
+
+
+def _device_exists(device: str) -> None:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RecipeError(f"device: {device} was asked for, but torch finds no CUDA device here; use device=cpu")
+
+
+def _count_labels(recipe: Recipe) -> int:
+    from compress.data import label_count
+
+    return label_count(recipe.data)
+
+
+def _load_data(recipe: Recipe, loaded: LoadedModel) -> Splits:
+    if isinstance(recipe.data, DigitsData):
+        return load_splits(recipe.data)
+    encoder = None
+    if loaded.tokenizer is not None:
+        encoder = TextEncoder.from_directory(
+            loaded.tokenizer, max_length=recipe.data.max_length, input_names=loaded.text_inputs
+        )
+        _tokenizer_belongs(loaded, encoder.vocab_size)
+    return load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
+
+
+def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
+    embeddings = [m for m in loaded.module.modules() if isinstance(m, torch.nn.Embedding)]
+    largest = max((m.num_embeddings for m in embeddings), default=vocab_size)
+    if vocab_size > largest:
+        raise ModelError(
+            f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding has "
+            f"{largest}: it belongs to another model"
+        )
+
+
+def _fits(loaded: LoadedModel, splits: Splits) -> None:
+    """Answer two rows: input names, shapes and the number of classes must fit."""
+    rows = splits.validation.take(2, seed=0)
+    batch = next(rows.batches(2))
+    try:
+        with torch.inference_mode():
+            answer = logits(loaded.module.eval(), to_tensors(batch, splits.task.input_names))
+    except ModelError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ModelError(
+            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}): "
+            f"{type(error).__name__}: {first}"
+        ) from error
+    classes = len(splits.task.labels)
+    if tuple(answer.shape) != (len(rows), classes):
+        raise ModelError(
+            f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data has {classes} "
+            f"labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is needed"
+        )

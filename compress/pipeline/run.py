@@ -1,0 +1,294 @@
+"""Run a recipe: the only orchestrator."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import compress
+from compress.data import Splits
+from compress.export import ONNX_PATH, check_parity, export_onnx, new_directory, write_bundle_, write_manifest_
+from compress.measure import Measurement, measure_pair
+from compress.model import LoadedModel
+from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.cost import Cost
+from compress.pipeline.prepare import Prepared, check_output, prepare
+from compress.pipeline.warn import warnings_of
+from compress.progress import Progress, Silent
+from compress.recipe import Recipe, load_recipe
+from compress.report import (
+    DataFacts,
+    EpochRecord,
+    ModelFacts,
+    Parity,
+    RunReport,
+    StageRecord,
+    load_report,
+    to_model_card,
+    write_reports,
+)
+from compress.stage import Context, Stage
+from compress.train import evaluate, fit_
+
+__all__ = ["Outcome", "run", "trained_model"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind: its directory and report, and whether they were there already."""
+
+    directory: Path
+    report: RunReport
+    already_done: bool
+
+
+@dataclass(frozen=True)
+class _Exported:
+    path: Path
+    parity: Parity
+
+
+def run(
+    recipe: Recipe | str | Path,
+    output: str | Path = "reports",
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a recipe: train or load the model, apply the stages, export, prove, measure, report.
+
+    Args:
+        recipe: a recipe or its file.
+        output: the folder in which the run's directory is made, and the cache (`.cache`).
+        overwrite: replace a run of the same name.
+
+    Returns:
+        The outcome. A run that is there already, whole and of the same recipe, data and versions, is not repeated.
+
+    Raises:
+        CompressError: wrong input (before work starts) or failed work; nothing half-written is left.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(Path(recipe))
+    progress = progress or Silent()
+    target = Path(output) / recipe.run_name
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        prepared = prepare(recipe, Path(scratch))
+        if check_output(target, prepared.run_key, overwrite=overwrite):
+            return Outcome(target, load_report(target), already_done=True)
+        with new_directory(target, replace=target.exists()) as directory:
+            report = _work(prepared, directory, Cache(Path(output) / ".cache"), Path(scratch), progress)
+    return Outcome(target, report, already_done=False)
+
+
+def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, progress: Progress) -> RunReport:
+    began = time.perf_counter()
+    recipe, splits = prepared.recipe, prepared.splits
+    base, training = trained_model(prepared, cache, progress)
+    baseline = _exported_baseline(base, prepared, cache, progress)
+    module, records = base, []
+    for index, stage in enumerate(recipe.stages):
+        module, record = _staged(stage, module, base, prepared, prepared.stage_keys[index], cache, progress)
+        records.append(record)
+    progress.say("exporting to ONNX and comparing its answers with PyTorch's")
+    candidate = _export(module, prepared, scratch / "candidate")
+    measurement = measure_pair(
+        baseline.path,
+        candidate.path,
+        splits.test,
+        batch=recipe.measure.batch,
+        sequence=recipe.measure.sequence,
+        threads=recipe.measure.threads,
+        rounds=recipe.measure.rounds,
+        seconds=recipe.measure.seconds,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    metric = evaluate(base, splits.validation, splits.task)["validation_metric"]
+    report = RunReport(
+        name=recipe.run_name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        modelpress_version=compress.__version__,
+        command=_command(recipe),
+        recipe=recipe.resolved(relative_to=Path.cwd()),
+        data=_data_facts(splits),
+        model=ModelFacts(
+            source=prepared.loaded.source,
+            parameters=_count(base)[0],
+            validation_metric=metric,
+            training=_epochs(training),
+            parity=baseline.parity,
+        ),
+        stages=tuple(records),
+        parity=candidate.parity,
+        measurement=measurement,
+        warnings=warnings_of(recipe.stages, measurement),
+        seconds=time.perf_counter() - began,
+    )
+    _write(report, directory, module, candidate.path, prepared, measurement)
+    return report
+
+
+def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Return the recipe's model, trained if the recipe says so (or from the cache), and its training curve."""
+    recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
+    if recipe.model.train is None:
+        return loaded.module, []
+    config = recipe.model.train
+
+    def make() -> tuple[nn.Module, dict[str, Any]]:
+        fit = fit_(
+            loaded.module,
+            splits.train,
+            splits.validation,
+            splits.task,
+            config,
+            seed=recipe.seed,
+            device=recipe.device,
+            progress=progress,
+            description="training the model",
+        )
+        return loaded.module, {"curve": fit.curve}
+
+    piece = cache.module(prepared.base_key, make)
+    if piece.reused:
+        progress.say("the trained model is in the cache: not trained again")
+    return piece.module, piece.record["curve"]
+
+
+def _exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progress: Progress) -> _Exported:
+    def make(directory: Path) -> dict[str, Any]:
+        progress.say("exporting the uncompressed model: the baseline")
+        return _export(base, prepared, directory).parity.model_dump()
+
+    key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
+    directory, record = cache.file(key, make)
+    return _Exported(directory / ONNX_PATH.name, Parity(**record))
+
+
+def _export(module: nn.Module, prepared: Prepared, directory: Path) -> _Exported:
+    recipe, splits = prepared.recipe, prepared.splits
+    directory.mkdir(exist_ok=True)
+    path = export_onnx(
+        module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
+    )
+    limits = {
+        "min_agreement": recipe.export.min_agreement,
+        "max_metric_difference": recipe.export.max_metric_difference,
+    }
+    rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
+    result = check_parity(module, path, rows, splits.task, **limits)
+    return _Exported(path, Parity(**vars(result), **limits))
+
+
+def _staged(
+    stage: Stage, module: nn.Module, teacher: nn.Module, prepared: Prepared, key: str, cache: Cache, progress: Progress
+) -> tuple[nn.Module, StageRecord]:
+    recipe, splits = prepared.recipe, prepared.splits
+
+    def make() -> tuple[nn.Module, dict[str, Any]]:
+        context = Context(
+            task=splits.task,
+            train=splits.train,
+            validation=splits.validation,
+            teacher=teacher,
+            device=recipe.device,
+            seed=recipe.seed,
+            progress=progress,
+        )
+        progress.say(f"stage {stage.name}")
+        with Cost() as cost:
+            made = stage.apply(module, context)
+        parameters, nonzero = _count(made)
+        return made, {
+            "facts": context.facts,
+            "curve": context.curve,
+            "validation_metric": evaluate(made, splits.validation, splits.task)["validation_metric"],
+            "parameters": parameters,
+            "nonzero_parameters": nonzero,
+            "seconds": cost.seconds,
+            "peak_memory_bytes": cost.peak_memory_bytes,
+        }
+
+    piece = cache.module(key, make)
+    if piece.reused:
+        progress.say(f"stage {stage.name} is in the cache: not repeated")
+    record = piece.record | {"curve": _epochs(piece.record["curve"]), "reused": piece.reused}
+    return piece.module, StageRecord(name=stage.name, settings=stage.model_dump(mode="json"), **record)
+
+
+def _epochs(curve: list[dict[str, float]]) -> tuple[EpochRecord, ...]:
+    return tuple(EpochRecord.model_validate({**point, "epoch": int(point["epoch"])}) for point in curve)
+
+
+def _count(module: nn.Module) -> tuple[int, int]:
+    """Count the numbers in the weights (a packed byte holds two) and those that are not zero."""
+    from compress.model.quantized import weight_counts
+
+    return weight_counts(module)
+
+
+def _data_facts(splits: Splits) -> DataFacts:
+    return DataFacts(
+        source=splits.source,
+        train_rows=len(splits.train),
+        validation_rows=len(splits.validation),
+        test_rows=len(splits.test),
+        labels=splits.task.labels,
+        notes=splits.notes,
+        test_fingerprint=splits.test.fingerprint(),
+    )
+
+
+def _command(recipe: Recipe) -> str:
+    where = recipe.path
+    if where is None:
+        return "modelpress run recipe.resolved.yaml"
+    shown = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else Path(where.name)
+    return " ".join(["modelpress", "run", shown.as_posix(), *recipe.overrides])
+
+
+def _write(
+    report: RunReport,
+    directory: Path,
+    module: nn.Module,
+    onnx_file: Path,
+    prepared: Prepared,
+    measurement: Measurement,
+) -> None:
+    recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
+    max_length = _max_length(recipe, loaded)
+    write_bundle_(directory, module, onnx_file, splits.task, tokenizer=loaded.tokenizer, max_length=max_length)
+    (directory / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    names = splits.task.input_names
+    write_reports(report, directory, names)
+    (directory / "README.md").write_text(to_model_card(report, inputs=names), encoding="utf-8")
+    write_manifest_(
+        directory,
+        splits.task,
+        {
+            "run_key": prepared.run_key,
+            "modelpress": compress.__version__,
+            "max_length": max_length,
+            "stages": [stage.name for stage in recipe.stages],
+            "accuracy": {
+                "value": measurement.candidate.accuracy.value,
+                "rows": measurement.candidate.accuracy.rows,
+                "how": "one row at a time, truncated to max_length, no padding",
+            },
+            "measured_on": measurement.environment.cpu,
+            "instruction_sets": list(measurement.environment.instruction_sets),
+            "python": ".".join(map(str, sys.version_info[:3])),
+        },
+    )
+
+
+def _max_length(recipe: Recipe, loaded: LoadedModel) -> int | None:
+    return getattr(recipe.data, "max_length", None) if loaded.tokenizer is not None else None

@@ -1,0 +1,168 @@
+"""Magnitude pruning: the weights of smallest absolute value become zero (unstructured).
+
+Han et al. 2015, arXiv 1506.02626; the cubic ramp is eq. 1 of Zhu & Gupta 2017, arXiv 1710.01878.
+The zeros stay in dense tensors: ONNX Runtime multiplies them like any other number, so this brings no speed-up and
+no smaller file, only a file that compresses better.
+Shapes: o = output features, i = input features.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compress.errors import StageError
+from compress.stage import Context, Stage
+from compress.train import fit_
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["MagnitudePruning", "cubic_sparsity", "keep_masks"]
+
+
+def cubic_sparsity(done: float, final: float) -> float:
+    """Sparsity after a share `done` of the ramp, in [0, 1]: final * (1 - (1 - done)^3)."""
+    return final * (1.0 - (1.0 - min(1.0, max(0.0, done))) ** 3)
+
+
+def keep_masks(
+    weights: Mapping[str, Tensor], sparsity: float, scope: Literal["global", "layer"]
+) -> dict[str, Tensor]:
+    """Mark the weights to keep.
+
+    Args:
+        weights: name -> weight, [o, i] each.
+        sparsity: fraction to drop, in [0, 1).
+        scope: `global` compares all weights with each other, `layer` those of one tensor.
+
+    Returns:
+        Name -> boolean mask of the weight's shape; exactly floor(n * sparsity) are False, with n the weights in all
+        or of each tensor. Of equal magnitudes the first is dropped.
+    """
+    import torch
+
+    if scope == "layer":
+        return {name: _keep_largest(weight.abs().flatten(), sparsity).view_as(weight) for name, weight in weights.items()}
+    flat = torch.cat([weight.abs().flatten() for weight in weights.values()])
+    parts = _keep_largest(flat, sparsity).split([weight.numel() for weight in weights.values()])
+    return {
+        name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)
+    }
+
+
+def _keep_largest(magnitudes: Tensor, sparsity: float) -> Tensor:
+    import torch
+
+    keep = torch.ones_like(magnitudes, dtype=torch.bool)
+    keep[torch.argsort(magnitudes, stable=True)[: int(magnitudes.numel() * sparsity)]] = False
+    return keep
+
+
+class MagnitudePruning(Stage):
+    """Set the smallest weights of the Linear layers to zero.
+
+    Attributes:
+        sparsity: fraction of the weights of Linear layers that become zero.
+        scope: compare all weights with each other, or those of each layer.
+        schedule: `one_shot` cuts at once, before any recovery; `cubic` cuts more and more during recovery.
+        ramp: share of the recovery's steps over which a cubic schedule reaches its sparsity.
+        skip: name patterns of layers to leave dense.
+        recovery: training after (one_shot) or during (cubic) the cut; zeros stay zero.
+    """
+
+    name: ClassVar[str] = "prune/magnitude"
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
+    summary: ClassVar[str] = "set the smallest weights to zero (unstructured: no speed-up in ONNX Runtime)"
+
+    sparsity: float = Field(gt=0, lt=1)
+    scope: Literal["global", "layer"] = "global"
+    schedule: Literal["one_shot", "cubic"] = "one_shot"
+    ramp: float = Field(default=0.7, gt=0, le=1)
+    skip: tuple[str, ...] = ()
+    recovery: TrainConfig | None = None
+
+    @model_validator(mode="after")
+    def _cubic_needs_training(self) -> Self:
+        if self.schedule == "cubic" and self.recovery is None:
+            raise ValueError("schedule cubic cuts during training: give recovery, e.g. recovery: {epochs: 3}")
+        return self
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that there is something to prune."""
+        _linear_layers(model, self.skip)
+        return model
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with zeros in its Linear weights."""
+        pruned = copy.deepcopy(model)
+        layers = _linear_layers(pruned, self.skip)
+        masks: dict[str, Tensor] = {}
+
+        def cut_(sparsity: float) -> None:
+            masks.update(keep_masks({n: layer.weight.detach() for n, layer in layers.items()}, sparsity, self.scope))
+            hold_()
+
+        def hold_() -> None:
+            for name, mask in masks.items():
+                layers[name].weight.data.mul_(mask)
+
+        if self.schedule == "one_shot":
+            cut_(self.sparsity)
+        if self.recovery is not None:
+            self._recover_(pruned, context, cut_, hold_)
+        context.facts["weights_zeroed"] = sum(int((~mask).sum()) for mask in masks.values())
+        context.facts["weights_in_scope"] = sum(mask.numel() for mask in masks.values())
+        context.facts["sparsity_per_layer"] = {
+            name: round(1 - float(mask.float().mean()), 4) for name, mask in masks.items()
+        }
+        context.facts["speed"] = "none to expect: zeros are stored and multiplied like other numbers"
+        return pruned.eval()
+
+    def _recover_(self, model: nn.Module, context: Context, cut_: Callable[[float], None], hold_: Callable[[], None]) -> None:
+        assert self.recovery is not None
+
+        def after_step(step: int, total: int) -> None:
+            # A cut costs a sort of all weights: every 20th step of the ramp, and its last.
+            end = max(1, int(total * self.ramp))
+            if self.schedule == "cubic" and step <= end and (step % 20 == 0 or step == end):
+                cut_(cubic_sparsity(step / end, self.sparsity))
+            else:
+                hold_()
+
+        # An epoch that ends before the ramp does is less sparse than asked for: it can't be the best.
+        first = math.ceil(self.recovery.epochs * self.ramp) if self.schedule == "cubic" else 1
+        fit = fit_(
+            model,
+            context.train,
+            context.validation,
+            context.task,
+            self.recovery,
+            seed=context.seed,
+            device=context.device,
+            progress=context.progress,
+            description="prune/magnitude recovery",
+            after_step=after_step,
+            first_kept_epoch=first,
+        )
+        context.curve.extend(fit.curve)
+        context.facts["best_epoch"], context.facts["precision"] = fit.best_epoch, fit.precision
+
+
+def _linear_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Linear]:
+    from torch import nn
+
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for pattern in skip:
+        if not any(fnmatch(name, pattern) for name in linear):
+            raise StageError(f"prune/magnitude: skip pattern '{pattern}' matches no Linear layer")
+    kept = {n: m for n, m in linear.items() if not any(fnmatch(n, pattern) for pattern in skip)}
+    if not kept:
+        raise StageError("prune/magnitude: the model has no float Linear layer to prune")
+    return kept

@@ -1,0 +1,67 @@
+"""torchao chooses the integers and the scales; the one file that knows torchao's interface.
+
+Imported when a stage runs and not before: torchao needs a second to import and says so much about itself.
+Shapes: o = output features or rows, i = input features or columns, g = groups of i.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.errors import StageError
+
+__all__ = ["int4_by_group", "int8_by_row"]
+
+
+def int8_by_row(weight: Tensor, reduce_range: bool = False) -> tuple[Tensor, Tensor]:
+    """Choose int8 values and one scale for each row of a weight; symmetric, so there is no zero point.
+
+    Args:
+        weight: [o, i].
+        reduce_range: stay within [-64, 63], which no int16 pair of an AVX2 machine without VNNI overflows.
+
+    Returns:
+        int8 [o, i] and float32 [o].
+
+    Raises:
+        StageError: this torchao has not what is needed.
+    """
+    try:
+        from torchao.quantization import Int8Tensor
+        from torchao.quantization.granularity import PerRow
+    except ImportError as error:
+        raise _unusable("Int8Tensor", error) from error
+    chosen = Int8Tensor.from_hp(weight.detach().float(), PerRow(), reduce_range=reduce_range)
+    return chosen.qdata, chosen.scale.flatten()
+
+
+def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+    """Choose values in [-8, 7] and one scale for each group of inputs; symmetric, so there is no zero point.
+
+    Args:
+        weight: [o, i]; where i is not a multiple of group_size it is filled with zeros, which change no scale.
+        group_size: inputs that share a scale.
+
+    Returns:
+        int8 [o, g * group_size] holding values in [-8, 7], and float32 [o, g].
+
+    Raises:
+        StageError: this torchao has not what is needed.
+    """
+    try:
+        from torchao.quantization import IntxUnpackedToInt8Tensor
+    except ImportError as error:
+        raise _unusable("IntxUnpackedToInt8Tensor", error) from error
+    padded = F.pad(weight.detach().float(), (0, -weight.shape[1] % group_size))  # [o, g * group_size]
+    import os
+    from torchao.quantization.quantize_.workflows.intx.intx_choose_qparams_algorithm import IntxChooseQParamsAlgorithm as A
+    chosen = IntxUnpackedToInt8Tensor.from_hp(padded, (1, group_size), torch.int4, intx_choose_qparams_algorithm=A(os.environ.get('QALG','affine')))
+    return chosen.qdata, chosen.scale
+
+
+def _unusable(name: str, error: ImportError) -> StageError:
+    from importlib.metadata import version
+
+    return StageError(f"torchao {version('torchao')} has no {name}, which quantizing needs; 0.17 and later have it ({error})")

@@ -1,0 +1,52 @@
+"""Which stages there are: one literal dict, name in a recipe -> "module:Class", imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from compress.errors import UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from compress.stage import Stage
+
+__all__ = ["STAGES", "stage_class", "stage_name", "stage_names"]
+
+STAGES: dict[str, str] = {
+    "prune/magnitude": "compress.prune.magnitude:MagnitudePruning",
+    "prune/heads": "compress.prune.heads:HeadPruning",
+    "quantize/int8_dynamic": "compress.quantize.int8_dynamic:Int8Dynamic",
+    "quantize/int4_weight_only": "compress.quantize.int4_weight_only:Int4WeightOnly",
+    "distill/logits": "compress.distill.logits:LogitsDistillation",
+}
+
+
+def stage_names() -> tuple[str, ...]:
+    """All names that a recipe's `stages:` may hold, in the registry's order."""
+    return tuple(STAGES)
+
+
+def stage_class(name: str) -> type[Stage]:
+    """Import the class of a stage.
+
+    Raises:
+        UnknownNameError: no stage has that name.
+    """
+    if name not in STAGES:
+        raise UnknownNameError(f"unknown stage '{name}'{did_you_mean(name, STAGES)}")
+    module, _, attribute = STAGES[name].partition(":")
+    found: type[Stage] = getattr(import_module(module), attribute)
+    return found
+
+
+def stage_name(stage: Stage) -> str:
+    """Say under which name a stage stands in a recipe.
+
+    Raises:
+        UnknownNameError: its class is not in the registry.
+    """
+    address = f"{type(stage).__module__}:{type(stage).__qualname__}"
+    for name, registered in STAGES.items():
+        if registered == address:
+            return name
+    raise UnknownNameError(f"the stage class {address} has no name in compress/registry.py")

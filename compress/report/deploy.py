@@ -1,0 +1,64 @@
+"""How to run what was made: a short program that needs onnxruntime and, for text, tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from compress.report.schema import RunReport
+from compress.report.words import headline
+
+__all__ = ["deploy_packages", "deploy_snippet", "reads_text"]
+
+_MOST_LABELS = 20
+# What the tokenizer's encoding calls the array that each of the Hub's input names takes.
+_ENCODING = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+
+def reads_text(inputs: Sequence[str]) -> bool:
+    """Whether these are the inputs of a model that a tokenizer feeds."""
+    return "input_ids" in inputs and set(inputs) <= _ENCODING.keys()
+
+
+def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
+    """What to install to run the bundle."""
+    return ("numpy", "onnxruntime", "tokenizers") if reads_text(inputs) else ("numpy", "onnxruntime")
+
+
+def deploy_snippet(report: RunReport, inputs: Sequence[str]) -> str:
+    """A program that answers one row, to be run inside the bundle's directory."""
+    text, latency = reads_text(inputs), headline(report)
+    lines = ["import numpy as np", "import onnxruntime as ort"]
+    if text:
+        lines.append("from tokenizers import Tokenizer")
+    lines += ["", "options = ort.SessionOptions()"]
+    if latency is not None:
+        lines.append(f"options.intra_op_num_threads = {latency.threads}  # as measured; more may be faster")
+    lines.append(
+        'session = ort.InferenceSession("onnx/model.onnx", options, providers=["CPUExecutionProvider"])'
+    )
+    lines += _text_feed(report, inputs) if text else _other_feed(inputs)
+    lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
+    if len(report.data.labels) <= _MOST_LABELS:
+        lines.append(f"labels = {json.dumps(report.data.labels, ensure_ascii=False)}")
+        lines.append("print(labels[int(logits[0].argmax())])")
+    else:
+        lines.append("print(int(logits[0].argmax()))  # the place of the label in manifest.json")
+    return "\n".join(lines) + "\n"
+
+
+def _text_feed(report: RunReport, inputs: Sequence[str]) -> list[str]:
+    data = report.recipe.get("data")
+    longest = data.get("max_length") if isinstance(data, dict) else None
+    lines = ['tokenizer = Tokenizer.from_file("tokenizer.json")']
+    if isinstance(longest, int):
+        lines.append(f"tokenizer.enable_truncation(max_length={longest})")
+    lines += ['encoding = tokenizer.encode("Put the text here.")', "feed = {"]
+    lines += [f"    {json.dumps(x)}: np.array([encoding.{_ENCODING[x]}], dtype=np.int64)," for x in inputs]
+    return [*lines, "}"]
+
+
+def _other_feed(inputs: Sequence[str]) -> list[str]:
+    lines = ["for value in session.get_inputs():", "    print(value.name, value.type, value.shape)", "feed = {"]
+    lines += [f"    {json.dumps(x)}: ...,  # a numpy array of that type and shape" for x in inputs]
+    return [*lines, "}"]

@@ -1,0 +1,308 @@
+"""The report as tables of text: what Markdown and HTML both show, cell for cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compress.measure.results import Accuracy
+from compress.report.schema import EpochRecord, RunReport, StageRecord
+from compress.report.words import (
+    difference_text,
+    duration,
+    headline,
+    interval_text,
+    milliseconds,
+    percent,
+    ratio_of,
+    ratio_text,
+    setting,
+    size,
+    size_words,
+    speedup_words,
+)
+
+__all__ = [
+    "Table",
+    "curve_table",
+    "data_table",
+    "environment_table",
+    "facts_of",
+    "figures_table",
+    "latency_table",
+    "operators_table",
+    "parity_table",
+    "plain",
+    "settings_of",
+    "stage_summary",
+    "stages_table",
+]
+
+_LONGEST_CELL = 2_000
+_LONGEST_LIST_IN_A_LINE = 12
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows; `align` has one letter a column: l(eft) or r(ight)."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+    title: str = ""
+
+
+def plain(value: Any) -> Any:
+    """The same value as JSON gives it back: tuples as lists, keys and paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
+
+
+def _accuracy(accuracy: Accuracy) -> str:
+    return f"{percent(accuracy.value)} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+
+
+def figures_table(report: RunReport) -> Table:
+    """Accuracy, headline latency, size, memory and load time: baseline, candidate, change."""
+    measured = report.measurement
+    before, after, difference = measured.baseline, measured.candidate, measured.difference
+    same = difference.low <= 0 <= difference.high
+    rows = [
+        (
+            f"accuracy, {after.accuracy.rows:,} test rows (95 % interval)",
+            _accuracy(before.accuracy),
+            _accuracy(after.accuracy),
+            f"{difference_text(difference)} points" + (": no measurable difference" if same else ""),
+        ),
+        (
+            f"accuracy in padded batches of {after.accuracy.batched_size}",
+            percent(before.accuracy.batched_value),
+            percent(after.accuracy.batched_value),
+            f"{before.accuracy.batched_disagreements:,} and {after.accuracy.batched_disagreements:,} rows "
+            "answered otherwise than one at a time",
+        ),
+    ]
+    latency = headline(report)
+    if latency is not None:
+        rows.append(
+            (
+                f"latency p50, {setting(latency)}",
+                milliseconds(latency.baseline.p50_ms),
+                milliseconds(latency.candidate.p50_ms),
+                speedup_words(latency),
+            )
+        )
+    rows += [
+        _small_is_good("file size", before.size.file_bytes, after.size.file_bytes),
+        _small_is_good("file size, gzip", before.size.gzip_bytes, after.size.gzip_bytes),
+        _small_is_good("peak memory", before.peak_memory_bytes, after.peak_memory_bytes, ("less", "more")),
+        (
+            "time to load",
+            milliseconds(before.load_ms),
+            milliseconds(after.load_ms),
+            size_words(before.load_ms, after.load_ms, "shorter", "longer"),
+        ),
+    ]
+    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl")
+
+
+def _small_is_good(
+    name: str, before: int, after: int, words: tuple[str, str] = ("smaller", "larger")
+) -> tuple[str, str, str, str]:
+    return name, size(before), size(after), size_words(before, after, *words)
+
+
+def latency_table(report: RunReport) -> Table:
+    """Every setting: p50 and p95 of both, speed-up with its interval, rows a second."""
+    rows = tuple(
+        (
+            str(x.batch),
+            str(x.sequence),
+            str(x.threads),
+            milliseconds(x.baseline.p50_ms, unit=False),
+            milliseconds(x.baseline.p95_ms, unit=False),
+            milliseconds(x.candidate.p50_ms, unit=False),
+            milliseconds(x.candidate.p95_ms, unit=False),
+            ratio_text(x.speedup, x.speedup_low, x.speedup_high),
+            interval_text(x.speedup, x.speedup_low, x.speedup_high),
+            _speed_in_a_word(x.speedup_low, x.speedup_high),
+            f"{x.candidate.throughput_per_s:,.0f}",
+        )
+        for x in report.measurement.latency
+    )
+    columns = ("batch", "sequence", "threads", "baseline p50 ms", "p95 ms", "candidate p50 ms", "p95 ms")
+    more = ("speed-up", "95 % interval", "in words", "candidate rows/s")
+    return Table(columns + more, rows, "rrrrrrrrrlr")
+
+
+def _speed_in_a_word(low: float, high: float) -> str:
+    return "faster" if low > 1 else "slower" if high < 1 else "no measurable speed-up"
+
+
+def operators_table(report: RunReport) -> Table:
+    """How many nodes of each kind ONNX Runtime runs, most frequent first."""
+    before, after = report.measurement.baseline.operators, report.measurement.candidate.operators
+    names = sorted(before.keys() | after.keys(), key=lambda x: (-max(before.get(x, 0), after.get(x, 0)), x))
+    rows = tuple((name, f"{before.get(name, 0):,}", f"{after.get(name, 0):,}") for name in names)
+    return Table(("operator", "baseline", "candidate"), rows, "lrr")
+
+
+def parity_table(report: RunReport) -> Table:
+    """Each ONNX file against the PyTorch model that it came from."""
+    rows = tuple(
+        (
+            who,
+            f"{p.rows:,}",
+            f"{100 * p.agreement:.2f} % (at least {100 * p.min_agreement:.2f})",
+            f"{100 * p.metric_difference:+.2f} (at most {100 * p.max_metric_difference:.2f})".replace("-", "−"),
+            f"{p.max_abs_error:.2g}",
+            "holds" if p.holds else "does not hold",
+        )
+        for who, p in (("baseline", report.model.parity), ("candidate", report.parity))
+    )
+    columns = ("file", "rows", "same class", "metric difference, points", "largest logit error", "parity")
+    return Table(columns, rows, "lrrrrl")
+
+
+def data_table(report: RunReport) -> Table:
+    """Where the rows come from, and how many."""
+    data = report.data
+    labels = ", ".join(data.labels[:20]) + (f" and {len(data.labels) - 20:,} more" if data.labels[20:] else "")
+    rows = [
+        ("source", data.source),
+        ("rows: train, validation, test", f"{data.train_rows:,}, {data.validation_rows:,}, {data.test_rows:,}"),
+        (f"labels ({len(data.labels):,})", labels),
+        ("fingerprint of the test rows", data.test_fingerprint),
+        *(("note", note) for note in data.notes),
+    ]
+    return Table(("data", ""), tuple(rows), "ll")
+
+
+def environment_table(report: RunReport) -> Table:
+    """The machine and the versions that the figures hold for."""
+    machine = report.measurement.environment
+    rows = [
+        ("processor", machine.cpu),
+        ("cores", str(machine.cores)),
+        ("instruction sets", ", ".join(machine.instruction_sets) or "not known"),
+        ("memory", size(machine.memory_bytes)),
+        ("system", machine.system),
+        ("Python", machine.python),
+        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))),
+        ("session options", ", ".join(f"{key}={value}" for key, value in machine.session_options.items())),
+        ("fingerprint", machine.fingerprint),
+    ]
+    return Table(("environment", ""), tuple(rows), "ll")
+
+
+def stages_table(report: RunReport) -> Table:
+    """The original and each stage: validation metric, parameters, cost."""
+    model = report.model
+    rows = [("0", "original", percent(model.validation_metric), f"{model.parameters:,}", "", "", "", "")]
+    for number, stage in enumerate(report.stages, start=1):
+        fewer = ratio_of(model.parameters, stage.parameters)
+        zeros = 1 - stage.nonzero_parameters / stage.parameters if stage.parameters else 0.0
+        rows.append(
+            (
+                str(number),
+                stage.name,
+                percent(stage.validation_metric),
+                f"{stage.parameters:,}",
+                "" if fewer is None else ratio_text(fewer),
+                percent(zeros),
+                duration(stage.seconds) + (" (reused)" if stage.reused else ""),
+                size(stage.peak_memory_bytes),
+            )
+        )
+    columns = ("", "stage", "validation metric", "parameters", "fewer by", "zeros", "time", "peak memory")
+    return Table(columns, tuple(rows), "rlrrrrrr")
+
+
+def stage_summary(stage: StageRecord, metric_before: float) -> str:
+    """One line: what a stage made of the validation metric, and what it cost."""
+    reused = "; reused from an earlier run, whose cost this is" if stage.reused else ""
+    return (
+        f"Validation metric {percent(metric_before)} → {percent(stage.validation_metric)}; "
+        f"{duration(stage.seconds)}, peak memory {size(stage.peak_memory_bytes)}{reused}."
+    )
+
+
+def curve_table(curve: tuple[EpochRecord, ...]) -> Table:
+    """Losses and metric, an epoch a row."""
+    rows = tuple(
+        (str(x.epoch), f"{x.train_loss:.4f}", f"{x.validation_loss:.4f}", percent(x.validation_metric))
+        for x in curve
+    )
+    return Table(("epoch", "training loss", "validation loss", "validation metric"), rows, "rrrr", "Training")
+
+
+def settings_of(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings as flat pairs with dotted names."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in plain(settings).items():
+        if isinstance(value, dict) and value:
+            pairs += settings_of(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", _cell(value)))
+    return pairs
+
+
+def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Table]]:
+    """A stage's facts: what fits a line as pairs, what doesn't as tables."""
+    pairs: list[tuple[str, str]] = []
+    tables: list[Table] = []
+    for key, value in plain(facts).items():
+        name = key.replace("_", " ")
+        table = _fact_table(name, value)
+        if table is None:
+            pairs.append((name, _cell(value)))
+        else:
+            tables.append(table)
+    return pairs, tables
+
+
+def _fact_table(name: str, value: Any) -> Table | None:
+    if isinstance(value, dict) and value:
+        items, first = list(value.items()), "layer" if all(x.isdigit() for x in value) else "name"
+    elif isinstance(value, list) and any(isinstance(x, (list, dict)) for x in value):
+        items, first = [(str(i), x) for i, x in enumerate(value)], "layer" if _per_layer(name) else "number"
+    elif isinstance(value, list) and len(value) > _LONGEST_LIST_IN_A_LINE and _per_layer(name):
+        items, first = [(str(i), x) for i, x in enumerate(value)], "layer"
+    else:
+        return None
+    if all(isinstance(x, dict) for _, x in items):
+        columns = list(dict.fromkeys(column for _, x in items for column in x))
+        rows = tuple((key, *(_cell(x.get(column, "")) for column in columns)) for key, x in items)
+        heads = tuple(column.replace("_", " ") for column in columns)
+        return Table((first, *heads), rows, "l" + "r" * len(columns), name)
+    if all(isinstance(x, list) for _, x in items):
+        rows = tuple((key, str(len(x)), _cell(x)) for key, x in items)
+        return Table((first, "count", name), rows, "lrl", name)
+    return Table((first, name), tuple((key, _cell(x)) for key, x in items), "lr", name)
+
+
+def _per_layer(name: str) -> bool:
+    return any(word in name for word in ("layer", "head", "width", "neuron", "rank"))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, list) and not any(isinstance(x, (list, dict)) for x in value):
+        text = ", ".join(_cell(x) for x in value) or "none"
+    else:
+        text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + " … (the rest is in report.json)"

@@ -1,0 +1,289 @@
+"""YAML text -> plain data that knows the line of every key, and takes overrides from the command line.
+
+Scalars follow YAML 1.2's core schema, not PyYAML's 1.1: `5e-5` is a number; `no`, `on`, dates and `1:30` are text.
+Refused: keys that stand twice, tags, merge keys, NaN and infinity, and aliases that expand without measure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.errors import RecipeError, did_you_mean
+
+__all__ = ["KeyPath", "Source", "dump_yaml", "parse_yaml", "read_text", "shown"]
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES = 1_000_000
+MAX_VALUES = 10_000
+MAX_DEPTH = 50
+
+_RULES = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Refused(Exception):
+    def __init__(self, text: str, line: int) -> None:
+        super().__init__(text)
+        self.text, self.line = text, line
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._values += 1
+        self._depth += 1
+        _bound(self._values, self._depth, self.line + 1)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _name, _rule in _RULES.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_rule})$"), None)
+    # Beside PyYAML's own rules: text that YAML 1.1 or 1.2 takes for something else is written in quotes.
+    _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_rule})$"), None)
+
+
+def _bound(values: int, depth: int, line: int) -> None:
+    if values > MAX_VALUES:
+        raise _Refused(f"more than {MAX_VALUES:,} values, aliases counted each time they are used", line)
+    if depth > MAX_DEPTH:
+        raise _Refused(f"nested more than {MAX_DEPTH} levels deep", line)
+
+
+def _integer(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    if len(text) > 40 or abs(value := int(text, base)) >= 2**63:  # int() itself refuses text of 4,300 digits
+        raise OverflowError
+    return value
+
+
+def _float(text: str) -> float:
+    value = float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1:].isalpha() else text)
+    if not math.isfinite(value):
+        raise OverflowError
+    return value
+
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "null": lambda text: None,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "int": _integer,
+    "float": lambda text: _float(text.lower()),
+    "str": str,
+}
+
+
+@dataclass
+class _Builder:
+    """Makes plain data of YAML nodes; every use of an alias makes its own copy."""
+
+    text: Callable[[str], str]
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    values: int = 0
+
+    def build(self, node: yaml.Node, path: KeyPath, around: tuple[yaml.Node, ...]) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self.values += 1
+        if any(node is outer for outer in around):
+            raise _Refused("an alias (*name) stands inside the value that it names", line)
+        _bound(self.values, len(around) + 1, line)
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path, (*around, node))
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.build(item, (*path, i), (*around, node)) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, line)
+        raise _Refused(f"the YAML tag {node.tag.replace(_TAG, '!!')} is not allowed; write plain values", line)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, around: tuple[yaml.Node, ...]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self._scalar(key_node, line) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                raise _Refused("a key must be text; put a key that looks like something else in quotes", line)
+            if key == "<<":
+                raise _Refused("merge keys (<<) are not supported; use an alias (*name) for a whole value", line)
+            if key in made:
+                raise _Refused(f"key '{key}' stands twice; the first is on line {first[key]}", line)
+            first[key] = line
+            self.lines[(*path, key)] = line
+            made[key] = self.build(value_node, (*path, key), around)
+        return made
+
+    def _scalar(self, node: yaml.ScalarNode, line: int) -> Any:
+        read = _SCALARS.get(node.tag.removeprefix(_TAG))
+        if read is None:
+            tag = node.tag.replace(_TAG, "!!")
+            raise _Refused(f"the YAML tag {tag} is not allowed; write plain values", line)
+        try:
+            value = read(node.value)
+        except OverflowError:
+            short = shown(node.value)
+            raise _Refused(f"{short} is not a number that a recipe can hold; it must be finite", line) from None
+        except (KeyError, ValueError):
+            tag = node.tag.removeprefix(_TAG)
+            raise _Refused(f"{shown(node.value)} cannot be read as !!{tag}", line) from None
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise _Refused(f"{shown(value)} holds half a character (a lone surrogate)", line)
+        return self.text(value) if isinstance(value, str) else value
+
+
+def shown(value: Any) -> str:
+    """Show a value in a message as YAML would write it, on one line and cut short."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def read_text(path: Path) -> str:
+    """Read a recipe's text.
+
+    Raises:
+        RecipeError: the file is not there, is a directory, is over 1 MB, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        near = [str(other) for other in _recipes_in(path.parent)]
+        hint = did_you_mean(str(path), near) if near else ""
+        raise RecipeError(f"{path}: no such file{hint}") from None
+    except IsADirectoryError:
+        inside = ", ".join(other.name for other in _recipes_in(path))
+        hint = f"one of its recipes: {inside}" if inside else "a YAML file"
+        raise RecipeError(f"{path}: this is a directory; give {hint}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(raw) > MAX_BYTES:
+        raise RecipeError(f"{path}: more than {MAX_BYTES:,} bytes; this is not a recipe")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise RecipeError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _recipes_in(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(other for other in directory.iterdir() if other.suffix in (".yaml", ".yml"))[:20]
+
+
+def parse_yaml(
+    text: str, where: Callable[[int], str], make_text: Callable[[str], str] = str
+) -> tuple[Any, dict[KeyPath, int]]:
+    """Parse one YAML document.
+
+    Args:
+        where: a line's number -> how a message begins.
+        make_text: what text values are made into.
+
+    Returns:
+        The value, and the line of each key and list entry in it.
+
+    Raises:
+        RecipeError: not YAML, or YAML that a recipe may not hold.
+    """
+    builder = _Builder(make_text)
+    try:
+        node = _Loader(text).get_single_node()
+        value = None if node is None else builder.build(node, (), ())
+    except _Refused as refused:
+        raise RecipeError(f"{where(refused.line)}: {refused.text}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise RecipeError(f"{where(line)}: not YAML: character {error.character!r} is not allowed") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        problem = f"{error.problem} ({error.context})" if error.context else str(error.problem)
+        hint = "; indent with spaces, not with tabs" if r"'\t'" in problem else ""
+        raise RecipeError(f"{where(line)}: not YAML at column {column}: {problem}{hint}") from None
+    return value, builder.lines
+
+
+def dump_yaml(data: dict[str, Any]) -> str:
+    """Write plain data as YAML that `parse_yaml` reads back as it was."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+@dataclass
+class Source:
+    """A recipe's plain data, and where each part of it was written.
+
+    Attributes:
+        origins: path -> a line of the file, or the override that set it; a part that is not here has the
+            origin of what it stands in.
+    """
+
+    name: str
+    data: dict[str, Any]
+    origins: dict[KeyPath, int | str]
+
+    def origin(self, path: KeyPath) -> int | str:
+        """The line, or the override, that a value came from; the nearest one around it if it is not there."""
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path, 1)
+
+    def overrides_in(self, path: KeyPath) -> list[str]:
+        """The overrides that set something inside the value at `path`."""
+        inside = (o for at, o in self.origins.items() if at[: len(path)] == path and isinstance(o, str))
+        return list(dict.fromkeys(inside))
+
+    def where(self, path: KeyPath) -> str:
+        """How a message about the value at `path` begins."""
+        origin = self.origin(path)
+        return f"override '{origin}'" if isinstance(origin, str) else f"{self.name}:{origin}"
+
+    def set(self, path: KeyPath, value: Any, override: str) -> None:
+        """Put an override's value in its place, and make the mappings on the way where there are none.
+
+        Raises:
+            RecipeError: the path leads into something that is neither a mapping nor a list, or past its end.
+        """
+        holder: Any = self.data
+        for depth, key in enumerate(path):
+            last = depth == len(path) - 1
+            at = path[: depth + 1]
+            if isinstance(holder, list):
+                if not isinstance(key, int) or key >= len(holder):
+                    allowed = f"0 to {len(holder) - 1}" if holder else "none, it is empty"
+                    outer = ".".join(map(str, path[:depth]))
+                    raise RecipeError(f"override '{override}': no entry '{key}' in {outer}; allowed: {allowed}")
+            elif not isinstance(holder, dict):
+                outer = ".".join(map(str, path[:depth]))
+                raise RecipeError(f"override '{override}': {outer} is {shown(holder)}, which has no keys")
+            if last or (isinstance(holder, dict) and holder.get(str(key)) is None):
+                self.origins = {old: o for old, o in self.origins.items() if old[: len(at)] != at}
+                self.origins[at] = override
+                holder[key] = value if last else {}
+            holder = holder[key]

@@ -1,0 +1,527 @@
+"""A Transformer to compress: token classifier, patch classifier and causal language model.
+
+Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762; rotary positions from Su et al. 2021,
+"RoFormer", arXiv 2104.09864. Plain PyTorch, and one file although a long one: it is copied, changed and
+loaded as a whole.
+
+Shapes: b = batch, s = sequence, h = heads, d = head_size, m = d_model, f = dim_feedforward, v = vocabulary,
+c = classes.
+
+Widths are read from what the projections put out, never from a remembered number of heads, so that heads,
+feed-forward units and whole layers can be cut without patching anything else. `structure()` tells where.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "CausalLM",
+    "FeedForward",
+    "LearnedPositions",
+    "MultiHeadAttention",
+    "PatchClassifier",
+    "RotaryPositions",
+    "SinusoidalPositions",
+    "TokenClassifier",
+    "TransformerLayer",
+    "causal_lm",
+    "patch_classifier",
+    "rotate",
+    "scaled_dot_product_attention",
+    "token_classifier",
+    "visible_positions",
+]
+
+Rotation = tuple[Tensor, Tensor]  # cos and sin, [s, d] each
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """softmax(Q K^T / sqrt(d_k)) V, eq. 1 written out: what the fused call in MultiHeadAttention computes.
+
+    Args:
+        query, key, value: [b, h, s, d].
+        mask: boolean, broadcasts to [b, h, s, s]; True where a query (row) may see a key (column).
+
+    Returns:
+        [b, h, s, d].
+    """
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # [b, h, s, s]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ value
+
+
+def visible_positions(tokens: Tensor, attention_mask: Tensor | None, causal: bool) -> Tensor | None:
+    """Say which positions each position may attend to.
+
+    Every position sees at least itself, padding too: a softmax over nothing is NaN, and 0 * NaN would carry
+    it from a padded position to its neighbours in the next layer. Unpadded positions come out the same.
+
+    Args:
+        tokens: [b, s, m]; only its shape and device count.
+        attention_mask: [b, s]; 1 = keep, 0 = padding.
+        causal: whether a position sees only itself and what comes before.
+
+    Returns:
+        Boolean mask, [b, 1, s, s] (ONNX Attention takes no [b, 1, 1, s]), or None when all is visible.
+    """
+    if attention_mask is None and not causal:
+        return None
+    batch, length = tokens.shape[0], tokens.shape[1]
+    # Computed, not stored: a [max_length, max_length] table would be shipped in the ONNX file.
+    position = _position(tokens)
+    earlier = position[:, None] >= position[None, :]  # [s, s]
+    if attention_mask is None:
+        return earlier.expand(batch, 1, length, length)
+    keep = attention_mask.bool()[:, None, None, :]  # [b, 1, 1, s]
+    if causal:
+        keep = keep & earlier  # [b, 1, s, s]
+    return keep | (position[:, None] == position[None, :])
+
+
+class SinusoidalPositions(nn.Module):
+    """Adds a fixed table: sines in the even features, cosines in the odd ones, section 3.5."""
+
+    table: Tensor
+
+    def __init__(self, max_length: int, d_model: int) -> None:
+        super().__init__()
+        feature = torch.arange(0, d_model, 2, dtype=torch.float64)  # 2i in the paper
+        angle = _angles(max_length, 10_000.0 ** (-feature / d_model))  # [max_length, ceil(m / 2)]
+        table = torch.zeros(max_length, d_model, dtype=torch.float64)
+        table[:, 0::2] = angle.sin()
+        table[:, 1::2] = angle[:, : d_model // 2].cos()  # an odd m ends in a sine
+        self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Rotation | None]:
+        """Add positions to hidden, [b, s, m] -> [b, s, m]; no rotation."""
+        return hidden + self.table.index_select(0, _position(hidden)), None
+
+
+class LearnedPositions(nn.Module):
+    """Adds one trained vector per position."""
+
+    def __init__(self, max_length: int, d_model: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(max_length, d_model)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Rotation | None]:
+        """Add positions to hidden, [b, s, m] -> [b, s, m]; no rotation."""
+        return hidden + self.embedding(_position(hidden)), None
+
+
+class RotaryPositions(nn.Module):
+    """Adds nothing; gives the angles by which attention rotates queries and keys (RoFormer, 3.2.2)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, max_length: int, head_size: int) -> None:
+        super().__init__()
+        feature = torch.arange(0, head_size, 2, dtype=torch.float64)
+        angle = _angles(max_length, 10_000.0 ** (-feature / head_size)).repeat(1, 2)  # [max_length, d]
+        self.register_buffer("cos", angle.cos().to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("sin", angle.sin().to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Rotation | None]:
+        """Leave hidden as it is, [b, s, m]; cos and sin, [s, d] each."""
+        position = _position(hidden)
+        return hidden, (self.cos.index_select(0, position), self.sin.index_select(0, position))
+
+
+def _angles(max_length: int, frequency: Tensor) -> Tensor:
+    # In float64: float32 loses 3 digits of the angle by position 1000.
+    return torch.arange(max_length, dtype=torch.float64)[:, None] * frequency  # [max_length, frequencies]
+
+
+def _position(hidden: Tensor) -> Tensor:
+    # Tables are gathered by these, not sliced: a slice would bound the sequence in torch.export.
+    return torch.arange(hidden.shape[1], device=hidden.device)  # [s]
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotate the pairs (i, i + d/2) by their angles; the paper's (2i, 2i + 1) only renames features.
+
+    Args:
+        x: [b, h, s, d].
+        rotation: cos and sin, [s, d] each.
+    """
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)  # [b, h, s, d / 2] each
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class MultiHeadAttention(nn.Module):
+    """Concat(head_1, ..., head_h) W^O, section 3.2.2; h is whatever the projections' width holds."""
+
+    def __init__(self, d_model: int, nhead: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.head_size = d_model // nhead
+        self.dropout = dropout
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
+        """Attend from hidden to itself.
+
+        Args:
+            hidden: [b, s, m].
+            mask: boolean, broadcasts to [b, h, s, s]; True = visible.
+            rotation: cos and sin of the rotary positions, [s, d] each.
+
+        Returns:
+            [b, s, m].
+        """
+        query = self._heads(self.q_proj(hidden))
+        key = self._heads(self.k_proj(hidden))
+        value = self._heads(self.v_proj(hidden))
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        dropout = self.dropout if self.training else 0.0
+        # Its default scale is 1 / sqrt(d) of the tensors given: cutting heads leaves it as it was.
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))  # [b, s, h * d] -> [b, s, m]
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        heads = projected.shape[-1] // self.head_size
+        return projected.unflatten(-1, (heads, self.head_size)).transpose(1, 2)  # [b, h, s, d]
+
+
+class FeedForward(nn.Module):
+    """down(activation(up(x))), section 3.3."""
+
+    def __init__(
+        self, d_model: int, dim_feedforward: int, dropout: float = 0.0, activation: str = "gelu"
+    ) -> None:
+        super().__init__()
+        self.up = nn.Linear(d_model, dim_feedforward)
+        self.activation = _ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.down = nn.Linear(dim_feedforward, d_model)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[b, s, m] -> [b, s, f] -> [b, s, m]."""
+        return self.down(self.dropout(self.activation(self.up(hidden))))
+
+
+class TransformerLayer(nn.Module):
+    """Attention, then feed-forward, each with a residual and a LayerNorm before (norm_first) or after."""
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float = 0.0,
+        norm_first: bool = True,
+        activation: str = "gelu",
+    ) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.attention = MultiHeadAttention(d_model, nhead, dropout)
+        self.feed_forward = FeedForward(d_model, dim_feedforward, dropout, activation)
+        self.attention_norm = nn.LayerNorm(d_model)
+        self.feed_forward_norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
+        """[b, s, m] -> [b, s, m]; mask and rotation as in `MultiHeadAttention.forward`."""
+        if self.norm_first:
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask, rotation))
+            return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask, rotation)))
+        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+
+
+class _Transformer(nn.Module):
+    """Positions and the stack of layers; the models below add what goes in and what comes out."""
+
+    def __init__(
+        self,
+        *,
+        nhead: int,
+        num_layers: int,
+        d_model: int,
+        dim_feedforward: int | None,
+        dropout: float,
+        max_length: int,
+        positions: str,
+        norm_first: bool,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        _check_sizes(nhead=nhead, num_layers=num_layers, d_model=d_model, max_length=max_length)
+        dim_feedforward = 4 * d_model if dim_feedforward is None else dim_feedforward
+        _check_sizes(dim_feedforward=dim_feedforward)
+        _check_flags(norm_first=norm_first)
+        _check_choices(nhead, d_model, dropout, positions, activation)
+        self.max_length = max_length
+        width = d_model // nhead if positions == "rope" else d_model
+        self.positions = _POSITIONS[positions](max_length, width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(d_model, nhead, dim_feedforward, dropout, norm_first, activation)
+            for _ in range(num_layers)
+        )
+        # Layers that norm first leave their last sum unnormalized.
+        self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+
+    def _encode(self, hidden: Tensor, attention_mask: Tensor | None, causal: bool = False) -> Tensor:
+        """[b, s, m] embedded inputs -> [b, s, m] encoded."""
+        # Not while exporting: it would narrow the dynamic sequence. ONNX Runtime refuses at the table.
+        if not torch.compiler.is_exporting() and hidden.shape[1] > self.max_length:
+            raise ValueError(
+                f"sequence length {hidden.shape[1]} is over max_length {self.max_length}; "
+                "truncate the input or build the model with a larger max_length"
+            )
+        mask = visible_positions(hidden, attention_mask, causal)
+        hidden, rotation = self.positions(hidden)
+        hidden = self.dropout(hidden)
+        for layer in self.layers:
+            hidden = layer(hidden, mask, rotation)
+        return self.norm(hidden)
+
+    def structure(self) -> dict[str, Any]:
+        """Say, in paths for `get_submodule`, what a pruner can cut and which layers a distiller can match."""
+        names = [f"layers.{index}" for index in range(len(self.layers))]
+        return {
+            "attention": [
+                {
+                    "q": f"{name}.attention.q_proj",
+                    "k": f"{name}.attention.k_proj",
+                    "v": f"{name}.attention.v_proj",
+                    "out": f"{name}.attention.out_proj",
+                    "head_size": layer.attention.head_size,
+                }
+                for name, layer in zip(names, self.layers, strict=True)
+            ],
+            "feed_forward": [
+                {"up": f"{name}.feed_forward.up", "down": f"{name}.feed_forward.down"} for name in names
+            ],
+            "layers": "layers",
+            "embeddings": [name for name, module in self.named_modules() if isinstance(module, nn.Embedding)],
+            "classifier": "classifier",
+        }
+
+
+class TokenClassifier(_Transformer):
+    """Token ids to class logits; build it with `token_classifier`."""
+
+    def __init__(self, input_dim: int, output_dim: int, *, d_model: int, **options: Any) -> None:
+        super().__init__(d_model=d_model, **options)
+        _check_sizes(input_dim=input_dim, output_dim=output_dim)
+        self.embedding = _token_embedding(input_dim, d_model)
+        self.classifier = nn.Linear(d_model, output_dim)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Classify each sequence.
+
+        Args:
+            input_ids: int64, [b, s].
+            attention_mask: int64, [b, s]; 1 = token, 0 = padding. Without it all are tokens.
+
+        Returns:
+            Logits, [b, c].
+        """
+        hidden = self._encode(_embed(self.embedding, input_ids), attention_mask)
+        if attention_mask is None:
+            return self.classifier(hidden.mean(dim=1))
+        keep = attention_mask.bool()[:, :, None].to(hidden.dtype)  # [b, s, 1]
+        # At least 1: a sequence of padding alone pools to zeros, not to NaN.
+        return self.classifier((hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1.0))
+
+
+class PatchClassifier(_Transformer):
+    """Feature vectors (patches, frames, readings) to class logits; build it with `patch_classifier`."""
+
+    def __init__(self, input_dim: int, output_dim: int, *, d_model: int, **options: Any) -> None:
+        super().__init__(d_model=d_model, **options)
+        _check_sizes(input_dim=input_dim, output_dim=output_dim)
+        self.projection = nn.Linear(input_dim, d_model)
+        self.classifier = nn.Linear(d_model, output_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify each sequence: features, float32 [b, s, input_dim] -> logits, [b, c]."""
+        hidden = self._encode(self.projection(features), attention_mask=None)
+        return self.classifier(hidden.mean(dim=1))
+
+
+class CausalLM(_Transformer):
+    """Token ids to next-token logits; build it with `causal_lm`."""
+
+    def __init__(
+        self, input_dim: int, output_dim: int | None, *, tie_embeddings: bool, d_model: int, **options: Any
+    ) -> None:
+        super().__init__(d_model=d_model, **options)
+        _check_flags(tie_embeddings=tie_embeddings)
+        _check_sizes(input_dim=input_dim)
+        output_dim = input_dim if output_dim is None else output_dim
+        _check_sizes(output_dim=output_dim)
+        if tie_embeddings and output_dim != input_dim:
+            raise ValueError(
+                f"output_dim={output_dim} is not allowed with tie_embeddings=True: "
+                f"one table serves both ends, so it must equal input_dim={input_dim}"
+            )
+        self.embedding = _token_embedding(input_dim, d_model)
+        self.classifier = nn.Linear(d_model, output_dim, bias=False)
+        if tie_embeddings:
+            self.classifier.weight = self.embedding.weight
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Predict each next token.
+
+        Args:
+            input_ids: int64, [b, s]; pad on the right, positions are counted from the left.
+            attention_mask: int64, [b, s]; 1 = token, 0 = padding. Without it all are tokens.
+
+        Returns:
+            Logits, [b, s, v]; those at padded positions mean nothing.
+        """
+        return self.classifier(self._encode(_embed(self.embedding, input_ids), attention_mask, causal=True))
+
+
+def token_classifier(
+    input_dim: int,
+    output_dim: int,
+    nhead: int = 4,
+    num_layers: int = 4,
+    d_model: int = 128,
+    dim_feedforward: int | None = None,
+    dropout: float = 0.1,
+    max_length: int = 512,
+    positions: str = "sinusoidal",
+    norm_first: bool = True,
+    activation: str = "gelu",
+) -> TokenClassifier:
+    """Build a bidirectional encoder that classifies token sequences by the mean over their tokens.
+
+    Args:
+        input_dim: vocabulary size.
+        output_dim: number of classes.
+        nhead: attention heads per layer; divides d_model.
+        num_layers: Transformer layers.
+        d_model: width between layers.
+        dim_feedforward: inner width of the feed-forward; 4 * d_model if not given.
+        dropout: in [0, 1).
+        max_length: longest sequence, in tokens.
+        positions: sinusoidal, learned or rope.
+        norm_first: LayerNorm before attention and feed-forward (trains easier), else after (the paper).
+        activation: gelu or relu.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    return TokenClassifier(**locals())
+
+
+def patch_classifier(
+    input_dim: int,
+    output_dim: int,
+    nhead: int = 4,
+    num_layers: int = 4,
+    d_model: int = 128,
+    dim_feedforward: int | None = None,
+    dropout: float = 0.1,
+    max_length: int = 512,
+    positions: str = "learned",
+    norm_first: bool = True,
+    activation: str = "gelu",
+) -> PatchClassifier:
+    """Build a bidirectional encoder that classifies sequences of feature vectors by their mean.
+
+    Args:
+        input_dim: numbers in one feature vector, such as the pixels of a patch.
+        output_dim: number of classes.
+        max_length: longest sequence, in feature vectors.
+
+    The rest, and what is raised, is as in `token_classifier`.
+    """
+    return PatchClassifier(**locals())
+
+
+def causal_lm(
+    input_dim: int,
+    output_dim: int | None = None,
+    nhead: int = 4,
+    num_layers: int = 4,
+    d_model: int = 128,
+    dim_feedforward: int | None = None,
+    dropout: float = 0.1,
+    max_length: int = 512,
+    positions: str = "rope",
+    norm_first: bool = True,
+    activation: str = "gelu",
+    tie_embeddings: bool = False,
+) -> CausalLM:
+    """Build a decoder-only language model: each position predicts the next token from what came so far.
+
+    Args:
+        input_dim: vocabulary size.
+        output_dim: logits per position; the vocabulary size if not given.
+        tie_embeddings: whether the classifier shares the embedding's weight.
+
+    The rest, and what is raised, is as in `token_classifier`.
+    """
+    return CausalLM(**locals())
+
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+_POSITIONS: dict[str, type[nn.Module]] = {
+    "learned": LearnedPositions,
+    "rope": RotaryPositions,
+    "sinusoidal": SinusoidalPositions,
+}
+
+
+def _token_embedding(input_dim: int, d_model: int) -> nn.Embedding:
+    embedding = nn.Embedding(input_dim, d_model)
+    # With the sqrt(m) of `_embed`, tokens start at the positions' scale, and tied logits at a scale of 1.
+    nn.init.normal_(embedding.weight, std=d_model**-0.5)
+    return embedding
+
+
+def _embed(embedding: nn.Module, input_ids: Tensor) -> Tensor:
+    embedded = embedding(input_ids)  # [b, s, m]
+    return embedded * math.sqrt(embedded.shape[-1])  # section 3.4
+
+
+def _check_sizes(**sizes: object) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r} is not allowed: a whole number of at least 1")
+
+
+def _check_flags(**flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} is not allowed: true or false")
+
+
+def _check_choices(nhead: int, d_model: int, dropout: float, positions: str, activation: str) -> None:
+    if d_model % nhead:
+        raise ValueError(f"nhead={nhead} is not allowed: it must divide d_model={d_model}")
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout={dropout!r} is not allowed: a number in [0, 1)")
+    for name, value, table in (
+        ("positions", positions, _POSITIONS),
+        ("activation", activation, _ACTIVATIONS),
+    ):
+        allowed = sorted(table)
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is not allowed: one of {', '.join(allowed)}")
+    if positions == "rope" and (d_model // nhead) % 2:
+        raise ValueError(
+            f"positions='rope' is not allowed with a head size of {d_model // nhead} (d_model / nhead): "
+            "it rotates pairs of features, so the head size must be even"
+        )
