@@ -1,3 +1,84 @@
-"""modelpress: compression recipes in, verified ONNX bundles and honest reports out."""
+"""modelpress: compression recipes in, verified ONNX bundles and honest reports out.
+
+    import compress
+
+    outcome = compress.run("recipes/digits/prune-heads.yaml")
+    print(outcome.report.measurement.difference)
+
+Names are loaded when they are first used: importing this costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compress.data import from_arrays, load_splits
+    from compress.distill.logits import LogitsDistillation
+    from compress.errors import CompressError
+    from compress.export import export_onnx
+    from compress.model.load import load
+    from compress.pipeline import export_model, run
+    from compress.prune.heads import HeadPruning
+    from compress.prune.magnitude import MagnitudePruning
+    from compress.quantize.int4_weight_only import Int4WeightOnly
+    from compress.quantize.int8_dynamic import Int8Dynamic
+    from compress.recipe import Recipe, load_recipe
+    from compress.report import RunReport, compare_reports, load_report
+    from compress.stage import Context, Stage
+    from compress.train import fit_
+    from compress.train_config import TrainConfig
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "data": ("from_arrays", "load_splits"),
+    "distill.logits": ("LogitsDistillation",),
+    "errors": ("CompressError",),
+    "export": ("export_onnx",),
+    "model.load": ("load",),
+    "pipeline": ("export_model", "run"),
+    "prune.heads": ("HeadPruning",),
+    "prune.magnitude": ("MagnitudePruning",),
+    "quantize.int4_weight_only": ("Int4WeightOnly",),
+    "quantize.int8_dynamic": ("Int8Dynamic",),
+    "recipe": ("Recipe", "load_recipe"),
+    "report": ("RunReport", "compare_reports", "load_report"),
+    "stage": ("Context", "Stage"),
+    "train": ("fit_",),
+    "train_config": ("TrainConfig",),
+}
+
+__all__ = [
+    "CompressError",
+    "Context",
+    "HeadPruning",
+    "Int4WeightOnly",
+    "Int8Dynamic",
+    "LogitsDistillation",
+    "MagnitudePruning",
+    "Recipe",
+    "RunReport",
+    "Stage",
+    "TrainConfig",
+    "compare_reports",
+    "export_model",
+    "export_onnx",
+    "fit_",
+    "from_arrays",
+    "load",
+    "load_recipe",
+    "load_report",
+    "load_splits",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"compress.{home}"), name)
+    raise AttributeError(f"module 'compress' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

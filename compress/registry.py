@@ -1,4 +1,4 @@
-"""Which stages there are: one literal dict, name in a recipe -> "module:Class", imported when it is asked for."""
+"""Which stages there are: one literal dict, name in a recipe -> "module:Class", imported when asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compress.errors import UnknownNameError, did_you_mean
 if TYPE_CHECKING:
     from compress.stage import Stage
 
-__all__ = ["STAGES", "stage_class", "stage_name", "stage_names"]
+__all__ = ["STAGES", "stage_class", "stage_names"]
 
 STAGES: dict[str, str] = {
     "prune/magnitude": "compress.prune.magnitude:MagnitudePruning",
@@ -37,16 +37,3 @@ def stage_class(name: str) -> type[Stage]:
     module, _, attribute = STAGES[name].partition(":")
     found: type[Stage] = getattr(import_module(module), attribute)
     return found
-
-
-def stage_name(stage: Stage) -> str:
-    """Say under which name a stage stands in a recipe.
-
-    Raises:
-        UnknownNameError: its class is not in the registry.
-    """
-    address = f"{type(stage).__module__}:{type(stage).__qualname__}"
-    for name, registered in STAGES.items():
-        if registered == address:
-            return name
-    raise UnknownNameError(f"the stage class {address} has no name in compress/registry.py")

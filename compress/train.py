@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from compress.data.split import Batch, Split
 from compress.errors import StageError
-from compress.progress import Progress, Silent
+from compress.progress import Bar, Progress, Silent
 from compress.task import LABELS_KEY, Task
 from compress.train_config import TrainConfig
 
@@ -71,67 +71,102 @@ def fit_(
     Raises:
         StageError: the loss became infinite or not a number.
     """
-    import torch
-    from accelerate import Accelerator
+    from compress.model.definition import seeded
 
-    # bf16 is ours to choose per call (below): Accelerate fixes its own choice once a process.
-    accelerator = Accelerator(cpu=device == "cpu")
-    progress = progress or Silent()
     loss = loss or (lambda logits, batch: task.loss(logits, batch[LABELS_KEY]))
-    steps_per_epoch = math.ceil(len(train) / config.batch_size)
-    total_steps = steps_per_epoch * config.epochs
-    torch.manual_seed(seed)
-    module.to(accelerator.device)
-    optimizer = torch.optim.AdamW(_parameter_groups(module, config.weight_decay), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _schedule(step, total_steps, config.warmup_fraction)
-    )
-    prepared, optimizer, schedule = accelerator.prepare(module, optimizer, schedule)
-    bf16 = _use_bf16(prepared, train, task, config, str(accelerator.device), loss)
-    curve: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    best_score = (-math.inf, -math.inf)
-    stale = steps = best_epoch = 0
-    with progress.bar(description, total_steps) as bar:
-        for epoch in range(1, config.epochs + 1):
-            prepared.train()
-            losses = []
-            for batch in train.batches(config.batch_size, shuffle_seed=seed * 1_000_003 + epoch):
-                tensors = _tensors(batch, str(accelerator.device))
-                value = _forward_loss(prepared, tensors, task, loss, bf16=bf16)
-                accelerator.backward(value)
-                accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-                steps += 1
-                if after_step is not None:
-                    after_step(steps, total_steps)
-                losses.append(value.detach().item())
-                if not math.isfinite(losses[-1]):
-                    raise StageError(
-                        f"{description}: the loss became {losses[-1]} in epoch {epoch}; try a lower "
-                        f"learning_rate (it is {config.learning_rate:g}) or precision: fp32"
-                    )
-                bar.advance(1, f"loss {losses[-1]:.3f}" + (f", validation {best_score[0]:.3f}" if best else ""))
-            record = {"epoch": float(epoch), "train_loss": sum(losses) / len(losses)}
-            record |= evaluate(module, validation, task, device=str(accelerator.device))
+    with seeded(seed):
+        loop = _Loop(module, train, validation, task, config, seed, device, loss, first_kept_epoch)
+        with (progress or Silent()).bar(description, loop.total_steps) as bar:
+            try:
+                return loop.run(bar, after_step)
+            except ArithmeticError as error:
+                raise StageError(
+                    f"{description}: {error}; try a lower learning_rate (it is {config.learning_rate:g}) or "
+                    "precision: fp32"
+                ) from error
+
+
+class _Loop:
+    """The state of one training: what `fit_` would otherwise keep in a page of local names."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Split,
+        validation: Split,
+        task: Task,
+        config: TrainConfig,
+        seed: int,
+        device: str,
+        loss: LossFunction,
+        first_kept_epoch: int,
+    ) -> None:
+        import torch
+        from accelerate import Accelerator
+
+        self.module, self.train, self.validation, self.task = module, train, validation, task
+        self.config, self.seed, self.loss, self.first_kept_epoch = config, seed, loss, first_kept_epoch
+        # bf16 is ours to choose per training: Accelerate fixes its own choice once a process.
+        self.accelerator = Accelerator(cpu=device == "cpu")
+        self.device = str(self.accelerator.device)
+        self.total_steps = math.ceil(len(train) / config.batch_size) * config.epochs
+        module.to(self.device)
+        optimizer = torch.optim.AdamW(_parameter_groups(module, config.weight_decay), lr=config.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: _schedule(step, self.total_steps, config.warmup_fraction)
+        )
+        self.prepared, self.optimizer, self.scheduler = self.accelerator.prepare(module, optimizer, schedule)
+        self.bf16 = _use_bf16(self.prepared, train, task, config, self.device, loss)
+        self.steps = self.best_epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_score = (-math.inf, -math.inf)
+
+    def run(self, bar: Bar, after_step: Callable[[int, int], None] | None) -> Fit:
+        """Train all epochs, or until patience ends, and put the best weights back."""
+        curve: list[dict[str, float]] = []
+        for epoch in range(1, self.config.epochs + 1):
+            train_loss = self._epoch(epoch, bar, after_step)
+            record = {"epoch": float(epoch), "train_loss": train_loss}
+            record |= evaluate(self.module, self.validation, self.task, device=self.device)
             curve.append(record)
-            # The lower loss decides between equal metrics: a small validation split has many ties.
-            score = (record["validation_metric"], -record["validation_loss"])
-            if epoch >= first_kept_epoch:
-                if score > best_score:
-                    best_score, best_epoch, stale = score, epoch, 0
-                    best = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
-                else:
-                    stale += 1
-                if config.patience is not None and stale >= config.patience:
-                    bar.advance(total_steps - steps)
-                    break
-    module.to("cpu")
-    module.load_state_dict(best)
-    module.eval()
-    return Fit(curve, best_epoch, "bf16" if bf16 else "fp32")
+            if epoch >= self.first_kept_epoch and self._judge(epoch, record):
+                bar.advance(self.total_steps - self.steps)
+                break
+        self.module.to("cpu")
+        self.module.load_state_dict(self.best)
+        self.module.eval()
+        return Fit(curve, self.best_epoch, "bf16" if self.bf16 else "fp32")
+
+    def _epoch(self, epoch: int, bar: Bar, after_step: Callable[[int, int], None] | None) -> float:
+        self.prepared.train()
+        losses = []
+        seen = f", validation {self.best_score[0]:.3f}" if self.best else ""
+        for batch in self.train.batches(self.config.batch_size, shuffle_seed=self.seed * 1_000_003 + epoch):
+            tensors = _tensors(batch, self.device)
+            value = _forward_loss(self.prepared, tensors, self.task, self.loss, bf16=self.bf16)
+            self.accelerator.backward(value)
+            self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip_norm)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+            self.steps += 1
+            if after_step is not None:
+                after_step(self.steps, self.total_steps)
+            losses.append(value.detach().item())
+            if not math.isfinite(losses[-1]):
+                raise ArithmeticError(f"the loss became {losses[-1]} in epoch {epoch}")
+            bar.advance(1, f"loss {losses[-1]:.3f}{seen}")
+        return sum(losses) / len(losses)
+
+    def _judge(self, epoch: int, record: dict[str, float]) -> bool:
+        """Keep the weights if they are the best so far; say whether patience has ended."""
+        # The lower loss decides between equal metrics: a small validation split has many ties.
+        score = (record["validation_metric"], -record["validation_loss"])
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, epoch
+            state = self.module.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
+        return self.config.patience is not None and epoch - self.best_epoch >= self.config.patience
 
 
 def evaluate(

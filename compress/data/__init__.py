@@ -1,6 +1,6 @@
 """Data: sources to splits to batches, seeded and free of leaks.
 
-Importing it costs numpy and pydantic only; scikit-learn, tokenizers, pyarrow and datasets are imported on use.
+Importing it costs numpy and pydantic; scikit-learn, tokenizers, pyarrow and datasets are imported on use.
 """
 
 from compress.data.arrays import from_arrays

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from compress.data.split import Array, Row, Split, Splits
 from compress.errors import DataError, did_you_mean
-from compress.task import LABELS_KEY, InputSpec, Task
+from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
 
 __all__ = ["from_arrays"]
 
@@ -31,13 +31,13 @@ def from_arrays(
 ) -> Splits:
     """Make splits of arrays; nothing is dropped or drawn.
 
-    Each mapping holds the model's inputs by the names of its forward, and class indices under "labels". An input is
-    an array [n, s, ...] or a list of n arrays [s, ...].
+    Each mapping holds the model's inputs by the names of its forward, and class indices under "labels". An
+    input is an array [n, s, ...] or a list of n arrays [s, ...].
 
-    What an input is like is read off train, unless `inputs` says it: integers and booleans become int64, floats
-    float32. The first dimension of a row is dynamic, named "sequence_length" and padded with 0, for a list, for
-    integers (token ids, masks) and for floats [n, s, f]; it is fixed for floats [n, f] (a feature vector) and for
-    floats of four dimensions or more (images). All dimensions after it are fixed.
+    What an input is like is read off train, unless `inputs` says it: integers and booleans become int64,
+    floats float32. The first dimension of a row is dynamic, named "sequence_length" and padded with 0, for a
+    list, for integers (token ids, masks) and for floats [n, s, f]; it is fixed for floats [n, f] (a feature
+    vector) and for floats of four dimensions or more (images). All dimensions after it are fixed.
 
     Args:
         train: the rows to learn from.
@@ -48,7 +48,8 @@ def from_arrays(
         source: a line for people: where the rows come from.
 
     Raises:
-        DataError: an input or label is missing, of another shape or type, or not finite; a row stands in two splits.
+        DataError: an input or label is missing, of another shape or type, or not finite; a row stands in two
+            splits.
     """
     given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
     indices = {part: _class_indices(part, columns) for part, columns in given.items()}
@@ -59,8 +60,10 @@ def from_arrays(
     names = _label_names(indices, labels)
     _check_leaks(rows, specs)
     splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
-    splits.setdefault("test", Split("test", (), np.empty(0, dtype=np.int64), specs))
-    return Splits(Task(specs, names), **splits, source=source)
+    no_test = Split("test", (), np.empty(0, dtype=np.int64), specs)
+    return Splits(
+        Task(specs, names), splits["train"], splits["validation"], splits.get("test", no_test), source
+    )
 
 
 def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
@@ -83,7 +86,9 @@ def _derived_inputs(train: Columns) -> tuple[InputSpec, ...]:
         rows = [np.asarray(row) for row in column]
         if not rows:
             raise DataError(f"train: input '{name}' has no rows")
-        kinds = {row.dtype.kind for row in rows}
+        if name == ROW_INDEX_KEY:
+            raise DataError(f"train: '{name}' is a name that batches use themselves; rename the input")
+        kinds = {row.dtype.kind for row in rows if row.size}  # numpy takes an empty list for floats
         if not kinds <= set("biuf"):
             raise DataError(f"train: input '{name}' holds {rows[0].dtype}, neither whole numbers nor floats")
         dtype: Literal["int64", "float32"] = "float32" if "f" in kinds else "int64"
@@ -121,12 +126,14 @@ def _rows(part: str, columns: Columns, specs: tuple[InputSpec, ...], count: int)
 def _row(part: str, index: int, spec: InputSpec, value: Any) -> Array:
     row = np.asarray(value)
     where = f"{part}: row {index} of input '{spec.name}'"
+    if not row.size:
+        raise DataError(f"{where} is empty")
     if row.dtype.kind not in ("biuf" if spec.dtype == "float32" else "biu"):
         raise DataError(f"{where} holds {row.dtype}, not {spec.dtype}")
     fits = len(row.shape) == len(spec.shape) and all(
         isinstance(want, str) or want == have for want, have in zip(spec.shape, row.shape, strict=True)
     )
-    if not fits or 0 in row.shape:
+    if not fits:
         raise DataError(f"{where} has the shape {list(row.shape)}, not [{', '.join(map(str, spec.shape))}]")
     if not np.isfinite(row).all():
         raise DataError(f"{where} holds a value that is not finite")
@@ -148,6 +155,8 @@ def _check_shared_dimensions(part: str, index: int, row: Row, specs: tuple[Input
 
 
 def _label_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str] | None) -> tuple[str, ...]:
+    if len(set(indices["train"].tolist())) < 2:
+        raise DataError("train: all rows have one label; classification needs two or more")
     highest = max(int(values.max()) for values in indices.values())
     names = tuple(labels) if labels is not None else tuple(str(index) for index in range(highest + 1))
     for part, values in indices.items():
@@ -157,8 +166,6 @@ def _label_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str]
         unseen = sorted(set(values.tolist()) - set(indices["train"].tolist()))
         if unseen:
             raise DataError(f"{part}: label {unseen[0]} ('{names[unseen[0]]}') is not among those of train")
-    if len(set(indices["train"].tolist())) < 2:
-        raise DataError("train: all rows have one label; classification needs two or more")
     return names
 
 

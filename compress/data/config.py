@@ -1,4 +1,6 @@
-"""Where rows come from: the `data:` part of a recipe. No torch here: a bad recipe is refused before it is imported.
+"""Where rows come from: the `data:` part of a recipe.
+
+No torch here: a bad recipe is refused before it is imported.
 
 A path in a recipe is relative to the recipe's file; one given on the command line, to the working directory.
 """

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as rows of patches, so that a Transformer can be tried without any download.
+"""scikit-learn's handwritten digits as rows of patches, to try a Transformer on without any download.
 
 Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (the UCI test part, 1,797 images).
 Shapes: n = images, s = 16 patches, f = 4 pixels of a 2x2 patch.
@@ -23,7 +23,7 @@ def read_digits() -> tuple[Table, NDArray[np.float32]]:
     """Read the digits.
 
     Returns:
-        The rows' labels "0" to "9" and their bytes, and the features [n, 16, 4] in [-1, 1], patches row by row.
+        The labels "0" to "9" and bytes of the rows; and their features [n, 16, 4] in [-1, 1].
     """
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""Which class has which index: a wrong order would silently measure noise, so it is decided here and noted."""
+"""Which class has which index: a wrong order would silently measure noise, so it is decided here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def order_labels(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Put class names in the order of their indices.
 
-    A model's own names decide where it has some. Names that Hugging Face made up (LABEL_0, LABEL_1) decide nothing:
-    then, as without any, it is the order that the data set declares (ClassLabel), else the sorted one.
+    A model's own names decide where it has some. Names that Hugging Face made up (LABEL_0, LABEL_1) decide
+    nothing: then, as without any, the order is the one that the data set declares (ClassLabel), else sorted.
 
     Args:
         present: names that the data's rows have.
@@ -38,7 +38,9 @@ def order_labels(
     if len(set(given)) != len(given):
         raise DataError(f"the model names a label twice: {listed(given, _SHOWN_LABELS)}")
     if set(names) <= set(given):
-        return given, tuple(f"no row has the model's label '{name}'" for name in given if name not in names)
+        return given, tuple(
+            f"the data has no row of the model's label '{name}'" for name in given if name not in names
+        )
     if given == tuple(f"LABEL_{index}" for index in range(len(given))) and len(names) <= len(given):
         order = _order_for_unnamed(names, len(given), declared)
         return order, (f"the model's labels have no names; taken in order: {listed(order, _SHOWN_LABELS)}",)

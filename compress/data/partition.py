@@ -1,4 +1,4 @@
-"""Which row goes to which split: deduplicated, free of leaks, stratified by label, and the same for the same seed."""
+"""Which row goes to which split: deduplicated, free of leaks, stratified by label, the same for one seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.table import Table, listed, loose_key, shown
+from compress.data.table import Table, counted, listed, loose_key, shown
 from compress.errors import DataError
 
 __all__ = ["PARTS", "Partition", "partition"]
@@ -25,7 +25,7 @@ class Partition:
     """The rows picked for each split.
 
     Attributes:
-        indices: split name -> rows of the split's own table or, where it has none, of train's; in their order there.
+        indices: split name -> rows of its own table or, where it has none, of train's; in their order there.
         notes: what was dropped on the way, a line each.
     """
 
@@ -42,18 +42,19 @@ def partition(
 ) -> Partition:
     """Pick the rows of train, validation and test.
 
-    Train, and all that is drawn from it, holds no input twice, case and white space aside, and none with two labels.
-    A split with a table of its own is measured as it was given, but for rows that stand in it letter for letter again.
+    Train, and all that is drawn from it, holds no input twice, case and white space aside, and none with two
+    labels. A split with a table of its own is measured as it was given, but for rows that stand in it letter
+    for letter again.
 
     Args:
         tables: train, and those of validation and test that have a table of their own.
-        fractions: for validation and test, the share of train's distinct rows that is drawn where there is no table.
+        fractions: for validation and test, the share of train's distinct rows to draw if there is no table.
         train_limit: keep at most so many rows of train.
         seed: of each draw.
 
     Raises:
-        DataError: no rows, one class only, a row in two tables, a label that train lacks, or a class too small to
-            have a row in each split.
+        DataError: no rows, one class only, a row in two tables, a label that train lacks, or a class too
+            small to have a row in each split.
     """
     train = tables["train"]
     kept, notes = _distinct(train)
@@ -86,11 +87,10 @@ def _distinct(table: Table) -> tuple[Indices, tuple[str, ...]]:
     repeats = len(keys) - len(first) - (contradicting - len(torn))
     notes: tuple[str, ...] = ()
     if repeats:
-        notes += (f"{table.name}: {repeats} rows dropped, their input stands there before",)
+        notes += (f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",)
     if torn:
-        notes += (
-            f"{table.name}: {contradicting} rows dropped, their {len(torn)} inputs have more than one label",
-        )
+        inputs = counted(len(torn), "input")
+        notes += (f"{table.name}: {contradicting} rows dropped: {inputs} with more than one label",)
     return np.array([index for key, index in first.items() if key not in torn], dtype=np.int64), notes
 
 
@@ -100,8 +100,13 @@ def _without_repeats(table: Table) -> tuple[Indices, tuple[str, ...]]:
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
     repeats = len(table) - len(first)
-    note = f"{table.name}: {repeats} rows dropped, their input stands there before"
-    return np.array(list(first.values()), dtype=np.int64), (note,) if repeats else ()
+    torn = len(first) - len(set(table.items))
+    notes: tuple[str, ...] = ()
+    if repeats:
+        notes += (f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",)
+    if torn:
+        notes += (f"{table.name}: {counted(torn, 'row')} kept though its input has another label before",)
+    return np.array(list(first.values()), dtype=np.int64), notes
 
 
 def _check_classes(table: Table, kept: Indices) -> None:
@@ -133,9 +138,10 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
             seen = {loose_key(item): index for index, item in reversed(list(enumerate(source.items)))}
             leaks = [index for index in indices[later] if loose_key(target.items[index]) in seen]
             if leaks:
+                twins = [(index, seen[loose_key(target.items[index])]) for index in leaks[:2]]
                 examples = "; ".join(
-                    f"{target.place(i)} is {source.place(seen[loose_key(target.items[i])])} there: {shown(target.items[i])}"
-                    for i in leaks[:2]
+                    f"{target.place(index)} is {source.place(twin)} there: {shown(target.items[index])}"
+                    for index, twin in twins
                 )
                 raise DataError(
                     f"{target.where}: {len(leaks)} of {len(indices[later])} {later} rows stand in {earlier} "
@@ -150,11 +156,12 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
     label, smallest = min(classes.items(), key=lambda item: (item[1], item[0]))
     if smallest <= len(fractions):
         raise DataError(
-            f"{table.where}: label '{label}' has {smallest} distinct rows, too few for one in each of train, "
-            f"{', '.join(fractions)}"
+            f"{table.where}: label '{label}' has {counted(smallest, 'distinct row')}, "
+            f"too few for one in each of train, {', '.join(fractions)}"
         )
     picked = {"train": kept}
-    for part, fraction in fractions.items():
+    needed = math.ceil(1 / min(fractions.values())) if fractions else 1
+    for drawn, (part, fraction) in enumerate(fractions.items(), start=1):
         count = round(fraction * len(kept))
         if min(count, len(picked["train"]) - count) < len(classes):
             raise DataError(
@@ -162,14 +169,15 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
                 f"{len(classes)} labels, in {part} and in what is left; give more rows or another fraction"
             )
         picked["train"], picked[part] = _stratified(table, picked["train"], count, seed)
-    for part, rows in picked.items():
-        absent = sorted(set(classes) - {table.labels[index] for index in rows})
-        if absent:
-            enough = math.ceil(1 / min(fractions.values()))
-            raise DataError(
-                f"{table.where}: label '{absent[0]}' has {classes[absent[0]]} distinct rows, too few for one in "
-                f"{part}; {enough} are enough for these fractions"
-            )
+        # What is left must keep one row of each label, or two where it is stratified once more.
+        for name, least in ((part, 1), ("train", 1 if drawn == len(fractions) else 2)):
+            have = Counter(table.labels[index] for index in picked[name])
+            short = sorted(label for label in classes if have[label] < least)
+            if short:
+                raise DataError(
+                    f"{table.where}: label '{short[0]}' has {counted(classes[short[0]], 'distinct row')}, "
+                    f"too few: {have[short[0]]} fell to {name}; these fractions need about {needed}"
+                )
     return picked
 
 
@@ -180,13 +188,13 @@ def _limited(table: Table, rows: Indices, limit: int, seed: int) -> Indices:
     if limit < len(classes):
         raise DataError(f"train_limit {limit} is less than the number of labels, {len(classes)}")
     excess = len(rows) - limit
-    if excess < len(classes):  # fewer than scikit-learn can stratify: one row off each of the largest classes
+    if excess < len(classes):  # too few for scikit-learn to stratify: one row off each of the largest classes
         names = [name for name, _ in classes.most_common(excess)]
         order = np.random.default_rng(seed).permutation(rows)
         dropped = [next(index for index in order if table.labels[index] == name) for name in names]
         limited = rows[~np.isin(rows, dropped)]
     elif smallest < 2:
-        raise DataError(f"{table.where}: label '{label}' has one train row; train_limit needs two or more")
+        raise DataError(f"{table.where}: label '{label}' has 1 row in train; train_limit needs 2 or more")
     else:
         _, limited = _stratified(table, rows, limit, seed)
     absent = sorted(set(classes) - {table.labels[index] for index in limited})

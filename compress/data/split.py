@@ -61,7 +61,7 @@ class Split:
         return len(self.rows)
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Yield batches with their `labels` and `row_index`, in order, or shuffled by a seed (give another one each epoch)."""
+        """Yield batches with their `labels` and `row_index`, in order or shuffled (a new seed each epoch)."""
         order = np.arange(len(self))
         if shuffle_seed is not None:
             np.random.default_rng(shuffle_seed).shuffle(order)
@@ -125,7 +125,7 @@ class Splits:
     Attributes:
         task: inputs and labels.
         source: a line for people: where the rows come from.
-        notes: what was dropped or decided on the way, a line each (duplicates, truncated rows, label mapping).
+        notes: what was dropped or decided on the way, a line each (duplicates, cut texts, label mapping).
     """
 
     task: Task

@@ -12,7 +12,7 @@ from compress.data.digits import DIGITS_INPUTS, read_digits
 from compress.data.labels import order_labels
 from compress.data.partition import PARTS, Partition, partition
 from compress.data.split import Row, Split, Splits
-from compress.data.table import Table
+from compress.data.table import Table, counted
 from compress.data.text import read_datasets, read_text_file
 from compress.data.tokenize import TextEncoder
 from compress.errors import DataError
@@ -35,14 +35,15 @@ def load_splits(
         label_order: class names by the model's output index; none: the data decides.
 
     Raises:
-        DataError: data that is missing, empty, leaking between splits or mislabelled, or texts without an encoder.
+        DataError: data that is missing, empty, leaking between splits or mislabelled; texts but no encoder.
     """
     if isinstance(config, DigitsData):
         table, features = read_digits()
         return _split_digits(config, table, features, label_order)
     if encoder is None:
         raise DataError(
-            "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, or use an hf model"
+            "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, "
+            "or use a model.hf that has one"
         )
     tables = _read_files(config) if isinstance(config, FileData) else read_datasets(config)
     return _split_texts(config, tables, encoder, label_order)
@@ -130,5 +131,5 @@ def _source(tables: Mapping[str, Table]) -> str:
     """Name the sources and their rows: `a.csv (90 rows; test drawn from it), b.csv (10 rows)`."""
     drawn = [part for part in PARTS if part not in tables]
     aside = f"; {' and '.join(drawn)} drawn from it" if drawn else ""
-    lines = [f"{tables[part].name} ({len(tables[part])} rows" for part in PARTS if part in tables]
+    lines = [f"{tables[part].name} ({counted(len(tables[part]), 'row')}" for part in PARTS if part in tables]
     return ", ".join([f"{lines[0]}{aside})", *(f"{line})" for line in lines[1:])])

@@ -1,4 +1,4 @@
-"""The rows of one source before they are split: what makes two rows the same, and how a row is named in an error."""
+"""The rows of one source before they are split: when two are the same, and how an error names one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Table", "listed", "loose_key", "shown"]
+__all__ = ["Table", "counted", "listed", "loose_key", "shown"]
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
@@ -52,6 +52,11 @@ def shown(item: str | bytes) -> str:
     if isinstance(item, bytes):
         return ""
     return repr(item if len(item) <= _SHOWN_CHARACTERS else item[: _SHOWN_CHARACTERS - 3] + "...")
+
+
+def counted(count: int, noun: str) -> str:
+    """Count a thing: `1 row`, `2 rows`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def listed(values: Sequence[object], limit: int = _LISTED) -> str:

@@ -19,7 +19,7 @@ from compress.errors import DataError, did_you_mean
 __all__ = ["read_datasets", "read_text_file"]
 
 _INSTALL_HF = "pip install 'modelpress[hf]'"
-# The csv module refuses fields above 128 KiB unless told otherwise; its limit must fit a C long on every system.
+# The csv module refuses fields above 128 KiB unless told otherwise; the limit must fit any system's C long.
 _CSV_FIELD_LIMIT = 2**31 - 1
 
 
@@ -163,15 +163,15 @@ def _open_datasets(config: DatasetsData) -> Any:
         return datasets.load_dataset(config.name, config.config)
     except Exception as error:  # network, hub, cache and builder errors share no base class
         raise DataError(
-            f"data set '{config.name}' is no directory here and could not be loaded from the Hugging Face Hub "
-            f"({type(error).__name__}: {error}); check its name and the network, or save it elsewhere with "
-            "save_to_disk and give that directory as name"
+            f"data set '{config.name}' is no directory here and could not be loaded from the Hugging Face "
+            f"Hub ({type(error).__name__}: {error}); check its name and the network, or save it elsewhere "
+            "with save_to_disk and give that directory as name"
         ) from error
 
 
 def _read_dataset(dataset: Any, name: str, where: str, columns: tuple[str, str]) -> Table:
-    _check_columns(where, dataset.column_names, columns)
     text, label = columns
+    _check_columns(where, dataset.column_names, columns)
     values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
     labels, declared = values[label], tuple(getattr(dataset.features[label], "names", None) or ())
     if declared:
@@ -184,8 +184,8 @@ def _check_columns(where: str, present: Sequence[str], wanted: tuple[str, str]) 
     for name in wanted:
         if name not in present:
             near = did_you_mean(name, present)
-            have = "" if near.startswith("; allowed") else f" (columns: {listed(present, 20)})"
-            raise DataError(f"{where}: no column '{name}'{near}{have}")
+            near = "" if near.startswith("; allowed") else near
+            raise DataError(f"{where}: no column '{name}'{near} (columns: {listed(present, 20)})")
         if present.count(name) > 1:
             raise DataError(f"{where}: column '{name}' stands there {present.count(name)} times")
 

@@ -1,7 +1,7 @@
 """Texts to token ids, by the `tokenizers` library alone.
 
-A shipped bundle is run with onnxruntime and tokenizers only, so the ids that a model is trained and measured on must
-come from tokenizer.json and nothing else.
+A shipped bundle is run with onnxruntime and tokenizers only, so the ids that a model is trained and measured
+on must come from tokenizer.json and nothing else.
 Shapes: s = tokens of one text, special tokens counted.
 """
 
@@ -110,7 +110,7 @@ class TextEncoder:
         return tuple(rows), cut
 
     def tokenizer_json(self, *, max_length: int) -> str:
-        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the bundle that is shipped."""
+        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle."""
         self._configure_(max_length)
         return str(self.tokenizer.to_str(pretty=True))
 

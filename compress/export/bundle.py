@@ -18,16 +18,16 @@ from typing import Any
 
 from torch import nn
 
+from compress.data import TextEncoder
 from compress.errors import OutputError
 from compress.model.save import save_module
 from compress.task import Task
 
-__all__ = ["ONNX_PATH", "TOKENIZER_FILES", "new_directory", "write_bundle_", "write_manifest_"]
+__all__ = ["ONNX_PATH", "new_directory", "write_bundle_", "write_manifest_"]
 
 ONNX_PATH = Path("onnx") / "model.onnx"
 MANIFEST_VERSION = 1
-TOKENIZER_FILES = (
-    "tokenizer.json",
+_TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -75,28 +75,30 @@ def _umask() -> int:
 
 
 def write_bundle_(
-    directory: Path, module: nn.Module, onnx_file: Path, task: Task, *, tokenizer: Path | None, max_length: int | None
+    directory: Path, module: nn.Module, onnx_file: Path, task: Task, *, encoder: TextEncoder | None, max_length: int
 ) -> None:
-    """Put model, configuration and tokenizer into a directory; the manifest is written last, by `write_manifest_`."""
+    """Put model, configuration and tokenizer into a directory; the manifest is written last, by `write_manifest_`.
+
+    Args:
+        encoder: of a model that reads text; its tokenizer.json is written such that it truncates to `max_length`
+            by itself, as the rows were that the accuracy is measured on.
+    """
     (directory / "onnx").mkdir(exist_ok=True)
     for source in sorted(onnx_file.parent.glob(f"{onnx_file.name}*")):
         shutil.copy(source, directory / "onnx" / source.name)
     (directory / "pytorch").mkdir(exist_ok=True)
     save_module(module, directory / "pytorch")
     _write_json(directory / "config.json", _hub_config(module, task))
-    if tokenizer is not None:
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, directory / name)
-        _fix_length_(directory / "tokenizer_config.json", max_length)
-
-
-def _fix_length_(path: Path, max_length: int | None) -> None:
-    # What loads the bundle by this file (transformers.js, optimum) then truncates where the accuracy was measured.
-    if max_length is None:
+    if encoder is None:
         return
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    _write_json(path, {**settings, "model_max_length": max_length})
+    for name in _TOKENIZER_FILES:
+        if (encoder.directory / name).is_file():
+            shutil.copyfile(encoder.directory / name, directory / name)
+    (directory / "tokenizer.json").write_text(encoder.tokenizer_json(max_length=max_length), encoding="utf-8")
+    # What reads this file instead (transformers.js, optimum) then truncates at the same place.
+    settings = directory / "tokenizer_config.json"
+    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    _write_json(settings, {**known, "model_max_length": max_length})
 
 
 def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:

@@ -118,14 +118,14 @@ def time_in_turns(
 def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple[float, ...]:
     """Time single calls in ms until `seconds` are over and 3 calls are made."""
     times: list[float] = []
-    begin = clock()
-    end = begin + int(seconds * 1e9)
-    while begin < end or len(times) < _MIN_CALLS:
+    now = clock()
+    end = now + int(seconds * 1e9)
+    while now < end or len(times) < _MIN_CALLS:
         begin = clock()
         call()
-        # A clock that has not moved would make a ratio infinite; it ticks in ns, so 1 ns is its own
-        # resolution.
-        times.append(max(clock() - begin, 1) / _NS_PER_MS)
+        now = clock()
+        # A call within one tick would make a ratio infinite; a tick is 1 ns.
+        times.append(max(now - begin, 1) / _NS_PER_MS)
     return tuple(times)
 
 

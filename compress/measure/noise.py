@@ -38,8 +38,8 @@ def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
             )
     if few:
         notes.append(
-            f"fewer than {_FEW_ROUNDS} rounds: the intervals of the speedups are narrower than 95 % intervals "
-            f"are; raise measure.rounds to {_FEW_ROUNDS} or more"
+            f"fewer than {_FEW_ROUNDS} rounds: the intervals of the speedups are narrower than they "
+            f"should be; raise measure.rounds to {_FEW_ROUNDS} or more"
         )
     return tuple(notes)
 

@@ -104,7 +104,8 @@ class ModelMeasurement(_Result):
     """What was measured of one ONNX file.
 
     Attributes:
-        load_ms: time to create a session: median of three fresh processes, with the file in the system's cache.
+        load_ms: time to create a session; median of three fresh processes, the file being in the system's
+            cache.
         peak_memory_bytes: peak resident memory of these processes (median), each of which loads the file and
             answers up to 32 test rows one at a time, above that of the same process before loading.
         operators: how many nodes of each kind ONNX Runtime runs for one row, after its own optimization.

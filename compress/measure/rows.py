@@ -28,16 +28,16 @@ def resolve_sequence(split: Split, sequence: int | None) -> int:
     positions than the model was made for.
 
     Raises:
-        MeasureError: if the data fixes the length and another one is asked for.
+        MeasureError: if the split is empty, or the data fixes the length and another one is asked for.
     """
     if len(split) == 0:
         raise MeasureError(f"the {split.name} split has no rows to measure on")
-    lengths = [row[split.inputs[0].name].shape[0] for row in split.rows]
-    fixed = [spec.name for spec in split.inputs if _is_fixed(spec, lengths)]
-    if fixed and sequence not in (None, lengths[0]):
+    elastic = [spec for spec in split.inputs if _is_elastic(spec, split)]
+    lengths = _lengths((elastic or split.inputs)[0], split)
+    if not elastic and sequence not in (None, lengths[0]):
         raise MeasureError(
-            f"measure.sequence: {sequence} is not possible: input '{fixed[0]}' is {lengths[0]} long in every "
-            f"row; leave measure.sequence out"
+            f"measure.sequence: {sequence} is not possible: input '{split.inputs[0].name}' is {lengths[0]} "
+            f"long in every row; leave measure.sequence out"
         )
     if sequence is not None:
         return sequence
@@ -48,17 +48,17 @@ def resolve_sequence(split: Split, sequence: int | None) -> int:
 def steady_batch(split: Split, batch: int, sequence: int) -> Batch:
     """Take the first `batch` rows (from the start again if they are fewer), each exactly `sequence` long.
 
-    A longer row is cut, a shorter one repeated; the attention mask is all ones, so every token is work.
+    A longer row is cut, a shorter one repeated; the attention mask is all ones, so every token is work. An
+    input whose length the data fixes stays as it is.
     """
     rows = [split.rows[index % len(split)] for index in range(batch)]
     out: Batch = {}
     for spec in split.inputs:
-        if spec.name == _MASK:
-            out[spec.name] = np.ones((batch, sequence), dtype=spec.dtype)
-        else:
-            out[spec.name] = np.stack([_repeated(row[spec.name], sequence) for row in rows]).astype(
-                spec.dtype
-            )
+        arrays = [row[spec.name] for row in rows]
+        if _is_elastic(spec, split):
+            arrays = [_repeated(array, sequence) for array in arrays]
+        stacked = np.stack(arrays).astype(spec.dtype)  # [b, s, ...]
+        out[spec.name] = np.ones_like(stacked) if spec.name == _MASK else stacked
     return out
 
 
@@ -67,8 +67,12 @@ def _repeated(array: Array, sequence: int) -> Array:
     return array[np.arange(sequence) % array.shape[0]]  # type: ignore[no-any-return]
 
 
-def _is_fixed(spec: InputSpec, lengths: list[int]) -> bool:
-    """Say whether rows have one length by nature: by the input's shape, or as patches of equal things."""
+def _lengths(spec: InputSpec, split: Split) -> list[int]:
+    return [row[spec.name].shape[0] for row in split.rows]
+
+
+def _is_elastic(spec: InputSpec, split: Split) -> bool:
+    """Say whether a row may be longer or shorter; patches of equal things, floats of one length, may not."""
     if not isinstance(spec.shape[0], str):
-        return True
-    return spec.dtype == "float32" and min(lengths) == max(lengths)
+        return False
+    return spec.dtype == "int64" or len(set(_lengths(spec, split))) > 1

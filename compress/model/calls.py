@@ -42,7 +42,9 @@ def to_tensors(batch: Mapping[str, Any], names: tuple[str, ...], device: str = "
     return {name: torch.from_numpy(batch[name]).to(device) for name in names}
 
 
-def predict_logits(module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu") -> Tensor:
+def predict_logits(
+    module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu"
+) -> Tensor:
     """Answer all rows of a split in order: logits [n, c] on the CPU."""
     was_training = module.training
     module.eval()
@@ -60,6 +62,10 @@ def accepted_inputs(module: nn.Module) -> tuple[str, ...]:
     config = getattr(module, "config", None)
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in parameters]
     # RoBERTa's forward takes token types but knows only one: its tokenizer gives none.
-    if config is not None and int(getattr(config, "type_vocab_size", 2) or 0) < 2 and "token_type_ids" in names:
+    if (
+        config is not None
+        and int(getattr(config, "type_vocab_size", 2) or 0) < 2
+        and "token_type_ids" in names
+    ):
         names.remove("token_type_ids")
     return tuple(names)

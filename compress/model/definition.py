@@ -29,7 +29,7 @@ _ATTRIBUTE = "_modelpress_definition"
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Fix torch's random numbers inside the block and leave the caller's generator as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
@@ -101,7 +101,9 @@ class Definition:
         try:
             module = builder(**self.args)
         except Exception as error:
-            raise ModelError(f"{self.file_name}: {self.builder}() raised {type(error).__name__}: {error}") from error
+            raise ModelError(
+                f"{self.file_name}: {self.builder}() raised {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"{self.file_name}: {self.builder}() returned {type(module).__name__}, not a torch.nn.Module"
@@ -156,7 +158,9 @@ class Definition:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for structure.json; the code is kept in a file of its own."""
         common = {"kind": self.kind, "args": dict(self.args)}
-        return common if self.kind == "hf" else {**common, "builder": self.builder, "file_name": self.file_name}
+        return (
+            common if self.kind == "hf" else {**common, "builder": self.builder, "file_name": self.file_name}
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over code and arguments, hexadecimal."""
@@ -190,9 +194,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ModelError(
-            "Hugging Face models need the hf extra: pip install 'modelpress[hf]'"
-        ) from error
+        raise ModelError("Hugging Face models need the hf extra: pip install 'modelpress[hf]'") from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers

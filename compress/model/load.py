@@ -28,6 +28,7 @@ class LoadedModel:
         tokenizer: directory with tokenizer.json and its settings, for a model that reads text.
         label_order: class names by index, where the model says them.
         text_inputs: names of the inputs that a tokenizer must give.
+        has_trained_head: false where the classification head is new and as wide as `num_labels`.
     """
 
     module: nn.Module
@@ -35,9 +36,12 @@ class LoadedModel:
     tokenizer: Path | None
     label_order: tuple[str, ...] | None
     text_inputs: tuple[str, ...]
+    has_trained_head: bool = True
 
 
-def load_model(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None = None) -> LoadedModel:
+def load_model(
+    config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None = None
+) -> LoadedModel:
     """Load or build the model that a recipe names.
 
     Args:
@@ -122,6 +126,7 @@ def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int |
         _tokenizer_directory(name, scratch),
         order,
         accepted_inputs(module),
+        has_trained_head=trained_head,
     )
 
 
@@ -150,7 +155,9 @@ def _tokenizer_directory(name: str, scratch: Path) -> Path:
     transformers = _transformers()
     tokenizer = _explained(name, transformers.AutoTokenizer.from_pretrained, name)
     if not tokenizer.is_fast:
-        raise ModelError(f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs")
+        raise ModelError(
+            f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
+        )
     directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
     tokenizer.save_pretrained(str(directory))
     return directory

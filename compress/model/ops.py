@@ -1,11 +1,11 @@
 """Quantized linear and embedding as torch operators whose eager bodies are ONNX Runtime's arithmetic.
 
-Each operator is one node for torch.export, and `compress.export.lowering` turns it into the kernel that it imitates.
-Integers are exact: the int8 operators and the embeddings equal ONNX Runtime bit for bit; `int4_linear` sums floats,
-in another order than the kernel does, and agrees to about 1e-6 of the largest output.
+Each operator is one node for torch.export, and `compress.export.lowering` turns it into the kernel that it
+imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `int4_linear` sums floats, in another
+order than the kernel does, and agrees to about 1e-6 of the largest output.
 None has a gradient: a backward pass through one raises.
 
-Shapes: ... = any leading dimensions, i = input features, o = output features, g = groups of `GROUP_SIZE` inputs,
+Shapes: ... = any leading dimensions, i = input features, o = output features, g = groups of GROUP_SIZE inputs,
 v = rows of an embedding table, d = embedding width, h = GROUP_SIZE / 2 bytes.
 """
 
@@ -118,12 +118,12 @@ def int8_embedding(ids: Tensor, qdata: Tensor, scale: Tensor) -> Tensor:
     Args:
         ids: int64 [...].
         qdata: int8 [v, d].
-        scale: float32 [v, 1].
+        scale: float32 [v].
 
     Returns:
         float32 [..., d].
     """
-    return qdata[ids].float() * scale[ids]
+    return qdata[ids].float() * scale[ids].unsqueeze(-1)
 
 
 @int8_embedding.register_fake
@@ -144,9 +144,9 @@ def int4_embedding(ids: Tensor, qdata: Tensor, scale: Tensor, width: int) -> Ten
     Returns:
         float32 [..., d].
     """
-    groups = unpack_int4(qdata[ids]).unflatten(-1, (-1, GROUP_SIZE))  # [..., g, GROUP_SIZE]
-    # A copy: an operator may not return a view of what it was given, nor a strided piece of a wider row.
-    return (groups * scale[ids].unsqueeze(-1)).flatten(-2)[..., :width].contiguous()
+    groups = unpack_int4(qdata[ids]).reshape(*ids.shape, scale.shape[1], GROUP_SIZE)  # [..., g, GROUP_SIZE]
+    rows: Tensor = (groups * scale[ids].unsqueeze(-1)).flatten(-2)  # [..., g GROUP_SIZE]
+    return rows[..., :width].contiguous()
 
 
 @int4_embedding.register_fake

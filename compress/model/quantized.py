@@ -1,14 +1,15 @@
 """Linear and embedding layers that hold integers: what the quantize stages put into a model.
 
-They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing here
-can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on in float.
+They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
+here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on in
+float.
 
 Shapes as in `compress.model.ops`.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from compress.model import ops
 
 __all__ = ["QUANTIZED_KINDS", "Int4Embedding", "Int4Linear", "Int8Embedding", "Int8Linear", "QuantizedModule"]
+
+
+def _form(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
 
 
 class QuantizedModule(nn.Module):
@@ -37,16 +42,33 @@ class QuantizedModule(nn.Module):
         """The float weight, in the shape that the float layer has it."""
         raise NotImplementedError
 
-    def fill_(self, qdata: Tensor, scale: Tensor) -> None:
-        """Take integers and scales; their shapes and types must be those of the empty layer."""
-        for name, new in (("qdata", qdata), ("scale", scale)):
-            empty: Tensor = getattr(self, name)
-            if new.shape != empty.shape or new.dtype != empty.dtype:
-                raise ValueError(
-                    f"{type(self).__name__}.{name} takes {empty.dtype} {list(empty.shape)}, "
-                    f"not {new.dtype} {list(new.shape)}"
-                )
-            setattr(self, name, new.detach())
+    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+        """Take what was chosen for this layer, one row for each output or each row of the table.
+
+        Args:
+            values: int8 [o, i] or [v, d]; of layers with 4 bits in [-8, 7] and padded to whole groups.
+            scale: float32, one for each row, or one for each row and group.
+            bias: float32 [o], of a linear layer that has one.
+        """
+        for name, new in (("qdata", self._layout(values)), ("scale", scale), ("bias", bias)):
+            empty: Tensor | None = getattr(self, name, None)
+            if _form(new) != _form(empty):
+                raise ValueError(f"{type(self).__name__}.{name} takes {_form(empty)}, not {_form(new)}")
+            if new is not None:
+                setattr(self, name, new.detach().clone())
+        return self
+
+    def _layout(self, values: Tensor) -> Tensor:
+        return values
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """Say what to do where a model reads the float weight that isn't there."""
+        if name == "weight":
+            raise AttributeError(
+                f"{type(self).__name__} has no float weight; a model that reads one itself must keep this "
+                "layer float: name it under the stage's `skip`"
+            )
+        return super().__getattr__(name)
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
@@ -73,7 +95,7 @@ class _QuantizedLinear(QuantizedModule):
 class Int8Linear(_QuantizedLinear):
     """int8 weights with a scale per output, times activations quantized per token as they come.
 
-    Buffers: qdata int8 [i, o] (transposed against nn.Linear, as the kernel takes it), scale [o], bias [o] or none.
+    Buffers: qdata int8 [i, o] (the kernel's layout, transposed against nn.Linear), scale [o], bias [o] or none.
     """
 
     kind: ClassVar[str] = "int8_linear"
@@ -86,6 +108,9 @@ class Int8Linear(_QuantizedLinear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] to [..., o]."""
         return ops.int8_dynamic_linear(x, self.qdata, self.scale, self.bias)
+
+    def _layout(self, values: Tensor) -> Tensor:
+        return values.t().contiguous()
 
     def dequantize(self) -> Tensor:
         """[o, i]."""
@@ -114,6 +139,9 @@ class Int4Linear(_QuantizedLinear):
         """[..., i] to [..., o]."""
         return ops.int4_linear(x, self.qdata, self.scale, self.bias)
 
+    def _layout(self, values: Tensor) -> Tensor:
+        return ops.pack_int4(values).reshape(len(values), -1, self.group_size // 2)  # [o, g, h]
+
     def dequantize(self) -> Tensor:
         """[o, i]."""
         return (ops.unpack_int4(self.qdata) * self.scale.unsqueeze(-1)).flatten(1)[:, : self.in_features]
@@ -124,7 +152,7 @@ class _QuantizedEmbedding(QuantizedModule):
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        # Some models ask their embedding for it; the padding row is a row like any other when nothing is trained.
+        # Some models ask their embedding for it; where nothing is trained the padding row is a row like any other.
         self.padding_idx = padding_idx
 
     def config(self) -> dict[str, Any]:
@@ -136,14 +164,14 @@ class _QuantizedEmbedding(QuantizedModule):
 
 
 class Int8Embedding(_QuantizedEmbedding):
-    """A table of int8 with a scale per row. Buffers: qdata int8 [v, d], scale [v, 1]."""
+    """A table of int8 with a scale per row. Buffers: qdata int8 [v, d], scale [v]."""
 
     kind: ClassVar[str] = "int8_embedding"
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         self.register_buffer("qdata", torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
-        self.register_buffer("scale", torch.ones(num_embeddings, 1))
+        self.register_buffer("scale", torch.ones(num_embeddings))
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] to [..., d]."""
@@ -151,11 +179,11 @@ class Int8Embedding(_QuantizedEmbedding):
 
     def dequantize(self) -> Tensor:
         """[v, d]."""
-        return self.qdata.float() * self.scale
+        return self.qdata.float() * self.scale.unsqueeze(-1)
 
 
 class Int4Embedding(_QuantizedEmbedding):
-    """A table of 4 bits with a scale per row and group of columns. Buffers: qdata uint8 [v, g h], scale [v, g]."""
+    """A table of 4 bits with a scale per row and group. Buffers: qdata uint8 [v, g h], scale [v, g]."""
 
     kind: ClassVar[str] = "int4_embedding"
     group_size: ClassVar[int] = ops.GROUP_SIZE
@@ -172,10 +200,16 @@ class Int4Embedding(_QuantizedEmbedding):
         """[...] to [..., d]."""
         return ops.int4_embedding(ids, self.qdata, self.scale, self.embedding_dim)
 
+    def _layout(self, values: Tensor) -> Tensor:
+        return ops.pack_int4(values)
+
     def dequantize(self) -> Tensor:
         """[v, d]."""
         return ops.int4_embedding(
-            torch.arange(self.num_embeddings, device=self.qdata.device), self.qdata, self.scale, self.embedding_dim
+            torch.arange(self.num_embeddings, device=self.qdata.device),
+            self.qdata,
+            self.scale,
+            self.embedding_dim,
         )
 
 

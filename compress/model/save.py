@@ -79,7 +79,9 @@ def load_weights_(module: nn.Module, path: Path) -> None:
     missing = [name for name in own if name not in state and own[name].data_ptr() not in pointers]
     wrong = [name for name in state if name not in own or own[name].shape != state[name].shape]
     if missing or wrong:
-        raise ModelError(f"{path} does not fit the model: missing {missing[:3]}, unknown or misshapen {wrong[:3]}")
+        raise ModelError(
+            f"{path} does not fit the model: missing {missing[:3]}, unknown or misshapen {wrong[:3]}"
+        )
     module.load_state_dict(state, strict=False)
 
 

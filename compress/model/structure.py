@@ -124,7 +124,13 @@ def _from_hf(model: nn.Module, encoder: _Encoder) -> Structure:
         config = model.config
         head_size = int(config.hidden_size) // int(config.num_attention_heads)  # type: ignore[union-attr, arg-type]
         sites.append(
-            AttentionSite(f"{at}.{encoder.q}", f"{at}.{encoder.k}", f"{at}.{encoder.v}", f"{at}.{encoder.out}", head_size)
+            AttentionSite(
+                f"{at}.{encoder.q}",
+                f"{at}.{encoder.k}",
+                f"{at}.{encoder.v}",
+                f"{at}.{encoder.out}",
+                head_size,
+            )
         )
     return Structure(tuple(sites), layers)
 
@@ -133,8 +139,7 @@ def _linear(model: nn.Module, path: str) -> nn.Linear:
     module = model.get_submodule(path)
     if not isinstance(module, nn.Linear):
         raise ModelError(
-            f"{path} is {type(module).__name__}, not a float Linear: it can't be cut"
-            " (cut before quantizing)"
+            f"{path} is {type(module).__name__}, not a float Linear: it can't be cut (cut before quantizing)"
         )
     return module
 
@@ -147,8 +152,12 @@ def keep_heads_(model: nn.Module, site: AttentionSite, heads: Sequence[int]) -> 
     kept = sorted(set(heads))
     total = site.heads(model)
     if not kept or kept[0] < 0 or kept[-1] >= total:
-        raise ModelError(f"{site.out}: heads to keep must be some of 0..{total - 1}, at least one; got {list(heads)}")
-    features = (torch.tensor(kept)[:, None] * site.head_size + torch.arange(site.head_size)).flatten()  # [h*d]
+        raise ModelError(
+            f"{site.out}: heads to keep must be some of 0..{total - 1}, at least one; got {list(heads)}"
+        )
+    features = (
+        torch.tensor(kept)[:, None] * site.head_size + torch.arange(site.head_size)
+    ).flatten()  # [h*d]
     for path in (site.q, site.k, site.v):
         linear = _linear(model, path)
         bias = None if linear.bias is None else linear.bias[features.to(linear.weight.device)]

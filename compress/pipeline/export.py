@@ -45,34 +45,26 @@ def export_model(
         if str(model).endswith((".yaml", ".yml")):
             recipe = load_recipe(Path(model))
             prepared = prepare(recipe, Path(scratch))
-            loaded, task, rows = prepared.loaded, prepared.splits.task, prepared.splits.validation
+            encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
             module, _ = trained_model(prepared, Cache(output.absolute().parent / ".cache"), progress)
             max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
         else:
             loaded = load_model(_config(model), seed=0, scratch=Path(scratch))
             module, where = loaded.module, "synthetic rows (random tokens), not real ones"
-            task, rows = _synthetic(loaded, max_length)
+            encoder, task, rows = _synthetic(loaded, max_length)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
         onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
         parity = check_parity(
             module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
         )
         with new_directory(output, replace=overwrite and output.exists()) as directory:
-            text = loaded.tokenizer is not None
-            write_bundle_(
-                directory,
-                module,
-                onnx_file,
-                task,
-                tokenizer=loaded.tokenizer,
-                max_length=max_length if text else None,
-            )
+            write_bundle_(directory, module, onnx_file, task, encoder=encoder, max_length=max_length)
             write_manifest_(
                 directory,
                 task,
                 {
                     "modelpress": compress.__version__,
-                    "max_length": max_length if text else None,
+                    "max_length": max_length if encoder is not None else None,
                     "stages": [],
                     "parity": {**vars(parity), "rows_from": where},
                 },
@@ -89,13 +81,12 @@ def _config(model: str | Path) -> ModelConfig:
     return ModelConfig.model_validate({"hf": CommandLineText(model)})
 
 
-def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[Task, Split]:
+def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[TextEncoder, Task, Split]:
     """Rows of random tokens, for a model that comes without data."""
     if loaded.tokenizer is None:
         raise ModelError(f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe")
-    encoder = TextEncoder.from_directory(loaded.tokenizer, max_length=max_length, input_names=loaded.text_inputs)
-    labels = loaded.label_order or ()
-    task = Task(encoder.inputs, labels)
+    encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+    task = Task(encoder.inputs, loaded.label_order or ())
     draw = np.random.default_rng(0)
     rows = []
     for _ in range(_SYNTHETIC_ROWS):
@@ -106,4 +97,4 @@ def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[Task, Split]:
             "token_type_ids": np.zeros(length),
         }
         rows.append({spec.name: values[spec.name].astype(np.int64) for spec in encoder.inputs})
-    return task, Split("synthetic", tuple(rows), np.zeros(len(rows), np.int64), encoder.inputs)
+    return encoder, task, Split("synthetic", tuple(rows), np.zeros(len(rows), np.int64), encoder.inputs)

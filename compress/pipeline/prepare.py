@@ -30,6 +30,7 @@ class Prepared:
     recipe: Recipe
     splits: Splits
     loaded: LoadedModel
+    encoder: TextEncoder | None
     base_key: str
     stage_keys: tuple[str, ...]
     run_key: str
@@ -43,9 +44,13 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     """
     _files_exist(recipe.model, recipe.data)
     _device_exists(recipe.device)
-    labels = None if recipe.model.hf is None else _count_labels(recipe)
-    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, num_labels=labels)
-    splits = _load_data(recipe, loaded)
+    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch)
+    encoder = _encoder(loaded)
+    splits = load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
+    if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
+        loaded = load_model(
+            recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
+        )
     _fits(loaded, splits)
     shape = loaded.module
     for stage in recipe.stages:
@@ -64,7 +69,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         before = keys[-1] if keys else base
         keys.append(fingerprint(before, base, stage.name, stage.model_dump(mode="json"), recipe.seed))
     run = fingerprint(keys, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json"))
-    return Prepared(recipe, splits, loaded, base, tuple(keys), run)
+    return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
 
 
 def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
@@ -109,22 +114,12 @@ def _device_exists(device: str) -> None:
         raise RecipeError(f"device: {device} was asked for, but torch finds no CUDA device here; use device=cpu")
 
 
-def _count_labels(recipe: Recipe) -> int:
-    from compress.data import label_count
-
-    return label_count(recipe.data)
-
-
-def _load_data(recipe: Recipe, loaded: LoadedModel) -> Splits:
-    if isinstance(recipe.data, DigitsData):
-        return load_splits(recipe.data)
-    encoder = None
-    if loaded.tokenizer is not None:
-        encoder = TextEncoder.from_directory(
-            loaded.tokenizer, max_length=recipe.data.max_length, input_names=loaded.text_inputs
-        )
-        _tokenizer_belongs(loaded, encoder.vocab_size)
-    return load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
+def _encoder(loaded: LoadedModel) -> TextEncoder | None:
+    if loaded.tokenizer is None:
+        return None
+    encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+    _tokenizer_belongs(loaded, encoder.vocab_size)
+    return encoder
 
 
 def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:

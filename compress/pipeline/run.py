@@ -16,7 +16,6 @@ import compress
 from compress.data import Splits
 from compress.export import ONNX_PATH, check_parity, export_onnx, new_directory, write_bundle_, write_manifest_
 from compress.measure import Measurement, measure_pair
-from compress.model import LoadedModel
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.cost import Cost
 from compress.pipeline.prepare import Prepared, check_output, prepare
@@ -263,9 +262,9 @@ def _write(
     prepared: Prepared,
     measurement: Measurement,
 ) -> None:
-    recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
-    max_length = _max_length(recipe, loaded)
-    write_bundle_(directory, module, onnx_file, splits.task, tokenizer=loaded.tokenizer, max_length=max_length)
+    recipe, splits = prepared.recipe, prepared.splits
+    max_length = getattr(recipe.data, "max_length", 0)
+    write_bundle_(directory, module, onnx_file, splits.task, encoder=prepared.encoder, max_length=max_length)
     (directory / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     names = splits.task.input_names
     write_reports(report, directory, names)
@@ -276,7 +275,7 @@ def _write(
         {
             "run_key": prepared.run_key,
             "modelpress": compress.__version__,
-            "max_length": max_length,
+            "max_length": max_length or None,
             "stages": [stage.name for stage in recipe.stages],
             "accuracy": {
                 "value": measurement.candidate.accuracy.value,
@@ -289,6 +288,3 @@ def _write(
         },
     )
 
-
-def _max_length(recipe: Recipe, loaded: LoadedModel) -> int | None:
-    return getattr(recipe.data, "max_length", None) if loaded.tokenizer is not None else None

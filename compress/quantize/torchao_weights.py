@@ -41,7 +41,7 @@ def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     """Choose values in [-8, 7] and one scale for each group of inputs; symmetric, so there is no zero point.
 
     Args:
-        weight: [o, i]; where i is not a multiple of group_size it is filled with zeros, which change no scale.
+        weight: [o, i]; where i is no multiple of group_size it is filled with zeros, which change no scale.
         group_size: inputs that share a scale.
 
     Returns:
@@ -55,13 +55,13 @@ def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     except ImportError as error:
         raise _unusable("IntxUnpackedToInt8Tensor", error) from error
     padded = F.pad(weight.detach().float(), (0, -weight.shape[1] % group_size))  # [o, g * group_size]
-    import os
-    from torchao.quantization.quantize_.workflows.intx.intx_choose_qparams_algorithm import IntxChooseQParamsAlgorithm as A
-    chosen = IntxUnpackedToInt8Tensor.from_hp(padded, (1, group_size), torch.int4, intx_choose_qparams_algorithm=A(os.environ.get('QALG','affine')))
+    chosen = IntxUnpackedToInt8Tensor.from_hp(padded, (1, group_size), torch.int4)
     return chosen.qdata, chosen.scale
 
 
 def _unusable(name: str, error: ImportError) -> StageError:
     from importlib.metadata import version
 
-    return StageError(f"torchao {version('torchao')} has no {name}, which quantizing needs; 0.17 and later have it ({error})")
+    return StageError(
+        f"torchao {version('torchao')} has no {name}, needed for quantizing; 0.17 and later have it ({error})"
+    )

@@ -1,1 +1,39 @@
+"""The run report as data, JSON, Markdown and HTML, and runs side by side. No torch, no onnxruntime."""
 
+from compress.report.compare import compare_reports
+from compress.report.comparison import Comparison, ComparisonRow, Interval
+from compress.report.html import to_html
+from compress.report.markdown import to_markdown
+from compress.report.model_card import to_model_card
+from compress.report.schema import (
+    SCHEMA_VERSION,
+    DataFacts,
+    EpochRecord,
+    ModelFacts,
+    Parity,
+    RunReport,
+    StageRecord,
+    load_report,
+)
+from compress.report.words import verdict
+from compress.report.write import write_reports
+
+__all__ = [
+    "Comparison",
+    "ComparisonRow",
+    "DataFacts",
+    "EpochRecord",
+    "Interval",
+    "ModelFacts",
+    "Parity",
+    "RunReport",
+    "SCHEMA_VERSION",
+    "StageRecord",
+    "compare_reports",
+    "load_report",
+    "to_html",
+    "to_markdown",
+    "to_model_card",
+    "verdict",
+    "write_reports",
+]

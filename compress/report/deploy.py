@@ -59,6 +59,10 @@ def _text_feed(report: RunReport, inputs: Sequence[str]) -> list[str]:
 
 
 def _other_feed(inputs: Sequence[str]) -> list[str]:
-    lines = ["for value in session.get_inputs():", "    print(value.name, value.type, value.shape)", "feed = {"]
+    lines = [
+        "for value in session.get_inputs():",
+        "    print(value.name, value.type, value.shape)",
+        "feed = {",
+    ]
     lines += [f"    {json.dumps(x)}: ...,  # a numpy array of that type and shape" for x in inputs]
     return [*lines, "}"]

@@ -8,19 +8,17 @@ from collections.abc import Iterable, Sequence
 import yaml
 
 from compress.report.deploy import deploy_packages, deploy_snippet
+from compress.report.facts import facts_of, plain, settings_of
 from compress.report.schema import RunReport
 from compress.report.tables import (
     Table,
     curve_table,
     data_table,
     environment_table,
-    facts_of,
     figures_table,
     latency_table,
     operators_table,
     parity_table,
-    plain,
-    settings_of,
     stage_summary,
     stages_table,
 )
@@ -81,8 +79,8 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         parts += ["## Warnings", "\n".join(f"- {escape_markdown(text)}" for text in warnings)]
     parts += [
         "## Figures",
-        "Baseline is the uncompressed model, candidate the compressed one, both as ONNX files run by ONNX Runtime. "
-        f"Intervals are 95 % intervals. {MB_NOTE}",
+        "Baseline is the uncompressed model, candidate the compressed one, both as ONNX files run by ONNX "
+        f"Runtime. Intervals are 95 % intervals. {MB_NOTE}",
         table_markdown(figures_table(report)),
         "## Latency",
         "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds.",
@@ -109,7 +107,11 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
 
 
 def _stages(report: RunReport) -> list[str]:
-    parts = ["## Stages", f"Original: {escape_markdown(report.model.source)}", table_markdown(stages_table(report))]
+    parts = [
+        "## Stages",
+        f"Original: {escape_markdown(report.model.source)}",
+        table_markdown(stages_table(report)),
+    ]
     if report.model.training:
         parts += ["### 0. Training of the original", table_markdown(curve_table(report.model.training))]
     metric = report.model.validation_metric
@@ -118,7 +120,9 @@ def _stages(report: RunReport) -> list[str]:
         metric = stage.validation_metric
         pairs, tables = facts_of(stage.facts)
         if stage.settings:
-            settings = (f"{escape_markdown(k)} = {escape_markdown(v)}" for k, v in settings_of(stage.settings))
+            settings = (
+                f"{escape_markdown(k)} = {escape_markdown(v)}" for k, v in settings_of(stage.settings)
+            )
             parts.append("Settings: " + "; ".join(settings))
         if pairs:
             parts.append("\n".join(f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in pairs))

@@ -33,8 +33,8 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
         parts.append("\n".join(f"- {escape_markdown(text)}" for text in warnings))
     machine = report.measurement.environment
     parts += [
-        f"Made by modelpress {report.modelpress_version} from {escape_markdown(_origin(report))}. Measured with ONNX "
-        f"Runtime on {escape_markdown(machine.cpu)}; baseline is the uncompressed model. {MB_NOTE}",
+        f"Made by modelpress {report.modelpress_version} from {escape_markdown(_origin(report))}. Measured "
+        f"with ONNX Runtime on {escape_markdown(machine.cpu)}; baseline is the uncompressed model. {MB_NOTE}",
         table_markdown(figures_table(report)),
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory:",

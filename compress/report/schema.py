@@ -12,13 +12,13 @@ from compress.errors import OutputError
 from compress.measure.results import Measurement
 
 __all__ = [
-    "REPORT_FILE",
-    "SCHEMA_VERSION",
     "DataFacts",
     "EpochRecord",
     "ModelFacts",
     "Parity",
+    "REPORT_FILE",
     "RunReport",
+    "SCHEMA_VERSION",
     "StageRecord",
     "load_report",
 ]
@@ -48,7 +48,8 @@ class StageRecord(_Part):
     Attributes:
         name: as in the recipe, e.g. prune/heads.
         settings: the stage's resolved settings.
-        facts: what it did, name -> number, text, list or table (heads kept a layer, sparsity a tensor, schemes).
+        facts: what it did, name -> number, text, list or table (heads kept a layer, sparsity a
+            tensor, schemes).
         curve: training epochs, where it trained.
         validation_metric: of the PyTorch model after the stage, on validation.
         parameters: numbers in the weights after the stage, quantized ones counted once each.
@@ -88,8 +89,7 @@ class Parity(_Part):
     def holds(self) -> bool:
         """Whether agreement and metric are within what the recipe allows."""
         return (
-            self.agreement >= self.min_agreement
-            and abs(self.metric_difference) <= self.max_metric_difference
+            self.agreement >= self.min_agreement and abs(self.metric_difference) <= self.max_metric_difference
         )
 
 
@@ -104,7 +104,7 @@ class ModelFacts(_Part):
 
 
 class DataFacts(_Part):
-    """The rows: where from, how many, and the fingerprint of the test rows that the accuracy is measured on."""
+    """The rows: where from, how many, and the fingerprint of the test rows that accuracy is measured on."""
 
     source: str
     train_rows: int
@@ -125,7 +125,7 @@ class RunReport(_Part):
         warnings: what a reader must know before trusting or shipping this, a sentence each.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str
     created: str
     modelpress_version: str
@@ -164,8 +164,8 @@ def load_report(path: Path) -> RunReport:
         raise OutputError(f"{file}: not a modelpress report: it has no schema_version")
     if version > SCHEMA_VERSION:
         raise OutputError(
-            f"{file}: schema_version {version} is newer than {SCHEMA_VERSION}, the newest that this modelpress "
-            "reads; update modelpress"
+            f"{file}: schema_version {version} is newer than {SCHEMA_VERSION}, the newest that this "
+            "modelpress reads; update modelpress"
         )
     try:
         return RunReport.model_validate(content)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from compress.measure.results import Accuracy
 from compress.report.schema import EpochRecord, RunReport, StageRecord
 from compress.report.words import (
+    RUN_NOISE,
     difference_text,
     duration,
     headline,
@@ -29,19 +27,13 @@ __all__ = [
     "curve_table",
     "data_table",
     "environment_table",
-    "facts_of",
     "figures_table",
     "latency_table",
     "operators_table",
     "parity_table",
-    "plain",
-    "settings_of",
     "stage_summary",
     "stages_table",
 ]
-
-_LONGEST_CELL = 2_000
-_LONGEST_LIST_IN_A_LINE = 12
 
 
 @dataclass(frozen=True)
@@ -52,15 +44,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     align: str
     title: str = ""
-
-
-def plain(value: Any) -> Any:
-    """The same value as JSON gives it back: tuples as lists, keys and paths as text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 
 def _accuracy(accuracy: Accuracy) -> str:
@@ -86,6 +69,13 @@ def figures_table(report: RunReport) -> Table:
             f"{before.accuracy.batched_disagreements:,} and {after.accuracy.batched_disagreements:,} rows "
             "answered otherwise than one at a time",
         ),
+        (
+            "same class as the baseline",
+            "",
+            percent(difference.agreement),
+            f"{difference.gained:,} rows that only the candidate gets right, {difference.lost:,} that only "
+            "the baseline does",
+        ),
     ]
     latency = headline(report)
     if latency is not None:
@@ -98,23 +88,26 @@ def figures_table(report: RunReport) -> Table:
             )
         )
     rows += [
-        _small_is_good("file size", before.size.file_bytes, after.size.file_bytes),
-        _small_is_good("file size, gzip", before.size.gzip_bytes, after.size.gzip_bytes),
-        _small_is_good("peak memory", before.peak_memory_bytes, after.peak_memory_bytes, ("less", "more")),
+        _bytes_row("file size", before.size.file_bytes, after.size.file_bytes),
+        _bytes_row("file size, gzip", before.size.gzip_bytes, after.size.gzip_bytes),
+        (
+            "peak memory",
+            size(before.peak_memory_bytes),
+            size(after.peak_memory_bytes),
+            size_words(before.peak_memory_bytes, after.peak_memory_bytes, "less", "more", RUN_NOISE),
+        ),
         (
             "time to load",
             milliseconds(before.load_ms),
             milliseconds(after.load_ms),
-            size_words(before.load_ms, after.load_ms, "shorter", "longer"),
+            size_words(before.load_ms, after.load_ms, "shorter", "longer", RUN_NOISE),
         ),
     ]
     return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl")
 
 
-def _small_is_good(
-    name: str, before: int, after: int, words: tuple[str, str] = ("smaller", "larger")
-) -> tuple[str, str, str, str]:
-    return name, size(before), size(after), size_words(before, after, *words)
+def _bytes_row(name: str, before: int, after: int) -> tuple[str, str, str, str]:
+    return name, size(before), size(after), size_words(before, after)
 
 
 def latency_table(report: RunReport) -> Table:
@@ -159,7 +152,9 @@ def parity_table(report: RunReport) -> Table:
             who,
             f"{p.rows:,}",
             f"{100 * p.agreement:.2f} % (at least {100 * p.min_agreement:.2f})",
-            f"{100 * p.metric_difference:+.2f} (at most {100 * p.max_metric_difference:.2f})".replace("-", "−"),
+            f"{100 * p.metric_difference:+.2f} (at most {100 * p.max_metric_difference:.2f})".replace(
+                "-", "−"
+            ),
             f"{p.max_abs_error:.2g}",
             "holds" if p.holds else "does not hold",
         )
@@ -172,10 +167,15 @@ def parity_table(report: RunReport) -> Table:
 def data_table(report: RunReport) -> Table:
     """Where the rows come from, and how many."""
     data = report.data
-    labels = ", ".join(data.labels[:20]) + (f" and {len(data.labels) - 20:,} more" if data.labels[20:] else "")
+    labels = ", ".join(data.labels[:20]) + (
+        f" and {len(data.labels) - 20:,} more" if data.labels[20:] else ""
+    )
     rows = [
         ("source", data.source),
-        ("rows: train, validation, test", f"{data.train_rows:,}, {data.validation_rows:,}, {data.test_rows:,}"),
+        (
+            "rows: train, validation, test",
+            f"{data.train_rows:,}, {data.validation_rows:,}, {data.test_rows:,}",
+        ),
         (f"labels ({len(data.labels):,})", labels),
         ("fingerprint of the test rows", data.test_fingerprint),
         *(("note", note) for note in data.notes),
@@ -239,70 +239,3 @@ def curve_table(curve: tuple[EpochRecord, ...]) -> Table:
         for x in curve
     )
     return Table(("epoch", "training loss", "validation loss", "validation metric"), rows, "rrrr", "Training")
-
-
-def settings_of(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Settings as flat pairs with dotted names."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in plain(settings).items():
-        if isinstance(value, dict) and value:
-            pairs += settings_of(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", _cell(value)))
-    return pairs
-
-
-def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Table]]:
-    """A stage's facts: what fits a line as pairs, what doesn't as tables."""
-    pairs: list[tuple[str, str]] = []
-    tables: list[Table] = []
-    for key, value in plain(facts).items():
-        name = key.replace("_", " ")
-        table = _fact_table(name, value)
-        if table is None:
-            pairs.append((name, _cell(value)))
-        else:
-            tables.append(table)
-    return pairs, tables
-
-
-def _fact_table(name: str, value: Any) -> Table | None:
-    if isinstance(value, dict) and value:
-        items, first = list(value.items()), "layer" if all(x.isdigit() for x in value) else "name"
-    elif isinstance(value, list) and any(isinstance(x, (list, dict)) for x in value):
-        items, first = [(str(i), x) for i, x in enumerate(value)], "layer" if _per_layer(name) else "number"
-    elif isinstance(value, list) and len(value) > _LONGEST_LIST_IN_A_LINE and _per_layer(name):
-        items, first = [(str(i), x) for i, x in enumerate(value)], "layer"
-    else:
-        return None
-    if all(isinstance(x, dict) for _, x in items):
-        columns = list(dict.fromkeys(column for _, x in items for column in x))
-        rows = tuple((key, *(_cell(x.get(column, "")) for column in columns)) for key, x in items)
-        heads = tuple(column.replace("_", " ") for column in columns)
-        return Table((first, *heads), rows, "l" + "r" * len(columns), name)
-    if all(isinstance(x, list) for _, x in items):
-        rows = tuple((key, str(len(x)), _cell(x)) for key, x in items)
-        return Table((first, "count", name), rows, "lrl", name)
-    return Table((first, name), tuple((key, _cell(x)) for key, x in items), "lr", name)
-
-
-def _per_layer(name: str) -> bool:
-    return any(word in name for word in ("layer", "head", "width", "neuron", "rank"))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, str):
-        text = value
-    elif isinstance(value, list) and not any(isinstance(x, (list, dict)) for x in value):
-        text = ", ".join(_cell(x) for x in value) or "none"
-    else:
-        text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + " … (the rest is in report.json)"

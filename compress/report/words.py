@@ -13,6 +13,7 @@ from compress.report.schema import RunReport, StageRecord
 
 __all__ = [
     "MB_NOTE",
+    "RUN_NOISE",
     "accuracy_words",
     "caveats",
     "difference_text",
@@ -21,6 +22,7 @@ __all__ = [
     "interval_text",
     "milliseconds",
     "percent",
+    "points",
     "ratio_of",
     "ratio_text",
     "setting",
@@ -32,27 +34,29 @@ __all__ = [
     "verdict",
 ]
 
-MB_NOTE = "1 MB is 1,000,000 bytes."
+MB_NOTE = "1\u00a0MB is 1,000,000 bytes."
 _ZEROS_WORTH_SAYING = 0.05
 _POINTS_WORTH_SAYING = 2.0
+# Memory and load time come without an interval; from run to run they move by a few percent.
+RUN_NOISE = 0.05
 
 
-def _significant(value: float) -> str:
+def _significant(value: float, unit: str) -> str:
     """Three significant digits, never in scientific notation; whole numbers from 100 on."""
     if not isfinite(value):
         return "not known"
     decimals = 3 if value == 0 else 2 - int(log10(abs(value)) // 1)
-    return f"{value:,.{min(max(decimals, 0), 3)}f}".replace("-", "−")
+    return f"{value:,.{min(max(decimals, 0), 3)}f}".replace("-", "−") + unit
 
 
 def size(size_bytes: float, unit: bool = True) -> str:
     """Megabytes of 1,000,000 bytes: `12.3 MB`."""
-    return _significant(size_bytes / 1e6) + (" MB" if unit else "")
+    return _significant(size_bytes / 1e6, " MB" if unit else "")
 
 
 def milliseconds(value_ms: float, unit: bool = True) -> str:
     """Three significant digits: `12.3 ms`."""
-    return _significant(value_ms) + (" ms" if unit else "")
+    return _significant(value_ms, " ms" if unit else "")
 
 
 def percent(share: float) -> str:
@@ -91,21 +95,22 @@ def _signed(value: float, decimals: int) -> str:
     return shown[1:] if round(value, decimals) == 0 else shown
 
 
-def _points(difference: AccuracyDifference) -> tuple[str, str]:
-    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+def points(value: float, low: float, high: float) -> tuple[str, str]:
+    """A difference of shares in percentage points, and its interval: `−0.2`, `−1.1 to +0.7`."""
+    value, low, high = 100 * value, 100 * low, 100 * high
     decimals = _apart(low, high, 0.0, 1)
     return _signed(value, decimals), f"{_signed(low, decimals)} to {_signed(high, decimals)}"
 
 
 def difference_text(difference: AccuracyDifference) -> str:
     """Percentage points and their interval, for a table: `−0.2 (−1.1 to +0.7)`."""
-    value, interval = _points(difference)
+    value, interval = points(difference.value, difference.low, difference.high)
     return f"{value} ({interval})"
 
 
 def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> str:
     """Say what became of accuracy; nothing is called a loss or gain while the interval holds 0."""
-    value, interval = _points(difference)
+    value, interval = points(difference.value, difference.low, difference.high)
     tail = f"95 % interval {interval}, {difference.rows:,} rows"
     if difference.low <= 0 <= difference.high:
         return f"no measurable {noun} ({value} points, {tail})"
@@ -145,12 +150,22 @@ def ratio_of(baseline: float, candidate: float) -> float | None:
     return baseline / candidate if baseline > 0 and candidate > 0 else None
 
 
-def size_words(baseline: float, candidate: float, less: str = "smaller", more: str = "larger") -> str:
-    """Say what became of a figure that wants to be small: `3.7x smaller`, `1.20x larger` or `not smaller`."""
+def size_words(
+    baseline: float, candidate: float, less: str = "smaller", more: str = "larger", noise: float = 0.005
+) -> str:
+    """Say what became of a figure that wants to be small: `3.7x smaller`, `1.20x larger` or `not smaller`.
+
+    Args:
+        baseline: the figure before.
+        candidate: the figure after.
+        less: the word for a smaller figure.
+        more: the word for a larger one.
+        noise: a relative change up to this is not called a change.
+    """
     ratio = ratio_of(baseline, candidate)
     if ratio is None:
         return "not known"
-    if ratio_text(ratio) == "1.00x" or ratio_text(1 / ratio) == "1.00x":
+    if max(ratio, 1 / ratio) <= 1 + noise:
         return f"not {less}"
     return f"{ratio_text(ratio)} {less}" if ratio > 1 else f"{ratio_text(1 / ratio)} {more}"
 
@@ -203,14 +218,15 @@ def caveats(report: RunReport) -> tuple[str, ...]:
     if zeros is not None:
         was, now = measured.baseline.size, measured.candidate.size
         said.append(
-            f"Pruning left {percent(zeros)} zeros in the weights. Zeros in the file bring no speed-up in ONNX "
-            f"Runtime, which multiplies by them like by any number. The file is {size(now.file_bytes)}, "
-            f"{size(now.gzip_bytes)} in gzip (baseline: {size(was.file_bytes)}, {size(was.gzip_bytes)} in gzip)."
+            f"Pruning left {percent(zeros)} zeros in the weights. Zeros in the file bring no speed-up in "
+            "ONNX Runtime, which multiplies by them like by any number. The file is "
+            f"{size(now.file_bytes)}, {size(now.gzip_bytes)} in gzip (baseline: {size(was.file_bytes)}, "
+            f"{size(was.gzip_bytes)} in gzip)."
         )
     if difference.low <= 0 <= difference.high and -100 * difference.low >= _POINTS_WORTH_SAYING:
         said.append(
-            f"{difference.rows:,} test rows cannot rule out a loss of up to {-100 * difference.low:.1f} points; "
-            "more test rows narrow the interval."
+            f"{difference.rows:,} test rows cannot rule out a loss of up to {-100 * difference.low:.1f} "
+            "points; more test rows narrow the interval."
         )
     first = headline(report)
     if first is not None and first.speedup_high >= 1:
@@ -219,10 +235,12 @@ def caveats(report: RunReport) -> tuple[str, ...]:
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
             said.append(
-                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.rows:,} test rows otherwise in "
-                f"padded batches of {accuracy.batched_size} than one at a time."
+                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.rows:,} test rows "
+                f"otherwise in padded batches of {accuracy.batched_size} than one at a time."
             )
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
         if not parity.holds:
-            said.append(f"The {who}'s ONNX file does not answer as the PyTorch model it came from: see Parity.")
+            said.append(
+                f"The {who}'s ONNX file does not answer as the PyTorch model it came from: see Parity."
+            )
     return tuple(dict.fromkeys(said))

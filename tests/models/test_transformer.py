@@ -1,7 +1,7 @@
 """models/transformer.py, loaded by path as a user's own file is.
 
-Tolerances: all tests run in float64, where two orders of the same sums differ by some 1e-15; 1e-12 leaves room
-for a few layers and would not hide a wrong formula.
+Tolerances: all tests run in float64, where two orders of the same sums differ by some 1e-15; 1e-12 leaves
+room for a few layers and would not hide a wrong formula.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""YAML text -> plain data that knows the line of every key, and takes overrides from the command line.
+"""YAML text -> plain data, with the line of every key.
 
-Scalars follow YAML 1.2's core schema, not PyYAML's 1.1: `5e-5` is a number; `no`, `on`, dates and `1:30` are text.
+Scalars follow YAML 1.2's core schema, not PyYAML's 1.1: `5e-5` is a number, `010` is ten;
+`no`, `on`, `1_000`, dates and `1:30` are text.
 Refused: keys that stand twice, tags, merge keys, NaN and infinity, and aliases that expand without measure.
 """
 
@@ -17,7 +18,7 @@ import yaml
 
 from compress.errors import RecipeError, did_you_mean
 
-__all__ = ["KeyPath", "Source", "dump_yaml", "parse_yaml", "read_text", "shown"]
+__all__ = ["KeyPath", "dump_yaml", "parse_yaml", "read_text", "shown"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -118,9 +119,13 @@ class _Builder:
             return [self.build(item, (*path, i), (*around, node)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, line)
-        raise _Refused(f"the YAML tag {node.tag.replace(_TAG, '!!')} is not allowed; write plain values", line)
+        raise _Refused(
+            f"the YAML tag {node.tag.replace(_TAG, '!!')} is not allowed; write plain values", line
+        )
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath, around: tuple[yaml.Node, ...]) -> dict[str, Any]:
+    def _mapping(
+        self, node: yaml.MappingNode, path: KeyPath, around: tuple[yaml.Node, ...]
+    ) -> dict[str, Any]:
         made: dict[str, Any] = {}
         first: dict[str, int] = {}
         for key_node, value_node in node.value:
@@ -129,7 +134,9 @@ class _Builder:
             if not isinstance(key, str):
                 raise _Refused("a key must be text; put a key that looks like something else in quotes", line)
             if key == "<<":
-                raise _Refused("merge keys (<<) are not supported; use an alias (*name) for a whole value", line)
+                raise _Refused(
+                    "merge keys (<<) are not supported; use an alias (*name) for a whole value", line
+                )
             if key in made:
                 raise _Refused(f"key '{key}' stands twice; the first is on line {first[key]}", line)
             first[key] = line
@@ -146,7 +153,9 @@ class _Builder:
             value = read(node.value)
         except OverflowError:
             short = shown(node.value)
-            raise _Refused(f"{short} is not a number that a recipe can hold; it must be finite", line) from None
+            raise _Refused(
+                f"{short} is not a number that a recipe can hold; it must be finite", line
+            ) from None
         except (KeyError, ValueError):
             tag = node.tag.removeprefix(_TAG)
             raise _Refused(f"{shown(node.value)} cannot be read as !!{tag}", line) from None
@@ -159,7 +168,7 @@ def shown(value: Any) -> str:
     """Show a value in a message as YAML would write it, on one line and cut short."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    text = repr(str(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -233,57 +242,3 @@ def parse_yaml(
 def dump_yaml(data: dict[str, Any]) -> str:
     """Write plain data as YAML that `parse_yaml` reads back as it was."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
-
-
-@dataclass
-class Source:
-    """A recipe's plain data, and where each part of it was written.
-
-    Attributes:
-        origins: path -> a line of the file, or the override that set it; a part that is not here has the
-            origin of what it stands in.
-    """
-
-    name: str
-    data: dict[str, Any]
-    origins: dict[KeyPath, int | str]
-
-    def origin(self, path: KeyPath) -> int | str:
-        """The line, or the override, that a value came from; the nearest one around it if it is not there."""
-        while path and path not in self.origins:
-            path = path[:-1]
-        return self.origins.get(path, 1)
-
-    def overrides_in(self, path: KeyPath) -> list[str]:
-        """The overrides that set something inside the value at `path`."""
-        inside = (o for at, o in self.origins.items() if at[: len(path)] == path and isinstance(o, str))
-        return list(dict.fromkeys(inside))
-
-    def where(self, path: KeyPath) -> str:
-        """How a message about the value at `path` begins."""
-        origin = self.origin(path)
-        return f"override '{origin}'" if isinstance(origin, str) else f"{self.name}:{origin}"
-
-    def set(self, path: KeyPath, value: Any, override: str) -> None:
-        """Put an override's value in its place, and make the mappings on the way where there are none.
-
-        Raises:
-            RecipeError: the path leads into something that is neither a mapping nor a list, or past its end.
-        """
-        holder: Any = self.data
-        for depth, key in enumerate(path):
-            last = depth == len(path) - 1
-            at = path[: depth + 1]
-            if isinstance(holder, list):
-                if not isinstance(key, int) or key >= len(holder):
-                    allowed = f"0 to {len(holder) - 1}" if holder else "none, it is empty"
-                    outer = ".".join(map(str, path[:depth]))
-                    raise RecipeError(f"override '{override}': no entry '{key}' in {outer}; allowed: {allowed}")
-            elif not isinstance(holder, dict):
-                outer = ".".join(map(str, path[:depth]))
-                raise RecipeError(f"override '{override}': {outer} is {shown(holder)}, which has no keys")
-            if last or (isinstance(holder, dict) and holder.get(str(key)) is None):
-                self.origins = {old: o for old, o in self.origins.items() if old[: len(at)] != at}
-                self.origins[at] = override
-                holder[key] = value if last else {}
-            holder = holder[key]

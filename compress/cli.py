@@ -1,0 +1,295 @@
+"""The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input, 130 interrupted.
+
+Nothing heavy is imported before a command needs it: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compress import __version__
+from compress.errors import CompressError, OutputError, RecipeError
+
+if TYPE_CHECKING:
+    from compress.pipeline import Outcome
+    from compress.recipe import Recipe
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="modelpress",
+    help="Run compression recipes, compare their reports, ship the ONNX bundles.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the cache.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"modelpress {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Where to write models/ and recipes/.")]) -> None:
+    """Write a starter folder: model files and recipes to run and change."""
+    from compress.starter import init as write
+
+    recipes = write(directory)
+    typer.echo(f"wrote {directory}/models and {directory}/recipes ({len(recipes)} recipes)")
+    first = directory / "recipes" / "digits" / "quantize-int8.yaml"
+    typer.echo(f"next: modelpress run {first if first in recipes else recipes[0]}")
+
+
+@app.command()
+def run(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE...]",
+            help="Recipe files, and values that replace theirs, e.g. model.hf=DIR or stages.0.sparsity=0.3.",
+        ),
+    ],
+    output: _Output = Path("reports"),
+    overwrite: _Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe, data, model and output; say what would be done.")
+    ] = False,
+) -> None:
+    """Run recipes: compress, export to ONNX, prove, measure, report."""
+    from compress.console import RichProgress, console
+
+    recipes = _recipes(words)
+    if dry_run:
+        for recipe in recipes:
+            _rehearse(recipe, output, overwrite=overwrite)
+        return
+    from compress.pipeline import run as run_recipe
+
+    outcomes: list[Outcome] = []
+    failures: list[CompressError] = []
+    for recipe in recipes:
+        console.rule(f"[bold]{recipe.run_name}")
+        try:
+            with RichProgress() as progress:
+                outcome = run_recipe(recipe, output, overwrite=overwrite, progress=progress)
+        except CompressError as error:
+            if len(recipes) == 1:
+                raise
+            failures.append(error)
+            _print_error(error)
+            continue
+        outcomes.append(outcome)
+        _summarise(outcome)
+    _close(outcomes, output)
+    if failures:
+        typer.echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
+        raise typer.Exit(max(error.exit_code for error in failures))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's directory.")],
+    max_length: Annotated[int, typer.Option(help="Longest text in tokens; longer ones are cut.")] = 128,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
+) -> None:
+    """Export a model to an ONNX bundle as it is, and compare its answers with PyTorch's."""
+    from compress.console import RichProgress
+    from compress.pipeline import export_model
+
+    with RichProgress() as progress:
+        parity = export_model(model, output, max_length=max_length, overwrite=overwrite, progress=progress)
+    typer.echo(
+        f"wrote {output}: it agrees with PyTorch on {parity['agreement']:.1%} of {parity['rows']:.0f} rows "
+        f"(largest difference of a logit {parity['max_abs_error']:.1e})"
+    )
+
+
+@app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Run directories, report.json files, or folders of runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+) -> None:
+    """Compare runs: one table, best values marked, what is not comparable said so."""
+    from compress.report import compare_reports
+
+    if as_json and markdown:
+        raise RecipeError("give --json or --markdown, not both")
+    comparison = compare_reports(paths)
+    if html is not None:
+        _write_text(html, comparison.to_html())
+        typer.echo(f"wrote {html}", err=True)
+    if as_json:
+        typer.echo(comparison.to_json())
+    elif markdown:
+        typer.echo(comparison.to_markdown())
+    elif html is None:
+        from compress.console import console
+
+        console.print(comparison.to_table())
+
+
+@app.command("list")
+def list_() -> None:
+    """List the stages, models and tasks that a recipe can name, a line each."""
+    from compress.console import console, listing
+
+    console.print(listing())
+
+
+@app.command()
+def show(
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECIPE [KEY=VALUE...]", help="A recipe, and values that replace its own.")
+    ],
+) -> None:
+    """Show a recipe as it would be run, with every default."""
+    recipes = _recipes(words)
+    if len(recipes) != 1:
+        raise RecipeError("show takes one recipe")
+    typer.echo(recipes[0].to_yaml(), nl=False)
+
+
+def _recipes(words: Sequence[str]) -> list[Recipe]:
+    """Load every recipe before any work starts."""
+    from compress.recipe import load_recipe
+
+    paths = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    if not paths:
+        raise RecipeError("give at least one recipe, e.g. modelpress run recipes/digits/quantize-int8.yaml")
+    recipes = [load_recipe(Path(path), overrides) for path in paths]
+    names = [recipe.run_name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"two recipes have the run name '{name}': run them apart, or give each a name:")
+    return recipes
+
+
+def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
+    import tempfile
+
+    from compress.pipeline.prepare import check_output, prepare
+    from compress.pipeline.cache import Cache
+
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        prepared = prepare(recipe, Path(scratch))
+    target = output / recipe.run_name
+    done = check_output(target, prepared.run_key, overwrite=overwrite)
+    splits, cache = prepared.splits, Cache(output / ".cache")
+    typer.echo(f"{recipe.run_name}: the recipe can be run")
+    typer.echo(f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows")
+    trained = recipe.model.train is not None
+    how = "" if not trained else " (trained: in the cache)" if cache.holds(prepared.base_key) else " (would be trained)"
+    typer.echo(f"  model   {prepared.loaded.source}{how}")
+    for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
+        typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
+    typer.echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
+
+
+def _summarise(outcome: Outcome) -> None:
+    from compress.console import console
+    from compress.report import verdict
+
+    if outcome.already_done:
+        console.print(f"[dim]done before, with the same recipe, data and versions: not repeated[/] ({outcome.directory})")
+    console.print(verdict(outcome.report), highlight=False)
+    for warning in outcome.report.warnings:
+        console.print(f"[yellow]note:[/] {warning}", highlight=False)
+
+
+def _close(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Say what the user now has, and what to type next."""
+    if not outcomes:
+        return
+    from compress.console import console
+    from compress.report import compare_reports
+
+    directories = [outcome.directory for outcome in outcomes]
+    console.rule("[bold]what you have now")
+    page = directories[0] / "report.html"
+    if len(outcomes) > 1:
+        comparison = compare_reports(directories)
+        console.print(comparison.to_table())
+        page = output / "compare.html"
+        _write_text(page, comparison.to_html())
+    for directory in directories:
+        console.print(f"bundle  {directory}  [dim](onnx/model.onnx, report.html, README.md)[/]", highlight=False)
+    console.print(f"report  {page.resolve()}", highlight=False, soft_wrap=True)
+    example = directories[-1]
+    console.print("next    open the report in a browser; then", highlight=False)
+    console.print(f"          modelpress compare {output}", highlight=False)
+    console.print(
+        f"          python -c \"import compress; print(compress.load('{example}'))\"   [dim]# the PyTorch module[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"        to deploy: copy {example}; its README.md has the code", highlight=False)
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _print_error(error: CompressError) -> None:
+    from compress.console import error_console
+
+    error_console.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    logging.basicConfig(level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
+    # One line of a library's own progress between ours is one too many; its errors still come through.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except CompressError as error:
+        _print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        typer.echo(
+            "\ninterrupted: nothing half-written is left; finished pieces are kept, so the same command goes on from them",
+            err=True,
+        )
+        return 130
+    except typer.Exit as stop:
+        return stop.exit_code
+    except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What the command line shows: bars, lines, lists. Rich does the drawing."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+__all__ = ["RichProgress", "console", "error_console", "listing"]
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+class _RichBar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop_task(self._task)
+
+    def advance(self, steps: int = 1, facts: str = "") -> None:
+        if facts:
+            self._progress.update(self._task, advance=steps, facts=escape(facts))
+        else:
+            self._progress.update(self._task, advance=steps)
+
+
+class RichProgress:
+    """Bars with a line of facts and the time left; use as a context manager."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left[/]"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[facts]}[/]"),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def bar(self, description: str, total: int) -> _RichBar:
+        """Start a bar of `total` steps."""
+        return _RichBar(self._progress, self._progress.add_task(escape(description), total=total, facts=""))
+
+    def say(self, line: str) -> None:
+        """Show one line that stays."""
+        self._progress.console.print(f"[dim]{escape(line)}[/]", highlight=False)
+
+
+def listing() -> Table:
+    """Stages, models and tasks, a line each."""
+    from compress.registry import stage_class, stage_names
+    from compress.starter import starter_folder
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name in stage_names():
+        table.add_row(name, escape(stage_class(name).summary))
+    for path in sorted((starter_folder() / "models").glob("*.py")):
+        table.add_row(f"models/{path.name}", _first_line(path.read_text(encoding="utf-8")))
+    table.add_row("hf: DIR or NAME", "a Hugging Face sequence classifier: BERT, DistilBERT, RoBERTa, ELECTRA")
+    table.add_row("bundle: DIR", "what modelpress wrote, to go on from")
+    table.add_row("classification", "task: one label a row; text (CSV, JSONL, Parquet, datasets) or arrays (digits)")
+    return table
+
+
+def _first_line(code: str) -> str:
+    import ast
+
+    return escape((ast.get_docstring(ast.parse(code)) or "").split("\n")[0])

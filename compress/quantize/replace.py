@@ -1,0 +1,179 @@
+"""Put quantized layers in the place of float ones: what the quantize stages share.
+
+Which layers can be replaced at all, which are left float and why, and layers that stand in a model twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import StageError, did_you_mean
+from compress.model.quantized import QuantizedModule
+
+__all__ = ["Replaced", "replace_layers", "tensor_bytes"]
+
+# A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
+SMALL_TABLE_FRACTION = 0.001
+Make = Callable[[Any], QuantizedModule]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What was done.
+
+    Attributes:
+        model: the new model, in eval mode.
+        layers: how many layers of each kind of `QUANTIZED_KINDS` it now has.
+        left_float: names of linear and embedding layers that were not replaced, and why.
+        bytes_before: parameters and buffers of the model as it was given.
+        bytes_after: the same of the new model.
+    """
+
+    model: nn.Module
+    layers: dict[str, int]
+    left_float: dict[str, str]
+    bytes_before: int
+    bytes_after: int
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return {
+            "layers": self.layers,
+            "left_float": self.left_float,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+        }
+
+
+def replace_layers(
+    model: nn.Module, linear: Make, embedding: Make | None, skip: Sequence[str] = ()
+) -> Replaced:
+    """Copy a model and replace its linear and embedding layers.
+
+    A layer that stands in several places is replaced by one layer that stands in the same places. A weight
+    that two layers share (an embedding tied to the output) is quantized by each: their layouts differ.
+
+    Args:
+        model: left as it is.
+        linear: makes the new layer of an nn.Linear.
+        embedding: makes the new layer of an nn.Embedding; none: embeddings are left float.
+        skip: patterns of layer names (`classifier`, `bert.encoder.layer.0.*`) that are left float.
+
+    Raises:
+        StageError: a pattern matches no layer, or nothing is left to quantize.
+    """
+    model = copy.deepcopy(model).eval()
+    total = tensor_bytes(model)
+    found = [
+        (name, layer)
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, (nn.Linear, nn.Embedding))
+    ]
+    _check_patterns(skip, [name for name, _ in found])
+    reasons = {
+        name: _reason_to_leave(name, layer, model, total, embedding is not None, skip)
+        for name, layer in found
+    }
+    # A layer in two places is quantized in both or in neither.
+    left = {id(layer): reasons[name] for name, layer in found if reasons[name]}
+    if len(left) == len({id(layer) for _, layer in found}):
+        raise StageError(_nothing_to_quantize(model, reasons))
+
+    made: dict[int, QuantizedModule] = {}
+    for name, layer in found:
+        if id(layer) in left:
+            continue
+        if id(layer) not in made:
+            _check_float32(name, layer.weight)
+            make = linear if isinstance(layer, nn.Linear) else embedding
+            assert make is not None
+            made[id(layer)] = make(layer).to(layer.weight.device).eval()
+        model = _put(model, name, made[id(layer)])
+    _leave_fast_paths_(model)
+    return Replaced(
+        model=model,
+        layers=dict(sorted(Counter(new.kind for new in made.values()).items())),
+        left_float={name: left[id(layer)] for name, layer in found if id(layer) in left},
+        bytes_before=total,
+        bytes_after=tensor_bytes(model),
+    )
+
+
+def tensor_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters and buffers, each storage once."""
+    tensors: Iterable[Tensor] = (*model.parameters(), *model.buffers())
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def _reason_to_leave(
+    name: str,
+    layer: nn.Linear | nn.Embedding,
+    model: nn.Module,
+    total: int,
+    embeddings: bool,
+    skip: Sequence[str],
+) -> str:
+    """Why a layer stays float; empty where it doesn't."""
+    plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding
+    if any(fnmatchcase(name, pattern) for pattern in skip):
+        return "skipped by the recipe"
+    if type(layer).forward is not plain.forward:
+        return f"{type(layer).__name__} has a forward of its own"
+    if isinstance(layer, nn.Linear):
+        parent = model.get_submodule(name.rpartition(".")[0]) if name else None
+        inside = isinstance(parent, nn.MultiheadAttention)
+        return "nn.MultiheadAttention reads its weight itself" if inside else ""
+    if not embeddings:
+        return "embeddings: false"
+    if layer.max_norm is not None:
+        return "max_norm changes its rows as they are read"
+    return "too small to matter" if layer.weight.nbytes < SMALL_TABLE_FRACTION * total else ""
+
+
+def _check_patterns(patterns: Sequence[str], names: list[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise StageError(
+                f"skip: {pattern!r} matches no linear or embedding layer{did_you_mean(pattern, names)}"
+            )
+
+
+def _check_float32(name: str, weight: Tensor) -> None:
+    if weight.dtype != torch.float32:
+        raise StageError(
+            f"{name}: weights are {weight.dtype}; quantizing takes float32, so load the model in it"
+        )
+
+
+def _nothing_to_quantize(model: nn.Module, reasons: dict[str, str]) -> str:
+    if not reasons:
+        return f"{type(model).__name__} has no nn.Linear or nn.Embedding to quantize"
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return f"no layer of {type(model).__name__} is left to quantize ({listed})"
+
+
+def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
+    """Set a submodule; the model itself where the name is empty."""
+    if not name:
+        return new
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, new)
+    return model
+
+
+def _leave_fast_paths_(model: nn.Module) -> None:
+    """Make torch's own encoder layers call their linears; in eval mode they give float weights to a kernel."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            # The value that torch sets for any other activation, which keeps it from that path.
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False

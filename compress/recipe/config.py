@@ -1,0 +1,162 @@
+"""Recipe: what to do to a model, as frozen data."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
+
+from compress.data.config import DataConfig
+from compress.model.config import ModelConfig
+from compress.recipe.yaml_source import dump_yaml
+from compress.stage import Stage
+
+__all__ = ["ExportConfig", "MeasureConfig", "Recipe"]
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _distinct(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    twice = next((size for size in sizes if sizes.count(size) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} stands in it twice")
+    return sizes
+
+
+def _directory_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name) or name.endswith("."):
+        raise ValueError(
+            "it names a directory: at most 100 letters, digits, '_', '-' and '.', "
+            "beginning with a letter, digit or '_' and not ending with '.'"
+        )
+    return name
+
+
+def _device_name(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise ValueError("it must be cpu, cuda or cuda:0, cuda:1, ...")
+    return name
+
+
+_Sizes = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(min_length=1), AfterValidator(_distinct)
+]
+
+
+class ExportConfig(BaseModel):
+    """How the model becomes ONNX, and how close its answers must stay to those of the PyTorch model.
+
+    Attributes:
+        opset: the ONNX operator set.
+        parity_rows: how many validation rows both are asked.
+        min_agreement: fraction of those rows on which both must name the same class.
+        max_metric_difference: how far the metric on those rows may differ.
+    """
+
+    model_config = _STRICT
+
+    opset: int = Field(default=21, ge=18, le=23)
+    parity_rows: int = Field(default=256, ge=1)
+    min_agreement: float = Field(default=0.98, ge=0, le=1)
+    max_metric_difference: float = Field(default=0.02, ge=0, le=1)
+
+
+class MeasureConfig(BaseModel):
+    """What is timed.
+
+    Attributes:
+        batch: rows in a batch.
+        sequence: lengths; none: the one length that the data has, or the median length of its test rows.
+        threads: threads of ONNX Runtime.
+        rounds: how often baseline and candidate take turns.
+        seconds: how long one side of a round runs at the least.
+    """
+
+    model_config = _STRICT
+
+    batch: _Sizes = (1, 8)
+    sequence: _Sizes | None = None
+    threads: _Sizes = (1, 2)
+    rounds: int = Field(default=9, ge=3, le=1000)
+    seconds: float = Field(default=0.25, gt=0, le=60)
+
+
+class Recipe(BaseModel):
+    """What to do to a model. Two recipes are equal if they say the same, wherever they were read from.
+
+    Attributes:
+        name: the run's name; none: made from where the recipe's file is.
+        device: cpu, cuda or cuda:N, for training and calibration; measuring is on the CPU.
+    """
+
+    model_config = _STRICT
+
+    name: Annotated[str, AfterValidator(_directory_name)] | None = None
+    model: ModelConfig
+    data: DataConfig
+    stages: tuple[SerializeAsAny[Stage], ...]
+    export: ExportConfig = ExportConfig()
+    measure: MeasureConfig = MeasureConfig()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: Annotated[str, AfterValidator(_device_name)] = "cpu"
+
+    _path: Path | None = PrivateAttr(default=None)
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep where the recipe came from: facts about it, not keys of it."""
+        if context:
+            self._path, self._overrides = context.get("path"), context.get("overrides", ())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.resolved() == other.resolved()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from, absolute."""
+        return self._path
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What the command line changed in it, as it was typed."""
+        return self._overrides
+
+    @property
+    def run_name(self) -> str:
+        """Its run's name: `name`, or else folder and file: digits-prune-heads for digits/prune-heads.yaml."""
+        if self.name is not None:
+            return self.name
+        if self._path is None:
+            return "recipe"
+        parts = (re.sub(r"[^\w.-]+", "-", part).strip(".-") for part in (self._path.parent.name, self._path.stem))
+        return "-".join(filter(None, parts))[:100].strip(".-") or "recipe"
+
+    def resolved(self, relative_to: Path | None = None) -> dict[str, Any]:
+        """The whole recipe with its defaults, as plain data.
+
+        Args:
+            relative_to: paths below this directory are given from there; all others are absolute.
+        """
+        data = self.model_dump(mode="json", exclude={"stages"})
+        stages = [{stage.name: stage.model_dump(mode="json")} for stage in self.stages]
+        order = {name: stages if name == "stages" else data[name] for name in type(self).model_fields}
+        whole = {**order, "name": self.run_name}
+        return whole if relative_to is None else _relative(whole, os.path.abspath(relative_to))
+
+    def to_yaml(self) -> str:
+        """The whole recipe with its defaults and absolute paths, as YAML that loads as an equal recipe."""
+        return dump_yaml(self.resolved())
+
+
+def _relative(value: Any, root: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _relative(inner, root) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_relative(inner, root) for inner in value]
+    if isinstance(value, str) and os.path.isabs(value):
+        path = Path(os.path.normpath(value))
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else value
+    return value

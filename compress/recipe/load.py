@@ -1,0 +1,122 @@
+"""A recipe's file and the command line's overrides -> Recipe, or all that is wrong with it.
+
+Whether the files that a recipe names are there is not looked at here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.errors import RecipeError, UnknownNameError
+from compress.recipe.config import Recipe
+from compress.recipe.overrides import Source, apply_override, spell_out_stages
+from compress.recipe.problems import Problem, check, problem_at
+from compress.recipe.yaml_source import parse_yaml, read_text, shown
+from compress.registry import stage_class
+from compress.stage import Stage
+
+__all__ = ["load_recipe"]
+
+_KEYS = tuple(Recipe.model_fields)
+_MOST_PROBLEMS = 20
+
+
+def load_recipe(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, need_stages: bool = True
+) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        overrides: `key.sub=value`, the value as in YAML, applied in order; a stage is named by its place or
+            its name (`stages.0.sparsity=0.3`, `prune/heads.sparsity=0.3`). Paths in them are relative to
+            the working directory.
+        need_stages: refuse a recipe that does nothing to its model.
+
+    Raises:
+        RecipeError: with all that is wrong, a line each.
+        UnknownNameError: nothing is wrong but names that are not known.
+    """
+    file = Path(path)
+    source = _read(file)
+    for override in overrides:
+        apply_override(source, override, _KEYS)
+    context = {"base": file.absolute().parent, "path": file.absolute(), "overrides": tuple(overrides)}
+    try:
+        stages, problems = _check_stages(source, context, need_stages)
+        recipe, more = check(Recipe, {**source.data, "stages": tuple(stages)}, source, (), context)
+    except (OSError, RuntimeError) as error:  # a path too long to look up, a home directory that is not known
+        raise RecipeError(f"{file}: a path in it cannot be looked up: {error}") from error
+    _refuse([*problems, *more])
+    assert recipe is not None
+    return recipe
+
+
+def _read(file: Path) -> Source:
+    data, lines = parse_yaml(read_text(file), lambda line: f"{file}:{line}")
+    if not lines:
+        raise RecipeError(f"{file}: the file is empty; a recipe has the keys {', '.join(_KEYS)}")
+    if not isinstance(data, dict):
+        keys = ", ".join(_KEYS)
+        raise RecipeError(
+            f"{file}:{lines[()]}: a recipe is a mapping with the keys {keys}; this is {shown(data)}"
+        )
+    spell_out_stages(data)
+    return Source(str(file), data, dict(lines))
+
+
+def _check_stages(
+    source: Source, context: Mapping[str, Any], need_stages: bool
+) -> tuple[list[Stage], list[Problem]]:
+    entries = source.data.get("stages")
+    if entries is None or entries == []:
+        text = "stages is empty; a recipe needs at least one (to convert a model as it is: modelpress export)"
+        return [], [problem_at(source, ("stages",), text)] if need_stages else []
+    if not isinstance(entries, list):
+        return [], [
+            problem_at(source, ("stages",), f"stages is {shown(entries)}; it must be a list of stages")
+        ]
+    stages: list[Stage] = []
+    problems: list[Problem] = []
+    for i, entry in enumerate(entries):
+        made, found = _check_stage(source, i, entry, context)
+        stages += made
+        problems += found
+    if not problems:
+        for i, stage in enumerate(stages):
+            reason = stage.objection(stages[:i])
+            if reason is not None:
+                text = f"{next(iter(entries[i]))} cannot stand here: {reason}"
+                problems.append(problem_at(source, ("stages", i), text))
+    return stages, problems
+
+
+def _check_stage(
+    source: Source, i: int, entry: Any, context: Mapping[str, Any]
+) -> tuple[list[Stage], list[Problem]]:
+    if not isinstance(entry, dict) or len(entry) != 1:
+        form = "a stage is a name, or one name with its settings indented below it"
+        keys = f"the keys {', '.join(entry)}" if isinstance(entry, dict) else shown(entry)
+        return [], [problem_at(source, ("stages", i), f"{form}; this is {keys or 'empty'}")]
+    ((name, settings),) = entry.items()
+    path = ("stages", i, name)
+    try:
+        kind = stage_class(name)
+    except UnknownNameError as error:
+        return [], [problem_at(source, path, str(error), unknown=True)]
+    stage, problems = check(kind, settings, source, path, context)
+    return [] if stage is None else [stage], problems
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if not problems:
+        return
+    # Overrides come last: they have no line.
+    ordered = sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0))
+    texts = list(dict.fromkeys(str(problem) for problem in ordered))
+    if len(texts) > _MOST_PROBLEMS:
+        texts[_MOST_PROBLEMS:] = [f"... and {len(texts) - _MOST_PROBLEMS} more problems"]
+    kind = UnknownNameError if all(problem.unknown_name for problem in problems) else RecipeError
+    raise kind("\n".join(texts))

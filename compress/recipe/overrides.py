@@ -1,0 +1,139 @@
+"""A recipe's plain data, where each part of it was written, and what the command line changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from compress.data.config import CommandLineText
+from compress.errors import RecipeError, UnknownNameError, did_you_mean
+from compress.recipe.yaml_source import KeyPath, parse_yaml, shown
+
+__all__ = ["Source", "apply_override", "spell_out_stages"]
+
+
+@dataclass
+class Source:
+    """A recipe's plain data, and where each part of it was written.
+
+    Attributes:
+        origins: path -> a line of the file, or the override that set it; a part that is not here has the
+            origin of what it stands in.
+    """
+
+    name: str
+    data: dict[str, Any]
+    origins: dict[KeyPath, int | str]
+
+    def origin(self, path: KeyPath) -> int | str:
+        """The line, or the override, that a value came from; the nearest one around it if it is not there."""
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path, 1)
+
+    def overrides_in(self, path: KeyPath) -> list[str]:
+        """The overrides that set something inside the value at `path`."""
+        inside = (o for at, o in self.origins.items() if at[: len(path)] == path and isinstance(o, str))
+        return list(dict.fromkeys(inside))
+
+    def where(self, path: KeyPath) -> str:
+        """How a message about the value at `path` begins."""
+        origin = self.origin(path)
+        return f"override '{origin}'" if isinstance(origin, str) else f"{self.name}:{origin}"
+
+    def set(self, path: KeyPath, value: Any, override: str) -> None:
+        """Put an override's value in its place, and make the mappings on the way where there are none.
+
+        Raises:
+            RecipeError: the path leads into something that is neither a mapping nor a list, or past its end.
+        """
+        holder: Any = self.data
+        for depth, key in enumerate(path):
+            last = depth == len(path) - 1
+            at = path[: depth + 1]
+            if isinstance(holder, list):
+                if not isinstance(key, int) or key >= len(holder):
+                    allowed = f"0 to {len(holder) - 1}" if holder else "none, it is empty"
+                    outer = ".".join(map(str, path[:depth]))
+                    raise RecipeError(
+                        f"override '{override}': no entry '{key}' in {outer}; allowed: {allowed}"
+                    )
+            elif not isinstance(holder, dict):
+                outer = ".".join(map(str, path[:depth]))
+                raise RecipeError(f"override '{override}': {outer} is {shown(holder)}, which has no keys")
+            if last or (isinstance(holder, dict) and holder.get(str(key)) is None):
+                self.origins = {old: o for old, o in self.origins.items() if old[: len(at)] != at}
+                self.origins[at] = override
+                holder[key] = value if last else {}
+            holder = holder[key]
+
+
+def spell_out_stages(data: dict[str, Any]) -> None:
+    """Give each stage that is a bare name its empty settings, in place: `x` -> `{x: {}}`."""
+    stages = data.get("stages")
+    if not isinstance(stages, list):
+        return
+    for i, entry in enumerate(stages):
+        if isinstance(entry, str):
+            stages[i] = {entry: {}}
+        elif isinstance(entry, dict) and list(entry.values()) == [None]:
+            stages[i] = dict.fromkeys(entry, {})
+
+
+def apply_override(source: Source, override: str, keys: Iterable[str]) -> None:
+    """Change a recipe by `key.sub=value`.
+
+    Args:
+        keys: the top-level keys that a recipe may have.
+
+    Raises:
+        RecipeError: it is not of that form, its value is not YAML, or its path leads nowhere.
+    """
+    key, equals, text = override.partition("=")
+    where = f"override '{override}'"
+    if not equals or not all(key.strip().split(".")):
+        raise RecipeError(f"{where}: write it as key=value or key.sub=value, for example seed=1")
+    value, lines = parse_yaml(text, lambda line: where, CommandLineText)
+    if not lines:
+        raise RecipeError(f"{where}: the value is missing; to set nothing there, write {key.strip()}=null")
+    source.set(_key_path(source.data, key.strip(), where, keys), value, override)
+    spell_out_stages(source.data)
+
+
+def _key_path(data: dict[str, Any], key: str, where: str, keys: Iterable[str]) -> KeyPath:
+    stages = data.get("stages")
+    entries = stages if isinstance(stages, list) else []
+    names = [next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else "" for entry in entries]
+    for name in filter(None, names):
+        if key == name or key.startswith(f"{name}."):
+            if names.count(name) > 1:
+                places = " or ".join(f"stages.{i}" for i, other in enumerate(names) if other == name)
+                raise RecipeError(
+                    f"{where}: '{name}' stands {names.count(name)} times in the recipe; say {places}"
+                )
+            place = ["stages", str(names.index(name)), name]
+            return _with_indices(data, [*place, *filter(None, key[len(name) + 1 :].split("."))])
+    first, *_ = parts = key.split(".")
+    if first not in keys:
+        near = did_you_mean(first, [*keys, *filter(None, names)])
+        raise UnknownNameError(f"{where}: unknown key '{first}'{near}")
+    if first == "stages" and len(parts) > 2 and parts[1].isdecimal() and int(parts[1]) < len(names):
+        name = names[int(parts[1])]
+        if name and parts[2] != name:
+            parts.insert(2, name)
+    return _with_indices(data, parts)
+
+
+def _with_indices(data: Any, parts: list[str]) -> KeyPath:
+    path: list[str | int] = []
+    holder = data
+    for part in parts:
+        if isinstance(holder, list) and part.isdecimal():
+            index = int(part)
+            path.append(index)
+            holder = holder[index] if index < len(holder) else None
+        else:
+            path.append(part)
+            holder = holder.get(part) if isinstance(holder, dict) else None
+    return tuple(path)

@@ -1,0 +1,211 @@
+"""What pydantic finds wrong with a recipe, as sentences: where, key, value, what is allowed, the nearest."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from compress.errors import did_you_mean
+from compress.recipe.overrides import Source
+from compress.recipe.yaml_source import KeyPath, shown
+
+__all__ = ["Problem", "check", "problem_at"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_MUST_BE = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping of keys",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "is_instance_of": "a path",  # the one class that is asked for by instance, see compress/data/config.py
+    "list_type": "a list",
+    "model_attributes_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+_OF_A_MAPPING = ("missing", "union_tag_not_found", "value_error")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a recipe.
+
+    Attributes:
+        line: where in the file; none: in an override.
+        unknown_name: it is a name that is not known, and nothing else.
+    """
+
+    where: str
+    text: str
+    line: int | None = None
+    unknown_name: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
+
+
+def problem_at(
+    source: Source, path: KeyPath, text: str, *, whole: bool = False, unknown: bool = False
+) -> Problem:
+    """Say what is wrong with the value at `path`.
+
+    Args:
+        whole: it is a mapping as a whole that is wrong: an override inside of it may be the reason.
+    """
+    where, origin = source.where(path), source.origin(path)
+    inside = source.overrides_in(path) if whole and isinstance(origin, int) else []
+    if inside:
+        where = f"{where} with " + ", ".join(f"override '{override}'" for override in inside)
+    return Problem(where, text, origin if isinstance(origin, int) else None, unknown)
+
+
+def check(
+    model: type[Model], data: Any, source: Source, path: KeyPath, context: Mapping[str, Any]
+) -> tuple[Model | None, list[Problem]]:
+    """Make a model of plain data, strictly: text is not a number, and neither is true.
+
+    Args:
+        path: where in the recipe the data stands.
+        context: what the models' own validators are told.
+    """
+    while True:
+        try:
+            return model.model_validate(data, strict=True, context=dict(context)), []
+        except ValidationError as error:
+            errors: Sequence[Mapping[str, Any]] = error.errors(include_url=False)
+        # Strict pydantic wants tuples, which YAML cannot write: give it one where it asks for one.
+        lists = [e for e in errors if e["type"] == "tuple_type" and isinstance(e["input"], list)]
+        if not lists:
+            return None, _problems(model, errors, source, path)
+        for e in lists:
+            data = _with(data, _place(model, e["loc"])[0], tuple(e["input"]))
+
+
+def _with(data: Any, path: KeyPath, value: Any) -> Any:
+    if not path:
+        return value
+    if isinstance(data, dict):
+        return {**data, path[0]: _with(data[path[0]], path[1:], value)}
+    return type(data)(_with(item, path[1:], value) if i == path[0] else item for i, item in enumerate(data))
+
+
+def _problems(
+    model: type[BaseModel], errors: Sequence[Mapping[str, Any]], source: Source, base: KeyPath
+) -> list[Problem]:
+    found: list[Problem] = []
+    wanted: dict[KeyPath, list[str]] = {}  # a union's arms each say what they want of the same value
+    values: dict[KeyPath, Any] = {}
+    for error in errors:
+        if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
+            continue  # pydantic counts only the entries that are right, and names the wrong ones anyway
+        inner, models = _place(model, error["loc"])
+        path = (*base, *inner)
+        if error["type"] == "union_tag_invalid":
+            path = (*path, error["ctx"]["discriminator"].strip("'"))
+            values[path] = error["input"][path[-1]]
+            wanted[path] = [_one_of(error["ctx"]["expected_tags"], values[path])]
+        elif error["type"] in ("missing", "union_tag_not_found", "extra_forbidden"):
+            found.append(_key_problem(error, path, models, source))
+        elif error["type"] == "value_error" and isinstance(error["input"], dict):
+            text = f"{_label(path)}: {error['ctx']['error']}"
+            found.append(problem_at(source, path, text, whole=True))
+        else:
+            values[path] = error["input"]
+            wanted.setdefault(path, []).append(_wanted(error))
+    for path, texts in wanted.items():
+        rest = "".join(f" or {text.removeprefix('it must be ')}" for text in texts[1:])
+        last_key = max(i for i, part in enumerate(path) if isinstance(part, str))
+        name = _label(path[last_key:])
+        found.append(problem_at(source, path, f"{name} is {shown(values[path])}; {texts[0]}{rest}"))
+    return found
+
+
+def _key_problem(
+    error: Mapping[str, Any], path: KeyPath, models: list[type[BaseModel]], source: Source
+) -> Problem:
+    allowed: list[str] = []
+    if error["type"] == "union_tag_not_found":
+        path = (*path, error["ctx"]["discriminator"].strip("'"))
+        arms = [arm for model in models for arm in _arms(model.model_fields[str(path[-2])].annotation)]
+        allowed = [repr(arm.model_fields[path[-1]].default) for arm in arms]
+    inside = f" in {_label(path[:-1])}" if len(path) > 1 else ""
+    if error["type"] != "extra_forbidden":
+        hint = f"; it must be {', '.join(allowed[:-1])} or {allowed[-1]}" if allowed else ""
+        return problem_at(source, path[:-1], f"missing key '{path[-1]}'{inside}{hint}", whole=True)
+    names = {name for model in models for name in model.model_fields}
+    hint = did_you_mean(str(path[-1]), names) if names else "; it has no keys"
+    return problem_at(source, path, f"unknown key '{path[-1]}'{inside}{hint}", unknown=True)
+
+
+def _wanted(error: Mapping[str, Any]) -> str:
+    kind, value = error["type"], error["input"]
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if kind == "literal_error":
+        return _one_of(error["ctx"]["expected"], value)
+    if kind in ("too_short", "string_too_short"):
+        least = error["ctx"]["min_length"]
+        return "it must not be empty" if least == 1 else f"it must have a length of at least {least}"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and re.search(r"\d", value):
+        return f"it must be {_MUST_BE[kind]}, without quotes or underscores"
+    if kind in _MUST_BE:
+        return f"it must be {_MUST_BE[kind]}"
+    return re.sub("^Input should ", "it must ", str(error["msg"]))
+
+
+def _one_of(expected: str, value: Any) -> str:
+    options = re.findall(r"'([^']*)'", expected)
+    near = did_you_mean(value, options) if isinstance(value, str) and options else ""
+    listed = f"{', '.join(map(repr, options[:-1]))} or {options[-1]!r}" if len(options) > 1 else expected
+    return f"it must be {listed}{near if 'did you mean' in near else ''}"
+
+
+def _label(path: KeyPath) -> str:
+    """Name a place as a user would: model.train, prune/heads.recovery, batch[0]."""
+    if path[:1] == ("stages",) and len(path) > 2:
+        path = path[2:]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def _place(annotation: Any, loc: tuple[str | int, ...]) -> tuple[KeyPath, list[type[BaseModel]]]:
+    """Where in the data pydantic's `loc` is, and the models that hold the last key of it.
+
+    A `loc` also names the arm of a union that was tried: ("data", "file", "train") is data.train.
+    """
+    arms = _arms(annotation)
+    if len(arms) > 1 and loc:
+        arms, loc = [arm for arm in arms if _is_arm(arm, loc[0])], loc[1:]
+    models = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
+    if len(loc) < 2:
+        return loc, models
+    inner: Any = None
+    for arm in arms:
+        if arm in models:
+            held = arm.model_fields.get(loc[0])
+            inner = held.annotation if held else inner
+        elif get_args(arm):
+            inner = get_args(arm)[-1 if get_origin(arm) is dict else 0]
+    path, holders = _place(inner, loc[1:])
+    return (loc[0], *path), holders
+
+
+def _arms(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _arms(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [arm for part in get_args(annotation) for arm in _arms(part) if arm is not type(None)]
+    return [annotation]
+
+
+def _is_arm(arm: Any, name: str | int) -> bool:
+    if isinstance(arm, type) and issubclass(arm, BaseModel):
+        return arm.__name__ == name or any(held.default == name for held in arm.model_fields.values())
+    return True

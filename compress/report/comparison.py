@@ -1,0 +1,160 @@
+"""Runs side by side, as data; how each figure is shown, and which is best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.report.words import milliseconds, percent, ratio_text, size
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["COLUMNS", "Column", "Comparison", "ComparisonRow", "Interval", "ranked", "shown"]
+
+Column = Literal["accuracy", "p50_ms", "speedup", "file_bytes", "gzip_bytes", "smaller", "peak_memory_bytes"]
+COLUMNS: tuple[Column, ...] = (
+    "accuracy",
+    "p50_ms",
+    "speedup",
+    "file_bytes",
+    "gzip_bytes",
+    "smaller",
+    "peak_memory_bytes",
+)
+_MORE_IS_BETTER = ("accuracy", "speedup", "smaller")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Interval(_Part):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ComparisonRow(_Part):
+    """One model.
+
+    Attributes:
+        accuracy: share of test rows answered right.
+        difference: accuracy minus that of the run's own baseline, as shares of 1; none for the baseline.
+        p50_ms: at the comparison's setting; none where the run didn't measure it.
+        speedup: against the run's own baseline, timed in turns with it.
+        smaller: baseline's file bytes / this one's.
+        flags: why some of its figures don't compare, a sentence each.
+        not_comparable: the columns that the flags are about.
+        best: the columns in which it is best, or shares that place, as shown.
+        on_front: no comparable model is both faster and more accurate.
+    """
+
+    name: str
+    is_baseline: bool
+    stages: str
+    accuracy: float
+    difference: Interval | None
+    p50_ms: float | None
+    speedup: Interval | None
+    file_bytes: int
+    gzip_bytes: int
+    smaller: float
+    peak_memory_bytes: int
+    verdict: str
+    flags: tuple[str, ...] = ()
+    not_comparable: tuple[Column, ...] = ()
+    best: tuple[Column, ...] = ()
+    on_front: bool = False
+
+
+class Comparison(_Part):
+    """Runs side by side, the baseline first.
+
+    Attributes:
+        setting: where latency was taken.
+        rows: the baseline, then the runs in the order given.
+        notes: what holds for the table as a whole.
+    """
+
+    setting: str
+    test_rows: int
+    rows: tuple[ComparisonRow, ...]
+    notes: tuple[str, ...]
+
+    def to_table(self) -> Table:
+        """For the terminal; fits 80 columns."""
+        from compress.report.compare_views import terminal_table
+
+        return terminal_table(self)
+
+    def to_markdown(self) -> str:
+        """As a Markdown table with its notes."""
+        from compress.report.compare_views import comparison_markdown
+
+        return comparison_markdown(self)
+
+    def to_html(self) -> str:
+        """As one self-contained page, with a picture of accuracy over latency."""
+        from compress.report.compare_views import comparison_html
+
+        return comparison_html(self)
+
+    def to_json(self) -> str:
+        """As JSON that `Comparison.model_validate_json` reads back."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def shown(row: ComparisonRow, column: Column) -> str:
+    """One figure as every renderer shows it, without its unit."""
+    if column == "accuracy":
+        return percent(row.accuracy)
+    if column == "p50_ms":
+        return "–" if row.p50_ms is None else milliseconds(row.p50_ms, unit=False)
+    if column == "speedup":
+        speedup = row.speedup
+        return "–" if speedup is None else ratio_text(speedup.value, speedup.low, speedup.high)
+    if column == "smaller":
+        return ratio_text(row.smaller)
+    return size(getattr(row, column), unit=False)
+
+
+def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """The same rows, with the best of each column and the front of accuracy over latency marked."""
+    best: dict[Column, str] = {}
+    for column in COLUMNS:
+        values = [(_value(row, column), shown(row, column)) for row in rows if _competes(row, column)]
+        if values:
+            best[column] = (max if column in _MORE_IS_BETTER else min)(values)[1]
+    return tuple(
+        row.model_copy(
+            update={
+                # As shown: two figures that read the same share the place.
+                "best": tuple(x for x in best if _competes(row, x) and shown(row, x) == best[x]),
+                "on_front": _races(row) and not any(_beats(other, row) for other in rows if _races(other)),
+            }
+        )
+        for row in rows
+    )
+
+
+def _value(row: ComparisonRow, column: Column) -> float:
+    value = getattr(row, column)
+    return float(value.value if isinstance(value, Interval) else value)
+
+
+def _competes(row: ComparisonRow, column: Column) -> bool:
+    return column not in row.not_comparable and getattr(row, column) is not None
+
+
+def _races(row: ComparisonRow) -> bool:
+    return _competes(row, "accuracy") and _competes(row, "p50_ms")
+
+
+def _beats(one: ComparisonRow, other: ComparisonRow) -> bool:
+    mine, others = (one.accuracy, -_value(one, "p50_ms")), (other.accuracy, -_value(other, "p50_ms"))
+    return mine != others and all(a >= b for a, b in zip(mine, others, strict=True))

@@ -1,0 +1,145 @@
+"""RunReport to one HTML page that needs nothing else: no network, no script, no font."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compress.report import svg, tables
+from compress.report.deploy import deploy_packages, deploy_snippet
+from compress.report.facts import facts_of, settings_of
+from compress.report.markdown import recipe_yaml
+from compress.report.schema import EpochRecord, RunReport, StageRecord
+from compress.report.words import (
+    MB_NOTE,
+    RUN_NOISE,
+    accuracy_words,
+    caveats,
+    duration,
+    headline,
+    milliseconds,
+    percent,
+    setting,
+    size,
+    size_words,
+    speedup_words,
+    verdict,
+)
+
+__all__ = ["render", "to_html"]
+
+
+@cache
+def _environment() -> Environment:
+    # Everything is escaped, whatever a template is called: names come from other people's files.
+    return Environment(
+        loader=PackageLoader("compress.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Fill one of our templates."""
+    return _environment().get_template(template).render(context)
+
+
+def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
+    """Write the report as one HTML page.
+
+    Args:
+        report: what the run said.
+        inputs: names of the ONNX model's inputs, for the program under Deploy; none: no program.
+    """
+    measured = report.measurement
+    return render(
+        "report.html.j2",
+        {
+            "report": report,
+            "verdict": verdict(report),
+            "caveats": caveats(report),
+            "mb_note": MB_NOTE,
+            "tiles": _tiles(report),
+            "figures": tables.figures_table(report),
+            "latency": tables.latency_table(report),
+            "latency_bars": svg.latency_bars(measured.latency),
+            "size_bars": svg.size_bars(measured.baseline, measured.candidate),
+            "stages": tables.stages_table(report),
+            "training": _curve(report.model.training) if report.model.training else None,
+            "details": _stages(report),
+            "parity": tables.parity_table(report),
+            "data": tables.data_table(report),
+            "environment": tables.environment_table(report),
+            "operators": tables.operators_table(report),
+            "recipe": recipe_yaml(report),
+            "seconds": duration(report.seconds),
+            "measure_seconds": duration(measured.seconds),
+            "deploy": deploy_snippet(report, inputs) if inputs else "",
+            "packages": ", ".join(deploy_packages(inputs)),
+        },
+    )
+
+
+def _tiles(report: RunReport) -> list[dict[str, str]]:
+    """Key figures: what, in words, baseline, candidate, and a note."""
+    measured, latency = report.measurement, headline(report)
+    before, after = measured.baseline, measured.candidate
+    words, _, interval = accuracy_words(measured.difference).partition(" (")
+    values = before.accuracy.value, after.accuracy.value
+    tiles = [_tile("Accuracy", words, *values, percent, interval.rstrip(")"))]
+    if latency is not None:
+        words, _, interval = speedup_words(latency).partition(" (")
+        values = latency.baseline.p50_ms, latency.candidate.p50_ms
+        tiles.append(_tile("Latency", words, *values, milliseconds, f"p50 at {setting(latency)} ({interval}"))
+    files, memory = (before.size, after.size), (before.peak_memory_bytes, after.peak_memory_bytes)
+    note = f"gzip: {size(files[0].gzip_bytes)} → {size(files[1].gzip_bytes)}"
+    words = size_words(files[0].file_bytes, files[1].file_bytes)
+    tiles.append(_tile("File", words, files[0].file_bytes, files[1].file_bytes, size, note))
+    words = size_words(*memory, "less", "more", RUN_NOISE)
+    tiles.append(_tile("Peak memory", words, *memory, size, "to load the model and answer rows"))
+    return tiles
+
+
+def _tile(
+    name: str, words: str, before: float, after: float, shown: Callable[[float], str], note: str
+) -> dict[str, str]:
+    return {
+        "name": name,
+        "words": words[0].upper() + words[1:],
+        "before": shown(before),
+        "after": shown(after),
+        "note": note,
+    }
+
+
+def _curve(curve: Sequence[EpochRecord]) -> dict[str, Any]:
+    return {
+        "loss": svg.loss_curve(curve),
+        "metric": svg.metric_curve(curve),
+        "table": tables.curve_table(tuple(curve)),
+    }
+
+
+def _stages(report: RunReport) -> list[dict[str, Any]]:
+    metric, shown = report.model.validation_metric, []
+    for stage in report.stages:
+        shown.append(_stage(stage, metric))
+        metric = stage.validation_metric
+    return shown
+
+
+def _stage(stage: StageRecord, metric_before: float) -> dict[str, Any]:
+    pairs, fact_tables = facts_of(stage.facts)
+    return {
+        "name": stage.name,
+        "summary": tables.stage_summary(stage, metric_before),
+        "settings": settings_of(stage.settings),
+        "pairs": pairs,
+        "tables": fact_tables,
+        "curve": _curve(stage.curve) if stage.curve else None,
+    }

@@ -1,0 +1,226 @@
+"""Inline pictures. Widths are percentages and text is in pixels, so that a picture fits any screen unscaled.
+
+The baseline is hollow and the candidate filled, training is solid and validation dashed: colour repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, isfinite, log10
+
+from markupsafe import Markup
+
+from compress.measure.results import LatencyComparison, ModelMeasurement
+from compress.report.schema import EpochRecord
+from compress.report.words import milliseconds, percent, setting, size
+
+__all__ = ["Dot", "latency_bars", "loss_curve", "metric_curve", "scatter", "size_bars"]
+
+_BAR_START = 76  # pixels, room for "candidate"
+_WIDEST_BAR = 34.0  # percent of the picture; the rest is for the value behind the bar
+_LABEL_SPAN = 46.0  # percent of the picture that a label is taken to cover on the narrowest screen
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One model in the scatter picture; accuracies are shares of 1."""
+
+    label: str
+    p50_ms: float
+    accuracy: float
+    low: float
+    high: float
+    is_baseline: bool = False
+
+
+def _svg(title: str, height: float, parts: Iterable[Markup]) -> Markup:
+    head = Markup('<svg role="img" width="100%" height="{0:.0f}" aria-label="{1}"><title>{1}</title>')
+    return head.format(height, title) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _text(x: str, y: float, words: str, kind: str = "", dx: float = 0, anchor: str = "start") -> Markup:
+    return Markup('<text x="{}" y="{:.1f}" dx="{:g}" text-anchor="{}" class="{}">{}</text>').format(
+        x, y, dx, anchor, kind, words
+    )
+
+
+def _line(x1: str, y1: float, x2: str, y2: float, kind: str) -> Markup:
+    return Markup('<line x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
+
+
+def _moved(x: float, parts: Iterable[Markup]) -> Markup:
+    """Pixels that percentages then count on top of."""
+    return Markup('<g transform="translate({:g} 0)">').format(x) + Markup("").join(parts) + Markup("</g>")
+
+
+def _bar(y: float, who: str, value: float, end: float, full: float, words: str) -> Markup:
+    """A bar up to `value` and a whisker up to `end`, where `full` is the widest of the picture."""
+    width, whisker = (_WIDEST_BAR * max(x, 0.0) / full if full > 0 else 0.0 for x in (value, end))
+    parts = [
+        Markup('<rect x="0" y="{:.1f}" width="{:.2f}%" height="14" class="{}"/>').format(y, width, who),
+        _text(f"{max(width, whisker):.2f}%", y + 11.5, words, "value", dx=7),
+    ]
+    if whisker > width:
+        far = f"{whisker:.2f}%"
+        parts += [
+            _line(f"{width:.2f}%", y + 7, far, y + 7, "whisker"),
+            _line(far, y + 3, far, y + 11, "whisker"),
+        ]
+    return _text("0", y + 11.5, who, "who") + _moved(_BAR_START, parts)
+
+
+def latency_bars(latency: Sequence[LatencyComparison]) -> Markup:
+    """p50 of both at each setting, with a whisker up to p95; each setting has a scale of its own."""
+    parts: list[Markup] = []
+    y = 0.0
+    for each in latency:
+        parts.append(_text("0", y + 14, setting(each), "group"))
+        full = max(x.p95_ms for x in (each.baseline, each.candidate))
+        full = max(full, each.baseline.p50_ms, each.candidate.p50_ms)
+        for place, who, x in ((22, "baseline", each.baseline), (42, "candidate", each.candidate)):
+            words = f"{milliseconds(x.p50_ms)}, p95 {milliseconds(x.p95_ms, unit=False)}"
+            parts.append(_bar(y + place, who, x.p50_ms, x.p95_ms, full, words))
+        y += 74
+    return _svg(
+        "Latency p50 of baseline and candidate at each setting, whisker to p95", max(y - 14, 1), parts
+    )
+
+
+def size_bars(baseline: ModelMeasurement, candidate: ModelMeasurement) -> Markup:
+    """File, gzip and memory of both; file and gzip share a scale."""
+    files = (baseline.size.file_bytes, candidate.size.file_bytes)
+    zipped = (baseline.size.gzip_bytes, candidate.size.gzip_bytes)
+    memory = (baseline.peak_memory_bytes, candidate.peak_memory_bytes)
+    groups = (
+        ("file", files, max(*files, *zipped)),
+        ("file in gzip", zipped, max(*files, *zipped)),
+        ("peak memory", memory, max(memory)),
+    )
+    parts: list[Markup] = []
+    for i, (name, values, full) in enumerate(groups):
+        parts.append(_text("0", 74 * i + 14, name, "group"))
+        for place, who, value in zip((22, 42), ("baseline", "candidate"), values, strict=True):
+            parts.append(_bar(74 * i + place, who, value, 0, full, size(value)))
+    return _svg(
+        "File size, gzip size and peak memory of baseline and candidate", 74 * len(groups) - 14, parts
+    )
+
+
+def loss_curve(curve: Sequence[EpochRecord]) -> Markup:
+    """Training and validation loss over epochs."""
+    lines = (("train", [x.train_loss for x in curve]), ("valid", [x.validation_loss for x in curve]))
+    return _curves("Training and validation loss over epochs", [x.epoch for x in curve], lines, "{:.3g}")
+
+
+def metric_curve(curve: Sequence[EpochRecord]) -> Markup:
+    """Validation metric over epochs, in percent."""
+    lines = (("valid", [100 * x.validation_metric for x in curve]),)
+    return _curves("Validation metric over epochs, percent", [x.epoch for x in curve], lines, "{:.1f}")
+
+
+def _curves(
+    title: str, epochs: Sequence[int], lines: Iterable[tuple[str, Sequence[float]]], ticks: str
+) -> Markup:
+    lines = tuple(lines)
+    finite = [y for _, ys in lines for y in ys if isfinite(y)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    top, bottom, left = 10.0, 110.0, 44
+    reach = max(len(epochs) - 1, 1)
+
+    def at(i: int, y: float) -> tuple[str, float]:
+        share = (y - low) / (high - low) if high > low else 0.5
+        return f"{2 + 80 * i / reach:.2f}%", bottom - (bottom - top) * share
+
+    parts: list[Markup] = []
+    for kind, ys in lines:
+        ends = [at(i, y) if isfinite(y) else None for i, y in enumerate(ys)]
+        for a, b in zip(ends, ends[1:], strict=False):
+            if a and b:
+                parts.append(_line(a[0], a[1], b[0], b[1], f"curve {kind}"))
+        marks = [end for end in ends if end] if len(ends) <= 20 else []
+        parts += [
+            Markup('<circle cx="{}" cy="{:.1f}" r="3" class="mark {}"/>').format(*x, kind) for x in marks
+        ]
+    axes = [_line("0", bottom + 6, "84%", bottom + 6, "axis"), _line("0", top, "0", bottom + 6, "axis")]
+    sides = [_text("0", bottom + 2, ticks.format(low), "tick", dx=left - 6, anchor="end")]
+    if high > low:
+        sides.append(_text("0", top + 6, ticks.format(high), "tick", dx=left - 6, anchor="end"))
+    feet = [_text("2%", bottom + 22, f"epoch {epochs[0]}", "tick")] if epochs else []
+    if len(epochs) > 1:
+        feet.append(_text("82%", bottom + 22, str(epochs[-1]), "tick", anchor="middle"))
+    return _svg(title, bottom + 28, [*sides, _moved(left, [*axes, *feet, *parts])])
+
+
+def _ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers within [low, high], at most about `most`."""
+    span = max(high - low, 1e-9)
+    unit = 10 ** floor(log10(span / most))
+    step = next(unit * x for x in (1, 2, 5, 10) if span / (unit * x) <= most)
+    first = -floor(-low / step)
+    return [step * i for i in range(first, floor(high / step + 1e-9) + 1)]
+
+
+def scatter(dots: Sequence[Dot]) -> Markup:
+    """Accuracy over p50, with the interval of its difference, and a line at the baseline's accuracy.
+
+    Latency starts at 0; accuracy doesn't.
+    """
+    if not dots:
+        return Markup("")
+    low, high = min(x.low for x in dots), max(x.high for x in dots)
+    room = max((high - low) * 0.08, 0.002)
+    low, high = low - room, high + room
+    right = max(x.p50_ms for x in dots) * 1.08 or 1.0
+    top, bottom, left, width = 26.0, max(300.0, 26 + 22.0 * len(dots)), 52, 82.0
+
+    def across(p50_ms: float) -> float:
+        return width * p50_ms / right
+
+    def down(accuracy: float) -> float:
+        return bottom - (bottom - top) * (accuracy - low) / (high - low)
+
+    parts = [_line("0", bottom, f"{width}%", bottom, "axis"), _line("0", top, "0", bottom, "axis")]
+    sides = [_text("0", 12, "accuracy", "who")]
+    for tick in _ticks(low, high):
+        parts.append(_line("0", down(tick), f"{width}%", down(tick), "grid"))
+        sides.append(_text("0", down(tick) + 4, percent(tick), "tick", dx=left - 6, anchor="end"))
+    parts += [
+        _text(f"{across(tick):.2f}%", bottom + 16, f"{tick:g}", "tick", anchor="middle")
+        for tick in _ticks(0, right)
+    ]
+    parts.append(_text(f"{width}%", bottom + 34, "latency p50, ms (left is faster)", "who", anchor="end"))
+    parts += [
+        _line("0", down(x.accuracy), f"{width}%", down(x.accuracy), "reference")
+        for x in dots
+        if x.is_baseline
+    ]
+    placed = [(x, across(x.p50_ms)) for x in sorted(dots, key=lambda x: -x.accuracy)]
+    parts += [part for dot, at in placed for part in _dot(dot, at, down)]
+    taken: list[tuple[float, float]] = []
+    # Labels last, so that no line runs over them.
+    parts += [_label(dot.label, at, down(dot.accuracy) + 4, taken) for dot, at in placed]
+    return _svg("Accuracy over latency p50 of each model", bottom + 42, [*sides, _moved(left, parts)])
+
+
+def _dot(dot: Dot, x: float, down: Callable[[float], float]) -> list[Markup]:
+    at, y = f"{x:.2f}%", down(dot.accuracy)
+    parts = []
+    if not dot.is_baseline:
+        parts = [_line(at, down(dot.low), at, down(dot.high), "whisker")]
+        ends = (down(dot.low), down(dot.high))
+        parts += [_line(f"{x - 0.6:.2f}%", end, f"{x + 0.6:.2f}%", end, "whisker") for end in ends]
+    kind = "baseline" if dot.is_baseline else "candidate"
+    return [*parts, Markup('<circle cx="{}" cy="{:.1f}" r="6" class="{}"/>').format(at, y, kind)]
+
+
+def _label(words: str, x: float, y: float, taken: list[tuple[float, float]]) -> Markup:
+    """Beside its dot, on the side with more room, and below any label that is there already."""
+    left_of = x > 41
+    start = x - _LABEL_SPAN if left_of else x
+    while any(abs(y - other) < 15 and abs(start - begin) < _LABEL_SPAN for begin, other in taken):
+        y += 15
+    taken.append((start, y))
+    words = words if len(words) <= 20 else words[:19] + "…"
+    anchor = "end" if left_of else "start"
+    return _text(f"{x:.2f}%", y, words, "label", dx=-11 if left_of else 11, anchor=anchor)

@@ -1,0 +1,105 @@
+"""Tiny models and data that several test files share. Everything is drawn from fixed seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compress.data import Splits, from_arrays
+from compress.model.definition import Definition
+from compress.stage import Context
+
+ROOT = Path(__file__).resolve().parent.parent
+TRANSFORMER = ROOT / "models" / "transformer.py"
+
+
+def separable_rows(count: int, seed: int, *, length: int = 5) -> dict[str, np.ndarray]:
+    """Rows [n, s, 4] of three classes, each with a mean of its own: a tiny model learns them in a few steps."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    centres = np.array([[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]], dtype=np.float32)
+    noise = draw.normal(0, 1, (count, length, 4)).astype(np.float32)
+    return {"features": centres[labels][:, None, :] + noise, "labels": labels}
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    return from_arrays(
+        train=separable_rows(96, 0), validation=separable_rows(48, 1), test=separable_rows(48, 2)
+    )
+
+
+@pytest.fixture
+def context(splits: Splits) -> Context:
+    return Context(task=splits.task, train=splits.train, validation=splits.validation)
+
+
+@pytest.fixture(scope="session")
+def definition() -> Definition:
+    arguments = {"input_dim": 4, "output_dim": 3, "d_model": 32, "nhead": 4, "num_layers": 2}
+    return Definition.from_file(
+        TRANSFORMER, "patch_classifier", {**arguments, "dim_feedforward": 64, "dropout": 0.0, "max_length": 8}
+    )
+
+
+@pytest.fixture
+def model(definition: Definition) -> torch.nn.Module:
+    return definition.build(seed=0)
+
+
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] good bad fine poor film plot a the was very not".split()
+HF_TYPES = ("bert", "distilbert", "electra", "roberta")
+
+
+def write_hf_model(directory: Path, model_type: str, *, labels: tuple[str, ...] = ("0", "1")) -> Path:
+    """Save a tiny Hugging Face classifier with a word-level tokenizer, as `from_pretrained` reads it."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if model_type == "distilbert":
+        sizes = {"vocab_size": len(WORDS), "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    elif model_type == "electra":
+        sizes |= {"embedding_size": 16, "intermediate_size": 64}
+    else:
+        sizes |= {"intermediate_size": 64}
+    config = transformers.AutoConfig.for_model(
+        model_type,
+        **sizes,
+        max_position_embeddings=40,
+        pad_token_id=0,
+        type_vocab_size=1 if model_type == "roberta" else 2,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(directory)
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+    wrapped.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session", params=HF_TYPES)
+def hf_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hf_model(tmp_path_factory.mktemp("hf") / request.param, request.param)
+
+
+@pytest.fixture(scope="session")
+def bert_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hf_model(tmp_path_factory.mktemp("hf") / "bert", "bert")

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from compress.data import DigitsData, FileData, Split, collate
+from compress.task import InputSpec
+
+IDS = InputSpec("input_ids", "int64", ("sequence_length",), 9)
+MASK = InputSpec("attention_mask", "int64", ("sequence_length",))
+FEATURES = InputSpec("features", "float32", ("patches", 2))
+
+
+def _row(length: int, patches: int = 1) -> dict[str, np.ndarray]:
+    return {
+        "input_ids": np.arange(length, dtype=np.int64),
+        "attention_mask": np.ones(length, dtype=np.int64),
+        "features": np.full((patches, 2), length, dtype=np.float32),
+    }
+
+
+def _split() -> Split:
+    rows = (_row(1, 3), _row(3, 1), _row(2, 2))
+    return Split("train", rows, np.array([0, 1, 0]), (IDS, MASK, FEATURES))
+
+
+def test_collate_fills_shorter_rows_at_their_end_with_each_inputs_own_pad_value() -> None:
+    batch = collate([_row(1), _row(3)], (IDS, MASK))
+    assert batch["input_ids"].tolist() == [[0, 9, 9], [0, 1, 2]]
+    assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
+def test_collate_pads_the_first_of_several_dimensions() -> None:
+    batch = collate([_row(5, 1), _row(6, 2)], (FEATURES,))
+    assert batch["features"].tolist() == [[[5, 5], [0, 0]], [[6, 6], [6, 6]]]
+    assert batch["features"].dtype == np.float32
+
+
+def test_split_comes_back_from_its_file_though_inputs_differ_in_length(tmp_path: Path) -> None:
+    split = _split()
+    split.save(tmp_path / "rows.npz")
+    loaded = Split.load(tmp_path / "rows.npz", "train", split.inputs)
+    assert loaded.fingerprint() == split.fingerprint()
+    assert len(loaded) == 3
+
+
+def test_split_without_rows_comes_back_from_its_file(tmp_path: Path) -> None:
+    split = Split("test", (), np.empty(0, dtype=np.int64), (IDS, FEATURES))
+    split.save(tmp_path / "rows.npz")
+    loaded = Split.load(tmp_path / "rows.npz", "test", split.inputs)
+    assert (len(loaded), list(loaded.batches(2))) == (0, [])
+    assert loaded.fingerprint() == split.fingerprint()
+
+
+def test_batches_keep_the_order_or_shuffle_by_seed() -> None:
+    split = _split()
+    assert [batch["labels"].tolist() for batch in split.batches(2)] == [[0, 1], [0]]
+    orders = [
+        [b["row_index"].tolist() for b in split.batches(3, shuffle_seed=seed)] for seed in (1, 1, 2, 3, 4)
+    ]
+    assert orders[0] == orders[1]
+    assert any(order != orders[0] for order in orders[2:])
+
+
+def test_take_draws_by_seed_and_returns_all_where_there_are_fewer() -> None:
+    split = _split()
+    assert split.take(2, seed=0).fingerprint() == split.take(2, seed=0).fingerprint()
+    assert len(split.take(2, seed=0)) == 2
+    assert split.take(5, seed=0) is split
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused_only_where_both_are_drawn() -> None:
+    with pytest.raises(ValidationError, match="leave no rows to train on: their sum is 1 or more"):
+        DigitsData(validation_fraction=0.5, test_fraction=0.5)
+    given = FileData(train=Path("a.csv"), test=Path("b.csv"), validation_fraction=0.9)
+    assert given.validation_fraction == 0.9

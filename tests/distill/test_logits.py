@@ -1,0 +1,87 @@
+"""A student begins as its teacher's layers and learns from its answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compress.data import Splits
+from compress.distill.logits import LogitsDistillation, layer_map, soft_loss
+from compress.errors import StageError
+from compress.stage import Context
+from compress.train import evaluate, fit_
+from compress.train_config import TrainConfig
+
+TRAIN = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)
+
+
+def test_soft_loss_is_the_formula_by_hand() -> None:
+    student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[4.0, 0.0]])
+    p, q = F.softmax(teacher / 2, -1), F.softmax(student / 2, -1)
+    expected = 4 * (p * (p / q).log()).sum()
+    assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_soft_loss_of_equal_answers_is_zero() -> None:
+    answer = torch.tensor([[1.0, -3.0, 0.5]])
+    assert float(soft_loss(answer, answer, 4.0)) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [("spaced", [1, 3, 5]), ("first", [0, 1, 2]), ("last", [3, 4, 5])]
+)
+def test_layer_map_says_which_layer_each_begins_as(keep: str, expected: list[int]) -> None:
+    assert layer_map(6, 3, keep) == expected
+
+
+def test_the_student_begins_with_the_teachers_layers(model: nn.Module, context: Context) -> None:
+    stage = LogitsDistillation(
+        student={"num_layers": 1}, keep_layers="last", train=TrainConfig(epochs=1, learning_rate=1e-12)
+    )
+    student = stage.apply(model, context)
+    for name, tensor in student.state_dict().items():
+        origin = name.replace("layers.0.", "layers.1.")
+        torch.testing.assert_close(tensor, model.state_dict()[origin], rtol=0, atol=1e-9)  # steps of 1e-12
+    assert context.facts["tensors_from_teacher"] == f"{len(student.state_dict())} of {len(student.state_dict())}"
+
+
+def test_tensors_of_another_shape_begin_at_random(model: nn.Module, context: Context) -> None:
+    stage = LogitsDistillation(student={"dim_feedforward": 32}, train=TrainConfig(epochs=1))
+    stage.apply(model, context)
+    copied, total = (int(word) for word in context.facts["tensors_from_teacher"].split(" of "))
+    assert total - copied == 2 * 3  # up weight and bias and down weight, in two layers
+
+
+def test_the_student_learns_from_the_teacher_alone(model: nn.Module, splits: Splits, context: Context) -> None:
+    fit_(model, splits.train, splits.validation, splits.task, TRAIN)
+    wrong = replace(splits.train, labels=(splits.train.labels + 1) % 3)  # labels that lie
+    stage = LogitsDistillation(student={"num_layers": 1}, init="random", hard_weight=0.0, train=TRAIN)
+    student = stage.apply(model, replace(context, train=wrong))
+    assert evaluate(student, splits.validation, splits.task)["validation_metric"] > 0.8
+
+
+def test_the_teacher_of_the_context_is_asked_not_the_model(model: nn.Module, splits: Splits, context: Context) -> None:
+    class Second(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(features), 3) + 0 * features.sum()
+
+    stage = LogitsDistillation(student={"num_layers": 1}, hard_weight=0.0, train=TRAIN)
+    student = stage.apply(model, replace(context, teacher=Second()))
+    answers = student(torch.from_numpy(next(splits.test.batches(48))["features"])).argmax(-1)
+    assert set(answers.tolist()) == {1}
+
+
+def test_a_wrong_student_is_refused_before_training(model: nn.Module) -> None:
+    with pytest.raises(StageError, match=r"no argument 'num_layer'; did you mean 'num_layers'\?"):
+        LogitsDistillation(student={"num_layer": 1}).rehearse(model)
+    with pytest.raises(StageError, match=r"a student of 3 layers is deeper than its teacher of 2; or use init: random"):
+        LogitsDistillation(student={"num_layers": 3}).rehearse(model)
+
+
+def test_a_module_that_we_did_not_build_has_no_student() -> None:
+    with pytest.raises(StageError, match="modelpress did not build this one"):
+        LogitsDistillation(student={"num_layers": 1}).rehearse(nn.Linear(2, 2))

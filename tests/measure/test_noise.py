@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from compress.measure import Latency, LatencyComparison
+from compress.measure.noise import busy_note, spread_notes, usable_threads
+
+
+def comparison(low: float, high: float, rounds: int = 5) -> LatencyComparison:
+    latency = Latency(p50_ms=1, p95_ms=1, mean_ms=1, throughput_per_s=1000, calls=9)
+    return LatencyComparison(
+        batch=1,
+        sequence=128,
+        threads=2,
+        baseline=latency,
+        candidate=latency,
+        speedup=2.0,
+        speedup_low=low,
+        speedup_high=high,
+        rounds=rounds,
+    )
+
+
+def test_spread_notes_name_the_setting_whose_interval_is_wider_than_a_fifth():
+    (note,) = spread_notes([comparison(1.9, 2.1), comparison(1.7, 2.2)])
+    assert note.startswith("batch 1, sequence 128, 2 threads: the speedup is only known to lie between 1.70x")
+    assert "measure.rounds" in note
+
+
+def test_spread_notes_warn_once_of_few_rounds():
+    (note,) = spread_notes([comparison(2, 2, rounds=3), comparison(2, 2, rounds=3)])
+    assert note.startswith("fewer than 5 rounds")
+
+
+def test_busy_note_speaks_only_above_one_piece_of_work_a_core():
+    assert busy_note(2.0, 2) == ()
+    (note,) = busy_note(3.26, 2)
+    assert "load average 3.3 on 2 cores" in note
+
+
+def test_usable_threads_drops_what_exceeds_the_cores_and_says_so():
+    assert usable_threads([1, 2], 2) == ((1, 2), ())
+    kept, (note,) = usable_threads([1, 4, 8], 2)
+    assert kept == (1,)
+    assert note.startswith("threads 4, 8 not measured: this process may use 2 cores; measured with 1")
+
+
+def test_usable_threads_takes_the_cores_when_all_are_too_many():
+    kept, (note,) = usable_threads([16, 16], 1)
+    assert kept == (1,)
+    assert "threads 16 not measured: this process may use 1 core;" in note

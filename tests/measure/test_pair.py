@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import compress.measure
+from compress.errors import MeasureError
+from compress.measure import measure_pair
+from compress.measure.job import Job
+
+TINY = {"batch": [1], "sequence": None, "threads": [1], "rounds": 3, "seconds": 0.01, "seed": 0}
+
+
+class Recorder:
+    """Notes what a bar is told."""
+
+    def __init__(self, on_advance=lambda: None):
+        self.total = self.done = 0
+        self.facts: list[str] = []
+        self.open = False
+        self.on_advance = on_advance
+
+    def bar(self, description, total):
+        self.total = total
+        return self
+
+    def say(self, line):
+        raise AssertionError(line)
+
+    def __enter__(self):
+        self.open = True
+        return self
+
+    def __exit__(self, *error):
+        self.open = False
+
+    def advance(self, steps=1, facts=""):
+        assert steps > 0
+        self.done += steps
+        self.facts.append(facts)
+        self.on_advance()
+
+
+def _workers() -> list[psutil.Process]:
+    """Find our own child processes that measure, and no other child that pytest may have."""
+    return [child for child in psutil.Process().children() if "compress.measure.worker" in child.cmdline()]
+
+
+@pytest.fixture
+def own_temp(tmp_path, monkeypatch):
+    """A directory of its own for temporary files, so that what is left behind is seen."""
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_measure_is_exported_sorted():
+    assert compress.measure.__all__ == sorted(compress.measure.__all__)
+    assert all(hasattr(compress.measure, name) for name in compress.measure.__all__)
+
+
+def test_a_model_against_itself_differs_by_nothing(token_model, token_split, own_temp, monkeypatch):
+    progress = Recorder()
+    path = token_model(external="model.onnx_data")
+    monkeypatch.chdir(path.parent)  # a relative path must reach the worker whole
+    relative = Path(path.name)
+    settings = {**TINY, "batch": [1, 2], "threads": [1, 4096]}
+    found = measure_pair(relative, relative, token_split, **settings, progress=progress)
+
+    assert found.difference.value == 0
+    assert found.difference.low < 0 < found.difference.high
+    assert found.difference.agreement == 1
+    assert (found.baseline.accuracy.value, found.baseline.accuracy.batched_disagreements) == (0.75, 0)
+    assert found.baseline.accuracy == found.candidate.accuracy
+    assert found.baseline.size == found.candidate.size
+    assert found.baseline.size.file_bytes > (path.parent / "model.onnx_data").stat().st_size
+    assert found.baseline.operators["Gather"] == 1
+    assert found.baseline.load_ms > 0
+    assert found.baseline.peak_memory_bytes > 0
+    # 6 is the longest row: the usual length, 8, would be more than any row has.
+    assert [(one.batch, one.sequence, one.threads) for one in found.latency] == [(1, 6, 1), (2, 6, 1)]
+    assert all(one.speedup_low <= one.speedup <= one.speedup_high for one in found.latency)
+    assert found.noise[0].startswith("threads 4096 not measured")
+    assert found.environment.session_options["intra_op_num_threads"] == "1"
+
+    assert progress.done == progress.total
+    assert not progress.open
+    assert any(facts.startswith("batch 2, sequence 6, 1 thread: ") for facts in progress.facts)
+    assert list(own_temp.iterdir()) == []
+
+
+def test_what_the_worker_refuses_comes_back_in_its_own_words(token_model, feature_split, own_temp):
+    path = token_model()
+    with pytest.raises(MeasureError, match="^the ONNX file wants input 'input_ids', 'attention_mask'"):
+        measure_pair(path, path, feature_split, **TINY)
+    assert list(own_temp.iterdir()) == []
+
+
+def test_a_worker_that_is_killed_is_reported_with_its_signal(token_model, token_split, own_temp):
+    def kill_worker():
+        for worker in _workers():
+            worker.kill()
+
+    path = token_model()
+    with pytest.raises(MeasureError, match=r"ended by signal 9 \(SIGKILL\); .* memory runs out"):
+        measure_pair(path, path, token_split, **TINY, progress=Recorder(kill_worker))
+    assert list(own_temp.iterdir()) == []
+
+
+def test_ctrl_c_ends_the_worker_and_leaves_no_file(token_model, token_split, own_temp):
+    workers: list[psutil.Process] = []
+
+    def interrupt():
+        for worker in _workers():
+            workers.extend([worker, *worker.children(recursive=True)])
+        raise KeyboardInterrupt
+
+    path = token_model()
+    with pytest.raises(KeyboardInterrupt):
+        measure_pair(path, path, token_split, **TINY, progress=Recorder(interrupt))
+    assert workers
+    deadline = time.monotonic() + 5  # a killed grandchild is reaped by init, not by us
+    while any(worker.is_running() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(worker.is_running() for worker in workers)
+    assert list(own_temp.iterdir()) == []
+
+
+def test_measure_pair_refuses_a_missing_file_before_it_starts(token_model, token_split, tmp_path):
+    with pytest.raises(MeasureError, match="nothing.onnx: there is no such ONNX file"):
+        measure_pair(token_model(), tmp_path / "nothing.onnx", token_split, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("rounds", 0, "measure: rounds: 0 is not allowed"),
+        ("batch", [0], "measure: batch: 0 is not allowed"),
+        ("batch", [], "measure: settings: .* is not allowed"),
+    ],
+)
+def test_measure_pair_refuses_impossible_settings_by_name(token_model, token_split, key, value, words):
+    path = token_model()
+    with pytest.raises(MeasureError, match=words):
+        measure_pair(path, path, token_split, **{**TINY, key: value})
+
+
+def test_a_job_survives_json(token_split, tmp_path):
+    job = Job(
+        baseline=tmp_path / "a.onnx",
+        candidate=tmp_path / "b.onnx",
+        rows=tmp_path / "rows.npz",
+        split="test",
+        inputs=token_split.inputs,
+        settings=({"batch": 1, "sequence": 6, "threads": 1},),
+        rounds=3,
+        seconds=0.5,
+        folder=tmp_path,
+        result=tmp_path / "result.json",
+    )
+    assert Job.model_validate_json(job.model_dump_json()) == job
+    assert os.fspath(job.baseline).endswith("a.onnx")

@@ -1,0 +1,104 @@
+"""Heads that don't matter go; the score is the derivative that it claims to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from compress.data import Splits
+from compress.errors import StageError
+from compress.model import structure_of
+from compress.model.calls import logits, to_tensors
+from compress.prune.heads import HeadPruning, choose_heads, head_importance
+from compress.stage import Context
+from compress.train_config import TrainConfig
+
+
+def test_choose_heads_removes_the_least_important_after_normalising_each_layer() -> None:
+    # Layer norms are 5 and 50: normalised .6 .8 and .6 .8, so raw size doesn't decide between layers.
+    scores = [torch.tensor([3.0, 4.0]), torch.tensor([40.0, 30.0])]
+    assert choose_heads(scores, 2, scope="global", min_heads=1) == [[1], [0]]
+
+
+def test_choose_heads_takes_unevenly_when_global_and_evenly_when_per_layer() -> None:
+    scores = [torch.tensor([0.1, 0.1, 0.1, 9.0]), torch.tensor([5.0, 5.0, 5.0, 5.0])]
+    assert choose_heads(scores, 3, scope="global", min_heads=1) == [[3], [0, 1, 2, 3]]
+    assert [len(kept) for kept in choose_heads(scores, 4, scope="layer", min_heads=1)] == [2, 2]
+
+
+def test_choose_heads_leaves_the_least_number_of_heads() -> None:
+    scores = [torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 1.0, 1.0])]
+    assert [len(kept) for kept in choose_heads(scores, 4, scope="global", min_heads=1)] == [1, 1]
+
+
+def test_importance_is_the_mean_absolute_derivative_of_each_rows_loss(model: nn.Module, splits: Splits) -> None:
+    rows = splits.validation.take(3, seed=0)
+    found = head_importance(model, structure_of(model), rows, splits.task)
+    site = structure_of(model).attention[1]
+    out, step = model.get_submodule(site.out), 1e-3
+    assert isinstance(out, nn.Linear)
+    weight = out.weight.data.clone()
+    by_hand = torch.zeros(4)
+    for batch in rows.batches(1):
+        for head in range(4):
+            columns = slice(head * site.head_size, (head + 1) * site.head_size)
+            losses = []
+            for gate in (1 + step, 1 - step):  # a gate on the head's output scales its columns of out
+                out.weight.data.copy_(weight)
+                out.weight.data[:, columns] *= gate
+                answer = logits(model, to_tensors(batch, splits.task.input_names)).double()
+                losses.append(nn.functional.cross_entropy(answer, torch.from_numpy(batch["labels"])))
+            by_hand[head] += float((losses[0] - losses[1]).abs() / (2 * step)) / 3
+    out.weight.data.copy_(weight)
+    # Central differences in fp32 with a step of 1e-3: about three digits.
+    torch.testing.assert_close(found[1], by_hand, rtol=2e-2, atol=1e-4)
+
+
+def test_importance_does_not_depend_on_the_batch_size(model: nn.Module, splits: Splits) -> None:
+    scores = [
+        torch.stack(head_importance(model, structure_of(model), splits.train, splits.task, batch_size=size))
+        for size in (5, 96)
+    ]
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
+
+
+def test_a_deaf_head_goes_first(model: nn.Module, context: Context) -> None:
+    out = model.get_submodule(structure_of(model).attention[0].out)
+    assert isinstance(out, nn.Linear)
+    out.weight.data[:, 16:24] = 0  # head 2 of size 8
+    HeadPruning(sparsity=0.125, steps=1).apply(model, context)
+    assert context.facts["heads_kept_indices"] == [[0, 1, 3], [0, 1, 2, 3]]
+
+
+def test_half_of_the_heads_go_in_steps_and_recovery_follows(model: nn.Module, context: Context) -> None:
+    recovery = TrainConfig(epochs=1, batch_size=16, learning_rate=1e-3)
+    pruned = HeadPruning(sparsity=0.5, steps=2, recovery=recovery).apply(model, context)
+    kept = [site.heads(pruned) for site in structure_of(pruned).attention]
+    assert sum(kept) == 4 and min(kept) >= 1
+    assert context.facts["heads_kept"] == kept and context.facts["heads_before"] == [4, 4]
+    assert len(context.curve) == 1
+
+
+def test_rehearsing_gives_the_shapes_and_leaves_the_model(model: nn.Module) -> None:
+    shape = HeadPruning(sparsity=0.5).rehearse(model)
+    assert sum(site.heads(shape) for site in structure_of(shape).attention) == 4
+    assert [site.heads(model) for site in structure_of(model).attention] == [4, 4]
+
+
+def test_too_much_and_too_little_are_refused_with_what_is_possible(model: nn.Module) -> None:
+    with pytest.raises(StageError, match=r"would remove 7 of 8 heads, but with min_heads 1 at most 6 can go"):
+        HeadPruning(sparsity=0.9).rehearse(model)
+    with pytest.raises(StageError, match=r"of 8 heads removes none"):
+        HeadPruning(sparsity=0.01).rehearse(model)
+
+
+def test_the_same_seed_keeps_the_same_heads(model: nn.Module, context: Context) -> None:
+    kept = []
+    for _ in range(2):
+        again = replace(context, facts={})
+        HeadPruning(sparsity=0.5, calibration_rows=40).apply(model, again)
+        kept.append(again.facts["heads_kept_indices"])
+    assert kept[0] == kept[1]

@@ -1,0 +1,214 @@
+"""Reports made up in code: what a run of each kind would say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from compress.measure.results import (
+    Accuracy,
+    AccuracyDifference,
+    Environment,
+    Latency,
+    LatencyComparison,
+    Measurement,
+    ModelMeasurement,
+    Size,
+)
+from compress.report import DataFacts, EpochRecord, ModelFacts, Parity, RunReport, StageRecord
+
+MakeReport = Callable[..., RunReport]
+
+
+def _latency(p50_ms: float) -> Latency:
+    return Latency(
+        p50_ms=p50_ms, p95_ms=p50_ms * 1.2, mean_ms=p50_ms * 1.05, throughput_per_s=1000 / p50_ms, calls=200
+    )
+
+
+def _compared(batch: int, base_ms: float, speedup: tuple[float, float, float]) -> LatencyComparison:
+    value, low, high = speedup
+    return LatencyComparison(
+        batch=batch,
+        sequence=128,
+        threads=1,
+        baseline=_latency(base_ms),
+        candidate=_latency(base_ms / value),
+        speedup=value,
+        speedup_low=low,
+        speedup_high=high,
+        rounds=20,
+    )
+
+
+def _measured(correct: int, rows: int, file_mb: float, gzip_mb: float, memory_mb: float) -> ModelMeasurement:
+    value = correct / rows
+    accuracy = Accuracy(
+        value=value,
+        low=value - 0.018,
+        high=value + 0.016,
+        rows=rows,
+        correct=correct,
+        batched_value=value,
+        batched_size=8,
+        batched_disagreements=0,
+    )
+    return ModelMeasurement(
+        size=Size(file_bytes=int(file_mb * 1e6), gzip_bytes=int(gzip_mb * 1e6)),
+        accuracy=accuracy,
+        load_ms=file_mb * 2.5,
+        peak_memory_bytes=int(memory_mb * 1e6),
+        operators={"MatMul": 38, "Add": 60, "Gather": 3},
+    )
+
+
+def _curve(epochs: int) -> tuple[EpochRecord, ...]:
+    return tuple(
+        EpochRecord(
+            epoch=i, train_loss=0.7 / i, validation_loss=0.72 / i + 0.05 * i, validation_metric=0.8 + 0.02 * i
+        )
+        for i in range(1, epochs + 1)
+    )
+
+
+def _stage(name: str, parameters: int, nonzero: int, facts: dict[str, Any], epochs: int = 0) -> StageRecord:
+    return StageRecord(
+        name=name,
+        settings={"sparsity": 0.5, "train": {"epochs": epochs, "learning_rate": 2e-5}},
+        facts=facts,
+        curve=_curve(epochs),
+        validation_metric=0.905,
+        parameters=parameters,
+        nonzero_parameters=nonzero,
+        seconds=73.4,
+        peak_memory_bytes=2_100_000_000,
+        reused=False,
+    )
+
+
+STAGES = {
+    "int8": (
+        _stage(
+            "prune/heads",
+            50_000_000,
+            50_000_000,
+            {"kept_heads": [[0, 1, 3, 5], [2, 4], [0, 1, 2, 3, 4, 5]], "removed_share": 0.33},
+            epochs=4,
+        ),
+        _stage(
+            "quantize/int8",
+            50_000_000,
+            49_100_000,
+            {"scheme": "W8A8", "layers": {"encoder.0.query": {"scale": 0.0121, "scheme": "int8"}}},
+        ),
+    ),
+    "int4": (_stage("quantize/int4", 66_000_000, 58_000_000, {"group_size": 32}),),
+    "sparse": (_stage("prune/wanda", 66_000_000, 35_000_000, {"sparsity": {"encoder.0.query": 0.5}}),),
+}
+
+
+def _report(
+    name: str = "int8",
+    kind: str = "int8",
+    speedup: tuple[float, float, float] = (2.1, 2.0, 2.2),
+    difference: tuple[float, float, float] = (-0.002, -0.011, 0.007),
+    file_mb: float = 72.0,
+    gzip_mb: float = 50.0,
+    base_ms: float = 12.3,
+    machine: str = "m1",
+    test_rows: str = "t1",
+    **changed: Any,
+) -> RunReport:
+    rows, correct = 1_000, 912
+    value, low, high = difference
+    measurement = Measurement(
+        baseline=_measured(correct, rows, 266.0, 246.0, 540.0),
+        candidate=_measured(round(correct + value * rows), rows, file_mb, gzip_mb, 2 * file_mb),
+        difference=AccuracyDifference(
+            value=value, low=low, high=high, rows=rows, gained=7, lost=9, agreement=0.98
+        ),
+        latency=(_compared(1, base_ms, speedup), _compared(8, base_ms * 7.5, speedup)),
+        environment=Environment(
+            cpu=f"Example CPU {machine}",
+            cores=2,
+            instruction_sets=("avx2", "avx512_vnni"),
+            memory_bytes=8_000_000_000,
+            system="Linux 6.1",
+            python="3.11.7",
+            packages={"onnxruntime": "1.23.0", "torch": "2.11.0"},
+            session_options={"graph_optimization_level": "all"},
+            fingerprint=machine,
+        ),
+        noise=(),
+        seconds=95.0,
+    )
+    parity = Parity(
+        rows=500,
+        agreement=1.0,
+        metric_difference=0.0,
+        max_abs_error=2e-6,
+        min_agreement=0.99,
+        max_metric_difference=0.005,
+    )
+    report = RunReport(
+        name=name,
+        created="2026-01-31T12:00:00Z",
+        modelpress_version="0.1.0",
+        command=f"modelpress run recipes/{name}.yaml",
+        recipe={
+            "model": {"hf": "owner/model"},
+            "data": {"source": "file", "max_length": 128},
+            "stages": [{"use": "prune/heads"}],
+        },
+        data=DataFacts(
+            source="reviews.csv",
+            train_rows=8_000,
+            validation_rows=1_000,
+            test_rows=rows,
+            labels=("negative", "positive"),
+            notes=("12 duplicate rows removed",),
+            test_fingerprint=test_rows,
+        ),
+        model=ModelFacts(
+            source="owner/model",
+            parameters=66_000_000,
+            validation_metric=0.91,
+            training=_curve(3),
+            parity=parity,
+        ),
+        stages=STAGES[kind],
+        parity=parity,
+        measurement=measurement,
+        warnings=(),
+        seconds=1_234.0,
+    )
+    return report.model_copy(update=changed)
+
+
+@pytest.fixture
+def make_report() -> MakeReport:
+    return _report
+
+
+@pytest.fixture
+def int8() -> RunReport:
+    return _report()
+
+
+@pytest.fixture
+def int4() -> RunReport:
+    return _report(
+        "int4",
+        "int4",
+        speedup=(0.87, 0.85, 0.90),
+        difference=(-0.023, -0.034, -0.012),
+        file_mb=44.0,
+        gzip_mb=41.0,
+    )
+
+
+@pytest.fixture
+def sparse() -> RunReport:
+    return _report("sparse", "sparse", speedup=(1.01, 0.97, 1.05), file_mb=266.0, gzip_mb=151.0)

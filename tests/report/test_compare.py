@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from compress.errors import OutputError
+from compress.report import Comparison, ComparisonRow, RunReport, compare_reports, write_reports
+
+MakeReport = Callable[..., RunReport]
+
+
+def _row(comparison: Comparison, name: str) -> ComparisonRow:
+    return next(row for row in comparison.rows if row.name == name)
+
+
+def _printed(comparison: Comparison, width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(comparison.to_table())
+    return capture.get()
+
+
+def test_best_of_each_column_is_marked_among_baseline_and_candidates(
+    int8: RunReport, int4: RunReport, sparse: RunReport
+) -> None:
+    comparison = compare_reports([int8, int4, sparse])
+    assert [row.name for row in comparison.rows] == ["baseline", "int8", "int4", "sparse"]
+    assert _row(comparison, "baseline").best == ("accuracy",)
+    assert _row(comparison, "int8").best == ("p50_ms", "speedup")
+    assert _row(comparison, "int4").best == ("file_bytes", "gzip_bytes", "smaller", "peak_memory_bytes")
+    assert _row(comparison, "sparse").best == ()
+    assert [row.name for row in comparison.rows if row.on_front] == ["baseline", "int8"]
+
+
+def test_figures_that_read_the_same_share_the_place(make_report: MakeReport) -> None:
+    comparison = compare_reports(
+        [make_report("a", speedup=(2.1, 2.0, 2.2)), make_report("b", speedup=(2.11, 2.0, 2.2))]
+    )
+    assert "speedup" in _row(comparison, "a").best and "speedup" in _row(comparison, "b").best
+
+
+def test_run_on_another_machine_is_flagged_and_left_out_of_latency_only(make_report: MakeReport) -> None:
+    here = [make_report("slow", speedup=(1.5, 1.4, 1.6)), make_report("also", speedup=(1.4, 1.3, 1.5))]
+    comparison = compare_reports([make_report("there", machine="m2", speedup=(9.0, 8.0, 10.0)), *here])
+    there = _row(comparison, "there")
+    assert there.not_comparable == ("p50_ms", "speedup")
+    assert "another environment (Example CPU m2)" in there.flags[0]
+    assert not {"p50_ms", "speedup"} & set(there.best) and "file_bytes" in there.best
+    assert _row(comparison, "slow").best[:2] == ("p50_ms", "speedup")
+    assert _row(comparison, "baseline").stages == "fp32, of slow"
+
+
+def test_run_on_other_test_rows_is_flagged_and_left_out_of_accuracy_only(
+    int8: RunReport, make_report: MakeReport
+) -> None:
+    comparison = compare_reports([int8, make_report("other", test_rows="t2", difference=(0.05, 0.04, 0.06))])
+    other = _row(comparison, "other")
+    assert other.not_comparable == ("accuracy",)
+    assert "other test rows" in other.flags[0]
+    assert "accuracy" in _row(comparison, "baseline").best and "p50_ms" in other.best
+
+
+def test_run_with_another_baseline_is_left_out_of_ratios(int8: RunReport, make_report: MakeReport) -> None:
+    model = int8.model.model_copy(update={"parameters": 1})
+    comparison = compare_reports([int8, make_report("other", model=model)])
+    assert _row(comparison, "other").not_comparable == ("speedup", "smaller")
+
+
+def test_setting_that_a_run_did_not_measure_is_flagged(int8: RunReport, make_report: MakeReport) -> None:
+    measurement = int8.measurement.model_copy(update={"latency": int8.measurement.latency[1:]})
+    later = compare_reports([int8, make_report("later", measurement=measurement)])
+    assert _row(later, "later").p50_ms is None
+    assert "not measured at this batch" in _row(later, "later").flags[0]
+    assert later.setting == "batch 1, sequence 128, 1 thread"
+    later.to_html()
+    later.to_markdown()
+
+
+def test_baseline_that_drifted_between_runs_is_told(int8: RunReport, make_report: MakeReport) -> None:
+    assert not compare_reports([int8]).notes
+    (note,) = compare_reports([int8, make_report("hot", base_ms=20.0)]).notes
+    assert "from 12.3 ms to 20.0 ms" in note
+
+
+def test_folder_is_searched_one_level_deep_and_hidden_folders_are_ignored(
+    int8: RunReport, int4: RunReport, tmp_path: Path
+) -> None:
+    for report, where in ((int8, "int8"), (int4, "int4"), (int8, ".cache"), (int8, "deep/er")):
+        (tmp_path / where).mkdir(parents=True)
+        report.save(tmp_path / where / "report.json")
+    (tmp_path / "empty").mkdir()
+    names = [row.name for row in compare_reports([tmp_path]).rows]
+    assert names == ["baseline", "int4", "int8"]
+    same = compare_reports([tmp_path / "int4", tmp_path / "int8" / "report.json", str(tmp_path)])
+    assert [row.name for row in same.rows] == names
+
+
+def test_broken_report_in_a_folder_is_noted_but_a_named_one_refused(int8: RunReport, tmp_path: Path) -> None:
+    write_reports(int8, tmp_path / "int8")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "report.json").write_text("{")
+    comparison = compare_reports([tmp_path])
+    assert len(comparison.rows) == 2 and "not a whole JSON file" in comparison.notes[0]
+    with pytest.raises(OutputError, match="not a whole JSON file"):
+        compare_reports([tmp_path / "broken"])
+
+
+def test_nothing_to_compare_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no report to compare in .*; give run directories"):
+        compare_reports([tmp_path])
+    with pytest.raises(OutputError, match="nothing given"):
+        compare_reports([])
+    with pytest.raises(OutputError, match=r"no report\.json here"):
+        compare_reports([tmp_path / "missing"])
+
+
+def test_same_name_twice_is_told_apart_by_the_parent_folder(int8: RunReport, tmp_path: Path) -> None:
+    for where in ("monday", "tuesday"):
+        write_reports(int8, tmp_path / where / "int8")
+    comparison = compare_reports([tmp_path / "monday", tmp_path / "tuesday"])
+    assert [row.name for row in comparison.rows[1:]] == ["monday/int8", "tuesday/int8"]
+    assert [row.name for row in compare_reports([int8, int8]).rows[1:]] == ["int8", "int8 (2)"]
+
+
+def test_comparison_survives_json(int8: RunReport, int4: RunReport) -> None:
+    comparison = compare_reports([int8, int4])
+    assert Comparison.model_validate_json(comparison.to_json()) == comparison
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_terminal_table_fits_and_keeps_every_figure(
+    width: int, int8: RunReport, int4: RunReport, make_report: MakeReport
+) -> None:
+    named = make_report("a-rather-long-name-of-a-run [red]", machine="m2")
+    text = _printed(compare_reports([int8, int4, named]), width)
+    assert max(map(len, text.splitlines())) <= width
+    for figure in ("91.2 %*", "−1.1 to +0.7", "5.86*", "2.0 to 2.2", "0.87x", "44.0*", "5.86†", "88.0*"):
+        assert figure in text
+    assert "…" not in text and "red" in text
+
+
+def test_markdown_and_html_name_runs_flags_and_verdicts(
+    int8: RunReport, int4: RunReport, make_report: MakeReport
+) -> None:
+    comparison = compare_reports([int8, int4, make_report("there", machine="m2")])
+    for text in (comparison.to_markdown(), comparison.to_html()):
+        assert "0.87x its speed: slower" in text
+        assert "does not compare" in text and "ties share it" in text
+    assert "Not drawn, because they do not compare: there" in comparison.to_html()
