@@ -1,11 +1,11 @@
 """Quantized linear and embedding as torch operators whose eager bodies are ONNX Runtime's arithmetic.
 
 Each operator is one node for torch.export, and `compress.export.lowering` turns it into the kernel that it
-imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `int4_linear` sums floats, in another
-order than the kernel does, and agrees to about 1e-6 of the largest output.
+imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `int4_linear` sums floats, in
+another order than the kernel does, and agrees to about 1e-6 of the largest output.
 None has a gradient: a backward pass through one raises.
 
-Shapes: ... = any leading dimensions, i = input features, o = output features, g = groups of GROUP_SIZE inputs,
+Shapes: ... = leading dimensions, i = input features, o = output features, g = groups of GROUP_SIZE inputs,
 v = rows of an embedding table, d = embedding width, h = GROUP_SIZE / 2 bytes.
 """
 

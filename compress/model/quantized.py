@@ -1,8 +1,8 @@
 """Linear and embedding layers that hold integers: what the quantize stages put into a model.
 
 They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
-here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on in
-float.
+here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on
+in float.
 
 Shapes as in `compress.model.ops`.
 """
@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from compress.model import ops
 
-__all__ = ["QUANTIZED_KINDS", "Int4Embedding", "Int4Linear", "Int8Embedding", "Int8Linear", "QuantizedModule"]
+__all__ = [
+    "QUANTIZED_KINDS",
+    "Int4Embedding",
+    "Int4Linear",
+    "Int8Embedding",
+    "Int8Linear",
+    "QuantizedModule",
+]
 
 
 def _form(tensor: Tensor | None) -> str:
@@ -95,7 +102,7 @@ class _QuantizedLinear(QuantizedModule):
 class Int8Linear(_QuantizedLinear):
     """int8 weights with a scale per output, times activations quantized per token as they come.
 
-    Buffers: qdata int8 [i, o] (the kernel's layout, transposed against nn.Linear), scale [o], bias [o] or none.
+    Buffers: qdata int8 [i, o] (the kernel's layout, nn.Linear's transposed), scale [o], bias [o] or none.
     """
 
     kind: ClassVar[str] = "int8_linear"
@@ -107,7 +114,8 @@ class Int8Linear(_QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] to [..., o]."""
-        return ops.int8_dynamic_linear(x, self.qdata, self.scale, self.bias)
+        y: Tensor = ops.int8_dynamic_linear(x, self.qdata, self.scale, self.bias)
+        return y
 
     def _layout(self, values: Tensor) -> Tensor:
         return values.t().contiguous()
@@ -137,7 +145,8 @@ class Int4Linear(_QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] to [..., o]."""
-        return ops.int4_linear(x, self.qdata, self.scale, self.bias)
+        y: Tensor = ops.int4_linear(x, self.qdata, self.scale, self.bias)
+        return y
 
     def _layout(self, values: Tensor) -> Tensor:
         return ops.pack_int4(values).reshape(len(values), -1, self.group_size // 2)  # [o, g, h]
@@ -152,7 +161,7 @@ class _QuantizedEmbedding(QuantizedModule):
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        # Some models ask their embedding for it; where nothing is trained the padding row is a row like any other.
+        # Some models ask for it; where nothing is trained the padding row is a row like any other.
         self.padding_idx = padding_idx
 
     def config(self) -> dict[str, Any]:
@@ -175,7 +184,8 @@ class Int8Embedding(_QuantizedEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] to [..., d]."""
-        return ops.int8_embedding(ids, self.qdata, self.scale)
+        rows: Tensor = ops.int8_embedding(ids, self.qdata, self.scale)
+        return rows
 
     def dequantize(self) -> Tensor:
         """[v, d]."""
@@ -198,19 +208,16 @@ class Int4Embedding(_QuantizedEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] to [..., d]."""
-        return ops.int4_embedding(ids, self.qdata, self.scale, self.embedding_dim)
+        rows: Tensor = ops.int4_embedding(ids, self.qdata, self.scale, self.embedding_dim)
+        return rows
 
     def _layout(self, values: Tensor) -> Tensor:
         return ops.pack_int4(values)
 
     def dequantize(self) -> Tensor:
         """[v, d]."""
-        return ops.int4_embedding(
-            torch.arange(self.num_embeddings, device=self.qdata.device),
-            self.qdata,
-            self.scale,
-            self.embedding_dim,
-        )
+        every_row = torch.arange(self.num_embeddings, device=self.qdata.device)
+        return self.forward(every_row)
 
 
 QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {

@@ -16,6 +16,7 @@ import compress
 from compress.data import Splits
 from compress.export import ONNX_PATH, check_parity, export_onnx, new_directory, write_bundle_, write_manifest_
 from compress.measure import Measurement, measure_pair
+from compress.model.counts import weight_counts
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.cost import Cost
 from compress.pipeline.prepare import Prepared, check_output, prepare
@@ -120,7 +121,7 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         data=_data_facts(splits),
         model=ModelFacts(
             source=prepared.loaded.source,
-            parameters=_count(base)[0],
+            parameters=weight_counts(base)[0],
             validation_metric=metric,
             training=_epochs(training),
             parity=baseline.parity,
@@ -205,7 +206,7 @@ def _staged(
         progress.say(f"stage {stage.name}")
         with Cost() as cost:
             made = stage.apply(module, context)
-        parameters, nonzero = _count(made)
+        parameters, nonzero = weight_counts(made)
         return made, {
             "facts": context.facts,
             "curve": context.curve,
@@ -225,13 +226,6 @@ def _staged(
 
 def _epochs(curve: list[dict[str, float]]) -> tuple[EpochRecord, ...]:
     return tuple(EpochRecord.model_validate({**point, "epoch": int(point["epoch"])}) for point in curve)
-
-
-def _count(module: nn.Module) -> tuple[int, int]:
-    """Count the numbers in the weights (a packed byte holds two) and those that are not zero."""
-    from compress.model.quantized import weight_counts
-
-    return weight_counts(module)
 
 
 def _data_facts(splits: Splits) -> DataFacts:

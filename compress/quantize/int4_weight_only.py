@@ -27,6 +27,7 @@ class Int4WeightOnly(Stage):
         group_size: inputs that share a scale.
     """
 
+    name: ClassVar[str] = "quantize/int4_weight_only"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
     summary: ClassVar[str] = "4-bit weights in groups of 32, float activations: smallest, but no faster"
 

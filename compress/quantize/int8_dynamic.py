@@ -1,7 +1,7 @@
 """int8 weights and int8 activations, each token with a scale of its own that is taken as it comes.
 
-Weights: symmetric, one scale per output (torchao's choice). Activations: symmetric, one scale per token, so an
-answer depends neither on padding nor on batch-mates, and no calibration is needed.
+Weights: symmetric, one scale per output (torchao's choice). Activations: symmetric, one scale per token, so
+an answer depends neither on padding nor on batch-mates, and no calibration is needed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Int8Dynamic(Stage):
             products in 16 bits, which larger weights can overflow; it costs one bit of precision everywhere.
     """
 
+    name: ClassVar[str] = "quantize/int8_dynamic"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
     summary: ClassVar[str] = "int8 weights and per-token int8 activations: smaller and faster, no calibration"
 

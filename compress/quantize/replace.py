@@ -170,7 +170,7 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
 
 
 def _leave_fast_paths_(model: nn.Module) -> None:
-    """Make torch's own encoder layers call their linears; in eval mode they give float weights to a kernel."""
+    """Make torch's own encoder layers call their linears; in eval they give float weights to a kernel."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             # The value that torch sets for any other activation, which keeps it from that path.

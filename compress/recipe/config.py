@@ -131,7 +131,9 @@ class Recipe(BaseModel):
             return self.name
         if self._path is None:
             return "recipe"
-        parts = (re.sub(r"[^\w.-]+", "-", part).strip(".-") for part in (self._path.parent.name, self._path.stem))
+        parts = (
+            re.sub(r"[^\w.-]+", "-", part).strip(".-") for part in (self._path.parent.name, self._path.stem)
+        )
         return "-".join(filter(None, parts))[:100].strip(".-") or "recipe"
 
     def resolved(self, relative_to: Path | None = None) -> dict[str, Any]:

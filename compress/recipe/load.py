@@ -56,7 +56,7 @@ def load_recipe(
 
 def _read(file: Path) -> Source:
     data, lines = parse_yaml(read_text(file), lambda line: f"{file}:{line}")
-    if not lines:
+    if data is None:
         raise RecipeError(f"{file}: the file is empty; a recipe has the keys {', '.join(_KEYS)}")
     if not isinstance(data, dict):
         keys = ", ".join(_KEYS)
@@ -98,8 +98,10 @@ def _check_stage(
 ) -> tuple[list[Stage], list[Problem]]:
     if not isinstance(entry, dict) or len(entry) != 1:
         form = "a stage is a name, or one name with its settings indented below it"
-        keys = f"the keys {', '.join(entry)}" if isinstance(entry, dict) else shown(entry)
-        return [], [problem_at(source, ("stages", i), f"{form}; this is {keys or 'empty'}")]
+        this = (
+            f"has the keys {', '.join(entry)}" if isinstance(entry, dict) and entry else f"is {shown(entry)}"
+        )
+        return [], [problem_at(source, ("stages", i), f"{form}; this {this}")]
     ((name, settings),) = entry.items()
     path = ("stages", i, name)
     try:

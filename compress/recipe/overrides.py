@@ -116,7 +116,7 @@ def _key_path(data: dict[str, Any], key: str, where: str, keys: Iterable[str]) -
             return _with_indices(data, [*place, *filter(None, key[len(name) + 1 :].split("."))])
     first, *_ = parts = key.split(".")
     if first not in keys:
-        near = did_you_mean(first, [*keys, *filter(None, names)])
+        near = did_you_mean(first, {*keys, *filter(None, names)})
         raise UnknownNameError(f"{where}: unknown key '{first}'{near}")
     if first == "stages" and len(parts) > 2 and parts[1].isdecimal() and int(parts[1]) < len(names):
         name = names[int(parts[1])]

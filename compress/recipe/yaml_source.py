@@ -62,6 +62,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # YAML 1.1's own line breaks are lost outside double quotes.
+    style = '"' if re.search("[\\x85\\u2028\\u2029]", text) else None
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _text_node)
 for _name, _rule in _RULES.items():
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_rule})$"), None)
     # Beside PyYAML's own rules: text that YAML 1.1 or 1.2 takes for something else is written in quotes.
@@ -78,14 +85,14 @@ def _bound(values: int, depth: int, line: int) -> None:
 def _integer(text: str) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     if len(text) > 40 or abs(value := int(text, base)) >= 2**63:  # int() itself refuses text of 4,300 digits
-        raise OverflowError
+        raise OverflowError("it must be between -2^63 and 2^63")
     return value
 
 
 def _float(text: str) -> float:
     value = float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1:].isalpha() else text)
     if not math.isfinite(value):
-        raise OverflowError
+        raise OverflowError("it must be finite")
     return value
 
 
@@ -151,11 +158,9 @@ class _Builder:
             raise _Refused(f"the YAML tag {tag} is not allowed; write plain values", line)
         try:
             value = read(node.value)
-        except OverflowError:
+        except OverflowError as error:
             short = shown(node.value)
-            raise _Refused(
-                f"{short} is not a number that a recipe can hold; it must be finite", line
-            ) from None
+            raise _Refused(f"{short} is not a number that a recipe can hold; {error}", line) from None
         except (KeyError, ValueError):
             tag = node.tag.removeprefix(_TAG)
             raise _Refused(f"{shown(node.value)} cannot be read as !!{tag}", line) from None
@@ -229,7 +234,9 @@ def parse_yaml(
         raise RecipeError(f"{where(refused.line)}: {refused.text}") from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        raise RecipeError(f"{where(line)}: not YAML: character {error.character!r} is not allowed") from None
+        raise RecipeError(
+            f"{where(line)}: not YAML: character {chr(error.character)!r} is not allowed"
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)

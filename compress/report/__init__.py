@@ -15,7 +15,7 @@ from compress.report.schema import (
     StageRecord,
     load_report,
 )
-from compress.report.words import verdict
+from compress.report.words import caveats, verdict
 from compress.report.write import write_reports
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "RunReport",
     "SCHEMA_VERSION",
     "StageRecord",
+    "caveats",
     "compare_reports",
     "load_report",
     "to_html",

@@ -15,6 +15,7 @@ from compress.report.words import MB_NOTE, interval_text, points
 
 __all__ = ["comparison_html", "comparison_markdown", "terminal_table"]
 
+_MOST_NAMES = 8
 _COLUMNS = (
     "run",
     "stages",
@@ -126,7 +127,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts += map(escape_markdown, _legend(comparison))
     flags = _flags(comparison)
     if flags:
-        parts += ["## What does not compare", "\n".join(f"- {escape_markdown(flag)}" for flag in flags)]
+        parts += ["## Before comparing", "\n".join(f"- {escape_markdown(flag)}" for flag in flags)]
     runs = (row for row in comparison.rows if not row.is_baseline)
     verdicts = (f"- **{escape_markdown(row.name)}**: {escape_markdown(row.verdict)}" for row in runs)
     return "\n\n".join([*parts, "## Verdicts", "\n".join(verdicts)]) + "\n"
@@ -134,7 +135,11 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def comparison_html(comparison: Comparison) -> str:
     """One self-contained page."""
-    dots = [_dot(row) for row in comparison.rows if _drawable(row)]
+    drawn = [row for row in comparison.rows if _drawable(row)]
+    # Many names would cover each other: numbers stand for them.
+    numbered = len(drawn) > _MOST_NAMES
+    labels = [str(i) for i in range(len(drawn))] if numbered else [row.name for row in drawn]
+    dots = [_dot(row, label) for row, label in zip(drawn, labels, strict=True)]
     left_out = [row.name for row in comparison.rows if not _drawable(row)]
     return render(
         "compare.html.j2",
@@ -145,6 +150,7 @@ def comparison_html(comparison: Comparison) -> str:
             "legend": _legend(comparison),
             "flags": _flags(comparison),
             "picture": scatter(dots),
+            "names": list(zip(labels, drawn, strict=True)) if numbered else [],
             "left_out": left_out,
             "front": [row.name for row in comparison.rows if row.on_front],
         },
@@ -171,8 +177,8 @@ def _drawable(row: ComparisonRow) -> bool:
     return row.p50_ms is not None and not {"accuracy", "p50_ms"} & set(row.not_comparable)
 
 
-def _dot(row: ComparisonRow) -> Dot:
+def _dot(row: ComparisonRow, label: str) -> Dot:
     # The paired interval around the baseline's accuracy: it crosses that line where nothing is measurable.
     base = row.accuracy - (row.difference.value if row.difference else 0)
     low, high = (base + row.difference.low, base + row.difference.high) if row.difference else (base, base)
-    return Dot(row.name, row.p50_ms or 0.0, row.accuracy, low, high, row.is_baseline)
+    return Dot(label, row.p50_ms or 0.0, row.accuracy, low, high, row.is_baseline)

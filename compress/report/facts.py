@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compress.report.tables import Table
+from compress.report.words import size
 
 __all__ = ["facts_of", "plain", "settings_of"]
 
@@ -42,7 +43,8 @@ def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Tabl
         name = key.replace("_", " ")
         table = _fact_table(name, value)
         if table is None:
-            pairs.append((name, _cell(value)))
+            counts_bytes = "bytes" in name.split() and isinstance(value, int)
+            pairs.append((name, size(value) if counts_bytes else _cell(value)))
         else:
             tables.append(table)
     return pairs, tables

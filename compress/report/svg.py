@@ -19,7 +19,8 @@ __all__ = ["Dot", "latency_bars", "loss_curve", "metric_curve", "scatter", "size
 
 _BAR_START = 76  # pixels, room for "candidate"
 _WIDEST_BAR = 34.0  # percent of the picture; the rest is for the value behind the bar
-_LABEL_SPAN = 46.0  # percent of the picture that a label is taken to cover on the narrowest screen
+_LABEL_SPAN = 46.0  # percent of the picture that a name is taken to cover on the narrowest screen
+_NUMBER_SPAN = 10.0  # the same for a number
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ def scatter(dots: Sequence[Dot]) -> Markup:
     placed = [(x, across(x.p50_ms)) for x in sorted(dots, key=lambda x: -x.accuracy)]
     parts += [part for dot, at in placed for part in _dot(dot, at, down)]
     taken: list[tuple[float, float]] = []
-    # Labels last, so that no line runs over them.
-    parts += [_label(dot.label, at, down(dot.accuracy) + 4, taken) for dot, at in placed]
+    for dot, at in placed:  # after the dots, so that no line runs over a label
+        parts.append(_label(dot.label, at, down(dot.accuracy) + 4, (top, bottom), taken))
     return _svg("Accuracy over latency p50 of each model", bottom + 42, [*sides, _moved(left, parts)])
 
 
@@ -214,13 +215,22 @@ def _dot(dot: Dot, x: float, down: Callable[[float], float]) -> list[Markup]:
     return [*parts, Markup('<circle cx="{}" cy="{:.1f}" r="6" class="{}"/>').format(at, y, kind)]
 
 
-def _label(words: str, x: float, y: float, taken: list[tuple[float, float]]) -> Markup:
-    """Beside its dot, on the side with more room, and below any label that is there already."""
-    left_of = x > 41
-    start = x - _LABEL_SPAN if left_of else x
-    while any(abs(y - other) < 15 and abs(start - begin) < _LABEL_SPAN for begin, other in taken):
-        y += 15
-    taken.append((start, y))
+def _label(
+    words: str, x: float, y: float, limits: tuple[float, float], taken: list[tuple[float, float]]
+) -> Markup:
+    """Beside its dot, on the side with more room, moved up or down to where no other label is."""
     words = words if len(words) <= 20 else words[:19] + "…"
+    span = _LABEL_SPAN if len(words) > 3 else _NUMBER_SPAN
+    left_of = x > 41
+    start = x - span if left_of else x
+    tries = [y + 15 * step * sign for step in range(40) for sign in (1, -1)]
+    free = (
+        at
+        for at in tries
+        if limits[0] <= at <= limits[1]
+        and not any(abs(at - other) < 15 and abs(start - begin) < span for begin, other in taken)
+    )
+    y = next(free, y)
+    taken.append((start, y))
     anchor = "end" if left_of else "start"
     return _text(f"{x:.2f}%", y, words, "label", dx=-11 if left_of else 11, anchor=anchor)

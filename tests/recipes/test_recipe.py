@@ -66,7 +66,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Write a text as x.yaml in the working directory and load it, so that messages begin with `x.yaml`."""
     stages = {"prune/heads": f"{__name__}:Cut", "quantize/int8_dynamic": f"{__name__}:Round"}
     monkeypatch.setattr(registry, "STAGES", stages)
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules[Cut.__module__])
     monkeypatch.chdir(tmp_path)
 
     def write_and_load(text: str, *overrides: str, **options: Any) -> Recipe:
@@ -105,7 +104,9 @@ def test_a_whole_number_is_a_number(load: Load) -> None:
     assert load(HEAD + STAGES + "measure: {seconds: 1}").measure.seconds == 1.0
 
 
-def test_paths_are_relative_to_the_recipe(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_recipe(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     load(HEAD + STAGES)
     (tmp_path / "x.yaml").write_text(
@@ -157,7 +158,8 @@ def test_devices_are_torch_names(load: Load, device: str) -> None:
 def test_written_out_and_loaded_again_a_recipe_is_equal(load: Load, tmp_path: Path) -> None:
     text = (
         "model:\n  file: m.py\n  builder: b\n"
-        "  args: {a: 5e-5, b: 'no', c: '0o10', d: '1e3', e: ~, f: [1, {g: '2020-01-01'}], h: \"two\\nlines é\", i: '1_0'}\n"
+        "  args: {a: 5e-5, b: 'no', c: '0o10', d: '1e3', e: ~, f: [1, {g: '2020-01-01'}],\n"
+        "    h: \"two\\nlines é\", i: '1_0'}\n"
         "  train: {learning_rate: 1.0e-7}\n"
         "data: {source: file, train: train.csv}\n"
         "stages:\n  - prune/heads: {skip: [[a], []], vocabulary: v.txt}\n  - quantize/int8_dynamic\n"
@@ -198,7 +200,10 @@ def cut(settings: str) -> str:
         (cut("exact: false\nsparsity: 0"), "x.yaml:6: sparsity is 0; it must be greater than 0"),
         (cut("sparsity: true"), "x.yaml:5: sparsity is true; it must be a number"),
         (cut("sparsity: null"), "x.yaml:5: sparsity is null; it must be a number"),
-        (cut("sparsity: '0.5'"), "x.yaml:5: sparsity is '0.5'; it must be a number, without quotes or underscores"),
+        (
+            cut("sparsity: '0.5'"),
+            "x.yaml:5: sparsity is '0.5'; it must be a number, without quotes or underscores",
+        ),
         (cut("width: x"), "x.yaml:5: width is 'x'; it must be a whole number or 'auto'"),
         (cut("exact: no"), "x.yaml:5: exact is 'no'; it must be true or false"),
         (cut("exact: 1"), "x.yaml:5: exact is 1; it must be true or false"),
@@ -208,46 +213,87 @@ def cut(settings: str) -> str:
         (cut("vocabulary: 3"), "x.yaml:5: vocabulary is 3; it must be a path"),
         (cut("recovery: 3"), "x.yaml:5: recovery is 3; it must be a mapping of keys"),
         (cut("recovery: {epochs: 2.0}"), "x.yaml:5: epochs is 2.0; it must be a whole number"),
-        (HEAD + "stages:\n  - prune/heads: 0.5", "x.yaml:4: prune/heads is 0.5; it must be a mapping of keys"),
-        (HEAD + STAGES + "seed: 1_000", "x.yaml:5: seed is '1_000'; it must be a whole number, without quotes or "
-         "underscores"),
+        (
+            HEAD + "stages:\n  - prune/heads: 0.5",
+            "x.yaml:4: prune/heads is 0.5; it must be a mapping of keys",
+        ),
+        (
+            HEAD + STAGES + "seed: 1_000",
+            "x.yaml:5: seed is '1_000'; it must be a whole number, without quotes or underscores",
+        ),
         (HEAD + STAGES + "seed: -1", "x.yaml:5: seed is -1; it must be greater than or equal to 0"),
-        (HEAD + STAGES + "device: gpu", "x.yaml:5: device is 'gpu'; it must be cpu, cuda or cuda:0, cuda:1, ..."),
-        (HEAD + STAGES + "export: {opset: 17}", "x.yaml:5: opset is 17; it must be greater than or equal to 18"),
+        (
+            HEAD + STAGES + "device: gpu",
+            "x.yaml:5: device is 'gpu'; it must be cpu, cuda or cuda:0, cuda:1, ...",
+        ),
+        (
+            HEAD + STAGES + "export: {opset: 17}",
+            "x.yaml:5: opset is 17; it must be greater than or equal to 18",
+        ),
         (HEAD + STAGES + "export: 21", "x.yaml:5: export is 21; it must be a mapping of keys"),
         (HEAD + STAGES + "measure: {batch: []}", "x.yaml:5: batch is []; it must not be empty"),
         (HEAD + STAGES + "measure: {batch: [1, 1]}", "x.yaml:5: batch is [1, 1]; 1 stands in it twice"),
-        (HEAD + STAGES + "measure:\n  batch:\n    - 1\n    - 0", "x.yaml:8: batch[1] is 0; it must be "
-         "greater than or equal to 1"),
+        (
+            HEAD + STAGES + "measure:\n  batch:\n    - 1\n    - 0",
+            "x.yaml:8: batch[1] is 0; it must be greater than or equal to 1",
+        ),
         ("data: {source: digits}\n" + STAGES, "x.yaml:1: missing key 'model'"),
-        ("data: {source: digits}\nmodel: {}\n" + STAGES, "x.yaml:2: model: give exactly one of file, hf or bundle "
-         "(given: none)"),
+        (
+            "data: {source: digits}\nmodel: {}\n" + STAGES,
+            "x.yaml:2: model: give exactly one of file, hf or bundle (given: none)",
+        ),
         ("model: {hf: a}\ndata: {source: file}\n" + STAGES, "x.yaml:2: missing key 'train' in data"),
-        ("model: {hf: a}\ndata: {}\n" + STAGES, "x.yaml:2: missing key 'source' in data; it must be 'digits', 'file' "
-         "or 'datasets'"),
-        ("model: {hf: a}\ndata: digits\n" + STAGES, "x.yaml:2: data is 'digits'; it must be a mapping of keys"),
-        ("model: {hf: a}\ndata:\n  source: digit\n" + STAGES, "x.yaml:3: source is 'digit'; it must be 'digits', "
-         "'file' or 'datasets'; did you mean 'digits'?"),
-        ("model: {hf: a}\ndata: {source: [a]}\n" + STAGES, "x.yaml:2: source is ['a']; it must be 'digits', 'file' or "
-         "'datasets'"),
-        ("model:\n  hf: a\n  train:\n    precision: fp33\ndata: {source: digits}\n" + STAGES, "x.yaml:4: precision is "
-         "'fp33'; it must be 'auto', 'fp32' or 'bf16'; did you mean 'fp32'?"),
-        (HEAD, "x.yaml:1: stages is empty; a recipe needs at least one (to convert a model as it is: modelpress "
-         "export)"),
-        (HEAD + "stages: []", "x.yaml:3: stages is empty; a recipe needs at least one (to convert a model as it is: "
-         "modelpress export)"),
+        (
+            "model: {hf: a}\ndata: {}\n" + STAGES,
+            "x.yaml:2: missing key 'source' in data; it must be 'digits', 'file' or 'datasets'",
+        ),
+        (
+            "model: {hf: a}\ndata: digits\n" + STAGES,
+            "x.yaml:2: data is 'digits'; it must be a mapping of keys",
+        ),
+        (
+            "model: {hf: a}\ndata:\n  source: digit\n" + STAGES,
+            "x.yaml:3: source is 'digit'; it must be 'digits', 'file' or 'datasets'; did you mean 'digits'?",
+        ),
+        (
+            "model: {hf: a}\ndata: {source: [a]}\n" + STAGES,
+            "x.yaml:2: source is ['a']; it must be 'digits', 'file' or 'datasets'",
+        ),
+        (
+            "model:\n  hf: a\n  train:\n    precision: fp33\ndata: {source: digits}\n" + STAGES,
+            "x.yaml:4: precision is 'fp33'; it must be 'auto', 'fp32' or 'bf16'; did you mean 'fp32'?",
+        ),
+        (
+            HEAD,
+            "x.yaml:1: stages is empty; a recipe needs at least one (to convert a model as it is: "
+            "modelpress export)",
+        ),
+        (
+            HEAD + "stages: []",
+            "x.yaml:3: stages is empty; a recipe needs at least one (to convert a model as it is: "
+            "modelpress export)",
+        ),
         (HEAD + "stages: prune/heads", "x.yaml:3: stages is 'prune/heads'; it must be a list of stages"),
-        (HEAD + "stages:\n  - prune/heads:\n    sparsity: 0.5", "x.yaml:4: a stage is a name, or one name with its "
-         "settings indented below it; this is the keys prune/heads, sparsity"),
-        (HEAD + "stages:\n  - 3", "x.yaml:4: a stage is a name, or one name with its settings indented below it; this "
-         "is 3"),
-        (HEAD + "stages:\n  - quantize/int8_dynamic\n  - prune/heads", "x.yaml:5: prune/heads cannot stand here: it "
-         "changes float weights, and the stages before it have already turned them into integers; put quantize "
-         "stages last"),
-        (HEAD + "stages: [quantize/int8_dynamic, quantize/int8_dynamic]", "x.yaml:3: quantize/int8_dynamic cannot "
-         "stand here: the weights are quantized already"),
+        (
+            HEAD + "stages:\n  - prune/heads:\n    sparsity: 0.5",
+            "x.yaml:4: a stage is a name, or one name with its settings indented below it; this has "
+            "the keys prune/heads, sparsity",
+        ),
+        (
+            HEAD + "stages:\n  - 3",
+            "x.yaml:4: a stage is a name, or one name with its settings indented below it; this is 3",
+        ),
+        (
+            HEAD + "stages:\n  - quantize/int8_dynamic\n  - prune/heads",
+            "x.yaml:5: prune/heads cannot stand here: it changes float weights, and the stages before "
+            "it have already turned them into integers; put quantize stages last",
+        ),
+        (
+            HEAD + "stages: [quantize/int8_dynamic, quantize/int8_dynamic]",
+            "x.yaml:3: quantize/int8_dynamic cannot stand here: the weights are quantized already",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_names_line_key_value_and_what_is_allowed(load: Load, text: str, message: str) -> None:
     assert refusal(load, text) == message
 
@@ -255,28 +301,48 @@ def test_a_refusal_names_line_key_value_and_what_is_allowed(load: Load, text: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEAD + "stages:\n  - prune/headz", "x.yaml:4: unknown stage 'prune/headz'; did you mean 'prune/heads'?"),
-        (HEAD + "stages:\n  - x: {}", "x.yaml:4: unknown stage 'x'; allowed: prune/heads, quantize/int8_dynamic"),
+        (
+            HEAD + "stages:\n  - prune/headz",
+            "x.yaml:4: unknown stage 'prune/headz'; did you mean 'prune/heads'?",
+        ),
+        (
+            HEAD + "stages:\n  - x: {}",
+            "x.yaml:4: unknown stage 'x'; allowed: prune/heads, quantize/int8_dynamic",
+        ),
         (cut("sparsty: 0.5"), "x.yaml:5: unknown key 'sparsty' in prune/heads; did you mean 'sparsity'?"),
-        (cut("recovery: {epoch: 5}"), "x.yaml:5: unknown key 'epoch' in prune/heads.recovery; did you mean 'epochs'?"),
-        (HEAD + "stages:\n  - quantize/int8_dynamic: {a: 1}", "x.yaml:4: unknown key 'a' in quantize/int8_dynamic; it "
-         "has no keys"),
+        (
+            cut("recovery: {epoch: 5}"),
+            "x.yaml:5: unknown key 'epoch' in prune/heads.recovery; did you mean 'epochs'?",
+        ),
+        (
+            HEAD + "stages:\n  - quantize/int8_dynamic: {a: 1}",
+            "x.yaml:4: unknown key 'a' in quantize/int8_dynamic; it has no keys",
+        ),
         (HEAD + STAGES + "sead: 1", "x.yaml:5: unknown key 'sead'; did you mean 'seed'?"),
-        (HEAD + STAGES + "path: here", "x.yaml:5: unknown key 'path'; allowed: data, device, export, measure, model, "
-         "name, seed, stages"),
-        ("model: {hf: a, train: {epoch: 1}}\ndata: {source: digits}\n" + STAGES, "x.yaml:1: unknown key 'epoch' in "
-         "model.train; did you mean 'epochs'?"),
-        ("model: {hf: a}\ndata:\n  source: file\n  train: a.csv\n  file: {train: x}\n" + STAGES, "x.yaml:5: unknown "
-         "key 'file' in data; allowed: label, max_length, seed, source, test, test_fraction, text, train, "
-         "train_limit, validation, validation_fraction"),
+        (
+            HEAD + STAGES + "path: here",
+            "x.yaml:5: unknown key 'path'; allowed: data, device, export, measure, model, name, seed, stages",
+        ),
+        (
+            "model: {hf: a, train: {epoch: 1}}\ndata: {source: digits}\n" + STAGES,
+            "x.yaml:1: unknown key 'epoch' in model.train; did you mean 'epochs'?",
+        ),
+        (
+            "model: {hf: a}\ndata:\n  source: file\n  train: a.csv\n  file: {train: x}\n" + STAGES,
+            "x.yaml:5: unknown key 'file' in data; allowed: label, max_length, seed, source, test, "
+            "test_fraction, text, train, train_limit, validation, validation_fraction",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_name_is_refused_with_the_nearest(load: Load, text: str, message: str) -> None:
     assert refusal(load, text, kind=UnknownNameError) == message
 
 
 def test_all_problems_are_told_at_once_by_line_and_overrides_last(load: Load) -> None:
-    text = "seed: x\ndata: {source: digits}\nstages:\n  - prune/heads: {sparsity: 2, skpi: 1}\nmodel: {hf: a, fil: b}\n"
+    text = (
+        "seed: x\ndata: {source: digits}\nstages:\n  - prune/heads: {sparsity: 2, skpi: 1}\n"
+        "model: {hf: a, fil: b}\n"
+    )
     assert refusal(load, text, "device=tpu").split("\n") == [
         "x.yaml:1: seed is 'x'; it must be a whole number",
         "x.yaml:4: unknown key 'skpi' in prune/heads; did you mean 'skip'?",
@@ -308,7 +374,9 @@ def test_measure_config_in_python_says_what_is_wrong_too() -> None:
         MeasureConfig(seconds=float("inf"))
 
 
-@pytest.mark.parametrize("text", [HEAD + "stages: [prune/headz]", HEAD + STAGES + "sead: 1", "a: [", "a: 1\na: 2"])
+@pytest.mark.parametrize(
+    "text", [HEAD + "stages: [prune/headz]", HEAD + STAGES + "sead: 1", "a: [", "a: 1\na: 2"]
+)
 def test_a_bad_recipe_never_imports_torch(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.yaml").write_text(text.replace("- quantize/int8_dynamic", "- prune/heads: {sparsity: 7}"))
     script = (

@@ -151,3 +151,10 @@ def test_markdown_and_html_name_runs_flags_and_verdicts(
         assert "0.87x its speed: slower" in text
         assert "does not compare" in text and "ties share it" in text
     assert "Not drawn, because they do not compare: there" in comparison.to_html()
+
+
+def test_picture_of_many_runs_uses_numbers_and_says_whose_they_are(make_report: MakeReport) -> None:
+    runs = [make_report(f"run-{i}", difference=(-0.001 * i, -0.02, 0.01)) for i in range(12)]
+    text = compare_reports(runs).to_html()
+    assert 'class="label">12</text>' in text and "12&nbsp;=&nbsp;run-11" in text
+    assert 'class="label">run-1</text>' in compare_reports(runs[:3]).to_html()

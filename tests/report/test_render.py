@@ -151,9 +151,14 @@ def test_deploy_program_is_python_and_feeds_each_input(int8: RunReport) -> None:
 
 def test_facts_become_pairs_and_tables() -> None:
     pairs, tables = facts_of(
-        {"heads_kept": ((0, 1), ()), "rank": 4, "bits": {"a": {"w": 8}, "b": {"w": 4, "x": True}}}
+        {
+            "heads_kept": ((0, 1), ()),
+            "rank": 4,
+            "bytes_after": 4_200_000,
+            "bits": {"a": {"w": 8}, "b": {"w": 4, "x": True}},
+        }
     )
-    assert pairs == [("rank", "4")]
+    assert pairs == [("rank", "4"), ("bytes after", "4.20 MB")]
     heads, bits = tables
     assert (heads.columns, heads.rows) == (
         ("layer", "count", "heads kept"),

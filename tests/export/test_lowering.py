@@ -1,0 +1,220 @@
+"""Each quantized operator gives in ONNX Runtime's fully optimized graph what it gives in eager torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from compress.export.fast_graph import optimize_
+from compress.export.lowering import OPSET_VERSION, translation_table
+from compress.model.quantized import Int4Embedding, Int4Linear, Int8Embedding, Int8Linear
+from compress.quantize.torchao_weights import int4_by_group, int8_by_row
+
+WIDTHS = {"whole": (64, 24), "odd": (33, 5), "one": (48, 1)}
+ROWS = 7
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A module and the file that was made from it."""
+
+    module: nn.Module
+    file: Path
+
+    def run(self, x: Tensor, optimized: bool = True) -> np.ndarray:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        if not optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = ort.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x.numpy()})[0]
+
+    def eager(self, x: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return self.module(x).numpy()
+
+    def initializers(self) -> dict[str, np.ndarray]:
+        graph = onnx.load(self.file).graph
+        return {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+
+    def op_types(self) -> list[str]:
+        return [node.op_type for node in onnx.load(self.file).graph.node]
+
+
+def export(module: nn.Module, x: Tensor, file: Path, fast: bool = False) -> Exported:
+    """Export with every leading dimension dynamic."""
+    leading = x.ndim if x.dtype == torch.int64 else x.ndim - 1
+    program = torch.onnx.export(
+        module.eval(),
+        (x,),
+        input_names=["x"],
+        dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in range(leading)},),
+        opset_version=OPSET_VERSION,
+        dynamo=True,
+        custom_translation_table=translation_table(),
+        verbose=False,
+    )
+    assert program is not None
+    if fast:
+        optimize_(program.model)
+    program.save(file)
+    return Exported(module, file)
+
+
+class Both(nn.Module):
+    """A layer with a bias and one without, next to each other, so that one export tests both."""
+
+    def __init__(self, make: Callable[[bool], nn.Module]) -> None:
+        super().__init__()
+        self.with_bias, self.without = make(True), make(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.with_bias(x), self.without(x)], dim=-1)
+
+
+def int8_linear(i: int, o: int, bias: bool) -> Int8Linear:
+    weight = torch.randn(o, i)
+    return Int8Linear(i, o, bias).fill_(*int8_by_row(weight), bias=torch.randn(o) if bias else None)
+
+
+def int4_linear(i: int, o: int, bias: bool) -> Int4Linear:
+    weight = torch.randn(o, i)
+    return Int4Linear(i, o, bias).fill_(*int4_by_group(weight, 32), bias=torch.randn(o) if bias else None)
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    torch.manual_seed(0)
+    i, o = WIDTHS[request.param]
+    file = tmp_path_factory.mktemp("int8") / "model.onnx"
+    return export(Both(lambda bias: int8_linear(i, o, bias)), torch.randn(2, 3, i), file)
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def int4(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    torch.manual_seed(0)
+    i, o = WIDTHS[request.param]
+    file = tmp_path_factory.mktemp("int4") / "model.onnx"
+    return export(Both(lambda bias: int4_linear(i, o, bias)), torch.randn(2, 3, i), file)
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Exported]:
+    torch.manual_seed(0)
+    directory, x = tmp_path_factory.mktemp("flat"), torch.randn(2, 33)
+    return (
+        export(int8_linear(33, 5, True), x, directory / "int8.onnx"),
+        export(int4_linear(33, 5, True), x, directory / "int4.onnx"),
+    )
+
+
+@pytest.fixture(scope="module", params=[64, 33, 50])
+def tables(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Exported, Exported]:
+    torch.manual_seed(0)
+    d, directory = request.param, tmp_path_factory.mktemp("tables")
+    weight, ids = torch.randn(ROWS, d), torch.randint(0, ROWS, (2, 3))
+    return (
+        export(Int8Embedding(ROWS, d, 0).fill_(*int8_by_row(weight)), ids, directory / "int8.onnx"),
+        export(Int4Embedding(ROWS, d).fill_(*int4_by_group(weight, 32)), ids, directory / "int4.onnx"),
+    )
+
+
+def inputs(width: int, seed: int) -> dict[str, Tensor]:
+    """Odd shapes and values: one token, a token of zeros, one huge value, a huge and a tiny token."""
+    torch.manual_seed(seed)
+    x = torch.randn(3, 5, width)
+    zero, outlier, scales, ties = x.clone(), x.clone(), x.clone(), x.clone()
+    zero[1, 2] = 0
+    outlier[0, 0, 3] = 1e6
+    scales[0], scales[1] = 1e30 * x[0], 1e-20 * x[1]
+    # The scale of these tokens is 1, and each value lies halfway between two integers.
+    ties = torch.randint(-127, 127, x.shape) + 0.5
+    ties[..., 0] = 127.5
+    return {
+        "plain": x,
+        "one token": x[:1, :1],
+        "zero": zero,
+        "outlier": outlier,
+        "scales": scales,
+        "ties": ties,
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_int8_linear_is_equal_bit_for_bit(int8: Exported, seed: int) -> None:
+    for name, x in inputs(int8.module.with_bias.in_features, seed).items():
+        assert np.array_equal(int8.run(x), int8.eager(x)), name
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_int4_linear_agrees_to_the_order_of_a_float_sum(int4: Exported, seed: int) -> None:
+    for name, x in inputs(int4.module.with_bias.in_features, seed).items():
+        got, expected = int4.run(x), int4.eager(x)
+        # 64 float32 products are summed in another order: some 1e-7 of a token's largest sum.
+        allowed = 3e-6 * (np.abs(expected).max(-1, keepdims=True) + x.abs().amax(-1, keepdim=True).numpy())
+        assert (np.abs(got - expected) <= allowed).all(), name
+
+
+def test_inputs_of_rank_two_work_too(flat: tuple[Exported, Exported]) -> None:
+    x = torch.randn(7, 33)
+    int8, int4 = flat
+    assert np.array_equal(int8.run(x), int8.eager(x))
+    assert np.array_equal(int8.run(x[:1]), int8.eager(x[:1]))
+    np.testing.assert_allclose(int4.run(x), int4.eager(x), rtol=0, atol=3e-6 * np.abs(int4.eager(x)).max())
+
+
+def test_embeddings_are_equal_bit_for_bit(tables: tuple[Exported, Exported]) -> None:
+    for table in tables:
+        for ids in (torch.arange(ROWS).unsqueeze(0), torch.tensor([[3]]), torch.randint(0, ROWS, (4, 6))):
+            assert np.array_equal(table.run(ids), table.eager(ids))
+
+
+def test_the_int8_file_holds_the_integers_that_were_chosen(int8: Exported) -> None:
+    held = int8.initializers()
+    layer = int8.module.with_bias
+    qdata = held["with_bias.qdata"]
+    assert qdata.dtype == np.int8 and qdata.nbytes == layer.in_features * layer.out_features
+    assert np.array_equal(qdata, layer.qdata.numpy())
+    assert np.array_equal(held["with_bias.scale"], layer.scale.numpy())
+    assert not [name for name, each in held.items() if each.dtype == np.float32 and each.size > 64]
+
+
+def test_the_int4_file_holds_half_a_byte_a_weight(int4: Exported) -> None:
+    held = int4.initializers()
+    layer = int4.module.without
+    qdata = held["without.qdata"]
+    assert qdata.dtype == np.uint8 and qdata.nbytes == layer.out_features * -(-layer.in_features // 32) * 16
+    assert np.array_equal(qdata, layer.qdata.numpy())
+    assert sum(each.nbytes for each in held.values()) == sum(
+        buffer.nbytes for buffer in int4.module.buffers()
+    ), "nothing else is stored"
+
+
+def test_embedding_files_hold_a_byte_and_half_a_byte_a_number(tables: tuple[Exported, Exported]) -> None:
+    int8, int4 = (table.initializers()["qdata"] for table in tables)
+    d = tables[0].module.embedding_dim
+    assert int8.dtype == np.int8 and int8.nbytes == ROWS * d
+    assert int4.dtype == np.uint8 and int4.nbytes == ROWS * -(-d // 32) * 16
+
+
+def test_the_graph_uses_the_kernels_that_were_meant(int8: Exported, int4: Exported) -> None:
+    assert int8.op_types().count("MatMulInteger") == 2
+    assert int8.op_types().count("QuantizeLinear") == 1, "layers with one input share its quantization"
+    assert int4.op_types().count("MatMulNBits") == 2
+    assert not {"MatMul", "DequantizeLinear"} & {*int8.op_types(), *int4.op_types()}
+
+
+def test_the_table_covers_every_operator_of_the_namespace() -> None:
+    named = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("modelpress::")}
+    assert {each.name() for each in translation_table()} == named
