@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from compress.errors import CompressError
     from compress.export import export_onnx
     from compress.model.load import load
-    from compress.pipeline import export_model, run
+    from compress.pipeline.export import export_model
+    from compress.pipeline.run import run
     from compress.prune.heads import HeadPruning
     from compress.prune.magnitude import MagnitudePruning
     from compress.quantize.int4_weight_only import Int4WeightOnly

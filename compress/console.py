@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 __all__ = ["RichProgress", "console", "error_console", "listing"]
 
@@ -48,14 +47,14 @@ class RichProgress:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left[/]"),
+            TextColumn("{task.description}", table_column=_LINE),
+            BarColumn(bar_width=8),
+            TaskProgressColumn(),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[facts]}[/]"),
+            # What is too long for the terminal is cut here, at the end, and nowhere else.
+            TextColumn("[dim]{task.fields[facts]}[/]", table_column=Column(no_wrap=True, ratio=1)),
             console=console,
+            expand=True,
         )
 
     def __enter__(self) -> Self:

@@ -7,6 +7,7 @@ A path in a recipe is relative to the recipe's file; one given on the command li
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,7 +33,8 @@ def _resolved(value: Any, info: ValidationInfo) -> Any:
         return value
     base = (info.context or {}).get("base")
     root = Path.cwd() if base is None or isinstance(value, CommandLineText) else Path(base)
-    return root / Path(value).expanduser()
+    # normpath, not resolve: a path through a link is shown and kept as it was written.
+    return Path(os.path.normpath(root / Path(value).expanduser()))
 
 
 def _resolved_if_there(value: Any, info: ValidationInfo) -> Any:

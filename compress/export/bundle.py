@@ -56,16 +56,27 @@ def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         yield partial
         partial.chmod(0o777 & ~_umask())
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-            os.replace(target, old / "old")
-            os.replace(partial, target)
-            shutil.rmtree(old, ignore_errors=True)
+            _swap(partial, target)
         else:
             os.replace(partial, target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put a directory in the place of another, which comes back if that fails or is interrupted."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    try:
+        os.replace(target, aside / "old")
+        try:
+            os.replace(new, target)
+        except BaseException:
+            os.replace(aside / "old", target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -82,12 +82,15 @@ def load(path: str | Path) -> nn.Module:
 
 def _from_bundle(directory: Path) -> LoadedModel:
     module = load(directory)
-    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    file = directory / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        names = tuple(spec["name"] for spec in manifest["inputs"])
+        labels = tuple(manifest["labels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
     tokenizer = directory if (directory / "tokenizer.json").is_file() else None
-    names = tuple(spec["name"] for spec in manifest["inputs"])
-    return LoadedModel(
-        module, f"bundle {directory.name}", tokenizer, tuple(manifest["labels"]), names if tokenizer else ()
-    )
+    return LoadedModel(module, f"bundle {directory.name}", tokenizer, labels, names if tokenizer else ())
 
 
 def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None) -> LoadedModel:

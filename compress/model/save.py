@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import nn
 
-from compress.errors import ModelError
+from compress.errors import ModelError, OutputError
 from compress.model.definition import Definition, definition_of
 from compress.model.quantized import QUANTIZED_KINDS
 
@@ -30,6 +30,7 @@ def save_module(module: nn.Module, directory: Path) -> None:
 
     Raises:
         ModelError: we did not build it, or it was changed in a way that can't be written down.
+        OutputError: the weights can't be written.
     """
     definition = definition_of(module)
     if definition is None:
@@ -45,7 +46,10 @@ def save_module(module: nn.Module, directory: Path) -> None:
     (directory / _STRUCTURE).write_text(json.dumps(structure, indent=1) + "\n", encoding="utf-8")
     if definition.kind == "file":
         (directory / _CODE).write_text(definition.code, encoding="utf-8")
-    save_model(module, str(directory / _WEIGHTS))
+    try:
+        save_model(module, str(directory / _WEIGHTS))
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OutputError(f"cannot write {directory / _WEIGHTS}: {error}") from error
 
 
 def load_module(directory: Path) -> nn.Module:

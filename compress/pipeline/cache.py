@@ -50,6 +50,11 @@ def module_fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _byte_type() -> Any:
     import torch
 
@@ -65,6 +70,9 @@ class Piece:
     reused: bool
 
 
+_FILES = "sha256"  # of each file of a piece, by name, in its record
+
+
 class Cache:
     """A folder of pieces."""
 
@@ -77,11 +85,11 @@ class Cache:
 
     def module(self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Piece:
         """Return the piece of this key, making and keeping it if it isn't there (or is damaged)."""
-        if self.holds(key):
+        found = self._record(key)
+        if found is not None:
             try:
-                record = json.loads((self.root / key / "record.json").read_text(encoding="utf-8"))
-                return Piece(load_module(self.root / key), record, reused=True)
-            except (ModelError, ValueError):
+                return Piece(load_module(self.root / key), found, reused=True)
+            except ModelError:
                 shutil.rmtree(self.root / key)  # damaged: made again below
         module, record = make()
         self._keep(key, lambda directory: save_module(module, directory), record)
@@ -89,14 +97,29 @@ class Cache:
 
     def file(self, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
         """Return the directory of this key and its record; `make` writes files into a directory."""
-        if not self.holds(key):
-            record: dict[str, Any] = {}
+        found = self._record(key)
+        if found is None:
+            found = {}
 
-            def write(directory: Path) -> None:
+            def write(directory: Path, record: dict[str, Any] = found) -> None:
                 record.update(make(directory))
 
-            self._keep(key, write, record)
-        return self.root / key, json.loads((self.root / key / "record.json").read_text(encoding="utf-8"))
+            self._keep(key, write, found)
+        return self.root / key, found
+
+    def _record(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a whole piece; remove a damaged one and return none."""
+        directory = self.root / key
+        if not directory.exists():
+            return None
+        try:
+            record: dict[str, Any] = json.loads((directory / "record.json").read_text(encoding="utf-8"))
+            if all(_sha256(directory / name) == kept for name, kept in record.pop(_FILES, {}).items()):
+                return record
+        except (OSError, ValueError):
+            pass  # a file is missing, or the record is not JSON
+        shutil.rmtree(directory)
+        return None
 
     def _keep(self, key: str, write: Callable[[Path], None], record: dict[str, Any]) -> None:
         try:
@@ -106,7 +129,9 @@ class Cache:
             raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
         try:
             write(partial)
-            (partial / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+            files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+            text = json.dumps({**record, _FILES: files}, indent=1)
+            (partial / "record.json").write_text(text, encoding="utf-8")
             if not self.holds(key):
                 os.replace(partial, self.root / key)
         except OSError as error:

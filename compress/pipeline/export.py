@@ -43,7 +43,7 @@ def export_model(
     progress = progress or Silent()
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         if str(model).endswith((".yaml", ".yml")):
-            recipe = load_recipe(Path(model))
+            recipe = load_recipe(Path(model), need_stages=False)
             prepared = prepare(recipe, Path(scratch))
             encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
             module, _ = trained_model(prepared, Cache(output.absolute().parent / ".cache"), progress)

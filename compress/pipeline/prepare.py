@@ -15,7 +15,7 @@ from compress.model.definition import definition_of
 from compress.pipeline.cache import fingerprint, module_fingerprint
 from compress.recipe import Recipe
 
-__all__ = ["Prepared", "check_output", "prepare"]
+__all__ = ["Prepared", "check_files", "check_output", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     Raises:
         CompressError: of the kind that names what is wrong.
     """
-    _files_exist(recipe.model, recipe.data)
-    _device_exists(recipe.device)
+    check_files(recipe)
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch)
     encoder = _encoder(loaded)
     splits = load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
@@ -57,7 +56,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         try:
             shape = stage.rehearse(shape)
         except (StageError, ModelError) as error:
-            raise RecipeError(f"{recipe.path}: {error}") from error
+            raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error
     definition = definition_of(loaded.module)
     assert definition is not None
     data_key = splits.fingerprint()
@@ -68,8 +67,18 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     for stage in recipe.stages:
         before = keys[-1] if keys else base
         keys.append(fingerprint(before, base, stage.name, stage.model_dump(mode="json"), recipe.seed))
-    run = fingerprint(keys, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json"))
+    run = fingerprint(keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json"))
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def check_files(recipe: Recipe) -> None:
+    """See that the files and the device that a recipe names are there: what costs nothing to know.
+
+    Raises:
+        ModelError, DataError, RecipeError: one of them is not.
+    """
+    _files_exist(recipe.model, recipe.data)
+    _device_exists(recipe.device)
 
 
 def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
@@ -123,8 +132,9 @@ def _encoder(loaded: LoadedModel) -> TextEncoder | None:
 
 
 def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
-    embeddings = [m for m in loaded.module.modules() if isinstance(m, torch.nn.Embedding)]
-    largest = max((m.num_embeddings for m in embeddings), default=vocab_size)
+    # By attribute, not class: the table of a quantized bundle is no nn.Embedding.
+    sizes = (getattr(module, "num_embeddings", None) for module in loaded.module.modules())
+    largest = max((size for size in sizes if isinstance(size, int)), default=vocab_size)
     if vocab_size > largest:
         raise ModelError(
             f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding has "

@@ -6,6 +6,10 @@ Shapes: o = output features or rows, i = input features or columns, g = groups o
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,8 +33,9 @@ def int8_by_row(weight: Tensor, reduce_range: bool = False) -> tuple[Tensor, Ten
         StageError: this torchao has not what is needed.
     """
     try:
-        from torchao.quantization import Int8Tensor
-        from torchao.quantization.granularity import PerRow
+        with _quiet():
+            from torchao.quantization import Int8Tensor
+            from torchao.quantization.granularity import PerRow
     except ImportError as error:
         raise _unusable("Int8Tensor", error) from error
     chosen = Int8Tensor.from_hp(weight.detach().float(), PerRow(), reduce_range=reduce_range)
@@ -55,8 +60,9 @@ def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
         StageError: this torchao has not what is needed.
     """
     try:
-        from torchao.quantization import IntxUnpackedToInt8Tensor
-        from torchao.quantization.quant_primitives import MappingType
+        with _quiet():
+            from torchao.quantization import IntxUnpackedToInt8Tensor
+            from torchao.quantization.quant_primitives import MappingType
     except ImportError as error:
         raise _unusable("IntxUnpackedToInt8Tensor", error) from error
     padded = F.pad(weight.detach().float(), (0, -weight.shape[1] % group_size))  # [o, g * group_size]
@@ -67,6 +73,18 @@ def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
         mapping_type=MappingType.SYMMETRIC_NO_CLIPPING_ERR,
     )
     return chosen.qdata, chosen.scale
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep one logger still, which warns of how torchao registers its own enums with this torch."""
+    logger = logging.getLogger("torch.utils._pytree")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _unusable(name: str, error: ImportError) -> StageError:
