@@ -79,8 +79,11 @@ def run(
         for recipe in recipes:
             _rehearse(recipe, output, overwrite=overwrite)
         return
+    from compress.pipeline import check_files
     from compress.pipeline import run as run_recipe
 
+    for recipe in recipes:
+        check_files(recipe)  # of all, before the first one's work starts
     outcomes: list[Outcome] = []
     failures: list[CompressError] = []
     for recipe in recipes:
@@ -106,7 +109,9 @@ def run(
 def export(
     model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's directory.")],
-    max_length: Annotated[int, typer.Option(help="Longest text in tokens; longer ones are cut.")] = 128,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Longest text in tokens; longer ones are cut.")
+    ] = 128,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
 ) -> None:
     """Export a model to an ONNX bundle as it is, and compare its answers with PyTorch's."""
@@ -123,7 +128,9 @@ def export(
 
 @app.command()
 def compare(
-    paths: Annotated[list[Path], typer.Argument(help="Run directories, report.json files, or folders of runs.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Run directories, report.json files, or folders of runs.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
@@ -158,7 +165,8 @@ def list_() -> None:
 @app.command()
 def show(
     words: Annotated[
-        list[str], typer.Argument(metavar="RECIPE [KEY=VALUE...]", help="A recipe, and values that replace its own.")
+        list[str],
+        typer.Argument(metavar="RECIPE [KEY=VALUE...]", help="A recipe, and values that replace its own."),
     ],
 ) -> None:
     """Show a recipe as it would be run, with every default."""
@@ -187,8 +195,8 @@ def _recipes(words: Sequence[str]) -> list[Recipe]:
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     import tempfile
 
-    from compress.pipeline.prepare import check_output, prepare
     from compress.pipeline.cache import Cache
+    from compress.pipeline.prepare import check_output, prepare
 
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
@@ -196,9 +204,17 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     done = check_output(target, prepared.run_key, overwrite=overwrite)
     splits, cache = prepared.splits, Cache(output / ".cache")
     typer.echo(f"{recipe.run_name}: the recipe can be run")
-    typer.echo(f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows")
+    typer.echo(
+        f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows"
+    )
     trained = recipe.model.train is not None
-    how = "" if not trained else " (trained: in the cache)" if cache.holds(prepared.base_key) else " (would be trained)"
+    how = (
+        ""
+        if not trained
+        else " (trained: in the cache)"
+        if cache.holds(prepared.base_key)
+        else " (would be trained)"
+    )
     typer.echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
         typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
@@ -206,21 +222,23 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
 
 def _summarise(outcome: Outcome) -> None:
-    from compress.console import console
-    from compress.report import verdict
+    from compress.console import say
+    from compress.report import caveats, verdict
 
     if outcome.already_done:
-        console.print(f"[dim]done before, with the same recipe, data and versions: not repeated[/] ({outcome.directory})")
-    console.print(verdict(outcome.report), highlight=False)
-    for warning in outcome.report.warnings:
-        console.print(f"[yellow]note:[/] {warning}", highlight=False)
+        say(
+            f"done before, with the same recipe, data and versions: not repeated ({outcome.directory})", "dim"
+        )
+    say(verdict(outcome.report), wrap=True)
+    for caveat in caveats(outcome.report):
+        say("note: ", "yellow", caveat, wrap=True)
 
 
 def _close(outcomes: Sequence[Outcome], output: Path) -> None:
     """Say what the user now has, and what to type next."""
     if not outcomes:
         return
-    from compress.console import console
+    from compress.console import console, say
     from compress.report import compare_reports
 
     directories = [outcome.directory for outcome in outcomes]
@@ -232,17 +250,14 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
         page = output / "compare.html"
         _write_text(page, comparison.to_html())
     for directory in directories:
-        console.print(f"bundle  {directory}  [dim](onnx/model.onnx, report.html, README.md)[/]", highlight=False)
-    console.print(f"report  {page.resolve()}", highlight=False, soft_wrap=True)
+        say(f"bundle  {directory}", "", "  (onnx/model.onnx, report.html, README.md)", "dim")
+    say(f"report  {page.resolve()}")
     example = directories[-1]
-    console.print("next    open the report in a browser; then", highlight=False)
-    console.print(f"          modelpress compare {output}", highlight=False)
-    console.print(
-        f"          python -c \"import compress; print(compress.load('{example}'))\"   [dim]# the PyTorch module[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"        to deploy: copy {example}; its README.md has the code", highlight=False)
+    say("next    open the report in a browser; then")
+    say(f"          modelpress compare {output}")
+    loading = f"import compress; print(compress.load({str(example)!r}))"
+    say(f'          python -c "{loading}"', "", "   # the PyTorch module", "dim")
+    say(f"        to deploy: copy {example}; its README.md has the code")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -254,20 +269,19 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _print_error(error: CompressError) -> None:
-    from compress.console import error_console
+    from compress.console import say
 
-    error_console.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+    say("error: ", "bold red", str(error), error=True)
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    logging.basicConfig(level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
+    )
     # One line of a library's own progress between ours is one too many; its errors still come through.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -275,19 +289,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompressError as error:
         _print_error(error)
         return error.exit_code
-    except KeyboardInterrupt:
-        typer.echo(
-            "\ninterrupted: nothing half-written is left; finished pieces are kept, so the same command goes on from them",
-            err=True,
-        )
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except typer.Exit as stop:
-        return stop.exit_code
+        code = stop.exit_code
     except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
         if not hasattr(error, "format_message"):
             raise
         error.show()  # type: ignore[attr-defined]
         return 2
+    if code == _INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
+        typer.echo(
+            "\ninterrupted: nothing half-written is left; finished pieces are kept, "
+            "so the same command goes on from them",
+            err=True,
+        )
     return code if isinstance(code, int) else 0
 
 

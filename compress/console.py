@@ -16,11 +16,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
-__all__ = ["RichProgress", "console", "error_console", "listing"]
+__all__ = ["RichProgress", "console", "error_console", "listing", "say"]
 
 console = Console()
 error_console = Console(stderr=True)
+
+
+def say(
+    text: str,
+    style: str = "",
+    more: str = "",
+    more_style: str = "",
+    *,
+    wrap: bool = False,
+    error: bool = False,
+) -> None:
+    """Print text in one or two styles, as it is: a '[...]' in a label or a path is no markup here.
+
+    Args:
+        wrap: break it between words at the terminal's width; else a path or command stays one line to copy.
+        error: to stderr.
+    """
+    line = Text.assemble((text, style), (more, more_style))
+    (error_console if error else console).print(line, highlight=False, soft_wrap=not wrap)
 
 
 class _RichBar:
@@ -47,7 +67,7 @@ class RichProgress:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}", table_column=_LINE),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=8),
             TaskProgressColumn(),
             TimeRemainingColumn(),
@@ -89,7 +109,9 @@ def listing() -> Table:
         table.add_row(f"models/{path.name}", _first_line(path.read_text(encoding="utf-8")))
     table.add_row("hf: DIR or NAME", "a Hugging Face sequence classifier: BERT, DistilBERT, RoBERTa, ELECTRA")
     table.add_row("bundle: DIR", "what modelpress wrote, to go on from")
-    table.add_row("classification", "task: one label a row; text (CSV, JSONL, Parquet, datasets) or arrays (digits)")
+    table.add_row(
+        "classification", "task: one label a row; text (CSV, JSONL, Parquet, datasets) or arrays (digits)"
+    )
     return table
 
 

@@ -1,4 +1,4 @@
-"""How long work tells where it is: a bar with a line of facts. The command line shows it; a library call is silent."""
+"""How long work tells where it is: a bar with facts, shown by the command line; a library call is silent."""
 
 from __future__ import annotations
 

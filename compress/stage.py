@@ -1,7 +1,7 @@
 """Stage: a model goes in, a new model comes out. A stage's fields are its keys in the recipe.
 
-What a stage is given is a Context: rows for training and validation, never the test rows, so that no stage can
-choose by them.
+What a stage is given is a Context: rows for training and validation, never the test rows, so that no stage
+can choose by them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from compress.data.split import Split
 from compress.progress import Progress, Silent
 from compress.task import Task
+from compress.train import fit_
+from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +46,23 @@ class Context:
     facts: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
 
+    def fit_(self, model: nn.Module, config: TrainConfig, description: str, **options: Any) -> None:
+        """Train a model in place on these rows, and note how it went; `options` are those of `train.fit_`."""
+        fit = fit_(
+            model,
+            self.train,
+            self.validation,
+            self.task,
+            config,
+            seed=self.seed,
+            device=self.device,
+            progress=self.progress,
+            description=description,
+            **options,
+        )
+        self.curve.extend(fit.curve)
+        self.facts["best_epoch"], self.facts["precision"] = fit.best_epoch, fit.precision
+
 
 class Stage(BaseModel, ABC):
     """One step of a recipe.
@@ -69,7 +88,7 @@ class Stage(BaseModel, ABC):
         """
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See, without work, that the stage can do this, and return a model of the shapes that it would leave.
+        """See, without work, that the stage can do this, and return a model of the shapes it would leave.
 
         The weights of what is returned mean nothing; `model` is left as it was.
 

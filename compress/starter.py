@@ -35,12 +35,16 @@ def init(directory: Path) -> list[Path]:
     """
     for part in _PARTS:
         if (directory / part).exists():
-            raise OutputError(f"{directory / part} exists already: nothing was written; choose another directory")
+            raise OutputError(
+                f"{directory / part} exists already: nothing was written; choose another directory"
+            )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for part in _PARTS:
             shutil.copytree(
-                starter_folder() / part, directory / part, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+                starter_folder() / part,
+                directory / part,
+                ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
             )
     except OSError as error:
         raise OutputError(f"cannot write in {directory}: {error.strerror or error}") from error

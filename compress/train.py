@@ -1,7 +1,7 @@
 """The one training loop, on Accelerate: training, recovery after pruning, and distillation use it.
 
-AdamW, linear warm-up and cosine decay to zero, gradient clipping, early stopping; the weights of the best epoch on
-validation are kept.
+AdamW, linear warm-up and cosine decay to zero, gradient clipping, early stopping; the weights of the best
+epoch on validation are kept.
 Shapes: b = batch, c = classes.
 """
 
@@ -43,7 +43,9 @@ class Fit:
     precision: str
 
 
-_BF16_MUST_BE_FASTER_BY = 1.25  # below this the loss of digits isn't worth it, and a timing could go either way
+_BF16_MUST_BE_FASTER_BY = (
+    1.25  # below this the loss of digits isn't worth it, and a timing could go either way
+)
 
 
 def fit_(
@@ -61,7 +63,7 @@ def fit_(
     after_step: Callable[[int, int], None] | None = None,
     first_kept_epoch: int = 1,
 ) -> Fit:
-    """Train a module in place and leave it with the weights of its best epoch, in evaluation mode, on the CPU.
+    """Train a module in place; it is left with its best epoch's weights, in evaluation mode, on the CPU.
 
     Args:
         loss: none is the task's own.
@@ -243,7 +245,6 @@ def _has_bf16(device: str) -> bool:
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     capability = torch.backends.cpu.get_cpu_capability()
-    return capability.startswith("AVX512") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
+    return bool(capability.startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from compress.data import Splits, from_arrays
 from compress.model.definition import Definition
 from compress.stage import Context
+
+torch.set_num_threads(1)  # on tiny tensors two threads only wait for each other, longer on a busy machine
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSFORMER = ROOT / "models" / "transformer.py"
 
 
 def separable_rows(count: int, seed: int, *, length: int = 5) -> dict[str, np.ndarray]:
-    """Rows [n, s, 4] of three classes, each with a mean of its own: a tiny model learns them in a few steps."""
+    """Rows [n, s, 4] of three classes, each with its own mean: a tiny model learns them in a few steps."""
     draw = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     centres = np.array([[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]], dtype=np.float32)
@@ -50,7 +55,8 @@ def model(definition: Definition) -> torch.nn.Module:
     return definition.build(seed=0)
 
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] good bad fine poor film plot a the was very not".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, "good", "bad", "fine", "poor", "film", "plot", "a", "the", "was", "very", "not"]
 HF_TYPES = ("bert", "distilbert", "electra", "roberta")
 
 
@@ -103,3 +109,51 @@ def hf_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def bert_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_hf_model(tmp_path_factory.mktemp("hf") / "bert", "bert")
+
+
+TINY_MODEL = {
+    "file": str(TRANSFORMER),
+    "builder": "patch_classifier",
+    "args": {
+        "input_dim": 4,
+        "output_dim": 10,
+        "d_model": 32,
+        "nhead": 4,
+        "num_layers": 2,
+        "dim_feedforward": 64,
+        "dropout": 0.0,
+        "max_length": 16,
+    },
+    "train": {"epochs": 2, "batch_size": 32, "learning_rate": 3e-3, "precision": "fp32"},
+}
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_recipe() -> WriteRecipe:
+    """A function that writes a tiny recipe on the digits; named keys replace its own, None removes one."""
+
+    def write(path: Path, *stages: Any, **changes: Any) -> Path:
+        recipe = {
+            "model": TINY_MODEL,
+            "data": {"source": "digits", "train_limit": 200, "test_fraction": 0.06},
+            "stages": list(stages) or ["quantize/int8_dynamic"],
+            "export": {"min_agreement": 0.9, "max_metric_difference": 0.1},
+            "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.01},
+        } | changes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump({k: value for k, value in recipe.items() if value is not None}))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory, write_recipe: WriteRecipe) -> Path:
+    """The folder of one finished run: digits.yaml (the recipe), and reports/digits with its cache beside it."""
+    from compress.pipeline import run
+
+    folder = tmp_path_factory.mktemp("digits")
+    recipe = write_recipe(folder / "digits.yaml", name="digits")
+    run(recipe, folder / "reports")
+    return folder

@@ -62,7 +62,9 @@ def test_after_step_sees_every_step(model: nn.Module, splits: Splits) -> None:
 
 def test_a_loss_that_explodes_is_an_error_with_advice(model: nn.Module, splits: Splits) -> None:
     with pytest.raises(StageError, match=r"the loss became (inf|nan) in epoch 1; try a lower learning_rate"):
-        fit_(model, splits.train, splits.validation, splits.task, CONFIG, loss=lambda y, _: y.sum() * torch.inf)
+        fit_(
+            model, splits.train, splits.validation, splits.task, CONFIG, loss=lambda y, _: y.sum() * torch.inf
+        )
 
 
 def test_bf16_trains_too(model: nn.Module, splits: Splits) -> None:

@@ -1,7 +1,7 @@
 """Logits distillation: a smaller student learns from the teacher's softened answers and from the labels.
 
-Hinton et al. 2015, arXiv 1503.02531: loss = (1 - w) T^2 KL(teacher_T || student_T) + w * cross-entropy, with the
-softmax of each taken at temperature T.
+Hinton et al. 2015, arXiv 1503.02531: loss = (1 - w) T^2 KL(teacher_T || student_T) + w * cross-entropy, with
+the softmax of each taken at temperature T.
 Shapes: n = training rows, b = batch, c = classes.
 """
 
@@ -15,7 +15,6 @@ from pydantic import Field
 from compress.errors import ModelError, StageError
 from compress.stage import Context, Stage
 from compress.task import LABELS_KEY, ROW_INDEX_KEY
-from compress.train import fit_
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -34,13 +33,17 @@ def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def layer_map(teacher_layers: int, student_layers: int, keep: Literal["spaced", "first", "last"]) -> list[int]:
+def layer_map(
+    teacher_layers: int, student_layers: int, keep: Literal["spaced", "first", "last"]
+) -> list[int]:
     """Say which teacher layer each student layer begins as.
 
     `spaced` keeps the last and spreads the others evenly: of 6 for 3, layers 1, 3 and 5 (counted from 0).
     """
     if student_layers > teacher_layers:
-        raise ValueError(f"a student of {student_layers} layers is deeper than its teacher of {teacher_layers}")
+        raise ValueError(
+            f"a student of {student_layers} layers is deeper than its teacher of {teacher_layers}"
+        )
     if keep == "first":
         return list(range(student_layers))
     if keep == "last":
@@ -52,8 +55,8 @@ class LogitsDistillation(Stage):
     """Train a student, built as the model was but with other arguments, on the teacher's logits.
 
     Attributes:
-        student: arguments that differ from the model's own: the builder's (num_layers, nhead, d_model...) or those
-            of the Hugging Face configuration (num_hidden_layers, intermediate_size...).
+        student: arguments that differ from the model's own: the builder's (num_layers, nhead, d_model...) or
+            those of the Hugging Face configuration (num_hidden_layers, intermediate_size...).
         init: begin with the model's weights where shapes allow, or at random.
         keep_layers: which of the model's layers the student's begin as.
         temperature: softens both answers.
@@ -63,7 +66,9 @@ class LogitsDistillation(Stage):
 
     name: ClassVar[str] = "distill/logits"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "distill"
-    summary: ClassVar[str] = "train a smaller student on the teacher's logits and the labels (Hinton et al. 2015)"
+    summary: ClassVar[str] = (
+        "train a smaller student on the teacher's logits and the labels (Hinton et al. 2015)"
+    )
 
     student: dict[str, Any] = Field(min_length=1)
     init: Literal["teacher", "random"] = "teacher"
@@ -90,7 +95,9 @@ class LogitsDistillation(Stage):
             context.facts["tensors_from_teacher"] = self._initialise_(student, model)
         teacher = context.teacher if context.teacher is not None else model
         # The teacher's answers don't change between epochs: asked for once, in evaluation mode.
-        answers = predict_logits(teacher.to(context.device), context.train, context.task, device=context.device)
+        answers = predict_logits(
+            teacher.to(context.device), context.train, context.task, device=context.device
+        )
         teacher.to("cpu")
         answers = answers.to(context.device)  # [n, c]
 
@@ -99,24 +106,11 @@ class LogitsDistillation(Stage):
             hard = context.task.loss(logits, batch[LABELS_KEY])
             return (1 - self.hard_weight) * soft + self.hard_weight * hard
 
-        fit = fit_(
-            student,
-            context.train,
-            context.validation,
-            context.task,
-            self.train,
-            seed=context.seed,
-            device=context.device,
-            progress=context.progress,
-            description="distill/logits",
-            loss=loss,
-        )
-        context.curve.extend(fit.curve)
+        context.fit_(student, self.train, "distill/logits", loss=loss)
         agreement = (answers.argmax(-1).cpu() == torch.from_numpy(context.train.labels)).float().mean()
         context.facts["teacher_accuracy_on_train"] = round(float(agreement), 4)
         context.facts["parameters_before"] = sum(p.numel() for p in model.parameters())
         context.facts["parameters_after"] = sum(p.numel() for p in student.parameters())
-        context.facts["best_epoch"], context.facts["precision"] = fit.best_epoch, fit.precision
         return student.eval()
 
     def _build(self, model: nn.Module, *, seed: int) -> nn.Module:
@@ -139,6 +133,8 @@ class LogitsDistillation(Stage):
 
         try:
             layers = structure_of(model).layers
+            if layers is None:
+                raise ModelError(f"{type(model).__name__}.structure() does not say where its layers are")
             counts = [len(list(m.get_submodule(layers).children())) for m in (model, student)]
             chosen = layer_map(counts[0], counts[1], self.keep_layers)
         except (ModelError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Bundle: the directory that is deployed. Written to a temporary sibling and renamed when whole.
 
-Laid out as the Hub lays out ONNX models, so that transformers.js, optimum-onnx and sentence-transformers find what
-they look for; running it needs onnxruntime and tokenizers alone.
+Laid out as the Hub lays out ONNX models, so that transformers.js, optimum-onnx and sentence-transformers find
+what they look for; running it needs onnxruntime and tokenizers alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TOKENIZER_FILES = (
 
 @contextmanager
 def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary sibling of `target` to write into; it becomes `target` when the block ends without an error.
+    """Give a temporary sibling of `target`; it becomes `target` when the block ends without an error.
 
     Raises:
         OutputError: `target` exists (and `replace` is false), or nothing can be written there.
@@ -86,13 +86,19 @@ def _umask() -> int:
 
 
 def write_bundle_(
-    directory: Path, module: nn.Module, onnx_file: Path, task: Task, *, encoder: TextEncoder | None, max_length: int
+    directory: Path,
+    module: nn.Module,
+    onnx_file: Path,
+    task: Task,
+    *,
+    encoder: TextEncoder | None,
+    max_length: int,
 ) -> None:
-    """Put model, configuration and tokenizer into a directory; the manifest is written last, by `write_manifest_`.
+    """Put model, configuration and tokenizer into a directory; `write_manifest_` comes last.
 
     Args:
-        encoder: of a model that reads text; its tokenizer.json is written such that it truncates to `max_length`
-            by itself, as the rows were that the accuracy is measured on.
+        encoder: of a model that reads text; its tokenizer.json is written such that it truncates to
+            `max_length` by itself, as the rows were that the accuracy is measured on.
     """
     (directory / "onnx").mkdir(exist_ok=True)
     for source in sorted(onnx_file.parent.glob(f"{onnx_file.name}*")):
@@ -124,7 +130,7 @@ def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:
 
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
-    """Write manifest.json: inputs, labels, how the accuracy was measured, and the SHA-256 of every other file."""
+    """Write manifest.json: inputs, labels, how accuracy was measured, the SHA-256 of every other file."""
     manifest = {
         "manifest_version": MANIFEST_VERSION,
         "task": task.name,

@@ -1,4 +1,4 @@
-"""nn.Module to an ONNX file: dynamic batch and sequence, the Hub's names, quantized ops lowered to fast kernels."""
+"""nn.Module to ONNX file: dynamic batch and sequence, the names of the Hub, quantized ops on fast kernels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ from compress.task import Task
 
 __all__ = ["DEFAULT_OPSET", "export_onnx"]
 
+_TALKATIVE = (
+    "torch.onnx",
+    "torch.export",
+    "torch.fx.experimental.symbolic_shapes",
+    "onnxscript",
+    "onnx_ir",
+)
 DEFAULT_OPSET = 21  # the first with blocked QuantizeLinear, which per-token activations need
 
 
 class _ByPosition(nn.Module):
-    """Takes the inputs in order and returns the logits alone, whatever the module itself takes and returns."""
+    """Takes the inputs in order and returns the logits alone, whatever the module takes and returns."""
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -36,7 +43,9 @@ class _ByPosition(nn.Module):
         return logits(self.module, dict(zip(self.names, inputs, strict=True)))
 
 
-def export_onnx(module: nn.Module, split: Split, task: Task, path: str | Path, *, opset: int = DEFAULT_OPSET) -> Path:
+def export_onnx(
+    module: nn.Module, split: Split, task: Task, path: str | Path, *, opset: int = DEFAULT_OPSET
+) -> Path:
     """Write the module as an ONNX file.
 
     Args:
@@ -91,7 +100,7 @@ def _tracing_rows(split: Split) -> Split:
 
 
 def _dynamic_shapes(task: Task) -> tuple[tuple[dict[int, Any], ...]]:
-    # DYNAMIC lets torch.export find the bounds itself (a position table's length); names are put in afterwards.
+    # DYNAMIC lets torch.export find the bounds itself (a position table's length); names come afterwards.
     dynamic = torch.export.Dim.DYNAMIC
     each = tuple(
         {0: dynamic, **{i + 1: dynamic for i, size in enumerate(spec.shape) if isinstance(size, str)}}
@@ -116,13 +125,17 @@ def _bytes(module: nn.Module) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress lines and deprecation notes from the user; errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    """Keep the exporter's progress lines and deprecation notes from the user; errors still come through."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),  # torch.export prints a whole graph when it fails
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,8 +1,8 @@
 """Does the ONNX file answer as the PyTorch model that it came from? Asked on real rows, in ONNX Runtime.
 
-Logits are not compared with a tolerance: in an int8 model the two engines' float rounding (1e-7) now and then sends
-one integer the other way, and outputs then move by percents in both. Bit parity is tested for each quantized op;
-here it is the answers that must agree, and the metric.
+Logits are not compared with a tolerance: in an int8 model the two engines' float rounding (1e-7) now and then
+sends one integer the other way, and outputs then move by percents in both. Bit parity is tested for each
+quantized op; here it is the answers that must agree, and the metric.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ def check_parity(
         raise ParityError(f"{path.name} answers with infinite or undefined logits on {split.name} rows")
     if result.agreement < min_agreement or abs(result.metric_difference) > max_metric_difference:
         raise ParityError(
-            f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} {split.name} rows they "
-            f"agree on {result.agreement:.1%} (at least {min_agreement:.1%} wanted), {task.metric} differs by "
-            f"{result.metric_difference:+.4f} (at most {max_metric_difference:g}); nothing was published"
+            f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} {split.name} "
+            f"rows they agree on {result.agreement:.1%} (at least {min_agreement:.1%} wanted), {task.metric} "
+            f"differs by {result.metric_difference:+.4f} (at most {max_metric_difference:g}); nothing was "
+            "published"
         )
     return result
 

@@ -48,10 +48,11 @@ def predict_logits(
     """Answer all rows of a split in order: logits [n, c] on the CPU."""
     was_training = module.training
     module.eval()
-    parts = []
     with torch.inference_mode():
-        for batch in split.batches(batch_size):
-            parts.append(logits(module, to_tensors(batch, task.input_names, device)).float().cpu())
+        parts = [
+            logits(module, to_tensors(batch, task.input_names, device)).float().cpu()
+            for batch in split.batches(batch_size)
+        ]
     module.train(was_training)
     return torch.cat(parts)  # [n, c]
 

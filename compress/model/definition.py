@@ -1,6 +1,7 @@
 """Definition: how a module was built, as data, so that a cut or quantized one can be built and loaded again.
 
-Two kinds: a Python file with a builder, and a Hugging Face configuration. A model file is code: building runs it.
+Two kinds: a Python file with a builder, and a Hugging Face configuration. A model file is code: building runs
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load what a recipe's `model:` names: a file with a builder, a Hugging Face directory or name, or a bundle."""
+"""Load what a recipe's `model:` names: a file with a builder, a Hugging Face directory or name, a bundle."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def load_model(
 def load(path: str | Path) -> nn.Module:
     """Give the PyTorch module of a bundle back, quantized or cut as it was, in evaluation mode.
 
-    A bundle of a file model holds the file (pytorch/definition.py), and loading runs it: load only bundles that
-    you trust. Weights are read without running code.
+    A bundle of a file model holds the file (pytorch/definition.py), and loading runs it: load only bundles
+    that you trust. Weights are read without running code.
 
     Raises:
         ModelError: the directory is not a bundle, or a file in it is missing or corrupt.
@@ -141,7 +141,7 @@ def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    # transformers raises OSError, ValueError, SafetensorError, JSONDecodeError... for what is one thing to a user.
+    # transformers raises OSError, ValueError, SafetensorError... for what is one thing to a user.
     try:
         return function(*arguments, **options)
     except Exception as error:

@@ -1,8 +1,8 @@
 """Save and load a module whose shapes are no longer those of its definition.
 
-Three files: model.safetensors (weights), structure.json (definition, and each Linear or Embedding whose shape or
-kind differs from it), and definition.py for a file model. Weights load without running code; a model file is
-code, and loading a bundle of a file model runs it.
+Three files: model.safetensors (weights), structure.json (definition, and each Linear or Embedding whose shape
+or kind differs from it), and definition.py for a file model. Weights load without running code; a model file
+is code, and loading a bundle of a file model runs it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Structure: what can be cut in a model, as data, and the cutting itself.
 
-Known for the Hugging Face encoders named in `_ENCODERS`, and for any module that offers `structure()`: a dict of
-module paths,
+Known for the Hugging Face encoders named in `_ENCODERS`, and for any module that offers `structure()`: a dict
+of module paths,
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...], "layers": path}
-as `models/transformer.py` does. Cutting makes tensors physically smaller.
+as `models/transformer.py` does; `layers`, the path of the nn.ModuleList, is needed to distil alone. Cutting
+makes tensors physically smaller.
 Shapes: h = heads, d = head size, o = output features, i = input features.
 """
 
@@ -41,10 +42,10 @@ class AttentionSite:
 
 @dataclass(frozen=True)
 class Structure:
-    """What can be cut: attention blocks in order, and the path of the list of layers."""
+    """What can be cut: attention blocks in order, and the path of the list of layers (none: not said)."""
 
     attention: tuple[AttentionSite, ...]
-    layers: str
+    layers: str | None
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,26 @@ def structure_of(model: nn.Module) -> Structure:
         return _from_hf(model, _ENCODERS[model_type])
     what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
     raise ModelError(
-        f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module that "
-        "offers structure() (models/transformer.py shows how)"
+        f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module "
+        "that offers structure() (models/transformer.py shows how)"
     )
 
 
 def _from_module(model: nn.Module, offered: dict[str, object]) -> Structure:
     try:
         sites = tuple(AttentionSite(**site) for site in offered["attention"])  # type: ignore[attr-defined]
-        layers = str(offered["layers"])
+        layers = offered.get("layers")
         for site in sites:
             for path in (site.q, site.k, site.v, site.out):
                 _linear(model, path)
-        model.get_submodule(layers)
+        if layers is not None:
+            model.get_submodule(str(layers))
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{type(model).__name__}.structure() is wrong: {error}; see compress/model/structure.py for its form"
+            f"{type(model).__name__}.structure() is wrong: {error}; see compress/model/structure.py for its "
+            "form"
         ) from error
-    return Structure(sites, layers)
+    return Structure(sites, None if layers is None else str(layers))
 
 
 def _from_hf(model: nn.Module, encoder: _Encoder) -> Structure:

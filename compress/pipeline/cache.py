@@ -1,7 +1,8 @@
 """Finished pieces of work, kept by a fingerprint of all that they depend on.
 
-A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model share
-its training; a run that was interrupted goes on from its last finished piece. Delete the folder at any time.
+A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model
+share its training; a run that was interrupted goes on from its last finished piece. Delete the folder at any
+time.
 """
 
 from __future__ import annotations

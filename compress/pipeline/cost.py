@@ -15,8 +15,8 @@ __all__ = ["Cost"]
 class Cost:
     """Use as a context manager; `seconds` and `peak_memory_bytes` hold when the block has ended.
 
-    Memory is sampled every 20 ms, because the kernel's own peak can't be set back on every system: a shorter peak
-    can be missed.
+    Memory is sampled every 20 ms, because the kernel's own peak can't be set back on every system: a shorter
+    peak can be missed.
     """
 
     def __init__(self) -> None:

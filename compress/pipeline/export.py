@@ -9,8 +9,15 @@ import numpy as np
 
 import compress
 from compress.data import CommandLineText, Split, TextEncoder
-from compress.errors import ModelError
-from compress.export import ONNX_PATH, check_parity, export_onnx, new_directory, write_bundle_, write_manifest_
+from compress.errors import ModelError, OutputError
+from compress.export import (
+    ONNX_PATH,
+    check_parity,
+    export_onnx,
+    new_directory,
+    write_bundle_,
+    write_manifest_,
+)
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import prepare
@@ -25,7 +32,12 @@ _SYNTHETIC_ROWS = 64
 
 
 def export_model(
-    model: str | Path, output: Path, *, max_length: int = 128, overwrite: bool = False, progress: Progress | None = None
+    model: str | Path,
+    output: Path,
+    *,
+    max_length: int = 128,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Write a bundle of a model as it is.
 
@@ -41,7 +53,11 @@ def export_model(
         CompressError: the model can't be loaded or exported, or its answers differ.
     """
     progress = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+    replace = _may_replace(output, overwrite)
+    with (
+        new_directory(output, replace=replace) as directory,
+        tempfile.TemporaryDirectory(prefix="modelpress-") as scratch,
+    ):
         if str(model).endswith((".yaml", ".yml")):
             recipe = load_recipe(Path(model), need_stages=False)
             prepared = prepare(recipe, Path(scratch))
@@ -57,19 +73,33 @@ def export_model(
         parity = check_parity(
             module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
         )
-        with new_directory(output, replace=overwrite and output.exists()) as directory:
-            write_bundle_(directory, module, onnx_file, task, encoder=encoder, max_length=max_length)
-            write_manifest_(
-                directory,
-                task,
-                {
-                    "modelpress": compress.__version__,
-                    "max_length": max_length if encoder is not None else None,
-                    "stages": [],
-                    "parity": {**vars(parity), "rows_from": where},
-                },
-            )
+        write_bundle_(directory, module, onnx_file, task, encoder=encoder, max_length=max_length)
+        write_manifest_(
+            directory,
+            task,
+            {
+                "modelpress": compress.__version__,
+                "max_length": max_length if encoder is not None else None,
+                "stages": [],
+                "parity": {**vars(parity), "rows_from": where},
+            },
+        )
     return vars(parity)
+
+
+def _may_replace(output: Path, overwrite: bool) -> bool:
+    """Say whether something is to be replaced: an empty directory, or with `overwrite` a bundle."""
+    if not output.exists():
+        return False
+    if output.is_dir() and not any(output.iterdir()):
+        return True
+    if not (output / "manifest.json").is_file():
+        raise OutputError(
+            f"{output} exists and is not a bundle of modelpress: choose another place with -o, or move it"
+        )
+    if not overwrite:
+        raise OutputError(f"{output} exists already; give --overwrite to replace it")
+    return True
 
 
 def _config(model: str | Path) -> ModelConfig:
@@ -77,20 +107,24 @@ def _config(model: str | Path) -> ModelConfig:
     if (path / "manifest.json").is_file():
         return ModelConfig.model_validate({"bundle": CommandLineText(model)})
     if path.suffix == ".py":
-        raise ModelError(f"{model}: a model file needs its builder, arguments and data: give a recipe that names it")
+        raise ModelError(
+            f"{model}: a model file needs its builder, arguments and data: give a recipe that names it"
+        )
     return ModelConfig.model_validate({"hf": CommandLineText(model)})
 
 
 def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[TextEncoder, Task, Split]:
     """Rows of random tokens, for a model that comes without data."""
     if loaded.tokenizer is None:
-        raise ModelError(f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe")
+        raise ModelError(
+            f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe"
+        )
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
     task = Task(encoder.inputs, loaded.label_order or ())
     draw = np.random.default_rng(0)
     rows = []
     for _ in range(_SYNTHETIC_ROWS):
-        length = int(draw.integers(4, min(max_length, 64) + 1))
+        length = int(draw.integers(min(4, max_length), min(max_length, 64) + 1))
         values = {
             "input_ids": draw.integers(0, encoder.vocab_size, length),
             "attention_mask": np.ones(length),

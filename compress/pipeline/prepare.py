@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from compress.data import DatasetsData, DigitsData, FileData, Splits, TextEncoder, load_splits
+from compress.data import DatasetsData, DigitsData, FileData, Split, Splits, TextEncoder, load_splits
 from compress.errors import DataError, ModelError, OutputError, RecipeError, StageError
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.definition import definition_of
@@ -37,7 +39,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, scratch: Path) -> Prepared:
-    """Load data and model, and see that they and the stages fit together; no training, nothing written but to scratch.
+    """Load data and model, and see that they and the stages fit together; only scratch is written to.
 
     Raises:
         CompressError: of the kind that names what is wrong.
@@ -61,13 +63,20 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     assert definition is not None
     data_key = splits.fingerprint()
     base = fingerprint(
-        definition.fingerprint(), module_fingerprint(loaded.module), data_key, recipe.model.train, recipe.seed, recipe.device
+        definition.fingerprint(),
+        module_fingerprint(loaded.module),
+        data_key,
+        recipe.model.train,
+        recipe.seed,
+        recipe.device,
     )
     keys: list[str] = []
     for stage in recipe.stages:
         before = keys[-1] if keys else base
         keys.append(fingerprint(before, base, stage.name, stage.model_dump(mode="json"), recipe.seed))
-    run = fingerprint(keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json"))
+    run = fingerprint(
+        keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
+    )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
 
 
@@ -88,6 +97,7 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
         OutputError: something else is there.
     """
     if not target.exists():
+        _can_be_made(target)
         return False
     manifest = target / "manifest.json"
     try:
@@ -95,7 +105,9 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
     except (OSError, ValueError):
         found = None
     if found is None and any(target.iterdir() if target.is_dir() else [target]):
-        raise OutputError(f"{target} exists and is not a run of modelpress: choose another place with -o, or move it")
+        raise OutputError(
+            f"{target} exists and is not a run of modelpress: choose another place with -o, or move it"
+        )
     if overwrite or found is None:
         return False
     if found != run_key:
@@ -104,6 +116,14 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
             "give --overwrite to replace it, or name=... or -o to keep both"
         )
     return True
+
+
+def _can_be_made(target: Path) -> None:
+    there = next(parent for parent in target.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise OutputError(f"cannot write {target}: {there} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {target}: {there} is read-only for this user")
 
 
 def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData) -> None:
@@ -120,7 +140,9 @@ def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData)
 
 def _device_exists(device: str) -> None:
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RecipeError(f"device: {device} was asked for, but torch finds no CUDA device here; use device=cpu")
+        raise RecipeError(
+            f"device: {device} was asked for, but torch finds no CUDA device here; use device=cpu"
+        )
 
 
 def _encoder(loaded: LoadedModel) -> TextEncoder | None:
@@ -137,15 +159,15 @@ def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
     largest = max((size for size in sizes if isinstance(size, int)), default=vocab_size)
     if vocab_size > largest:
         raise ModelError(
-            f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding has "
-            f"{largest}: it belongs to another model"
+            f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding "
+            f"has {largest}: it belongs to another model"
         )
 
 
 def _fits(loaded: LoadedModel, splits: Splits) -> None:
-    """Answer two rows: input names, shapes and the number of classes must fit."""
-    rows = splits.validation.take(2, seed=0)
-    batch = next(rows.batches(2))
+    """Answer the longest rows: input names, shapes, positions and the number of classes must fit."""
+    rows, length = _longest(splits)
+    batch = next(rows.batches(len(rows)))
     try:
         with torch.inference_mode():
             answer = logits(loaded.module.eval(), to_tensors(batch, splits.task.input_names))
@@ -154,12 +176,22 @@ def _fits(loaded: LoadedModel, splits: Splits) -> None:
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ModelError(
-            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}): "
-            f"{type(error).__name__}: {first}"
+            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; the "
+            f"longest has {length} positions): {type(error).__name__}: {first}"
         ) from error
     classes = len(splits.task.labels)
     if tuple(answer.shape) != (len(rows), classes):
         raise ModelError(
-            f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data has {classes} "
-            f"labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is needed"
+            f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data "
+            f"has {classes} labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is "
+            "needed"
         )
+
+
+def _longest(splits: Splits) -> tuple[Split, int]:
+    """Take the longest row of each split as a batch; also say how long the longest is."""
+    parts = (splits.train, splits.validation, splits.test)
+    name = splits.task.input_names[0]
+    rows = [max(part.rows, key=lambda row: row[name].shape[0]) for part in parts]
+    split = Split("longest", tuple(rows), np.zeros(len(rows), np.int64), splits.task.inputs)
+    return split, max(row[name].shape[0] for row in rows)

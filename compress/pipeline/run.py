@@ -14,7 +14,14 @@ from torch import nn
 
 import compress
 from compress.data import Splits
-from compress.export import ONNX_PATH, check_parity, export_onnx, new_directory, write_bundle_, write_manifest_
+from compress.export import (
+    ONNX_PATH,
+    check_parity,
+    export_onnx,
+    new_directory,
+    write_bundle_,
+    write_manifest_,
+)
 from compress.measure import Measurement, measure_pair
 from compress.model.counts import weight_counts
 from compress.pipeline.cache import Cache, fingerprint
@@ -70,7 +77,8 @@ def run(
         overwrite: replace a run of the same name.
 
     Returns:
-        The outcome. A run that is there already, whole and of the same recipe, data and versions, is not repeated.
+        The outcome. A run that is there already, whole and of the same recipe, data and versions, is not
+        repeated.
 
     Raises:
         CompressError: wrong input (before work starts) or failed work; nothing half-written is left.
@@ -136,8 +144,10 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
     return report
 
 
-def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Return the recipe's model, trained if the recipe says so (or from the cache), and its training curve."""
+def trained_model(
+    prepared: Prepared, cache: Cache, progress: Progress
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Return the recipe's model, trained if it says so (or from the cache), and its training curve."""
     recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
     if recipe.model.train is None:
         return loaded.module, []
@@ -179,7 +189,7 @@ def _export(module: nn.Module, prepared: Prepared, directory: Path) -> _Exported
     path = export_onnx(
         module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
     )
-    limits = {
+    limits: dict[str, Any] = {
         "min_agreement": recipe.export.min_agreement,
         "max_metric_difference": recipe.export.max_metric_difference,
     }
@@ -189,7 +199,13 @@ def _export(module: nn.Module, prepared: Prepared, directory: Path) -> _Exported
 
 
 def _staged(
-    stage: Stage, module: nn.Module, teacher: nn.Module, prepared: Prepared, key: str, cache: Cache, progress: Progress
+    stage: Stage,
+    module: nn.Module,
+    teacher: nn.Module,
+    prepared: Prepared,
+    key: str,
+    cache: Cache,
+    progress: Progress,
 ) -> tuple[nn.Module, StageRecord]:
     recipe, splits = prepared.recipe, prepared.splits
 
@@ -281,4 +297,3 @@ def _write(
             "python": ".".join(map(str, sys.version_info[:3])),
         },
     )
-

@@ -26,22 +26,30 @@ def warnings_of(stages: Sequence[Stage], measurement: Measurement) -> tuple[str,
     candidate = measurement.candidate.accuracy
     if candidate.batched_disagreements:
         found.append(
-            f"{candidate.batched_disagreements} of {candidate.rows} answers change when rows are answered in padded "
-            f"batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
+            f"{candidate.batched_disagreements} of {candidate.rows} answers change when rows are answered in "
+            f"padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
         )
     sets = set(measurement.environment.instruction_sets)
-    if "quantize/int8_dynamic" in names and not sets & {"avx512_vnni", "avx_vnni", "amx_int8", "asimd", "i8mm"}:
+    if "quantize/int8_dynamic" in names and not sets & {
+        "avx512_vnni",
+        "avx_vnni",
+        "amx_int8",
+        "asimd",
+        "i8mm",
+    }:
         found.append(
-            "this machine has no VNNI: int8 products can saturate on AVX2, and the accuracy holds for it alone"
+            "this machine has no VNNI: int8 products can saturate on AVX2, and the accuracy holds for it "
+            "alone"
         )
     elif "quantize/int8_dynamic" in names and sets & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         found.append(
-            "int8 speed and accuracy were measured with VNNI; on x86 machines without it (AVX2 only) products of "
-            "large weights can saturate: measure there before shipping"
+            "int8 speed and accuracy were measured with VNNI; on x86 machines without it (AVX2 only) "
+            "products of large weights can saturate: measure there before shipping"
         )
     if measurement.difference.high < 0:
         found.append(
-            f"accuracy is measurably lower than the baseline's: {measurement.difference.value * 100:+.1f} points "
-            f"(95 % interval {measurement.difference.low * 100:+.1f} to {measurement.difference.high * 100:+.1f})"
+            f"accuracy is measurably lower than the baseline's: {measurement.difference.value * 100:+.1f} "
+            f"points (95 % interval {measurement.difference.low * 100:+.1f} to "
+            f"{measurement.difference.high * 100:+.1f})"
         )
     return tuple(found)

@@ -1,8 +1,8 @@
 """Structured head pruning: whole attention heads are removed, by a Taylor score over calibration rows.
 
-Michel et al. 2019, arXiv 1905.10650, sec. 4.1: a head's importance is the mean over rows of |d loss / d gate|, with
-the gate a factor 1 on the head's output; scores are divided by the layer's L2 norm (sec. 4.1, after Molchanov et
-al. 2017), so that layers compare.
+Michel et al. 2019, arXiv 1905.10650, sec. 4.1: a head's importance is the mean over rows of |d loss / d
+gate|, with the gate a factor 1 on the head's output; scores are divided by the layer's L2 norm (sec. 4.1,
+after Molchanov et al. 2017), so that layers compare.
 Shapes: b = batch, s = sequence, h = heads, d = head size.
 """
 
@@ -16,7 +16,6 @@ from pydantic import Field
 
 from compress.errors import StageError
 from compress.stage import Context, Stage
-from compress.train import fit_
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -30,7 +29,13 @@ __all__ = ["HeadPruning", "choose_heads", "head_importance"]
 
 
 def head_importance(
-    model: nn.Module, structure: Structure, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu"
+    model: nn.Module,
+    structure: Structure,
+    split: Split,
+    task: Task,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
 ) -> list[Tensor]:
     """Score each head of each attention block: mean over rows of |d loss / d gate|, not yet normalised.
 
@@ -54,7 +59,7 @@ def head_importance(
             _: nn.Module, inputs: tuple[Tensor, ...], index: int = index, size: int = site.head_size
         ) -> tuple[Tensor, ...]:
             x = inputs[0]  # [b, s, h*d]
-            gated = x.unflatten(-1, (-1, size)) * gates[index][:, None, :, None]  # [b, s, h, d]
+            gated = torch.unflatten(x, -1, (-1, size)) * gates[index][:, None, :, None]  # [b, s, h, d]
             return (gated.flatten(-2), *inputs[1:])
 
         handles.append(model.get_submodule(site.out).register_forward_pre_hook(gate_heads))
@@ -82,8 +87,8 @@ def choose_heads(
     Args:
         importance: one tensor [h] a block.
         remove: heads to remove in all.
-        scope: `global` removes the least important after each block's L2 norm is divided out; `layer` removes the
-            same share of each block.
+        scope: `global` removes the least important after each block's L2 norm is divided out; `layer` removes
+            the same share of each block.
         min_heads: each block keeps at least so many.
 
     Returns:
@@ -103,7 +108,8 @@ def choose_heads(
         if sum(map(len, gone)) < remove and len(gone[block]) < limit:
             gone[block].add(head)
     return [
-        [head for head in range(len(scores)) if head not in gone[block]] for block, scores in enumerate(importance)
+        [head for head in range(len(scores)) if head not in gone[block]]
+        for block, scores in enumerate(importance)
     ]
 
 
@@ -121,16 +127,20 @@ class HeadPruning(Stage):
 
     Attributes:
         sparsity: fraction of all heads to remove.
-        scope: `global` lets each layer keep as many as matter there; `layer` removes the same share everywhere.
+        scope: `global` lets each layer keep as many as matter there; `layer` removes the same share
+            everywhere.
         min_heads: each layer keeps at least so many.
-        steps: remove in so many equal portions and score again after each: slower, and safer at a high sparsity.
+        steps: remove in so many equal portions and score again after each: slower, and safer at a high
+            sparsity.
         calibration_rows: training rows that the score is taken over.
         recovery: training after the cut.
     """
 
     name: ClassVar[str] = "prune/heads"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
-    summary: ClassVar[str] = "remove whole attention heads by their Taylor score (Michel et al. 2019): smaller and faster"
+    summary: ClassVar[str] = (
+        "remove whole attention heads by their Taylor score (Michel et al. 2019): smaller and faster"
+    )
 
     sparsity: float = Field(gt=0, lt=1)
     scope: Literal["global", "layer"] = "global"
@@ -169,7 +179,9 @@ class HeadPruning(Stage):
                 so_far = sum(before) - sum(map(len, kept))
                 portion = round(remove * step / self.steps) - so_far
                 if portion > 0:
-                    scores = head_importance(pruned, structure, calibration, context.task, device=context.device)
+                    scores = head_importance(
+                        pruned, structure, calibration, context.task, device=context.device
+                    )
                     chosen = choose_heads(scores, portion, scope=self.scope, min_heads=self.min_heads)
                     for block, site in enumerate(structure.attention):
                         if len(chosen[block]) < len(kept[block]):
@@ -181,19 +193,7 @@ class HeadPruning(Stage):
         context.facts["heads_kept_indices"] = kept
         context.facts["calibration_rows"] = len(calibration)
         if self.recovery is not None:
-            fit = fit_(
-                pruned,
-                context.train,
-                context.validation,
-                context.task,
-                self.recovery,
-                seed=context.seed,
-                device=context.device,
-                progress=context.progress,
-                description="prune/heads recovery",
-            )
-            context.curve.extend(fit.curve)
-            context.facts["best_epoch"], context.facts["precision"] = fit.best_epoch, fit.precision
+            context.fit_(pruned, self.recovery, "prune/heads recovery")
         return pruned.eval()
 
     def _heads_to_remove(self, before: Sequence[int]) -> int:
@@ -203,8 +203,9 @@ class HeadPruning(Stage):
         room = sum(max(0, count - self.min_heads) for count in before)
         if remove > room:
             raise StageError(
-                f"prune/heads: sparsity {self.sparsity:g} would remove {remove} of {sum(before)} heads, but with "
-                f"min_heads {self.min_heads} at most {room} can go; use a sparsity up to {room / sum(before):.2f}"
+                f"prune/heads: sparsity {self.sparsity:g} would remove {remove} of {sum(before)} heads, but "
+                f"with min_heads {self.min_heads} at most {room} can go; use a sparsity up to "
+                f"{room / sum(before):.2f}"
             )
         if remove == 0:
             raise StageError(f"prune/heads: sparsity {self.sparsity:g} of {sum(before)} heads removes none")

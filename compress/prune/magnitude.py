@@ -1,8 +1,8 @@
 """Magnitude pruning: the weights of smallest absolute value become zero (unstructured).
 
 Han et al. 2015, arXiv 1506.02626; the cubic ramp is eq. 1 of Zhu & Gupta 2017, arXiv 1710.01878.
-The zeros stay in dense tensors: ONNX Runtime multiplies them like any other number, so this brings no speed-up and
-no smaller file, only a file that compresses better.
+The zeros stay in dense tensors: ONNX Runtime multiplies them like any other number, so this brings no
+speed-up and no smaller file, only a file that compresses better.
 Shapes: o = output features, i = input features.
 """
 
@@ -18,7 +18,6 @@ from pydantic import Field, model_validator
 
 from compress.errors import StageError
 from compress.stage import Context, Stage
-from compress.train import fit_
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -43,18 +42,19 @@ def keep_masks(
         scope: `global` compares all weights with each other, `layer` those of one tensor.
 
     Returns:
-        Name -> boolean mask of the weight's shape; exactly floor(n * sparsity) are False, with n the weights in all
-        or of each tensor. Of equal magnitudes the first is dropped.
+        Name -> boolean mask of the weight's shape; exactly floor(n * sparsity) are False, with n the weights
+        in all or of each tensor. Of equal magnitudes the first is dropped.
     """
     import torch
 
     if scope == "layer":
-        return {name: _keep_largest(weight.abs().flatten(), sparsity).view_as(weight) for name, weight in weights.items()}
+        return {
+            name: _keep_largest(weight.abs().flatten(), sparsity).view_as(weight)
+            for name, weight in weights.items()
+        }
     flat = torch.cat([weight.abs().flatten() for weight in weights.values()])
-    parts = _keep_largest(flat, sparsity).split([weight.numel() for weight in weights.values()])
-    return {
-        name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)
-    }
+    parts = torch.split(_keep_largest(flat, sparsity), [weight.numel() for weight in weights.values()])
+    return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 
 
 def _keep_largest(magnitudes: Tensor, sparsity: float) -> Tensor:
@@ -106,7 +106,9 @@ class MagnitudePruning(Stage):
         masks: dict[str, Tensor] = {}
 
         def cut_(sparsity: float) -> None:
-            masks.update(keep_masks({n: layer.weight.detach() for n, layer in layers.items()}, sparsity, self.scope))
+            masks.update(
+                keep_masks({n: layer.weight.detach() for n, layer in layers.items()}, sparsity, self.scope)
+            )
             hold_()
 
         def hold_() -> None:
@@ -125,7 +127,9 @@ class MagnitudePruning(Stage):
         context.facts["speed"] = "none to expect: zeros are stored and multiplied like other numbers"
         return pruned.eval()
 
-    def _recover_(self, model: nn.Module, context: Context, cut_: Callable[[float], None], hold_: Callable[[], None]) -> None:
+    def _recover_(
+        self, model: nn.Module, context: Context, cut_: Callable[[float], None], hold_: Callable[[], None]
+    ) -> None:
         assert self.recovery is not None
 
         def after_step(step: int, total: int) -> None:
@@ -138,21 +142,9 @@ class MagnitudePruning(Stage):
 
         # An epoch that ends before the ramp does is less sparse than asked for: it can't be the best.
         first = math.ceil(self.recovery.epochs * self.ramp) if self.schedule == "cubic" else 1
-        fit = fit_(
-            model,
-            context.train,
-            context.validation,
-            context.task,
-            self.recovery,
-            seed=context.seed,
-            device=context.device,
-            progress=context.progress,
-            description="prune/magnitude recovery",
-            after_step=after_step,
-            first_kept_epoch=first,
+        context.fit_(
+            model, self.recovery, "prune/magnitude recovery", after_step=after_step, first_kept_epoch=first
         )
-        context.curve.extend(fit.curve)
-        context.facts["best_epoch"], context.facts["precision"] = fit.best_epoch, fit.precision
 
 
 def _linear_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Linear]:

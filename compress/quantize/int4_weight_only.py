@@ -35,6 +35,13 @@ class Int4WeightOnly(Stage):
     skip: tuple[str, ...] = ()
     group_size: Literal[32] = 32
 
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the patterns match, and that something is left to quantize."""
+        from compress.quantize.replace import check_layers
+
+        check_layers(model, self.embeddings, self.skip)
+        return model
+
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with 4-bit layers, in eval mode.
 

@@ -36,6 +36,13 @@ class Int8Dynamic(Stage):
     skip: tuple[str, ...] = ()
     reduce_range: bool = False
 
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the patterns match, and that something is left to quantize."""
+        from compress.quantize.replace import check_layers
+
+        check_layers(model, self.embeddings, self.skip)
+        return model
+
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with int8 layers, in eval mode.
 

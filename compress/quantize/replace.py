@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from compress.errors import StageError, did_you_mean
 from compress.model.quantized import QuantizedModule
 
-__all__ = ["Replaced", "replace_layers", "tensor_bytes"]
+__all__ = ["Replaced", "check_layers", "replace_layers", "tensor_bytes"]
 
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
 Make = Callable[[Any], QuantizedModule]
+Found = list[tuple[str, nn.Linear | nn.Embedding]]
 
 
 @dataclass(frozen=True)
@@ -72,27 +73,12 @@ def replace_layers(
     """
     model = copy.deepcopy(model).eval()
     total = tensor_bytes(model)
-    found = [
-        (name, layer)
-        for name, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, (nn.Linear, nn.Embedding))
-    ]
-    _check_patterns(skip, [name for name, _ in found])
-    reasons = {
-        name: _reason_to_leave(name, layer, model, total, embedding is not None, skip)
-        for name, layer in found
-    }
-    # A layer in two places is quantized in both or in neither.
-    left = {id(layer): reasons[name] for name, layer in found if reasons[name]}
-    if len(left) == len({id(layer) for _, layer in found}):
-        raise StageError(_nothing_to_quantize(model, reasons))
-
+    found, left = _choose(model, embedding is not None, skip)
     made: dict[int, QuantizedModule] = {}
     for name, layer in found:
         if id(layer) in left:
             continue
         if id(layer) not in made:
-            _check_float32(name, layer.weight)
             make = linear if isinstance(layer, nn.Linear) else embedding
             assert make is not None
             made[id(layer)] = make(layer).to(layer.weight.device).eval()
@@ -105,6 +91,38 @@ def replace_layers(
         bytes_before=total,
         bytes_after=tensor_bytes(model),
     )
+
+
+def check_layers(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> None:
+    """See, without work, that `replace_layers` could do this.
+
+    Args:
+        embeddings: whether embeddings are to be replaced too.
+
+    Raises:
+        StageError: as `replace_layers` would.
+    """
+    _choose(model, embeddings, skip)
+
+
+def _choose(model: nn.Module, embeddings: bool, skip: Sequence[str]) -> tuple[Found, dict[int, str]]:
+    """Find all layers by name, and by id why some are left float."""
+    found: Found = [
+        (name, layer)
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, (nn.Linear, nn.Embedding))
+    ]
+    _check_patterns(skip, [name for name, _ in found])
+    total = tensor_bytes(model)
+    reasons = {name: _reason_to_leave(name, layer, model, total, embeddings, skip) for name, layer in found}
+    # A layer in two places is quantized in both or in neither.
+    left = {id(layer): reasons[name] for name, layer in found if reasons[name]}
+    if len(left) == len({id(layer) for _, layer in found}):
+        raise StageError(_nothing_to_quantize(model, reasons))
+    for name, layer in found:
+        if id(layer) not in left:
+            _check_float32(name, layer.weight)
+    return found, left
 
 
 def tensor_bytes(model: nn.Module) -> int:

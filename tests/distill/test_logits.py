@@ -46,7 +46,9 @@ def test_the_student_begins_with_the_teachers_layers(model: nn.Module, context: 
     for name, tensor in student.state_dict().items():
         origin = name.replace("layers.0.", "layers.1.")
         torch.testing.assert_close(tensor, model.state_dict()[origin], rtol=0, atol=1e-9)  # steps of 1e-12
-    assert context.facts["tensors_from_teacher"] == f"{len(student.state_dict())} of {len(student.state_dict())}"
+    assert (
+        context.facts["tensors_from_teacher"] == f"{len(student.state_dict())} of {len(student.state_dict())}"
+    )
 
 
 def test_tensors_of_another_shape_begin_at_random(model: nn.Module, context: Context) -> None:
@@ -56,7 +58,9 @@ def test_tensors_of_another_shape_begin_at_random(model: nn.Module, context: Con
     assert total - copied == 2 * 3  # up weight and bias and down weight, in two layers
 
 
-def test_the_student_learns_from_the_teacher_alone(model: nn.Module, splits: Splits, context: Context) -> None:
+def test_the_student_learns_from_the_teacher_alone(
+    model: nn.Module, splits: Splits, context: Context
+) -> None:
     fit_(model, splits.train, splits.validation, splits.task, TRAIN)
     wrong = replace(splits.train, labels=(splits.train.labels + 1) % 3)  # labels that lie
     stage = LogitsDistillation(student={"num_layers": 1}, init="random", hard_weight=0.0, train=TRAIN)
@@ -64,7 +68,9 @@ def test_the_student_learns_from_the_teacher_alone(model: nn.Module, splits: Spl
     assert evaluate(student, splits.validation, splits.task)["validation_metric"] > 0.8
 
 
-def test_the_teacher_of_the_context_is_asked_not_the_model(model: nn.Module, splits: Splits, context: Context) -> None:
+def test_the_teacher_of_the_context_is_asked_not_the_model(
+    model: nn.Module, splits: Splits, context: Context
+) -> None:
     class Second(nn.Module):
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(features), 3) + 0 * features.sum()
@@ -78,7 +84,9 @@ def test_the_teacher_of_the_context_is_asked_not_the_model(model: nn.Module, spl
 def test_a_wrong_student_is_refused_before_training(model: nn.Module) -> None:
     with pytest.raises(StageError, match=r"no argument 'num_layer'; did you mean 'num_layers'\?"):
         LogitsDistillation(student={"num_layer": 1}).rehearse(model)
-    with pytest.raises(StageError, match=r"a student of 3 layers is deeper than its teacher of 2; or use init: random"):
+    with pytest.raises(
+        StageError, match=r"a student of 3 layers is deeper than its teacher of 2; or use init: random"
+    ):
         LogitsDistillation(student={"num_layers": 3}).rehearse(model)
 
 

@@ -16,7 +16,9 @@ def written(directory: Path, code: str, builder: str = "build", **arguments: obj
     return Definition.from_file(directory / "net.py", builder, arguments)
 
 
-def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_numbers_alone(definition: Definition) -> None:
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_numbers_alone(
+    definition: Definition,
+) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)

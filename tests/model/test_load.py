@@ -31,7 +31,9 @@ def test_models_with_one_token_type_get_no_token_types(hf_directory: Path, tmp_p
 
 def test_a_name_that_is_nowhere_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelError, match=r"cannot load the Hugging Face model from directory or hub name \(is there a"):
+    with pytest.raises(
+        ModelError, match=r"cannot load the Hugging Face model from directory or hub name \(is there a"
+    ):
         load_hf("nobody/nothing-here", tmp_path)
 
 

@@ -37,7 +37,10 @@ def test_a_cut_hugging_face_model_comes_back_equal(hf_directory: Path, tmp_path:
     module = load_model(config, seed=0, scratch=tmp_path).module
     keep_heads_(module, structure_of(module).attention[0], [0, 3])
     save_module(module, tmp_path)
-    batch = {"input_ids": torch.tensor([[2, 5, 10, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
+    batch = {
+        "input_ids": torch.tensor([[2, 5, 10, 3]]),
+        "attention_mask": torch.ones(1, 4, dtype=torch.int64),
+    }
     assert torch.equal(logits(load_module(tmp_path), batch), logits(module, batch))
 
 

@@ -49,14 +49,19 @@ def test_heads_of_every_known_hugging_face_encoder_can_be_cut(hf_directory: Path
 
 
 def test_an_unknown_architecture_is_refused_with_what_is_known() -> None:
-    with pytest.raises(ModelError, match=r"module Linear is not known; known: bert, distilbert, electra, roberta"):
+    with pytest.raises(
+        ModelError, match=r"module Linear is not known; known: bert, distilbert, electra, roberta"
+    ):
         structure_of(nn.Linear(2, 2))
 
 
 def test_a_wrong_structure_names_what_is_wrong() -> None:
     class Odd(nn.Module):
         def structure(self) -> dict[str, object]:
-            return {"attention": [{"q": "nowhere", "k": "k", "v": "v", "out": "o", "head_size": 2}], "layers": ""}
+            return {
+                "attention": [{"q": "nowhere", "k": "k", "v": "v", "out": "o", "head_size": 2}],
+                "layers": "",
+            }
 
     with pytest.raises(ModelError, match=r"Odd\.structure\(\) is wrong: .*nowhere"):
         structure_of(Odd())

@@ -34,7 +34,9 @@ def test_choose_heads_leaves_the_least_number_of_heads() -> None:
     assert [len(kept) for kept in choose_heads(scores, 4, scope="global", min_heads=1)] == [1, 1]
 
 
-def test_importance_is_the_mean_absolute_derivative_of_each_rows_loss(model: nn.Module, splits: Splits) -> None:
+def test_importance_is_the_mean_absolute_derivative_of_each_rows_loss(
+    model: nn.Module, splits: Splits
+) -> None:
     rows = splits.validation.take(3, seed=0)
     found = head_importance(model, structure_of(model), rows, splits.task)
     site = structure_of(model).attention[1]

@@ -1,0 +1,115 @@
+"""An exported file answers batches and lengths that it was not traced with, under the Hub's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.data import Split, Splits, TextEncoder
+from compress.errors import ExportError
+from compress.export import DEFAULT_OPSET, export_onnx
+from compress.model import ModelConfig, load_model
+from compress.model.definition import Definition
+from compress.task import Task
+
+
+@pytest.fixture(scope="module")
+def arrays_file(tmp_path_factory: pytest.TempPathFactory, definition: Definition, splits: Splits) -> Path:
+    path = tmp_path_factory.mktemp("arrays") / "model.onnx"
+    return export_onnx(definition.build(seed=0), splits.validation, splits.task, path)
+
+
+@pytest.fixture(scope="module")
+def bert(bert_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    config = ModelConfig.model_validate({"hf": str(bert_directory)})
+    return load_model(config, seed=0, scratch=tmp_path_factory.mktemp("scratch")).module
+
+
+@pytest.fixture(scope="module")
+def bert_file(tmp_path_factory: pytest.TempPathFactory, bert: nn.Module, bert_directory: Path) -> Path:
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    encoder = TextEncoder.from_directory(bert_directory, input_names=names)
+    rows, _ = encoder.encode(["the film was good", "a very bad plot"], max_length=16)
+    split = Split("validation", rows, np.zeros(2, np.int64), encoder.inputs)
+    path = tmp_path_factory.mktemp("bert") / "model.onnx"
+    return export_onnx(bert, split, Task(encoder.inputs, ("0", "1")), path)
+
+
+# Traced with two rows of length 5; the position table has 8.
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 5), (3, 8), (33, 2)])
+def test_batch_and_length_are_free(
+    arrays_file: Path, definition: Definition, batch: int, length: int
+) -> None:
+    features = np.random.default_rng(0).normal(size=(batch, length, 4)).astype(np.float32)
+    (found,) = ort.InferenceSession(arrays_file).run(["logits"], {"features": features})
+    with torch.inference_mode():
+        expected = definition.build(seed=0)(torch.from_numpy(features)).numpy()
+    # fp32 sums of 32 products in another order: a few units in the last place of values around 1.
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 2), (5, 40)])
+def test_batch_and_length_of_a_text_model_are_free(
+    bert_file: Path, bert: nn.Module, batch: int, length: int
+) -> None:
+    draw = np.random.default_rng(0)
+    mask = (np.arange(length) < draw.integers(2, length + 1, (batch, 1))).astype(np.int64)
+    ids = draw.integers(5, 16, (batch, length)) * mask
+    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    (found,) = ort.InferenceSession(bert_file).run(["logits"], feed)
+    with torch.inference_mode():
+        expected = bert(**{name: torch.from_numpy(array) for name, array in feed.items()}).logits.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)  # as above
+
+
+def test_inputs_outputs_and_dimensions_have_the_hubs_names(bert_file: Path) -> None:
+    session = ort.InferenceSession(bert_file)
+    shape = ["batch_size", "sequence_length"]
+    assert [(value.name, value.shape) for value in session.get_inputs()] == [
+        ("input_ids", shape),
+        ("attention_mask", shape),
+        ("token_type_ids", shape),
+    ]
+    assert [(value.name, value.shape) for value in session.get_outputs()] == [("logits", ["batch_size", 2])]
+
+
+def test_a_file_is_valid_onnx_of_the_stated_opset_and_stands_alone(arrays_file: Path) -> None:
+    graph = onnx.load(arrays_file)
+    onnx.checker.check_model(graph, full_check=True)
+    assert {item.domain: item.version for item in graph.opset_import}[""] == DEFAULT_OPSET
+    assert [path.name for path in arrays_file.parent.iterdir()] == ["model.onnx"]
+
+
+class _Branching(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean(1) if features.sum() > 0 else features.amax(1)
+
+
+class _FixedLength(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return (features + torch.ones(5, 4)).mean(1)
+
+
+@pytest.mark.parametrize("module", [_Branching(), _FixedLength()])
+def test_a_module_that_cannot_be_exported_is_one_clear_error(
+    module: nn.Module, splits: Splits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExportError) as caught:
+        export_onnx(module, splits.validation, splits.task, tmp_path / "model.onnx")
+    message = str(caught.value)
+    assert message.startswith(f"{type(module).__name__} cannot be exported to ONNX: ")
+    assert message.endswith("no Python branches on values, no fixed sizes")
+    assert len(message.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_row_is_too_few_to_trace_with(model: nn.Module, splits: Splits, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"exporting needs two rows to trace with; validation has 1"):
+        export_onnx(model, splits.validation.take(1, seed=0), splits.task, tmp_path / "model.onnx")

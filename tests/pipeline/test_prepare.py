@@ -1,0 +1,298 @@
+"""What is wrong is found before work starts, and the message says what and where."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compress.errors import CompressError, DataError, ModelError, OutputError, RecipeError
+from compress.pipeline.prepare import Prepared, check_files, check_output, prepare
+from compress.recipe import load_recipe
+
+WriteRecipe = Callable[..., Path]
+GOOD = "text,label\n" + "".join(
+    f"{'a ' * (i % 7)}film {('bad', 'good')[i % 2]} the plot {'very ' * (i // 14)},{i % 2}\n"
+    for i in range(70)
+)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, write_recipe: WriteRecipe) -> Callable[..., Prepared]:
+    """Write a recipe, load and prepare it."""
+
+    def make(*stages: Any, **changes: Any) -> Prepared:
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        return prepare(
+            load_recipe(write_recipe(tmp_path / "r.yaml", *stages, **changes)), tmp_path / "scratch"
+        )
+
+    return make
+
+
+@pytest.fixture
+def on_text(
+    tmp_path: Path, bert_directory: Path, prepared: Callable[..., Prepared]
+) -> Callable[..., Prepared]:
+    """Prepare a recipe of the tiny BERT on a CSV file of this text."""
+
+    def make(csv: str = GOOD, *, hf: Path | None = None, **data: Any) -> Prepared:
+        (tmp_path / "rows.csv").write_text(csv, encoding="utf-8")
+        source = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16} | data
+        return prepared(model={"hf": str(hf or bert_directory)}, data=source)
+
+    return make
+
+
+def _model(tmp_path: Path, code: str, **args: Any) -> dict[str, Any]:
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    return {"file": str(tmp_path / "mine.py"), "builder": "build", "args": args}
+
+
+def test_what_fits_together_is_prepared(on_text: Callable[..., Prepared]) -> None:
+    found = on_text()
+    assert found.encoder is not None
+    assert found.splits.task.labels == ("0", "1")
+    assert len(found.stage_keys) == 1
+    assert found.run_key not in (found.base_key, *found.stage_keys)
+
+
+def test_keys_follow_what_they_depend_on(prepared: Callable[..., Prepared]) -> None:
+    half = {"prune/magnitude": {"sparsity": 0.5}}
+    both = prepared(half, "quantize/int8_dynamic")
+    first = prepared(half)
+    seeded = prepared(half, seed=1)
+    assert both.base_key == first.base_key != seeded.base_key
+    assert both.stage_keys[0] == first.stage_keys[0] != seeded.stage_keys[0]
+    assert both.run_key != first.run_key
+
+
+@pytest.mark.parametrize(
+    ("csv", "message"),
+    [
+        ("", r"rows\.csv: is empty"),
+        ("text,label\n", r"rows\.csv: has no rows"),
+        ("sentence,label\ngood,1\n", r"no column 'text' \(columns: sentence, label\)"),
+        ("text,labels\ngood,1\n", r"no column 'label'; did you mean 'labels'\?"),
+        (
+            "text,label\na film,1\nthe plot,1\n",
+            r"all rows have the label '1'; classification needs two or more",
+        ),
+        ("text,label\ngood,1\n,0\n", r"no text in column 'text' at line 3"),
+        (
+            GOOD.replace(",1\n", ",yes\n"),
+            r"the model does not know the label yes: the data has 0, yes; the model has 0, 1",
+        ),
+    ],
+)
+def test_data_that_cannot_be_learned_from(on_text: Callable[..., Prepared], csv: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        on_text(csv)
+
+
+def test_a_label_of_the_test_rows_that_training_lacks(
+    on_text: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    (tmp_path / "test.csv").write_text("text,label\nwas not,0\nvery fine,2\n")
+    with pytest.raises(
+        DataError, match=r"test\.csv: label '2' \(line 3\) is not among those of rows\.csv: 0, 1"
+    ):
+        on_text(test=str(tmp_path / "test.csv"))
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_data_file_that_is_missing(on_text: Callable[..., Prepared], part: str) -> None:
+    with pytest.raises(DataError, match=rf"data\.{part}: .*nowhere\.csv does not exist"):
+        on_text(**{part: "nowhere.csv"})
+
+
+def test_a_model_file_that_is_missing(prepared: Callable[..., Prepared]) -> None:
+    with pytest.raises(ModelError, match=r"model\.file: .*gone\.py does not exist"):
+        prepared(model={"file": "gone.py", "builder": "build"})
+
+
+def test_a_bundle_that_is_missing(prepared: Callable[..., Prepared]) -> None:
+    with pytest.raises(ModelError, match=r"model\.bundle: .*gone does not exist"):
+        prepared(model={"bundle": "gone"})
+
+
+def test_a_model_file_that_raises_is_named_with_its_line(
+    prepared: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    code = "import torch\nraise OSError('no licence')\n"
+    with pytest.raises(ModelError, match=r"mine\.py:2 raised OSError: no licence"):
+        prepared(model=_model(tmp_path, code))
+
+
+def test_a_builder_that_raises_is_named(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"mine\.py: build\(\) raised ZeroDivisionError: division by zero"):
+        prepared(model=_model(tmp_path, "def build():\n    return 1 / 0\n"))
+
+
+def test_a_model_that_takes_other_inputs(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    code = (
+        "from torch import nn\n"
+        "class Pixels(nn.Linear):\n    def forward(self, pixels):\n        return super().forward(pixels)\n"
+        "def build():\n    return Pixels(4, 10)\n"
+    )
+    with pytest.raises(
+        ModelError, match=r"mine\.py: build cannot answer the data's rows \(features; .*TypeError"
+    ):
+        prepared(model=_model(tmp_path, code))
+
+
+def test_a_model_with_too_few_classes(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    code = (
+        "from torch import nn\n"
+        "class Mean(nn.Linear):\n"
+        "    def forward(self, features):\n        return super().forward(features).mean(1)\n"
+        "def build(classes):\n    return Mean(4, classes)\n"
+    )
+    with pytest.raises(
+        ModelError, match=r"logits of shape \[3, 7\]; the data has 10 labels .*so \[3, 10\] is needed"
+    ):
+        prepared(model=_model(tmp_path, code, classes=7))
+
+
+def test_texts_longer_than_the_model_has_positions(on_text: Callable[..., Prepared]) -> None:
+    long = GOOD + f"{'very ' * 60}good film,1\n"
+    with pytest.raises(
+        ModelError, match=r"cannot answer the data's rows \(.*; the longest has 6\d positions\)"
+    ):
+        on_text(long, max_length=128)
+
+
+def test_a_tokenizer_that_belongs_to_another_model(
+    on_text: Callable[..., Prepared], bert_directory: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(bert_directory, mixed)
+    tokenizer = json.loads((mixed / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"word{i}": 1000 + i for i in range(3)}
+    (mixed / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(
+        ModelError, match=r"has 1003 tokens, but the model's largest embedding has \d+: it belongs"
+    ):
+        on_text(hf=mixed)
+
+
+def test_a_corrupt_safetensors_file(
+    on_text: Callable[..., Prepared], bert_directory: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bert_directory, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match=r"cannot load the Hugging Face model from directory '.*broken': ."):
+        on_text(hf=broken)
+
+
+def test_digits_for_a_model_that_reads_text(prepared: Callable[..., Prepared], bert_directory: Path) -> None:
+    with pytest.raises(CompressError, match=r"."):
+        prepared(model={"hf": str(bert_directory)})
+
+
+def test_texts_for_a_model_without_a_tokenizer(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(GOOD)
+    with pytest.raises(DataError, match=r"texts need a tokenizer: set model\.tokenizer"):
+        prepared(data={"source": "file", "train": str(tmp_path / "rows.csv")})
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            {"prune/heads": {"sparsity": 0.9}},
+            r"r\.yaml: prune/heads: sparsity 0\.9 would remove 7 of 8 heads.*up to 0\.75",
+        ),
+        (
+            {"prune/heads": {"sparsity": 0.01}},
+            r"r\.yaml: prune/heads: sparsity 0\.01 of 8 heads removes none",
+        ),
+        (
+            {"distill/logits": {"student": {"num_layer": 1}}},
+            r"no argument 'num_layer'; did you mean 'num_layers'\?",
+        ),
+        (
+            {"distill/logits": {"student": {"num_layers": 3}}},
+            r"student of 3 layers is deeper than its teacher of 2",
+        ),
+        (
+            {"prune/magnitude": {"sparsity": 0.5, "skip": ["head*.x"]}},
+            r"skip pattern 'head\*\.x' matches no Linear",
+        ),
+        (
+            {"quantize/int8_dynamic": {"skip": ["nothing"]}},
+            r"r\.yaml: skip: 'nothing' matches no linear or embedding",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_do_this_to_this_model(
+    prepared: Callable[..., Prepared], stage: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        prepared(stage)
+
+
+def test_a_second_stage_is_asked_about_what_the_first_one_leaves(prepared: Callable[..., Prepared]) -> None:
+    half = {"prune/heads": {"sparsity": 0.5}}
+    prepared(half, {"prune/heads": {"sparsity": 0.4}})
+    with pytest.raises(RecipeError, match=r"would remove 3 of 4 heads"):
+        prepared(half, {"prune/heads": {"sparsity": 0.75}})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", device="cuda:0"))
+    with pytest.raises(RecipeError, match=r"device: cuda:0 was asked for, .*use device=cpu"):
+        check_files(recipe)
+
+
+def test_an_output_that_is_new_or_empty_is_free(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert not check_output(tmp_path / "new" / "run", "key", overwrite=False)
+    assert not check_output(tmp_path / "empty", "key", overwrite=False)
+
+
+def test_an_output_with_the_same_run_is_done(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"run_key": "key"}')
+    assert check_output(tmp_path, "key", overwrite=False)
+    assert not check_output(tmp_path, "key", overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_an_output_with_something_else_is_never_touched(tmp_path: Path, name: str, overwrite: bool) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        OutputError, match=r"exists and is not a run of modelpress: choose another place with -o"
+    ):
+        check_output(tmp_path, "key", overwrite=overwrite)
+
+
+def test_an_output_with_another_run_needs_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"run_key": "other"}')
+    with pytest.raises(
+        OutputError, match=r"holds a run of another recipe, other data or another version; give --over"
+    ):
+        check_output(tmp_path, "key", overwrite=False)
+    assert not check_output(tmp_path, "key", overwrite=True)
+
+
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write .*file/run: .*file is not a directory"):
+        check_output(tmp_path / "file" / "run", "key", overwrite=False)
+
+
+def test_an_output_in_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so what the system would say is put in its mouth.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"cannot write .*new/run: .* is read-only for this user"):
+        check_output(tmp_path / "new" / "run", "key", overwrite=False)

@@ -1,0 +1,143 @@
+"""Public names are sorted, importable and where they are said to be; a stage leaves its input as it was."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import pkgutil
+import typing
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import compress
+from compress.registry import STAGES, stage_class, stage_names
+from compress.stage import Context, Stage
+
+MODULES = sorted(
+    m.name for m in pkgutil.walk_packages(compress.__path__, "compress.") if "__main__" not in m.name
+)
+PACKAGES = ["compress", *(m.name for m in pkgutil.walk_packages(compress.__path__, "compress.") if m.ispkg)]
+RECOVERY = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "fp32"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prune/magnitude": {"sparsity": 0.5, "recovery": RECOVERY},
+    "prune/heads": {"sparsity": 0.5, "steps": 2, "recovery": RECOVERY},
+    "quantize/int8_dynamic": {},
+    "quantize/int4_weight_only": {},
+    "distill/logits": {"student": {"num_layers": 1}, "train": RECOVERY},
+}
+
+
+@pytest.mark.parametrize("name", ["compress", *MODULES])
+def test_public_names_are_sorted_and_there(name: str) -> None:
+    module = import_module(name)
+    offered = getattr(module, "__all__", None)
+    if offered is None:  # a package that only holds files
+        assert name in PACKAGES
+        return
+    assert list(offered) == sorted(set(offered))
+    for public in offered:
+        assert getattr(module, public) is not None
+
+
+def test_compress_offers_what_its_homes_have() -> None:
+    homes = {name for names in compress._HOMES.values() for name in names}
+    assert sorted(homes) == compress.__all__ == dir(compress)
+    for home, names in compress._HOMES.items():
+        for name in names:
+            assert getattr(compress, name) is getattr(import_module(f"compress.{home}"), name)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    for name in ("compress", "compress.model"):
+        module = import_module(name)
+        tree = ast.parse(open(typing.cast(str, module.__file__), encoding="utf-8").read())
+        seen = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("compress.")
+            for alias in node.names
+        }
+        assert seen == set(module.__all__)
+
+
+def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'compress' has no attribute 'nothing'"):
+        compress.nothing  # noqa: B018
+
+
+@pytest.fixture(params=stage_names())
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return stage_class(request.param)(**SETTINGS[request.param])
+
+
+def test_every_stage_has_settings_here() -> None:
+    assert set(SETTINGS) == set(STAGES)
+
+
+def test_a_stage_is_named_as_the_registry_names_it(stage: Stage) -> None:
+    assert STAGES[stage.name] == f"{type(stage).__module__}:{type(stage).__name__}"
+    assert stage.summary
+    assert stage.name.split("/")[0] == stage.kind
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_apply_leaves_its_input_as_it_was(
+    stage: Stage, model: nn.Module, context: Context, training: bool
+) -> None:
+    before = _picture(model.train(training))
+    made = stage.apply(model, replace(context, teacher=copy.deepcopy(model)))
+    assert made is not model
+    assert not made.training
+    _assert_same(before, _picture(model))
+    shared = {p.data_ptr() for p in model.parameters()} & {t.data_ptr() for t in made.state_dict().values()}
+    assert not shared
+
+
+def test_apply_leaves_its_teacher_as_it_was(stage: Stage, model: nn.Module, context: Context) -> None:
+    teacher = copy.deepcopy(model).train()
+    before = _picture(teacher)
+    stage.apply(model, replace(context, teacher=teacher))
+    _assert_same(before, _picture(teacher))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_rehearse_leaves_its_input_as_it_was(stage: Stage, model: nn.Module, training: bool) -> None:
+    before = _picture(model.train(training))
+    stage.rehearse(model)
+    _assert_same(before, _picture(model))
+
+
+def test_rehearse_leaves_the_shapes_that_apply_leaves(
+    stage: Stage, model: nn.Module, context: Context
+) -> None:
+    if stage.kind == "quantize":  # nothing may come after it
+        pytest.skip("a rehearsal of quantizing leaves a float model")
+    count = sum(p.numel() for p in stage.rehearse(model).parameters())
+    assert count == sum(p.numel() for p in stage.apply(model, context).parameters())
+
+
+def _picture(model: nn.Module) -> dict[str, Any]:
+    return {
+        "state": {name: value.clone() for name, value in model.state_dict().items()},
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "kinds": {name: type(module) for name, module in model.named_modules()},
+        "gradients": {
+            name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()
+        },
+        "trainable": {name: p.requires_grad for name, p in model.named_parameters()},
+        "hooks": {
+            name: len(m._forward_pre_hooks) + len(m._forward_hooks) for name, m in model.named_modules()
+        },
+    }
+
+
+def _assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
+    states = before.pop("state"), after.pop("state")
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert before == after
