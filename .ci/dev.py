@@ -1,6 +1,6 @@
 """Everything a fresh machine needs, with Python's own library alone: make .venv, install, and do one thing.
 
-    python3 .ci/dev.py demo       the main job on the embedded digits: four recipes, four bundles, one comparison
+    python3 .ci/dev.py demo       the main job on the digits: four recipes, four bundles, one comparison
     python3 .ci/dev.py test       ruff, mypy, lint-imports and the tests; what CI runs
     python3 .ci/dev.py reference  remake reports/reference from the shipped recipes
 
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = Path(os.environ.get("MODELPRESS_VENV", ROOT / ".venv"))
+VENV = Path(os.environ.get("MODELPRESS_VENV", ROOT / ".venv")).resolve()
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 DEMO = ["prune-heads", "quantize-int8", "distill", "joint"]
 
@@ -27,12 +27,15 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         print(__doc__)
         return 2
-    return jobs[sys.argv[1]](sys.argv[2:])
+    try:
+        return jobs[sys.argv[1]](sys.argv[2:])
+    except KeyboardInterrupt:
+        return 130
 
 
 def demo(arguments: list[str]) -> int:
     install("")
-    recipes = [str(Path("recipes") / "digits" / f"{name}.yaml") for name in DEMO]
+    recipes = [f"recipes/digits/{name}.yaml" for name in DEMO]
     return call("modelpress", "run", *recipes, *arguments)
 
 
@@ -60,7 +63,7 @@ def reference(arguments: list[str]) -> int:
     install("")
     recipes = sorted((ROOT / "recipes" / "digits").glob("*.yaml"))
     scratch = ROOT / "reports" / ".reference"
-    names = [str(path.relative_to(ROOT)) for path in recipes]
+    names = [path.relative_to(ROOT).as_posix() for path in recipes]
     code = call("modelpress", "run", *names, "-o", str(scratch), *arguments)
     if code:
         return code
@@ -74,26 +77,41 @@ def reference(arguments: list[str]) -> int:
 
 
 def install(extra: str) -> None:
-    """Make the environment, or use the one that fits: a stamp holds what was installed from which pyproject."""
+    """Make the environment, or use the one that fits: a stamp says what was installed, from where."""
     if sys.version_info < (3, 11):
         sys.exit(f"modelpress needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     stamp = VENV / f"installed{extra.strip('[]')}.sha256"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == wanted:
+    # A repository that was moved or copied has programs that start the other place's Python.
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + f"{ROOT} {VENV}".encode()).hexdigest()
+    python = BIN / executable("python")
+    if stamp.is_file() and stamp.read_text() == wanted and python.exists():
         return
-    if not (BIN / executable("python")).exists():
-        print(f"making {VENV}", flush=True)
-        try:
-            subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-        except subprocess.CalledProcessError:
-            shutil.rmtree(VENV, ignore_errors=True)
-            sys.exit("Python's venv module does not work here; on Debian and Ubuntu: apt install python3-venv")
+    if not (python.exists() and pip_works()):
+        make_environment()
     print("installing (torch is large: minutes the first time)", flush=True)
-    pip = [str(BIN / executable("python")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    code = subprocess.run([*pip, "--editable", f"{ROOT}{extra}"]).returncode
-    if code:
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.run([*pip, "--editable", f"{ROOT}{extra}"]).returncode:
         sys.exit("the installation failed; pip's message stands above")
     stamp.write_text(wanted)
+
+
+def pip_works() -> bool:
+    """Whether the environment is whole and its own: making one can be interrupted before pip is in it."""
+    try:
+        done = subprocess.run([str(BIN / executable("pip")), "--version"], capture_output=True, text=True)
+    except OSError:
+        return False
+    return done.returncode == 0 and str(VENV) in done.stdout
+
+
+def make_environment() -> None:
+    if VENV.is_dir() and any(VENV.iterdir()) and not (VENV / "pyvenv.cfg").is_file():
+        sys.exit(f"{VENV} is not a virtual environment: nothing in it was touched; name another place")
+    print(f"making {VENV}", flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.exit("Python's venv module does not work here; on Debian and Ubuntu: apt install python3-venv")
 
 
 def executable(name: str) -> str:
@@ -102,10 +120,7 @@ def executable(name: str) -> str:
 
 def call(program: str, *arguments: str) -> int:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
-    try:
-        return subprocess.run([str(BIN / executable(program)), *arguments], cwd=ROOT, env=environment).returncode
-    except KeyboardInterrupt:
-        return 130
+    return subprocess.run([str(BIN / executable(program)), *arguments], cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":

@@ -282,10 +282,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
     )
+    # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     # One line of a library's own progress between ours is one too many; its errors still come through.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(
+            args=None if arguments is None else list(arguments),
+            prog_name="modelpress",
+            standalone_mode=False,
+        )
     except CompressError as error:
         _print_error(error)
         return error.exit_code

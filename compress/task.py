@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LABELS_KEY", "ROW_INDEX_KEY", "InputSpec", "Task"]
+__all__ = ["InputSpec", "LABELS_KEY", "ROW_INDEX_KEY", "Task"]
 
 LABELS_KEY = "labels"
 ROW_INDEX_KEY = "row_index"

@@ -150,7 +150,7 @@ def write_recipe() -> WriteRecipe:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory, write_recipe: WriteRecipe) -> Path:
-    """The folder of one finished run: digits.yaml (the recipe), and reports/digits with its cache beside it."""
+    """The folder of one finished run: digits.yaml, its recipe, and reports/ with digits and the cache."""
     from compress.pipeline import run
 
     folder = tmp_path_factory.mktemp("digits")

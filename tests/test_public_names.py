@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import copy
 import pkgutil
-import typing
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +55,7 @@ def test_compress_offers_what_its_homes_have() -> None:
 def test_type_checkers_see_the_same_names() -> None:
     for name in ("compress", "compress.model"):
         module = import_module(name)
-        tree = ast.parse(open(typing.cast(str, module.__file__), encoding="utf-8").read())
+        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         seen = {
             alias.name
             for node in ast.walk(tree)

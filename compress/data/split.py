@@ -61,16 +61,29 @@ class Split:
         return len(self.rows)
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Yield batches with their `labels` and `row_index`, in order or shuffled (a new seed each epoch)."""
+        """Yield batches with their `labels` and `row_index`, in order or shuffled (a new seed each epoch).
+
+        Shuffled batches hold rows of like length: rows are shuffled, sorted by length within pools of 16
+        batches, and the batches shuffled again. Less padding to compute, and still a new order each epoch.
+        """
         order = np.arange(len(self))
+        starts = np.arange(0, len(order), batch_size)
         if shuffle_seed is not None:
-            np.random.default_rng(shuffle_seed).shuffle(order)
-        for start in range(0, len(order), batch_size):
+            draw = np.random.default_rng(shuffle_seed)
+            draw.shuffle(order)
+            order = self._pooled_by_length(order, batch_size * 16)
+            draw.shuffle(starts)
+        for start in starts:
             picked = order[start : start + batch_size]
             batch = collate([self.rows[i] for i in picked], self.inputs)
             batch[LABELS_KEY] = self.labels[picked]
             batch[ROW_INDEX_KEY] = picked
             yield batch
+
+    def _pooled_by_length(self, order: NDArray[np.int64], pool: int) -> NDArray[np.int64]:
+        lengths = np.array([row[self.inputs[0].name].shape[0] for row in self.rows])
+        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
+        return np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools] or [order])
 
     def take(self, count: int, *, seed: int) -> Split:
         """Return at most `count` rows, drawn without replacement by a seed."""

@@ -105,6 +105,8 @@ def write_bundle_(
         shutil.copy(source, directory / "onnx" / source.name)
     (directory / "pytorch").mkdir(exist_ok=True)
     save_module(module, directory / "pytorch")
+    for weights in (directory / "pytorch").iterdir():
+        weights.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read what it writes
     _write_json(directory / "config.json", _hub_config(module, task))
     if encoder is None:
         return
@@ -115,6 +117,9 @@ def write_bundle_(
     # What reads this file instead (transformers.js, optimum) then truncates at the same place.
     settings = directory / "tokenizer_config.json"
     known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    if known.get("tokenizer_class") == "TokenizersBackend":
+        # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only, 5 both.
+        known["tokenizer_class"] = "PreTrainedTokenizerFast"
     _write_json(settings, {**known, "model_max_length": max_length})
 
 

@@ -81,6 +81,8 @@ def export_onnx(
     except Exception as error:
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
+        if reason.endswith(":") and len(lines) > 1:  # a heading; the reason itself is the first below it
+            reason = f"{reason} {lines[1]}"
         raise ExportError(
             f"{type(module).__name__} cannot be exported to ONNX: {reason}. The module must be traceable by "
             "torch.export with dynamic batch and sequence: no Python branches on values, no fixed sizes"

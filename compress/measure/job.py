@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress.measure.load import PROCESSES
 from compress.task import InputSpec
 
-__all__ = ["BATCHED_STEPS", "SINGLE_STEPS", "Job", "Setting"]
+__all__ = ["BATCHED_STEPS", "Job", "SINGLE_STEPS", "Setting"]
 
 SINGLE_STEPS = 10
 BATCHED_STEPS = 5

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from compress.model import ops
 
 __all__ = [
-    "QUANTIZED_KINDS",
     "Int4Embedding",
     "Int4Linear",
     "Int8Embedding",
     "Int8Linear",
+    "QUANTIZED_KINDS",
     "QuantizedModule",
 ]
 

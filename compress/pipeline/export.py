@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 import compress
 from compress.data import CommandLineText, Split, TextEncoder
@@ -18,7 +20,7 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
-from compress.model import LoadedModel, ModelConfig, load_model
+from compress.model import LoadedModel, ModelConfig, load_model, logits
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import prepare
 from compress.pipeline.run import trained_model
@@ -122,13 +124,30 @@ def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[TextEncoder, Task,
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
     task = Task(encoder.inputs, loaded.label_order or ())
     draw = np.random.default_rng(0)
-    rows = []
-    for _ in range(_SYNTHETIC_ROWS):
-        length = int(draw.integers(min(4, max_length), min(max_length, 64) + 1))
+
+    def row(length: int) -> dict[str, NDArray[np.int64]]:
         values = {
             "input_ids": draw.integers(0, encoder.vocab_size, length),
             "attention_mask": np.ones(length),
             "token_type_ids": np.zeros(length),
         }
-        rows.append({spec.name: values[spec.name].astype(np.int64) for spec in encoder.inputs})
+        return {spec.name: values[spec.name].astype(np.int64) for spec in encoder.inputs}
+
+    _answers(loaded, row(max_length), max_length)
+    rows = []
+    for _ in range(_SYNTHETIC_ROWS):
+        length = int(draw.integers(min(4, max_length), min(max_length, 64) + 1))
+        rows.append(row(length))
     return encoder, task, Split("synthetic", tuple(rows), np.zeros(len(rows), np.int64), encoder.inputs)
+
+
+def _answers(loaded: LoadedModel, row: dict[str, NDArray[np.int64]], max_length: int) -> None:
+    try:
+        with torch.inference_mode():
+            logits(loaded.module, {name: torch.from_numpy(array[None]) for name, array in row.items()})
+    except (IndexError, RuntimeError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"{loaded.source} cannot answer a text of {max_length} tokens ({first}); "
+            "if it has fewer positions, give a smaller --max-length"
+        ) from error

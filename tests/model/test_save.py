@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_a_cut_hugging_face_model_comes_back_equal(hf_directory: Path, tmp_path:
         "input_ids": torch.tensor([[2, 5, 10, 3]]),
         "attention_mask": torch.ones(1, 4, dtype=torch.int64),
     }
-    assert torch.equal(logits(load_module(tmp_path), batch), logits(module, batch))
+    # A copy: transformers maps weights from the file unaligned, and kernels then sum in another order.
+    assert torch.equal(logits(load_module(tmp_path), batch), logits(copy.deepcopy(module), batch))
 
 
 def test_a_module_that_we_did_not_build_is_refused(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from compress.errors import CompressError, DataError, ModelError, OutputError, RecipeError
+from compress.errors import DataError, ModelError, OutputError, RecipeError
+from compress.export import write_bundle_, write_manifest_
 from compress.pipeline.prepare import Prepared, check_files, check_output, prepare
 from compress.recipe import load_recipe
+from compress.stage import Context
 
 WriteRecipe = Callable[..., Path]
 GOOD = "text,label\n" + "".join(
@@ -194,8 +196,26 @@ def test_a_corrupt_safetensors_file(
 
 
 def test_digits_for_a_model_that_reads_text(prepared: Callable[..., Prepared], bert_directory: Path) -> None:
-    with pytest.raises(CompressError, match=r"."):
+    with pytest.raises(DataError, match=r"the model does not know the labels 2, 3, .*; the model has 0, 1"):
         prepared(model={"hf": str(bert_directory)})
+
+
+def test_the_tokenizer_of_a_quantized_bundle_belongs_to_it(
+    tmp_path: Path, bert_directory: Path, on_text: Callable[..., Prepared]
+) -> None:
+    found = on_text()
+    task, config = found.splits.task, found.recipe.stages[0]
+    quantized = config.apply(found.loaded.module, Context(task, found.splits.train, found.splits.validation))
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (tmp_path / "model.onnx").write_bytes(b"not looked at")
+    write_bundle_(bundle, quantized, tmp_path / "model.onnx", task, encoder=found.encoder, max_length=16)
+    write_manifest_(bundle, task, {})
+    (tmp_path / "r.yaml").write_text(
+        f"model: {{bundle: {bundle}}}\ndata: {{source: file, train: rows.csv, max_length: 16}}\n"
+    )
+    again = prepare(load_recipe(tmp_path / "r.yaml", need_stages=False), tmp_path)
+    assert again.splits.fingerprint() == found.splits.fingerprint()
 
 
 def test_texts_for_a_model_without_a_tokenizer(prepared: Callable[..., Prepared], tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""A bundle in transformers.js under Node: the same model and tokenizer files, another runtime."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from tokenizers import Tokenizer
+
+import compress
+
+pytestmark = pytest.mark.slow
+
+SHARED = Path(os.environ.get("MODELPRESS_SHARED", Path(__file__).parents[3] / "shared"))
+SENTENCES = 20
+CLASSIFY = """
+import { readFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { env, pipeline } from '@huggingface/transformers';
+
+const bundle = process.argv[2];
+env.allowRemoteModels = false;
+env.localModelPath = dirname(bundle);
+const options = { dtype: 'fp32', local_files_only: true };  // fp32 means onnx/model.onnx, whatever is in it
+const classify = await pipeline('text-classification', basename(bundle), options);
+const answers = [];
+for (const text of JSON.parse(readFileSync(0, 'utf-8'))) answers.push((await classify(text))[0]);
+console.log(JSON.stringify(answers));
+"""
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    assert found, f"{name} is not on the PATH: install Node.js 20 or newer to run this test"
+    return found
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, beside its packages from the npm registry; the CPU runtime is in them."""
+    directory = tmp_path_factory.mktemp("node")
+    (directory / "package.json").write_text('{"private": true}')
+    _program("node")
+    packages = ["@huggingface/transformers@4"]
+    subprocess.run(
+        [_program("npm"), "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages],
+        cwd=directory,
+        check=True,
+    )
+    (directory / "classify.mjs").write_text(CLASSIFY)
+    return directory / "classify.mjs"
+
+
+def _answers_of_javascript(script: Path, bundle: Path, texts: list[str]) -> list[tuple[str, float]]:
+    done = subprocess.run(
+        [_program("node"), str(script), str(bundle)],
+        input=json.dumps(texts),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+    )
+    return [(answer["label"], answer["score"]) for answer in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _answers_of_python(bundle: Path, texts: list[str]) -> list[tuple[str, float]]:
+    session = onnxruntime.InferenceSession(bundle / "onnx" / "model.onnx")
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    labels = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["labels"]
+    answers = []
+    for text in texts:
+        encoding = tokenizer.encode(text)
+        columns = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        feed = {i.name: np.array([columns[i.name]], dtype=np.int64) for i in session.get_inputs()}
+        logits = session.run(None, feed)[0][0]
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        answers.append((labels[int(shares.argmax())], float(shares.max())))
+    return answers
+
+
+@pytest.mark.parametrize("stage", [None, "quantize-int8", "quantize-int4"])
+def test_transformers_js_answers_as_onnxruntime_in_python_does(
+    stage: str | None, script: Path, tmp_path: Path
+) -> None:
+    model, reviews = SHARED / "models" / "minilm-reviews", SHARED / "data" / "reviews"
+    assert model.is_dir() and reviews.is_dir(), f"{SHARED}: no model and reviews; set MODELPRESS_SHARED"
+    with (reviews / "test.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:SENTENCES]
+    with (tmp_path / "few.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    bundle = tmp_path / "bundle"
+    if stage is None:
+        compress.export_model(model, bundle)
+    else:
+        data = [f"data.{part}={reviews / part}.csv" for part in ("train", "validation")]
+        recipe = Path(__file__).parents[2] / "recipes" / "reviews" / f"{stage}.yaml"
+        quick = ["measure.rounds=3", "measure.seconds=0.01", "measure.batch=[1]", "measure.threads=[1]"]
+        # On few test rows, for time: how well it does on all is what test_reviews.py looks at.
+        changes = [f"model.hf={model}", *data, f"data.test={tmp_path / 'few.csv'}", *quick, "name=bundle"]
+        compress.run(compress.load_recipe(recipe, [*changes, "measure.sequence=[32]"]), tmp_path)
+    texts = [row["text"] for row in rows]
+    ours, theirs = _answers_of_python(bundle, texts), _answers_of_javascript(script, bundle, texts)
+    assert [label for label, _ in theirs] == [label for label, _ in ours]
+    # Two builds of one runtime; an int8 activation on a rounding edge moves a probability by far less.
+    assert [score for _, score in theirs] == pytest.approx([score for _, score in ours], abs=0.01)

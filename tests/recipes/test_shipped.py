@@ -1,0 +1,83 @@
+"""Every recipe that is shipped: it loads, opens with its command, has one order; all stages stand in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compress.recipe import load_recipe
+from compress.registry import stage_names
+from compress.report import load_report
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
+DIGITS = [path for path in RECIPES if path.parent.name == "digits"]
+ORDER = ["model", "data", "stages", "export", "measure"]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_recipe_loads_as_it_is_and_again_from_what_it_resolves_to(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(again) == recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_recipe_opens_with_its_command_and_a_sentence_of_what_it_does(path: Path) -> None:
+    command, sentence = path.read_text(encoding="utf-8").splitlines()[:2]
+    assert re.fullmatch(rf"# modelpress run {re.escape(_name(path))}( .+)?", command)
+    assert re.fullmatch(r"# [A-Z0-9].+\w\.", sentence)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_recipe_names_its_parts_in_one_order(path: Path) -> None:
+    keys = list(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert keys == [key for key in ORDER if key in keys]
+    assert {"model", "data", "stages"} <= set(keys)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_model_file_that_a_recipe_names_is_shipped_with_it(path: Path) -> None:
+    file = load_recipe(path).model.file
+    assert file is None or (Path(file).is_file() and Path(file).is_relative_to(ROOT / "models"))
+
+
+def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
+    folders = {path.parent.name for path in RECIPES}
+    assert folders == {"digits", "reviews"}
+    for folder in folders:
+        used = {s.name for path in RECIPES if path.parent.name == folder for s in load_recipe(path).stages}
+        assert used == set(stage_names()), folder
+
+
+def test_both_folders_hold_recipes_of_the_same_names() -> None:
+    """What somebody tried on the digits is there for a model of their own."""
+    names = [
+        {path.stem for path in RECIPES if path.parent.name == folder} for folder in ("digits", "reviews")
+    ]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("path", DIGITS, ids=_name)
+def test_reference_report_is_of_the_recipe_as_it_is_shipped(path: Path) -> None:
+    recipe = load_recipe(path)
+    directory = ROOT / "reports" / "reference" / recipe.run_name
+    assert (directory / "report.json").is_file(), f"no {directory}: run `python3 .ci/dev.py reference`"
+    report = load_report(directory)
+    shipped = recipe.resolved(relative_to=ROOT)
+    assert report.recipe == shipped, "the recipe was changed since: run `python3 .ci/dev.py reference`"
+    assert (report.name, report.parity.holds) == (recipe.run_name, True)
+
+
+def test_no_reference_report_is_of_a_recipe_that_is_no_longer_shipped() -> None:
+    names = {load_recipe(path).run_name for path in DIGITS}
+    kept = {path.parent.name for path in (ROOT / "reports" / "reference").rglob("report.json")}
+    assert kept <= names

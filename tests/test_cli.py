@@ -1,0 +1,540 @@
+"""The command line: exit codes, one clear error on stderr without a traceback, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from torch import nn
+
+import compress
+from compress.cli import main
+from compress.errors import ExportError
+from compress.registry import stage_names
+from compress.report import load_report
+
+WriteRecipe = Callable[..., Path]
+RUN = import_module("compress.pipeline.run")
+GOOD = "text,label\n" + "".join(
+    f"{'a ' * (i % 7)}film the plot {'very ' * (i // 7)},{i % 2}\n" for i in range(70)
+)
+
+
+class Said(NamedTuple):
+    """What a command ended with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Said]:
+    """Run a command in an empty directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str | Path) -> Said:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
+
+    return run
+
+
+def assert_refused(said: Said, *parts: str, code: int = 2) -> None:
+    """One error, which holds these parts; no traceback."""
+    assert said.code == code, said
+    assert said.err.startswith("error: "), said.err
+    assert f"\n{said.err}".count("\nerror: ") == 1
+    assert "Traceback" not in said.err + said.out
+    for part in parts:
+        assert part in said.err
+
+
+# without work
+
+
+def test_version(call: Callable[..., Said]) -> None:
+    assert call("--version") == Said(0, f"modelpress {compress.__version__}\n", "")
+
+
+def test_help_names_every_command(call: Callable[..., Said]) -> None:
+    said = call("--help")
+    assert said.code == 0
+    assert all(command in said.out for command in ("init", "run", "export", "compare", "list", "show"))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom compress.cli import main\nassert main(['--help']) == 0\n"
+        "heavy = {'torch', 'torchao', 'numpy', 'onnx', 'onnxruntime', 'onnxscript', 'transformers',\n"
+        "         'sklearn', 'accelerate', 'pydantic', 'yaml', 'jinja2', 'datasets', 'psutil'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_bad_recipe_is_refused_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("model: {hf: x}\ndata: {source: digits}\nstages: [prune/head]\n")
+    code = (
+        "import sys\nfrom compress.cli import main\n"
+        "assert main(['run', 'r.yaml']) == 2\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_list_names_every_stage_and_model(call: Callable[..., Said]) -> None:
+    said = call("list")
+    assert said.code == 0
+    assert all(name in said.out for name in (*stage_names(), "models/transformer.py", "hf:", "bundle:"))
+
+
+def test_init_writes_recipes_that_can_be_shown(call: Callable[..., Said]) -> None:
+    said = call("init", "new")
+    assert said.code == 0
+    shown = said.out.split("modelpress run ")[1].strip()
+    assert call("show", shown).code == 0
+    assert_refused(call("init", "new"), "exists already: nothing was written")
+
+
+def test_init_below_a_file_is_refused(call: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_refused(call("init", "file/new"), "cannot write in file/new: ")
+
+
+def test_show_prints_the_whole_recipe(
+    call: Callable[..., Said], write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", {"prune/heads": {"sparsity": 0.5}})
+    said = call("show", recipe, "prune/heads.sparsity=0.25", "seed=7")
+    assert (said.code, said.err) == (0, "")
+    (tmp_path / "again.yaml").write_text(said.out)
+    assert call("show", "again.yaml").out == said.out
+    assert "sparsity: 0.25" in said.out
+    assert "seed: 7" in said.out
+    assert_refused(call("show", recipe, "again.yaml", "name=x"), "two recipes have the run name 'x'")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["launch"], "No such command"),
+        (["run"], "Missing argument"),
+        (["compare", "--jsn", "x"], "No such option"),
+        (["export", "x", "-o", "y", "--max-length", "1"], "'--max-length'"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(call: Callable[..., Said], words: list[str], part: str) -> None:
+    said = call(*words)
+    assert said.code == 2
+    assert part in said.err
+    assert said.err.startswith("Usage: modelpress ")
+    assert "Traceback" not in said.err
+
+
+# bad recipes
+
+# Each line holds the one before nine times: 9^8 values when written out.
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+)
+HEAD = "model: {hf: x}\ndata: {source: digits}\n"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "parts"),
+    [
+        (HEAD + "stages: [prune/wandaa]\n", ["r.yaml:3", "unknown stage 'prune/wandaa'"]),
+        (HEAD + "stages:\n  - prune/headz: {sparsity: 0.5}\n", ["r.yaml:4", "did you mean 'prune/heads'?"]),
+        (
+            HEAD + "stages:\n  - prune/heads: {sparsty: 0.5}\n",
+            ["r.yaml:4", "sparsty", "did you mean 'sparsity'?"],
+        ),
+        (HEAD + "stage: [quantize/int8_dynamic]\n", ["r.yaml:3", "'stage'", "did you mean 'stages'?"]),
+        (HEAD + "stages:\n  - prune/heads: {sparsity: half}\n", ["r.yaml:4", "sparsity", "a number"]),
+        (
+            HEAD + "stages:\n  - prune/heads: {sparsity: 1.5}\n",
+            ["r.yaml:4", "sparsity", "1.5", "less than 1"],
+        ),
+        (HEAD + "stages: [quantize/int8_dynamic]\nseed: true\n", ["r.yaml:4", "seed", "a whole number"]),
+        (HEAD + "seed: 1\nstages: [quantize/int8_dynamic]\nseed: 2\n", ["r.yaml:5", "seed", "line 3"]),
+        (HEAD + "stages: []\n", ["r.yaml:3", "stages is empty"]),
+        (
+            HEAD + "stages:\n  - quantize/int8_dynamic\n  - prune/heads: {sparsity: 0.5}\n",
+            ["r.yaml:5", "put quantize"],
+        ),
+        ("", ["r.yaml: the file is empty"]),
+        ("stages: [\n", ["r.yaml:"]),
+        (HEAD + "stages: !!python/object:os.system [quantize/int8_dynamic]\n", ["r.yaml:3", "tag"]),
+        (BOMB, ["r.yaml:"]),
+    ],
+)
+def test_a_bad_recipe_is_refused(
+    call: Callable[..., Said], tmp_path: Path, yaml: str, parts: list[str]
+) -> None:
+    (tmp_path / "r.yaml").write_text(yaml)
+    for command in (["run", "r.yaml"], ["run", "r.yaml", "--dry-run"], ["show", "r.yaml"]):
+        assert_refused(call(*command), *parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sed=1", ["override 'sed=1'", "did you mean 'seed'?"]),
+        ("seed=-1", ["override 'seed=-1'", "-1"]),
+        ("stages.0.skp=[x]", ["skp", "did you mean 'skip'?"]),
+    ],
+)
+def test_a_bad_override_is_refused(
+    call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRecipe, override: str, parts: list[str]
+) -> None:
+    assert_refused(call("run", write_recipe(tmp_path / "r.yaml"), override), *parts)
+
+
+def test_a_recipe_that_is_missing_or_not_given(call: Callable[..., Said]) -> None:
+    assert_refused(call("run", "gone.yaml"), "gone.yaml")
+    assert_refused(call("run", "seed=1"), "give at least one recipe")
+
+
+def test_two_recipes_of_one_name_are_refused(
+    call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml")
+    assert_refused(call("run", recipe, recipe), "two recipes have the run name")
+
+
+# bad data, models and outputs
+
+
+@pytest.fixture
+def refused_run(call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRecipe) -> Callable[..., None]:
+    """Run a recipe that must be refused before any work: no output folder is made."""
+
+    def refuse(*parts: str, **changes: Any) -> None:
+        recipe = write_recipe(tmp_path / "recipes" / "r.yaml", **changes)
+        for command in (["run", recipe], ["run", recipe, "--dry-run"]):
+            assert_refused(call(*command, "-o", "out"), *parts)
+            assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("csv", "parts"),
+    [
+        ("", ["rows.csv: is empty"]),
+        ("text,label\n", ["rows.csv: has no rows"]),
+        ("txt,label\na film,1\n", ["rows.csv: no column 'text'; did you mean 'txt'?"]),
+        (
+            "text,label\na film,1\nthe plot,1\n",
+            ["all rows have the label '1'; classification needs two or more"],
+        ),
+        (GOOD.replace(",1\n", ",[5]\n"), ["the model does not know the label [5]: the data has 0, [5]"]),
+    ],
+)
+def test_bad_data_is_refused(
+    refused_run: Callable[..., None], bert_directory: Path, tmp_path: Path, csv: str, parts: list[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text(csv)
+    data = {"source": "file", "train": str(tmp_path / "rows.csv")}
+    refused_run(*parts, model={"hf": str(bert_directory)}, data=data)
+
+
+def test_labels_that_training_lacks_are_refused(
+    refused_run: Callable[..., None], bert_directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(GOOD)
+    (tmp_path / "test.csv").write_text("text,label\nwas not,0\nvery fine,2\n")
+    data = {"source": "file", "train": str(tmp_path / "rows.csv"), "test": str(tmp_path / "test.csv")}
+    refused_run("test.csv: label '2' (line 3) is not among", model={"hf": str(bert_directory)}, data=data)
+
+
+def test_missing_files_are_refused(refused_run: Callable[..., None], bert_directory: Path) -> None:
+    model, data = {"hf": str(bert_directory)}, {"source": "file", "train": "gone.csv"}
+    refused_run("data.train: ", "recipes/gone.csv does not exist", model=model, data=data)
+    refused_run("model.file: ", "gone.py does not exist", model={"file": "gone.py", "builder": "b"})
+    refused_run("cannot load the Hugging Face model", "/no/such", model={"hf": "/no/such"})
+
+
+def test_a_model_file_that_raises_is_refused(refused_run: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\nraise RuntimeError('[bold]no GPU[/bold]')\n")
+    model = {"file": str(tmp_path / "mine.py"), "builder": "build"}
+    refused_run("mine.py:2 raised RuntimeError: [bold]no GPU[/bold]", model=model)
+
+
+def test_a_tokenizer_that_does_not_belong_is_refused(
+    refused_run: Callable[..., None], bert_directory: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bert_directory, tmp_path / "mixed")
+    tokenizer = json.loads((bert_directory / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["stranger"] = 999
+    (tmp_path / "mixed" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "rows.csv").write_text(GOOD)
+    data = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16}
+    refused_run(
+        "has 1000 tokens, but", "belongs to another model", model={"hf": str(tmp_path / "mixed")}, data=data
+    )
+
+
+def test_a_corrupt_safetensors_file_is_refused(
+    refused_run: Callable[..., None], call: Callable[..., Said], bert_directory: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bert_directory, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x00" * 100)
+    (tmp_path / "rows.csv").write_text(GOOD)
+    data = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16}
+    refused_run("cannot load the Hugging Face model", model={"hf": str(tmp_path / "broken")}, data=data)
+    assert_refused(call("export", tmp_path / "broken", "-o", "out"), "cannot load the Hugging Face model")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_bundle_is_refused(
+    refused_run: Callable[..., None], call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(digits_run / "reports" / "digits", bundle)
+    weights = bundle / "pytorch" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    refused_run("cannot read weights", "is the file whole?", model={"bundle": str(bundle)})
+    shutil.copytree(digits_run / "reports" / "digits", bundle, dirs_exist_ok=True)
+    (bundle / "manifest.json").write_text("{")
+    refused_run("cannot read", "manifest.json", model={"bundle": str(bundle)})
+    assert_refused(call("compare", tmp_path / "nowhere"), "nowhere")
+
+
+def test_all_files_are_looked_for_before_the_first_recipe_runs(
+    call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    good = write_recipe(tmp_path / "good.yaml")
+    bad = write_recipe(tmp_path / "bad.yaml", model={"file": "gone.py", "builder": "b"})
+    assert_refused(call("run", good, bad, "-o", "out"), "gone.py does not exist")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused(
+    call: Callable[..., Said], tmp_path: Path, digits_run: Path, bert_directory: Path
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    for dry in ([], ["--dry-run"]):
+        said = call("run", digits_run / "digits.yaml", "-o", "file/out", *dry)
+        assert_refused(said, "cannot write file/out/digits: ", "file is not a directory")
+    assert_refused(call("export", bert_directory, "-o", "file/out"), "cannot write in ")
+    assert_refused(
+        call("compare", digits_run / "reports", "--html", "file/page.html"), "cannot write file/page.html"
+    )
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_run_that_is_there_already(call: Callable[..., Said], digits_run: Path) -> None:
+    recipe, reports = digits_run / "digits.yaml", digits_run / "reports"
+    before = (reports / "digits" / "manifest.json").read_bytes()
+    said = call("run", recipe, "-o", reports)
+    assert (said.code, said.err) == (0, "")
+    assert "done before, with the same recipe, data and versions: not repeated" in said.out
+    said = call("run", recipe, "measure.rounds=5", "-o", reports)
+    assert_refused(said, "holds a run of another recipe", "--overwrite", "name=... or -o")
+    assert (reports / "digits" / "manifest.json").read_bytes() == before
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    said = call("run", digits_run / "digits.yaml", "--dry-run", "-o", "out")
+    assert (said.code, said.err) == (0, "")
+    assert "digits: the recipe can be run" in said.out
+    assert "(would be trained)" in said.out
+    assert list(tmp_path.iterdir()) == []
+    said = call("run", digits_run / "digits.yaml", "--dry-run", "-o", digits_run / "reports")
+    assert "(trained: in the cache)" in said.out
+    assert "stage   quantize/int8_dynamic (in the cache)" in said.out
+    assert "(done already: nothing would be repeated)" in said.out
+
+
+# the work itself
+
+
+@pytest.fixture
+def quick(digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with the finished run's cache, and an export and a measurement that were made before."""
+    finished = digits_run / "reports" / "digits"
+
+    def export_onnx(module: nn.Module, split: Any, task: Any, path: Path, *, opset: int) -> Path:
+        shutil.copyfile(finished / "onnx" / "model.onnx", path)
+        return path
+
+    monkeypatch.setattr(RUN, "export_onnx", export_onnx)
+    monkeypatch.setattr(RUN, "measure_pair", lambda *_, **__: load_report(finished).measurement)
+    shutil.copytree(digits_run / "reports" / ".cache", tmp_path / "out" / ".cache")
+    return tmp_path / "out"
+
+
+def test_run_says_what_there_is_now_and_what_to_type_next(
+    call: Callable[..., Said], digits_run: Path, quick: Path
+) -> None:
+    said = call("run", digits_run / "digits.yaml", "name=new", "-o", "out")
+    assert (said.code, said.err) == (0, "")
+    assert "the trained model is in the cache: not trained again" in said.out
+    assert "than the fp32 ONNX model" in said.out
+    for line in ("bundle  out/new", f"report  {quick / 'new' / 'report.html'}", "modelpress compare out"):
+        assert line in said.out
+    assert sorted(path.name for path in quick.iterdir()) == [".cache", "new"]
+
+
+def test_a_recipe_that_fails_does_not_stop_the_others(
+    call: Callable[..., Said], digits_run: Path, quick: Path, write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    strict = {"min_agreement": 1.0, "max_metric_difference": 0.0}
+    other = write_recipe(
+        tmp_path / "other.yaml", {"prune/magnitude": {"sparsity": 0.95}}, name="other", export=strict
+    )
+    said = call("run", other, digits_run / "digits.yaml", "-o", "out")
+    assert said.code == 1
+    assert said.err.count("error: ") == 1
+    assert "nothing was published" in said.err
+    assert "1 of 2 recipes failed; the messages stand above" in said.err
+    assert sorted(path.name for path in quick.iterdir()) == [".cache", "digits"]
+
+
+def test_one_recipe_that_fails_is_told_once(
+    call: Callable[..., Said], digits_run: Path, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ExportError("Model cannot be exported to ONNX: reason [1]")
+
+    monkeypatch.setattr(RUN, "export_onnx", fail)
+    said = call("run", digits_run / "digits.yaml", "-o", "out")
+    assert_refused(said, "cannot be exported to ONNX: reason [1]", code=1)
+    assert [path.name for path in quick.iterdir()] == [".cache"]
+
+
+@pytest.mark.parametrize("where", ["shutil.copy", "safetensors.torch.save_file", "pathlib.Path.write_text"])
+def test_a_full_disk_is_one_error_and_leaves_nothing(
+    call: Callable[..., Said], digits_run: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from safetensors import SafetensorError
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # safetensors has an error of its own for it.
+    error = SafetensorError(f"I/O error: {full.strerror}") if "safetensors" in where else full
+    write = RUN.write_bundle_
+
+    def on_a_full_disk(*arguments: Any, **options: Any) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("compress.model.save.save_model" if "safetensors" in where else where, fail)
+            write(*arguments, **options)
+
+    monkeypatch.setattr(RUN, "write_bundle_", on_a_full_disk)
+    said = call("run", digits_run / "digits.yaml", "-o", "out")
+    assert_refused(said, "cannot write ", "No space left on device")
+    assert [path.name for path in quick.iterdir()] == [".cache"]
+
+
+def test_ctrl_c_is_130_and_one_line(
+    call: Callable[..., Said], digits_run: Path, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RUN, "measure_pair", interrupt)
+    said = call("run", digits_run / "digits.yaml", "-o", "out")
+    assert said.code == 130
+    assert said.err.strip().startswith("interrupted: nothing half-written is left")
+    assert [path.name for path in quick.iterdir()] == [".cache"]
+
+
+def test_compare_prints_a_table_json_or_markdown_and_writes_html(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    reports = digits_run / "reports"
+    assert "digits" in call("compare", reports).out
+    assert json.loads(call("compare", reports, "--json").out)
+    assert "digits" in call("compare", reports / "digits" / "report.json", "--markdown").out
+    said = call("compare", reports, "--html", "deep/page.html")
+    assert (said.code, said.out, said.err) == (0, "", "wrote deep/page.html\n")
+    assert "<html" in (tmp_path / "deep" / "page.html").read_text()
+    assert_refused(call("compare", reports, "--json", "--markdown"), "not both")
+
+
+def test_compare_refuses_what_is_no_run(call: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "report.json").write_text("{")
+    assert_refused(call("compare", "empty"), "empty")
+    assert_refused(call("compare", "gone"), "gone")
+    assert_refused(call("compare", "report.json"), "report.json")
+
+
+def test_export_writes_a_bundle_of_a_hugging_face_directory(
+    call: Callable[..., Said], bert_directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()  # an empty directory is free
+    said = call("export", bert_directory, "-o", "out", "--max-length", "32")
+    assert (said.code, said.err) == (0, "")
+    assert "it agrees with PyTorch on 100.0% of 64 rows" in said.out
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
+    assert {"onnx/model.onnx", "manifest.json", "tokenizer.json", "pytorch/model.safetensors"} <= files
+    assert_refused(
+        call("export", bert_directory, "-o", "out"), "exists already; give --overwrite to replace it"
+    )
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert_refused(
+        call("export", bert_directory, "-o", "out", "--overwrite"), "is not a bundle of modelpress"
+    )
+
+
+def test_export_refuses_texts_longer_than_the_model_has_positions(
+    call: Callable[..., Said], bert_directory: Path, tmp_path: Path
+) -> None:
+    said = call("export", bert_directory, "-o", "out")  # 40 positions, and 128 tokens unless told otherwise
+    assert_refused(said, "cannot answer a text of 128 tokens", "give a smaller --max-length")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_takes_a_recipe_without_stages(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    bundle = {"bundle": str(digits_run / "reports" / "digits")}
+    text = write_recipe(tmp_path / "r.yaml", model=bundle).read_text()
+    (tmp_path / "r.yaml").write_text(text.replace("stages:\n- quantize/int8_dynamic\n", ""))
+    said = call("export", "r.yaml", "-o", "out")
+    assert (said.code, said.err) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "r.yaml"]
+    state = compress.load(tmp_path / "out").state_dict()
+    expected = compress.load(digits_run / "reports" / "digits").state_dict()
+    assert all(value.equal(expected[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        ("gone", "cannot load the Hugging Face model"),
+        ("mine.py", "a model file needs its builder"),
+        ("r.yaml", "r.yaml"),
+    ],
+)
+def test_export_refuses_what_is_no_model(
+    call: Callable[..., Said], tmp_path: Path, model: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert_refused(call("export", model if model != "gone" else "./gone", "-o", "out"), part)
+    assert list(tmp_path.iterdir()) == []
