@@ -131,7 +131,9 @@ def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:
     config = getattr(module, "config", None)
     if config is None or not hasattr(config, "to_dict"):
         return {"model_type": "modelpress", "architectures": [type(module).__name__], **labels}
-    return {**config.to_dict(), "architectures": [type(module).__name__], **labels}
+    known = config.to_dict()
+    known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
+    return {**known, "architectures": [type(module).__name__], **labels}
 
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
