@@ -9,33 +9,42 @@ from compress.measure.results import LatencyComparison
 
 __all__ = ["busy_note", "spread_notes", "usable_threads"]
 
+_BUSY = 0.2
 _WIDE = 0.2
 _FEW_ROUNDS = 5
 
 
-def busy_note(load_average: float, cores: int) -> tuple[str, ...]:
-    """Say if the machine had more work than cores in the minute before the start."""
-    if load_average <= cores:
+def busy_note(used_by_others: float) -> tuple[str, ...]:
+    """Say if other work was running as measuring began.
+
+    Args:
+        used_by_others: share of all cores, in [0, 1], that was busy while we did nothing ourselves. (The load
+            average won't do: it remembers our own training for minutes.)
+    """
+    if used_by_others <= _BUSY:
         return ()
     return (
-        f"the machine was busy before measuring began: load average {load_average:.1f} on {cores} cores; "
-        f"close other work and measure again",
+        f"other work used {used_by_others:.0%} of this machine's cores as measuring began; "
+        "close it and measure again",
     )
 
 
 def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
     """Say at which settings the speedup is loose, or has too few rounds for its interval to be trusted."""
-    notes = []
+    loose = []
     few = False
     for this in comparisons:
         few = few or this.rounds < _FEW_ROUNDS
         width = (this.speedup_high - this.speedup_low) / this.speedup
         if width > _WIDE:
             setting = Setting(batch=this.batch, sequence=this.sequence, threads=this.threads)
-            notes.append(
-                f"{setting}: the speedup is only known to lie between {this.speedup_low:.2f}x and "
-                f"{this.speedup_high:.2f}x; close other work, or raise measure.rounds or measure.seconds"
-            )
+            loose.append(f"{this.speedup_low:.2f}x to {this.speedup_high:.2f}x at {setting}")
+    notes = []
+    if loose:
+        notes.append(
+            f"timings were noisy, so the speed-up is only known loosely: {'; '.join(loose)}. "
+            "Close other work, or raise measure.rounds or measure.seconds"
+        )
     if few:
         notes.append(
             f"fewer than {_FEW_ROUNDS} rounds: the intervals of the speedups are narrower than they "

@@ -23,7 +23,7 @@ import psutil
 from compress.data.split import Split
 from compress.errors import CompressError
 from compress.measure.accuracy import BATCHED_SIZE, Classes, accuracy, accuracy_difference, predict
-from compress.measure.environment import available_cores, environment
+from compress.measure.environment import environment
 from compress.measure.job import BATCHED_STEPS, SINGLE_STEPS, Job, Setting
 from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
@@ -40,12 +40,13 @@ Step = Callable[[int, str], None]
 """Told how many steps are done since the last call, and what they found."""
 
 _PROBE_ROWS = 32
+_LOOK_SECONDS = 0.5
 
 
 def measure(job: Job, step: Step) -> Measurement:
     """Measure both files of a job in this process (loading and memory in processes of their own)."""
     begin = time.perf_counter()
-    noise = (*job.notes, *busy_note(psutil.getloadavg()[0], available_cores()))
+    noise = (*job.notes, *busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100))
     test = Split.load(job.rows, job.split, job.inputs)
     baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, step)
     candidate, candidate_classes = _measure_model(job, "candidate", job.candidate, test, step)

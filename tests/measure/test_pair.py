@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -48,7 +49,12 @@ class Recorder:
 
 def _workers() -> list[psutil.Process]:
     """Find our own child processes that measure, and no other child that pytest may have."""
-    return [child for child in psutil.Process().children() if "compress.measure.worker" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a killed one, not yet waited for, included
+            if "compress.measure.worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.fixture
