@@ -36,7 +36,10 @@ def main() -> int:
 def demo(arguments: list[str]) -> int:
     install("")
     recipes = [f"recipes/digits/{name}.yaml" for name in DEMO]
-    return call("modelpress", "run", *recipes, *arguments)
+    code = call("modelpress", "run", *recipes, *arguments)
+    if code == 0:
+        print(f"        modelpress stands for {BIN / executable('modelpress')} (or activate that environment)")
+    return code
 
 
 def test(arguments: list[str]) -> int:
