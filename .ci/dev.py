@@ -38,7 +38,7 @@ def demo(arguments: list[str]) -> int:
     recipes = [f"recipes/digits/{name}.yaml" for name in DEMO]
     code = call("modelpress", "run", *recipes, *arguments)
     if code == 0:
-        print(f"        modelpress stands for {BIN / executable('modelpress')} (or activate that environment)")
+        print(f"        modelpress is {BIN / executable('modelpress')}")
     return code
 
 
