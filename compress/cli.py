@@ -197,13 +197,13 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
     from compress.pipeline.cache import Cache
     from compress.pipeline.prepare import check_output, prepare
+    from compress.pipeline.warn import doubts_of_data
 
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
     target = output / recipe.run_name
-    done = check_output(target, prepared.run_key, overwrite=overwrite)
     splits, cache = prepared.splits, Cache(output / ".cache")
-    typer.echo(f"{recipe.run_name}: the recipe can be run")
+    typer.echo(f"{recipe.run_name}: recipe, data, model and stages fit together")
     typer.echo(
         f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows"
     )
@@ -218,6 +218,9 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     typer.echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
         typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
+    for doubt in doubts_of_data(recipe, splits):
+        typer.echo(f"  note    {doubt}")
+    done = check_output(target, prepared.run_key, overwrite=overwrite)
     typer.echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
 
 
@@ -229,6 +232,9 @@ def _summarise(outcome: Outcome) -> None:
         say(
             f"done before, with the same recipe, data and versions: not repeated ({outcome.directory})", "dim"
         )
+    found = outcome.report.measurement
+    before, after = found.baseline.accuracy, found.candidate.accuracy
+    say(f"accuracy {before.value:.1%} -> {after.value:.1%} of {after.rows:,} test rows", "bold")
     say(verdict(outcome.report), wrap=True)
     for caveat in caveats(outcome.report):
         say("note: ", "yellow", caveat, wrap=True)

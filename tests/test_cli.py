@@ -271,7 +271,7 @@ def test_missing_files_are_refused(refused_run: Callable[..., None], bert_direct
     model, data = {"hf": str(bert_directory)}, {"source": "file", "train": "gone.csv"}
     refused_run("data.train: ", "recipes/gone.csv does not exist", model=model, data=data)
     refused_run("model.file: ", "gone.py does not exist", model={"file": "gone.py", "builder": "b"})
-    refused_run("cannot load the Hugging Face model", "/no/such", model={"hf": "/no/such"})
+    refused_run("there is no directory '/no/such'", model={"hf": "/no/such"})
 
 
 def test_a_model_file_that_raises_is_refused(refused_run: Callable[..., None], tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
 ) -> None:
     said = call("run", digits_run / "digits.yaml", "--dry-run", "-o", "out")
     assert (said.code, said.err) == (0, "")
-    assert "digits: the recipe can be run" in said.out
+    assert "digits: recipe, data, model and stages fit together" in said.out
     assert "(would be trained)" in said.out
     assert list(tmp_path.iterdir()) == []
     said = call("run", digits_run / "digits.yaml", "--dry-run", "-o", digits_run / "reports")
@@ -527,7 +527,7 @@ def test_export_takes_a_recipe_without_stages(
 @pytest.mark.parametrize(
     ("model", "part"),
     [
-        ("gone", "cannot load the Hugging Face model"),
+        ("gone", "there is no directory './gone'"),
         ("mine.py", "a model file needs its builder"),
         ("r.yaml", "r.yaml"),
     ],

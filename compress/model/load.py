@@ -98,6 +98,8 @@ def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int |
 
     name = config.hf
     assert name is not None
+    if not Path(name).exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
+        raise ModelError(f"there is no directory '{name}', and it can't be a name on the Hugging Face Hub")
     transformers = _transformers()
     settings: Any = _explained(name, transformers.AutoConfig.from_pretrained, name)
     head = "ForSequenceClassification"
@@ -147,7 +149,10 @@ def _explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any
     except Exception as error:
         where = "directory" if Path(name).exists() else "directory or hub name (is there a network?)"
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"cannot load the Hugging Face model from {where} '{name}': {first}") from error
+        raise ModelError(
+            f"cannot load the Hugging Face model from {where} '{name}': {first}; "
+            "give another with model.hf=..."
+        ) from error
 
 
 def _tokenizer_directory(name: str, scratch: Path) -> Path:

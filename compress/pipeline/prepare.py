@@ -135,7 +135,7 @@ def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData)
         for name in ("train", "validation", "test"):
             path = getattr(data, name)
             if path is not None and not path.is_file():
-                raise DataError(f"data.{name}: {path} does not exist")
+                raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
 
 
 def _device_exists(device: str) -> None:

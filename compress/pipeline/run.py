@@ -137,7 +137,7 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         stages=tuple(records),
         parity=candidate.parity,
         measurement=measurement,
-        warnings=warnings_of(recipe.stages, measurement),
+        warnings=warnings_of(recipe, splits, measurement),
         seconds=time.perf_counter() - began,
     )
     _write(report, directory, module, candidate.path, prepared, measurement)

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 
+from compress.data import Splits
 from compress.measure import Measurement
-from compress.stage import Stage
+from compress.recipe import Recipe
 
-__all__ = ["warnings_of"]
+__all__ = ["doubts_of_data", "warnings_of"]
 
 
-def warnings_of(stages: Sequence[Stage], measurement: Measurement) -> tuple[str, ...]:
+def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
+    """Say what could make every accuracy wrong, and is known before any work: label order, seen test rows."""
+    found = []
+    labels = splits.task.labels
+    guessed = any(note.startswith("the model's labels have no names") for note in splits.notes)
+    if guessed and not all(label.isdigit() for label in labels):
+        found.append(
+            f"the model's labels have no names, so the data's were taken in this order: {', '.join(labels)}. "
+            "If the model was trained with another, all figures and the bundle's labels are wrong: write "
+            "id2label into the model's config.json"
+        )
+    trained_before = recipe.model.hf is not None and recipe.model.train is None
+    if trained_before and getattr(recipe.data, "test", "") is None:
+        found.append(
+            "the test rows were drawn from the training data: if the model was fine-tuned on these rows "
+            "before, every accuracy here is too high; give rows that it has not seen as data.test"
+        )
+    return tuple(found)
+
+
+def _chance_level(splits: Splits, measurement: Measurement) -> tuple[str, ...]:
+    counts = Counter(splits.test.labels.tolist())
+    chance = max(counts.values()) / len(splits.test)
+    accuracy = measurement.baseline.accuracy
+    if accuracy.low > chance:
+        return ()
+    return (
+        "the uncompressed model is not measurably better than always naming the commonest label: it answers "
+        f"{accuracy.value:.1%} of the test rows right, and {chance:.1%} of them have that label. Was it "
+        "trained, and are the labels in its order? No comparison means much before that is mended",
+    )
+
+
+def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tuple[str, ...]:
     """Say what falls short, what holds only here, and what is doubtful."""
-    found = list(measurement.noise)
+    stages = recipe.stages
+    found = [*doubts_of_data(recipe, splits), *_chance_level(splits, measurement), *measurement.noise]
     slower = [point for point in measurement.latency if point.speedup_high < 1]
     if slower:
         worst = min(slower, key=lambda point: point.speedup)

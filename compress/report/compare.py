@@ -24,17 +24,18 @@ _BASELINE_DRIFT = 1.2
 _T = TypeVar("_T", bound=Hashable)
 
 
-def compare_reports(sources: Iterable[Path | str | RunReport]) -> Comparison:
+def compare_reports(sources: Path | str | RunReport | Iterable[Path | str | RunReport]) -> Comparison:
     """Lay runs side by side.
 
     Args:
-        sources: reports, their files, run directories, or folders of run directories (searched one level
-            deep; hidden folders and those without a report are passed over).
+        sources: one or many of: reports, their files, run directories, or folders of run directories
+            (searched one level deep; hidden folders and those without a report are passed over).
 
     Raises:
         OutputError: nothing to compare, or a report that was named cannot be read.
     """
-    runs, notes = _gather(list(sources))
+    alone = isinstance(sources, Path | str | RunReport)
+    runs, notes = _gather([sources] if alone else list(sources))  # type: ignore[list-item, arg-type]
     reports = [report for report, _ in runs]
     usual = _Usual(reports)
     rows = []

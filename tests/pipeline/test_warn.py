@@ -1,0 +1,50 @@
+"""What a reader must know first stands in the warnings: guessed labels, rows seen before, chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from compress.data import Splits
+from compress.measure import Measurement
+from compress.pipeline.warn import doubts_of_data, warnings_of
+from compress.recipe import load_recipe
+from compress.report import load_report
+
+RECIPE = """
+model: {hf: some-model}
+data: {source: file, train: train.csv}
+stages: [quantize/int8_dynamic]
+"""
+
+
+def test_a_guessed_label_order_and_test_rows_out_of_train_are_said(splits: Splits, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml")
+    task = replace(splits.task, labels=("bad", "fine", "good"))
+    guessed = replace(splits, task=task, notes=("the model's labels have no names; taken in order: bad",))
+    order, seen = doubts_of_data(recipe, guessed)
+    assert "in this order: bad, fine, good" in order and "id2label" in order
+    assert "drawn from the training data" in seen and "data.test" in seen
+
+
+def test_integers_and_own_test_rows_raise_no_doubt(splits: Splits, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    numbered = replace(splits, notes=("the model's labels have no names; taken in order: 0, 1, 2",))
+    assert doubts_of_data(recipe, numbered) == ()
+
+
+def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    measured = load_report(digits_run / "reports" / "digits").measurement
+
+    def said(low: float) -> bool:
+        accuracy = measured.baseline.accuracy.model_copy(update={"low": low})
+        baseline = measured.baseline.model_copy(update={"accuracy": accuracy})
+        found: Measurement = measured.model_copy(update={"baseline": baseline})
+        return any("commonest label" in line for line in warnings_of(recipe, splits, found))
+
+    assert said(0.3)  # three labels, equally many rows: chance is a third
+    assert not said(0.4)
