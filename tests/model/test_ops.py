@@ -144,6 +144,7 @@ def test_encoders_of_transformers_run_with_quantized_layers(
     family: str, layers: tuple[type[QuantizedModule], type[QuantizedModule]]
 ) -> None:
     import transformers
+
     sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     if family == "DistilBert":
         sizes = {"vocab_size": 50, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
