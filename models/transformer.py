@@ -267,7 +267,8 @@ class _Transformer(nn.Module):
         _check_flags(norm_first=norm_first)
         _check_choices(nhead, d_model, dropout, positions, activation)
         self.max_length = max_length
-        width = d_model // nhead if positions == "rope" else d_model
+        self.head_size = d_model // nhead
+        width = self.head_size if positions == "rope" else d_model
         self.positions = _POSITIONS[positions](max_length, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
@@ -295,6 +296,7 @@ class _Transformer(nn.Module):
     def structure(self) -> dict[str, Any]:
         """Say, in paths for `get_submodule`, what a pruner can cut and which layers a distiller can match."""
         names = [f"layers.{index}" for index in range(len(self.layers))]
+        embeddings = [name for name, module in self.named_modules() if isinstance(module, nn.Embedding)]
         return {
             "attention": [
                 {
@@ -302,16 +304,40 @@ class _Transformer(nn.Module):
                     "k": f"{name}.attention.k_proj",
                     "v": f"{name}.attention.v_proj",
                     "out": f"{name}.attention.out_proj",
-                    "head_size": layer.attention.head_size,
+                    "head_size": self.head_size,
+                    # Without a head, all that the block adds to every position is a vector.
+                    "removed": [(f"{name}.attention", "bias", False)],
                 }
-                for name, layer in zip(names, self.layers, strict=True)
+                for name in names
             ],
             "feed_forward": [
-                {"up": f"{name}.feed_forward.up", "down": f"{name}.feed_forward.down"} for name in names
+                {
+                    "up": f"{name}.feed_forward.up",
+                    "down": f"{name}.feed_forward.down",
+                    "removed": [(f"{name}.feed_forward", "bias", False)],
+                }
+                for name in names
             ],
             "layers": "layers",
-            "embeddings": [name for name, module in self.named_modules() if isinstance(module, nn.Embedding)],
+            "embeddings": embeddings,
+            "token_embedding": "embedding" if hasattr(self, "embedding") else None,
+            "hidden": self._hidden(names, embeddings),
             "classifier": "classifier",
+        }
+
+    def _hidden(self, names: list[str], embeddings: list[str]) -> dict[str, list[str]]:
+        """Everything that has one row, column or entry for each of the m features between layers."""
+        read = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "feed_forward.up")
+        written = ("attention.out_proj", "feed_forward.down")
+        norms = ("attention_norm", "feed_forward_norm")
+        return {
+            "embeddings": embeddings,
+            "writers": ["projection"] * hasattr(self, "projection")
+            + [f"{name}.{path}" for name in names for path in written],
+            "readers": [f"{name}.{path}" for name in names for path in read] + ["classifier"],
+            "norms": [f"{name}.{path}" for name in names for path in norms]
+            + ["norm"] * isinstance(self.norm, nn.LayerNorm),
+            "tables": ["positions.table"] * isinstance(self.positions, SinusoidalPositions),
         }
 
 

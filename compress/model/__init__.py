@@ -9,26 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compress.model.calls import accepted_inputs, logits, predict_logits, to_tensors
     from compress.model.config import ModelConfig
+    from compress.model.cut import keep_units_
     from compress.model.definition import Definition, definition_of
     from compress.model.load import LoadedModel, load_model
+    from compress.model.removed import Removed
     from compress.model.save import load_module, save_module
-    from compress.model.structure import (
-        AttentionSite,
-        Structure,
-        keep_heads_,
-        known_architectures,
-        structure_of,
-    )
+    from compress.model.structure import Site, Structure, known_architectures, structure_of
 
 __all__ = [
-    "AttentionSite",
     "Definition",
     "LoadedModel",
     "ModelConfig",
+    "Removed",
+    "Site",
     "Structure",
     "accepted_inputs",
     "definition_of",
-    "keep_heads_",
+    "keep_units_",
     "known_architectures",
     "load_model",
     "load_module",
@@ -42,10 +39,12 @@ __all__ = [
 _HOMES = {
     "calls": ("accepted_inputs", "logits", "predict_logits", "to_tensors"),
     "config": ("ModelConfig",),
+    "cut": ("keep_units_",),
     "definition": ("Definition", "definition_of"),
     "load": ("LoadedModel", "load_model"),
+    "removed": ("Removed",),
     "save": ("load_module", "save_module"),
-    "structure": ("AttentionSite", "Structure", "keep_heads_", "known_architectures", "structure_of"),
+    "structure": ("Site", "Structure", "known_architectures", "structure_of"),
 }
 
 

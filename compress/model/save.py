@@ -1,7 +1,7 @@
 """Save and load a module whose shapes are no longer those of its definition.
 
-Three files: model.safetensors (weights), structure.json (definition, and each Linear or Embedding whose shape
-or kind differs from it), and definition.py for a file model. Weights load without running code; a model file
+Three files: model.safetensors (weights), structure.json (definition, and each module whose shape or kind
+differs from it), and definition.py for a file model. Weights load without running code; a model file
 is code, and loading a bundle of a file model runs it.
 """
 
@@ -18,10 +18,14 @@ from torch import nn
 from compress.errors import ModelError, OutputError
 from compress.model.definition import Definition, definition_of
 from compress.model.quantized import QUANTIZED_KINDS
+from compress.model.removed import Removed
 
 __all__ = ["load_module", "save_module"]
 
 _FORMAT = 1
+_TORCH: dict[str, Any] = {"linear": nn.Linear, "embedding": nn.Embedding, "layer_norm": nn.LayerNorm}
+_OWN: dict[str, Any] = {**QUANTIZED_KINDS, "removed": Removed}
+_OWN_KINDS = tuple(_OWN.values())
 _WEIGHTS, _STRUCTURE, _CODE = "model.safetensors", "structure.json", "definition.py"
 
 
@@ -90,32 +94,54 @@ def load_weights_(module: nn.Module, path: Path) -> None:
 
 
 def _changed_modules(fresh: nn.Module, module: nn.Module) -> dict[str, dict[str, Any]]:
-    kinds = {cls: kind for kind, cls in QUANTIZED_KINDS.items()}
+    """Modules to put in the place of those of the definition, outer ones first."""
     originals = dict(fresh.named_modules())
     changed: dict[str, dict[str, Any]] = {}
     for path, child in module.named_modules():
-        if type(child) in kinds:
-            changed[path] = {"kind": kinds[type(child)], **child.config()}
-        elif isinstance(child, nn.Linear):
-            original = originals.get(path)
-            if not isinstance(original, nn.Linear) or original.weight.shape != child.weight.shape:
-                changed[path] = {
-                    "kind": "linear",
-                    "in_features": child.in_features,
-                    "out_features": child.out_features,
-                    "bias": child.bias is not None,
-                }
+        described = _describe(child)
+        original = originals.get(path)
+        if described is not None and (original is None or described != _describe(original)):
+            changed[path] = described
     return changed
+
+
+def _describe(module: nn.Module) -> dict[str, Any] | None:
+    """Plain data that builds a module of this kind and shape again; none for a kind that is never cut."""
+    if isinstance(module, _OWN_KINDS):
+        kind = next(kind for kind, cls in _OWN.items() if type(module) is cls)
+        return {"kind": kind, **module.config()}
+    if type(module) is nn.Linear:
+        return {
+            "kind": "linear",
+            "in_features": module.in_features,
+            "out_features": module.out_features,
+            "bias": module.bias is not None,
+        }
+    if type(module) is nn.Embedding:
+        return {
+            "kind": "embedding",
+            "num_embeddings": module.num_embeddings,
+            "embedding_dim": module.embedding_dim,
+            "padding_idx": module.padding_idx,
+        }
+    if type(module) is nn.LayerNorm:
+        return {
+            "kind": "layer_norm",
+            "normalized_shape": list(module.normalized_shape),
+            "eps": module.eps,
+            "elementwise_affine": module.elementwise_affine,
+            "bias": module.bias is not None,
+        }
+    return None
 
 
 def _build_changed(changed: dict[str, Any]) -> nn.Module:
     arguments = dict(changed)
     kind = arguments.pop("kind")
-    if kind == "linear":
-        return nn.Linear(**arguments)
-    if kind not in QUANTIZED_KINDS:
+    cls = _TORCH.get(kind) or _OWN.get(kind)
+    if cls is None:
         raise ModelError(f"structure.json names a module kind '{kind}' that this version does not know")
-    built: nn.Module = QUANTIZED_KINDS[kind](**arguments)
+    built: nn.Module = cls(**arguments)
     return built
 
 

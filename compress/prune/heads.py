@@ -1,9 +1,8 @@
 """Structured head pruning: whole attention heads are removed, by a Taylor score over calibration rows.
 
-Michel et al. 2019, arXiv 1905.10650, sec. 4.1: a head's importance is the mean over rows of |d loss / d
-gate|, with the gate a factor 1 on the head's output; scores are divided by the layer's L2 norm (sec. 4.1,
-after Molchanov et al. 2017), so that layers compare.
-Shapes: b = batch, s = sequence, h = heads, d = head size.
+Michel et al. 2019, arXiv 1905.10650; scores are divided by the layer's L2 norm (sec. 4.1, after Molchanov et
+al. 2017), so that layers compare. `prune/structured` does this for neurons too, and to a budget.
+Shapes: h = heads.
 """
 
 from __future__ import annotations
@@ -15,68 +14,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import StageError
+from compress.prune.taylor import taylor_importance
 from compress.stage import Context, Stage
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.data.split import Split
-    from compress.model.structure import Structure
-    from compress.task import Task
-
-__all__ = ["HeadPruning", "choose_heads", "head_importance"]
-
-
-def head_importance(
-    model: nn.Module,
-    structure: Structure,
-    split: Split,
-    task: Task,
-    *,
-    batch_size: int = 32,
-    device: str = "cpu",
-) -> list[Tensor]:
-    """Score each head of each attention block: mean over rows of |d loss / d gate|, not yet normalised.
-
-    Each row has its own gates, so one backward pass gives every row's derivative; padded positions have none,
-    because the loss doesn't depend on them.
-
-    Returns:
-        One tensor [h] a block, on the CPU.
-    """
-    import torch
-
-    from compress.model.calls import logits, to_tensors
-
-    model = model.to(device).eval()
-    totals = [torch.zeros(site.heads(model)) for site in structure.attention]
-    gates: list[Tensor] = []
-    handles = []
-    for index, site in enumerate(structure.attention):
-
-        def gate_heads(
-            _: nn.Module, inputs: tuple[Tensor, ...], index: int = index, size: int = site.head_size
-        ) -> tuple[Tensor, ...]:
-            x = inputs[0]  # [b, s, h*d]
-            gated = torch.unflatten(x, -1, (-1, size)) * gates[index][:, None, :, None]  # [b, s, h, d]
-            return (gated.flatten(-2), *inputs[1:])
-
-        handles.append(model.get_submodule(site.out).register_forward_pre_hook(gate_heads))
-    try:
-        for batch in split.batches(batch_size):
-            tensors = to_tensors(batch, task.input_names, device)
-            labels = torch.from_numpy(batch["labels"]).to(device)
-            rows = len(labels)
-            gates[:] = [torch.ones(rows, len(total), device=device, requires_grad=True) for total in totals]
-            loss = task.loss(logits(model, tensors), labels) * rows  # the sum over rows
-            for total, gradient in zip(totals, torch.autograd.grad(loss, gates), strict=True):
-                total += gradient.abs().sum(0).cpu()
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.to("cpu")
-    return [total / len(split) for total in totals]
+__all__ = ["HeadPruning", "choose_heads"]
 
 
 def choose_heads(
@@ -151,26 +96,28 @@ class HeadPruning(Stage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that so many heads can go, and cut the first ones."""
-        from compress.model.structure import keep_heads_, structure_of
+        from compress.model.cut import keep_units_
+        from compress.model.structure import structure_of
 
         structure = structure_of(model)
-        before = [site.heads(model) for site in structure.attention]
+        before = [site.units(model) for site in structure.attention]
         left = self._heads_to_remove(before)
         shape = copy.deepcopy(model)
         for site, count in zip(structure.attention, before, strict=True):
             gone = min(left, max(0, count - self.min_heads))
             if gone:
-                keep_heads_(shape, site, range(gone, count))
+                keep_units_(shape, site, range(gone, count))
             left -= gone
         return shape
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer heads."""
-        from compress.model.structure import keep_heads_, structure_of
+        from compress.model.cut import keep_units_
+        from compress.model.structure import structure_of
 
         pruned = copy.deepcopy(model).eval()
         structure = structure_of(pruned)
-        before = [site.heads(pruned) for site in structure.attention]
+        before = [site.units(pruned) for site in structure.attention]
         remove = self._heads_to_remove(before)
         kept = [list(range(count)) for count in before]
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
@@ -179,13 +126,13 @@ class HeadPruning(Stage):
                 so_far = sum(before) - sum(map(len, kept))
                 portion = round(remove * step / self.steps) - so_far
                 if portion > 0:
-                    scores = head_importance(
-                        pruned, structure, calibration, context.task, device=context.device
+                    scores = taylor_importance(
+                        pruned, structure.attention, calibration, context.task, device=context.device
                     )
                     chosen = choose_heads(scores, portion, scope=self.scope, min_heads=self.min_heads)
                     for block, site in enumerate(structure.attention):
                         if len(chosen[block]) < len(kept[block]):
-                            keep_heads_(pruned, site, chosen[block])
+                            keep_units_(pruned, site, chosen[block])
                             kept[block] = [kept[block][head] for head in chosen[block]]
                 bar.advance(1, f"{sum(map(len, kept))} of {sum(before)} heads left")
         context.facts["heads_before"] = before

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.model import ModelConfig, keep_heads_, load_model, load_module, save_module, structure_of
+from compress.model import ModelConfig, keep_units_, load_model, load_module, save_module, structure_of
 from compress.model.calls import logits
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.stage import Context
@@ -20,11 +20,11 @@ X = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_cut_module_comes_back_equal(model: nn.Module, tmp_path: Path) -> None:
-    keep_heads_(model, structure_of(model).attention[1], [1])
+    keep_units_(model, structure_of(model).attention[1], [1])
     save_module(model, tmp_path)
     back = load_module(tmp_path)
     assert torch.equal(back(X), model.eval()(X))
-    assert [site.heads(back) for site in structure_of(back).attention] == [4, 1]
+    assert [site.units(back) for site in structure_of(back).attention] == [4, 1]
 
 
 def test_a_quantized_module_comes_back_equal(model: nn.Module, context: Context, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_quantized_module_comes_back_equal(model: nn.Module, context: Context,
 def test_a_cut_hugging_face_model_comes_back_equal(hf_directory: Path, tmp_path: Path) -> None:
     config = ModelConfig.model_validate({"hf": str(hf_directory)})
     module = load_model(config, seed=0, scratch=tmp_path).module
-    keep_heads_(module, structure_of(module).attention[0], [0, 3])
+    keep_units_(module, structure_of(module).attention[0], [0, 3])
     save_module(module, tmp_path)
     batch = {
         "input_ids": torch.tensor([[2, 5, 10, 3]]),

@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.model import Definition, ModelConfig, keep_heads_, load_model, structure_of
+from compress.model import (
+    Definition,
+    ModelConfig,
+    keep_units_,
+    load_model,
+    load_module,
+    save_module,
+    structure_of,
+)
 from compress.model.calls import logits
 
 
@@ -24,12 +32,12 @@ def silenced(model: nn.Module, path: str, heads: list[int], size: int) -> None:
 def test_a_cut_head_answers_like_a_silenced_head(definition: Definition) -> None:
     cut, quiet = definition.build(seed=1), definition.build(seed=1)
     site = structure_of(cut).attention[0]
-    keep_heads_(cut, site, [0, 2])
-    silenced(quiet, site.out, [1, 3], site.head_size)
+    keep_units_(cut, site, [0, 2])
+    silenced(quiet, site.consumer, [1, 3], site.unit_size)
     x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
     # Not equal to the bit: the cut product sums fewer terms, in another order.
     torch.testing.assert_close(cut(x), quiet(x), rtol=1e-5, atol=1e-6)
-    assert site.heads(cut) == 2
+    assert site.units(cut) == 2
     assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in quiet.parameters())
 
 
@@ -38,9 +46,9 @@ def test_heads_of_every_known_hugging_face_encoder_can_be_cut(hf_directory: Path
     cut = load_model(config, seed=0, scratch=tmp_path).module
     quiet = load_model(config, seed=0, scratch=tmp_path).module
     sites = structure_of(cut).attention
-    assert [site.heads(cut) for site in sites] == [4, 4]
-    keep_heads_(cut, sites[1], [3])
-    silenced(quiet, sites[1].out, [0, 1, 2], sites[1].head_size)
+    assert [site.units(cut) for site in sites] == [4, 4]
+    keep_units_(cut, sites[1], [3])
+    silenced(quiet, sites[1].consumer, [0, 1, 2], sites[1].unit_size)
     batch = {
         "input_ids": torch.tensor([[2, 5, 10, 3], [2, 6, 3, 0]]),
         "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
@@ -63,11 +71,84 @@ def test_a_wrong_structure_names_what_is_wrong() -> None:
                 "layers": "",
             }
 
-    with pytest.raises(ModelError, match=r"Odd\.structure\(\) is wrong: .*nowhere"):
+    with pytest.raises(ModelError, match=r"Odd\.structure\(\) is wrong: there is no o that takes units"):
         structure_of(Odd())
 
 
-@pytest.mark.parametrize("heads", [[], [4], [-1]])
+@pytest.mark.parametrize("heads", [[0, 4], [-1]])
 def test_impossible_heads_are_refused(model: nn.Module, heads: list[int]) -> None:
-    with pytest.raises(ModelError, match=r"some of 0\.\.3, at least one"):
-        keep_heads_(model, structure_of(model).attention[0], heads)
+    with pytest.raises(ModelError, match=r"some of 0\.\.3, at least 0"):
+        keep_units_(model, structure_of(model).attention[0], heads)
+
+
+BATCH = {
+    "input_ids": torch.tensor([[2, 5, 10, 3], [2, 6, 3, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+}
+
+
+def test_every_site_of_every_encoder_can_be_cut_or_go_whole_and_comes_back(
+    hf_directory: Path, tmp_path: Path
+) -> None:
+    config = ModelConfig.model_validate({"hf": str(hf_directory)})
+    for keep in ([0, 2], []):
+        cut = load_model(config, seed=0, scratch=tmp_path).module
+        quiet = load_model(config, seed=0, scratch=tmp_path).module
+        sites = structure_of(cut).sites
+        assert [site.kind for site in sites] == ["attention", "feed_forward"] * 2
+        for site in sites:
+            silenced(
+                quiet,
+                site.consumer,
+                [unit for unit in range(site.units(quiet)) if unit not in keep],
+                site.unit_size,
+            )
+            keep_units_(cut, site, keep)
+        torch.testing.assert_close(logits(cut, BATCH), logits(quiet, BATCH), rtol=1e-5, atol=1e-6)
+        left = structure_of(cut)
+        assert [site.units(cut) for site in left.sites] == [2] * (4 if keep else 0)
+        assert len(left.removed) == (0 if keep else 4)
+        save_module(cut, tmp_path)
+        back = load_module(tmp_path)
+        assert torch.equal(logits(back, BATCH), logits(cut, BATCH))
+        assert structure_of(back) == left
+
+
+def test_a_site_of_our_transformer_goes_whole_and_comes_back(definition: Definition, tmp_path: Path) -> None:
+    cut, quiet = definition.build(seed=1), definition.build(seed=1)
+    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    for site in structure_of(cut).sites[:3]:
+        silenced(quiet, site.consumer, range(site.units(quiet)), site.unit_size)
+        keep_units_(cut, site, [])
+    torch.testing.assert_close(cut(x), quiet(x), rtol=1e-5, atol=1e-6)
+    save_module(cut, tmp_path)
+    assert torch.equal(load_module(tmp_path)(x), cut(x))
+
+
+class _Gated(nn.Module):
+    """A gated feed-forward without a bias, as decoders have it, that doesn't say what stands in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gate = nn.Linear(4, 6, bias=False), nn.Linear(4, 6, bias=False)
+        self.down = nn.Linear(6, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+    def structure(self) -> dict[str, object]:
+        return {"attention": [], "feed_forward": [{"up": "up", "gate": "gate", "down": "down"}]}
+
+
+def test_gated_neurons_go_from_both_producers() -> None:
+    torch.manual_seed(0)
+    cut, x = _Gated(), torch.randn(3, 4)
+    quiet = _Gated()
+    quiet.load_state_dict(cut.state_dict())
+    (site,) = structure_of(cut).sites
+    silenced(quiet, "down", [0, 4, 5], 1)
+    keep_units_(cut, site, [1, 2, 3])
+    torch.testing.assert_close(cut(x), quiet(x))
+    assert (cut.up.out_features, cut.gate.out_features, cut.down.in_features) == (3, 3, 3)
+    with pytest.raises(ModelError, match="at least 1"):
+        keep_units_(cut, site, [])

@@ -337,18 +337,33 @@ def test_narrower_feed_forward_and_fewer_layers_still_run() -> None:
 def test_structure_names_modules_that_exist(builder: str, positions: str, embeddings: list[str]) -> None:
     model = getattr(transformer, builder)(20, 3, positions=positions, **SMALL)
     structure = model.structure()
-    assert list(structure) == ["attention", "feed_forward", "layers", "embeddings", "classifier"]
+    assert list(structure) == [
+        "attention",
+        "feed_forward",
+        "layers",
+        "embeddings",
+        "token_embedding",
+        "hidden",
+        "classifier",
+    ]
     assert structure["attention"][1] == {
         "q": "layers.1.attention.q_proj",
         "k": "layers.1.attention.k_proj",
         "v": "layers.1.attention.v_proj",
         "out": "layers.1.attention.out_proj",
         "head_size": 4,
+        "removed": [("layers.1.attention", "bias", False)],
     }
     assert isinstance(model.get_submodule(structure["layers"]), nn.ModuleList)
     sites = [*structure["attention"], *structure["feed_forward"]]
     assert len(sites) == 4
-    linears = [name for site in sites for key, name in site.items() if key != "head_size"]
+    linears = [name for site in sites for key, name in site.items() if key not in ("head_size", "removed")]
+    hidden = structure["hidden"]
+    linears += hidden["writers"] + hidden["readers"]
+    for name in hidden["norms"]:
+        assert isinstance(model.get_submodule(name), nn.LayerNorm)
+    for name in hidden["tables"]:
+        assert isinstance(model.get_buffer(name), Tensor)
     for name in [*linears, structure["classifier"]]:
         assert isinstance(model.get_submodule(name), nn.Linear)
     assert structure["embeddings"] == embeddings

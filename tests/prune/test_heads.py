@@ -12,7 +12,8 @@ from compress.data import Splits
 from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.calls import logits, to_tensors
-from compress.prune.heads import HeadPruning, choose_heads, head_importance
+from compress.prune.heads import HeadPruning, choose_heads
+from compress.prune.taylor import taylor_importance
 from compress.stage import Context
 from compress.train_config import TrainConfig
 
@@ -38,15 +39,15 @@ def test_importance_is_the_mean_absolute_derivative_of_each_rows_loss(
     model: nn.Module, splits: Splits
 ) -> None:
     rows = splits.validation.take(3, seed=0)
-    found = head_importance(model, structure_of(model), rows, splits.task)
+    found = taylor_importance(model, structure_of(model).attention, rows, splits.task)
     site = structure_of(model).attention[1]
-    out, step = model.get_submodule(site.out), 1e-3
+    out, step = model.get_submodule(site.consumer), 1e-3
     assert isinstance(out, nn.Linear)
     weight = out.weight.data.clone()
     by_hand = torch.zeros(4)
     for batch in rows.batches(1):
         for head in range(4):
-            columns = slice(head * site.head_size, (head + 1) * site.head_size)
+            columns = slice(head * site.unit_size, (head + 1) * site.unit_size)
             losses = []
             for gate in (1 + step, 1 - step):  # a gate on the head's output scales its columns of out
                 out.weight.data.copy_(weight)
@@ -61,14 +62,18 @@ def test_importance_is_the_mean_absolute_derivative_of_each_rows_loss(
 
 def test_importance_does_not_depend_on_the_batch_size(model: nn.Module, splits: Splits) -> None:
     scores = [
-        torch.stack(head_importance(model, structure_of(model), splits.train, splits.task, batch_size=size))
+        torch.stack(
+            taylor_importance(
+                model, structure_of(model).attention, splits.train, splits.task, batch_size=size
+            )
+        )
         for size in (5, 96)
     ]
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
 
 
 def test_a_deaf_head_goes_first(model: nn.Module, context: Context) -> None:
-    out = model.get_submodule(structure_of(model).attention[0].out)
+    out = model.get_submodule(structure_of(model).attention[0].consumer)
     assert isinstance(out, nn.Linear)
     out.weight.data[:, 16:24] = 0  # head 2 of size 8
     HeadPruning(sparsity=0.125, steps=1).apply(model, context)
@@ -78,7 +83,7 @@ def test_a_deaf_head_goes_first(model: nn.Module, context: Context) -> None:
 def test_half_of_the_heads_go_in_steps_and_recovery_follows(model: nn.Module, context: Context) -> None:
     recovery = TrainConfig(epochs=1, batch_size=16, learning_rate=1e-3)
     pruned = HeadPruning(sparsity=0.5, steps=2, recovery=recovery).apply(model, context)
-    kept = [site.heads(pruned) for site in structure_of(pruned).attention]
+    kept = [site.units(pruned) for site in structure_of(pruned).attention]
     assert sum(kept) == 4 and min(kept) >= 1
     assert context.facts["heads_kept"] == kept and context.facts["heads_before"] == [4, 4]
     assert len(context.curve) == 1
@@ -86,8 +91,8 @@ def test_half_of_the_heads_go_in_steps_and_recovery_follows(model: nn.Module, co
 
 def test_rehearsing_gives_the_shapes_and_leaves_the_model(model: nn.Module) -> None:
     shape = HeadPruning(sparsity=0.5).rehearse(model)
-    assert sum(site.heads(shape) for site in structure_of(shape).attention) == 4
-    assert [site.heads(model) for site in structure_of(model).attention] == [4, 4]
+    assert sum(site.units(shape) for site in structure_of(shape).attention) == 4
+    assert [site.units(model) for site in structure_of(model).attention] == [4, 4]
 
 
 def test_too_much_and_too_little_are_refused_with_what_is_possible(model: nn.Module) -> None:
