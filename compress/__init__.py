@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from compress.model.load import load
     from compress.pipeline.export import export_model
     from compress.pipeline.run import run
+    from compress.prune.embeddings import EmbeddingFactorization
     from compress.prune.heads import HeadPruning
     from compress.prune.magnitude import MagnitudePruning
+    from compress.prune.structured import StructuredPruning
+    from compress.prune.vocabulary import VocabularyPruning
+    from compress.prune.width import WidthPruning
     from compress.quantize.int4_weight_only import Int4WeightOnly
     from compress.quantize.int8_dynamic import Int8Dynamic
     from compress.recipe import Recipe, load_recipe
@@ -38,8 +42,12 @@ _HOMES = {
     "export": ("export_onnx",),
     "model.load": ("load",),
     "pipeline": ("export_model", "run"),
+    "prune.embeddings": ("EmbeddingFactorization",),
     "prune.heads": ("HeadPruning",),
     "prune.magnitude": ("MagnitudePruning",),
+    "prune.structured": ("StructuredPruning",),
+    "prune.vocabulary": ("VocabularyPruning",),
+    "prune.width": ("WidthPruning",),
     "quantize.int4_weight_only": ("Int4WeightOnly",),
     "quantize.int8_dynamic": ("Int8Dynamic",),
     "recipe": ("Recipe", "load_recipe"),
@@ -52,6 +60,7 @@ _HOMES = {
 __all__ = [
     "CompressError",
     "Context",
+    "EmbeddingFactorization",
     "HeadPruning",
     "Int4WeightOnly",
     "Int8Dynamic",
@@ -60,7 +69,10 @@ __all__ = [
     "Recipe",
     "RunReport",
     "Stage",
+    "StructuredPruning",
     "TrainConfig",
+    "VocabularyPruning",
+    "WidthPruning",
     "compare_reports",
     "export_model",
     "export_onnx",

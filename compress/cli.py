@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,6 +125,61 @@ def export(
         f"wrote {output}: it agrees with PyTorch on {parity['agreement']:.1%} of {parity['rows']:.0f} rows "
         f"(largest difference of a logit {parity['max_abs_error']:.1e})"
     )
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe (stages ignored).")
+    ],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE...]",
+            help="The rows, as in a recipe, e.g. data.train=FILE data.validation=FILE; other keys too.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; otherwise reports/inspect-NAME.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Train rows for importance.")] = 512,
+    validation_rows: Annotated[int, typer.Option(min=2, help="Validation rows for accuracy.")] = 500,
+    sentences: Annotated[int, typer.Option(min=0, max=10, help="Rows whose attention is shown.")] = 3,
+    max_drop: Annotated[float, typer.Option(min=0, max=100, help="Points of accuracy to give away.")] = 1.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the curves of single layers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Say how many heads and neurons a task needs, from train and validation rows."""
+    if as_json and markdown:
+        raise RecipeError("give --json or --markdown, not both")
+    from compress.console import RichProgress, say
+    from compress.pipeline import check_can_be_made, inspect_model, inspection_recipe
+    from compress.report import inspection_markdown, needed_heads, neuron_sentence, write_inspection
+
+    recipe = inspection_recipe(model, values or [])
+    target = Path("reports") / f"inspect-{recipe.run_name}" if output is None else output
+    check_can_be_made(target / "inspection.json")
+    with RichProgress(to_stderr=as_json or markdown) as progress:
+        found = inspect_model(
+            recipe,
+            calibration_rows=rows,
+            validation_rows=validation_rows,
+            sentences=sentences,
+            max_drop=max_drop / 100,
+            quick=quick,
+            cache=target.absolute().parent / ".cache",
+            command=shlex.join(["modelpress", "inspect", model, *(values or [])]),
+            progress=progress,
+        )
+    write_inspection(found, target)
+    if as_json or markdown:
+        typer.echo(found.model_dump_json(indent=2) if as_json else inspection_markdown(found))
+        return
+    say(needed_heads(found), "bold", wrap=True)
+    for line in filter(None, (neuron_sentence(found), *found.notes)):
+        say(line, wrap=True)
+    say(f"report  {(target / 'inspection.html').resolve()}")
 
 
 @app.command()

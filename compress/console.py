@@ -63,9 +63,13 @@ class _RichBar:
 
 
 class RichProgress:
-    """Bars with a line of facts and the time left; use as a context manager."""
+    """Bars with a line of facts and the time left; use as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        to_stderr: for a command whose stdout is read by a program.
+    """
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=8),
@@ -73,7 +77,7 @@ class RichProgress:
             TimeRemainingColumn(),
             # What is too long for the terminal is cut here, at the end, and nowhere else.
             TextColumn("[dim]{task.fields[facts]}[/]", table_column=Column(no_wrap=True, ratio=1)),
-            console=console,
+            console=error_console if to_stderr else console,
             expand=True,
         )
 

@@ -15,6 +15,10 @@ __all__ = ["STAGES", "stage_class", "stage_names"]
 STAGES: dict[str, str] = {
     "prune/magnitude": "compress.prune.magnitude:MagnitudePruning",
     "prune/heads": "compress.prune.heads:HeadPruning",
+    "prune/structured": "compress.prune.structured:StructuredPruning",
+    "prune/embeddings": "compress.prune.embeddings:EmbeddingFactorization",
+    "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",
+    "prune/width": "compress.prune.width:WidthPruning",
     "quantize/int8_dynamic": "compress.quantize.int8_dynamic:Int8Dynamic",
     "quantize/int4_weight_only": "compress.quantize.int4_weight_only:Int4WeightOnly",
     "distill/logits": "compress.distill.logits:LogitsDistillation",

@@ -16,11 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from compress.data.split import Split
 from compress.progress import Progress, Silent
 from compress.task import Task
+from compress.timing import Timer
 from compress.train import fit_
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from compress.data.tokenize import TextEncoder
 
 __all__ = ["Context", "Stage"]
 
@@ -31,20 +34,27 @@ class Context:
 
     Attributes:
         teacher: the model that the recipe began with; none: the model that the stage is given.
+        encoder: the tokenizer that the rows come from; none for rows that are no text.
+        timer: times ONNX files on this machine; none where there is no recipe, as in a test.
         device: a torch device name.
         facts: a stage writes here what it did; it ends up in the report.
         curve: training epochs, as `EpochRecord`'s fields.
+        kept_tokens: a stage that makes the vocabulary smaller writes here the ids that it keeps, ascending; a
+            token's new id is its place among them.
     """
 
     task: Task
     train: Split
     validation: Split
     teacher: nn.Module | None = None
+    encoder: TextEncoder | None = None
+    timer: Timer | None = None
     device: str = "cpu"
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
     facts: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    kept_tokens: list[int] = field(default_factory=list)
 
     def fit_(self, model: nn.Module, config: TrainConfig, description: str, **options: Any) -> None:
         """Train a model in place on these rows, and note how it went; `options` are those of `train.fit_`."""
@@ -96,6 +106,11 @@ class Stage(BaseModel, ABC):
             StageError, ModelError: as `apply` would.
         """
         return model
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether what the stage does depends on how fast this machine is."""
+        return False
 
     def objection(self, before: Sequence[Stage]) -> str | None:
         """Say why this stage makes no sense after those before it, or none."""

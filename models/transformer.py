@@ -268,6 +268,7 @@ class _Transformer(nn.Module):
         _check_choices(nhead, d_model, dropout, positions, activation)
         self.max_length = max_length
         self.head_size = d_model // nhead
+        self.embedding_scale = math.sqrt(d_model)  # section 3.4; the trained one, also where features are cut
         width = self.head_size if positions == "rope" else d_model
         self.positions = _POSITIONS[positions](max_length, width)
         self.dropout = nn.Dropout(dropout)
@@ -360,7 +361,7 @@ class TokenClassifier(_Transformer):
         Returns:
             Logits, [b, c].
         """
-        hidden = self._encode(_embed(self.embedding, input_ids), attention_mask)
+        hidden = self._encode(self.embedding(input_ids) * self.embedding_scale, attention_mask)
         if attention_mask is None:
             return self.classifier(hidden.mean(dim=1))
         keep = attention_mask.bool()[:, :, None].to(hidden.dtype)  # [b, s, 1]
@@ -414,7 +415,8 @@ class CausalLM(_Transformer):
         Returns:
             Logits, [b, s, v]; those at padded positions mean nothing.
         """
-        return self.classifier(self._encode(_embed(self.embedding, input_ids), attention_mask, causal=True))
+        embedded = self.embedding(input_ids) * self.embedding_scale  # [b, s, m]
+        return self.classifier(self._encode(embedded, attention_mask, causal=True))
 
 
 def token_classifier(
@@ -512,14 +514,9 @@ _POSITIONS: dict[str, type[nn.Module]] = {
 
 def _token_embedding(input_dim: int, d_model: int) -> nn.Embedding:
     embedding = nn.Embedding(input_dim, d_model)
-    # With the sqrt(m) of `_embed`, tokens start at the positions' scale, and tied logits at a scale of 1.
+    # With `embedding_scale`, sqrt(m), tokens start at the positions' scale, and tied logits at a scale of 1.
     nn.init.normal_(embedding.weight, std=d_model**-0.5)
     return embedding
-
-
-def _embed(embedding: nn.Module, input_ids: Tensor) -> Tensor:
-    embedded = embedding(input_ids)  # [b, s, m]
-    return embedded * math.sqrt(embedded.shape[-1])  # section 3.4
 
 
 def _check_sizes(**sizes: object) -> None:

@@ -111,6 +111,56 @@ def bert_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_hf_model(tmp_path_factory.mktemp("hf") / "bert", "bert")
 
 
+SEEN_WORDS = ["film", "a", "the", "was"]  # with good, bad: "fine", "poor", "plot", "very", "not" never occur
+
+
+def _write_reviews(path: Path, count: int = 120) -> Path:
+    draw, rows = np.random.default_rng(0), set()
+    while len(rows) < count:
+        label = int(draw.integers(2))
+        middle = draw.choice(SEEN_WORDS, int(draw.integers(2, 9)))
+        rows.add((" ".join([*middle, ("bad", "good")[label]]), label))
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in sorted(rows)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_reviews() -> Callable[..., Path]:
+    """A function that writes a CSV of different short texts that end in their label: good (1) or bad (0)."""
+    return _write_reviews
+
+
+@pytest.fixture
+def text_model(bert_directory: Path, tmp_path: Path) -> torch.nn.Module:
+    from compress.model import ModelConfig, load_model
+
+    return load_model(
+        ModelConfig.model_validate({"hf": str(bert_directory)}), seed=0, scratch=tmp_path
+    ).module
+
+
+@pytest.fixture(scope="session")
+def text_splits(bert_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    from compress.data import FileData, TextEncoder, load_splits
+
+    path = _write_reviews(tmp_path_factory.mktemp("text") / "rows.csv")
+    config = FileData.model_validate({"source": "file", "train": str(path), "max_length": 16})
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return load_splits(config, encoder=TextEncoder.from_directory(bert_directory, input_names=names))
+
+
+@pytest.fixture
+def text_context(bert_directory: Path, text_splits: Splits) -> Context:
+    from compress.data import TextEncoder
+
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    encoder = TextEncoder.from_directory(bert_directory, input_names=names)
+    encoder.tokenizer.enable_truncation(16)  # as it was when it encoded the splits
+    return Context(
+        task=text_splits.task, train=text_splits.train, validation=text_splits.validation, encoder=encoder
+    )
+
+
 TINY_MODEL = {
     "file": str(TRANSFORMER),
     "builder": "patch_classifier",

@@ -538,3 +538,40 @@ def test_export_refuses_what_is_no_model(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert_refused(call("export", model if model != "gone" else "./gone", "-o", "out"), part)
     assert list(tmp_path.iterdir()) == []
+
+
+# inspect
+
+
+def test_inspect_writes_three_files_and_says_how_many_heads(
+    call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    write_recipe(tmp_path / "r.yaml", name="r")
+    said = call("inspect", "r.yaml", "--quick", "--rows", "20", "-o", "out/r")
+    assert (said.code, said.err) == (0, "")
+    assert "needs" in said.out and "inspection.html" in said.out
+    files = {path.name for path in (tmp_path / "out" / "r").iterdir()}
+    assert files == {"inspection.html", "inspection.json", "inspection.md"}
+    again = call("inspect", "r.yaml", "--quick", "--rows", "20", "-o", "out/r", "--json")
+    assert again.code == 0  # the trained model is in out/.cache
+    found = json.loads(again.out)  # progress goes to stderr
+    assert found["command"] == "modelpress inspect r.yaml"
+    assert found["calibration_rows"] == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["mine.py", "data.source=digits"], "a model file needs its builder"),
+        (["some-model"], "a model alone has no rows"),
+        (["some-model", "data.train=gone.csv", "--json", "--markdown"], "not both"),
+        (["./some-model", "data.train=gone.csv"], "data.train"),
+        (["some-model", "data.train=gone.csv", "-o", "file/out"], "cannot write file/out"),
+    ],
+)
+def test_inspect_refuses_wrong_input_before_work(
+    call: Callable[..., Said], tmp_path: Path, words: list[str], part: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert_refused(call("inspect", *words), part)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

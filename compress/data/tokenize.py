@@ -82,6 +82,12 @@ class TextEncoder:
         """Rows that an embedding needs for every id that can come: the highest id plus one."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @property
+    def truncated_at(self) -> int | None:
+        """How many tokens of a text are kept, as `encode` was last told; none before."""
+        truncation = self.tokenizer.truncation
+        return None if truncation is None else int(truncation["max_length"])
+
     def encode(self, texts: Sequence[str], *, max_length: int) -> tuple[tuple[Row, ...], int]:
         """Encode texts, unpadded, cut to `max_length` tokens with the special tokens kept.
 

@@ -8,6 +8,7 @@ Shapes: n = training rows, b = batch, c = classes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["LogitsDistillation", "layer_map", "soft_loss"]
+
+
+_NOT_IN_A_STUDENT = ("prune/embeddings", "prune/vocabulary", "prune/width")
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -76,6 +80,16 @@ class LogitsDistillation(Stage):
     temperature: float = Field(default=2.0, gt=0, le=100)
     hard_weight: float = Field(default=0.5, ge=0, le=1)
     train: TrainConfig = TrainConfig()
+
+    def objection(self, before: Sequence[Stage]) -> str | None:
+        """Also refuse to come after what a student, built by the definition, would not have."""
+        for stage in before:
+            if stage.name in _NOT_IN_A_STUDENT:
+                return (
+                    f"a student is built as the model was, with all that {stage.name} has taken away; put "
+                    f"{stage.name} after {self.name}"
+                )
+        return super().objection(before)
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Build the student, and see that the model's layers can be mapped to its."""

@@ -39,8 +39,10 @@ class Job(_Asked):
 
     Attributes:
         rows: an .npz file that `Split.save` wrote.
+        candidate_rows: the same rows as the candidate reads them; none: as the baseline does.
         split: that split's name.
         inputs: what each row holds.
+        candidate_inputs: what each of the candidate's rows holds.
         settings: latency is timed at each.
         rounds: of both files, at each setting.
         seconds: of timing one file in one round.
@@ -54,7 +56,9 @@ class Job(_Asked):
     candidate: Path
     rows: Path
     split: str
+    candidate_rows: Path | None = None
     inputs: tuple[InputSpec, ...]
+    candidate_inputs: tuple[InputSpec, ...] = ()
     settings: tuple[Setting, ...] = Field(min_length=1)
     rounds: int = Field(ge=1)
     seconds: float = Field(gt=0)

@@ -20,7 +20,7 @@ from compress.data.split import Batch
 from compress.measure.results import Latency, LatencyComparison
 from compress.measure.session import Session, answer, feeds
 
-__all__ = ["Round", "compare_latency", "median_interval", "summarize", "time_in_turns"]
+__all__ = ["Round", "compare_latency", "median_interval", "medians_in_turns", "summarize", "time_in_turns"]
 
 _MIN_CALLS = 3
 _RESAMPLES = 4000
@@ -113,6 +113,30 @@ def time_in_turns(
         if on_round is not None:
             on_round(this)
     return timed
+
+
+def medians_in_turns(
+    calls: Sequence[Callable[[], object]],
+    *,
+    rounds: int,
+    seconds: float,
+    on_round: Callable[[], None] | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> list[float]:
+    """Call many functions for `seconds` each in every round; one round before is a warm-up, untimed.
+
+    Returns:
+        For each, the median over rounds of its median, in ms.
+    """
+    medians: list[list[float]] = [[] for _ in calls]
+    for index in range(rounds + 1):
+        for call, found in zip(calls, medians, strict=True):
+            median = float(np.median(_time_for(call, seconds, clock)))
+            if index > 0:
+                found.append(median)
+        if on_round is not None:
+            on_round()
+    return [float(np.median(found)) for found in medians]
 
 
 def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple[float, ...]:

@@ -39,6 +39,7 @@ def measure_pair(
     candidate: Path,
     test: Split,
     *,
+    candidate_test: Split | None = None,
     batch: Sequence[int],
     sequence: Sequence[int] | None,
     threads: Sequence[int],
@@ -56,6 +57,7 @@ def measure_pair(
         baseline: the uncompressed .onnx file; its external data lies beside it.
         candidate: the compressed one; may be the same file.
         test: rows that neither was trained on.
+        candidate_test: the same rows as the candidate reads them, where its vocabulary is smaller.
         batch: rows a call.
         sequence: tokens a row; None takes the length that nearly all rows have (see `rows.resolve_sequence`).
         threads: threads within an operator; those above the available cores are dropped, with a note in
@@ -67,8 +69,11 @@ def measure_pair(
 
     Raises:
         MeasureError: if a file is missing or ONNX Runtime refuses it, if it does not fit the rows, if a
-            setting is not possible, or if the measuring process dies.
+            setting is not possible, if `candidate_test` holds other rows, or if the measuring process dies.
     """
+    other = test if candidate_test is None else candidate_test
+    if other.labels.tolist() != test.labels.tolist():
+        raise MeasureError("candidate_test must hold the rows of test, in their order")
     for path in (baseline, candidate):
         if not path.is_file():
             raise MeasureError(f"{path}: there is no such ONNX file to measure")
@@ -76,6 +81,7 @@ def measure_pair(
     lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
     with tempfile.TemporaryDirectory(prefix="modelpress-measure-") as name:
         folder = Path(name)
+        candidate_rows = folder / "candidate_rows.npz"
         try:
             settings = [
                 Setting(batch=rows, sequence=length, threads=count)
@@ -85,8 +91,10 @@ def measure_pair(
                 baseline=baseline.resolve(),
                 candidate=candidate.resolve(),
                 rows=folder / "rows.npz",
+                candidate_rows=candidate_rows,
                 split=test.name,
                 inputs=test.inputs,
+                candidate_inputs=other.inputs,
                 settings=tuple(dict.fromkeys(settings)),
                 rounds=rounds,
                 seconds=seconds,
@@ -98,6 +106,7 @@ def measure_pair(
         except ValidationError as error:
             raise MeasureError(f"measure: {_first_complaint(error)}") from error
         test.save(job.rows)
+        other.save(candidate_rows)
         with (progress or Silent()).bar("measure", job.steps) as bar:
             _run(job, bar)
         return Measurement.model_validate_json(job.result.read_text(encoding="utf-8"))

@@ -48,9 +48,13 @@ def measure(job: Job, step: Step) -> Measurement:
     begin = time.perf_counter()
     noise = (*job.notes, *busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100))
     test = Split.load(job.rows, job.split, job.inputs)
+    candidate_test = test
+    if job.candidate_rows is not None:
+        candidate_test = Split.load(job.candidate_rows, job.split, job.candidate_inputs)
     baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, step)
-    candidate, candidate_classes = _measure_model(job, "candidate", job.candidate, test, step)
-    latency = tuple(_time(job, setting, test, step) for setting in job.settings)
+    candidate, candidate_classes = _measure_model(job, "candidate", job.candidate, candidate_test, step)
+    # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
+    latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
     return Measurement(
         baseline=baseline,
         candidate=candidate,
@@ -81,7 +85,7 @@ def _measure_model(
     rows = job.folder / "probe_rows.npz"
     test.take(_PROBE_ROWS, seed=job.seed).save(rows)
     load_ms, peak_bytes = measure_load(
-        Probe(model=path, rows=rows, inputs=job.inputs, threads=threads),
+        Probe(model=path, rows=rows, inputs=test.inputs, threads=threads),
         folder=job.folder,
         on_process=lambda: step(1, f"{role}: loading time and memory"),
     )

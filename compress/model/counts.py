@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.model.quantized import QuantizedModule
 
-__all__ = ["weight_counts"]
+__all__ = ["stored_bytes", "weight_counts"]
 
 
 def weight_counts(module: nn.Module) -> tuple[int, int]:
@@ -24,3 +24,9 @@ def weight_counts(module: nn.Module) -> tuple[int, int]:
                 tensors.append(parameter)
     with torch.no_grad():
         return sum(t.numel() for t in tensors), sum(int(torch.count_nonzero(t)) for t in tensors)
+
+
+def stored_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters and kept buffers as they are stored; tensors that share memory count once."""
+    storages = {tensor.data_ptr(): tensor for tensor in module.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in storages.values())

@@ -1,8 +1,8 @@
 """Save and load a module whose shapes are no longer those of its definition.
 
-Three files: model.safetensors (weights), structure.json (definition, and each module whose shape or kind
-differs from it), and definition.py for a file model. Weights load without running code; a model file
-is code, and loading a bundle of a file model runs it.
+Three files: model.safetensors (weights), structure.json (definition, and each module whose shape or kind and
+each buffer whose shape differs from it), and definition.py for a file model. Weights load without running
+code; a model file is code, and loading a bundle of a file model runs it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import nn
 
 from compress.errors import ModelError, OutputError
 from compress.model.definition import Definition, definition_of
+from compress.model.embedding import FactorizedEmbedding
 from compress.model.quantized import QUANTIZED_KINDS
 from compress.model.removed import Removed
 
@@ -24,7 +26,7 @@ __all__ = ["load_module", "save_module"]
 
 _FORMAT = 1
 _TORCH: dict[str, Any] = {"linear": nn.Linear, "embedding": nn.Embedding, "layer_norm": nn.LayerNorm}
-_OWN: dict[str, Any] = {**QUANTIZED_KINDS, "removed": Removed}
+_OWN: dict[str, Any] = {**QUANTIZED_KINDS, "removed": Removed, "factorized_embedding": FactorizedEmbedding}
 _OWN_KINDS = tuple(_OWN.values())
 _WEIGHTS, _STRUCTURE, _CODE = "model.safetensors", "structure.json", "definition.py"
 
@@ -42,10 +44,14 @@ def save_module(module: nn.Module, directory: Path) -> None:
             f"{type(module).__name__} was not built by modelpress, so it can't be saved to be loaded again; "
             "load it by a model file and builder"
         )
+    fresh = definition.build()
+    changed = _changed_modules(fresh, module)
     structure = {
         "format": _FORMAT,
         "definition": definition.to_dict(),
-        "modules": _changed_modules(definition.build(), module),
+        "modules": changed,
+        "buffers": _changed_buffers(fresh, module, changed),
+        "tied": _tied(module),
     }
     (directory / _STRUCTURE).write_text(json.dumps(structure, indent=1) + "\n", encoding="utf-8")
     if definition.kind == "file":
@@ -67,6 +73,13 @@ def load_module(directory: Path) -> nn.Module:
     module = definition.build()
     for path, changed in structure["modules"].items():
         module.set_submodule(path, _build_changed(changed))
+    for path, buffer in structure.get("buffers", {}).items():
+        holder, _, name = path.rpartition(".")
+        empty = torch.empty(buffer["shape"], dtype=getattr(torch, buffer["dtype"]))
+        module.get_submodule(holder).register_buffer(name, empty, persistent=True)
+    for path, first in structure.get("tied", {}).items():  # modules that were built anew don't share
+        holder, _, name = path.rpartition(".")
+        setattr(module.get_submodule(holder), name, module.get_parameter(first))
     load_weights_(module, directory / _WEIGHTS)
     return module.eval()
 
@@ -103,6 +116,28 @@ def _changed_modules(fresh: nn.Module, module: nn.Module) -> dict[str, dict[str,
         if described is not None and (original is None or described != _describe(original)):
             changed[path] = described
     return changed
+
+
+def _changed_buffers(fresh: nn.Module, module: nn.Module, changed: dict[str, Any]) -> dict[str, Any]:
+    """Saved buffers whose shape isn't the definition's, or that it computes and doesn't save."""
+    original, state = fresh.state_dict(), module.state_dict()
+    return {
+        name: {"shape": list(buffer.shape), "dtype": str(buffer.dtype).removeprefix("torch.")}
+        for name, buffer in module.named_buffers()
+        if name in state
+        and name.rpartition(".")[0] not in changed
+        and (name not in original or original[name].shape != buffer.shape)
+    }
+
+
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Names of parameters that are another one too: name -> the first name that it has."""
+    first: dict[int, str] = {}
+    found = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            found[name] = first[id(parameter)]
+    return found
 
 
 def _describe(module: nn.Module) -> dict[str, Any] | None:

@@ -108,6 +108,10 @@ class Cache:
             self._keep(key, write, found)
         return self.root / key, found
 
+    def drop(self, key: str) -> None:
+        """Forget a piece."""
+        shutil.rmtree(self.root / key, ignore_errors=True)
+
     def _record(self, key: str) -> dict[str, Any] | None:
         """Return the record of a whole piece; remove a damaged one and return none."""
         directory = self.root / key

@@ -28,7 +28,7 @@ from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
 from compress.task import Task
 
-__all__ = ["export_model"]
+__all__ = ["export_model", "model_config_of"]
 
 _SYNTHETIC_ROWS = 64
 
@@ -67,7 +67,7 @@ def export_model(
             module, _ = trained_model(prepared, Cache(output.absolute().parent / ".cache"), progress)
             max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
         else:
-            loaded = load_model(_config(model), seed=0, scratch=Path(scratch))
+            loaded = load_model(model_config_of(model), seed=0, scratch=Path(scratch))
             module, where = loaded.module, "synthetic rows (random tokens), not real ones"
             encoder, task, rows = _synthetic(loaded, max_length)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
@@ -104,7 +104,12 @@ def _may_replace(output: Path, overwrite: bool) -> bool:
     return True
 
 
-def _config(model: str | Path) -> ModelConfig:
+def model_config_of(model: str | Path) -> ModelConfig:
+    """Say what a model is that is named on the command line: a bundle, or a Hugging Face directory or name.
+
+    Raises:
+        ModelError: it is a Python file, which says too little.
+    """
     path = Path(model)
     if (path / "manifest.json").is_file():
         return ModelConfig.model_validate({"bundle": CommandLineText(model)})

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from compress.data import DatasetsData, DigitsData, FileData, Split, Splits, TextEncoder, load_splits
-from compress.errors import DataError, ModelError, OutputError, RecipeError, StageError
+from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.definition import definition_of
 from compress.pipeline.cache import fingerprint, module_fingerprint
+from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 
-__all__ = ["Prepared", "check_files", "check_output", "prepare"]
+__all__ = ["Prepared", "check_can_be_made", "check_files", "check_output", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,11 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     shape = loaded.module
     for stage in recipe.stages:
         try:
+            if stage.is_timed:
+                asked = (getattr(stage, name, None) for name in ("batch", "sequence", "threads"))
+                check_point(shape, splits, timing_point(recipe, splits, *asked))
             shape = stage.rehearse(shape)
-        except (StageError, ModelError) as error:
+        except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error
     definition = definition_of(loaded.module)
     assert definition is not None
@@ -69,15 +73,31 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         recipe.model.train,
         recipe.seed,
         recipe.device,
+        None if encoder is None else encoder.tokenizer.to_str(),  # how texts outside of the data are split
     )
     keys: list[str] = []
-    for stage in recipe.stages:
+    for index, stage in enumerate(recipe.stages):
         before = keys[-1] if keys else base
-        keys.append(fingerprint(before, base, stage.name, stage.model_dump(mode="json"), recipe.seed))
+        keys.append(
+            fingerprint(
+                before,
+                base,
+                stage.name,
+                stage.model_dump(mode="json"),
+                recipe.seed,
+                _timing_facts(recipe, index) if stage.is_timed else None,
+            )
+        )
     run = fingerprint(
         keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
     )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def _timing_facts(recipe: Recipe, index: int) -> list[object]:
+    """What a timed stage depends on beside itself: the machine, what is measured, and what follows."""
+    later = [(stage.name, stage.model_dump(mode="json")) for stage in recipe.stages[index + 1 :]]
+    return [machine_facts(), recipe.measure.model_dump(mode="json"), later]
 
 
 def check_files(recipe: Recipe) -> None:
@@ -97,7 +117,7 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
         OutputError: something else is there.
     """
     if not target.exists():
-        _can_be_made(target)
+        check_can_be_made(target)
         return False
     manifest = target / "manifest.json"
     try:
@@ -118,7 +138,12 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
     return True
 
 
-def _can_be_made(target: Path) -> None:
+def check_can_be_made(target: Path) -> None:
+    """See that a directory can be made there.
+
+    Raises:
+        OutputError: it cannot.
+    """
     there = next(parent for parent in target.absolute().parents if parent.exists())
     if not there.is_dir():
         raise OutputError(f"cannot write {target}: {there} is not a directory")

@@ -6,7 +6,7 @@ import datetime
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from compress.measure import Measurement, measure_pair
 from compress.model.counts import weight_counts
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.cost import Cost
+from compress.pipeline.given import Given
 from compress.pipeline.prepare import Prepared, check_output, prepare
+from compress.pipeline.timer import OnnxTimer
 from compress.pipeline.warn import warnings_of
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
@@ -41,7 +43,7 @@ from compress.report import (
     to_model_card,
     write_reports,
 )
-from compress.stage import Context, Stage
+from compress.stage import Context
 from compress.train import evaluate, fit_
 
 __all__ = ["Outcome", "run", "trained_model"]
@@ -102,15 +104,19 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
     base, training = trained_model(prepared, cache, progress)
     baseline = _exported_baseline(base, prepared, cache, progress)
     module, records = base, []
-    for index, stage in enumerate(recipe.stages):
-        module, record = _staged(stage, module, base, prepared, prepared.stage_keys[index], cache, progress)
+    given = Given(splits, prepared.encoder, base)
+    for index in range(len(recipe.stages)):
+        module, record, given = _staged(
+            index, module, given, prepared, baseline.path, cache, progress, scratch
+        )
         records.append(record)
     progress.say("exporting to ONNX and comparing its answers with PyTorch's")
-    candidate = _export(module, prepared, scratch / "candidate")
+    candidate = _export(module, prepared, given.splits, scratch / "candidate")
     measurement = measure_pair(
         baseline.path,
         candidate.path,
         splits.test,
+        candidate_test=given.splits.test,
         batch=recipe.measure.batch,
         sequence=recipe.measure.sequence,
         threads=recipe.measure.threads,
@@ -119,7 +125,6 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         seed=recipe.seed,
         progress=progress,
     )
-    metric = evaluate(base, splits.validation, splits.task)["validation_metric"]
     report = RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -130,7 +135,7 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         model=ModelFacts(
             source=prepared.loaded.source,
             parameters=weight_counts(base)[0],
-            validation_metric=metric,
+            validation_metric=_metric(base, splits),
             training=_epochs(training),
             parity=baseline.parity,
         ),
@@ -140,7 +145,7 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         warnings=warnings_of(recipe, splits, measurement),
         seconds=time.perf_counter() - began,
     )
-    _write(report, directory, module, candidate.path, prepared, measurement)
+    _write(report, directory, module, candidate.path, prepared, given, measurement)
     return report
 
 
@@ -176,15 +181,15 @@ def trained_model(
 def _exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progress: Progress) -> _Exported:
     def make(directory: Path) -> dict[str, Any]:
         progress.say("exporting the uncompressed model: the baseline")
-        return _export(base, prepared, directory).parity.model_dump()
+        return _export(base, prepared, prepared.splits, directory).parity.model_dump()
 
     key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
     directory, record = cache.file(key, make)
     return _Exported(directory / ONNX_PATH.name, Parity(**record))
 
 
-def _export(module: nn.Module, prepared: Prepared, directory: Path) -> _Exported:
-    recipe, splits = prepared.recipe, prepared.splits
+def _export(module: nn.Module, prepared: Prepared, splits: Splits, directory: Path) -> _Exported:
+    recipe = prepared.recipe
     directory.mkdir(exist_ok=True)
     path = export_onnx(
         module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
@@ -199,26 +204,33 @@ def _export(module: nn.Module, prepared: Prepared, directory: Path) -> _Exported
 
 
 def _staged(
-    stage: Stage,
+    index: int,
     module: nn.Module,
-    teacher: nn.Module,
+    given: Given,
     prepared: Prepared,
-    key: str,
+    baseline: Path,
     cache: Cache,
     progress: Progress,
-) -> tuple[nn.Module, StageRecord]:
-    recipe, splits = prepared.recipe, prepared.splits
+    scratch: Path,
+) -> tuple[nn.Module, StageRecord, Given]:
+    recipe, splits = prepared.recipe, given.splits
+    stage, key = recipe.stages[index], prepared.stage_keys[index]
 
     def make() -> tuple[nn.Module, dict[str, Any]]:
         context = Context(
             task=splits.task,
             train=splits.train,
             validation=splits.validation,
-            teacher=teacher,
+            teacher=given.teacher,
+            encoder=given.encoder,
             device=recipe.device,
             seed=recipe.seed,
             progress=progress,
         )
+        later = tuple(each for each in recipe.stages[index + 1 :] if each.kind == "quantize")
+        aside = replace(context, facts={}, curve=[], progress=Silent())  # what is only timed leaves no facts
+        timer = OnnxTimer(recipe, splits, baseline, later, aside, cache, progress)
+        context = replace(context, timer=timer)
         progress.say(f"stage {stage.name}")
         with Cost() as cost:
             made = stage.apply(module, context)
@@ -226,7 +238,8 @@ def _staged(
         return made, {
             "facts": context.facts,
             "curve": context.curve,
-            "validation_metric": evaluate(made, splits.validation, splits.task)["validation_metric"],
+            "kept_tokens": context.kept_tokens,
+            "validation_metric": _metric(made, given.with_vocabulary(context.kept_tokens, scratch).splits),
             "parameters": parameters,
             "nonzero_parameters": nonzero,
             "seconds": cost.seconds,
@@ -237,7 +250,12 @@ def _staged(
     if piece.reused:
         progress.say(f"stage {stage.name} is in the cache: not repeated")
     record = piece.record | {"curve": _epochs(piece.record["curve"]), "reused": piece.reused}
-    return piece.module, StageRecord(name=stage.name, settings=stage.model_dump(mode="json"), **record)
+    given = given.with_vocabulary(record.pop("kept_tokens", ()), scratch)
+    return piece.module, StageRecord(name=stage.name, settings=stage.model_dump(mode="json"), **record), given
+
+
+def _metric(module: nn.Module, splits: Splits) -> float:
+    return evaluate(module, splits.validation, splits.task)["validation_metric"]
 
 
 def _epochs(curve: list[dict[str, float]]) -> tuple[EpochRecord, ...]:
@@ -270,11 +288,12 @@ def _write(
     module: nn.Module,
     onnx_file: Path,
     prepared: Prepared,
+    given: Given,
     measurement: Measurement,
 ) -> None:
-    recipe, splits = prepared.recipe, prepared.splits
+    recipe, splits = prepared.recipe, given.splits
     max_length = getattr(recipe.data, "max_length", 0)
-    write_bundle_(directory, module, onnx_file, splits.task, encoder=prepared.encoder, max_length=max_length)
+    write_bundle_(directory, module, onnx_file, splits.task, encoder=given.encoder, max_length=max_length)
     (directory / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     names = splits.task.input_names
     write_reports(report, directory, names)

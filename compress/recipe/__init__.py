@@ -7,6 +7,6 @@ finds, as sentences. config: what a recipe is. load: all of it.
 from __future__ import annotations
 
 from compress.recipe.config import ExportConfig, MeasureConfig, Recipe
-from compress.recipe.load import load_recipe
+from compress.recipe.load import load_recipe, recipe_of_model
 
-__all__ = ["ExportConfig", "MeasureConfig", "Recipe", "load_recipe"]
+__all__ = ["ExportConfig", "MeasureConfig", "Recipe", "load_recipe", "recipe_of_model"]

@@ -1,4 +1,4 @@
-"""A recipe's file and the command line's overrides -> Recipe, or all that is wrong with it.
+"""A recipe's file or a model alone, and the command line's overrides -> Recipe, or all that is wrong.
 
 Whether the files that a recipe names are there is not looked at here.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import RecipeError, UnknownNameError
+from compress.model.config import ModelConfig
 from compress.recipe.config import Recipe
 from compress.recipe.overrides import Source, apply_override, spell_out_stages
 from compress.recipe.problems import Problem, check, problem_at
@@ -18,7 +19,7 @@ from compress.recipe.yaml_source import parse_yaml, read_text, shown
 from compress.registry import stage_class
 from compress.stage import Stage
 
-__all__ = ["load_recipe"]
+__all__ = ["load_recipe", "recipe_of_model"]
 
 _KEYS = tuple(Recipe.model_fields)
 _MOST_PROBLEMS = 20
@@ -40,15 +41,36 @@ def load_recipe(
         UnknownNameError: nothing is wrong but names that are not known.
     """
     file = Path(path)
-    source = _read(file)
+    context = {"base": file.absolute().parent, "path": file.absolute(), "overrides": tuple(overrides)}
+    return _checked(_read(file), overrides, context, need_stages)
+
+
+def recipe_of_model(model: ModelConfig, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Make a recipe without stages of a model alone; the overrides say its data, as in `data.train=FILE`.
+
+    Raises:
+        RecipeError, UnknownNameError: as `load_recipe` does.
+    """
+    if not any(override.startswith(("data.", "data=")) for override in overrides):
+        raise RecipeError(
+            f"{name}: a model alone has no rows; give them as a recipe would: data.train=FILE "
+            "data.validation=FILE, or data.source=digits"
+        )
+    given = model.model_dump(mode="json", exclude_defaults=True)
+    source = Source(name, {"name": name, "model": given, "data": {"source": "file"}}, {})
+    return _checked(source, overrides, {"base": Path.cwd(), "overrides": tuple(overrides)}, False)
+
+
+def _checked(
+    source: Source, overrides: Sequence[str], context: Mapping[str, Any], need_stages: bool
+) -> Recipe:
     for override in overrides:
         apply_override(source, override, _KEYS)
-    context = {"base": file.absolute().parent, "path": file.absolute(), "overrides": tuple(overrides)}
     try:
         stages, problems = _check_stages(source, context, need_stages)
         recipe, more = check(Recipe, {**source.data, "stages": tuple(stages)}, source, (), context)
     except (OSError, RuntimeError) as error:  # a path too long to look up, a home directory that is not known
-        raise RecipeError(f"{file}: a path in it cannot be looked up: {error}") from error
+        raise RecipeError(f"{source.name}: a path in it cannot be looked up: {error}") from error
     _refuse([*problems, *more])
     assert recipe is not None
     return recipe

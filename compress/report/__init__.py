@@ -3,6 +3,9 @@
 from compress.report.compare import compare_reports
 from compress.report.comparison import Comparison, ComparisonRow, Interval
 from compress.report.html import to_html
+from compress.report.inspection import Inspection
+from compress.report.inspection_views import inspection_html, inspection_markdown, write_inspection
+from compress.report.inspection_words import needed_heads, neuron_sentence
 from compress.report.markdown import to_markdown
 from compress.report.model_card import to_model_card
 from compress.report.schema import (
@@ -23,6 +26,7 @@ __all__ = [
     "ComparisonRow",
     "DataFacts",
     "EpochRecord",
+    "Inspection",
     "Interval",
     "ModelFacts",
     "Parity",
@@ -31,10 +35,15 @@ __all__ = [
     "StageRecord",
     "caveats",
     "compare_reports",
+    "inspection_html",
+    "inspection_markdown",
     "load_report",
+    "needed_heads",
+    "neuron_sentence",
     "to_html",
     "to_markdown",
     "to_model_card",
     "verdict",
+    "write_inspection",
     "write_reports",
 ]

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from compress.report.cut import cut_of
 from compress.report.tables import Table
 from compress.report.words import size
 
 __all__ = ["facts_of", "plain", "settings_of"]
 
 _LONGEST_CELL = 2_000
-_LONGEST_LIST_IN_A_LINE = 12
+_LONGEST_LIST_IN_A_LINE = 24  # a number a layer: more layers than that are a table
 
 
 def plain(value: Any) -> Any:
@@ -36,10 +37,17 @@ def settings_of(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str
 
 
 def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Table]]:
-    """A stage's facts: what fits a line as pairs, what doesn't as tables."""
+    """A stage's facts: what fits a line as pairs, what doesn't as tables.
+
+    What a cut to a budget says has sections of its own, and is left out here.
+    """
     pairs: list[tuple[str, str]] = []
     tables: list[Table] = []
-    for key, value in plain(facts).items():
+    known = plain(facts)
+    cut = cut_of(known)
+    for key, value in known.items():
+        if cut is not None and key in cut.read:
+            continue
         name = key.replace("_", " ")
         table = _fact_table(name, value)
         if table is None:

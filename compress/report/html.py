@@ -8,10 +8,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compress.report import svg, tables
+from compress.report import cut_svg, cut_words, svg, tables
+from compress.report.cut import Cut, cuts_of
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.facts import facts_of, settings_of
 from compress.report.markdown import recipe_yaml
+from compress.report.promise import promise_of
+from compress.report.promise_words import promise_sentences, promise_table
 from compress.report.schema import EpochRecord, RunReport, StageRecord
 from compress.report.words import (
     MB_NOTE,
@@ -70,6 +73,8 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "latency_bars": svg.latency_bars(measured.latency),
             "size_bars": svg.size_bars(measured.baseline, measured.candidate),
             "stages": tables.stages_table(report),
+            "cuts": [_cut(report, cut) for cut in cuts_of(report)],
+            "cost_note": cut_words.COST_NOTE,
             "training": _curve(report.model.training) if report.model.training else None,
             "details": _stages(report),
             "parity": tables.parity_table(report),
@@ -114,6 +119,30 @@ def _tile(
         "before": shown(before),
         "after": shown(after),
         "note": note,
+    }
+
+
+def _cut(report: RunReport, cut: Cut) -> dict[str, Any]:
+    """What a stage that cuts to a budget did, promised and timed."""
+    promise, table = promise_of(report, cut), cut.latency_table
+    most = max((max(x.ms) for x in table.kinds), default=0.0) if table is not None else 0.0
+    kinds = dict.fromkeys(site.kind for site in cut.sites)
+    return {
+        "title": f"{cut.number}. {cut.stage}",
+        "sentences": " ".join(cut_words.cut_sentences(cut)),
+        "bars": [
+            (cut_words.unit_words(kind), cut_svg.width_bars([x for x in cut.sites if x.kind == kind]))
+            for kind in kinds
+        ],
+        "widths": cut_words.widths_table(cut) if cut.sites else None,
+        "steps": cut_words.steps_table(cut) if len(cut.steps) > 1 else None,
+        "promise": None if promise is None else promise_table(promise),
+        "kept": "" if promise is None else " ".join(promise_sentences(report, cut, promise)),
+        "about": cut_words.cost_pairs(cut),
+        "curves": []
+        if table is None
+        else [(cut_words.cost_name(cost, cut), cut_svg.cost_curve(cost, most)) for cost in table.kinds],
+        "costs": cut_words.cost_tables(cut),
     }
 
 

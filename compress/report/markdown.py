@@ -7,8 +7,19 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
+from compress.report.cut import cuts_of
+from compress.report.cut_words import (
+    COST_NOTE,
+    about_table,
+    cost_tables,
+    cut_sentences,
+    steps_table,
+    widths_table,
+)
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.facts import facts_of, plain, settings_of
+from compress.report.promise import promise_of
+from compress.report.promise_words import promise_sentences, promise_table
 from compress.report.schema import RunReport
 from compress.report.tables import (
     Table,
@@ -85,6 +96,7 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         "## Latency",
         "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds.",
         table_markdown(latency_table(report)),
+        *_cuts(report),
         *_stages(report),
         "## Parity",
         "Each ONNX file against the PyTorch model that it came from, on validation rows.",
@@ -104,6 +116,32 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
             fenced(deploy_snippet(report, inputs), "python"),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _cuts(report: RunReport) -> list[str]:
+    """What stages that cut to a budget did, promised and timed."""
+    cuts = cuts_of(report)
+    parts = ["## What was cut"] if cuts else []
+    titles = [f"### {cut.number}. {escape_markdown(cut.stage)}" if len(cuts) > 1 else "" for cut in cuts]
+    for cut, title in zip(cuts, titles, strict=True):
+        parts += [title, escape_markdown(" ".join(cut_sentences(cut)))]
+        if cut.sites:
+            parts.append(table_markdown(widths_table(cut)))
+        if len(cut.steps) > 1:
+            parts.append(table_markdown(steps_table(cut)))
+    promises = [promise_of(report, cut) for cut in cuts]
+    if any(promises):
+        parts.append("## Promised against measured")
+    for cut, title, promise in zip(cuts, titles, promises, strict=True):
+        if promise is not None:
+            words = escape_markdown(" ".join(promise_sentences(report, cut, promise)))
+            parts += [title, words, table_markdown(promise_table(promise))]
+    timed = [(cut, title) for cut, title in zip(cuts, titles, strict=True) if cut.latency_table is not None]
+    if timed:
+        parts += ["## Latency table", COST_NOTE]
+    for cut, title in timed:
+        parts += [title, *map(table_markdown, (about_table(cut), *cost_tables(cut)))]
+    return [part for part in parts if part]
 
 
 def _stages(report: RunReport) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from compress.report.cut import cuts_of
+from compress.report.cut_words import widths_line
 from compress.report.deploy import deploy_packages, deploy_snippet, reads_text
 from compress.report.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
@@ -35,6 +37,7 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
     parts += [
         f"Made by modelpress {report.modelpress_version} from {escape_markdown(_origin(report))}. Measured "
         f"with ONNX Runtime on {escape_markdown(machine.cpu)}; baseline is the uncompressed model. {MB_NOTE}",
+        *(escape_markdown(line) for line in map(widths_line, cuts_of(report)) if line),
         table_markdown(figures_table(report)),
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory:",

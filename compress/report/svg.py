@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
+from math import isfinite
 
 from markupsafe import Markup
 
 from compress.measure.results import LatencyComparison, ModelMeasurement
+from compress.report.drawing import line, moved, picture, round_ticks, text
+from compress.report.inspection import Point
 from compress.report.schema import EpochRecord
 from compress.report.words import milliseconds, percent, setting, size
 
-__all__ = ["Dot", "latency_bars", "loss_curve", "metric_curve", "scatter", "size_bars"]
+__all__ = ["Dot", "latency_bars", "loss_curve", "metric_curve", "scatter", "silencing_curve", "size_bars"]
 
 _BAR_START = 76  # pixels, room for "candidate"
 _WIDEST_BAR = 34.0  # percent of the picture; the rest is for the value behind the bar
@@ -35,40 +37,20 @@ class Dot:
     is_baseline: bool = False
 
 
-def _svg(title: str, height: float, parts: Iterable[Markup]) -> Markup:
-    head = Markup('<svg role="img" width="100%" height="{0:.0f}" aria-label="{1}"><title>{1}</title>')
-    return head.format(height, title) + Markup("").join(parts) + Markup("</svg>")
-
-
-def _text(x: str, y: float, words: str, kind: str = "", dx: float = 0, anchor: str = "start") -> Markup:
-    return Markup('<text x="{}" y="{:.1f}" dx="{:g}" text-anchor="{}" class="{}">{}</text>').format(
-        x, y, dx, anchor, kind, words
-    )
-
-
-def _line(x1: str, y1: float, x2: str, y2: float, kind: str) -> Markup:
-    return Markup('<line x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
-
-
-def _moved(x: float, parts: Iterable[Markup]) -> Markup:
-    """Pixels that percentages then count on top of."""
-    return Markup('<g transform="translate({:g} 0)">').format(x) + Markup("").join(parts) + Markup("</g>")
-
-
 def _bar(y: float, who: str, value: float, end: float, full: float, words: str) -> Markup:
     """A bar up to `value` and a whisker up to `end`, where `full` is the widest of the picture."""
     width, whisker = (_WIDEST_BAR * max(x, 0.0) / full if full > 0 else 0.0 for x in (value, end))
     parts = [
         Markup('<rect x="0" y="{:.1f}" width="{:.2f}%" height="14" class="{}"/>').format(y, width, who),
-        _text(f"{max(width, whisker):.2f}%", y + 11.5, words, "value", dx=7),
+        text(f"{max(width, whisker):.2f}%", y + 11.5, words, "value", dx=7),
     ]
     if whisker > width:
         far = f"{whisker:.2f}%"
         parts += [
-            _line(f"{width:.2f}%", y + 7, far, y + 7, "whisker"),
-            _line(far, y + 3, far, y + 11, "whisker"),
+            line(f"{width:.2f}%", y + 7, far, y + 7, "whisker"),
+            line(far, y + 3, far, y + 11, "whisker"),
         ]
-    return _text("0", y + 11.5, who, "who") + _moved(_BAR_START, parts)
+    return text("0", y + 11.5, who, "who") + moved(_BAR_START, parts)
 
 
 def latency_bars(latency: Sequence[LatencyComparison]) -> Markup:
@@ -76,14 +58,14 @@ def latency_bars(latency: Sequence[LatencyComparison]) -> Markup:
     parts: list[Markup] = []
     y = 0.0
     for each in latency:
-        parts.append(_text("0", y + 14, setting(each), "group"))
+        parts.append(text("0", y + 14, setting(each), "group"))
         full = max(x.p95_ms for x in (each.baseline, each.candidate))
         full = max(full, each.baseline.p50_ms, each.candidate.p50_ms)
         for place, who, x in ((22, "baseline", each.baseline), (42, "candidate", each.candidate)):
             words = f"{milliseconds(x.p50_ms)}, p95 {milliseconds(x.p95_ms, unit=False)}"
             parts.append(_bar(y + place, who, x.p50_ms, x.p95_ms, full, words))
         y += 74
-    return _svg(
+    return picture(
         "Latency p50 of baseline and candidate at each setting, whisker to p95", max(y - 14, 1), parts
     )
 
@@ -100,10 +82,10 @@ def size_bars(baseline: ModelMeasurement, candidate: ModelMeasurement) -> Markup
     )
     parts: list[Markup] = []
     for i, (name, values, full) in enumerate(groups):
-        parts.append(_text("0", 74 * i + 14, name, "group"))
+        parts.append(text("0", 74 * i + 14, name, "group"))
         for place, who, value in zip((22, 42), ("baseline", "candidate"), values, strict=True):
             parts.append(_bar(74 * i + place, who, value, 0, full, size(value)))
-    return _svg(
+    return picture(
         "File size, gzip size and peak memory of baseline and candidate", 74 * len(groups) - 14, parts
     )
 
@@ -138,28 +120,19 @@ def _curves(
         ends = [at(i, y) if isfinite(y) else None for i, y in enumerate(ys)]
         for a, b in zip(ends, ends[1:], strict=False):
             if a and b:
-                parts.append(_line(a[0], a[1], b[0], b[1], f"curve {kind}"))
+                parts.append(line(a[0], a[1], b[0], b[1], f"curve {kind}"))
         marks = [end for end in ends if end] if len(ends) <= 20 else []
         parts += [
             Markup('<circle cx="{}" cy="{:.1f}" r="3" class="mark {}"/>').format(*x, kind) for x in marks
         ]
-    axes = [_line("0", bottom + 6, "84%", bottom + 6, "axis"), _line("0", top, "0", bottom + 6, "axis")]
-    sides = [_text("0", bottom + 2, ticks.format(low), "tick", dx=left - 6, anchor="end")]
+    axes = [line("0", bottom + 6, "84%", bottom + 6, "axis"), line("0", top, "0", bottom + 6, "axis")]
+    sides = [text("0", bottom + 2, ticks.format(low), "tick", dx=left - 6, anchor="end")]
     if high > low:
-        sides.append(_text("0", top + 6, ticks.format(high), "tick", dx=left - 6, anchor="end"))
-    feet = [_text("2%", bottom + 22, f"epoch {epochs[0]}", "tick")] if epochs else []
+        sides.append(text("0", top + 6, ticks.format(high), "tick", dx=left - 6, anchor="end"))
+    feet = [text("2%", bottom + 22, f"epoch {epochs[0]}", "tick")] if epochs else []
     if len(epochs) > 1:
-        feet.append(_text("82%", bottom + 22, str(epochs[-1]), "tick", anchor="middle"))
-    return _svg(title, bottom + 28, [*sides, _moved(left, [*axes, *feet, *parts])])
-
-
-def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers within [low, high], at most about `most`."""
-    span = max(high - low, 1e-9)
-    unit = 10 ** floor(log10(span / most))
-    step = next(unit * x for x in (1, 2, 5, 10) if span / (unit * x) <= most)
-    first = -floor(-low / step)
-    return [step * i for i in range(first, floor(high / step + 1e-9) + 1)]
+        feet.append(text("82%", bottom + 22, str(epochs[-1]), "tick", anchor="middle"))
+    return picture(title, bottom + 28, [*sides, moved(left, [*axes, *feet, *parts])])
 
 
 def scatter(dots: Sequence[Dot]) -> Markup:
@@ -181,36 +154,34 @@ def scatter(dots: Sequence[Dot]) -> Markup:
     def down(accuracy: float) -> float:
         return bottom - (bottom - top) * (accuracy - low) / (high - low)
 
-    parts = [_line("0", bottom, f"{width}%", bottom, "axis"), _line("0", top, "0", bottom, "axis")]
-    sides = [_text("0", 12, "accuracy", "who")]
-    for tick in _ticks(low, high):
-        parts.append(_line("0", down(tick), f"{width}%", down(tick), "grid"))
-        sides.append(_text("0", down(tick) + 4, percent(tick), "tick", dx=left - 6, anchor="end"))
+    parts = [line("0", bottom, f"{width}%", bottom, "axis"), line("0", top, "0", bottom, "axis")]
+    sides = [text("0", 12, "accuracy", "who")]
+    for tick in round_ticks(low, high):
+        parts.append(line("0", down(tick), f"{width}%", down(tick), "grid"))
+        sides.append(text("0", down(tick) + 4, percent(tick), "tick", dx=left - 6, anchor="end"))
     parts += [
-        _text(f"{across(tick):.2f}%", bottom + 16, f"{tick:g}", "tick", anchor="middle")
-        for tick in _ticks(0, right)
+        text(f"{across(tick):.2f}%", bottom + 16, f"{tick:g}", "tick", anchor="middle")
+        for tick in round_ticks(0, right)
     ]
-    parts.append(_text(f"{width}%", bottom + 34, "latency p50, ms (left is faster)", "who", anchor="end"))
+    parts.append(text(f"{width}%", bottom + 34, "latency p50, ms (left is faster)", "who", anchor="end"))
     parts += [
-        _line("0", down(x.accuracy), f"{width}%", down(x.accuracy), "reference")
-        for x in dots
-        if x.is_baseline
+        line("0", down(x.accuracy), f"{width}%", down(x.accuracy), "reference") for x in dots if x.is_baseline
     ]
     placed = [(x, across(x.p50_ms)) for x in sorted(dots, key=lambda x: -x.accuracy)]
     parts += [part for dot, at in placed for part in _dot(dot, at, down)]
     taken: list[tuple[float, float]] = []
     for dot, at in placed:  # after the dots, so that no line runs over a label
         parts.append(_label(dot.label, at, down(dot.accuracy) + 4, (top, bottom), taken))
-    return _svg("Accuracy over latency p50 of each model", bottom + 42, [*sides, _moved(left, parts)])
+    return picture("Accuracy over latency p50 of each model", bottom + 42, [*sides, moved(left, parts)])
 
 
 def _dot(dot: Dot, x: float, down: Callable[[float], float]) -> list[Markup]:
     at, y = f"{x:.2f}%", down(dot.accuracy)
     parts = []
     if not dot.is_baseline:
-        parts = [_line(at, down(dot.low), at, down(dot.high), "whisker")]
+        parts = [line(at, down(dot.low), at, down(dot.high), "whisker")]
         ends = (down(dot.low), down(dot.high))
-        parts += [_line(f"{x - 0.6:.2f}%", end, f"{x + 0.6:.2f}%", end, "whisker") for end in ends]
+        parts += [line(f"{x - 0.6:.2f}%", end, f"{x + 0.6:.2f}%", end, "whisker") for end in ends]
     kind = "baseline" if dot.is_baseline else "candidate"
     return [*parts, Markup('<circle cx="{}" cy="{:.1f}" r="6" class="{}"/>').format(at, y, kind)]
 
@@ -233,4 +204,51 @@ def _label(
     y = next(free, y)
     taken.append((start, y))
     anchor = "end" if left_of else "start"
-    return _text(f"{x:.2f}%", y, words, "label", dx=-11 if left_of else 11, anchor=anchor)
+    return text(f"{x:.2f}%", y, words, "label", dx=-11 if left_of else 11, anchor=anchor)
+
+
+def silencing_curve(title: str, points: Sequence[Point], unit: str, chosen: int | None = None) -> Markup:
+    """Accuracy over silenced units with 95 % whiskers, and a dashed line at the full model's accuracy.
+
+    Args:
+        points: at least two, by `silenced`; the first is the full model.
+        unit: what is silenced, in the plural.
+        chosen: the number of silenced units that is marked.
+    """
+    full = points[0].accuracy
+    ends = [(full + x.low, full + x.high) for x in points]
+    low, high = max(0.0, min(x for x, _ in ends) - 0.01), min(1.0, max(x for _, x in ends) + 0.01)
+    top, bottom, left, width, last = 10.0, 130.0, 50, 82.0, points[-1].silenced
+
+    def down(accuracy: float) -> float:
+        return bottom - (bottom - top) * (accuracy - low) / (high - low)
+
+    at = [f"{2 + (width - 4) * x.silenced / last:.2f}%" for x in points]
+    parts = [line("0", bottom, f"{width}%", bottom, "axis"), line("0", top, "0", bottom, "axis")]
+    sides = []
+    for tick in round_ticks(low, high, 4):
+        parts.append(line("0", down(tick), f"{width}%", down(tick), "grid"))
+        sides.append(text("0", down(tick) + 4, f"{100 * tick:g} %", "tick", dx=left - 6, anchor="end"))
+    parts.append(line("0", down(full), f"{width}%", down(full), "reference"))
+    for x, (least, most), here in zip(points, ends, at, strict=True):
+        parts.append(line(here, down(max(low, least)), here, down(min(high, most)), "whisker thin"))
+        if x.silenced == chosen:
+            parts.append(line(here, top, here, bottom, "reference"))
+    for i in range(len(points) - 1):
+        y = down(points[i].accuracy), down(points[i + 1].accuracy)
+        parts.append(
+            Markup('<line x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}" class="curve solid"/>').format(
+                at[i], y[0], at[i + 1], y[1]
+            )
+        )
+    for x, here in zip(points, at, strict=True):
+        kind = "mark solid chosen" if x.silenced == chosen else "mark solid"
+        parts.append(
+            Markup('<circle cx="{}" cy="{:.1f}" r="{}" class="{}"/>').format(
+                here, down(x.accuracy), 5 if x.silenced == chosen else 3, kind
+            )
+        )
+    parts += [text("2%", bottom + 16, "0", "tick", anchor="middle")]
+    parts += [text(f"{width - 2}%", bottom + 16, f"{last:,}", "tick", anchor="middle")]
+    parts += [text(f"{width / 2}%", bottom + 16, f"{unit} silenced", "who", anchor="middle")]
+    return picture(title, bottom + 22, [*sides, moved(left, parts)])

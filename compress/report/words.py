@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import isfinite, log10
 
 from compress.measure.results import AccuracyDifference, LatencyComparison
+from compress.report.promise import Promise, last_promise
 from compress.report.schema import RunReport, StageRecord
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "milliseconds",
     "percent",
     "points",
+    "promise_words",
+    "promised_amount",
     "ratio_of",
     "ratio_text",
     "setting",
@@ -189,8 +192,33 @@ def sparsity_left_in_place(report: RunReport) -> float | None:
     return None
 
 
+def promised_amount(kind: str, value: float) -> str:
+    """A figure in a budget's unit: `3.0x`, `2.97x`, `8.10 ms`, `20.0 MB` or `33.0 %`."""
+    if kind == "speedup":
+        text = f"{value:.2f}"
+        return f"{text[:-1] if text.endswith('0') else text}x"
+    if kind == "latency_ms":
+        return milliseconds(value)
+    return size(value * 1e6) if kind == "size_mb" else percent(value)
+
+
+def promise_words(promise: Promise) -> str:
+    """Promised beside measured: `promised 3.0x, measured 2.97x at batch 1, 128 tokens, 2 threads`."""
+    asked = promised_amount(promise.kind, promise.asked)
+    where = f" at {promise.where}" if promise.where else ""
+    if promise.measured is None or promise.measured.value is None:
+        return f"promised {asked}{where}, not measured there"
+    return f"promised {asked}, measured {promised_amount(promise.kind, promise.measured.value)}{where}"
+
+
 def verdict(report: RunReport) -> str:
-    """One sentence: size, speed at the headline setting, accuracy."""
+    """Say size, speed at the headline setting and accuracy; then what a stage promised, if one did."""
+    promise = last_promise(report)
+    words = _verdict(report)
+    return words if promise is None else f"{words} P{promise_words(promise)[1:]}."
+
+
+def _verdict(report: RunReport) -> str:
     measured, latency = report.measurement, headline(report)
     before, after = measured.baseline.size.file_bytes, measured.candidate.size.file_bytes
     small = size_words(before, after)
@@ -214,6 +242,13 @@ def caveats(report: RunReport) -> tuple[str, ...]:
     """What the figures themselves say against trusting or shipping this, after the run's own warnings."""
     measured, difference = report.measurement, report.measurement.difference
     said = [*report.warnings, *measured.noise]
+    promise = last_promise(report)
+    if promise is not None and promise.missed:
+        off = abs(promise.off(promise.measured) or 0.0)
+        said.append(
+            f"A promise is missed by {100 * off:.0f} %: {promise_words(promise)}; see Promised against "
+            "measured."
+        )
     zeros = sparsity_left_in_place(report)
     if zeros is not None:
         was, now = measured.baseline.size, measured.candidate.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from compress.data import Splits
 from compress.distill.logits import LogitsDistillation, layer_map, soft_loss
 from compress.errors import StageError
+from compress.prune.heads import HeadPruning
+from compress.registry import stage_class
 from compress.stage import Context
 from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
@@ -93,3 +96,14 @@ def test_a_wrong_student_is_refused_before_training(model: nn.Module) -> None:
 def test_a_module_that_we_did_not_build_has_no_student() -> None:
     with pytest.raises(StageError, match="modelpress did not build this one"):
         LogitsDistillation(student={"num_layers": 1}).rehearse(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("embeddings", {"rank": 8}), ("vocabulary", {}), ("width", {"width": 16})],
+)
+def test_a_student_after_what_it_would_not_have_is_refused(name: str, settings: dict[str, Any]) -> None:
+    before = stage_class(f"prune/{name}")(**settings)
+    reason = LogitsDistillation(student={"num_layers": 1}).objection([before])
+    assert reason is not None and f"put prune/{name} after distill/logits" in reason
+    assert LogitsDistillation(student={"num_layers": 1}).objection([HeadPruning(sparsity=0.5)]) is None

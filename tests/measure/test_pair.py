@@ -6,6 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -99,6 +100,19 @@ def test_a_model_against_itself_differs_by_nothing(token_model, token_split, own
     assert not progress.open
     assert any(facts.startswith("batch 2, sequence 6, 1 thread: ") for facts in progress.facts)
     assert list(own_temp.iterdir()) == []
+
+
+def test_a_candidate_with_other_ids_is_given_the_same_rows_in_its_own(token_model, make_tokens, token_split):
+    # Token 1 is gone, 2 and 3 are now 1 and 2: the same texts, the same evidence.
+    baseline = token_model()
+    candidate = token_model("small.onnx", evidence=np.array([[9, 0], [0, 1], [0, 2]], dtype=np.float32))
+    rows = make_tokens([2, 2, 3], [3], labels=[0, 1])
+    own = make_tokens([1, 1, 2], [2], labels=[0, 1])
+    found = measure_pair(baseline, candidate, rows, candidate_test=own, **TINY)
+    assert found.difference.agreement == 1
+    assert found.baseline.accuracy == found.candidate.accuracy
+    with pytest.raises(MeasureError, match="candidate_test must hold the rows of test, in their order"):
+        measure_pair(baseline, candidate, rows, candidate_test=token_split, **TINY)
 
 
 def test_what_the_worker_refuses_comes_back_in_its_own_words(token_model, feature_split, own_temp):

@@ -15,6 +15,7 @@ from compress.report import load_report
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
 DIGITS = [path for path in RECIPES if path.parent.name == "digits"]
+NEED_TEXT = {"prune/embeddings", "prune/vocabulary"}  # the digits have no vocabulary
 ORDER = ["model", "data", "stages", "export", "measure"]
 
 
@@ -55,7 +56,7 @@ def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
     assert folders == {"digits", "reviews"}
     for folder in folders:
         used = {s.name for path in RECIPES if path.parent.name == folder for s in load_recipe(path).stages}
-        assert used == set(stage_names()), folder
+        assert used == set(stage_names()) - (NEED_TEXT if folder == "digits" else set()), folder
 
 
 def test_both_folders_hold_recipes_of_the_same_names() -> None:
@@ -63,7 +64,7 @@ def test_both_folders_hold_recipes_of_the_same_names() -> None:
     names = [
         {path.stem for path in RECIPES if path.parent.name == folder} for folder in ("digits", "reviews")
     ]
-    assert names[0] == names[1]
+    assert names[0] == names[1] - {name.replace("/", "-") for name in NEED_TEXT}
 
 
 @pytest.mark.parametrize("path", DIGITS, ids=_name)

@@ -28,12 +28,14 @@ def _latency(p50_ms: float) -> Latency:
     )
 
 
-def _compared(batch: int, base_ms: float, speedup: tuple[float, float, float]) -> LatencyComparison:
+def _compared(
+    batch: int, base_ms: float, speedup: tuple[float, float, float], threads: int = 1
+) -> LatencyComparison:
     value, low, high = speedup
     return LatencyComparison(
         batch=batch,
         sequence=128,
-        threads=1,
+        threads=threads,
         baseline=_latency(base_ms),
         candidate=_latency(base_ms / value),
         speedup=value,
@@ -88,7 +90,54 @@ def _stage(name: str, parameters: int, nonzero: int, facts: dict[str, Any], epoc
     )
 
 
+def _sites() -> list[dict[str, Any]]:
+    """12 layers of BERT's shape; the attention of layer 3 and the feed-forward of layer 11 are gone."""
+    heads = (12, 9, 5, 0, 4, 6, 7, 3, 2, 5, 1, 4)
+    neurons = (1840, 1200, 960, 900, 1033, 512, 700, 433, 300, 120, 64, 0)
+    return [
+        {"name": f"layer.{i}.{kind}", "kind": kind, "layer": i, "before": before, "kept": kept[i]}
+        for i in range(12)
+        for kind, before, kept in (("attention", 12, heads), ("feed_forward", 3072, neurons))
+    ]
+
+
+STRUCTURED = {
+    "budget": {"kind": "speedup", "value": 3.0},
+    "importance": "obs",
+    "point": {"batch": 1, "sequence": 128, "threads": 2, "precision": "fp32"},
+    "promised": {"speedup": 3.02, "latency_ms": 8.1},
+    "checked": {"speedup": 2.98, "low": 2.90, "high": 3.05, "rounds": 7},
+    "sites": _sites(),
+    "macs": {"before": 10_900_000_000, "after": 2_900_000_000},
+    "parameters": {"before": 85_000_000, "after": 24_000_000},
+    "latency_table": {
+        "fixed_ms": 0.9,
+        "dense_ms": 24.1,
+        "baseline_ms": 24.4,
+        "kinds": [
+            {"kind": "attention", "units": list(range(13)), "ms": [0.05 * i for i in range(13)]},
+            {
+                "kind": "feed_forward",
+                "units": [3072 * i // 16 for i in range(17)],
+                "ms": [0.085 * i for i in range(17)],
+            },
+        ],
+        "machine": {
+            "cpu": "Example CPU m1",
+            "instruction_sets": "avx2 avx512_vnni",
+            "onnxruntime": "1.23.0",
+        },
+    },
+    "search": {"evaluations": 60, "loss_first": 0.31, "loss_best": 0.22},
+    "steps": [
+        {"target": 1.73, "promised": 1.74, "validation_cut": 0.801, "validation_recovered": 0.827},
+        {"target": 3.0, "promised": 3.02, "validation_cut": 0.743, "validation_recovered": 0.815},
+    ],
+    "calibration_rows": 512,
+}
+
 STAGES = {
+    "structured": (_stage("prune/structured", 48_000_000, 48_000_000, STRUCTURED, epochs=4),),
     "int8": (
         _stage(
             "prune/heads",
@@ -119,6 +168,7 @@ def _report(
     base_ms: float = 12.3,
     machine: str = "m1",
     test_rows: str = "t1",
+    threads: int = 1,
     **changed: Any,
 ) -> RunReport:
     rows, correct = 1_000, 912
@@ -129,7 +179,10 @@ def _report(
         difference=AccuracyDifference(
             value=value, low=low, high=high, rows=rows, gained=7, lost=9, agreement=0.98
         ),
-        latency=(_compared(1, base_ms, speedup), _compared(8, base_ms * 7.5, speedup)),
+        latency=(
+            _compared(1, base_ms, speedup, threads),
+            _compared(8, base_ms * 7.5, speedup, threads),
+        ),
         environment=Environment(
             cpu=f"Example CPU {machine}",
             cores=2,
@@ -212,3 +265,8 @@ def int4() -> RunReport:
 @pytest.fixture
 def sparse() -> RunReport:
     return _report("sparse", "sparse", speedup=(1.01, 0.97, 1.05), file_mb=266.0, gzip_mb=151.0)
+
+
+@pytest.fixture
+def structured() -> RunReport:
+    return _report("structured", "structured", speedup=(2.97, 2.93, 3.01), base_ms=24.4, threads=2)

@@ -1,0 +1,183 @@
+"""Curves of validation accuracy over silenced units: all layers together, each alone, and the set to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.data import Split
+from compress.measure.accuracy import paired_interval
+from compress.model import Site, Structure
+from compress.pipeline.prepare import Prepared
+from compress.progress import Bar, Progress
+from compress.prune.ranking import weakest_first
+from compress.prune.silencing import (
+    Batches,
+    SilencedPoint,
+    curve_levels,
+    furthest_within,
+    resumed_at_layer,
+    right_answers,
+    silencing_curve,
+)
+from compress.report.inspection import Point
+from compress.task import Task
+
+__all__ = ["Bench", "Curves", "bench_of", "curves_of", "scores_of_kind"]
+
+_JOINT_POINTS = 24
+_NEURON_POINTS = 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The model on its validation rows.
+
+    Attributes:
+        full: which rows the full model answers right, boolean [n].
+    """
+
+    model: nn.Module
+    structure: Structure
+    task: Task
+    rows: Split
+    batches: Batches
+    full: Tensor
+
+    def points(self, found: Sequence[SilencedPoint]) -> tuple[Point, ...]:
+        """Give each its accuracy and interval."""
+        return tuple(self._point(each) for each in found)
+
+    def _point(self, each: SilencedPoint) -> Point:
+        rows = len(self.full)
+        low, high = paired_interval(each.gained, each.lost, rows)
+        if each.silenced == 0:  # the same model: no difference, and nothing to be unsure of
+            low = high = 0.0
+        return Point(
+            silenced=each.silenced,
+            accuracy=each.correct / rows,
+            difference=(each.gained - each.lost) / rows,
+            low=low,
+            high=high,
+        )
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the passes over the validation rows gave.
+
+    Attributes:
+        need: the chosen point of `joint`.
+        joint: heads of all layers together.
+        layers: each layer's heads alone; empty where they were left out.
+        neurons: feed-forward neurons of all layers together.
+        passes: how many passes over the rows that took, the full model's included.
+    """
+
+    need: Point
+    joint: tuple[Point, ...]
+    layers: tuple[tuple[Point, ...], ...]
+    neurons: tuple[Point, ...]
+    passes: int
+
+
+def bench_of(prepared: Prepared, module: nn.Module, structure: Structure, validation_rows: int) -> Bench:
+    """Draw the validation rows and answer them with the full model."""
+    recipe, splits = prepared.recipe, prepared.splits
+    rows = splits.validation.take(validation_rows, seed=recipe.seed)
+    module.to(recipe.device)
+    batches = Batches.of(rows, splits.task, device=recipe.device)
+    return Bench(module, structure, splits.task, rows, batches, right_answers(module, batches))
+
+
+def curves_of(
+    bench: Bench, scores: Sequence[Tensor], max_drop: float, quick: bool, progress: Progress
+) -> Curves:
+    """Silence more and more heads, all layers together and each alone, and neurons; choose the set to keep.
+
+    Args:
+        scores: importance of the units of each site of the structure, [u] each.
+        max_drop: the accuracy that may be lost, as a share of 1.
+        quick: leave out the layers alone.
+    """
+    structure = bench.structure
+    bench.model.to(next(iter(bench.batches.inputs[0].values())).device)  # scoring leaves it on the CPU
+    heads = scores_of_kind(structure, scores, "attention")
+    neurons = scores_of_kind(structure, scores, "feed_forward")
+    count = sum(map(len, heads))
+    levels = curve_levels(count, min(_JOINT_POINTS, count))
+    wide_levels = curve_levels(sum(map(len, neurons)), _NEURON_POINTS) if neurons else []
+    steps = len(levels) + len(wide_levels) + (0 if quick else count)
+    with progress.bar("inspect: silencing", steps) as bar:
+        run = _Curve(bench, bar)
+        joint = _joint(run, heads, levels, max_drop)
+        wide = run.over(structure.feed_forward, neurons, wide_levels)
+        layers = []
+        for site, each in zip(structure.attention, heads, strict=True):
+            if quick:
+                break
+            with _from_layer(bench, site.layer):
+                layers.append(run.over([site], [each], range(len(each) + 1)))
+    made = [*joint, *wide, *(point for points in layers for point in points)]
+    return Curves(
+        need=bench.points([furthest_within(joint, len(bench.full), max_drop)])[0],
+        joint=bench.points(joint),
+        layers=tuple(bench.points(points) for points in layers),
+        neurons=bench.points(wide),
+        passes=1 + sum(point.silenced > 0 for point in made),
+    )
+
+
+def _joint(
+    run: _Curve, heads: Sequence[Tensor], levels: Sequence[int], max_drop: float
+) -> list[SilencedPoint]:
+    """Go through the levels, then through every number between the best of them and the next one."""
+    sites, rows = run.bench.structure.attention, len(run.bench.full)
+    found = run.over(sites, heads, levels)
+    best = furthest_within(found, rows, max_drop).silenced
+    after = min((level for level in levels if level > best), default=best)
+    found += run.over(sites, heads, range(best + 1, after))
+    return sorted(found, key=lambda point: point.silenced)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    bench: Bench
+    bar: Bar
+
+    def over(
+        self, sites: Sequence[Site], scores: Sequence[Tensor], levels: Sequence[int]
+    ) -> list[SilencedPoint]:
+        bench = self.bench
+        order = weakest_first(scores)
+        return silencing_curve(
+            bench.model, bench.batches, sites, order, levels, bench.full, on_pass=self._advance
+        )
+
+    def _advance(self, point: SilencedPoint) -> None:
+        right = point.correct / len(self.bench.full)
+        self.bar.advance(1, f"{point.silenced:,} silenced: {right:.1%}")
+
+
+@contextmanager
+def _from_layer(bench: Bench, layer: int) -> Iterator[None]:
+    """Start passes at a layer where that answers as a whole pass does."""
+    path = bench.structure.layers
+    if path is None:
+        yield
+        return
+    with resumed_at_layer(bench.model, path, layer, bench.batches):
+        same = torch.equal(right_answers(bench.model, bench.batches), bench.full)
+        if same:
+            yield
+    if not same:
+        yield
+
+
+def scores_of_kind(structure: Structure, scores: Sequence[Tensor], kind: str) -> list[Tensor]:
+    """Pick the scores of the sites of one kind, in their order."""
+    return [each for site, each in zip(structure.sites, scores, strict=True) if site.kind == kind]

@@ -1,0 +1,190 @@
+"""Inspect a model: how many heads and neurons its task needs. Train and validation rows only."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+import compress
+from compress.data import Splits
+from compress.errors import ModelError
+from compress.measure.accuracy import wilson_interval
+from compress.model import LoadedModel, Structure, structure_of
+from compress.model.quantized import QuantizedModule
+from compress.pipeline.cache import Cache
+from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
+from compress.pipeline.export import model_config_of
+from compress.pipeline.look import attention_facts
+from compress.pipeline.prepare import prepare
+from compress.pipeline.run import trained_model
+from compress.progress import Progress, Silent
+from compress.prune.likeness import unit_likeness
+from compress.prune.ranking import held_by_top, normalised, units_holding, weakest_first
+from compress.prune.taylor import taylor_importance
+from compress.recipe import Recipe, load_recipe, recipe_of_model
+from compress.report.inspection import Inspection, LayerHeads, LayerNeurons
+
+__all__ = ["inspect_model", "inspection_recipe"]
+
+
+def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Make the recipe that an inspection works on: a model and its data, no stages.
+
+    Args:
+        model: a recipe's file (its stages are left out), a Hugging Face directory or name, or a bundle.
+        overrides: as in `load_recipe`; where the model is no recipe, they must say the data.
+
+    Raises:
+        RecipeError, ModelError: it is not one of these, or a value is wrong.
+    """
+    if model.endswith((".yaml", ".yml")):
+        return load_recipe(model, overrides, need_stages=False).model_copy(update={"stages": ()})
+    name = re.sub(r"[^\w.-]+", "-", Path(model).name).strip(".-") or "model"
+    return recipe_of_model(model_config_of(model), name[:80], overrides)
+
+
+def inspect_model(
+    recipe: Recipe,
+    *,
+    calibration_rows: int = 512,
+    validation_rows: int = 500,
+    sentences: int = 3,
+    max_drop: float = 0.01,
+    quick: bool = False,
+    cache: Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Inspection:
+    """Find out how many heads and neurons the task of a recipe needs from its model.
+
+    Args:
+        recipe: its model and data; stages are left out.
+        calibration_rows: train rows for importance and likeness, drawn by the recipe's seed.
+        validation_rows: rows for accuracy, drawn by the recipe's seed; at most all.
+        sentences: validation rows whose attention is kept.
+        max_drop: the accuracy that may be lost, as a share of 1.
+        quick: leave out the curves of single layers, which cost the most.
+        cache: the folder of the cache of `run`, for a model that is trained first; none: not kept.
+        command: what was typed.
+
+    Raises:
+        CompressError: the input is wrong, or the model has no heads that are known or is quantized.
+    """
+    began = time.perf_counter()
+    progress = progress or Silent()
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        prepared = prepare(recipe.model_copy(update={"stages": ()}), Path(scratch))
+        structure = _structure(prepared.loaded)
+        module, _ = trained_model(prepared, Cache(cache or Path(scratch) / "cache"), progress)
+        bench = bench_of(prepared, module.eval(), structure, validation_rows)
+        calibration = prepared.splits.train.take(calibration_rows, seed=recipe.seed)
+        progress.say(f"scoring heads and neurons on {len(calibration):,} train rows")
+        scores = taylor_importance(module, structure.sites, calibration, bench.task, device=recipe.device)
+        likeness, tokens = unit_likeness(
+            module, structure.attention, calibration, bench.task, device=recipe.device
+        )
+        curves = curves_of(bench, scores, max_drop, quick, progress)
+        attention = attention_facts(prepared, module, structure.attention, sentences)
+    low, high = wilson_interval(int(bench.full.sum()), len(bench.full))
+    return Inspection(
+        name=recipe.run_name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        modelpress_version=compress.__version__,
+        command=command,
+        model=prepared.loaded.source,
+        data=prepared.splits.source,
+        calibration_rows=len(calibration),
+        validation_rows=len(bench.full),
+        tokens=tokens,
+        evaluations=curves.passes,
+        max_drop=max_drop,
+        accuracy=_share(bench.full),
+        accuracy_low=low,
+        accuracy_high=high,
+        need=curves.need,
+        heads=_heads(structure, scores, likeness, curves),
+        joint=curves.joint,
+        neurons=_neurons(structure, scores),
+        neuron_curve=curves.neurons,
+        attention=attention,
+        notes=_notes(recipe, prepared.splits, bench, low),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _structure(loaded: LoadedModel) -> Structure:
+    if any(isinstance(module, QuantizedModule) for module in loaded.module.modules()):
+        raise ModelError(f"{loaded.source} is quantized: inspect the float model that it was made from")
+    structure = structure_of(loaded.module)
+    if not structure.attention:
+        raise ModelError(f"{loaded.source} has no attention block with heads left to inspect")
+    return structure
+
+
+def _plain(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
+
+
+def _share(right: Tensor) -> float:
+    return int(right.sum()) / len(right)
+
+
+def _heads(
+    structure: Structure, scores: Sequence[Tensor], likeness: Sequence[Tensor], curves: Curves
+) -> tuple[LayerHeads, ...]:
+    importance = scores_of_kind(structure, scores, "attention")
+    gone = set(weakest_first(importance)[: curves.need.silenced])
+    return tuple(
+        LayerHeads(
+            layer=site.layer,
+            name=site.name,
+            importance=_plain(normalised(importance[i])),
+            needed=tuple(head for head in range(len(importance[i])) if (i, head) not in gone),
+            curve=curves.layers[i] if curves.layers else (),
+            likeness=tuple(_plain(row) for row in likeness[i]),
+        )
+        for i, site in enumerate(structure.attention)
+    )
+
+
+def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeurons, ...]:
+    of_neurons = scores_of_kind(structure, scores, "feed_forward")
+    return tuple(
+        LayerNeurons(
+            layer=site.layer,
+            name=site.name,
+            neurons=len(each),
+            top10=held_by_top(each, 0.1),
+            top25=held_by_top(each, 0.25),
+            top50=held_by_top(each, 0.5),
+            for90=units_holding(each, 0.9),
+            for99=units_holding(each, 0.99),
+        )
+        for site, each in zip(structure.feed_forward, of_neurons, strict=True)
+    )
+
+
+def _notes(recipe: Recipe, splits: Splits, bench: Bench, low: float) -> tuple[str, ...]:
+    found = []
+    chance = max(Counter(bench.rows.labels.tolist()).values()) / len(bench.rows)
+    if low <= chance:
+        found.append(
+            "the full model is not measurably better than always naming the commonest label: it answers "
+            f"{_share(bench.full):.1%} of the validation rows right, and {chance:.1%} of them have that "
+            "label. Which heads such a model doesn't need says nothing about the task; was it trained?"
+        )
+    trained_before = recipe.model.file is None and recipe.model.train is None
+    if trained_before and getattr(recipe.data, "validation", "") is None:
+        found.append(
+            "the validation rows were drawn from the train file: if the model was trained on them, accuracy "
+            "is too high here and hides what silencing costs; give rows that it has not seen as "
+            "data.validation"
+        )
+    return tuple(note[:1].upper() + note[1:] for note in (*found, *splits.notes))

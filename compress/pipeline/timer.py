@@ -1,0 +1,198 @@
+"""The clock that stages are given: modules in, milliseconds of their ONNX files on this machine out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.data import Split, Splits
+from compress.errors import StageError
+from compress.export import export_onnx, extract_blocks
+from compress.measure import create_session, environment
+from compress.measure.environment import available_cores
+from compress.measure.latency import compare_latency, medians_in_turns
+from compress.measure.rows import resolve_sequence, steady_batch
+from compress.measure.session import feeds
+from compress.model import logits, to_tensors
+from compress.model.counts import stored_bytes
+from compress.pipeline.cache import Cache, fingerprint
+from compress.progress import Progress
+from compress.recipe import Recipe
+from compress.stage import Context, Stage
+from compress.timing import BlockTimes, Compared, TimingPoint
+
+__all__ = ["OnnxTimer", "check_point", "machine_facts", "timing_point"]
+
+_BLOCK_ROUNDS = 7
+_BLOCK_SECONDS = 0.02
+_MODEL_ROUNDS = 9
+_MODEL_SECONDS = 0.25
+
+
+def machine_facts() -> dict[str, str]:
+    """What a latency holds for, as plain data."""
+    here = environment()
+    return {
+        "cpu": here.cpu,
+        "cores": str(here.cores),
+        "instruction_sets": " ".join(here.instruction_sets),
+        "onnxruntime": here.packages.get("onnxruntime", ""),
+    }
+
+
+def timing_point(
+    recipe: Recipe, splits: Splits, batch: int | None, sequence: int | None, threads: int | None
+) -> TimingPoint:
+    """Fill in what a stage does not give: the first of each that the recipe measures.
+
+    Raises:
+        MeasureError: the data fixes another length.
+        StageError: more threads than there are cores.
+    """
+    measured = recipe.measure
+    wanted = sequence if sequence is not None else (measured.sequence or (None,))[0]
+    # Only how long test rows are is looked at here, so that what is promised is what will be measured.
+    point = TimingPoint(
+        batch or measured.batch[0], resolve_sequence(splits.test, wanted), threads or measured.threads[0]
+    )
+    if point.threads > available_cores():
+        raise StageError(
+            f"threads: {point.threads} can't be timed here: this process may use {available_cores()} cores"
+        )
+    return point
+
+
+def check_point(module: nn.Module, splits: Splits, point: TimingPoint) -> None:
+    """See that the model answers a batch of this size.
+
+    Raises:
+        StageError: it doesn't.
+    """
+    import torch
+
+    batch = steady_batch(splits.validation, point.batch, point.sequence)
+    try:
+        with torch.inference_mode():
+            logits(module.eval(), to_tensors(batch, splits.task.input_names))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StageError(f"the model can't take {point}: {first}") from error
+
+
+@dataclass(frozen=True)
+class OnnxTimer:
+    """Times modules as ONNX files.
+
+    Attributes:
+        baseline: the ONNX file of the recipe's uncompressed model.
+        later: the quantize stages that follow in the recipe; what is timed has gone through them.
+        context: what those stages are given.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    baseline: Path
+    later: tuple[Stage, ...]
+    context: Context
+    cache: Cache
+    progress: Progress
+
+    @property
+    def precision(self) -> str:
+        """What the modules are timed in."""
+        return " + ".join(stage.name for stage in self.later) or "fp32"
+
+    @property
+    def machine(self) -> dict[str, str]:
+        """What the times hold for."""
+        return machine_facts()
+
+    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
+        """Fill in what is not given from the recipe; see `timing_point`."""
+        return timing_point(self.recipe, self.splits, batch, sequence, threads)
+
+    def blocks(
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
+    ) -> BlockTimes:
+        """Export the chain and the model, cut the chain's blocks out of its graph, and time all in turns."""
+        batch = steady_batch(self.splits.validation, point.batch, point.sequence)
+        with tempfile.TemporaryDirectory(prefix="modelpress-blocks-") as name:
+            folder = Path(name)
+            whole = self._export(chain, folder / "chain.onnx")
+            blocks = extract_blocks(whole, paths, batch, folder)
+            files = [(block.path, block.feeds) for block in blocks]
+            files += [(path, batch) for path in (self._export(model, folder / "model.onnx"), self.baseline)]
+            calls: list[Callable[[], object]] = []
+            for path, given in files:
+                session = create_session(path, threads=point.threads)
+                calls.append(partial(session.run, None, feeds(given, session)))
+            with self.progress.bar(f"timing {len(blocks)} widths, {point}", _BLOCK_ROUNDS + 1) as bar:
+                times = medians_in_turns(
+                    calls,
+                    rounds=_BLOCK_ROUNDS,
+                    seconds=_BLOCK_SECONDS,
+                    on_round=lambda: bar.advance(1),
+                )
+        return BlockTimes(tuple(times[:-2]), times[-2], times[-1])
+
+    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+        """Export the model and time it in turns with the baseline."""
+        with tempfile.TemporaryDirectory(prefix="modelpress-timed-") as folder:
+            path = self._export(model, Path(folder) / "model.onnx")
+            found = compare_latency(
+                create_session(self.baseline, threads=point.threads),
+                create_session(path, threads=point.threads),
+                steady_batch(self.splits.validation, point.batch, point.sequence),
+                sequence=point.sequence,
+                threads=point.threads,
+                rounds=_MODEL_ROUNDS,
+                seconds=_MODEL_SECONDS,
+                seed=self.recipe.seed,
+            )
+        return Compared(found.speedup, found.speedup_low, found.speedup_high, found.rounds)
+
+    def remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what `make` returned before; what another machine or version left is refused."""
+        key = fingerprint("timed", about, self.precision, [s.model_dump(mode="json") for s in self.later])
+        machine = self.machine
+
+        def write(directory: Path) -> dict[str, Any]:
+            made = make()
+            (directory / "times.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
+            return {"machine": machine, "times": made}
+
+        _, record = self.cache.file(key, write)
+        if record["machine"] != machine:
+            differs = [name for name in machine if record["machine"].get(name) != machine[name]]
+            self.progress.say(
+                f"the latency table in the cache is of another machine or version ({', '.join(differs)}): "
+                "refused, measured again"
+            )
+            self.cache.drop(key)
+            _, record = self.cache.file(key, write)
+        times: dict[str, Any] = record["times"]
+        return times
+
+    def size_bytes(self, model: nn.Module) -> int:
+        """Bytes of the weights as the recipe would store them."""
+        return stored_bytes(self._finished(model))
+
+    def _finished(self, model: nn.Module) -> nn.Module:
+        finished = copy.deepcopy(model).eval()
+        for stage in self.later:
+            finished = stage.apply(finished, self.context)
+        return finished
+
+    def _export(self, model: nn.Module, path: Path) -> Path:
+        rows: Split = self.splits.validation
+        return export_onnx(
+            self._finished(model), rows, self.splits.task, path, opset=self.recipe.export.opset
+        )

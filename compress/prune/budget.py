@@ -1,0 +1,176 @@
+"""Budgets: what a model may cost, in one unit each, as a fixed part and a cost a site that add up.
+
+speedup and latency_ms are counted in ms of the latency table; size_mb in bytes of stored weights; macs in
+multiply-adds of the sites for the longest calibration row; sparsity in weights of the sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from compress.errors import StageError
+from compress.prune.latency_table import LatencyTable
+from compress.timing import Timer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.model.structure import Site
+
+__all__ = ["Budget", "BudgetKind", "budget_of", "macs_of", "weights_of"]
+
+BudgetKind = Literal["speedup", "latency_ms", "size_mb", "macs", "sparsity"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent, and on what.
+
+    Attributes:
+        limit: of fixed part and sites together.
+        fixed: what the model costs with the fewest units everywhere.
+        reference: what the recipe's uncompressed model costs (for `sparsity`: the sites).
+        unit_costs: what one unit of a site costs, where that is a straight line; else the table says it.
+    """
+
+    kind: BudgetKind
+    value: float
+    limit: float
+    fixed: float
+    reference: float
+    unit_costs: tuple[float, ...] = ()
+    table: LatencyTable | None = None
+
+    def cost(self, model: nn.Module, index: int, site: Site, units: int, least: int) -> float:
+        """What so many units of a site cost beyond the fewest."""
+        if self.table is not None:
+            return self.table.ms(model, site, units)
+        return self.unit_costs[index] * (units - least)
+
+    def total(
+        self, model: nn.Module, sites: Sequence[Site], units: Sequence[int], least: Sequence[int]
+    ) -> float:
+        """What the whole model costs with so many units at each site."""
+        return self.fixed + sum(
+            self.cost(model, index, *each) for index, each in enumerate(zip(sites, units, least, strict=True))
+        )
+
+    def promise(self, total: float) -> dict[str, float]:
+        """Say what a total means in the budget's own words."""
+        if self.kind in ("speedup", "latency_ms"):
+            return {"speedup": self.reference / total, "latency_ms": total}
+        if self.kind == "size_mb":
+            return {"size_mb": total / 1e6}
+        if self.kind == "macs":
+            return {"macs": total / self.reference}
+        return {"sparsity": 1 - total / self.reference}
+
+    def check(self, now: float, best: float) -> None:
+        """Refuse a budget that is met already, or that nothing can meet.
+
+        Args:
+            now, best: what the model costs as it is, and with the fewest units everywhere.
+
+        Raises:
+            StageError: says what the model is at, and the best that can be had.
+        """
+        reached, at_best = self.promise(now), self.promise(best)
+        if now <= self.limit:
+            raise StageError(
+                f"prune/structured: {self.kind} {self.value:g} is met already: {_said(self.kind, reached)}; "
+                "ask for more, or leave the stage out"
+            )
+        if best > self.limit:
+            raise StageError(
+                f"prune/structured: {self.kind} {self.value:g} can't be met: {_said(self.kind, at_best)} "
+                "is the best that can be had with the fewest units in every layer, because embeddings, "
+                "norms and classifier stay; ask for less, or add stages that shrink those (prune/embeddings, "
+                "prune/vocabulary, quantize/int8_dynamic)"
+            )
+
+
+def _said(kind: BudgetKind, promise: dict[str, float]) -> str:
+    shown = {"speedup": "{:.2f}x", "latency_ms": "{:.2f} ms", "size_mb": "{:.1f} MB", "macs": "{:.3f}"}
+    return f"{kind} {shown.get(kind, '{:.3f}').format(promise[kind])}"
+
+
+def budget_of(
+    kind: BudgetKind,
+    value: float,
+    model: nn.Module,
+    sites: Sequence[Site],
+    least: Sequence[int],
+    *,
+    sequence: int,
+    timer: Timer | None = None,
+    table: LatencyTable | None = None,
+) -> Budget:
+    """Put a budget into costs.
+
+    Args:
+        sequence: tokens a row, for the attention products' part of `macs`.
+        timer: says how weights are stored, for `size_mb`.
+        table: for `speedup` and `latency_ms`.
+    """
+    if kind in ("speedup", "latency_ms"):
+        assert table is not None
+        limit = table.baseline_ms / value if kind == "speedup" else value
+        return Budget(kind, value, limit, table.fixed_ms, table.baseline_ms, table=table)
+    if kind == "size_mb":
+        assert timer is not None
+        whole = float(timer.size_bytes(model))
+        each = tuple(_bytes_per_unit(model, site, timer) for site in sites)
+        return Budget(kind, value, value * 1e6, _fixed(whole, model, sites, each, least), whole, each)
+    if kind == "macs":
+        whole = macs_of(model, sites, sequence)
+        each = tuple(_macs_per_unit(model, site, sequence) for site in sites)
+        return Budget(kind, value, value * whole, _fixed(whole, model, sites, each, least), whole, each)
+    each = tuple(weights_of(model, site) / site.units(model) for site in sites)
+    whole = sum(weights_of(model, site) for site in sites)
+    return Budget(kind, value, (1 - value) * whole, _fixed(whole, model, sites, each, least), whole, each)
+
+
+def _fixed(
+    whole: float, model: nn.Module, sites: Sequence[Site], each: Sequence[float], least: Sequence[int]
+) -> float:
+    gone = (cost * (site.units(model) - few) for site, cost, few in zip(sites, each, least, strict=True))
+    return whole - sum(gone)
+
+
+def weights_of(model: nn.Module, site: Site) -> int:
+    """Weights and biases of a site: its producers, and the columns of its consumer."""
+    producers = [model.get_submodule(path) for path, _ in site.producers]
+    count = sum(parameter.numel() for module in producers for parameter in module.parameters())
+    weight: Any = model.get_submodule(site.consumer).weight
+    return int(count + weight.numel())
+
+
+def _macs_per_unit(model: nn.Module, site: Site, sequence: int) -> float:
+    weights: list[Any] = [model.get_submodule(path).weight for path, _ in site.producers]
+    weights.append(model.get_submodule(site.consumer).weight)
+    macs = sum(weight.numel() for weight in weights) / site.units(model) * sequence
+    if site.kind == "attention":
+        macs += 2 * sequence * sequence * site.unit_size  # q k' and the weighted sum of v
+    return float(macs)
+
+
+def macs_of(model: nn.Module, sites: Sequence[Site], sequence: int) -> float:
+    """Multiply-adds of a row of `sequence` tokens in the sites."""
+    return sum(_macs_per_unit(model, site, sequence) * site.units(model) for site in sites)
+
+
+def _bytes_per_unit(model: nn.Module, site: Site, timer: Timer) -> float:
+    """Bytes that one unit less saves, stored as the recipe will store it."""
+    import copy
+
+    from compress.model.cut import keep_units_
+
+    units = site.units(model)
+    cut = copy.deepcopy(model)
+    half = max(1, units // 2)
+    if half == units:
+        return 0.0
+    keep_units_(cut, site, range(half))
+    return (timer.size_bytes(model) - timer.size_bytes(cut)) / (units - half)

@@ -1,0 +1,130 @@
+"""Capture: what a site's consumer is given, token by token; the forward pass goes no further than there.
+
+To calibrate one site costs on average half a forward pass a row, and the memory of one batch. Positions that
+are padding are dropped where the task says which they are (an input `attention_mask`); without one all count.
+Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the consumer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from compress.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.model.structure import Site
+    from compress.task import Task
+
+__all__ = ["input_at", "inputs_at", "inputs_of_sites", "site_inputs"]
+
+_MASK = "attention_mask"
+
+
+class _ReachedError(BaseException):
+    """Ends a forward pass at the consumer; not an Exception, so that no model's own `except` stops it."""
+
+
+def site_inputs(
+    model: nn.Module, site: Site, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu"
+) -> Iterator[Tensor]:
+    """Yield the inputs of a site's consumer, batch by batch and in the split's order: [t, i] on the device.
+
+    They are what the consumer gets: an open `gated` has been applied. Between two batches the model may be
+    used, also changed; it stands on `device` and evaluates until the last batch.
+
+    Raises:
+        StageError: an input is not a number, or the consumer is not reached; the message names the site.
+    """
+    for (tokens,) in inputs_of_sites(model, [site], split, task, batch_size=batch_size, device=device):
+        yield tokens
+
+
+def inputs_of_sites(
+    model: nn.Module,
+    sites: Sequence[Site],
+    split: Split,
+    task: Task,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> Iterator[list[Tensor]]:
+    """Yield the inputs of several sites' consumers from one forward pass a batch: [t, i] each on the device.
+
+    As `site_inputs` otherwise; the pass goes no further than the last of them.
+    """
+    from compress.model.calls import to_tensors
+
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        for batch in split.batches(batch_size):
+            yield inputs_at(model, sites, to_tensors(batch, task.input_names, device))
+    finally:
+        model.to("cpu")
+        if was_training:
+            model.train()
+
+
+def input_at(model: nn.Module, site: Site, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run one batch up to a site's consumer and return what it would be given, without padding: [t, i]."""
+    return inputs_at(model, [site], inputs)[0]
+
+
+def inputs_at(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """Run one batch up to the last of some consumers and return what each is given, without padding: [t, i].
+
+    A consumer that is called more than once is met at its first call.
+
+    Raises:
+        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+    """
+    import torch
+
+    found: dict[int, Tensor] = {}
+
+    def meet(index: int, given: Tensor) -> None:
+        found.setdefault(index, given)
+        if len(found) == len(sites):
+            raise _ReachedError
+
+    # Put on anew at each call: they come after the hooks of `gated`, and no other use of the model meets
+    # them.
+    handles = [
+        model.get_submodule(site.consumer).register_forward_pre_hook(
+            lambda _, given, index=index: meet(index, given[0])
+        )
+        for index, site in enumerate(sites)
+    ]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except _ReachedError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    captured = []
+    for index, site in enumerate(sites):
+        if index not in found:
+            raise StageError(f"calibration: {site.name}: the forward pass does not call {site.consumer}")
+        tokens = _without_padding(found[index], inputs.get(_MASK), site)
+        if not bool(torch.isfinite(tokens).all()):
+            raise StageError(f"calibration: the input of {site.name} is not a number at {site.consumer}")
+        captured.append(tokens)
+    return captured
+
+
+def _without_padding(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
+    tokens = x.flatten(0, -2) if x.ndim > 1 else x[None]  # [b*s, i]
+    if mask is None or (x.ndim == 2 and len(x) == len(mask) != mask.numel()):
+        return tokens  # no padding is known, or one position a row, as behind a pooler
+    if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
+        raise StageError(
+            f"calibration: {site.name}: {site.consumer} is given {list(x.shape)}, which doesn't say where "
+            f"the padding of an {_MASK} {list(mask.shape)} is; it must be given [b, s, i] or [b*s, i]"
+        )
+    return tokens[mask.flatten().bool()]  # [t, i]

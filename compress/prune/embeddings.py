@@ -1,0 +1,126 @@
+"""Factorize the embedding of the vocabulary: a thin table and a projection take the place of a wide table.
+
+Lan et al. 2019, "ALBERT", arXiv 1909.11942, sec. 3.1, for the form; the factors are the best of their rank
+for the words that occur: a low-rank approximation whose rows are weighted by frequency, as in Chen et al.
+2018, "GroupReduce", arXiv 1806.06950.
+Shapes: v = tokens, m = width of an embedded token, r = rank.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.errors import StageError
+from compress.stage import Context, Stage
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.model.embedding import FactorizedEmbedding
+
+__all__ = ["EmbeddingFactorization", "weighted_factors"]
+
+
+def weighted_factors(weight: Tensor, counts: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """Factors of a rank with the least squared error over all occurrences of the tokens.
+
+    With D = diag(sqrt(counts + 1)) and V the first right singular vectors of D W, the best approximation of
+    D W is D W V V^T, so the factors are W V and V.
+
+    Args:
+        weight: [v, m].
+        counts: how often each token occurs, [v]; one is added, so that no token is given up.
+        rank: r, at most min(v, m).
+
+    Returns:
+        Table [v, r], projection [m, r] with orthonormal columns, and the relative error
+        ||D (W - table projection^T)|| / ||D W|| (Frobenius).
+    """
+    import torch
+
+    wide = weight.detach().double()
+    scaled = wide * (counts.double() + 1).sqrt()[:, None]  # D W
+    # Of the Gram matrix [m, m]: the same vectors as an SVD of [v, m], at a fraction of its cost.
+    values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    basis = vectors[:, :rank]  # [m, r]
+    error = float((values[rank:].sum() / values.sum().clamp(min=1e-300)).sqrt())
+    return (wide @ basis).to(weight.dtype), basis.to(weight.dtype).contiguous(), error
+
+
+class EmbeddingFactorization(Stage):
+    """Replace the embedding of the vocabulary by a table of `rank` columns and a projection.
+
+    Attributes:
+        rank: columns of the table.
+        recovery: training of the whole model afterwards.
+    """
+
+    name: ClassVar[str] = "prune/embeddings"
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
+    summary: ClassVar[str] = (
+        "factorize the token embedding, weighted by how often tokens occur: smaller, no faster"
+    )
+
+    rank: int = Field(ge=1)
+    recovery: TrainConfig | None = None
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the rank is one that saves something, and put empty factors there."""
+        from compress.model.embedding import token_embedding
+
+        shape = copy.deepcopy(model)
+        path, _ = token_embedding(shape)
+        shape.set_submodule(path, self._factors(shape))
+        return shape
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with a factorized embedding.
+
+        Raises:
+            StageError: the model has no embedding of a vocabulary, or the rank saves nothing.
+        """
+        import torch
+
+        from compress.data.vocabulary import token_counts
+        from compress.model.embedding import token_embedding
+
+        made = copy.deepcopy(model).eval()
+        path, wide = token_embedding(made)
+        factors = self._factors(made)
+        weight = wide.weight
+        assert isinstance(weight, torch.Tensor)
+        counts = torch.from_numpy(token_counts(context.train, len(weight)))
+        table, projection, error = weighted_factors(weight, counts, self.rank)
+        factors.table.weight = torch.nn.Parameter(table)
+        factors.projection.weight = torch.nn.Parameter(projection)
+        made.set_submodule(path, factors.eval())
+        context.facts["rank"] = self.rank
+        context.facts["relative_error"] = round(error, 4)
+        context.facts["weights_before"] = weight.numel()
+        context.facts["weights_after"] = table.numel() + projection.numel()
+        if self.recovery is not None:
+            context.fit_(made, self.recovery, "prune/embeddings recovery")
+        return made.eval()
+
+    def _factors(self, model: nn.Module) -> FactorizedEmbedding:
+        from compress.model.embedding import FactorizedEmbedding, token_embedding
+
+        path, wide = token_embedding(model)
+        if isinstance(wide, FactorizedEmbedding):
+            raise StageError(f"prune/embeddings: {path} is factorized already, with rank {wide.rank}")
+        if wide.max_norm is not None:
+            raise StageError(f"prune/embeddings: {path} has max_norm, which factors can't keep")
+        tokens, width = wide.num_embeddings, wide.embedding_dim
+        most = (tokens * width - 1) // (tokens + width)
+        if self.rank > most:
+            raise StageError(
+                f"prune/embeddings: rank {self.rank} saves nothing in {path} [{tokens}, {width}]; "
+                f"allowed: 1 to {most}"
+            )
+        made = FactorizedEmbedding(tokens, self.rank, width, padding_idx=wide.padding_idx)
+        return made.to(wide.weight)

@@ -1,0 +1,164 @@
+"""Vocabulary: tokens that the training rows never need go, with their rows of the embedding.
+
+A model fine-tuned on one domain reads a fraction of its vocabulary (Ushio et al. 2023, "An Efficient
+Multilingual Language Model Compression through Vocabulary Trimming", arXiv 2305.15020). The tokenizer goes
+along: what it used to split into a token that is gone comes out as smaller pieces.
+Shapes: v = tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from compress.errors import StageError
+from compress.stage import Context, Stage
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+    from compress.data.tokenize import TextEncoder
+
+__all__ = ["VocabularyPruning", "tokens_of_words", "unknown_token"]
+
+
+def tokens_of_words(encoder: TextEncoder, words: Sequence[str]) -> set[int]:
+    """Ids of tokens, and of what words are split into, at the start of a text and after a space.
+
+    Raises:
+        StageError: a word comes out as nothing but unknown tokens.
+    """
+    found: set[int] = set()
+    tokenizer = encoder.tokenizer
+    unknown = unknown_token(encoder)
+    for word in words:
+        ids: set[int | None] = {tokenizer.token_to_id(word)}
+        for text in (word, f" {word}"):
+            ids |= set(tokenizer.encode(text, add_special_tokens=False).ids)
+        known = {index for index in ids if index is not None and index != unknown}
+        if not known:
+            raise StageError(f"prune/vocabulary: protect: the tokenizer doesn't know '{word}'")
+        found |= known
+    return found
+
+
+def unknown_token(encoder: TextEncoder) -> int | None:
+    """Id of the token for what can't be split, or none."""
+    model = json.loads(encoder.tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    name = model.get("unk_token")
+    return None if name is None else encoder.tokenizer.token_to_id(name)
+
+
+class VocabularyPruning(Stage):
+    """Remove tokens from tokenizer and embedding.
+
+    Special tokens, single characters and bytes stay, and what a kept token is merged from.
+
+    Attributes:
+        min_count: tokens that occur less often in the training rows go.
+        protect: tokens, or words whose tokens stay whatever their count.
+        recovery: training after the cut; with min_count 1 the training rows come out as before, so nothing
+            has to be won back.
+    """
+
+    name: ClassVar[str] = "prune/vocabulary"
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
+    summary: ClassVar[str] = (
+        "remove tokens that the training rows don't need from tokenizer and embedding: smaller, no faster"
+    )
+
+    min_count: int = Field(default=1, ge=1)
+    protect: tuple[str, ...] = ()
+    recovery: TrainConfig | None = None
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the model has an embedding that can be cut; how much goes, only the rows can tell."""
+        from compress.model.embedding import token_embedding
+
+        token_embedding(model)
+        return model
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with fewer tokens, and note in `context.kept_tokens` which ones.
+
+        Raises:
+            StageError: the context has no tokenizer, or every token is needed.
+            ModelError: the model has no embedding of a vocabulary that can be cut.
+        """
+        from compress.data.vocabulary import encode_again, smaller_encoder
+        from compress.model.embedding import keep_tokens_, token_embedding, token_table
+
+        made = copy.deepcopy(model).eval()
+        before = token_table(token_embedding(made)[1]).num_embeddings
+        encoder = context.encoder
+        if encoder is None:
+            raise StageError(
+                "prune/vocabulary: these rows come from no tokenizer; it works on text only, with its "
+                "TextEncoder given as the context's encoder"
+            )
+        kept = self._kept(made, context, encoder, before)
+        keep_tokens_(made, kept)
+        smaller = smaller_encoder(encoder, kept)
+        train, validation = encode_again(context.train, smaller), encode_again(context.validation, smaller)
+        context.kept_tokens.extend(kept)
+        context.facts["vocabulary_before"], context.facts["vocabulary_kept"] = before, len(kept)
+        context.facts.update(self._changes(context, encoder, kept, validation, smaller))
+        if self.recovery is not None:
+            task = replace(context.task, inputs=smaller.inputs)
+            inside = replace(context, train=train, validation=validation, task=task)
+            inside.fit_(made, self.recovery, "prune/vocabulary recovery")
+        return made.eval()
+
+    def _kept(self, model: nn.Module, context: Context, encoder: TextEncoder, before: int) -> tuple[int, ...]:
+        from compress.data.vocabulary import required_tokens, token_counts
+        from compress.model.embedding import positions_start_at, token_embedding, token_table
+
+        counts = token_counts(context.train, before)
+        wanted = set(np.flatnonzero(counts >= self.min_count).tolist())
+        wanted |= tokens_of_words(encoder, self.protect)
+        padding = token_table(token_embedding(model)[1]).padding_idx
+        wanted |= {encoder.pad_id} | ({padding} if padding is not None else set())
+        start = positions_start_at(model)
+        wanted |= set(range(start + 1)) if start is not None else set()
+        kept = required_tokens(json.loads(encoder.tokenizer.to_str()), wanted)
+        if len(kept) == before:
+            raise StageError(
+                f"prune/vocabulary: all {before} tokens are needed: each occurs {self.min_count} times or "
+                "more in the training rows, or is a special token or a single character"
+            )
+        return kept
+
+    def _changes(
+        self,
+        context: Context,
+        encoder: TextEncoder,
+        kept: Sequence[int],
+        validation: Split,
+        smaller: TextEncoder,
+    ) -> dict[str, Any]:
+        """What becomes of the validation rows."""
+        new = {old: index for index, old in enumerate(kept)}
+        old_rows = [row["input_ids"].tolist() for row in context.validation.rows]
+        new_rows = [row["input_ids"].tolist() for row in validation.rows]
+        same = [[new.get(i) for i in a] == b for a, b in zip(old_rows, new_rows, strict=True)]
+        return {
+            "validation_rows_split_otherwise": round(1 - sum(same) / len(same), 4),
+            "validation_tokens_before": sum(map(len, old_rows)),
+            "validation_tokens_after": sum(map(len, new_rows)),
+            "validation_unknown_before": _count(old_rows, unknown_token(encoder)),
+            "validation_unknown_after": _count(new_rows, unknown_token(smaller)),
+        }
+
+
+def _count(rows: Sequence[list[int]], token: int | None) -> int:
+    return 0 if token is None else sum(row.count(token) for row in rows)

@@ -1,0 +1,94 @@
+"""What a stage may ask about time: the words between those who prune and those who measure.
+
+A stage gives modules and gets milliseconds of their ONNX files; how they are exported and timed is not its
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["BlockTimes", "Compared", "Timer", "TimingPoint"]
+
+
+@dataclass(frozen=True)
+class TimingPoint:
+    """Where a latency holds: rows a call, tokens a row, threads of ONNX Runtime."""
+
+    batch: int
+    sequence: int
+    threads: int
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"batch {self.batch}, {self.sequence} tokens, {threads}"
+
+
+@dataclass(frozen=True)
+class BlockTimes:
+    """Times of blocks of an exported model, in turns with the whole models.
+
+    Attributes:
+        blocks_ms: one a block.
+        model_ms: the whole uncut model, as the recipe would export it.
+        baseline_ms: the recipe's uncompressed model in fp32.
+    """
+
+    blocks_ms: tuple[float, ...]
+    model_ms: float
+    baseline_ms: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How much faster than the baseline a model is, with the 95 % interval of this measurement."""
+
+    speedup: float
+    low: float
+    high: float
+    rounds: int
+
+
+class Timer(Protocol):
+    """Times modules as ONNX files on this machine, after the recipe's later quantize stages."""
+
+    @property
+    def precision(self) -> str:
+        """What the modules are timed in: fp32, or the names of the quantize stages that follow."""
+        ...
+
+    @property
+    def machine(self) -> dict[str, str]:
+        """What the times hold for."""
+        ...
+
+    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
+        """Fill in what is not given from the recipe.
+
+        Raises:
+            StageError: the model or the machine can't take it.
+        """
+        ...
+
+    def blocks(
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
+    ) -> BlockTimes:
+        """Time submodules of `chain`, one after the other and in turns with `model` and the baseline."""
+        ...
+
+    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+        """Time a model in turns with the baseline."""
+        ...
+
+    def remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what `make` returned before on this machine, or make it now."""
+        ...
+
+    def size_bytes(self, model: nn.Module) -> int:
+        """Bytes of a model's weights after the later quantize stages."""
+        ...

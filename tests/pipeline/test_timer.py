@@ -1,0 +1,86 @@
+"""A recipe with a promised speed-up, from the table to the report, on a real clock; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.errors import RecipeError
+from compress.pipeline import run
+from compress.pipeline.cache import Cache
+from compress.recipe import load_recipe
+
+STAGE: dict[str, Any] = {
+    "speedup": 1.2,
+    "batch": 2,
+    "threads": 1,
+    "calibration_rows": 32,
+    "search_rows": 16,
+    "search_steps": 3,
+}
+
+
+def test_a_promise_is_measured_reported_and_its_table_kept(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    outcome = run(write_recipe(tmp_path / "r.yaml", {"prune/structured": STAGE}), tmp_path / "out")
+    facts = outcome.report.stages[0].facts
+    table = facts["latency_table"]
+    assert table["point"] == {"batch": 2, "sequence": 16, "threads": 1} and table["precision"] == "fp32"
+    assert {times["kind"] for times in table["kinds"]} == {"attention", "feed_forward"}
+    assert all(times["ms"] == sorted(times["ms"]) for times in table["kinds"])
+    assert facts["checked"]["speedup"] > 0 and facts["point"]["precision"] == "fp32"
+    assert sum(site["kept"] for site in facts["sites"]) < sum(site["before"] for site in facts["sites"])
+    text = (outcome.directory / "report.md").read_text(encoding="utf-8")
+    assert "Promised against measured" in text
+
+
+def test_a_table_of_another_machine_is_refused_and_measured_again(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from compress.pipeline import timer as module
+    from compress.progress import Silent
+
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    class HereTimer(module.OnnxTimer):
+        @property
+        def machine(self) -> dict[str, str]:
+            return {"cpu": "here"}
+
+    class ThereTimer(module.OnnxTimer):
+        @property
+        def machine(self) -> dict[str, str]:
+            return {"cpu": "there"}
+
+    parts: tuple[Any, ...] = (None, None, Path(), (), None, Cache(tmp_path), Listening())
+    there, here = ThereTimer(*parts), HereTimer(*parts)
+    assert replace(there).remembered("model", lambda: {"ms": 1}) == {"ms": 1}
+    assert here.remembered("model", lambda: {"ms": 2}) == {"ms": 2}
+    assert "of another machine or version (cpu): refused" in said[0]
+    assert here.remembered("model", lambda: {"ms": 3}) == {"ms": 2}
+    assert json.loads(next(tmp_path.glob("*/record.json")).read_text())["machine"] == {"cpu": "here"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threads": 4096}, "threads: 4096 can't be timed here"),
+        ({"sequence": 8}, r"measure\.sequence: 8 is not possible"),
+    ],
+)
+def test_a_point_that_cannot_be_timed_is_refused_before_work(
+    write_recipe: Callable[..., Path], tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", {"prune/structured": {**STAGE, **change}}))
+    with pytest.raises(RecipeError, match=message):
+        run(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / recipe.run_name).exists()

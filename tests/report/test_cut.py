@@ -1,0 +1,309 @@
+"""What the report says of a stage that cuts to a budget: widths, promise against measured, latency table."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from compress.report import RunReport, StageRecord, caveats, to_html, to_markdown, to_model_card, verdict
+from compress.report.cut import CutSite, cut_of, cuts_of
+from compress.report.cut_svg import cost_curve, width_bars
+from compress.report.cut_words import cost_tables, cut_sentences, steps_table, widths_line, widths_table
+from compress.report.facts import facts_of
+from compress.report.promise import promise_of
+from compress.report.promise_words import promise_sentences, promise_table
+
+PLACE = "batch 1, 128 tokens, 2 threads"
+KEYS = (
+    "budget",
+    "importance",
+    "point",
+    "promised",
+    "checked",
+    "sites",
+    "macs",
+    "parameters",
+    "latency_table",
+    "search",
+    "steps",
+)
+
+
+class _Closed(HTMLParser):
+    """Checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _changed(report: RunReport, **facts: Any) -> RunReport:
+    """The report with facts of its stage replaced; none: left out."""
+    stage = report.stages[0]
+    left = {key: value for key, value in (stage.facts | facts).items() if value is not None}
+    return report.model_copy(update={"stages": (stage.model_copy(update={"facts": left}),)})
+
+
+def _measured(report: RunReport, speedup: float, low: float, high: float) -> RunReport:
+    first, *others = report.measurement.latency
+    changed = {"speedup": speedup, "speedup_low": low, "speedup_high": high}
+    latency = (first.model_copy(update=changed), *others)
+    return report.model_copy(
+        update={"measurement": report.measurement.model_copy(update={"latency": latency})}
+    )
+
+
+def _followed(report: RunReport, name: str, parameters: int) -> RunReport:
+    later: StageRecord = report.stages[0].model_copy(
+        update={"name": name, "facts": {}, "parameters": parameters}
+    )
+    return report.model_copy(update={"stages": (*report.stages, later)})
+
+
+def _sentences(report: RunReport) -> str:
+    cut = cuts_of(report)[0]
+    promise = promise_of(report, cut)
+    assert promise is not None
+    return " ".join(promise_sentences(report, cut, promise))
+
+
+def _rows(report: RunReport) -> dict[str, tuple[str, ...]]:
+    promise = promise_of(report, cuts_of(report)[0])
+    assert promise is not None
+    return {row[0]: row[1:] for row in promise_table(promise).rows}
+
+
+def test_widths_of_two_layers_are_said_a_layer_a_row() -> None:
+    site = {"kind": "attention", "layer": 0, "before": 4, "kept": 3}
+    other = {"kind": "feed_forward", "layer": 0, "before": 1600, "kept": 1200}
+    cut = cut_of({"sites": [site, other, site | {"layer": 1, "kept": 0}]})
+    assert cut is not None
+    table = widths_table(cut)
+    assert table.columns == ("layer", "heads kept", "neurons kept")
+    assert table.rows == (("0", "3 of 4", "1,200 of 1,600"), ("1", "0 of 4: gone", ""))
+    assert widths_line(cut) == (
+        "Heads kept per layer: 3, 0 of 4; neurons kept per layer: 1200 of 1600 (0: the sub-layer is gone)."
+    )
+    assert cut_sentences(cut) == ["1 of 3 sub-layers is gone whole."]
+
+
+def test_bars_are_as_long_as_what_was_kept() -> None:
+    sites = [CutSite(kind="attention", layer=i, before=4, kept=kept) for i, kept in ((1, 0), (0, 1))]
+    picture = str(width_bars(sites))
+    # 40 % is the widest bar: 4 of 4; a quarter of it is 1 of 4; nothing kept has no filled bar.
+    assert picture.count('width="40.00%"') == 2 and picture.count('width="10.00%"') == 1
+    assert picture.count('class="candidate"') == 1
+    assert picture.index("1 of 4") < picture.index("0 of 4: gone")
+
+
+def test_cost_curve_starts_at_zero_and_ends_at_the_shared_top(structured: RunReport) -> None:
+    table = cuts_of(structured)[0].latency_table
+    assert table is not None
+    heads, neurons = table.kinds
+    most = neurons.ms[-1]
+    assert str(cost_curve(heads, most)).count("<circle") == 13
+    # The picture's axis runs from y = 130 (0 ms) up to y = 10 (the largest ms of all kinds).
+    assert 'cy="10.0"' in str(cost_curve(neurons, most)) and 'cy="10.0"' not in str(cost_curve(heads, most))
+    assert 'cy="130.0"' in str(cost_curve(heads, most))
+
+
+def test_both_reports_have_widths_promise_latency_table_and_steps(structured: RunReport) -> None:
+    markdown, html = to_markdown(structured), to_html(structured)
+    _Closed(html)
+    titles = ("What was cut", "Promised against measured", "Latency table", "Stages")
+    places = [markdown.index(f"## {title}") for title in titles]
+    assert places == sorted(places)
+    for text in (markdown, html):
+        assert all(title in text for title in titles)
+        assert "0 of 12: gone" in text and "1,033 of 3,072" in text
+        assert "2.90 to 3.05" in text and "2.93 to 3.01" in text and "1.0 % slower" in text
+        assert "24.1 ms" in text and "0.900 ms" in text and "1,152" in text
+        assert "1.74x" in text and "82.7 %" in text
+    plain = to_html(_changed(structured, **dict.fromkeys(KEYS)))
+    assert html.count("<svg") == plain.count("<svg") + 4  # heads, neurons, and what each costs
+
+
+def test_facts_of_a_cut_are_not_shown_raw_as_well(structured: RunReport) -> None:
+    pairs, tables = facts_of(structured.stages[0].facts)
+    assert pairs == [("calibration rows", "512")] and tables == []
+
+
+def test_report_without_a_cut_has_none_of_this(int8: RunReport) -> None:
+    assert cuts_of(int8) == ()
+    for text in (to_markdown(int8), to_html(int8), verdict(int8)):
+        assert "romised" not in text and "What was cut" not in text and "Latency table" not in text
+
+
+def test_verdict_and_model_card_say_what_was_promised_and_measured(structured: RunReport) -> None:
+    assert verdict(structured).endswith(f" Promised 3.0x, measured 2.97x at {PLACE}.")
+    card = to_model_card(structured, ("input_ids",))
+    assert "Heads kept per layer: 12, 9, 5, 0, 4, 6, 7, 3, 2, 5, 1, 4 of 12; neurons kept" in card
+    assert not any("missed" in text for text in caveats(structured))
+
+
+def test_kept_promise_says_so(structured: RunReport) -> None:
+    assert _sentences(structured) == "Kept: what was measured is within 5 % of what was asked (1.0 % slower)."
+
+
+@pytest.mark.parametrize(("speedup", "kept"), [(2.86, True), (2.84, False), (3.14, True)])
+def test_promise_is_missed_by_more_than_five_percent_only(
+    structured: RunReport, speedup: float, kept: bool
+) -> None:
+    report = _measured(structured, speedup, speedup - 0.01, speedup + 0.01)
+    assert _sentences(report).startswith("Kept: ") is kept
+    assert any("missed by 5 %" in text for text in caveats(report)) is not kept
+
+
+def test_missed_promise_is_a_warning_with_its_reason(structured: RunReport) -> None:
+    report = _measured(structured, 2.7, 2.6, 2.8)
+    said = " ".join(caveats(report))
+    assert f"A promise is missed by 10 %: promised 3.0x, measured 2.7x at {PLACE}" in said
+    assert _sentences(report).startswith("Missed by 10 %: the check while pruning kept it, at 2.98x")
+    noisy = _measured(structured, 2.7, 2.4, 3.1)
+    assert "the interval of what was measured still holds what was asked" in _sentences(noisy)
+
+
+def test_faster_than_promised_is_kept(structured: RunReport) -> None:
+    report = _measured(structured, 3.6, 3.5, 3.7)
+    assert _sentences(report).startswith("Kept, and 20 % faster than asked")
+    assert not any("missed" in text for text in caveats(report))
+
+
+def test_later_stage_in_another_precision_is_named_as_the_reason(structured: RunReport) -> None:
+    slow = _measured(structured, 2.0, 1.9, 2.1)
+    said = _sentences(_followed(slow, "quantize/int8_dynamic", 48_000_000))
+    assert "quantize/int8_dynamic follows, and the promise was made for fp32" in said
+    point = structured.stages[0].facts["point"] | {"precision": "quantize/int8_dynamic"}
+    same = _followed(_changed(slow, point=point), "quantize/int8_dynamic", 48_000_000)
+    assert "quantize/int8_dynamic follows" not in _sentences(same)
+    smaller = _followed(slow, "prune/vocabulary", 40_000_000)
+    assert "prune/vocabulary follows and changes the model" in _sentences(smaller)
+
+
+def test_check_that_was_off_and_another_processor_are_named(structured: RunReport) -> None:
+    table = structured.stages[0].facts["latency_table"] | {"machine": {"cpu": "Other CPU"}}
+    checked = {"speedup": 2.5, "low": 2.4, "high": 2.6, "rounds": 7}
+    said = _sentences(_changed(_measured(structured, 2.5, 2.4, 2.6), checked=checked, latency_table=table))
+    assert "was off already, at 2.50x" in said and "another processor (Other CPU)" in said
+
+
+def test_table_that_was_too_hopeful_is_told_beside_a_kept_promise(structured: RunReport) -> None:
+    said = _sentences(_changed(structured, promised={"speedup": 3.267, "latency_ms": 7.5}))
+    # 3.267 / 2.97 = 1.10
+    assert "The table alone was 10 % too hopeful" in said
+
+
+def test_place_that_measure_leaves_out_is_said(structured: RunReport) -> None:
+    point = {"batch": 2, "sequence": 128, "threads": 2, "precision": "fp32"}
+    report = _changed(structured, point=point)
+    assert _rows(report)["measured at the end"][0] == "not measured there"
+    assert "does not include batch 2, 128 tokens, 2 threads" in _sentences(report)
+    assert verdict(report).endswith("Promised 3.0x at batch 2, 128 tokens, 2 threads, not measured there.")
+    _Closed(to_html(report))
+
+
+def test_latency_budget_is_held_against_p50(structured: RunReport) -> None:
+    report = _changed(structured, budget={"kind": "latency_ms", "value": 8.0})
+    rows = _rows(report)
+    # p50 of the fixture is 24.4 / 2.97 = 8.215 ms: 2.7 % above 8 ms; the check: 24.4 / 2.98 = 8.19 ms.
+    assert rows["asked for"] == ("", "", "", "8.00 ms")
+    assert rows["measured at the end"] == ("2.97x", "2.7 % slower", "2.93 to 3.01", "8.22 ms")
+    assert rows["checked while pruning, 7 rounds"][1] == "2.3 % slower"
+    assert verdict(report).endswith(f"Promised 8.00 ms, measured 8.22 ms at {PLACE}.")
+
+
+def test_size_budget_is_held_against_the_file(structured: RunReport) -> None:
+    gone = dict.fromkeys(("point", "checked", "latency_table"))
+    budget = {"kind": "size_mb", "value": 64.0}
+    report = _changed(structured, budget=budget, promised={"size_mb": 63.9}, **gone)
+    # The fixture's file has 72 MB: 12.5 % above 64 MB.
+    assert _rows(report)["the ONNX file"] == ("72.0 MB", "12.5 % larger")
+    assert _sentences(report).startswith("Missed by 12 %: the file holds the graph")
+    assert "Latency table" not in to_markdown(report)
+
+
+@pytest.mark.parametrize("kind", ["macs", "sparsity"])
+def test_counted_budget_promises_nothing_that_is_measured(structured: RunReport, kind: str) -> None:
+    gone = dict.fromkeys(("point", "checked", "latency_table"))
+    report = _changed(structured, budget={"kind": kind, "value": 0.5}, promised={kind: 0.497}, **gone)
+    text = to_markdown(report)
+    assert "Asked for 50.0 %" in text and "Promised against measured" not in text
+    assert "romised" not in verdict(report)
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("bad", [None, "?", [], {}, {"speedup": "fast"}, [1, {"kept": -1}], float("nan")])
+def test_any_fact_may_be_absent_or_malformed(structured: RunReport, key: str, bad: object) -> None:
+    report = _changed(structured, **{key: bad})
+    _Closed(to_html(report))
+    for text in (to_markdown(report), to_model_card(report, ("input_ids",)), verdict(report)):
+        assert "3.7x smaller" in text
+    caveats(report)
+
+
+def test_malformed_fact_is_shown_as_any_other(structured: RunReport) -> None:
+    report = _changed(structured, checked={"speedup": "fast"})
+    assert "fast" in str(facts_of(report.stages[0].facts))
+    assert not any("checked" in name for name in _rows(report))
+
+
+def test_table_whose_times_and_units_differ_in_number_is_not_drawn(structured: RunReport) -> None:
+    bad = {"fixed_ms": 1.0, "dense_ms": 2.0, "kinds": [{"kind": "attention", "units": [0, 1], "ms": [0.1]}]}
+    assert "Numbers of the latency table" in to_html(structured)
+    assert "Numbers of the latency table" not in to_html(_changed(structured, latency_table=bad))
+
+
+def test_kinds_of_one_name_are_told_apart_by_their_shape(structured: RunReport) -> None:
+    kinds = [
+        {"kind": "attention", "shape": [size, 768], "units": [0, 1], "ms": [0.0, 0.1]} for size in (32, 64)
+    ]
+    table = {"fixed_ms": 1.0, "dense_ms": 2.0, "kinds": kinds}
+    titles = [x.title for x in cost_tables(cuts_of(_changed(structured, latency_table=table))[0])]
+    assert titles == ["Attention (shape 32 x 768)", "Attention (shape 64 x 768)"]
+
+
+def test_single_step_is_a_sentence_and_step_without_recovery_says_none(structured: RunReport) -> None:
+    step = {"target": 3.0, "promised": 3.02, "validation_cut": 0.743, "validation_recovered": None}
+    text = to_markdown(_changed(structured, steps=[step]))
+    assert "right after the cut 74.3 %, without recovery." in text and "aimed at" not in text
+    two = steps_table(cuts_of(_changed(structured, steps=[step, step]))[0])
+    assert two.rows[1] == ("2", "3.0x", "3.02x", "74.3 %", "none")
+
+
+def test_two_cuts_each_have_a_title_and_the_last_makes_the_verdict(structured: RunReport) -> None:
+    first = structured.stages[0]
+    more = first.facts | {"budget": {"kind": "speedup", "value": 4.0}}
+    report = structured.model_copy(update={"stages": (first, first.model_copy(update={"facts": more}))})
+    assert to_markdown(report).count("### 2. prune/structured") == 4  # cut, promise, table, stage
+    assert "Promised 4.0x" in verdict(report)
+    _Closed(to_html(report))
+
+
+def test_names_of_a_cut_that_are_markup_are_escaped(structured: RunReport) -> None:
+    bad = "<script>x</script>"
+    sites = [{"name": bad, "kind": bad, "layer": 0, "before": 4, "kept": 2}]
+    point = structured.stages[0].facts["point"] | {"precision": bad}
+    html = to_html(_changed(structured, sites=sites, importance=bad, point=point))
+    _Closed(html)
+    assert bad not in html
+
+
+def test_two_dozen_numbers_a_layer_stay_in_one_line() -> None:
+    pairs, tables = facts_of({"layer_ranks": list(range(24)), "width_kept": list(range(25))})
+    assert pairs == [("layer ranks", ", ".join(map(str, range(24))))]
+    assert len(tables[0].rows) == 25

@@ -1,0 +1,225 @@
+"""An inspection in words, Markdown and HTML: what is said is what was found, and no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.errors import OutputError
+from compress.report import (
+    Inspection,
+    inspection_html,
+    inspection_markdown,
+    needed_heads,
+    neuron_sentence,
+    write_inspection,
+)
+from compress.report.heat import attention_map, heat_row
+from compress.report.inspection import (
+    AttentionFacts,
+    HeadLook,
+    LayerHeads,
+    LayerNeurons,
+    Point,
+    Sentence,
+)
+from compress.report.inspection_words import alike_pairs, method
+
+
+def _point(silenced: int, difference: float) -> Point:
+    wide = 0.0 if silenced == 0 else 0.013
+    return Point(
+        silenced=silenced,
+        accuracy=0.834 + difference,
+        difference=difference,
+        low=difference - wide,
+        high=difference + wide,
+    )
+
+
+def _heads(layer: int, needed: tuple[int, ...], alike: float = 0.5) -> LayerHeads:
+    return LayerHeads(
+        layer=layer,
+        name=f"encoder.{layer}.attention",
+        importance=(0.9, 0.4, 0.2),
+        needed=needed,
+        curve=tuple(_point(k, -0.01 * k) for k in range(4)),
+        likeness=((1.0, alike, 0.1), (alike, 1.0, 0.2), (0.1, 0.2, 1.0)),
+    )
+
+
+def _look(layer: int, head: int, **changes: Any) -> HeadLook:
+    shares = {"itself": 0.1, "first": 0.6, "separator": 0.1, "previous": 0.1, "next": 0.05, "other": 0.05}
+    return HeadLook(layer=layer, head=head, **(shares | changes))
+
+
+def _inspection(**changes: Any) -> Inspection:
+    joint = tuple(_point(k, d) for k, d in enumerate((0.0, 0.002, -0.002, -0.006, -0.03, -0.1, -0.2)))
+    weights = ((0.6, 0.4), (0.02, 0.98))
+    values: dict[str, Any] = {
+        "name": "minilm",
+        "created": "2026-01-01T00:00:00+00:00",
+        "modelpress_version": "0.1.0",
+        "command": "modelpress inspect minilm",
+        "model": "minilm (bert)",
+        "data": "train.csv",
+        "calibration_rows": 512,
+        "validation_rows": 530,
+        "tokens": 9000,
+        "evaluations": 20,
+        "max_drop": 0.01,
+        "accuracy": 0.834,
+        "accuracy_low": 0.8,
+        "accuracy_high": 0.86,
+        "need": joint[3],
+        "heads": (_heads(0, (0, 1), 0.95), _heads(1, (0,))),
+        "joint": joint,
+        "neurons": (
+            LayerNeurons(layer=0, name="ff", neurons=8, top10=0.5, top25=0.7, top50=0.9, for90=4, for99=6),
+        ),
+        "neuron_curve": (_point(0, 0.0), _point(4, -0.004), _point(8, -0.2)),
+        "attention": AttentionFacts(
+            rows=64,
+            looks=tuple(_look(layer, head) for layer in (0, 1) for head in range(3)),
+            sentences=(Sentence(tokens=("[CLS]", "<b>"), maps=((weights,) * 3,) * 2),),
+            first_token="[CLS]",
+        ),
+        "notes": (),
+        "seconds": 61.0,
+    }
+    return Inspection(**(values | changes))
+
+
+def test_the_sentence_counts_heads_by_layer_and_gives_the_interval() -> None:
+    assert needed_heads(_inspection()) == (
+        "This task needs about 2, 1 heads in layers 0-1 (3 of 6): with the other 3 silenced, validation "
+        "accuracy is 82.8 % against 83.4 % (−0.6 points, 95 % interval −1.9 to +0.7, 530 rows)."
+    )
+
+
+def test_the_sentence_names_layers_that_are_not_in_a_row() -> None:
+    found = _inspection(heads=(_heads(0, (0, 1)), _heads(3, (0,))))
+    assert "in layers 0, 3 (3 of 6)" in needed_heads(found)
+
+
+def test_no_head_is_called_needless_where_none_can_go() -> None:
+    joint = (_point(0, 0.0), _point(1, -0.1))
+    found = _inspection(joint=joint, need=joint[0])
+    assert needed_heads(found).startswith(
+        "No head can be silenced within 1 point of accuracy: this task needs all 6"
+    )
+
+
+def test_neurons_have_a_sentence_where_there_are_some() -> None:
+    assert neuron_sentence(_inspection()).startswith(
+        "Of 8 feed-forward neurons, the least important 4 (50 %) can be silenced with all heads on: "
+    )
+    assert neuron_sentence(_inspection(neurons=(), neuron_curve=())) == ""
+    lossy = (_point(0, 0.0), _point(4, -0.5), _point(8, -0.6))
+    assert "silencing even the least important 4 is too much" in neuron_sentence(
+        _inspection(neuron_curve=lossy)
+    )
+
+
+def test_a_curve_that_dips_before_the_chosen_set_is_said_to_be_unsteady() -> None:
+    joint = tuple(_point(k, d) for k, d in enumerate((0.0, 0.0, -0.02, -0.006, -0.03, -0.1, -0.2)))
+    said = method(_inspection(joint=joint, need=joint[3]))[1]
+    assert "with only 2 heads silenced accuracy was already 2.0 points lower" in said
+    assert "as 3 to 5 heads" in said
+    assert "not steady" not in " ".join(method(_inspection()))
+
+
+def test_where_the_loss_becomes_measurable_is_said() -> None:
+    # The intervals reach 1.3 points to each side, and the losses are 0.6 and then 3 points.
+    assert method(_inspection())[0].startswith(
+        "With up to 3 of 6 heads silenced no loss is measurable on 530 rows; from 4 on it is."
+    )
+    joint = (_point(0, 0.0), _point(1, -0.01))
+    found = method(_inspection(joint=joint, need=joint[1]))[0]
+    assert found.startswith("With up to 1 of 1 heads silenced no loss is measurable on 530 rows. ")
+
+
+def test_what_was_not_done_is_said_on_every_page() -> None:
+    for text in (inspection_markdown(_inspection()), inspection_html(_inspection())):
+        for part in ("latency is not measured here", "no test rows were used", "on these same", "retrained"):
+            assert part in text
+
+
+def test_pairs_above_nine_tenths_are_named_once() -> None:
+    pairs = alike_pairs(_inspection())
+    assert [(x.layer, x.first, x.second, x.cka) for x in pairs] == [(0, 0, 1, 0.95)]
+    assert "| 0 | 0 and 1 | 0.95 |" in inspection_markdown(_inspection())
+    none = _inspection(heads=(_heads(0, (0, 1)), _heads(1, (0,), 0.8)))
+    assert "No pair is above 0.9; the most alike are 0 and 1 of layer 1: 0.80." in inspection_markdown(none)
+
+
+def test_markdown_marks_needed_heads_and_measurable_losses() -> None:
+    text = inspection_markdown(_inspection())
+    assert "| 0 | 2 of 3 | 0.90\\* | 0.40\\* | 0.20 |" in text
+    assert "| 0 | −1.0 | −2.0\\* | −3.0\\* |" in text  # the interval is 1.3 points to each side
+    assert "| 0.0 | [CLS] 60 % |".replace("[", "\\[").replace("]", "\\]") in text
+
+
+def test_html_holds_all_it_needs_and_escapes_tokens() -> None:
+    text = inspection_html(_inspection(name="<i>x</i>"))
+    assert "<i>x" not in text and "<b></span>" not in text and "&lt;b&gt;" in text
+    assert "://" not in text and "<script" not in text and "url(" not in text
+    assert text.count('<svg class="map"') == 6
+    assert '<td class="h6 kept">0.90</td>' in text
+
+
+def test_html_without_attention_curves_or_neurons_says_what_is_missing() -> None:
+    heads = tuple(x.model_copy(update={"curve": ()}) for x in _inspection().heads)
+    left_out = AttentionFacts(rows=0, left_out="The attention view is left out: rotary.")
+    bare = _inspection(heads=heads, attention=left_out, neurons=(), neuron_curve=())
+    page, text = inspection_html(bare), inspection_markdown(bare)
+    for said in (page, text):
+        assert "The attention view is left out: rotary." in said
+        assert "Neurons" not in said
+    assert "were left out (--quick)" in page and '<svg class="map"' not in page
+
+
+def test_a_position_is_named_where_all_rows_have_the_same() -> None:
+    look = _look(0, 0, first=0.05, other=0.6, position=5, position_share=0.4)
+    found = _inspection(attention=AttentionFacts(rows=4, looks=(look,)))
+    assert "| 0.0 | position 6: 40 % |" in inspection_markdown(found)
+
+
+def test_steps_of_heat_are_shares_of_the_largest() -> None:
+    cells = heat_row((0.0, 0.5, 1.0), 1.0, marked=(1,))
+    assert [(x.text, x.step, x.marked) for x in cells] == [
+        ("0.00", 0, False),
+        ("0.50", 3, True),
+        ("1.00", 6, False),
+    ]
+    assert [x.step for x in heat_row((0.0, 0.0), 0.0)] == [0, 0]
+
+
+def test_attention_is_drawn_in_runs_of_one_step() -> None:
+    drawn = str(attention_map("x", [[0.35, 0.3, 0.35], [0.0, 1.0, 0.0], [0.04, 0.06, 0.9]]))
+    assert '<path class="s4" d="M0 0h3"/>' in drawn
+    assert '<path class="s6" d="M1 1h1M2 2h1"/>' in drawn
+    assert '<path class="s1" d="M1 2h1"/>' in drawn
+
+
+def test_files_are_written_and_json_reads_back_without_the_maps(tmp_path: Path) -> None:
+    found = _inspection()
+    write_inspection(found, tmp_path / "new")
+    assert sorted(x.name for x in (tmp_path / "new").iterdir()) == [
+        "inspection.html",
+        "inspection.json",
+        "inspection.md",
+    ]
+    text = (tmp_path / "new" / "inspection.json").read_text()
+    assert "maps" not in text and json.loads(text)["need"]["silenced"] == 3
+    back = Inspection.model_validate_json(text)
+    assert back.heads == found.heads and back.attention.looks == found.attention.looks
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="the inspection cannot be written"):
+        write_inspection(_inspection(), tmp_path / "file" / "new")
