@@ -27,6 +27,13 @@ RECOVERY = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "
 SETTINGS: dict[str, dict[str, Any]] = {
     "prune/magnitude": {"sparsity": 0.5, "recovery": RECOVERY},
     "prune/heads": {"sparsity": 0.5, "steps": 2, "recovery": RECOVERY},
+    "prune/structured": {
+        "macs": 0.5,
+        "calibration_rows": 32,
+        "search_rows": 16,
+        "search_steps": 3,
+        "recovery": RECOVERY,
+    },
     "prune/embeddings": {"rank": 3, "recovery": RECOVERY},
     "prune/vocabulary": {"recovery": RECOVERY},
     "prune/width": {"width": 16, "recovery": RECOVERY},

@@ -31,8 +31,8 @@ from compress.timing import BlockTimes, Compared, TimingPoint
 
 __all__ = ["OnnxTimer", "check_point", "machine_facts", "timing_point"]
 
-_BLOCK_ROUNDS = 7
-_BLOCK_SECONDS = 0.02
+_BLOCK_ROUNDS = 9
+_BLOCK_SECONDS = 0.03
 _MODEL_ROUNDS = 9
 _MODEL_SECONDS = 0.25
 

@@ -166,8 +166,8 @@ class StructuredPruning(Stage):
         if self.importance in ("fisher", "taylor") and len(set(calibration.labels.tolist())) < 2:
             raise StageError(
                 f"prune/structured: all {len(calibration)} calibration rows have one label, so gradients of "
-                "the loss say nothing about the others; use targets: teacher, or importance: obs, which needs "
-                "no labels"
+                "the loss say nothing about the others; use targets: teacher, or importance: obs, which "
+                "needs no labels"
             )
         return calibration
 

@@ -72,7 +72,8 @@ def cut_sentences(cut: Cut) -> list[str]:
     elif cut.importance:
         said.append(f"Judged by {cut.importance}.")
     left = [
-        f"{percent(change.after / change.before)} of their {name} ({_count(change.after)} of {_count(change.before)})"
+        f"{percent(change.after / change.before)} of their {name} "
+        f"({_count(change.after)} of {_count(change.before)})"
         for name, change in (("weights", cut.parameters), ("multiply-adds", cut.macs))
         if change is not None
     ]
@@ -135,9 +136,7 @@ def steps_table(cut: Cut) -> Table:
         for number, step in enumerate(cut.steps, start=1)
     )
     columns = ("step", "aimed at", "promised", "metric, cut", "recovered")
-    return Table(
-        columns, rows, "rrrrr", "steps, with the validation metric after the cut and after its recovery"
-    )
+    return Table(columns, rows, "rrrrr", "steps and their validation metric")
 
 
 def cost_name(cost: Cost, cut: Cut) -> str:

@@ -112,6 +112,10 @@ def test_every_site_of_every_encoder_can_be_cut_or_go_whole_and_comes_back(
         back = load_module(tmp_path)
         assert torch.equal(logits(back, BATCH), logits(cut, BATCH))
         assert structure_of(back) == left
+        for site in left.sites:  # what came back can be cut further
+            keep_units_(back, site, [1])
+        assert [site.units(back) for site in structure_of(back).sites] == [1] * len(left.sites)
+        assert torch.isfinite(logits(back, BATCH)).all()
 
 
 def test_a_site_of_our_transformer_goes_whole_and_comes_back(definition: Definition, tmp_path: Path) -> None:
