@@ -3,8 +3,8 @@
     python tests/benchmarks/pruning.py --model DIR --train CSV --validation CSV --test CSV -o reports/pruning
 
 Prints the table of the README: retraining-free at 1.5x, with recovery at 2x, 3x and 4x, dynamic int8 on top
-of each, and the smallest bundles; every ratio is against the fp32 ONNX file, timed in turns. Run it on a quiet
-machine; it takes about an hour on 2 cores, and goes on where it stopped.
+of each, and the smallest bundles; every ratio is against the fp32 ONNX file, timed in turns. Run it on a
+quiet machine; it takes about an hour on 2 cores, and goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -25,16 +25,6 @@ from compress.recipe import load_recipe
 RECIPE = Path(__file__).parents[2] / "recipes" / "reviews" / "prune-structured.yaml"
 STAGE = {"batch": 1, "sequence": 128, "threads": 2}
 MEASURE = ("measure.batch=[1,16]", "measure.sequence=[128,64]", "measure.threads=[2]")
-RECOVERY = {"epochs": 6, "batch_size": 32, "learning_rate": 1e-4}
-_NARROW = [
-    {"prune/vocabulary": {}},
-    {"prune/embeddings": {"rank": 192}},
-    {"prune/structured": {"macs": 0.5, "recovery": RECOVERY}},
-]
-SMALLEST = {
-    "smallest-int8": [*_NARROW, "quantize/int8_dynamic"],
-    "smallest-int4": [*_NARROW, "quantize/int4_weight_only"],
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +73,8 @@ def main() -> None:
     for name in ("model", "train", "validation", "test"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("reports/pruning"))
+    parser.add_argument("--epochs", type=int, default=6, help="of recovery")
+    parser.add_argument("--smallest", action="store_true", help="the smallest bundles too")
     parser.add_argument("--speedups", type=float, nargs="*", default=[2.0, 3.0, 4.0])
     given = parser.parse_args()
     output: Path = given.output
@@ -97,7 +89,8 @@ def main() -> None:
         ("free-1.5x", {"speedup": 1.5}),
         ("free-1.5x-fisher", {"speedup": 1.5, "importance": "fisher"}),
     ]
-    cases += [(f"{speedup:g}x", {"speedup": speedup, "recovery": RECOVERY}) for speedup in given.speedups]
+    recovery = {"epochs": given.epochs, "batch_size": 32, "learning_rate": 1e-4}
+    cases += [(f"{speedup:g}x", {"speedup": speedup, "recovery": recovery}) for speedup in given.speedups]
     rows = []
     for name, settings in cases:
         file = recipe_file(output, name, model, [{"prune/structured": {**STAGE, **settings}}], data)
@@ -113,7 +106,14 @@ def main() -> None:
         done = go(int8, output)
         rows.append(Row(f"{name} + int8", 0, on_top(file, done.directory, output, name), 0))
         print(rows[-1].words(), flush=True)
-    for name, stages in SMALLEST.items():
+    narrow: list[Any] = [
+        {"prune/vocabulary": {}},
+        {"prune/embeddings": {"rank": 192}},
+        {"prune/structured": {"macs": 0.5, "recovery": recovery}},
+    ]
+    last = {"smallest-int8": "quantize/int8_dynamic", "smallest-int4": "quantize/int4_weight_only"}
+    for name, quantize in last.items() if given.smallest else ():
+        stages = [*narrow, quantize]
         outcome = go(recipe_file(output, name, model, stages, data), output)
         seconds = sum(stage.seconds for stage in outcome.report.stages)
         rows.append(Row(name, 0, outcome.report.measurement, seconds))
