@@ -139,8 +139,8 @@ def test_rehearse_leaves_the_shapes_that_apply_leaves(
 ) -> None:
     if stage.kind == "quantize":  # nothing may come after it
         pytest.skip("a rehearsal of quantizing leaves a float model")
-    if stage.name == "prune/vocabulary":
-        pytest.skip("only the rows can tell how many tokens go")
+    if stage.name in ("prune/vocabulary", "prune/structured"):
+        pytest.skip("only the rows can tell how much goes")
     count = sum(p.numel() for p in stage.rehearse(model).parameters())
     assert count == sum(p.numel() for p in stage.apply(model, context).parameters())
 

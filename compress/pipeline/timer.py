@@ -33,8 +33,8 @@ __all__ = ["OnnxTimer", "check_point", "machine_facts", "timing_point"]
 
 _BLOCK_ROUNDS = 9
 _BLOCK_SECONDS = 0.03
-_MODEL_ROUNDS = 9
-_MODEL_SECONDS = 0.25
+_MODEL_ROUNDS = 15
+_MODEL_SECONDS = 0.3
 
 
 def machine_facts() -> dict[str, str]:
