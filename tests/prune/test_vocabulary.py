@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from compress.prune.vocabulary import VocabularyPruning, tokens_of_words
 from compress.stage import Context
 from compress.train_config import TrainConfig
 
-SHARED = Path("/work/shared")
+SHARED = Path(os.environ.get("MODELPRESS_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def _words(context: Context) -> list[str]:
