@@ -112,6 +112,11 @@ class Stage(BaseModel, ABC):
         """Whether what the stage does depends on how fast this machine is."""
         return False
 
+    @property
+    def sees_later(self) -> bool:
+        """Whether what the stage does depends on the stages that follow it."""
+        return self.is_timed
+
     def objection(self, before: Sequence[Stage]) -> str | None:
         """Say why this stage makes no sense after those before it, or none."""
         if any(stage.kind == "quantize" for stage in before):

@@ -137,12 +137,16 @@ def test_rehearse_leaves_its_input_as_it_was(stage: Stage, model: nn.Module, tra
 def test_rehearse_leaves_the_shapes_that_apply_leaves(
     stage: Stage, model: nn.Module, context: Context
 ) -> None:
-    if stage.kind == "quantize":  # nothing may come after it
-        pytest.skip("a rehearsal of quantizing leaves a float model")
-    if stage.name in ("prune/vocabulary", "prune/structured"):
-        pytest.skip("only the rows can tell how much goes")
-    count = sum(p.numel() for p in stage.rehearse(model).parameters())
-    assert count == sum(p.numel() for p in stage.apply(model, context).parameters())
+    before, rehearsed, after = (
+        sum(p.numel() for p in each.parameters())
+        for each in (model, stage.rehearse(model), stage.apply(model, context))
+    )
+    if stage.kind == "quantize":  # nothing may come after it, so a float model does
+        assert after < rehearsed == before
+    elif stage.name in ("prune/vocabulary", "prune/structured"):  # only the rows can tell how much goes
+        assert rehearsed <= before and after < before
+    else:
+        assert rehearsed == after
 
 
 def _picture(model: nn.Module) -> dict[str, Any]:

@@ -16,25 +16,16 @@ from pydantic import Field
 from compress.errors import ModelError, StageError
 from compress.stage import Context, Stage
 from compress.task import LABELS_KEY, ROW_INDEX_KEY
+from compress.train import soft_loss
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["LogitsDistillation", "layer_map", "soft_loss"]
+__all__ = ["LogitsDistillation", "layer_map"]
 
 
 _NOT_IN_A_STUDENT = ("prune/embeddings", "prune/vocabulary", "prune/width")
-
-
-def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over rows; logits [b, c] each."""
-    from torch.nn import functional as F
-
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    # T^2 keeps the gradient's size when T changes (sec. 2 of the paper).
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def layer_map(

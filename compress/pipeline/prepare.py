@@ -85,7 +85,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 stage.name,
                 stage.model_dump(mode="json"),
                 recipe.seed,
-                _timing_facts(recipe, index) if stage.is_timed else None,
+                _later_facts(recipe, index) if stage.sees_later else None,
+                [machine_facts(), recipe.measure.model_dump(mode="json")] if stage.is_timed else None,
             )
         )
     run = fingerprint(
@@ -94,10 +95,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
 
 
-def _timing_facts(recipe: Recipe, index: int) -> list[object]:
-    """What a timed stage depends on beside itself: the machine, what is measured, and what follows."""
-    later = [(stage.name, stage.model_dump(mode="json")) for stage in recipe.stages[index + 1 :]]
-    return [machine_facts(), recipe.measure.model_dump(mode="json"), later]
+def _later_facts(recipe: Recipe, index: int) -> list[object]:
+    return [(stage.name, stage.model_dump(mode="json")) for stage in recipe.stages[index + 1 :]]
 
 
 def check_files(recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ multiply-adds of the sites for the longest calibration row; sparsity in weights 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +122,7 @@ def budget_of(
     if kind == "size_mb":
         assert timer is not None
         whole = float(timer.size_bytes(model))
-        each = tuple(_bytes_per_unit(model, site, timer) for site in sites)
+        each = _bytes_per_unit(model, sites, timer, whole)
         return Budget(kind, value, value * 1e6, _fixed(whole, model, sites, each, least), whole, each)
     if kind == "macs":
         whole = macs_of(model, sites, sequence)
@@ -161,16 +162,19 @@ def macs_of(model: nn.Module, sites: Sequence[Site], sequence: int) -> float:
     return sum(_macs_per_unit(model, site, sequence) * site.units(model) for site in sites)
 
 
-def _bytes_per_unit(model: nn.Module, site: Site, timer: Timer) -> float:
-    """Bytes that one unit less saves, stored as the recipe will store it."""
-    import copy
-
+def _bytes_per_unit(model: nn.Module, sites: Sequence[Site], timer: Timer, whole: float) -> tuple[float, ...]:
+    """Bytes that one unit less saves at each site, stored as the recipe will store it; equal sites once."""
     from compress.model.cut import keep_units_
 
-    units = site.units(model)
-    cut = copy.deepcopy(model)
-    half = max(1, units // 2)
-    if half == units:
-        return 0.0
-    keep_units_(cut, site, range(half))
-    return (timer.size_bytes(model) - timer.size_bytes(cut)) / (units - half)
+    known: dict[tuple[float, ...], float] = {}
+    found = []
+    for site in sites:
+        units = site.units(model)
+        key = (site.unit_size, units, weights_of(model, site))
+        if key not in known:
+            half = max(1, units // 2)
+            cut = copy.deepcopy(model)
+            keep_units_(cut, site, range(half))
+            known[key] = (whole - timer.size_bytes(cut)) / (units - half) if half < units else 0.0
+        found.append(known[key])
+    return tuple(found)

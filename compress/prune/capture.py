@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compress.model.structure import Site
     from compress.task import Task
 
-__all__ = ["input_at", "inputs_at", "inputs_of_sites", "site_inputs"]
+__all__ = ["input_at", "inputs_at", "inputs_of_sites", "site_inputs", "without_padding"]
 
 _MASK = "attention_mask"
 
@@ -91,8 +91,7 @@ def inputs_at(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tens
         if len(found) == len(sites):
             raise _ReachedError
 
-    # Put on anew at each call: they come after the hooks of `gated`, and no other use of the model meets
-    # them.
+    # Put on anew at each call: after the hooks of `gated`, and no other use of the model meets them.
     handles = [
         model.get_submodule(site.consumer).register_forward_pre_hook(
             lambda _, given, index=index: meet(index, given[0])
@@ -111,14 +110,28 @@ def inputs_at(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tens
     for index, site in enumerate(sites):
         if index not in found:
             raise StageError(f"calibration: {site.name}: the forward pass does not call {site.consumer}")
-        tokens = _without_padding(found[index], inputs.get(_MASK), site)
-        if not bool(torch.isfinite(tokens).all()):
-            raise StageError(f"calibration: the input of {site.name} is not a number at {site.consumer}")
-        captured.append(tokens)
+        captured.append(without_padding(found[index], inputs.get(_MASK), site))
     return captured
 
 
-def _without_padding(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
+def without_padding(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
+    """Drop padded positions of what passes a site's consumer: [b, s, i] or [b*s, i] -> [t, i].
+
+    Args:
+        mask: [b, s], 0 = padding; none: nothing is known to be padding.
+
+    Raises:
+        StageError: the shape doesn't say where the padding is, or a value is not a number.
+    """
+    import torch
+
+    tokens = _kept(x, mask, site)
+    if not bool(torch.isfinite(tokens).all()):
+        raise StageError(f"calibration: what passes {site.name} is not a number at {site.consumer}")
+    return tokens
+
+
+def _kept(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
     tokens = x.flatten(0, -2) if x.ndim > 1 else x[None]  # [b*s, i]
     if mask is None or (x.ndim == 2 and len(x) == len(mask) != mask.numel()):
         return tokens  # no padding is known, or one position a row, as behind a pooler

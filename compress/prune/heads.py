@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import StageError
+from compress.prune.ranking import weakest_first
 from compress.prune.taylor import taylor_importance
 from compress.stage import Context, Stage
 from compress.train_config import TrainConfig
@@ -42,13 +43,8 @@ def choose_heads(
     room = [max(0, len(scores) - min_heads) for scores in importance]
     if scope == "layer":
         quota = _even_quota(room, remove)
-    ranked = sorted(
-        (float(score / (scores.norm() + 1e-12)), block, head)
-        for block, scores in enumerate(importance)
-        for head, score in enumerate(scores)
-    )
     gone: list[set[int]] = [set() for _ in importance]
-    for _, block, head in ranked:
+    for block, head in weakest_first(importance):
         limit = min(room[block], quota[block]) if scope == "layer" else room[block]
         if sum(map(len, gone)) < remove and len(gone[block]) < limit:
             gone[block].add(head)

@@ -97,9 +97,8 @@ def measure_table(
             f"{type(model).__name__}.structure() does not say where its layers are, so they can't be timed; "
             "add 'layers', or use a budget of macs, size_mb or sparsity"
         )
-    shapes = [(site.kind, *_shape(model, site), site.units(model), few) for site, few in zip(
-        structure.sites, least, strict=True)]  # fmt: skip
-    about = [type(model).__name__, structure.layers, shapes, vars(point), timer.size_bytes(model)]
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    about = [type(model).__name__, structure.layers, shapes, list(least), vars(point)]
 
     def make() -> dict[str, Any]:
         return _measure(model, structure, timer, point, least).model_dump(mode="json")

@@ -9,15 +9,15 @@ s = sequence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.data.split import Split
-from compress.model.calls import logits, to_tensors
 from compress.model.structure import Site
-from compress.task import ROW_INDEX_KEY, Task
+from compress.prune.capture import inputs_of_sites
+from compress.prune.obs import Gram
+from compress.task import Task
 
 __all__ = ["linear_cka", "unit_likeness"]
 
@@ -57,58 +57,16 @@ def unit_likeness(
     Returns:
         One tensor [h, h] a site, on the CPU; and how many tokens were seen.
     """
-    model = model.to(device).eval()
-    lengths = torch.tensor([row[split.inputs[0].name].shape[0] for row in split.rows])
-    sums = [_Moments() for _ in sites]
-    real = torch.empty(0)
-
-    def watch(moments: _Moments) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            moments.add_(_tokens(inputs[0], real))
-
-        return hook
-
-    handles = [
-        model.get_submodule(site.consumer).register_forward_pre_hook(watch(moments))
-        for site, moments in zip(sites, sums, strict=True)
-    ]
-    try:
-        with torch.inference_mode():
-            for batch in split.batches(batch_size):
-                of_batch = lengths[torch.from_numpy(batch[ROW_INDEX_KEY])]
-                real = torch.arange(int(of_batch.max())) < of_batch[:, None]  # [b, s]
-                logits(model, to_tensors(batch, task.input_names, device))
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.to("cpu")
+    grams: list[Gram] = []
+    for inputs in inputs_of_sites(model, sites, split, task, batch_size=batch_size, device=device):
+        if not grams:
+            sizes = [len(x.T) + 1 for x in inputs]
+            grams = [Gram(torch.zeros(size, size, dtype=torch.float64)) for size in sizes]
+        for gram, x in zip(grams, inputs, strict=True):
+            gram.add_(x.cpu().double())
     found = []
-    for site, moments in zip(sites, sums, strict=True):
+    for site, gram in zip(sites, grams, strict=True):
         weight = model.get_submodule(site.consumer).weight
         assert isinstance(weight, Tensor)
-        found.append(linear_cka(moments.covariance(), weight.detach(), site.unit_size))
-    return found, max((moments.count for moments in sums), default=0)
-
-
-def _tokens(x: Tensor, real: Tensor) -> Tensor:
-    """Take the vectors that are no padding: [b, s, u*d] -> [t, u*d]; all, where x has another sequence."""
-    if x.shape[:-1] == real.shape:
-        return x[real.to(x.device)].cpu()
-    return x.flatten(0, -2).cpu()
-
-
-class _Moments:
-    """Sums of vectors and of their products, in double precision."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.products = 0, torch.zeros(1), torch.zeros(1)
-
-    def add_(self, x: Tensor) -> None:
-        x = x.double()
-        self.count += len(x)
-        self.total = self.total + x.sum(0)
-        self.products = self.products + x.T @ x
-
-    def covariance(self) -> Tensor:
-        mean = self.total / self.count
-        return self.products / self.count - torch.outer(mean, mean)
+        found.append(linear_cka(gram.covariance(), weight.detach(), site.unit_size))
+    return found, max((gram.tokens for gram in grams), default=0)

@@ -55,6 +55,13 @@ class Gram:
             self.cross = targets.T @ weighted if self.cross is None else self.cross + targets.T @ weighted
         self.tokens += len(inputs)
 
+    def covariance(self) -> Tensor:
+        """Of the inputs, [i, i]."""
+        import torch
+
+        moments = self.matrix / self.tokens
+        return moments[:-1, :-1] - torch.outer(moments[:-1, -1], moments[-1, :-1])
+
 
 def gram_of(chunks: Iterable[Tensor], features: int) -> Gram:
     """Sum over chunks of inputs, [t, i] each."""

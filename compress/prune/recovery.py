@@ -15,12 +15,13 @@ from pydantic import Field
 
 from compress.stage import Context
 from compress.task import LABELS_KEY
+from compress.train import soft_loss
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RecoveryConfig", "hidden_distance", "recover_", "soft_cross_entropy"]
+__all__ = ["RecoveryConfig", "hidden_distance", "recover_"]
 
 
 class RecoveryConfig(TrainConfig):
@@ -37,15 +38,6 @@ class RecoveryConfig(TrainConfig):
     logits: float = Field(default=1.0, ge=0)
     hidden: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=2.0, gt=0)
-
-
-def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of logits [b, c] softened by T, mean over rows (Hinton et al. 2015)."""
-    from torch.nn import functional as F
-
-    soft = F.log_softmax(student / temperature, -1)
-    target = F.log_softmax(teacher / temperature, -1)
-    return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
 
 
 def hidden_distance(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
@@ -96,7 +88,7 @@ def recover_(
             with torch.no_grad():
                 target = logits(teacher, {name: batch[name] for name in context.task.input_names})
             if config.logits > 0:
-                total = total + config.logits * soft_cross_entropy(answers, target, config.temperature)
+                total = total + config.logits * soft_loss(answers, target, config.temperature)
             mask = batch.get("attention_mask")
             # While bf16 is tried out the model does not train, and only the teacher's states are there.
             pairs = zip(student, caught["teacher"], strict=True) if student else ()

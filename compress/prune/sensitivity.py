@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import StageError
+from compress.prune.capture import without_padding
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,10 +67,11 @@ def felt_inputs(
             direction = direction - direction.mean(-1, keepdim=True)  # adding to all logits changes nothing
             mask = tensors.get(_MASK)
             # Inputs first: what is not a number there makes every derivative so, also of the sites before.
-            given = [_tokens(x, mask, site).cpu() for site, x in zip(sites, inputs, strict=True)]
+            given = [without_padding(x, mask, site).cpu() for site, x in zip(sites, inputs, strict=True)]
             slopes = torch.autograd.grad((answers * direction).sum(), outputs)
             felt = [
-                _tokens(slope, mask, site).square().cpu() for site, slope in zip(sites, slopes, strict=True)
+                without_padding(slope, mask, site).square().cpu()
+                for site, slope in zip(sites, slopes, strict=True)
             ]
             yield list(zip(given, felt, strict=True))
     finally:
@@ -91,15 +92,3 @@ def _keep(inputs: list[Any], outputs: list[Any], index: int) -> Callable[..., No
         inputs[index], outputs[index] = given[0].detach(), output
 
     return hook
-
-
-def _tokens(values: Tensor, mask: Tensor | None, site: Site) -> Tensor:
-    import torch
-
-    if mask is not None and mask.shape == values.shape[:-1]:
-        kept = values[mask.bool()]
-    else:
-        kept = values.reshape(-1, values.shape[-1])
-    if not bool(torch.isfinite(kept).all()):
-        raise StageError(f"calibration: what passes through {site.name} is not a number")
-    return kept.detach()

@@ -12,9 +12,11 @@ from compress.prune.capture import site_inputs
 from compress.prune.fisher import fisher_information, rearrange
 from compress.prune.mask_tuning import fold_gates_, tune_masks
 from compress.prune.obs import Gram, least_squares, remove_one_by_one
+from compress.prune.ranking import normalised
 from compress.prune.sensitivity import felt_inputs, token_weights
 from compress.prune.taylor import taylor_importance
 from compress.stage import Context
+from compress.train import soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,14 +96,13 @@ class Stitched:
     def loss(self, choice: Sequence[int]) -> float:
         """KL from the dense model's answers to the stitched model's on the search rows, mean over rows."""
         from compress.model.calls import predict_logits
-        from compress.prune.recovery import soft_cross_entropy
 
         for index, (site, options, at) in enumerate(zip(self.sites, self.candidates, choice, strict=True)):
             if self.wearing[index] != at:
                 put_(self.dressed, site, options[at], *_consumer(self.model, site))
                 self.wearing[index] = at
         answers = predict_logits(self.dressed, self.search, self.context.task, device=self.context.device)
-        return float(soft_cross_entropy(answers, self.answers, 1.0))
+        return float(soft_loss(answers, self.answers, 1.0))
 
     def cut(self, chosen: Sequence[Candidate]) -> nn.Module:
         """Cut a copy of the model for good; what stays makes up for what went, site after site."""
@@ -152,7 +153,7 @@ class Stitched:
         """Choose the consumer anew: nearest to the uncut model's output, from what the cut model gives it."""
         import torch
 
-        from compress.model.cut import keep_units_
+        from compress.model.cut import keep_units_, unit_features
 
         site = self.sites[index]
         weight, bias = _consumer(self.model, site)
@@ -165,18 +166,12 @@ class Stitched:
             gram.add_(mine.cpu(), target if bias is None else target + bias, counts)
         fitted, offset = least_squares(gram, candidate.kept, site.unit_size)
         consumer = cut.get_submodule(site.consumer)
-        columns = _columns(candidate, site)
+        columns = unit_features(candidate.kept, site.unit_size)
         with torch.no_grad():
             consumer.weight[:, columns] = fitted  # type: ignore[operator]
             if bias is not None:
                 consumer.bias.copy_(offset)  # type: ignore[operator]
         keep_units_(cut, site, candidate.kept)
-
-
-def _columns(candidate: Candidate, site: Site) -> Tensor:
-    from compress.model.cut import unit_features
-
-    return unit_features(candidate.kept, site.unit_size)
 
 
 def _consumer(model: nn.Module, site: Site) -> tuple[Tensor, Tensor | None]:
@@ -232,8 +227,7 @@ def _scored(
     else:
         scores = taylor_importance(model, sites, calibration, context.task, device=context.device)
     return [
-        ranked_candidates(score / score.norm().clamp(min=1e-12), counts)
-        for score, counts in zip(scores, levels, strict=True)
+        ranked_candidates(normalised(score), counts) for score, counts in zip(scores, levels, strict=True)
     ]
 
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress.data import Splits
-from compress.distill.logits import LogitsDistillation, layer_map, soft_loss
+from compress.distill.logits import LogitsDistillation, layer_map
 from compress.errors import StageError
 from compress.prune.heads import HeadPruning
 from compress.registry import stage_class
 from compress.stage import Context
-from compress.train import evaluate, fit_
+from compress.train import evaluate, fit_, soft_loss
 from compress.train_config import TrainConfig
 
 TRAIN = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)

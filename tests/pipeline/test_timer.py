@@ -84,3 +84,19 @@ def test_a_point_that_cannot_be_timed_is_refused_before_work(
     with pytest.raises(RecipeError, match=message):
         run(recipe, tmp_path / "out")
     assert not (tmp_path / "out" / recipe.run_name).exists()
+
+
+def test_what_follows_is_part_of_what_a_size_or_a_time_is_kept_by(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    from compress.pipeline.prepare import prepare
+
+    def keys(budget: dict[str, float]) -> set[str]:
+        stage = {"prune/structured": budget}
+        files = [
+            write_recipe(tmp_path / "float.yaml", stage),
+            write_recipe(tmp_path / "int8.yaml", stage, "quantize/int8_dynamic"),
+        ]
+        return {prepare(load_recipe(file), tmp_path).stage_keys[0] for file in files}
+
+    assert [len(keys(budget)) for budget in ({"macs": 0.5}, {"size_mb": 0.1}, {"speedup": 1.5})] == [1, 2, 2]

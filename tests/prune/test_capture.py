@@ -14,7 +14,7 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.structure import Site
-from compress.prune.capture import input_at, site_inputs
+from compress.prune.capture import input_at, inputs_of_sites, site_inputs
 from compress.prune.gates import gated
 from compress.task import InputSpec, Task
 
@@ -93,7 +93,7 @@ def test_padding_is_found_in_a_batch_a_flat_batch_and_not_behind_a_pooler(shape:
 
 def test_not_a_number_and_an_unknown_layout_and_a_site_out_of_reach_are_refused_by_name() -> None:
     model, ones = FeedForward(), torch.ones(2, 3)
-    with pytest.raises(StageError, match="input of ffn is not a number at down"):
+    with pytest.raises(StageError, match="what passes ffn is not a number at down"):
         list(site_inputs(model, SITE, rows([[1, float("nan")]]), TASK))
     with pytest.raises(StageError, match=r"down is given \[3, 2, 2\].* attention_mask \[2, 3\]"):
         input_at(model, SITE, {"x": torch.ones(3, 2, 2), "attention_mask": ones})
@@ -108,3 +108,17 @@ def test_a_padded_position_may_hold_anything() -> None:
     x[0, 1] = float("nan")
     found = input_at(FeedForward(), SITE, {"x": x, "attention_mask": torch.tensor([[1, 0]])})
     assert found.tolist() == [[2, 2]]
+
+
+def test_several_sites_are_met_in_one_pass_and_one_that_is_not_called_is_named(
+    model: nn.Module, splits: Splits
+) -> None:
+    sites = structure_of(model).sites
+    together = list(inputs_of_sites(model, sites, splits.validation, splits.task))
+    for index, site in enumerate(sites):
+        alone = list(site_inputs(model, site, splits.validation, splits.task))
+        assert all(torch.equal(batch[index], one) for batch, one in zip(together, alone, strict=True))
+    model.register_module("idle", nn.Linear(64, 1))
+    idle = Site("idle", "feed_forward", 9, (), "idle", 1)
+    with pytest.raises(StageError, match="idle: the forward pass does not call idle"):
+        list(inputs_of_sites(model, [*sites, idle], splits.validation, splits.task))

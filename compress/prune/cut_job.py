@@ -1,0 +1,270 @@
+"""One application of `prune/structured`: in each step a search, a check on a clock, a cut, a recovery."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import StageError
+from compress.prune.budget import Budget, budget_of, macs_of, weights_of
+from compress.prune.candidates import Candidate, unit_levels
+from compress.prune.latency_table import LatencyTable, measure_table
+from compress.prune.recovery import recover_
+from compress.prune.search import best_within, refine
+from compress.prune.stitch import Stitched
+from compress.stage import Context
+from compress.timing import Compared, TimingPoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+    from compress.model.structure import Site, Structure
+    from compress.prune.structured import StructuredPruning
+
+__all__ = ["CutJob"]
+
+_KEPT_WITHIN = 0.02  # a promise is searched again if it is missed by more, or kept by more than twice that
+_TRIES = 6
+
+
+@dataclass
+class _Step:
+    """What one step did, for the report."""
+
+    target: float
+    promised: dict[str, float]
+    checked: Compared | None
+    search: dict[str, float]
+    validation_cut: float
+    validation_recovered: float | None
+
+
+class CutJob:
+    """One application of the stage: what its steps share."""
+
+    def __init__(
+        self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
+    ) -> None:
+        self.stage, self.context, self.dense, self.calibration = stage, context, dense, calibration
+        self.search_split = calibration.take(stage.search_rows, seed=context.seed + 1)
+        self.longest = max(len(row[context.task.input_names[0]]) for row in calibration.rows)
+        self.point: TimingPoint | None = None
+        self.table: LatencyTable | None = None
+        self.steps: list[_Step] = []
+
+    def step(self, model: nn.Module, number: int) -> nn.Module:
+        """Search, cut and recover once."""
+        from compress.model.structure import structure_of
+        from compress.train import evaluate
+
+        stage, context = self.stage, self.context
+        sites, least = stage.sites_of(model)
+        budget = self._budget(model, structure_of(model), sites, least)
+        units = [site.units(model) for site in sites]
+        now, best = budget.total(model, sites, units, least), budget.total(model, sites, least, least)
+        if number == 1:
+            budget.check(now, best)
+        # Equal ratios of cost from step to step, so that the last ones, which hurt most, are the smallest.
+        limit = budget.limit * (now / budget.limit) ** (1 - 1 / (stage.steps - number + 1))
+        levels = [
+            unit_levels(site.kind, count, few) for site, count, few in zip(sites, units, least, strict=True)
+        ]
+        stitched = Stitched.judge(
+            stage.importance, model, self.dense, sites, levels, self.calibration, self.search_split, context
+        )
+        chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
+        cut = stitched.cut(chosen)
+        metric = evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
+        recovered = self._recover_(cut, number)
+        target = budget.promise(limit)[budget.kind]
+        self.steps.append(_Step(target, promised, checked, search, metric, recovered))
+        return cut
+
+    def _budget(
+        self, model: nn.Module, structure: Structure, sites: Sequence[Site], least: Sequence[int]
+    ) -> Budget:
+        stage, timer = self.stage, self.context.timer
+        kind, value = stage.budget()
+        if timer is None and (stage.is_timed or kind == "size_mb"):
+            raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
+        if stage.is_timed:
+            assert timer is not None
+            self.point = timer.point(stage.batch, stage.sequence, stage.threads)
+            if self.table is None:  # sites only get smaller from step to step: one table serves all
+                few = dict(zip([site.name for site in sites], least, strict=True))
+                floors = [few.get(site.name, site.units(model)) for site in structure.sites]
+                self.table = measure_table(model, structure, timer, self.point, least=floors)
+        return budget_of(
+            kind, value, model, sites, least, sequence=self.longest, timer=timer, table=self.table
+        )
+
+    def _choose(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        least: Sequence[int],
+        budget: Budget,
+        limit: float,
+        stitched: Stitched,
+    ) -> tuple[list[Candidate], dict[str, float], Compared | None, dict[str, float]]:
+        """Search; if the cut model is not as fast as promised, search again with what was learnt."""
+        stage, context = self.stage, self.context
+        losses = [np.array([each.loss for each in site]) for site in stitched.candidates]
+        costs = [
+            np.array([budget.cost(model, index, site, len(each.kept), few) for each in options])
+            for index, (site, few, options) in enumerate(zip(sites, least, stitched.candidates, strict=True))
+        ]
+        room = limit - budget.fixed
+        with context.progress.bar("prune/structured: searching widths", stage.search_steps) as bar:
+            found = refine(
+                losses,
+                costs,
+                room,
+                stitched.loss,
+                steps=stage.search_steps,
+                seed=context.seed,
+                on_step=lambda loss: bar.advance(1, f"loss {loss:.4f}"),
+            )
+        if found is None:
+            raise StageError(f"prune/structured: no choice of widths meets {budget.kind} {budget.value:g}")
+        choice, scaled = (
+            found.choice,
+            [loss * factor for loss, factor in zip(losses, found.coefficients, strict=True)],
+        )
+        checked: Compared | None = None
+        if stage.is_timed:
+            choice, checked = self._check(model, sites, budget, limit, scaled, costs, choice, stitched)
+        chosen = [options[index] for options, index in zip(stitched.candidates, choice, strict=True)]
+        widths = [len(each.kept) for each in chosen]
+        promised = budget.promise(budget.total(model, sites, widths, least))
+        search = {
+            "evaluations": found.evaluations,
+            "loss_first": found.first_loss,
+            "loss_best": stitched.loss(choice),
+        }
+        return chosen, promised, checked, search
+
+    def _check(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        budget: Budget,
+        limit: float,
+        losses: list[np.ndarray[Any, Any]],
+        costs: list[np.ndarray[Any, Any]],
+        choice: list[int],
+        stitched: Stitched,
+    ) -> tuple[list[int], Compared]:
+        """Measure the cut model; move the limit by what it misses, and choose again, a few times."""
+        from compress.model.cut import keep_units_
+
+        timer, point = self.context.timer, self.point
+        assert timer is not None and point is not None
+        wanted = budget.reference / limit
+        aimed = limit
+        tried: dict[tuple[int, ...], list[Compared]] = {}
+        for _ in range(_TRIES):
+            key = tuple(choice)
+            cut = copy.deepcopy(model)
+            for site, options, index in zip(sites, stitched.candidates, choice, strict=True):
+                keep_units_(cut, site, options[index].kept)
+            found = tried.setdefault(key, [])
+            found.append(timer.compare(cut, point))
+            if _kept(found, wanted):  # once more: of several noisy tries the luckiest would be believed
+                found.append(timer.compare(cut, point))
+            ratio = _typical(found).speedup / wanted
+            self.context.progress.say(
+                f"prune/structured: {wanted:.2f}x wanted, {ratio * wanted:.2f}x measured at {point}"
+            )
+            if _kept(found, wanted):
+                break
+            aimed *= ratio  # the table's miss is about the same for choices that are near each other
+            again = best_within(losses, costs, aimed - budget.fixed)
+            if again is None:
+                break
+            choice = again
+        nearest = min(tried, key=lambda key: _miss(_typical(tried[key]).speedup / wanted))
+        return list(nearest), _typical(tried[nearest])
+
+    def _recover_(self, cut: nn.Module, number: int) -> float | None:
+        from compress.train import evaluate
+
+        stage, context = self.stage, self.context
+        if stage.recovery is None:
+            return None
+        config, what = stage.recovery, "prune/structured recovery"
+        if number < stage.steps:
+            config = config.model_copy(update={"epochs": stage.step_epochs})
+            what += f", step {number} of {stage.steps}"
+        recover_(cut, self.dense, config, context, what)
+        return evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
+
+    def facts(self, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+        """What the report is told."""
+        stage, last = self.stage, self.steps[-1]
+        sites, _ = stage.sites_of(before)
+        kind, value = stage.budget()
+        longest = self.longest
+        left = [site for site in sites if site.units(after) > 0]
+        facts: dict[str, Any] = {
+            "budget": {"kind": kind, "value": value},
+            "importance": stage.importance,
+            "promised": last.promised,
+            "sites": [
+                {
+                    "name": site.name,
+                    "kind": site.kind,
+                    "layer": site.layer,
+                    "before": site.units(before),
+                    "kept": site.units(after),
+                }
+                for site in sites
+            ],
+            "macs": {"before": macs_of(before, sites, longest), "after": macs_of(after, left, longest)},
+            "parameters": {
+                "before": sum(weights_of(before, site) for site in sites),
+                "after": sum(weights_of(after, site) for site in left),
+            },
+            "search": last.search,
+            "steps": [
+                {
+                    "target": step.target,
+                    "promised": step.promised[kind],
+                    "validation_cut": step.validation_cut,
+                    "validation_recovered": step.validation_recovered,
+                }
+                for step in self.steps
+            ],
+            "calibration_rows": len(self.calibration),
+        }
+        if self.table is not None and self.point is not None:
+            facts["point"] = {**vars(self.point), "precision": self.table.precision}
+            facts["latency_table"] = self.table.model_dump(mode="json")
+        if last.checked is not None:
+            facts["checked"] = vars(last.checked)
+        return facts
+
+
+def _typical(found: Sequence[Compared]) -> Compared:
+    """Several measurements of one choice as one: the mean speed-up, and the widest interval."""
+    return Compared(
+        float(np.mean([each.speedup for each in found])),
+        min(each.low for each in found),
+        max(each.high for each in found),
+        sum(each.rounds for each in found),
+    )
+
+
+def _kept(found: Sequence[Compared], wanted: float) -> bool:
+    ratio = _typical(found).speedup / wanted
+    return 1 - _KEPT_WITHIN <= ratio <= 1 + 2 * _KEPT_WITHIN
+
+
+def _miss(ratio: float) -> float:
+    """How far from the promise; a broken one is worse than any that is kept too well."""
+    return 100 + 1 - ratio if ratio < 1 - _KEPT_WITHIN else abs(ratio - 1)
