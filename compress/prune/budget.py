@@ -105,6 +105,7 @@ def budget_of(
     least: Sequence[int],
     *,
     sequence: int,
+    reference: float | None = None,
     timer: Timer | None = None,
     table: LatencyTable | None = None,
 ) -> Budget:
@@ -112,6 +113,8 @@ def budget_of(
 
     Args:
         sequence: tokens a row, for the attention products' part of `macs`.
+        reference: what `macs` and `sparsity` are fractions of, where the model was cut already; none: what
+            the model's sites have now.
         timer: says how weights are stored, for `size_mb`.
         table: for `speedup` and `latency_ms`.
     """
@@ -127,10 +130,15 @@ def budget_of(
     if kind == "macs":
         whole = macs_of(model, sites, sequence)
         each = tuple(_macs_per_unit(model, site, sequence) for site in sites)
-        return Budget(kind, value, value * whole, _fixed(whole, model, sites, each, least), whole, each)
+        reference = whole if reference is None else reference
+        return Budget(
+            kind, value, value * reference, _fixed(whole, model, sites, each, least), reference, each
+        )
     each = tuple(weights_of(model, site) / site.units(model) for site in sites)
     whole = sum(weights_of(model, site) for site in sites)
-    return Budget(kind, value, (1 - value) * whole, _fixed(whole, model, sites, each, least), whole, each)
+    reference = whole if reference is None else reference
+    left = (1 - value) * reference
+    return Budget(kind, value, left, _fixed(whole, model, sites, each, least), reference, each)
 
 
 def _fixed(

@@ -55,6 +55,7 @@ class CutJob:
         self.longest = max(len(row[context.task.input_names[0]]) for row in calibration.rows)
         self.point: TimingPoint | None = None
         self.table: LatencyTable | None = None
+        self.reference: float | None = None
         self.steps: list[_Step] = []
 
     def step(self, model: nn.Module, number: int) -> nn.Module:
@@ -99,9 +100,19 @@ class CutJob:
                 few = dict(zip([site.name for site in sites], least, strict=True))
                 floors = [few.get(site.name, site.units(model)) for site in structure.sites]
                 self.table = measure_table(model, structure, timer, self.point, least=floors)
-        return budget_of(
-            kind, value, model, sites, least, sequence=self.longest, timer=timer, table=self.table
+        budget = budget_of(
+            kind,
+            value,
+            model,
+            sites,
+            least,
+            sequence=self.longest,
+            reference=self.reference,
+            timer=timer,
+            table=self.table,
         )
+        self.reference = budget.reference  # of the first step: later ones begin with a model that is cut
+        return budget
 
     def _choose(
         self,

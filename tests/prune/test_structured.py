@@ -198,7 +198,10 @@ def test_steps_come_nearer_to_the_budget_and_recover_each_time(model: nn.Module,
     recovery = RecoveryConfig(epochs=2, batch_size=32, learning_rate=1e-3)
     StructuredPruning(macs=0.4, steps=2, recovery=recovery, **FAST).apply(model, context)
     first, second = context.facts["steps"]
-    assert first["promised"] > second["promised"] and second["promised"] <= 0.4
+    assert first["promised"] > second["promised"] and 0.3 <= second["promised"] <= 0.4
+    # Of the model that the stage was given, not of what the first step left.
+    macs = context.facts["macs"]
+    assert macs["after"] / macs["before"] == pytest.approx(second["promised"])
     assert first["validation_recovered"] is not None
     assert len(context.curve) == 3  # an epoch between the steps, two at the end
 
