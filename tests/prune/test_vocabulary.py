@@ -138,8 +138,7 @@ def test_a_vocabulary_of_which_all_is_needed_is_refused(text_model: nn.Module, t
 
 @pytest.mark.slow
 def test_a_real_tokenizer_splits_the_training_rows_as_before(tmp_path: Path) -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"needs {SHARED}/models/minilm-reviews and {SHARED}/data/reviews")
+    assert SHARED.is_dir(), f"{SHARED}: no reviews and model; set MODELPRESS_SHARED"
     directory = SHARED / "models" / "minilm-reviews"
     files = {
         part: str(SHARED / "data" / "reviews" / f"{part}.csv") for part in ("train", "validation", "test")
