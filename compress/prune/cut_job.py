@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["CutJob"]
 
-_KEPT_WITHIN = 0.02  # a promise is searched again if it is missed by more, or kept by more than twice that
-_TRIES = 6
+_KEPT_WITHIN = 0.02  # of the promise; a choice that is further off is searched again
+_AGREEING = 2  # timings before a choice is believed
+_POOLED = 3  # the last timings, that what the table misses is learnt from
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """One choice on the clock: the speed-up that the table expects, and the one measured."""
+
+    choice: list[int]
+    expected: float
+    found: Compared
 
 
 @dataclass
@@ -50,8 +62,9 @@ class CutJob:
     def __init__(
         self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
     ) -> None:
-        self.stage, self.context, self.dense, self.calibration = stage, context, dense, calibration
-        self.search_split = calibration.take(stage.search_rows, seed=context.seed + 1)
+        self.stage, self.context, self.dense = stage, context, dense
+        self.calibration = calibration.by_length()  # each pass over it costs half as much
+        self.search_split = self.calibration.take(stage.search_rows, seed=context.seed + 1)
         self.longest = max(len(row[context.task.input_names[0]]) for row in calibration.rows)
         self.point: TimingPoint | None = None
         self.table: LatencyTable | None = None
@@ -177,30 +190,27 @@ class CutJob:
         timer, point = self.context.timer, self.point
         assert timer is not None and point is not None
         wanted = budget.reference / limit
-        aimed = limit
-        tried: dict[tuple[int, ...], list[Compared]] = {}
+        timings: list[_Timing] = []
         for _ in range(_TRIES):
-            key = tuple(choice)
             cut = copy.deepcopy(model)
             for site, options, index in zip(sites, stitched.candidates, choice, strict=True):
                 keep_units_(cut, site, options[index].kept)
-            found = tried.setdefault(key, [])
-            found.append(timer.compare(cut, point))
-            if _kept(found, wanted):  # once more: of several noisy tries the luckiest would be believed
-                found.append(timer.compare(cut, point))
-            ratio = _typical(found).speedup / wanted
+            cost = budget.fixed + sum(each[index] for each, index in zip(costs, choice, strict=True))
+            timings.append(_Timing(choice, budget.reference / cost, timer.compare(cut, point)))
+            miss = _table_miss(timings)
+            ratio = timings[-1].expected * miss / wanted
             self.context.progress.say(
-                f"prune/structured: {wanted:.2f}x wanted, {ratio * wanted:.2f}x measured at {point}"
+                f"prune/structured: {wanted:.2f}x wanted, {timings[-1].found.speedup:.2f}x measured at "
+                f"{point}, {ratio * wanted:.2f}x with what was measured before"
             )
-            if _kept(found, wanted):
+            if len(timings) >= _AGREEING and 1 - _KEPT_WITHIN <= ratio <= 1 + _KEPT_WITHIN:
                 break
-            aimed *= ratio  # the table's miss is about the same for choices that are near each other
-            again = best_within(losses, costs, aimed - budget.fixed)
+            again = best_within(losses, costs, limit * miss - budget.fixed)
             if again is None:
                 break
             choice = again
-        nearest = min(tried, key=lambda key: _miss(_typical(tried[key]).speedup / wanted))
-        return list(nearest), _typical(tried[nearest])
+        nearest = min(timings, key=lambda each: abs(math.log(each.expected * _table_miss(timings) / wanted)))
+        return nearest.choice, _pooled(nearest, timings)
 
     def _recover_(self, cut: nn.Module, number: int) -> float | None:
         from compress.train import evaluate
@@ -261,21 +271,22 @@ class CutJob:
         return facts
 
 
-def _typical(found: Sequence[Compared]) -> Compared:
-    """Several measurements of one choice as one: the mean speed-up, and the widest interval."""
+def _table_miss(timings: Sequence[_Timing]) -> float:
+    """Measured speed-up / the table's, over the last timings: about the same for choices near each other.
+
+    One timing on a shared machine is off by several percent; of several noisy choices the luckiest would be
+    believed. So what each taught about the table is averaged, and the choice made from that.
+    """
+    return math.exp(np.mean([math.log(each.found.speedup / each.expected) for each in timings[-_POOLED:]]))
+
+
+def _pooled(chosen: _Timing, timings: Sequence[_Timing]) -> Compared:
+    """What all timings together say of one choice: the speed-up, and the widest interval."""
+    used = timings[-_POOLED:]
+    scales = [chosen.expected / each.expected for each in used]
     return Compared(
-        float(np.mean([each.speedup for each in found])),
-        min(each.low for each in found),
-        max(each.high for each in found),
-        sum(each.rounds for each in found),
+        chosen.expected * _table_miss(timings),
+        min(each.found.low * scale for each, scale in zip(used, scales, strict=True)),
+        max(each.found.high * scale for each, scale in zip(used, scales, strict=True)),
+        sum(each.found.rounds for each in used),
     )
-
-
-def _kept(found: Sequence[Compared], wanted: float) -> bool:
-    ratio = _typical(found).speedup / wanted
-    return 1 - _KEPT_WITHIN <= ratio <= 1 + 2 * _KEPT_WITHIN
-
-
-def _miss(ratio: float) -> float:
-    """How far from the promise; a broken one is worse than any that is kept too well."""
-    return 100 + 1 - ratio if ratio < 1 - _KEPT_WITHIN else abs(ratio - 1)

@@ -24,7 +24,14 @@ from compress.recipe import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "reviews" / "prune-structured.yaml"
 STAGE = {"batch": 1, "sequence": 128, "threads": 2}
-MEASURE = ("measure.batch=[1,16]", "measure.sequence=[128,64]", "measure.threads=[2]")
+ROUNDS, SECONDS = 41, 0.06
+MEASURE = (
+    "measure.batch=[1,16]",
+    "measure.sequence=[128,64]",
+    "measure.threads=[2]",
+    f"measure.rounds={ROUNDS}",
+    f"measure.seconds={SECONDS}",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +156,8 @@ def on_top(file: Path, bundle: Path, output: Path, name: str) -> Measurement:
             batch=(1, 16),
             sequence=tuple(resolve_sequence(splits.test, length) for length in (128, 64)),
             threads=(2,),
-            rounds=9,
-            seconds=0.25,
+            rounds=ROUNDS,
+            seconds=SECONDS,
             seed=0,
             progress=progress,
         )
