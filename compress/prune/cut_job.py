@@ -31,7 +31,6 @@ __all__ = ["CutJob"]
 
 _KEPT_WITHIN = 0.02  # of the promise; a choice that is further off is searched again
 _AGREEING = 2  # timings before a choice is believed
-_POOLED = 3  # the last timings, that what the table misses is learnt from
 _TRIES = 5
 
 
@@ -272,21 +271,20 @@ class CutJob:
 
 
 def _table_miss(timings: Sequence[_Timing]) -> float:
-    """Measured speed-up / the table's, over the last timings: about the same for choices near each other.
+    """Measured speed-up / the table's, over all timings: about the same for choices near each other.
 
     One timing on a shared machine is off by several percent; of several noisy choices the luckiest would be
     believed. So what each taught about the table is averaged, and the choice made from that.
     """
-    return math.exp(np.mean([math.log(each.found.speedup / each.expected) for each in timings[-_POOLED:]]))
+    return math.exp(np.mean([math.log(each.found.speedup / each.expected) for each in timings]))
 
 
 def _pooled(chosen: _Timing, timings: Sequence[_Timing]) -> Compared:
     """What all timings together say of one choice: the speed-up, and the widest interval."""
-    used = timings[-_POOLED:]
-    scales = [chosen.expected / each.expected for each in used]
+    scales = [chosen.expected / each.expected for each in timings]
     return Compared(
         chosen.expected * _table_miss(timings),
-        min(each.found.low * scale for each, scale in zip(used, scales, strict=True)),
-        max(each.found.high * scale for each, scale in zip(used, scales, strict=True)),
-        sum(each.found.rounds for each in used),
+        min(each.found.low * scale for each, scale in zip(timings, scales, strict=True)),
+        max(each.found.high * scale for each, scale in zip(timings, scales, strict=True)),
+        sum(each.found.rounds for each in timings),
     )

@@ -72,6 +72,15 @@ def test_take_draws_by_seed_and_returns_all_where_there_are_fewer() -> None:
     assert split.take(5, seed=0) is split
 
 
+def test_by_length_moves_labels_and_texts_with_their_rows() -> None:
+    split = _split()
+    ordered = split.by_length()
+    places = [next(i for i, row in enumerate(split.rows) if row is each) for each in ordered.rows]
+    assert sorted(places) == list(range(len(split)))
+    assert ordered.labels.tolist() == split.labels[places].tolist()
+    assert ordered.texts == tuple(split.texts[i] for i in places if split.texts)
+
+
 def test_fractions_that_leave_nothing_to_train_on_are_refused_only_where_both_are_drawn() -> None:
     with pytest.raises(ValidationError, match="leave no rows to train on: their sum is 1 or more"):
         DigitsData(validation_fraction=0.5, test_fraction=0.5)
@@ -93,3 +102,6 @@ def test_shuffled_batches_hold_every_row_once_and_rows_of_like_length() -> None:
     other = np.concatenate([batch["row_index"] for batch in split.batches(8, shuffle_seed=2)])
     assert not np.array_equal(seen, other)
     assert padded(1) < 1.1 * lengths.sum() < padded(None)
+    ordered = split.by_length()
+    assert [len(row["input_ids"]) for row in ordered.rows] == sorted(lengths)
+    assert sum(batch["input_ids"].size for batch in ordered.batches(8)) <= padded(1)
