@@ -37,12 +37,13 @@ def felt_inputs(
     task: Task,
     *,
     seed: int,
-    batch_size: int = 32,
+    batch_size: int,
     device: str = "cpu",
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Yield, batch by batch, for each site the consumer's inputs [t, i] and squared derivatives [t, o].
 
-    On the CPU, without padding.
+    On the CPU, without padding. The graph of one batch is held, from the first consumer on and without what
+    gradients of weights would need; so a small batch keeps the memory small.
 
     Raises:
         StageError: one of them is not a number; the message names the site.
@@ -55,6 +56,9 @@ def felt_inputs(
     model = model.to(device).eval()
     inputs: list[Any] = [None] * len(sites)
     outputs: list[Any] = [None] * len(sites)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
     handles = [
         model.get_submodule(site.consumer).register_forward_hook(_keep(inputs, outputs, index))
         for index, site in enumerate(sites)
@@ -77,6 +81,8 @@ def felt_inputs(
     finally:
         for handle in handles:
             handle.remove()
+        for parameter in learning:
+            parameter.requires_grad_(True)
         model.to("cpu")
 
 
@@ -89,6 +95,8 @@ def token_weights(squared: Tensor) -> Tensor:
 
 def _keep(inputs: list[Any], outputs: list[Any], index: int) -> Callable[..., None]:
     def hook(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        if not output.requires_grad:  # of the first consumers, before which there is nothing to differentiate
+            output.requires_grad_()
         inputs[index], outputs[index] = given[0].detach(), output
 
     return hook

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Stitched", "unit_norms"]
 
+_ROWS = 8  # of a batch in calibration: what autograd keeps of one stays below the model's own size
+
 
 @dataclass
 class Stitched:
@@ -159,8 +161,8 @@ class Stitched:
         weight, bias = _consumer(self.model, site)
         gram = Gram(torch.zeros(weight.shape[1] + 1, weight.shape[1] + 1))
         rows, task, device = self.calibration, self.context.task, self.context.device
-        ours = site_inputs(cut, site, rows, task, device=device)
-        theirs = site_inputs(self.model, site, rows, task, device=device)
+        ours = site_inputs(cut, site, rows, task, batch_size=_ROWS, device=device)
+        theirs = site_inputs(self.model, site, rows, task, batch_size=_ROWS, device=device)
         for mine, original, counts in zip(ours, theirs, self.weights[index], strict=True):
             target = original.cpu() @ weight.T
             gram.add_(mine.cpu(), target if bias is None else target + bias, counts)
@@ -196,13 +198,13 @@ def _obs(
     felt = [torch.zeros(size) for size, _ in shapes]
     weights: list[list[Tensor]] = [[] for _ in sites]
     with context.progress.bar("prune/structured: calibrating", len(calibration)) as bar:
-        options = {"seed": context.seed, "device": context.device}
+        options = {"seed": context.seed, "batch_size": _ROWS, "device": context.device}
         for each in felt_inputs(model, sites, calibration, context.task, **options):  # type: ignore[arg-type]
             for index, (inputs, squared) in enumerate(each):
                 weights[index].append(token_weights(squared))
                 grams[index].add_(inputs, weights=weights[index][-1])
                 felt[index] += squared.sum(0)
-            bar.advance(32)
+            bar.advance(_ROWS)
     candidates = []
     with context.progress.bar("prune/structured: judging sites", len(sites)) as bar:
         for site, gram, counts, total in zip(sites, grams, levels, felt, strict=True):

@@ -264,11 +264,13 @@ def test_distances_are_zero_for_equals_and_forget_padding() -> None:
 def test_what_is_felt_is_the_squared_slope_of_the_answers(model: nn.Module, splits: Splits) -> None:
     sites = structure_of(model).sites
     rows = splits.train.take(4, seed=0)
-    ((inputs, squared), *_) = next(iter(felt_inputs(model, sites[-1:], rows, splits.task, seed=0)))
+    ((inputs, squared), *_) = next(
+        iter(felt_inputs(model, sites[-1:], rows, splits.task, seed=0, batch_size=32))
+    )
     assert inputs.shape == (20, 64) and squared.shape == (20, 32)
     assert bool((squared >= 0).all()) and float(squared.sum()) > 0
     assert float(token_weights(squared).mean()) == pytest.approx(1)
-    again = next(iter(felt_inputs(model, sites[-1:], rows, splits.task, seed=0)))[0][1]
+    again = next(iter(felt_inputs(model, sites[-1:], rows, splits.task, seed=0, batch_size=32)))[0][1]
     assert torch.equal(squared, again)
 
 
