@@ -34,6 +34,9 @@ def optimize_(model: ir.Model) -> dict[str, int]:
       all (a row of Softmax is NaN as a whole or not at all) and clears rows of the product, which is narrower
       than p. Equal for every finite v.
     - A key that is transposed for its heads and, in three dimensions, for the product is transposed once.
+    - An Attention (opset 23) whose queries, keys and values are split into heads before it and joined after
+      it is given them whole, [b, s, h d], and splits them itself; this alone adds in another order, and
+      differs by rounding errors of float32.
 
     Args:
         model: what `torch.onnx.export` returned, as `program.model`.
@@ -46,6 +49,7 @@ def optimize_(model: ir.Model) -> dict[str, int]:
         "sum_before_layer_norm": sum(_sum_before_layer_norm_(node) for node in nodes),
         "narrow_nan_guard": sum(_narrow_nan_guard_(node) for node in nodes),
         "one_key_transpose": sum(_one_key_transpose_(node) for node in nodes),
+        "whole_attention": sum(_whole_attention_(node) for node in nodes),
     }
     RemoveUnusedNodesPass()(model)
     return made
@@ -109,6 +113,48 @@ def _one_key_transpose_(last: ir.Node) -> bool:
         return False
     _replace_(last, [ir.node("Transpose", [outer.inputs[0]], {"perm": [0, 2, 3, 1]})])
     return True
+
+
+def _whole_attention_(attention: ir.Node) -> bool:
+    """Reshape [b, s, h, d], Transpose [b, h, s, d], Attention, Transpose, Reshape: the first alone is left."""
+    if attention.op_type != "Attention" or attention.domain != "" or len(attention.outputs) != 1:
+        return False
+    if len(attention.inputs) > 4 and any(value is not None for value in attention.inputs[4:]):
+        return False  # a cache of keys and values keeps its own layout
+    split = [_split_into_heads(value) for value in attention.inputs[:3]]
+    back = _only_user(attention, "Transpose")
+    joined = _only_user(back, "Reshape") if back is not None and _permutation(back) == [0, 2, 1, 3] else None
+    if joined is None or any(each is None for each in split):
+        return False
+    (query, heads), (key, kv_heads), (value, _) = split  # type: ignore[misc]
+    result, width = joined.outputs[0].shape, query.shape[-1]
+    # Heads may be joined with the sequence elsewhere: only [b, s, h d] is what the whole form gives.
+    if result is None or len(result) != 3 or result[-1] != width or value.shape[-1] != key.shape[-1]:
+        return False
+    attributes = {name: given for name, given in attention.attributes.items()}
+    whole = ir.node(
+        "Attention",
+        [query, key, value, *attention.inputs[3:4]],
+        {**attributes, "q_num_heads": heads, "kv_num_heads": kv_heads},
+    )
+    _replace_(joined, [whole])
+    return True
+
+
+def _split_into_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
+    """Find [b, s, h d] and h behind a value [b, h, s, d]."""
+    transpose = _producer(value, "Transpose")
+    if transpose is None or _permutation(transpose) != [0, 2, 1, 3]:
+        return None
+    reshape = _producer(transpose.inputs[0], "Reshape")
+    whole = reshape.inputs[0] if reshape is not None else None
+    split = transpose.inputs[0].shape if transpose.inputs[0] is not None else None
+    if whole is None or whole.shape is None or split is None or len(whole.shape) != 3 or len(split) != 4:
+        return None
+    heads, size, width = split[2], split[3], whole.shape[-1]
+    if not isinstance(heads, int) or not isinstance(size, int) or width != heads * size:
+        return None
+    return whole, heads
 
 
 def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:

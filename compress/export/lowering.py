@@ -71,7 +71,7 @@ _matmul_nbits = _contrib(
 _gather_block_quantized = _contrib(
     "GatherBlockQuantized",
     ("data", "indices", "scales"),
-    (),
+    ("zero_points",),
     bits=_INT,
     block_size=_INT,
     gather_axis=_INT,
@@ -97,23 +97,62 @@ def _int8_dynamic_linear(x: Value, qdata: Value, scale: Value, bias: Value = Non
     return y if bias is None else op.Add(y, bias)
 
 
+def _int8_tensor_linear(x: Value, qdata: Value, scale: Value, bias: Value = None) -> Value:
+    q, x_scale, zero_point = op.DynamicQuantizeLinear(x)
+    return _scaled_product(q, zero_point, x_scale, qdata, scale, bias)
+
+
+def _int8_static_linear(
+    x: Value, qdata: Value, scale: Value, bias: Value, x_scale: Value, zero_point: Value
+) -> Value:
+    """QuantizeLinear and DequantizeLinear around a Gemm: ONNX Runtime and others make it one of integers.
+
+    A MatMul would do for three dimensions, but its bias is then added in a pass of its own, and in two
+    dimensions ONNX Runtime makes a Gemm of it whose weights are made float at every call.
+    """
+    inputs, outputs = (int(size) for size in qdata.shape)
+    q = op.QuantizeLinear(x, x_scale, zero_point)
+    leading = len(x.shape) - 1
+    if leading != 1:
+        q = op.Reshape(q, _constant([-1, inputs], np.int64))
+    weight = op.DequantizeLinear(qdata, scale, _constant([0] * outputs, np.int8), axis=1)
+    zeros = _constant([0] * outputs, np.int32)
+    offset = () if bias is None else (op.DequantizeLinear(bias, op.Mul(x_scale, scale), zeros, axis=0),)
+    y = op.Gemm(op.DequantizeLinear(q, x_scale, zero_point), weight, *offset)
+    if leading == 1:
+        return y
+    shape = op.Concat(op.Shape(x, start=0, end=leading), _constant([outputs], np.int64), axis=0)
+    return op.Reshape(y, shape)
+
+
+def _scaled_product(
+    q: Value, zero_point: Value, x_scale: Value, qdata: Value, scale: Value, bias: Value
+) -> Value:
+    """What ONNX Runtime fuses to one MatMulIntegerToFloat, or DynamicQuantizeMatMul, with its bias."""
+    products = op.Cast(op.MatMulInteger(q, qdata, zero_point), to=ir.DataType.FLOAT)
+    y = op.Mul(products, op.Mul(x_scale, scale))
+    return y if bias is None else op.Add(y, bias)
+
+
 def _zero_points_like(token_scale: Value) -> Value:
     """One uint8 128 for each token."""
     return op.ConstantOfShape(op.Shape(token_scale), value=ir.tensor(np.asarray([128], np.uint8)))
 
 
-def _int4_linear(x: Value, qdata: Value, scale: Value, bias: Value = None) -> Value:
+def _weight_only_linear(
+    x: Value, qdata: Value, scale: Value, zero_point: Value, bias: Value, bits: int
+) -> Value:
     return _matmul_nbits(
         x,
         qdata,
         scale,
-        None,
+        zero_point,
         None,
         bias,
         K=int(x.shape[-1]),
         N=int(qdata.shape[0]),
-        bits=4,
-        block_size=ops.GROUP_SIZE,
+        bits=bits,
+        block_size=int(qdata.shape[2]) * 8 // bits,
         accuracy_level=0,
     )
 
@@ -123,11 +162,19 @@ def _int8_embedding(ids: Value, qdata: Value, scale: Value) -> Value:
     return op.Mul(rows, op.Unsqueeze(op.Gather(scale, ids, axis=0), _constant([-1], np.int64)))
 
 
-def _int4_embedding(ids: Value, qdata: Value, scale: Value, width: int) -> Value:
+def _int4_embedding(ids: Value, qdata: Value, scale: Value, zero_point: Value, width: int) -> Value:
+    stored = int(qdata.shape[1]) * 2
     rows = _gather_block_quantized(
-        qdata, ids, scale, bits=4, block_size=ops.GROUP_SIZE, gather_axis=0, quantize_axis=1
+        qdata,
+        ids,
+        scale,
+        zero_point,
+        bits=4,
+        block_size=stored // int(scale.shape[1]),
+        gather_axis=0,
+        quantize_axis=1,
     )
-    if width == int(qdata.shape[1]) * 2:
+    if width == stored:
         return rows
     return op.Slice(rows, *(_constant([each], np.int64) for each in (0, width, -1)))
 
@@ -137,7 +184,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     modelpress = torch.ops.modelpress
     return {
         modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,
-        modelpress.int4_linear.default: _int4_linear,
+        modelpress.int8_tensor_linear.default: _int8_tensor_linear,
+        modelpress.int8_static_linear.default: _int8_static_linear,
+        modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,
     }

@@ -1,12 +1,12 @@
 """Quantized linear and embedding as torch operators whose eager bodies are ONNX Runtime's arithmetic.
 
 Each operator is one node for torch.export, and `compress.export.lowering` turns it into the kernel that it
-imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `int4_linear` sums floats, in
-another order than the kernel does, and agrees to about 1e-6 of the largest output.
+imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `weight_only_linear` sums
+floats, in another order than the kernel does, and agrees to about 1e-6 of the largest output.
 None has a gradient: a backward pass through one raises.
 
-Shapes: ... = leading dimensions, i = input features, o = output features, g = groups of GROUP_SIZE inputs,
-v = rows of an embedding table, d = embedding width, h = GROUP_SIZE / 2 bytes.
+Shapes: ... = leading dimensions, i = input features, o = output features, g = groups of inputs that share a
+scale, v = rows of an embedding table, d = embedding width, h = bytes of a group.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from torch.nn import functional as F
 
 __all__ = [
     "GROUP_SIZE",
+    "dequantize_groups",
     "int4_embedding",
-    "int4_linear",
     "int8_dynamic_linear",
     "int8_embedding",
+    "int8_static_linear",
+    "int8_tensor_linear",
     "pack_int4",
     "unpack_int4",
+    "weight_only_linear",
 ]
 
-GROUP_SIZE = 32
 # An all-zero token must not divide by zero; anything larger than a rounding error would coarsen quiet tokens.
 SMALLEST_TOKEN_SCALE = 1e-30
 HALF_RANGE = 127.5
 
 
-def pack_int4(values: Tensor) -> Tensor:
-    """Pack integers in [-8, 7] two to a byte, low nibble first, each stored plus 8.
+def pack_int4(unsigned: Tensor) -> Tensor:
+    """Pack integers in [0, 15] two to a byte, low nibble first; an odd one out is paired with 0.
 
     Args:
-        values: integers, [..., 2 n].
+        unsigned: integers, [..., n].
 
     Returns:
-        uint8 [..., n].
+        uint8 [..., ceil(n / 2)].
     """
-    unsigned = (values + 8).to(torch.uint8)
-    return unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
+    even = F.pad(unsigned, (0, unsigned.shape[-1] % 2)).to(torch.uint8)
+    return even[..., 0::2] | (even[..., 1::2] << 4)
 
 
 def unpack_int4(packed: Tensor) -> Tensor:
-    """Undo `pack_int4`: uint8 [..., n] to float32 [..., 2 n] of whole numbers in [-8, 7]."""
+    """Undo `pack_int4`: uint8 [..., n] to uint8 [..., 2 n] in [0, 15]."""
     nibbles = torch.stack((packed & 15, packed >> 4), dim=-1)  # [..., n, 2]
-    return nibbles.flatten(-2).float() - 8.0
+    return nibbles.flatten(-2)
 
 
 @torch.library.custom_op("modelpress::int8_dynamic_linear", mutates_args=())
@@ -69,17 +71,18 @@ def int8_dynamic_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | 
     """
     token_scale = (x.abs().amax(-1, keepdim=True) / HALF_RANGE).clamp(min=SMALLEST_TOKEN_SCALE)  # [..., 1]
     q = (x / token_scale).round().clamp(-128, 127)
-    products = _integer_product(q.flatten(0, -2), qdata).reshape(*x.shape[:-1], qdata.shape[1])  # [..., o]
-    y = products * scale * token_scale
+    y = _integer_product(q, qdata).float() * scale * token_scale
     return y if bias is None else y + bias
 
 
 def _integer_product(q: Tensor, qdata: Tensor) -> Tensor:
-    """Multiply whole numbers q [t, i] with int8 qdata [i, o]; the int32 sums rounded to float32, [t, o]."""
+    """Multiply whole numbers q of int8 [..., i] with int8 qdata [i, o]; int32 sums, [..., o]."""
+    flat = q.flatten(0, -2)  # [t, i]
     if q.device.type == "cpu":
-        return torch._int_mm(q.to(torch.int8), qdata).float()
-    # Other devices ask for aligned shapes of _int_mm; float64 holds these sums exactly on any shape.
-    return (q.double() @ qdata.double()).float()
+        products = torch._int_mm(flat.to(torch.int8), qdata)
+    else:  # other devices ask for aligned shapes of _int_mm; float64 holds these sums exactly on any shape
+        products = (flat.double() @ qdata.double()).to(torch.int32)
+    return products.reshape(*q.shape[:-1], qdata.shape[1])
 
 
 @int8_dynamic_linear.register_fake
@@ -87,27 +90,102 @@ def _(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], qdata.shape[1]))
 
 
-@torch.library.custom_op("modelpress::int4_linear", mutates_args=())
-def int4_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply float activations with weights of 4 bits and one scale for each `GROUP_SIZE` inputs.
+@torch.library.custom_op("modelpress::int8_tensor_linear", mutates_args=())
+def int8_tensor_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply int8 weights with activations that are quantized here, all with one scale and zero point.
 
-    Where i is not a multiple of GROUP_SIZE the last group is padded; the filling is never multiplied.
+    The arithmetic of ONNX's DynamicQuantizeLinear: the range holds 0 and everything in the batch, so an
+    answer depends on its batch-mates.
+
+    Args, returns: as `int8_dynamic_linear`.
+    """
+    low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    x_scale = (high - low) / 255
+    x_scale = torch.where(x_scale == 0, torch.ones_like(x_scale), x_scale)
+    zero_point = (-low / x_scale).round().clamp(0, 255)
+    y = _asymmetric_product(x, qdata, x_scale, zero_point).float() * (x_scale * scale)
+    return y if bias is None else y + bias
+
+
+@int8_tensor_linear.register_fake
+def _(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], qdata.shape[1]))
+
+
+@torch.library.custom_op("modelpress::int8_static_linear", mutates_args=())
+def int8_static_linear(
+    x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None, x_scale: Tensor, x_zero_point: Tensor
+) -> Tensor:
+    """Multiply int8 weights with activations whose scale and zero point were chosen beforehand.
+
+    What lies outside their range is clipped. The bias is added to the sums, as an integer.
 
     Args:
         x: float32 [..., i].
-        qdata: uint8 [o, g, h], as `pack_int4` makes it.
-        scale: float32 [o, g].
-        bias: float32 [o] or none.
+        qdata: int8 [i, o], the layout of the kernel.
+        scale: float32 [o].
+        bias: int32 [o], in steps of x_scale * scale, or none.
+        x_scale: float32 [].
+        x_zero_point: uint8 [].
 
     Returns:
         float32 [..., o].
     """
-    weight = (unpack_int4(qdata) * scale.unsqueeze(-1)).flatten(1)[:, : x.shape[-1]]  # [o, i]
+    sums = _asymmetric_product(x, qdata, x_scale, x_zero_point.float())
+    return (sums if bias is None else sums + bias).float() * (x_scale * scale)
+
+
+@int8_static_linear.register_fake
+def _(
+    x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None, x_scale: Tensor, x_zero_point: Tensor
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], qdata.shape[1]))
+
+
+def _asymmetric_product(x: Tensor, qdata: Tensor, x_scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Quantize x to uint8 and sum (q - zero point) times the weights: int32 [..., o]."""
+    q = ((x / x_scale).round() + zero_point).clamp(0, 255)
+    # The product takes signed integers: sum (q - z) w = sum (q - 128) w + (128 - z) sum w, all exact.
+    column_sums = qdata.sum(0, dtype=torch.int32)  # [o]
+    return _integer_product(q - 128, qdata) + (128 - zero_point).to(torch.int32) * column_sums
+
+
+@torch.library.custom_op("modelpress::weight_only_linear", mutates_args=())
+def weight_only_linear(
+    x: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None, bits: int
+) -> Tensor:
+    """Multiply float activations with weights of 4 or 8 bits that share a scale in groups of inputs.
+
+    Where i is not a multiple of the group the last one is padded; the filling is never multiplied.
+
+    Args:
+        x: float32 [..., i].
+        qdata: uint8 [o, g, h], of 4 bits as `pack_int4` makes it.
+        scale: float32 [o, g].
+        zero_point: uint8, of 8 bits [o, g], of 4 bits packed [o, ceil(g / 2)]; none: half the range.
+        bias: float32 [o] or none.
+        bits: 4 or 8.
+
+    Returns:
+        float32 [..., o].
+    """
+    weight = dequantize_groups(qdata, scale, zero_point, bits).flatten(1)[:, : x.shape[-1]]  # [o, i]
     return F.linear(x, weight, bias)
 
 
-@int4_linear.register_fake
-def _(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def dequantize_groups(qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
+    """The float numbers of qdata [..., g, h] with scale [..., g]: [..., g, group size]."""
+    values = (unpack_int4(qdata) if bits == 4 else qdata).float()
+    if zero_point is None:
+        return (values - 2.0 ** (bits - 1)) * scale.unsqueeze(-1)
+    zeros = unpack_int4(zero_point)[..., : scale.shape[-1]] if bits == 4 else zero_point
+    return (values - zeros.float().unsqueeze(-1)) * scale.unsqueeze(-1)
+
+
+@weight_only_linear.register_fake
+def _(
+    x: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None, bits: int
+) -> Tensor:
     return x.new_empty((*x.shape[:-1], qdata.shape[0]))
 
 
@@ -132,23 +210,26 @@ def _(ids: Tensor, qdata: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("modelpress::int4_embedding", mutates_args=())
-def int4_embedding(ids: Tensor, qdata: Tensor, scale: Tensor, width: int) -> Tensor:
-    """Look up rows of a table of 4 bits with one scale for each `GROUP_SIZE` columns.
+def int4_embedding(
+    ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, width: int
+) -> Tensor:
+    """Look up rows of a table of 4 bits whose columns share a scale in groups.
 
     Args:
         ids: int64 [...].
         qdata: uint8 [v, g h], as `pack_int4` makes it; whole groups, so it may be wider than the table.
         scale: float32 [v, g].
+        zero_point: uint8 [v, ceil(g / 2)], packed; none: 8.
         width: d.
 
     Returns:
         float32 [..., d].
     """
-    groups = unpack_int4(qdata[ids]).reshape(*ids.shape, scale.shape[1], GROUP_SIZE)  # [..., g, GROUP_SIZE]
-    rows: Tensor = (groups * scale[ids].unsqueeze(-1)).flatten(-2)  # [..., g GROUP_SIZE]
-    return rows[..., :width].contiguous()
+    packed = qdata[ids].reshape(*ids.shape, scale.shape[1], -1)  # [..., g, h]
+    rows = dequantize_groups(packed, scale[ids], None if zero_point is None else zero_point[ids], 4)
+    return rows.flatten(-2)[..., :width].contiguous()
 
 
 @int4_embedding.register_fake
-def _(ids: Tensor, qdata: Tensor, scale: Tensor, width: int) -> Tensor:
+def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, width: int) -> Tensor:
     return scale.new_empty((*ids.shape, width))

@@ -20,14 +20,26 @@ __all__ = [
     "Int4Embedding",
     "Int4Linear",
     "Int8Embedding",
+    "Int8GroupLinear",
     "Int8Linear",
+    "Int8StaticLinear",
+    "Int8TensorLinear",
     "QUANTIZED_KINDS",
     "QuantizedModule",
 ]
 
 
+_LARGEST_BIAS = 2**30  # as an integer: with as much again in products the sum stays within int32
+
+
 def _form(tensor: Tensor | None) -> str:
     return "none" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+
+
+def _stored(values: Tensor, bits: int, *, signed: bool) -> Tensor:
+    """Integers as they are kept: unsigned, and those of 4 bits two to a byte."""
+    unsigned = (values + 2 ** (bits - 1) if signed else values).to(torch.uint8)
+    return ops.pack_int4(unsigned) if bits == 4 else unsigned
 
 
 class QuantizedModule(nn.Module):
@@ -53,7 +65,8 @@ class QuantizedModule(nn.Module):
         """Take what was chosen for this layer, one row for each output or each row of the table.
 
         Args:
-            values: int8 [o, i] or [v, d]; of layers with 4 bits in [-8, 7] and padded to whole groups.
+            values: whole numbers [o, i] or [v, d]; with zero points unsigned, else signed; of layers with
+                groups padded to whole ones.
             scale: float32, one for each row, or one for each row and group.
             bias: float32 [o], of a linear layer that has one.
         """
@@ -125,35 +138,142 @@ class Int8Linear(_QuantizedLinear):
         return (self.qdata.float() * self.scale).t().contiguous()
 
 
-class Int4Linear(_QuantizedLinear):
-    """Weights of 4 bits with a scale per output and group of inputs, times float activations.
+class Int8TensorLinear(Int8Linear):
+    """int8 weights with a scale per output, times activations quantized as they come with one scale a call.
 
-    Buffers: qdata uint8 [o, g, h], scale [o, g], bias [o] or none.
+    Buffers: as `Int8Linear`.
     """
 
-    kind: ClassVar[str] = "int4_linear"
-    group_size: ClassVar[int] = ops.GROUP_SIZE
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        super().__init__(in_features, out_features, bias)
-        groups = -(-in_features // self.group_size)
-        # 0x88 is two zeros: each nibble is stored plus 8.
-        self.register_buffer(
-            "qdata", torch.full((out_features, groups, self.group_size // 2), 0x88, dtype=torch.uint8)
-        )
-        self.register_buffer("scale", torch.ones(out_features, groups))
+    kind: ClassVar[str] = "int8_tensor_linear"
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] to [..., o]."""
-        y: Tensor = ops.int4_linear(x, self.qdata, self.scale, self.bias)
+        y: Tensor = ops.int8_tensor_linear(x, self.qdata, self.scale, self.bias)
         return y
 
+
+class Int8StaticLinear(Int8Linear):
+    """int8 weights with a scale per output, times activations quantized with a scale chosen beforehand.
+
+    Buffers: qdata int8 [i, o], scale [o], bias int32 [o] in steps of input_scale * scale, or none;
+    input_scale float32 [], input_zero_point uint8 [].
+    """
+
+    kind: ClassVar[str] = "int8_static_linear"
+    input_scale: Tensor
+    input_zero_point: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        if bias:
+            self.bias = torch.zeros(out_features, dtype=torch.int32)
+        self.register_buffer("input_scale", torch.ones(()))
+        self.register_buffer("input_zero_point", torch.tensor(128, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., i] to [..., o]."""
+        y: Tensor = ops.int8_static_linear(
+            x, self.qdata, self.scale, self.bias, self.input_scale, self.input_zero_point
+        )
+        return y
+
+    def range_(self, low: float, high: float) -> Self:
+        """Take the range of inputs, which must hold 0; beyond it they are clipped. Before `fill_`."""
+        if not low <= 0 <= high:
+            raise ValueError(f"a range of inputs holds 0; [{low:g}, {high:g}] does not")
+        self.input_scale = torch.tensor((high - low) / 255 or 1.0)
+        self.input_zero_point = (-low / self.input_scale).round().clamp(0, 255).to(torch.uint8)
+        return self
+
+    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+        """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known."""
+        if bias is not None:
+            # A bias beyond the steps of int32 takes larger steps: the weights beside it are below rounding.
+            least = bias.detach().abs() / (self.input_scale * _LARGEST_BIAS)
+            wider = torch.maximum(scale, least)
+            values = (values * (scale / wider).unsqueeze(-1)).round().to(torch.int8)
+            scale, bias = wider, (bias.detach() / (self.input_scale * wider)).round().to(torch.int32)
+        return super().fill_(values, scale, bias)
+
+
+class _GroupLinear(_QuantizedLinear):
+    bits: ClassVar[int]
+    zero_point: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        group_size: int = 32,
+        zero_points: bool = False,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.group_size = group_size
+        groups = -(-in_features // group_size)
+        # Nothing but zeros: each integer is stored plus half the range.
+        zero = 0x88 if self.bits == 4 else 0x80
+        self.register_buffer(
+            "qdata",
+            torch.full((out_features, groups, group_size * self.bits // 8), zero, dtype=torch.uint8),
+        )
+        self.register_buffer("scale", torch.ones(out_features, groups))
+        stored = -(-groups * self.bits // 8)
+        self.register_buffer(
+            "zero_point",
+            torch.full((out_features, stored), zero, dtype=torch.uint8) if zero_points else None,
+        )
+
+    def config(self) -> dict[str, Any]:
+        return {
+            **super().config(),
+            "group_size": self.group_size,
+            "zero_points": self.zero_point is not None,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., i] to [..., o]."""
+        y: Tensor = ops.weight_only_linear(
+            x, self.qdata, self.scale, self.zero_point, self.bias, self.bits
+        )
+        return y
+
+    def zero_points_(self, zero_point: Tensor) -> Self:
+        """Take zero points, whole numbers [o, g] in the range of the unsigned integers. Before `fill_`."""
+        if self.zero_point is None:
+            raise ValueError(f"{type(self).__name__} was made without zero points")
+        unsigned = zero_point.to(torch.uint8)
+        self.zero_point = ops.pack_int4(unsigned) if self.bits == 4 else unsigned
+        return self
+
     def _layout(self, values: Tensor) -> Tensor:
-        return ops.pack_int4(values).reshape(len(values), -1, self.group_size // 2)  # [o, g, h]
+        packed = _stored(values, self.bits, signed=self.zero_point is None)
+        return packed.reshape(len(values), -1, self.group_size * self.bits // 8)  # [o, g, h]
 
     def dequantize(self) -> Tensor:
         """[o, i]."""
-        return (ops.unpack_int4(self.qdata) * self.scale.unsqueeze(-1)).flatten(1)[:, : self.in_features]
+        groups = ops.dequantize_groups(self.qdata, self.scale, self.zero_point, self.bits)
+        return groups.flatten(1)[:, : self.in_features]
+
+
+class Int4Linear(_GroupLinear):
+    """Weights of 4 bits with a scale per output and group of inputs, times float activations.
+
+    Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, ceil(g / 2)] or none, bias [o] or none.
+    """
+
+    kind: ClassVar[str] = "int4_linear"
+    bits: ClassVar[int] = 4
+
+
+class Int8GroupLinear(_GroupLinear):
+    """Weights of 8 bits with a scale per output and group of inputs, times float activations.
+
+    Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, g] or none, bias [o] or none.
+    """
+
+    kind: ClassVar[str] = "int8_group_linear"
+    bits: ClassVar[int] = 8
 
 
 class _QuantizedEmbedding(QuantizedModule):
@@ -193,26 +313,58 @@ class Int8Embedding(_QuantizedEmbedding):
 
 
 class Int4Embedding(_QuantizedEmbedding):
-    """A table of 4 bits with a scale per row and group. Buffers: qdata uint8 [v, g h], scale [v, g]."""
+    """A table of 4 bits with a scale per row and group of columns.
+
+    Buffers: qdata uint8 [v, g h], scale [v, g], zero_point uint8 [v, ceil(g / 2)] or none.
+    """
 
     kind: ClassVar[str] = "int4_embedding"
-    group_size: ClassVar[int] = ops.GROUP_SIZE
+    zero_point: Tensor | None
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        group_size: int = 32,
+        zero_points: bool = False,
+    ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
-        groups = -(-embedding_dim // self.group_size)
+        self.group_size = group_size
+        groups = -(-embedding_dim // group_size)
         self.register_buffer(
-            "qdata", torch.full((num_embeddings, groups * self.group_size // 2), 0x88, dtype=torch.uint8)
+            "qdata", torch.full((num_embeddings, groups * group_size // 2), 0x88, dtype=torch.uint8)
         )
         self.register_buffer("scale", torch.ones(num_embeddings, groups))
+        stored = -(-groups // 2)
+        self.register_buffer(
+            "zero_point",
+            torch.full((num_embeddings, stored), 0x88, dtype=torch.uint8) if zero_points else None,
+        )
+
+    def config(self) -> dict[str, Any]:
+        return {
+            **super().config(),
+            "group_size": self.group_size,
+            "zero_points": self.zero_point is not None,
+        }
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] to [..., d]."""
-        rows: Tensor = ops.int4_embedding(ids, self.qdata, self.scale, self.embedding_dim)
+        rows: Tensor = ops.int4_embedding(
+            ids, self.qdata, self.scale, self.zero_point, self.embedding_dim
+        )
         return rows
 
+    def zero_points_(self, zero_point: Tensor) -> Self:
+        """Take zero points, whole numbers [v, g] in [0, 15]. Before `fill_`."""
+        if self.zero_point is None:
+            raise ValueError("Int4Embedding was made without zero points")
+        self.zero_point = ops.pack_int4(zero_point)
+        return self
+
     def _layout(self, values: Tensor) -> Tensor:
-        return ops.pack_int4(values)
+        return _stored(values, 4, signed=self.zero_point is None)
 
     def dequantize(self) -> Tensor:
         """[v, d]."""
@@ -221,5 +373,14 @@ class Int4Embedding(_QuantizedEmbedding):
 
 
 QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
-    layer.kind: layer for layer in (Int4Embedding, Int4Linear, Int8Embedding, Int8Linear)
+    layer.kind: layer
+    for layer in (
+        Int4Embedding,
+        Int4Linear,
+        Int8Embedding,
+        Int8GroupLinear,
+        Int8Linear,
+        Int8StaticLinear,
+        Int8TensorLinear,
+    )
 }

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import OPSET_VERSION, translation_table
-from compress.model.quantized import Int4Embedding, Int4Linear, Int8Embedding, Int8Linear
+from compress.model.quantized import (
+    Int4Embedding,
+    Int4Linear,
+    Int8Embedding,
+    Int8GroupLinear,
+    Int8Linear,
+    Int8StaticLinear,
+    Int8TensorLinear,
+)
 from compress.quantize.torchao_weights import int4_by_group, int8_by_row
 
 WIDTHS = {"whole": (64, 24), "odd": (33, 5), "one": (48, 1)}
@@ -45,6 +53,14 @@ class Exported:
     def initializers(self) -> dict[str, np.ndarray]:
         graph = onnx.load(self.file).graph
         return {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+
+    def optimized_op_types(self, scratch: Path) -> list[str]:
+        """The graph that ONNX Runtime makes of it."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(scratch / "optimized.onnx")
+        ort.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
+        return [node.op_type for node in onnx.load(scratch / "optimized.onnx").graph.node]
 
     def op_types(self) -> list[str]:
         return [node.op_type for node in onnx.load(self.file).graph.node]
@@ -81,9 +97,14 @@ class Both(nn.Module):
         return torch.cat([self.with_bias(x), self.without(x)], dim=-1)
 
 
-def int8_linear(i: int, o: int, bias: bool) -> Int8Linear:
-    weight = torch.randn(o, i)
-    return Int8Linear(i, o, bias).fill_(*int8_by_row(weight), bias=torch.randn(o) if bias else None)
+INT8 = (Int8Linear, Int8TensorLinear, Int8StaticLinear)
+
+
+def int8_linear(cls: type[Int8Linear], i: int, o: int, bias: bool) -> Int8Linear:
+    layer = cls(i, o, bias)
+    if isinstance(layer, Int8StaticLinear):
+        layer.range_(-2.5, 3.1)  # some inputs lie beyond it
+    return layer.fill_(*int8_by_row(torch.randn(o, i)), bias=torch.randn(o) if bias else None)
 
 
 def int4_linear(i: int, o: int, bias: bool) -> Int4Linear:
@@ -91,12 +112,13 @@ def int4_linear(i: int, o: int, bias: bool) -> Int4Linear:
     return Int4Linear(i, o, bias).fill_(*int4_by_group(weight, 32), bias=torch.randn(o) if bias else None)
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
+@pytest.fixture(scope="module", params=[(cls, width) for cls in INT8 for width in WIDTHS], ids=str)
 def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.manual_seed(0)
-    i, o = WIDTHS[request.param]
+    cls, width = request.param
+    i, o = WIDTHS[width]
     file = tmp_path_factory.mktemp("int8") / "model.onnx"
-    return export(Both(lambda bias: int8_linear(i, o, bias)), torch.randn(2, 3, i), file)
+    return export(Both(lambda bias: int8_linear(cls, i, o, bias)), torch.randn(2, 3, i), file)
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
@@ -107,14 +129,52 @@ def int4(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return export(Both(lambda bias: int4_linear(i, o, bias)), torch.randn(2, 3, i), file)
 
 
+class Groups(nn.Module):
+    """Weight-only layers and tables of every form side by side: [b, s, 150] or ids to one long row."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([layer(x) for layer in self.layers], dim=-1)
+
+
+def random_groups(layer: nn.Module, rows: int, columns: int, group: int, bits: int, points: bool) -> nn.Module:
+    """Fill with random integers, scales and zero points; a row of zeros, and one of the largest."""
+    padded = -(-columns // group)
+    low = 0 if points else -(2 ** (bits - 1))
+    values = torch.randint(low, low + 2**bits, (rows, padded * group))
+    zeros = torch.randint(0, 2**bits, (rows, padded))
+    values[0] = zeros[0].repeat_interleave(group) if points else 0
+    values[1] = low + 2**bits - 1
+    if points:
+        layer.zero_points_(zeros)  # type: ignore[operator]
+    bias = {"bias": torch.randn(rows)} if getattr(layer, "bias", None) is not None else {}
+    return layer.fill_(values, torch.rand(rows, padded) + 0.1, **bias)  # type: ignore[operator,no-any-return]
+
+
 @pytest.fixture(scope="module")
-def flat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Exported]:
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.manual_seed(0)
-    directory, x = tmp_path_factory.mktemp("flat"), torch.randn(2, 33)
-    return (
-        export(int8_linear(33, 5, True), x, directory / "int8.onnx"),
-        export(int4_linear(33, 5, True), x, directory / "int4.onnx"),
-    )
+    layers = []
+    for cls, bits in ((Int4Linear, 4), (Int8GroupLinear, 8)):
+        for group in (16, 32, 64, 128):
+            for points in (False, True):
+                layer = cls(150, 3, group != 32, group, points)
+                layers.append(random_groups(layer, 3, 150, group, bits, points))
+    return export(Groups(layers), torch.randn(2, 3, 150), tmp_path_factory.mktemp("groups") / "model.onnx")
+
+
+@pytest.fixture(scope="module", params=[*INT8, Int4Linear], ids=lambda cls: cls.kind)
+def flat(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A layer whose inputs have two dimensions: ONNX Runtime makes a Gemm of a MatMul there."""
+    torch.manual_seed(0)
+    if request.param is Int4Linear:
+        layer: nn.Module = int4_linear(33, 5, True)
+    else:
+        layer = int8_linear(request.param, 33, 5, True)
+    return export(layer, torch.randn(2, 33), tmp_path_factory.mktemp("flat") / "model.onnx")
 
 
 @pytest.fixture(scope="module", params=[64, 33, 50])
@@ -166,12 +226,40 @@ def test_int4_linear_agrees_to_the_order_of_a_float_sum(int4: Exported, seed: in
         assert (np.abs(got - expected) <= allowed).all(), name
 
 
-def test_inputs_of_rank_two_work_too(flat: tuple[Exported, Exported]) -> None:
+def test_inputs_of_rank_two_work_too(flat: Exported) -> None:
     x = torch.randn(7, 33)
-    int8, int4 = flat
-    assert np.array_equal(int8.run(x), int8.eager(x))
-    assert np.array_equal(int8.run(x[:1]), int8.eager(x[:1]))
-    np.testing.assert_allclose(int4.run(x), int4.eager(x), rtol=0, atol=3e-6 * np.abs(int4.eager(x)).max())
+    for rows in (x, x[:1], 0 * x[:2]):
+        got, expected = flat.run(rows), flat.eager(rows)
+        if isinstance(flat.module, Int4Linear):
+            np.testing.assert_allclose(got, expected, rtol=0, atol=3e-6 * np.abs(flat.eager(x)).max())
+        else:
+            assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_weight_only_products_of_every_group_agree_to_the_order_of_a_float_sum(
+    groups: Exported, seed: int
+) -> None:
+    for name, x in inputs(150, seed).items():
+        got, expected = groups.run(x), groups.eager(x)
+        # Up to 150 products of numbers up to 255 are summed in another order: 1e-7 of the largest product.
+        allowed = 1e-5 * 255 * x.abs().amax(-1, keepdim=True).numpy() + 1e-5
+        assert (np.abs(got - expected) <= allowed).all(), name
+    assert groups.op_types().count("MatMulNBits") == 16
+    assert not {"MatMul", "DequantizeLinear"} & {*groups.op_types()}
+
+
+def test_tables_of_every_group_are_equal_bit_for_bit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [
+        random_groups(Int4Embedding(ROWS, 50, None, group, points), ROWS, 50, group, 4, points)
+        for group in (16, 32, 64, 128)
+        for points in (False, True)
+    ]
+    made = export(Groups(layers), torch.randint(0, ROWS, (2, 3)), tmp_path / "model.onnx")
+    for ids in (torch.arange(ROWS).unsqueeze(0), torch.tensor([[3]]), torch.randint(0, ROWS, (4, 6))):
+        assert np.array_equal(made.run(ids), made.eager(ids))
+    assert made.op_types().count("GatherBlockQuantized") == 8
 
 
 def test_embeddings_are_equal_bit_for_bit(tables: tuple[Exported, Exported]) -> None:
@@ -187,6 +275,8 @@ def test_the_int8_file_holds_the_integers_that_were_chosen(int8: Exported) -> No
     assert qdata.dtype == np.int8 and qdata.nbytes == layer.in_features * layer.out_features
     assert np.array_equal(qdata, layer.qdata.numpy())
     assert np.array_equal(held["with_bias.scale"], layer.scale.numpy())
+    if isinstance(layer, Int8StaticLinear):
+        assert held["with_bias.bias"].dtype == np.int32
     assert not [name for name, each in held.items() if each.dtype == np.float32 and each.size > 64]
 
 
@@ -208,11 +298,22 @@ def test_embedding_files_hold_a_byte_and_half_a_byte_a_number(tables: tuple[Expo
     assert int4.dtype == np.uint8 and int4.nbytes == ROWS * -(-d // 32) * 16
 
 
-def test_the_graph_uses_the_kernels_that_were_meant(int8: Exported, int4: Exported) -> None:
-    assert int8.op_types().count("MatMulInteger") == 2
-    assert int8.op_types().count("QuantizeLinear") == 1, "layers with one input share its quantization"
+def test_the_graph_uses_the_kernels_that_were_meant(int8: Exported, int4: Exported, tmp_path: Path) -> None:
+    kernels, shared = {
+        Int8Linear: ("MatMulInteger", "QuantizeLinear"),
+        Int8TensorLinear: ("MatMulIntegerToFloat", "DynamicQuantizeLinear"),
+        Int8StaticLinear: ("QGemm", "QuantizeLinear"),
+    }[type(int8.module.with_bias)]
+    ran = int8.optimized_op_types(tmp_path)
+    assert ran.count(kernels) == 2
+    assert ran.count(shared) == 1, "layers with one input share its quantization"
+    assert not {"MatMul", "Gemm", "DequantizeLinear"} & {*ran}
     assert int4.op_types().count("MatMulNBits") == 2
-    assert not {"MatMul", "DequantizeLinear"} & {*int8.op_types(), *int4.op_types()}
+    assert not {"MatMul", "DequantizeLinear"} & {*int4.op_types()}
+
+
+def test_integer_files_are_written_in_standard_operators(int8: Exported) -> None:
+    assert {domain.domain for domain in onnx.load(int8.file).opset_import} == {""}
 
 
 def test_the_table_covers_every_operator_of_the_namespace() -> None:

@@ -12,23 +12,52 @@ from compress.model.quantized import (
     Int4Embedding,
     Int4Linear,
     Int8Embedding,
+    Int8GroupLinear,
     Int8Linear,
+    Int8StaticLinear,
+    Int8TensorLinear,
     QuantizedModule,
 )
 
 SHAPES = {
     "int8_linear": {"in_features": 6, "out_features": 3, "bias": True},
-    "int4_linear": {"in_features": 33, "out_features": 3, "bias": False},
+    "int8_tensor_linear": {"in_features": 6, "out_features": 3, "bias": True},
+    "int8_static_linear": {"in_features": 6, "out_features": 3, "bias": True},
+    "int4_linear": {
+        "in_features": 33,
+        "out_features": 3,
+        "bias": False,
+        "group_size": 16,
+        "zero_points": False,
+    },
+    "int8_group_linear": {
+        "in_features": 33,
+        "out_features": 3,
+        "bias": True,
+        "group_size": 16,
+        "zero_points": True,
+    },
     "int8_embedding": {"num_embeddings": 5, "embedding_dim": 6, "padding_idx": 0},
-    "int4_embedding": {"num_embeddings": 5, "embedding_dim": 33, "padding_idx": None},
+    "int4_embedding": {
+        "num_embeddings": 5,
+        "embedding_dim": 33,
+        "padding_idx": None,
+        "group_size": 16,
+        "zero_points": True,
+    },
+}
+OPERATORS = {
+    "int8_linear": "int8_dynamic_linear",
+    "int4_linear": "weight_only_linear",
+    "int8_group_linear": "weight_only_linear",
 }
 
 
 def test_four_bit_numbers_come_back_from_their_bytes_low_nibble_first() -> None:
-    values = torch.tensor([[-8, 7, 0, -1]], dtype=torch.int8)
+    values = torch.tensor([[0, 15, 8, 7, 3]])
     packed = ops.pack_int4(values)
-    assert packed.tolist() == [[0xF0, 0x78]]
-    assert torch.equal(ops.unpack_int4(packed), values.float())
+    assert packed.tolist() == [[0xF0, 0x78, 0x03]]
+    assert ops.unpack_int4(packed).tolist() == [[0, 15, 8, 7, 3, 0]], "an odd one out is paired with 0"
 
 
 def test_int8_linear_equals_a_product_computed_by_hand() -> None:
@@ -37,6 +66,50 @@ def test_int8_linear_equals_a_product_computed_by_hand() -> None:
         torch.tensor([[10, 1, 2]], dtype=torch.int8), torch.tensor([0.5]), bias=torch.tensor([1.0])
     )
     assert layer(torch.tensor([[3.0, 255.0, -200.0]])).item() == (2 * 10 + 127 - 200) * 0.5 * 2 + 1
+
+
+def test_int8_tensor_linear_takes_one_range_over_all_tokens() -> None:
+    # The range is [-51, 204], its scale 1 and zero point 51; 2.5 is rounded to even.
+    layer = Int8TensorLinear(2, 1).fill_(
+        torch.tensor([[10, 1]], dtype=torch.int8), torch.tensor([0.5]), bias=torch.tensor([1.0])
+    )
+    x = torch.tensor([[[2.5, 204.0]], [[-51.0, 0.0]]])
+    assert layer(x).flatten().tolist() == [(2 * 10 + 204) * 0.5 + 1, -510 * 0.5 + 1]
+    assert layer(torch.zeros(1, 2)).item() == 1.0
+
+
+def test_int8_static_linear_clips_what_is_out_of_its_range_and_adds_a_whole_bias() -> None:
+    # The scale is 2 and the zero point 50: q - 50 = [round(1.5), 205 at the most].
+    layer = Int8StaticLinear(2, 1).range_(-100.0, 410.0)
+    layer.fill_(torch.tensor([[10, 1]], dtype=torch.int8), torch.tensor([0.5]), bias=torch.tensor([3.2]))
+    assert layer.bias is not None and layer.bias.tolist() == [3]
+    assert layer(torch.tensor([[3.0, 1000.0]])).item() == 2 * 10 + 205 + 3
+    assert layer(torch.tensor([[-1000.0, 0.0]])).item() == -50 * 10 + 3
+    with pytest.raises(ValueError, match=r"a range of inputs holds 0; \[1, 2\] does not"):
+        layer.range_(1, 2)
+
+
+def test_a_bias_beyond_32_bits_widens_the_steps_of_its_row_alone() -> None:
+    layer = Int8StaticLinear(2, 2).range_(-1, 1)
+    scale = torch.tensor([1e-12, 0.5])
+    layer.fill_(torch.tensor([[3, 0], [3, 1]], dtype=torch.int8), scale, bias=torch.tensor([5.0, 5.0]))
+    found = layer(torch.zeros(1, 2)).flatten()
+    assert found[0].item() == pytest.approx(5, rel=1e-6) and found[1].item() == pytest.approx(5, abs=2e-3)
+    assert layer.scale[1] == 0.5 and layer.qdata[:, 1].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(("cls", "zero"), [(Int4Linear, 8), (Int8GroupLinear, 128)])
+def test_groups_have_scales_and_zero_points_of_their_own(cls: type[QuantizedModule], zero: int) -> None:
+    values = torch.zeros(1, 48, dtype=torch.int8)
+    values[0, 0], values[0, 16], values[0, 32] = 3, -4, 5
+    scale = torch.tensor([[1.0, 10.0, 100.0]])
+    x = torch.ones(1, 40)
+    plain = cls(40, 1, False, group_size=16).fill_(values, scale)
+    assert plain(x).item() == 3 - 40 + 500
+    points = torch.tensor([[zero, zero + 1, zero - 1]])
+    shifted = cls(40, 1, False, group_size=16, zero_points=True).zero_points_(points)  # type: ignore[attr-defined]
+    shifted.fill_(values.to(torch.int16) + zero, scale)
+    assert shifted(x).item() == 3 - 10 * (4 + 16) + 100 * (5 + 8), "16 whole and 8 real inputs are shifted"
 
 
 def test_a_token_of_zeros_gives_the_bias() -> None:
@@ -89,19 +162,18 @@ def test_dequantize_has_the_shape_of_the_float_weight(kind: str) -> None:
 def test_fake_and_eager_agree_on_shape_and_type(kind: str) -> None:
     layer = QUANTIZED_KINDS[kind](**SHAPES[kind])
     x = torch.randn(2, 3, SHAPES[kind]["in_features"]) if "linear" in kind else torch.tensor([[0, 4, 1]])
-    buffers = dict(layer.named_buffers())
-    if kind == "int8_linear":
-        arguments = (x, buffers["qdata"], buffers["scale"], layer.bias)
-        operator = torch.ops.modelpress.int8_dynamic_linear.default
-    elif kind == "int4_linear":
-        arguments = (x, buffers["qdata"], buffers["scale"], None)
-        operator = torch.ops.modelpress.int4_linear.default
-    elif kind == "int8_embedding":
-        arguments = (x, buffers["qdata"], buffers["scale"])
-        operator = torch.ops.modelpress.int8_embedding.default
-    else:
-        arguments = (x, buffers["qdata"], buffers["scale"], layer.embedding_dim)
-        operator = torch.ops.modelpress.int4_embedding.default
+    called: list[tuple[object, tuple[object, ...]]] = []
+
+    class Record(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if function.namespace == "modelpress":
+                called.append((function, args))
+            return function(*args, **(kwargs or {}))
+
+    with Record():
+        layer(x)
+    ((operator, arguments),) = called
+    assert str(operator) == f"modelpress.{OPERATORS.get(kind, kind)}.default"
     torch.library.opcheck(operator, arguments)
 
 
