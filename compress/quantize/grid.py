@@ -58,12 +58,12 @@ class Grid:
     @property
     def low(self) -> int:
         """The smallest integer."""
-        return -(2 ** (self.bits - self.reduce_range - 1)) if self.symmetric else 0
+        return -(1 << self.bits - self.reduce_range - 1) if self.symmetric else 0
 
     @property
     def high(self) -> int:
         """The largest integer."""
-        return 2 ** (self.bits - self.reduce_range) - 1 + self.low
+        return (1 << self.bits - self.reduce_range) - 1 + self.low
 
 
 @dataclass(frozen=True)
