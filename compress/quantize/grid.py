@@ -22,6 +22,7 @@ __all__ = [
     "Grid",
     "Steps",
     "as_integers",
+    "better_steps",
     "check_finite",
     "dequantize",
     "fit_steps",
@@ -29,6 +30,7 @@ __all__ = [
     "per_input",
     "round_to",
     "steps_between",
+    "whole_steps",
 ]
 
 
@@ -165,6 +167,39 @@ def grouped(weight: Tensor, grid: Grid) -> Tensor:
     size = grid.group_size or weight.shape[1]
     padded = F.pad(weight.detach().float(), (0, -weight.shape[1] % size))
     return padded.reshape(len(weight), -1, size)  # [o, g, s]
+
+
+def whole_steps(groups: Tensor, steps: Steps, grid: Grid) -> Tensor:
+    """How many steps from 0 each weight is rounded to: its integer less the zero point, float32.
+
+    Args:
+        groups: weights as `grouped` gives them, [o, g, s].
+
+    Returns:
+        [o, g, s].
+    """
+    nearest = (groups / steps.scale.unsqueeze(2)).round()
+    if steps.zero_point is None:
+        return nearest.clamp(grid.low, grid.high)
+    zero_point = steps.zero_point.unsqueeze(2)
+    return nearest.clamp(grid.low - zero_point, grid.high - zero_point)
+
+
+def better_steps(best: Steps, least: Tensor, steps: Steps, losses: Tensor) -> tuple[Steps, Tensor]:
+    """For each group the steps of the smaller loss, the first where they are equal, and that loss.
+
+    Args:
+        least: what the best so far lose, [o, g].
+        losses: what the others lose, [o, g].
+    """
+    import torch
+
+    better = losses < least
+    scale = torch.where(better, steps.scale, best.scale)
+    zero_point = None
+    if steps.zero_point is not None and best.zero_point is not None:
+        zero_point = torch.where(better, steps.zero_point, best.zero_point)
+    return Steps(scale, zero_point), torch.where(better, losses, least)
 
 
 def per_input(per_group: Tensor, features: int, grid: Grid) -> Tensor:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.quantize.grid import Grid, Steps, dequantize, fit_steps, grouped, per_input, round_to
+from compress.quantize.grid import (
+    Grid,
+    Steps,
+    better_steps,
+    dequantize,
+    fit_steps,
+    grouped,
+    per_input,
+    round_to,
+    whole_steps,
+)
 
 GRIDS = [
     Grid(bits, group_size, symmetric)
@@ -145,3 +158,30 @@ def test_weights_that_are_not_numbers_are_refused(bad: float) -> None:
         round_to(weight, fit_steps(torch.ones(1, 2), grid), grid)
     with pytest.raises(StageError, match="there are no weights"):
         fit_steps(torch.empty(3, 0), grid)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_steps_from_zero_are_the_integers_less_their_zero_points(grid: Grid) -> None:
+    weight = weights(3, 33) + 0.5
+    steps = fit_steps(weight, grid, 0.7)
+    whole = whole_steps(grouped(weight, grid), steps, grid)
+    back = (whole * steps.scale.unsqueeze(2)).flatten(1)[:, :33]
+    assert torch.equal(back, dequantize(round_to(weight, steps, grid), steps, grid))
+
+
+def test_the_better_steps_are_taken_group_by_group_and_the_first_of_equals() -> None:
+    first = Steps(torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]]))
+    other = Steps(torch.tensor([[2.0, 2.0, 2.0]]), torch.tensor([[3.0, 3.0, 3.0]]))
+    steps, losses = better_steps(
+        first, torch.tensor([[5.0, 5.0, 5.0]]), other, torch.tensor([[4.0, 6.0, 5.0]])
+    )
+    assert steps.zero_point is not None
+    assert steps.scale.tolist() == [[2.0, 1.0, 1.0]] and steps.zero_point.tolist() == [[3.0, 1.0, 1.0]]
+    assert losses.tolist() == [[4.0, 5.0, 5.0]]
+
+
+def test_a_grid_can_be_made_without_torch() -> None:
+    code = (
+        "import sys; from compress.quantize.grid import Grid; Grid(4, 32); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
