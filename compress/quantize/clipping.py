@@ -46,7 +46,7 @@ def mse_clip(weight: Tensor, grid: Grid, importance: Tensor | None) -> Steps:
 
     Args:
         weight: [o, i].
-        importance: mean squared input, [i]; none: all count alike.
+        importance: mean squared input, [i], 0 or more; none: all count alike.
 
     Raises:
         StageError: weights or importance are not all numbers, or there are none.

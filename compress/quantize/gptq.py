@@ -57,7 +57,7 @@ def gptq(
     check_finite(second_moment, "second moments of the inputs")
     nearest = round_to(weight, steps, grid)
     exact = weight.detach().float()
-    moments = (second_moment + second_moment.T).double() / 2
+    moments = (second_moment.double() + second_moment.T.double()) / 2
     alive = moments.diagonal() != 0
     order = torch.arange(len(moments), device=moments.device)
     if activation_order:

@@ -2,11 +2,11 @@
 
     python tests/benchmarks/integers.py MODEL_DIR [--texts FILE.csv] [--rows 256] [--layers 6]
 
-MODEL_DIR is a Hugging Face classifier. Every linear weight is quantized in each way, and two relative errors are
-printed, each a mean over the layers: of the weight, |W' - W| / |W|, and of the outputs, |X W' - X W| / |X W|.
-The inputs X are those that the model itself sees: --texts names a CSV file with a column `text`, of which the
-first --rows are for calibration and 64 others for the error. Without it X is Gaussian with correlated features
-(see `gaussian`). One thread; nothing else should run when seconds matter.
+MODEL_DIR is a Hugging Face classifier. Every linear weight is quantized in each way, and two relative errors
+are printed, each a mean over the layers: of the weight, |W' - W| / |W|, and of the outputs,
+|X W' - X W| / |X W|. The inputs X are those that the model itself sees: --texts names a CSV file with a
+column `text`, of which the first --rows are for calibration and the next 64 for the error. Without it X is
+Gaussian with correlated features (see `gaussian`). One thread; nothing else should run when seconds matter.
 """
 
 from __future__ import annotations
