@@ -8,8 +8,8 @@ Two departures. The kernels take whole zero points, and rounding z undoes nearly
 all of them), so the scale takes a step too, the least squares of W - E on Q - z; a symmetric grid has only
 that one. And errors are measured in steps of their group: in the weights' own unit, as it is published,
 shrink gives 0 for every error as small as those of a trained model's weights.
-With few bits that helps; with 8 bits and one scale a row it clips the few largest weights, which costs more of
-the outputs than the many small ones gain (MiniLM: 0.0084 of them, after 0.0068 by rounding to nearest).
+With few bits that helps; with 8 bits and one scale a row it clips the few largest weights, which costs the
+outputs more than all the small ones gain (error on MiniLM: 0.0084, and 0.0068 by rounding to nearest).
 
 Shapes: o = output features, i = input features, g = groups of i, s = inputs of a group.
 """
