@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from compress.prune.structured import StructuredPruning
     from compress.prune.vocabulary import VocabularyPruning
     from compress.prune.width import WidthPruning
-    from compress.quantize.int4_weight_only import Int4WeightOnly
     from compress.quantize.int8_dynamic import Int8Dynamic
+    from compress.quantize.int8_static import Int8Static
+    from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
     from compress.recipe import Recipe, load_recipe
     from compress.report import RunReport, compare_reports, load_report
     from compress.stage import Context, Stage
@@ -48,8 +49,9 @@ _HOMES = {
     "prune.structured": ("StructuredPruning",),
     "prune.vocabulary": ("VocabularyPruning",),
     "prune.width": ("WidthPruning",),
-    "quantize.int4_weight_only": ("Int4WeightOnly",),
     "quantize.int8_dynamic": ("Int8Dynamic",),
+    "quantize.int8_static": ("Int8Static",),
+    "quantize.weight_only": ("Int4WeightOnly", "Int8WeightOnly"),
     "recipe": ("Recipe", "load_recipe"),
     "report": ("RunReport", "compare_reports", "load_report"),
     "stage": ("Context", "Stage"),
@@ -64,6 +66,8 @@ __all__ = [
     "HeadPruning",
     "Int4WeightOnly",
     "Int8Dynamic",
+    "Int8Static",
+    "Int8WeightOnly",
     "LogitsDistillation",
     "MagnitudePruning",
     "Recipe",

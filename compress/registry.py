@@ -20,7 +20,9 @@ STAGES: dict[str, str] = {
     "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",
     "prune/width": "compress.prune.width:WidthPruning",
     "quantize/int8_dynamic": "compress.quantize.int8_dynamic:Int8Dynamic",
-    "quantize/int4_weight_only": "compress.quantize.int4_weight_only:Int4WeightOnly",
+    "quantize/int8_static": "compress.quantize.int8_static:Int8Static",
+    "quantize/int8_weight_only": "compress.quantize.weight_only:Int8WeightOnly",
+    "quantize/int4_weight_only": "compress.quantize.weight_only:Int4WeightOnly",
     "distill/logits": "compress.distill.logits:LogitsDistillation",
 }
 

@@ -38,7 +38,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune/vocabulary": {"recovery": RECOVERY},
     "prune/width": {"width": 16, "recovery": RECOVERY},
     "quantize/int8_dynamic": {},
-    "quantize/int4_weight_only": {},
+    "quantize/int8_static": {"calibration_rows": 32},
+    "quantize/int8_weight_only": {"zero_points": True, "algorithm": "hqq"},
+    "quantize/int4_weight_only": {"algorithm": "gptq", "calibration_rows": 32, "bias_correction": True},
     "distill/logits": {"student": {"num_layers": 1}, "train": RECOVERY},
 }
 

@@ -116,7 +116,7 @@ def _one_key_transpose_(last: ir.Node) -> bool:
 
 
 def _whole_attention_(attention: ir.Node) -> bool:
-    """Reshape [b, s, h, d], Transpose [b, h, s, d], Attention, Transpose, Reshape: the first alone is left."""
+    """Reshape [b, s, h, d], Transpose, Attention, Transpose, Reshape: what is left is the Attention."""
     if attention.op_type != "Attention" or attention.domain != "" or len(attention.outputs) != 1:
         return False
     if len(attention.inputs) > 4 and any(value is not None for value in attention.inputs[4:]):

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
-    "GROUP_SIZE",
     "dequantize_groups",
     "int4_embedding",
     "int8_dynamic_linear",

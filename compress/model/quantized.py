@@ -233,9 +233,7 @@ class _GroupLinear(_QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] to [..., o]."""
-        y: Tensor = ops.weight_only_linear(
-            x, self.qdata, self.scale, self.zero_point, self.bias, self.bits
-        )
+        y: Tensor = ops.weight_only_linear(x, self.qdata, self.scale, self.zero_point, self.bias, self.bits)
         return y
 
     def zero_points_(self, zero_point: Tensor) -> Self:
@@ -351,9 +349,7 @@ class Int4Embedding(_QuantizedEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] to [..., d]."""
-        rows: Tensor = ops.int4_embedding(
-            ids, self.qdata, self.scale, self.zero_point, self.embedding_dim
-        )
+        rows: Tensor = ops.int4_embedding(ids, self.qdata, self.scale, self.zero_point, self.embedding_dim)
         return rows
 
     def zero_points_(self, zero_point: Tensor) -> Self:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.split import Split
+from compress.model.capture import inputs_of_sites
+from compress.model.gram import Gram
 from compress.model.structure import Site
-from compress.prune.capture import inputs_of_sites
-from compress.prune.obs import Gram
 from compress.task import Task
 
 __all__ = ["linear_cka", "unit_likeness"]

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from compress.errors import StageError
+from compress.model.capture import input_at
 from compress.progress import Progress, Silent
-from compress.prune.capture import input_at
 from compress.prune.gates import gated
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ Shapes: o = output features, i = input features, u = units, d = columns of a uni
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress.errors import StageError
@@ -21,56 +20,14 @@ from compress.prune.candidates import Candidate
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Gram", "gram_of", "least_squares", "remove_one_by_one"]
+    from compress.model.gram import Gram
+
+__all__ = ["least_squares", "remove_one_by_one"]
 
 _DAMPING = 1e-2  # of the mean of H's diagonal: H of few tokens, or of dead neurons, is singular
 
 _REFIT_DAMPING = 1e-3
 _WAITING = 64  # columns of updates that wait together
-
-
-@dataclass
-class Gram:
-    """Second moments of a consumer's inputs with a 1 appended; grows chunk by chunk, never holds the inputs.
-
-    Attributes:
-        matrix: sum over tokens of x x', [i + 1, i + 1], float32.
-        cross: sum over tokens of y x', [o, i + 1], where targets y were given.
-        tokens: how many.
-    """
-
-    matrix: Tensor
-    cross: Tensor | None = None
-    tokens: int = 0
-
-    def add_(self, inputs: Tensor, targets: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Add tokens: inputs [t, i], targets [t, o], and how much each counts, [t]."""
-        import torch
-
-        ones = torch.ones(len(inputs), 1, dtype=inputs.dtype, device=inputs.device)
-        x = torch.cat((inputs, ones), dim=1)  # [t, i + 1]
-        weighted = x if weights is None else x * weights[:, None]
-        self.matrix += weighted.T @ x
-        if targets is not None:
-            self.cross = targets.T @ weighted if self.cross is None else self.cross + targets.T @ weighted
-        self.tokens += len(inputs)
-
-    def covariance(self) -> Tensor:
-        """Of the inputs, [i, i]."""
-        import torch
-
-        moments = self.matrix / self.tokens
-        return moments[:-1, :-1] - torch.outer(moments[:-1, -1], moments[-1, :-1])
-
-
-def gram_of(chunks: Iterable[Tensor], features: int) -> Gram:
-    """Sum over chunks of inputs, [t, i] each."""
-    import torch
-
-    gram = Gram(torch.zeros(features + 1, features + 1))
-    for chunk in chunks:
-        gram.add_(chunk)
-    return gram
 
 
 def remove_one_by_one(

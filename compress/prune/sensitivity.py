@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compress.prune.capture import without_padding
+from compress.model.capture import without_padding
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

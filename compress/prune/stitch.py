@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress.model.capture import site_inputs
+from compress.model.gram import Gram
 from compress.prune.candidates import Candidate, put_, ranked_candidates
-from compress.prune.capture import site_inputs
 from compress.prune.fisher import fisher_information, rearrange
 from compress.prune.mask_tuning import fold_gates_, tune_masks
-from compress.prune.obs import Gram, least_squares, remove_one_by_one
+from compress.prune.obs import least_squares, remove_one_by_one
 from compress.prune.ranking import normalised
 from compress.prune.sensitivity import felt_inputs, token_weights
 from compress.prune.taylor import taylor_importance

@@ -1,70 +1,69 @@
-"""int8 weights and int8 activations, each token with a scale of its own that is taken as it comes.
+"""int8 weights and int8 activations, whose scales are taken as they come.
 
-Weights: symmetric, one scale per output (torchao's choice). Activations: symmetric, one scale per token, so
-an answer depends neither on padding nor on batch-mates, and no calibration is needed.
+Weights: symmetric, one scale per output. Activations, one of two: each token with a scale of its own, so that
+an answer depends neither on padding nor on batch-mates; or one scale and zero point for all tokens of a call,
+which is the faster kernel.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compress.stage import Context, Stage
+from compress.quantize.grid import Grid
+from compress.quantize.integers import Integers
+from compress.quantize.layers import QuantizeLayers
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from compress.model.quantized import Int8Embedding, Int8Linear
 
-__all__ = ["Int8Dynamic"]
+__all__ = ["Int8Dynamic", "int8_embedding"]
 
 
-class Int8Dynamic(Stage):
+class Int8Dynamic(QuantizeLayers):
     """Quantize linear layers to int8 times int8, and embeddings to int8.
 
-    Attributes:
-        embeddings: quantize embedding tables too; tables too small to matter stay float.
-        skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
+    Attributes (and those of `QuantizeLayers`):
+        activations: token: each token has a scale of its own. tensor: one for all tokens of a call; faster,
+            but an answer then depends a little on its batch-mates and on padding.
         reduce_range: keep weights of linear layers within [-64, 63]. AVX2 machines without VNNI add pairs of
             products in 16 bits, which larger weights can overflow; it costs one bit of precision everywhere.
     """
 
     name: ClassVar[str] = "quantize/int8_dynamic"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
     summary: ClassVar[str] = "int8 weights and per-token int8 activations: smaller and faster, no calibration"
 
-    embeddings: bool = True
-    skip: tuple[str, ...] = ()
+    activations: Literal["token", "tensor"] = "token"
     reduce_range: bool = False
 
-    def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that the patterns match, and that something is left to quantize."""
-        from compress.quantize.replace import check_layers
+    def grid(self) -> Grid:
+        """One scale per output."""
+        return Grid(8, None, reduce_range=self.reduce_range)
 
-        check_layers(model, self.embeddings, self.skip)
-        return model
+    def linear(
+        self,
+        layer: nn.Linear,
+        integers: Integers,
+        bias: Tensor | None,
+        input_range: tuple[float, float] | None,
+    ) -> Int8Linear:
+        """Make the layer that holds these integers."""
+        from compress.model.quantized import Int8Linear, Int8TensorLinear
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """Return a copy with int8 layers, in eval mode.
+        made = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]
+        new = made(layer.in_features, layer.out_features, bias=bias is not None)
+        return new.fill_(integers.values, integers.steps.scale[:, 0], bias)
 
-        Raises:
-            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize.
-        """
-        from compress.quantize.replace import replace_layers
+    def embedding(self, layer: nn.Embedding) -> Int8Embedding:
+        """One scale per row."""
+        return int8_embedding(layer)
 
-        done = replace_layers(model, self._linear, self._embedding if self.embeddings else None, self.skip)
-        context.facts.update(done.facts())
-        return done.model
 
-    def _linear(self, layer: nn.Linear) -> Int8Linear:
-        from compress.model.quantized import Int8Linear
-        from compress.quantize.torchao_weights import int8_by_row
+def int8_embedding(layer: nn.Embedding) -> Int8Embedding:
+    """Round a table to int8, one scale per row, as torchao does."""
+    from compress.model.quantized import Int8Embedding
+    from compress.quantize.torchao_weights import int8_by_row
 
-        new = Int8Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        return new.fill_(*int8_by_row(layer.weight, self.reduce_range), bias=layer.bias)
-
-    def _embedding(self, layer: nn.Embedding) -> Int8Embedding:
-        from compress.model.quantized import Int8Embedding
-        from compress.quantize.torchao_weights import int8_by_row
-
-        new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
-        return new.fill_(*int8_by_row(layer.weight))
+    new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
+    return new.fill_(*int8_by_row(layer.weight))

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from compress.errors import StageError, did_you_mean
 from compress.model.quantized import QuantizedModule
 
-__all__ = ["Replaced", "check_layers", "replace_layers", "tensor_bytes"]
+__all__ = ["Replaced", "linears_to_replace", "replace_layers", "tensor_bytes"]
 
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
-Make = Callable[[Any], QuantizedModule]
+Make = Callable[[str, Any], QuantizedModule]
 Found = list[tuple[str, nn.Linear | nn.Embedding]]
 
 
@@ -64,7 +64,7 @@ def replace_layers(
 
     Args:
         model: left as it is.
-        linear: makes the new layer of an nn.Linear.
+        linear: makes the new layer of an nn.Linear, given its name (the first, if it has several) and itself.
         embedding: makes the new layer of an nn.Embedding; none: embeddings are left float.
         skip: patterns of layer names (`classifier`, `bert.encoder.layer.0.*`) that are left float.
 
@@ -81,7 +81,7 @@ def replace_layers(
         if id(layer) not in made:
             make = linear if isinstance(layer, nn.Linear) else embedding
             assert make is not None
-            made[id(layer)] = make(layer).to(layer.weight.device).eval()
+            made[id(layer)] = make(name, layer).to(layer.weight.device).eval()
         model = _put(model, name, made[id(layer)])
     _leave_fast_paths_(model)
     return Replaced(
@@ -93,8 +93,8 @@ def replace_layers(
     )
 
 
-def check_layers(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> None:
-    """See, without work, that `replace_layers` could do this.
+def linears_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> list[str]:
+    """See, without work, that `replace_layers` could do this, and name the linear layers that would go.
 
     Args:
         embeddings: whether embeddings are to be replaced too.
@@ -102,7 +102,9 @@ def check_layers(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -
     Raises:
         StageError: as `replace_layers` would.
     """
-    _choose(model, embeddings, skip)
+    found, left = _choose(model, embeddings, skip)
+    names = {id(layer): name for name, layer in reversed(found) if id(layer) not in left}
+    return [name for name, layer in found if isinstance(layer, nn.Linear) and names.get(id(layer)) == name]
 
 
 def _choose(model: nn.Module, embeddings: bool, skip: Sequence[str]) -> tuple[Found, dict[int, str]]:

@@ -140,7 +140,9 @@ class Groups(nn.Module):
         return torch.cat([layer(x) for layer in self.layers], dim=-1)
 
 
-def random_groups(layer: nn.Module, rows: int, columns: int, group: int, bits: int, points: bool) -> nn.Module:
+def random_groups(
+    layer: nn.Module, rows: int, columns: int, group: int, bits: int, points: bool
+) -> nn.Module:
     """Fill with random integers, scales and zero points; a row of zeros, and one of the largest."""
     padded = -(-columns // group)
     low = 0 if points else -(2 ** (bits - 1))

@@ -20,8 +20,8 @@ from compress.model.embedding import (
     token_embedding,
     token_table,
 )
-from compress.quantize.int4_weight_only import Int4WeightOnly
 from compress.quantize.int8_dynamic import Int8Dynamic
+from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
 
 TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"

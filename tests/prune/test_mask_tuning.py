@@ -16,10 +16,10 @@ from compress.data.split import Split
 from compress.errors import ModelError, StageError
 from compress.model import structure_of
 from compress.model.calls import predict_logits
+from compress.model.capture import site_inputs
 from compress.model.config import ModelConfig
 from compress.model.load import load_model
 from compress.model.structure import Site
-from compress.prune.capture import site_inputs
 from compress.prune.gates import gated
 from compress.prune.mask_tuning import fold_gates_, normal_equations, solve_scales, tune_masks
 from compress.task import InputSpec, Task

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.prune.obs import Gram, gram_of, least_squares, remove_one_by_one
+from compress.model.gram import Gram, gram_of
+from compress.prune.obs import least_squares, remove_one_by_one
 
 
 def rows(count: int, features: int, seed: int) -> Tensor:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.model.quantized import Int4Embedding, Int4Linear, Int8Embedding, Int8Linear
-from compress.quantize.int4_weight_only import Int4WeightOnly
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.replace import tensor_bytes
 from compress.quantize.torchao_weights import int4_by_group, int8_by_row
+from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context, Stage
 from compress.task import InputSpec, Task
 
@@ -192,7 +192,7 @@ def test_encoder_layers_of_torch_use_their_quantized_linears(context: Context) -
 
 def test_reading_a_recipe_with_these_stages_imports_no_torch() -> None:
     code = (
-        "import sys; import compress.quantize.int8_dynamic, compress.quantize.int4_weight_only as i4;"
+        "import sys; import compress.quantize.int8_dynamic, compress.quantize.weight_only as i4;"
         "i4.Int4WeightOnly(skip=('a',)); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,6 @@
-"""Capture: what a site's consumer is given, token by token; the forward pass goes no further than there.
+"""Capture: what a layer is given, token by token; the forward pass goes no further than there.
 
-To calibrate one site costs on average half a forward pass a row, and the memory of one batch. Positions that
+To calibrate one place costs on average half a forward pass a row, and the memory of one batch. Positions that
 are padding are dropped where the task says which they are (an input `attention_mask`); without one all count.
 Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the consumer.
 """
@@ -8,7 +8,7 @@ Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compress.errors import StageError
 
@@ -16,12 +16,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.structure import Site
     from compress.task import Task
 
-__all__ = ["input_at", "inputs_at", "inputs_of_sites", "site_inputs", "without_padding"]
+__all__ = ["Place", "input_at", "inputs_at", "inputs_of_sites", "site_inputs", "without_padding"]
 
 _MASK = "attention_mask"
+
+
+class Place(Protocol):
+    """Where to look: a `Site`, or whatever else has a name for people and the path of a module."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def consumer(self) -> str:
+        """The module whose input is captured."""
 
 
 class _ReachedError(BaseException):
@@ -29,7 +40,7 @@ class _ReachedError(BaseException):
 
 
 def site_inputs(
-    model: nn.Module, site: Site, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu"
+    model: nn.Module, site: Place, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu"
 ) -> Iterator[Tensor]:
     """Yield the inputs of a site's consumer, batch by batch and in the split's order: [t, i] on the device.
 
@@ -45,7 +56,7 @@ def site_inputs(
 
 def inputs_of_sites(
     model: nn.Module,
-    sites: Sequence[Site],
+    sites: Sequence[Place],
     split: Split,
     task: Task,
     *,
@@ -69,12 +80,12 @@ def inputs_of_sites(
             model.train()
 
 
-def input_at(model: nn.Module, site: Site, inputs: Mapping[str, Tensor]) -> Tensor:
+def input_at(model: nn.Module, site: Place, inputs: Mapping[str, Tensor]) -> Tensor:
     """Run one batch up to a site's consumer and return what it would be given, without padding: [t, i]."""
     return inputs_at(model, [site], inputs)[0]
 
 
-def inputs_at(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tensor]) -> list[Tensor]:
+def inputs_at(model: nn.Module, sites: Sequence[Place], inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Run one batch up to the last of some consumers and return what each is given, without padding: [t, i].
 
     A consumer that is called more than once is met at its first call.
@@ -114,7 +125,7 @@ def inputs_at(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tens
     return captured
 
 
-def without_padding(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
+def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
     """Drop padded positions of what passes a site's consumer: [b, s, i] or [b*s, i] -> [t, i].
 
     Args:
@@ -131,7 +142,7 @@ def without_padding(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
     return tokens
 
 
-def _kept(x: Tensor, mask: Tensor | None, site: Site) -> Tensor:
+def _kept(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
     tokens = x.flatten(0, -2) if x.ndim > 1 else x[None]  # [b*s, i]
     if mask is None or (x.ndim == 2 and len(x) == len(mask) != mask.numel()):
         return tokens  # no padding is known, or one position a row, as behind a pooler

@@ -13,8 +13,8 @@ from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
+from compress.model.capture import input_at, inputs_of_sites, site_inputs
 from compress.model.structure import Site
-from compress.prune.capture import input_at, inputs_of_sites, site_inputs
 from compress.prune.gates import gated
 from compress.task import InputSpec, Task
 

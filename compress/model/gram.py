@@ -1,0 +1,59 @@
+"""Second moments of what a layer is given: all that least squares ask of the data.
+
+Shapes: t = tokens, i = input features, o = outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Gram", "gram_of"]
+
+
+@dataclass
+class Gram:
+    """Second moments of a consumer's inputs with a 1 appended; grows chunk by chunk, never holds the inputs.
+
+    Attributes:
+        matrix: sum over tokens of x x', [i + 1, i + 1], float32.
+        cross: sum over tokens of y x', [o, i + 1], where targets y were given.
+        tokens: how many.
+    """
+
+    matrix: Tensor
+    cross: Tensor | None = None
+    tokens: int = 0
+
+    def add_(self, inputs: Tensor, targets: Tensor | None = None, weights: Tensor | None = None) -> None:
+        """Add tokens: inputs [t, i], targets [t, o], and how much each counts, [t]."""
+        import torch
+
+        ones = torch.ones(len(inputs), 1, dtype=inputs.dtype, device=inputs.device)
+        x = torch.cat((inputs, ones), dim=1)  # [t, i + 1]
+        weighted = x if weights is None else x * weights[:, None]
+        self.matrix += weighted.T @ x
+        if targets is not None:
+            self.cross = targets.T @ weighted if self.cross is None else self.cross + targets.T @ weighted
+        self.tokens += len(inputs)
+
+    def covariance(self) -> Tensor:
+        """Of the inputs, [i, i]."""
+        import torch
+
+        moments = self.matrix / self.tokens
+        return moments[:-1, :-1] - torch.outer(moments[:-1, -1], moments[-1, :-1])
+
+
+def gram_of(chunks: Iterable[Tensor], features: int) -> Gram:
+    """Sum over chunks of inputs, [t, i] each."""
+    import torch
+
+    gram = Gram(torch.zeros(features + 1, features + 1))
+    for chunk in chunks:
+        gram.add_(chunk)
+    return gram

@@ -1,0 +1,141 @@
+"""What linear layers are given on training rows: second moments and ranges, streamed, padding left out.
+
+Layers that share an input (queries, keys and values) are found by running the model once, and share all that
+is taken here. Memory: one batch, and a matrix of inputs by inputs or a histogram for each input.
+Shapes: t = tokens, i = input features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compress.errors import StageError
+from compress.model.capture import inputs_of_sites
+from compress.model.gram import Gram
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.quantize.clipping import Histogram
+    from compress.stage import Context
+
+__all__ = ["LEAST_ROWS", "SharedInput", "calibration_rows", "gram_at", "histograms_of", "shared_inputs"]
+
+LEAST_ROWS = 16
+_BATCH = 8  # rows; what a batch holds stays far below the model's own size
+
+
+@dataclass(frozen=True)
+class SharedInput:
+    """One tensor that one or more linear layers are given, in the order in which the model runs them."""
+
+    layers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.layers[0]
+
+    @property
+    def consumer(self) -> str:
+        """Where it is captured."""
+        return self.layers[0]
+
+
+def calibration_rows(context: Context, count: int) -> Split:
+    """Draw training rows, shortest first.
+
+    Raises:
+        StageError: there are too few.
+    """
+    rows = context.train.take(count, seed=context.seed).by_length()
+    if len(rows) < LEAST_ROWS:
+        raise StageError(
+            f"{len(rows)} training rows are too few to calibrate on; at least {LEAST_ROWS} are needed"
+        )
+    return rows
+
+
+def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: Context) -> list[SharedInput]:
+    """Group linear layers by the tensor that they are given.
+
+    Raises:
+        StageError: the forward pass does not call one of them.
+    """
+    import torch
+
+    from compress.model.calls import logits, to_tensors
+
+    order: list[tuple[object, str]] = []  # the tensors are held, so that no address is used twice
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, given, name=name: order.append((given[0], name))
+        )
+        for name in names
+    ]
+    try:
+        with torch.no_grad():
+            tensors = to_tensors(next(rows.batches(2)), context.task.input_names, context.device)
+            logits(model.to(context.device).eval(), tensors)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.to("cpu")
+    missing = set(names) - {name for _, name in order}
+    if missing:
+        raise StageError(f"calibration: the forward pass does not call {', '.join(sorted(missing))}")
+    groups: dict[int, list[str]] = {}
+    seen: set[str] = set()
+    for given, name in order:
+        if name not in seen:  # a layer that is called again is met at its first call
+            groups.setdefault(id(given), []).append(name)
+            seen.add(name)
+    return [SharedInput(tuple(layers)) for layers in groups.values()]
+
+
+def gram_at(model: nn.Module, place: SharedInput, rows: Split, context: Context) -> Gram:
+    """Second moments of one input; the pass goes no further than there.
+
+    Raises:
+        StageError: something there is not a number; the message names the layer.
+    """
+    import torch
+
+    gram: Gram | None = None
+    for (tokens,) in inputs_of_sites(
+        model, [place], rows, context.task, batch_size=_BATCH, device=context.device
+    ):
+        if gram is None:
+            size = tokens.shape[1] + 1
+            gram = Gram(torch.zeros(size, size))
+        gram.add_(tokens.cpu())
+    assert gram is not None
+    return gram
+
+
+def histograms_of(
+    model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
+) -> list[Histogram]:
+    """Values of all inputs, from one pass.
+
+    Raises:
+        StageError: something is not a number; the message names the layer.
+    """
+    from compress.quantize.clipping import Histogram
+
+    found = [Histogram() for _ in places]
+    with context.progress.bar("calibrating ranges", len(rows)) as bar:
+        for captured in inputs_of_sites(
+            model, places, rows, context.task, batch_size=_BATCH, device=context.device
+        ):
+            for histogram, tokens in zip(found, captured, strict=True):
+                histogram.add_(_on_cpu(tokens))
+            bar.advance(_BATCH)
+    return found
+
+
+def _on_cpu(tokens: Tensor) -> Tensor:
+    return tokens.detach().cpu()

@@ -1,0 +1,92 @@
+"""int8 weights and int8 activations whose range was chosen on training rows: the fastest int8.
+
+Weights: symmetric, one scale per output. Activations: one scale and zero point per input, the same for every
+call, so an answer depends neither on padding nor on batch-mates; what lies beyond the range is clipped. In
+the file they stand as QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO make integer
+products of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.quantize.grid import Grid
+from compress.quantize.int8_dynamic import int8_embedding
+from compress.quantize.integers import Integers
+from compress.quantize.layers import QuantizeLayers
+from compress.stage import Context
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.model.quantized import Int8Embedding, Int8StaticLinear
+    from compress.quantize.calibrate import SharedInput
+
+__all__ = ["Int8Static"]
+
+
+class Int8Static(QuantizeLayers):
+    """Quantize linear layers to int8 times int8 with fixed ranges, and embeddings to int8.
+
+    Attributes (and those of `QuantizeLayers`):
+        range: how the range of activations is chosen on the calibration rows. minmax: everything seen.
+            mse: the range that loses least. percentile: half of what is beyond it is clipped on each side.
+        percentile: of the values that stay within the range.
+        reduce_range: as in `quantize/int8_dynamic`.
+    """
+
+    name: ClassVar[str] = "quantize/int8_static"
+    summary: ClassVar[str] = "int8 weights and activations with ranges from training rows: the fastest int8"
+
+    range: Literal["minmax", "mse", "percentile"] = "minmax"
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    reduce_range: bool = False
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Always: ranges come from training rows."""
+        return True
+
+    def grid(self) -> Grid:
+        """One scale per output."""
+        return Grid(8, None, reduce_range=self.reduce_range)
+
+    def linear(
+        self,
+        layer: nn.Linear,
+        integers: Integers,
+        bias: Tensor | None,
+        input_range: tuple[float, float] | None,
+    ) -> Int8StaticLinear:
+        """Make the layer that holds these integers."""
+        from compress.model.quantized import Int8StaticLinear
+
+        assert input_range is not None
+        new = Int8StaticLinear(layer.in_features, layer.out_features, bias=bias is not None)
+        return new.range_(*input_range).fill_(integers.values, integers.steps.scale[:, 0], bias)
+
+    def embedding(self, layer: nn.Embedding) -> Int8Embedding:
+        """One scale per row."""
+        return int8_embedding(layer)
+
+    def ranges(
+        self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context
+    ) -> dict[str, tuple[float, float]]:
+        """Choose one range for each input; layers that share an input share its range."""
+        from compress.quantize.calibrate import histograms_of
+        from compress.quantize.clipping import minmax_range, mse_range, percentile_range
+
+        found: dict[str, tuple[float, float]] = {}
+        for place, histogram in zip(places, histograms_of(model, places, rows, context), strict=True):
+            if self.range == "minmax":
+                limits = minmax_range(histogram)
+            elif self.range == "mse":
+                limits = mse_range(histogram, 8)
+            else:
+                limits = percentile_range(histogram, self.percentile)
+            found.update(dict.fromkeys(place.layers, limits))
+        context.facts["range"] = self.range
+        return found

@@ -1,0 +1,141 @@
+"""Choose the integers of the linear layers of a model: by rounding, clipping, HQQ or GPTQ, one by one.
+
+Where an algorithm looks at data, each layer is judged on what the layers before it give with their integers
+in place, as they will when the model is used; activations stay float in that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from compress.errors import StageError
+from compress.quantize.grid import Grid, Steps, dequantize, fit_steps, round_to
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.model.gram import Gram
+    from compress.quantize.calibrate import SharedInput
+    from compress.stage import Context
+
+__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of"]
+
+Algorithm = Literal["rtn", "mse", "hqq", "gptq"]
+
+
+@dataclass(frozen=True)
+class Integers:
+    """What was chosen for one weight.
+
+    Attributes:
+        values: int8, or uint8 where there are zero points, [o, i].
+        bias: [o], corrected for what the integers change on average; none: as it was.
+    """
+
+    grid: Grid
+    values: Tensor
+    steps: Steps
+    bias: Tensor | None = None
+
+
+def integers_of(
+    weight: Tensor, grid: Grid, algorithm: Algorithm, gram: Gram | None = None
+) -> tuple[Tensor, Steps]:
+    """Choose the integers of one weight.
+
+    Args:
+        weight: [o, i].
+        algorithm: rtn: round to nearest. mse: the range that loses least, by importance of the inputs where
+            there is a gram. hqq: half-quadratic, without data. gptq: what is rounded later makes up for
+            what was rounded before; needs a gram.
+        gram: of the layer's inputs.
+    """
+    if algorithm == "rtn":
+        if grid.symmetric and (grid.bits, grid.group_size is None) in ((8, True), (4, False)):
+            return _by_torchao(weight, grid)
+        steps = fit_steps(weight, grid)
+    elif algorithm == "hqq":
+        from compress.quantize.hqq import hqq
+
+        return hqq(weight, grid)
+    else:
+        from compress.quantize.clipping import mse_clip
+
+        moments = None if gram is None else gram.matrix[:-1, :-1] / gram.tokens
+        steps = mse_clip(weight, grid, None if moments is None else moments.diagonal())
+        if algorithm == "gptq":
+            from compress.quantize.gptq import gptq
+
+            assert moments is not None
+            return gptq(weight, moments, steps, grid), steps
+    return round_to(weight, steps, grid), steps
+
+
+def _by_torchao(weight: Tensor, grid: Grid) -> tuple[Tensor, Steps]:
+    from compress.quantize.grid import check_finite
+    from compress.quantize.torchao_weights import int4_by_group, int8_by_row
+
+    check_finite(weight, "weights")
+    if grid.group_size is None:
+        values, scale = int8_by_row(weight, grid.reduce_range)
+        return values, Steps(scale[:, None], None)
+    values, scale = int4_by_group(weight, grid.group_size)
+    return values[:, : weight.shape[1]], Steps(scale, None)
+
+
+def choose_integers_(
+    model: nn.Module,
+    places: Sequence[SharedInput],
+    grid: Grid,
+    algorithm: Algorithm,
+    rows: Split | None,
+    context: Context,
+    *,
+    bias_correction: bool = False,
+) -> dict[str, Integers]:
+    """Choose the integers of linear layers in the order in which the model runs them.
+
+    Args:
+        model: each weight becomes what its integers stand for.
+        places: the layers, grouped by what they are given.
+        rows: to calibrate on, where the algorithm looks at data.
+        bias_correction: let the bias make up for the mean of what rounding changes; needs rows.
+
+    Returns:
+        By layer name.
+
+    Raises:
+        StageError: weights or inputs that are not numbers; the message names the layer.
+    """
+    import torch
+
+    from compress.quantize.bias import corrected_bias
+    from compress.quantize.calibrate import gram_at
+
+    looks = algorithm in ("mse", "gptq") or bias_correction
+    chosen: dict[str, Integers] = {}
+    with context.progress.bar("choosing integers", len(places)) as bar:
+        for place in places:
+            gram = gram_at(model, place, rows, context) if rows is not None and looks else None
+            for name in place.layers:
+                layer: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
+                weight = layer.weight.detach()
+                try:
+                    values, steps = integers_of(weight, grid, algorithm, gram)
+                except StageError as error:
+                    raise StageError(f"{name}: {error}") from error
+                near, bias = dequantize(values, steps, grid), None
+                if bias_correction and gram is not None:
+                    mean = gram.matrix[-1, :-1] / gram.tokens
+                    old = None if layer.bias is None else layer.bias.detach()
+                    bias = corrected_bias(weight, near, old, mean) if old is not None else None
+                chosen[name] = Integers(grid, values, steps, bias)
+                with torch.no_grad():
+                    layer.weight.copy_(near)
+                    if bias is not None:
+                        layer.bias.copy_(bias)
+            bar.advance(1)
+    return chosen

@@ -1,0 +1,123 @@
+"""What the quantize stages share: which layers, how integers are chosen, and what the report is told."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.quantize.grid import Grid
+from compress.quantize.integers import Algorithm, Integers
+from compress.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.model.quantized import QuantizedModule
+    from compress.quantize.calibrate import SharedInput
+
+__all__ = ["QuantizeLayers"]
+
+
+class QuantizeLayers(Stage):
+    """Put integers in the place of the weights of linear layers and embeddings.
+
+    Attributes:
+        embeddings: quantize embedding tables too; tables too small to matter stay float.
+        skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
+        algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range that loses least, by
+            the importance of each input. hqq: half-quadratic, without data. gptq: what is rounded later makes
+            up for what was rounded before (Frantar et al. 2022).
+        calibration_rows: training rows that mse, gptq and bias correction look at; their labels are not.
+        bias_correction: let each bias make up for the mean of what rounding the weights changes.
+    """
+
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
+
+    embeddings: bool = True
+    skip: tuple[str, ...] = ()
+    algorithm: Algorithm = "rtn"
+    calibration_rows: int = Field(default=256, ge=16)
+    bias_correction: bool = False
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Whether training rows are needed."""
+        return self.algorithm in ("mse", "gptq") or self.bias_correction
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the patterns match, and that something is left to quantize."""
+        from compress.quantize.replace import linears_to_replace
+
+        linears_to_replace(model, self.embeddings, self.skip)
+        return model
+
+    def stand_in(self) -> QuantizeLayers:
+        """Integers by rounding, ranges of a few rows."""
+        cheap = {"algorithm": "rtn", "bias_correction": False, "calibration_rows": 16}
+        return self.model_copy(update=cheap)
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with layers of integers, in eval mode.
+
+        Raises:
+            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few training
+                rows to calibrate on; what a layer is given is not a number.
+        """
+        from compress.quantize.calibrate import SharedInput, calibration_rows, shared_inputs
+        from compress.quantize.integers import choose_integers_
+        from compress.quantize.replace import linears_to_replace, replace_layers
+
+        names = linears_to_replace(model, self.embeddings, self.skip)
+        work = copy.deepcopy(model).eval()
+        rows, ranges = None, {}
+        places = [SharedInput((name,)) for name in names]
+        if self.looks_at_data:
+            rows = calibration_rows(context, self.calibration_rows)
+            places = shared_inputs(work, names, rows, context)
+            ranges = self.ranges(work, places, rows, context)
+        chosen = choose_integers_(
+            work, places, self.grid(), self.algorithm, rows, context, bias_correction=self.bias_correction
+        )
+        del work  # so that no more than two models are held at once
+
+        def linear(name: str, layer: nn.Linear) -> QuantizedModule:
+            integers = chosen[name]
+            bias = layer.bias if integers.bias is None else integers.bias
+            return self.linear(layer, integers, bias, ranges.get(name))
+
+        done = replace_layers(model, linear, self._embedding if self.embeddings else None, self.skip)
+        context.facts.update(done.facts())
+        if rows is not None:
+            context.facts["calibration_rows"] = len(rows)
+        return done.model
+
+    def _embedding(self, name: str, layer: nn.Embedding) -> QuantizedModule:
+        return self.embedding(layer)
+
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Of the weights of linear layers."""
+
+    @abstractmethod
+    def linear(
+        self,
+        layer: nn.Linear,
+        integers: Integers,
+        bias: Tensor | None,
+        input_range: tuple[float, float] | None,
+    ) -> QuantizedModule:
+        """Make the layer that holds these integers."""
+
+    @abstractmethod
+    def embedding(self, layer: nn.Embedding) -> QuantizedModule:
+        """Make the table of integers of an embedding."""
+
+    def ranges(
+        self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context
+    ) -> dict[str, tuple[float, float]]:
+        """Choose the ranges of inputs, by layer name, where they are fixed beforehand."""
+        return {}

@@ -1,0 +1,103 @@
+"""Weights of few bits in groups that share a scale; activations stay float.
+
+It buys size, and speed where reading weights is the cost (one token at a time); an encoder gets no faster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from compress.quantize.grid import Grid
+from compress.quantize.int8_dynamic import int8_embedding
+from compress.quantize.integers import Integers, integers_of
+from compress.quantize.layers import QuantizeLayers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.model.quantized import Int4Embedding, Int4Linear, Int8Embedding, Int8GroupLinear
+
+__all__ = ["Int4WeightOnly", "Int8WeightOnly"]
+
+
+class _WeightOnly(QuantizeLayers):
+    bits: ClassVar[Literal[4, 8]]
+
+    group_size: Literal[16, 32, 64, 128] = 32
+    zero_points: bool = False
+
+    def grid(self) -> Grid:
+        """One scale per output and group of inputs."""
+        return Grid(self.bits, self.group_size, symmetric=not self.zero_points)
+
+    def linear(
+        self,
+        layer: nn.Linear,
+        integers: Integers,
+        bias: Tensor | None,
+        input_range: tuple[float, float] | None,
+    ) -> Int4Linear | Int8GroupLinear:
+        """Make the layer that holds these integers."""
+        from compress.model.quantized import Int4Linear, Int8GroupLinear
+
+        made = Int4Linear if self.bits == 4 else Int8GroupLinear
+        new = made(layer.in_features, layer.out_features, bias is not None, self.group_size, self.zero_points)
+        if integers.steps.zero_point is not None:
+            new.zero_points_(integers.steps.zero_point)
+        return new.fill_(self._padded(integers.values), integers.steps.scale, bias)
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """Fill up the last group; what is there is never multiplied."""
+        from torch.nn import functional
+
+        return functional.pad(values, (0, -values.shape[1] % self.group_size))
+
+
+class Int4WeightOnly(_WeightOnly):
+    """Quantize the weights of linear layers and embeddings to 4 bits.
+
+    Attributes (and those of `QuantizeLayers`):
+        group_size: inputs that share a scale; larger groups are smaller and coarser.
+        zero_points: groups have a zero point too, which fits weights that don't lie around 0.
+    """
+
+    name: ClassVar[str] = "quantize/int4_weight_only"
+    summary: ClassVar[str] = (
+        "4-bit weights in groups that share a scale, float activations: smallest, no faster"
+    )
+    bits: ClassVar[Literal[4, 8]] = 4
+
+    def embedding(self, layer: nn.Embedding) -> Int4Embedding:
+        """One scale per row and group of columns."""
+        from compress.model.quantized import Int4Embedding
+
+        values, steps = integers_of(
+            layer.weight.detach(), self.grid(), "rtn" if self.algorithm == "rtn" else "mse"
+        )
+        new = Int4Embedding(
+            layer.num_embeddings,
+            layer.embedding_dim,
+            layer.padding_idx,
+            self.group_size,
+            self.zero_points,
+        )
+        if steps.zero_point is not None:
+            new.zero_points_(steps.zero_point)
+        return new.fill_(self._padded(values), steps.scale)
+
+
+class Int8WeightOnly(_WeightOnly):
+    """Quantize the weights of linear layers and embeddings to 8 bits.
+
+    Attributes (and those of `QuantizeLayers`):
+        group_size: inputs that share a scale; embeddings have one scale a row.
+        zero_points: groups have a zero point too, which fits weights that don't lie around 0.
+    """
+
+    name: ClassVar[str] = "quantize/int8_weight_only"
+    summary: ClassVar[str] = "8-bit weights, float activations: a quarter of the size, near exact, no faster"
+    bits: ClassVar[Literal[4, 8]] = 8
+
+    def embedding(self, layer: nn.Embedding) -> Int8Embedding:
+        """One scale per row."""
+        return int8_embedding(layer)
