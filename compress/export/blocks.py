@@ -17,10 +17,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from compress.errors import ExportError
+from compress.export.onnx_file import SCOPES
 
 __all__ = ["Block", "extract_blocks"]
-
-_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _owners(nodes: Sequence[onnx.NodeProto], scopes: Sequence[str], fixed: set[s
     made_by: dict[str, int | None] = {}
     found: list[int | None] = []
     for node in nodes:
-        said = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), None)
+        said = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), None)
         if said is not None:
             # The exporter's own wrapper is called `module`.
             at = next((i for i, scope in enumerate(scopes) if f"'module.{scope}'" in said), None)

@@ -20,7 +20,7 @@ from compress.export.lowering import translation_table
 from compress.model.calls import logits, to_tensors
 from compress.task import Task
 
-__all__ = ["DEFAULT_OPSET", "export_onnx"]
+__all__ = ["DEFAULT_OPSET", "SCOPES", "export_onnx"]
 
 _TALKATIVE = (
     "torch.onnx",
@@ -29,6 +29,7 @@ _TALKATIVE = (
     "onnxscript",
     "onnx_ir",
 )
+SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on a node: the modules around it, outermost first
 DEFAULT_OPSET = 21  # the first with blocked QuantizeLinear, which per-token activations need
 
 
@@ -89,6 +90,7 @@ def export_onnx(
         ) from error
     assert program is not None
     optimize_(program.model)
+    _drop_notes_(program.model)
     _name_dimensions_(program.model, task)
     program.save(str(path), external_data=False if _bytes(module) < 1_900_000_000 else None)
     return path
@@ -119,6 +121,28 @@ def _name_dimensions_(model: Any, task: Task) -> None:
     output = model.graph.outputs[0]
     if output.shape is not None:
         output.shape = ir.Shape(["batch_size", *list(output.shape)[1:]])
+
+
+def _drop_notes_(model: Any) -> None:
+    """Leave out the exporter's notes: stack traces with the maker's paths, near a megabyte of MiniLM's file.
+
+    The scopes of nodes stay: they say which module a node comes from.
+    """
+    import onnx_ir as ir
+
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            scopes = node.metadata_props.get(SCOPES)
+            node.metadata_props.clear()
+            node.doc_string = None
+            if scopes is not None:
+                node.metadata_props[SCOPES] = scopes
+            for value in node.outputs:
+                value.metadata_props.clear()
 
 
 def _bytes(module: nn.Module) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compress.data import Split, Splits, TextEncoder
 from compress.errors import ExportError
 from compress.export import DEFAULT_OPSET, export_onnx
+from compress.export.onnx_file import SCOPES
 from compress.model import ModelConfig, load_model
 from compress.model.definition import Definition
 from compress.task import Task
@@ -94,6 +95,50 @@ class _Branching(nn.Module):
 class _FixedLength(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return (features + torch.ones(5, 4)).mean(1)
+
+
+def test_a_file_says_nothing_of_the_machine_that_made_it(bert_file: Path) -> None:
+    whole = bert_file.read_bytes()
+    for trace in (b'File "', b"site-packages", str(Path(__file__).parents[2]).encode()):
+        assert trace not in whole
+    nodes = onnx.load(bert_file).graph.node
+    scopes = [entry.value for node in nodes for entry in node.metadata_props if entry.key == SCOPES]
+    assert any("bert.encoder.layer.0.attention.self.query" in scope for scope in scopes)
+    assert {entry.key for node in nodes for entry in node.metadata_props} == {SCOPES}
+
+
+@pytest.fixture(scope="module")
+def attention_file(tmp_path_factory: pytest.TempPathFactory, bert: nn.Module, bert_directory: Path) -> Path:
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    encoder = TextEncoder.from_directory(bert_directory, input_names=names)
+    rows, _ = encoder.encode(["the film was good", "a very bad plot"], max_length=16)
+    split = Split("validation", rows, np.zeros(2, np.int64), encoder.inputs)
+    path = tmp_path_factory.mktemp("attention") / "model.onnx"
+    return export_onnx(bert, split, Task(encoder.inputs, ("0", "1")), path, opset=23)
+
+
+def test_attention_of_opset_23_is_given_whole_queries_keys_and_values(
+    attention_file: Path, bert: nn.Module
+) -> None:
+    types = [node.op_type for node in onnx.load(attention_file).graph.node]
+    assert types.count("Attention") == bert.config.num_hidden_layers  # type: ignore[union-attr]
+    assert "Softmax" not in types and "Transpose" not in types
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 2), (1, 1), (5, 40)])
+def test_attention_of_opset_23_answers_as_pytorch_also_where_rows_are_padded(
+    attention_file: Path, bert: nn.Module, batch: int, length: int
+) -> None:
+    draw = np.random.default_rng(0)
+    ids = draw.integers(5, 16, size=(batch, length))
+    mask = (np.arange(length) < draw.integers(1, length + 1, size=(batch, 1))).astype(np.int64)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    session = ort.InferenceSession(attention_file)
+    (found,) = session.run(["logits"], {each.name: given[each.name] for each in session.get_inputs()})
+    with torch.inference_mode():
+        expected = bert(**{name: torch.from_numpy(value) for name, value in given.items()}).logits.numpy()
+    # fp32 sums in another order: a few units in the last place of values around 1.
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("module", [_Branching(), _FixedLength()])
