@@ -4,7 +4,7 @@
 
 Prints accuracy and agreement with the fp32 model on the test rows (one at a time, unpadded), file size, and
 speed against ONNX Runtime's dynamic int8 of the same model, all files timed in turns in one process, with
-95 % intervals over rounds. Files are kept in OUT and not made again. Give --opset 21 to see what opset 23 changes.
+95 % intervals over rounds. Files are kept in OUT, not made again. --opset 21 shows what opset 23 changes.
 """
 
 from __future__ import annotations
