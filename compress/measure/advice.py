@@ -20,6 +20,9 @@ _LOW_BIT = 0.25
 _FUSED_NORM = 0.08
 _SLOW_NORM = 1.8  # times LayerNormalization; the Add that is fused with it should cost about a half of it
 _BETWEEN = 0.35
+_LAUNCH_MS = (
+    0.001  # of a node that does nothing, roughly; a call with less than that for each has little else
+)
 _ATTENTION = 0.30
 _QUANTIZING = 0.25
 _AROUND = 0.50
@@ -52,8 +55,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _products(count: int) -> str:
-    return "1 product" if count == 1 else f"{count} products"
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _unpacking(figures: Figures) -> str | None:
@@ -61,10 +64,10 @@ def _unpacking(figures: Figures) -> str | None:
     share = sum(each.share for each in made)
     if share < _UNPACKING:
         return None
+    nodes = _count(sum(each.nodes for each in made), "DequantizeLinear node")
     return (
-        f"{_percent(share)} of the time goes to {sum(each.nodes for each in made)} DequantizeLinear nodes "
-        "that make the same floats out of stored integers in every call. Let the products take the integers: "
-        "quantize/int8_dynamic writes MatMulInteger."
+        f"{_percent(share)} of the time goes to {nodes}, making the same floats out of stored integers in "
+        "every call. Let the products take the integers: quantize/int8_dynamic writes MatMulInteger."
     )
 
 
@@ -75,7 +78,7 @@ def _float_weights(figures: Figures) -> str | None:
     names = ", ".join(each.name for each in file.float_products[:_NAMED])
     more = file.float_product_count - min(_NAMED, len(file.float_products))
     named = names + (f" and {more} more" if more else "")
-    count = _products(file.float_product_count)
+    count = _count(file.float_product_count, "product")
     begin = f"{_percent(part.share)} of the time is in {count} of float weights ({named})"
     gain = ""
     if file.if_quantized is not None:
@@ -99,9 +102,9 @@ def _low_bit(figures: Figures) -> str | None:
         else "makes float first"
     )
     return (
-        f"{_percent(part.share)} of the time is in {_products(part.nodes)} of {bits}-bit weights, which ONNX "
-        f"Runtime {how}: with more than a few tokens a call that buys size, not speed. For speed use "
-        "quantize/int8_dynamic, whose products are of integers."
+        f"{_percent(part.share)} of the time is in {_count(part.nodes, 'product')} of {bits}-bit weights, "
+        f"which ONNX Runtime {how}: with more than a few tokens a call that buys size, not speed. For speed "
+        "use quantize/int8_dynamic, whose products are of integers."
     )
 
 
@@ -113,20 +116,26 @@ def _fused_norm(figures: Figures) -> str | None:
     if fused.share < _FUSED_NORM or times < _SLOW_NORM:
         return None
     return (
-        f"{_percent(fused.share)} of the time is in {fused.nodes} SkipLayerNormalization nodes, which take "
-        f"{times:.1f} times as long for each number as LayerNormalization does in this file. ONNX Runtime "
-        "makes them of Add and LayerNormalization when it loads the file; an Add that is written as a Sum of "
+        f"{_percent(fused.share)} of the time is in {_count(fused.nodes, 'SkipLayerNormalization node')}: "
+        f"{times:.1f} times as long for each number as LayerNormalization takes in this file. ONNX Runtime "
+        "makes it of Add and LayerNormalization when it loads the file; an Add that is written as a Sum of "
         "two stays apart, which changes no answer. modelpress run and modelpress export write it so."
     )
 
 
 def _between(figures: Figures) -> str | None:
-    share = figures.file.between_share
+    share, each_ms = figures.file.between_share, figures.file.wall_ms / max(figures.file.nodes, 1)
+    if share < _BETWEEN and each_ms < _LAUNCH_MS:
+        return (
+            f"A call takes {1e3 * figures.file.wall_ms:.0f} µs for {figures.file.nodes:,} nodes, "
+            f"{1e3 * each_ms:.1f} µs for each, about what launching one takes: send more rows in a call, or "
+            "take layers away; smaller weights won't help."
+        )
     if share < _BETWEEN:
         return None
     return (
-        f"{_percent(share)} of the time is the runtime's own, launching {figures.file.nodes} nodes, each of "
-        "which has little to do: send more rows in a call, or take layers away; smaller weights won't help."
+        f"{_percent(share)} of the time is the runtime's own, launching {figures.file.nodes:,} nodes: "
+        "send more rows in a call, or take layers away; smaller weights won't help."
     )
 
 

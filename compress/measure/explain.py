@@ -83,7 +83,7 @@ def explain_file(
 
     Args:
         path: a bundle's directory or an .onnx file.
-        against: another, to stand beside it; it must take the same inputs.
+        against: another, to stand beside it; inputs of the same name must be alike.
         batch: rows a call.
         sequence: tokens a row; None: what a bundle's report measured first, else 128, or the file's own if it
             fixes one, or a bundle's longest text if that is shorter.

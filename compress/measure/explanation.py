@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _MOST_PRODUCTS = 20
+_ROUNDING = 1e-9
 _PER_GIGA = 1e6  # a MAC in a millisecond is 1e-6 of a GMAC in a second
 
 
@@ -87,7 +88,8 @@ class FileExplanation(_Part):
     Attributes:
         wall_ms: median time of a call, not profiled.
         nodes_ms: sum over nodes of each one's median time in a profile, less the floor.
-        between_ms: what is left of `wall_ms`: the runtime itself, launching nodes.
+        between_ms: what is left of `wall_ms`: the runtime itself, launching nodes; 0 if it can't be told from
+            what the nodes take, because the profile made them look longer than the call.
         floor_ms: what was taken off each node's time, for launching it and for profiling.
         profiling_ms: what profiling added to a call; no part of the other figures.
         calls: how many the medians are over.
@@ -190,7 +192,7 @@ def describe(file: str, profile: Profile) -> FileExplanation:
         nodes=graph.nodes,
         wall_ms=profile.wall_ms,
         nodes_ms=profile.nodes_ms,
-        between_ms=max(total - profile.nodes_ms, 0.0),
+        between_ms=_left(total, profile.nodes_ms),
         floor_ms=profile.floor_ms,
         profiling_ms=max(profile.profiled_ms - profile.wall_ms, 0.0),
         calls=profile.calls,
@@ -206,6 +208,10 @@ def describe(file: str, profile: Profile) -> FileExplanation:
         counts=graph.counts,
         uncounted=graph.uncounted,
     )
+
+
+def _left(total: float, nodes: float) -> float:
+    return total - nodes if nodes < total * (1 - _ROUNDING) else 0.0
 
 
 def _part(profile: Profile, role: Role, total: float) -> Part:

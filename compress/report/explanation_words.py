@@ -57,6 +57,11 @@ def explanation_sentences(found: Explanation) -> list[str]:
         f"{cost} to a call, which is left out; {floor} µs were taken off each node for being launched and "
         "timed. Trust shares more than milliseconds."
     )
+    if any(each.profiling_ms > each.wall_ms for each in files):
+        said.append(
+            "Profiling costs more than the call itself here, and tells whole microseconds: take shares of "
+            "small nodes as rough."
+        )
     return said
 
 
@@ -114,9 +119,7 @@ def _parts_table(found: Explanation) -> Table:
     roles = [role for role in ROLES if any(_has(each.part(role)) for each in files)]
     rows: list[tuple[str, ...]] = []
     rows += [(_ROLE_WORDS[role], *(c for x in files for c in _part_cells(x.part(role)))) for role in roles]
-    rows.append(
-        (_BETWEEN, *(c for x in files for c in _time_cells(x.between_ms, x.between_share, _bound(x))))
-    )
+    rows.append((_BETWEEN, *(cell for each in files for cell in _between_cells(each))))
     rows.append(("a call", *(c for x in files for c in _time_cells(x.wall_ms, 1.0, ""))))
     heads: tuple[str, ...] = ("ms", "share", "MACs", "GMAC/s", "if it took no time")
     if before is not None:
@@ -130,9 +133,11 @@ def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:
     return milliseconds(ms, unit=False), percent(share), "", "", bound
 
 
-def _bound(file: FileExplanation) -> str:
+def _between_cells(file: FileExplanation) -> tuple[str, ...]:
     left = file.wall_ms - file.between_ms
-    return f"{file.wall_ms / left:.2f}x" if left > 0 else ""
+    if not file.between_ms or left <= 0:
+        return "not told apart", "", "", "", ""
+    return _time_cells(file.between_ms, file.between_share, f"{file.wall_ms / left:.2f}x")
 
 
 def _has(part: Part) -> bool:
