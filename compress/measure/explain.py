@@ -21,6 +21,7 @@ __all__ = ["explain_batch", "explain_file"]
 
 _ONNX_IN_BUNDLE = Path("onnx") / "model.onnx"
 _USUAL_SEQUENCE = 128
+_LOG_SEVERITY_FATAL = 4
 _MADE_UP = "made up: ids from the first 100, masks of ones, other numbers normal"
 
 
@@ -117,7 +118,7 @@ def explain_file(
             if array.dtype.kind == "i" and array.max(initial=0) < known.max(initial=0):
                 values[name] = array  # the smaller table's ids are in both
     for each in given:
-        _try(each, values, threads)
+        _try(each, values, rows=batch, sequence=own, threads=threads)
     return explain_batch(
         given[0].onnx,
         given[1].onnx if len(given) > 1 else None,
@@ -174,15 +175,21 @@ def _at(path: Path, keys: Sequence[str | int]) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def _try(given: _Given, batch: Batch, threads: int) -> None:
+def _try(given: _Given, batch: Batch, *, rows: int, sequence: int, threads: int) -> None:
     """Run the batch once, so that what a file can't take is said before it is timed."""
+    import onnxruntime
+
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = _LOG_SEVERITY_FATAL  # its own lines would stand before ours
     try:
         session = create_session(given.onnx, threads=threads)
         inputs = feeds(batch, session)
     except MeasureError as error:
         raise ModelError(str(error)) from error
     try:
-        session.run(None, inputs)
+        session.run(None, inputs, quiet)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-        raise ModelError(f"{given.shown}: ONNX Runtime can't run {shapes}: {error}") from error
+        said = str(error).rpartition("Status Message: ")[2].strip()
+        raise ModelError(
+            f"{given.shown}: can't take batch {rows}, sequence {sequence}; ONNX Runtime says: {said}"
+        ) from error

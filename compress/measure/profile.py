@@ -27,7 +27,8 @@ import numpy as np
 from compress.data.split import Batch
 from compress.errors import MeasureError
 from compress.measure.events import Call, Key, calls_of, elements
-from compress.measure.graph import Graph, layer_names, read_graph, read_nodes
+from compress.measure.graph import Graph, read_graph
+from compress.measure.nodes import layer_names, read_nodes
 from compress.measure.session import create_session, feeds
 
 __all__ = ["NodeTime", "Profile", "charge", "profile_in_turns"]

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import MeasureError
 from compress.measure.events import Call, NodeRun, calls_of
-from compress.measure.graph import graph_of, read_graph, read_nodes
+from compress.measure.graph import graph_of, read_graph
+from compress.measure.nodes import read_nodes
 from compress.measure.products import Node, macs_of
 
 BATCH, TOKENS, WIDTH = 2, 5, 32
