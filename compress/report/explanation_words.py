@@ -79,6 +79,9 @@ def _summary(who: str, file: FileExplanation) -> str:
             " Were its products of float weights made at the rate of the integer ones measured here, and "
             f"rounding for them free, a call would be {file.if_quantized:.2f}x faster."
         )
+    if file.counts:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in file.counts.items())
+        text += f" Of its {file.nodes:,} nodes, {listed}."
     if file.uncounted:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(file.uncounted.items()))
         text += f" Multiply-adds of {listed} are not counted."

@@ -148,6 +148,7 @@ def test_both_files_are_summed_up_in_words(explanation: Explanation) -> None:
     said = explanation_sentences(explanation)
     assert said[0].startswith("The candidate has 100 % of its multiply-adds in products of integers, for")
     assert said[1].startswith("The baseline has 100 % of its multiply-adds in products of float weights")
+    assert said[0].endswith("Of its 2 nodes, 1 Cast.")
     assert "VNNI (avx512_vnni)" in said[2]
 
 
