@@ -183,6 +183,31 @@ def inspect(
 
 
 @app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_ONNX", help="A bundle, or any .onnx file.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another, profiled in turns with it: the baseline.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rows a call.")] = 1,
+    sequence: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a row; otherwise what the bundle's report measured first, or 128."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads within an operator.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say where the time of an ONNX file goes, and the one change that would help most."""
+    from compress.console import show_explanation
+    from compress.measure import explain_file
+
+    found = explain_file(model, against, batch=batch, sequence=sequence, threads=threads)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        show_explanation(found)
+
+
+@app.command()
 def compare(
     paths: Annotated[
         list[Path], typer.Argument(help="Run directories, report.json files, or folders of runs.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +18,10 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-__all__ = ["RichProgress", "console", "error_console", "listing", "say"]
+if TYPE_CHECKING:
+    from compress.measure import Explanation
+
+__all__ = ["RichProgress", "console", "error_console", "listing", "say", "show_explanation"]
 
 console = Console()
 error_console = Console(stderr=True)
@@ -97,6 +100,26 @@ class RichProgress:
     def say(self, line: str) -> None:
         """Show one line that stays."""
         self._progress.console.print(f"[dim]{escape(line)}[/]", highlight=False)
+
+
+def show_explanation(found: Explanation) -> None:
+    """Print where a file's time goes: the advice first, then tables, then what they mean."""
+    from compress.report import explanation_sentences, explanation_tables
+
+    say(found.advice, "bold", wrap=True)
+    if found.baseline is not None:
+        say(f"baseline: {found.baseline.file}; candidate: {found.candidate.file}", "dim")
+    for table in explanation_tables(found):
+        drawn = Table(title=table.title or None, title_justify="left", box=None, pad_edge=False)
+        for column, letter in zip(table.columns, table.align, strict=True):
+            drawn.add_column(escape(column), justify="right" if letter == "r" else "left")
+        for row in table.rows:
+            drawn.add_row(*map(escape, row))
+        console.print()
+        console.print(drawn)
+    for sentence in explanation_sentences(found):
+        console.print()
+        say(sentence, wrap=True)
 
 
 def listing() -> Table:

@@ -74,7 +74,9 @@ def test_version(call: Callable[..., Said]) -> None:
 def test_help_names_every_command(call: Callable[..., Said]) -> None:
     said = call("--help")
     assert said.code == 0
-    assert all(command in said.out for command in ("init", "run", "export", "compare", "list", "show"))
+    assert all(
+        command in said.out for command in ("init", "run", "export", "explain", "compare", "list", "show")
+    )
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -147,6 +149,56 @@ def test_wrong_usage_is_exit_code_2(call: Callable[..., Said], words: list[str],
     assert part in said.err
     assert said.err.startswith("Usage: modelpress ")
     assert "Traceback" not in said.err
+
+
+# explain
+
+
+def test_explain_prints_the_advice_first_and_every_part(call: Callable[..., Said], digits_run: Path) -> None:
+    bundle = digits_run / "reports" / "digits"
+    said = call("explain", bundle, "--against", bundle / "onnx" / "model.onnx", "--sequence", "16")
+    assert (said.code, said.err) == (0, "")
+    found = load_report(bundle).measurement.explanation
+    assert found is not None
+    # 16 patches: 4 x 32 in; twice 4 products 32 x 32 and 2 of 32 x 64; one row: 32 x 10 out
+    macs = 16 * 4 * 32 + 2 * 16 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 10
+    assert found.candidate.part("integer").macs == macs
+    assert found.baseline is not None and found.baseline.part("float_weight").macs == macs
+    assert found.candidate.part("activations").macs == 2 * 2 * 16 * 16 * 32
+    for part in ("products of integers", "the runtime itself", "MatMulInteger", "by operator"):
+        assert part in said.out
+    assert "16, 1 thread: medians over" in said.out.replace("\n", " ")
+
+
+def test_explain_as_json_is_json_alone(call: Callable[..., Said], digits_run: Path) -> None:
+    said = call("explain", digits_run / "reports" / "digits", "--batch", "3", "--json")
+    assert (said.code, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert (found["batch"], found["sequence"], found["baseline"]) == (3, 16, None)
+    assert found["advice"] and found["candidate"]["parts"][0]["role"] == "integer"
+
+
+def test_explain_does_not_import_torch(digits_run: Path) -> None:
+    code = (
+        "import sys\nfrom compress.cli import main\n"
+        f"assert main(['explain', {str(digits_run / 'reports' / 'digits')!r}, '--json']) == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_what_cannot_be_explained_is_refused(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    bundle = digits_run / "reports" / "digits"
+    assert_refused(call("explain", "gone"), "gone: there is no such file or directory")
+    assert_refused(call("explain", "."), "no onnx/model.onnx in it")
+    assert_refused(call("explain", "text.onnx", "--json"), "text.onnx: not an ONNX file")
+    assert_refused(call("explain", bundle, "--sequence", "99"), "can't take batch 1, sequence 99; ONNX")
+    assert_refused(call("explain", bundle, "--threads", "4096"), "--threads 4096")
+    assert call("explain", bundle, "--batch", "0").code == 2
 
 
 # bad recipes

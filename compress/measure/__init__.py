@@ -2,6 +2,8 @@
 
 from compress.measure.accuracy import accuracy_difference, predict
 from compress.measure.environment import environment
+from compress.measure.explain import explain_file
+from compress.measure.explanation import Explanation
 from compress.measure.pair import measure_pair
 from compress.measure.results import (
     Accuracy,
@@ -19,6 +21,7 @@ __all__ = [
     "Accuracy",
     "AccuracyDifference",
     "Environment",
+    "Explanation",
     "Latency",
     "LatencyComparison",
     "Measurement",
@@ -27,6 +30,7 @@ __all__ = [
     "accuracy_difference",
     "create_session",
     "environment",
+    "explain_file",
     "measure_pair",
     "predict",
 ]

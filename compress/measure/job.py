@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress.measure.load import PROCESSES
 from compress.task import InputSpec
 
-__all__ = ["BATCHED_STEPS", "Job", "SINGLE_STEPS", "Setting"]
+__all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Job", "SINGLE_STEPS", "Setting"]
 
 SINGLE_STEPS = 10
 BATCHED_STEPS = 5
+EXPLAIN_STEPS = 1
 _STEPS_PER_MODEL = (
     1 + PROCESSES + 1 + SINGLE_STEPS + BATCHED_STEPS
 )  # size, loading, operators, accuracy twice
@@ -70,7 +71,7 @@ class Job(_Asked):
     @property
     def steps(self) -> int:
         """How many steps of progress the work has."""
-        return 2 * _STEPS_PER_MODEL + len(self.settings) * self.rounds
+        return 2 * _STEPS_PER_MODEL + len(self.settings) * self.rounds + EXPLAIN_STEPS
 
     @property
     def threads(self) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from compress.measure.explanation import Explanation
+
 __all__ = [
     "Accuracy",
     "AccuracyDifference",
@@ -137,6 +139,8 @@ class Measurement(_Result):
 
     Attributes:
         noise: words about what makes these figures doubtful (a ratio whose interval is wide, a busy machine).
+        explanation: where the time goes at the first setting of `latency`; None in reports from before there
+            were any, and where it could not be had (`noise` then says why).
     """
 
     baseline: ModelMeasurement
@@ -146,3 +150,4 @@ class Measurement(_Result):
     environment: Environment
     noise: tuple[str, ...]
     seconds: float
+    explanation: Explanation | None = None

@@ -55,7 +55,9 @@ def session_options(threads: Sequence[int]) -> dict[str, str]:
     }
 
 
-def create_session(path: Path, *, threads: int, profile_prefix: Path | None = None) -> Any:
+def create_session(
+    path: Path, *, threads: int, profile_prefix: Path | None = None, optimized: Path | None = None
+) -> Any:
     """Open an ONNX file on the CPU.
 
     Args:
@@ -63,6 +65,8 @@ def create_session(path: Path, *, threads: int, profile_prefix: Path | None = No
         threads: threads within an operator (intra_op).
         profile_prefix: where a profile of each node run is written, if wanted (its end is the caller's
             business).
+        optimized: where the graph that is run, after all fusions, is written as ONNX, if wanted; its weights
+            are put into a file beside it, so that the graph can be read without them.
 
     Returns:
         An onnxruntime.InferenceSession.
@@ -82,6 +86,10 @@ def create_session(path: Path, *, threads: int, profile_prefix: Path | None = No
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+        for key, value in (("file_name", f"{optimized.name}.data"), ("min_size_in_bytes", "1024")):
+            options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER])
     except Exception as error:  # onnxruntime's exceptions share no base but Exception

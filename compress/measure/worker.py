@@ -21,10 +21,12 @@ from pathlib import Path
 import psutil
 
 from compress.data.split import Split
-from compress.errors import CompressError
+from compress.errors import CompressError, MeasureError
 from compress.measure.accuracy import BATCHED_SIZE, Classes, accuracy, accuracy_difference, predict
 from compress.measure.environment import environment
-from compress.measure.job import BATCHED_STEPS, SINGLE_STEPS, Job, Setting
+from compress.measure.explain import explain_batch
+from compress.measure.explanation import Explanation
+from compress.measure.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job, Setting
 from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
 from compress.measure.noise import busy_note, spread_notes
@@ -55,14 +57,16 @@ def measure(job: Job, step: Step) -> Measurement:
     candidate, candidate_classes = _measure_model(job, "candidate", job.candidate, candidate_test, step)
     # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
     latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
+    explanation, doubts = _explain(job, candidate_test, step)
     return Measurement(
         baseline=baseline,
         candidate=candidate,
         difference=accuracy_difference(baseline_classes, candidate_classes, test.labels),
         latency=latency,
         environment=environment(job.threads),
-        noise=(*noise, *spread_notes(latency)),
+        noise=(*noise, *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
+        explanation=explanation,
     )
 
 
@@ -110,6 +114,26 @@ def _time(job: Job, setting: Setting, test: Split, step: Step) -> LatencyCompari
         seed=job.seed,
         on_round=on_round,
     )
+
+
+def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tuple[str, ...]]:
+    """Explain both files at the first setting, or say why that can't be: the other figures stand anyway."""
+    setting = job.settings[0]
+    try:
+        explanation = explain_batch(
+            job.candidate,
+            job.baseline,
+            steady_batch(test, setting.batch, setting.sequence),
+            rows=setting.batch,
+            sequence=setting.sequence,
+            threads=setting.threads,
+            folder=job.folder,
+        )
+    except (MeasureError, OSError) as error:  # a graph that is written for this may not fit the disk
+        step(EXPLAIN_STEPS, "where the time goes: not known")
+        return None, (f"where the time goes could not be measured: {error}",)
+    step(EXPLAIN_STEPS, "where the time goes")
+    return explanation, ()
 
 
 @dataclass

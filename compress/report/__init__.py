@@ -2,6 +2,7 @@
 
 from compress.report.compare import compare_reports
 from compress.report.comparison import Comparison, ComparisonRow, Interval
+from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.html import to_html
 from compress.report.inspection import Inspection
 from compress.report.inspection_views import inspection_html, inspection_markdown, write_inspection
@@ -35,6 +36,8 @@ __all__ = [
     "StageRecord",
     "caveats",
     "compare_reports",
+    "explanation_sentences",
+    "explanation_tables",
     "inspection_html",
     "inspection_markdown",
     "load_report",

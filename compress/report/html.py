@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from compress.report import cut_svg, cut_words, svg, tables
 from compress.report.cut import Cut, cuts_of
 from compress.report.deploy import deploy_packages, deploy_snippet
+from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, settings_of
 from compress.report.markdown import recipe_yaml
 from compress.report.promise import promise_of
@@ -72,6 +73,7 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "latency": tables.latency_table(report),
             "latency_bars": svg.latency_bars(measured.latency),
             "size_bars": svg.size_bars(measured.baseline, measured.candidate),
+            "why": _why(report),
             "stages": tables.stages_table(report),
             "cuts": [_cut(report, cut) for cut in cuts_of(report)],
             "cost_note": cut_words.COST_NOTE,
@@ -143,6 +145,18 @@ def _cut(report: RunReport, cut: Cut) -> dict[str, Any]:
         if table is None
         else [(cut_words.cost_name(cost, cut), cut_svg.cost_curve(cost, most)) for cost in table.kinds],
         "costs": cut_words.cost_tables(cut),
+    }
+
+
+def _why(report: RunReport) -> dict[str, Any] | None:
+    """Where the time goes, in reports that know."""
+    found = report.measurement.explanation
+    if found is None:
+        return None
+    return {
+        "advice": found.advice,
+        "sentences": explanation_sentences(found),
+        "tables": explanation_tables(found),
     }
 
 

@@ -17,6 +17,7 @@ from compress.report.cut_words import (
     widths_table,
 )
 from compress.report.deploy import deploy_packages, deploy_snippet
+from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, plain, settings_of
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
@@ -96,6 +97,7 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         "## Latency",
         "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds.",
         table_markdown(latency_table(report)),
+        *_why(report),
         *_cuts(report),
         *_stages(report),
         "## Parity",
@@ -116,6 +118,19 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
             fenced(deploy_snippet(report, inputs), "python"),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _why(report: RunReport) -> list[str]:
+    """Where the time goes, in reports that know."""
+    found = report.measurement.explanation
+    if found is None:
+        return []
+    return [
+        "## Why is it as fast as it is?",
+        f"**{escape_markdown(found.advice)}**",
+        *map(escape_markdown, explanation_sentences(found)),
+        *map(table_markdown, explanation_tables(found)),
+    ]
 
 
 def _cuts(report: RunReport) -> list[str]:

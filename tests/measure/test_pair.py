@@ -13,6 +13,7 @@ import pytest
 import compress.measure
 from compress.errors import MeasureError
 from compress.measure import measure_pair
+from compress.measure import worker as measuring
 from compress.measure.job import Job
 
 TINY = {"batch": [1], "sequence": None, "threads": [1], "rounds": 3, "seconds": 0.01, "seed": 0}
@@ -95,6 +96,15 @@ def test_a_model_against_itself_differs_by_nothing(token_model, token_split, own
     assert all(one.speedup_low <= one.speedup <= one.speedup_high for one in found.latency)
     assert found.noise[0].startswith("threads 4096 not measured")
     assert found.environment.session_options["intra_op_num_threads"] == "1"
+    why = found.explanation
+    assert why is not None and why.baseline is not None
+    assert (why.batch, why.sequence, why.threads, why.made_up) == (
+        1,
+        6,
+        1,
+        "",
+    )  # the first setting, real rows
+    assert why.baseline.nodes == why.candidate.nodes == sum(found.baseline.operators.values())
 
     assert progress.done == progress.total
     assert not progress.open
@@ -113,6 +123,33 @@ def test_a_candidate_with_other_ids_is_given_the_same_rows_in_its_own(token_mode
     assert found.baseline.accuracy == found.candidate.accuracy
     with pytest.raises(MeasureError, match="candidate_test must hold the rows of test, in their order"):
         measure_pair(baseline, candidate, rows, candidate_test=token_split, **TINY)
+
+
+def test_time_that_cannot_be_explained_leaves_a_note_and_all_other_figures(
+    token_model, token_split, tmp_path, monkeypatch
+):
+    def fail(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(measuring, "explain_batch", fail)
+    token_split.save(tmp_path / "rows.npz")
+    job = Job(
+        baseline=token_model(),
+        candidate=token_model(),
+        rows=tmp_path / "rows.npz",
+        split="test",
+        inputs=token_split.inputs,
+        settings=({"batch": 1, "sequence": 6, "threads": 1},),
+        rounds=1,
+        seconds=0.01,
+        folder=tmp_path,
+        result=tmp_path / "result.json",
+    )
+    steps: list[int] = []
+    found = measuring.measure(job, lambda count, facts: steps.append(count))
+    assert found.explanation is None
+    assert "where the time goes could not be measured: No space left on device" in found.noise
+    assert sum(steps) == job.steps
 
 
 def test_what_the_worker_refuses_comes_back_in_its_own_words(token_model, feature_split, own_temp):

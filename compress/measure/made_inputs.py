@@ -1,0 +1,167 @@
+"""A batch for an ONNX file that comes without rows: what its inputs are, filled with something that it can
+take.
+
+Times of a Transformer do not depend on what its numbers are, so a made-up batch will do; accuracy would not.
+Token ids are drawn from [0, 100), or from the rows of the table that they look up if it has fewer; masks are
+ones, types zeros, positions count up; other numbers are normal, booleans false.
+Shapes: b = batch, s = sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data.split import Array, Batch
+from compress.errors import ModelError
+
+__all__ = ["FileInput", "inputs_of", "made_batch"]
+
+_IDS = 100
+_SEED = 0
+_MOST_NUMBERS = 1 << 28  # a gigabyte of floats
+_LOOKUPS = {"Gather": (1, 0), "GatherBlockQuantized": (1, 0)}  # where the ids stand, and where the table
+_PASSES_ON = {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "DequantizeLinear"}
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """One input of an ONNX file.
+
+    Attributes:
+        dtype: a numpy name; empty if no batch can be made of it.
+        shape: a number or a name for each dimension; None where the file says neither.
+        limit: rows of the table that it looks up, if it does.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+    limit: int | None = None
+
+
+def inputs_of(path: Path) -> tuple[FileInput, ...]:
+    """Read the inputs of an ONNX file that are not weights.
+
+    Raises:
+        ModelError: it isn't one.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's own among them
+        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+    graph = model.graph
+    if not graph.node:
+        raise ModelError(f"{path}: not an ONNX file: it holds no graph")
+    weights = {each.name for each in graph.initializer}
+    return tuple(_input(graph, each) for each in graph.input if each.name not in weights)
+
+
+def _input(graph: Any, value: Any) -> FileInput:
+    import onnx
+
+    kind = value.type.WhichOneof("value")
+    tensor = value.type.tensor_type if kind == "tensor_type" else None
+    if tensor is None:
+        return FileInput(value.name, "", None)
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except (KeyError, TypeError):
+        return FileInput(value.name, "", None)
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(
+            int(each.dim_value) if each.HasField("dim_value") else each.dim_param or None
+            for each in tensor.shape.dim
+        )
+    name = dtype.name if dtype.kind in "iufb" else ""
+    return FileInput(value.name, name, shape, _table_rows(graph, value.name))
+
+
+def _table_rows(graph: Any, name: str) -> int | None:
+    """Find how many rows the smallest table has that these ids look up."""
+    rows = {each.name: int(each.dims[0]) for each in graph.initializer if each.dims}
+    names, found = {name}, []
+    for node in graph.node:  # in the order of running, so one pass will do
+        if node.op_type in _PASSES_ON and node.input[0] in names:
+            names.add(node.output[0])
+        elif node.op_type in _PASSES_ON and node.input[0] in rows:
+            rows[node.output[0]] = rows[node.input[0]]
+        elif node.op_type in _LOOKUPS:
+            ids, table = (node.input[place] for place in _LOOKUPS[node.op_type])
+            if ids in names and table in rows:
+                found.append(rows[table])
+    return min(found, default=None)
+
+
+def made_batch(
+    path: Path, inputs: Sequence[FileInput], *, batch: int, sequence: int, fixed: bool = False
+) -> tuple[Batch, int]:
+    """Make one batch.
+
+    The first dimension is the batch, unless the file fixes it; every other that the file does not fix is the
+    sequence.
+
+    Args:
+        path: for messages.
+        inputs: from `inputs_of`.
+        batch: rows.
+        sequence: length of what the file leaves open.
+        fixed: that length was asked for, and is not to be changed.
+
+    Returns:
+        The batch, and the sequence that it has: the file's own, if it fixes the second dimension of each
+        input.
+
+    Raises:
+        ModelError: an input can't be made, or the file fixes another batch or sequence than asked for.
+    """
+    draw = np.random.default_rng(_SEED)
+    made: Batch = {}
+    lengths: set[int] = set()
+    for each in inputs:
+        if not each.dtype or each.shape is None:
+            what = "its shape is not said" if each.dtype else "it is no tensor of numbers"
+            raise ModelError(f"{path}: no batch can be made for input '{each.name}': {what}")
+        shape = [_size(path, each, place, batch, sequence) for place in range(len(each.shape))]
+        if np.prod(shape, dtype=float) > _MOST_NUMBERS:
+            raise ModelError(
+                f"{path}: no batch is made for input '{each.name}': {shape} is more than fits; ask for less"
+            )
+        if len(shape) > 1:
+            lengths.add(shape[1])
+        made[each.name] = _values(each, shape, draw)
+    own = lengths.pop() if len(lengths) == 1 else sequence
+    if fixed and own != sequence:
+        raise ModelError(f"{path}: takes sequence {own} only, not {sequence}; leave --sequence out")
+    return made, own
+
+
+def _size(path: Path, given: FileInput, place: int, batch: int, sequence: int) -> int:
+    assert given.shape is not None
+    size = given.shape[place]
+    if place == 0:
+        if isinstance(size, int) and size != batch:
+            raise ModelError(f"{path}: takes batch {size} only (input '{given.name}'), not {batch}")
+        return batch
+    return size if isinstance(size, int) else sequence
+
+
+def _values(given: FileInput, shape: list[int], draw: np.random.Generator) -> Array:
+    name, dtype = given.name.lower(), np.dtype(given.dtype)
+    if "mask" in name:
+        return np.ones(shape, dtype)
+    if "position" in name:
+        return np.broadcast_to(np.arange(shape[-1], dtype=dtype), shape).copy()
+    if dtype.kind == "f":
+        return draw.normal(size=shape).astype(dtype)
+    if "type" in name or dtype.kind == "b":
+        return np.zeros(shape, dtype)
+    most = min(_IDS, given.limit or _IDS, np.iinfo(dtype).max)
+    return draw.integers(0, most, size=shape).astype(dtype)

@@ -1,0 +1,167 @@
+"""The section "Why is it as fast as it is?" in HTML and Markdown, and reports from before there was one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compress.measure.explanation import Explanation, FileExplanation, FloatProduct, KindTime, Part
+from compress.report import (
+    RunReport,
+    explanation_sentences,
+    explanation_tables,
+    load_report,
+    to_html,
+    to_markdown,
+    write_reports,
+)
+
+HEADING = "Why is it as fast as it is?"
+
+
+def _file(name: str, role: str, kind: str, ms: float, wall_ms: float, *, floats: int = 0) -> FileExplanation:
+    """One product and one Softmax, with a tenth of the call between them."""
+    around = wall_ms * 0.9 - ms
+    shares = ms / wall_ms, around / wall_ms
+    return FileExplanation(
+        file=name,
+        nodes=2,
+        wall_ms=wall_ms,
+        nodes_ms=ms + around,
+        between_ms=wall_ms * 0.1,
+        floor_ms=0.003,
+        profiling_ms=0.4,
+        calls=20,
+        parts=(
+            Part(role=role, nodes=1, macs=9_000_000, macs_share=1.0, ms=ms, share=shares[0], bound=1 / (1 -
+            shares[0])), Part(role="other", nodes=1, macs=0, macs_share=0.0, ms=around, share=shares[1],
+            bound=2.0),
+        ),
+        kinds=(
+            KindTime(kind=kind, role=role, nodes=1, ms=ms, share=shares[0], numbers=10),
+            KindTime(kind="Softmax", role="other", nodes=1, ms=around, share=shares[1], numbers=10),
+        ),
+        float_products=tuple(
+            FloatProduct(name=f"<b>{i}|", kind="MatMul", macs=1, ms=1.0, share=0.1, made=i == 0) for i in
+            range(floats)
+        ),
+        float_product_count=floats,
+        low_bits=(),
+        low_bits_by_block=False,
+        counts={"Cast": 1},
+        uncounted={"Einsum": 2} if floats else {},
+        if_quantized=1.5 if floats else None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def explanation() -> Explanation:
+    return Explanation(
+        batch=1,
+        sequence=128,
+        threads=1,
+        cores=2,
+        made_up="",
+        baseline=_file("base", "float_weight", "MatMul", 8.0, 10.0, floats=12),
+        candidate=_file("small", "integer", "MatMulInteger", 1.0, 5.0),
+        instruction_sets=("avx512_vnni",),
+        advice="50 % of the time is <outside> products.",
+    )
+
+
+@pytest.fixture
+def report(int8: RunReport, explanation: Explanation) -> RunReport:
+    measurement = int8.measurement.model_copy(update={"explanation": explanation})
+    return int8.model_copy(update={"measurement": measurement})
+
+
+def test_the_section_opens_with_the_advice_in_both_forms(report: RunReport) -> None:
+    markdown, page = to_markdown(report), to_html(report)
+    assert f"## {HEADING}\n\n**50 % of the time is &lt;outside&gt; products.**" in markdown
+    assert f"<h2>{HEADING}</h2>\n<p><b>50 % of the time is &lt;outside&gt; products.</b></p>" in page
+    assert '<a href="#why">' in page and '<section id="why">' in page
+    for text in (markdown, page):
+        assert "products of float weights" in text and "MatMulInteger" in text
+
+
+def test_parts_hold_both_files_times_and_the_candidates_bounds(explanation: Explanation) -> None:
+    parts = explanation_tables(explanation)[0]
+    rows = {row[0]: row[1:] for row in parts.rows}
+    assert parts.columns[1:4] == ("baseline ms", "share", "candidate ms")
+    assert rows["products of integers"] == ("", "", "1.00", "20.0 %", "100.0 %", "9", "1.25x")
+    assert rows["products of float weights"] == ("8.00", "80.0 %", "", "", "", "", "")
+    assert rows["the runtime itself: launching nodes"] == (
+        "1.00",
+        "10.0 %",
+        "0.500",
+        "10.0 %",
+        "",
+        "",
+        "1.11x",
+    )
+    assert rows["a call"][:4] == ("10.0", "100.0 %", "5.00", "100.0 %")
+
+
+def test_operator_kinds_below_a_percent_in_both_are_summed(explanation: Explanation) -> None:
+    tiny = tuple(
+        KindTime(kind=f"K{i}", role="other", nodes=2, ms=0.01, share=0.002, numbers=1) for i in range(3)
+    )
+    candidate = explanation.candidate.model_copy(update={"kinds": explanation.candidate.kinds + tiny})
+    kinds = explanation_tables(explanation.model_copy(update={"candidate": candidate}))[1]
+    assert [row[0] for row in kinds.rows] == ["MatMul", "Softmax", "MatMulInteger", "3 others"]
+    assert kinds.rows[1][2:] == ("1 → 1", "1.00", "10.0 %", "3.50", "70.0 %")
+    assert kinds.rows[3][2:] == ("0 → 6", "", "", "0.030", "0.6 %")
+
+
+def test_a_file_alone_has_no_columns_of_a_baseline_and_names_what_stayed_float(
+    explanation: Explanation,
+) -> None:
+    assert explanation.baseline is not None
+    alone = explanation.model_copy(
+        update={"baseline": None, "candidate": explanation.baseline, "made_up": "made up: ones"}
+    )
+    parts, _, floats = explanation_tables(alone)
+    assert parts.columns[:3] == ("what for", "ms", "share")
+    assert len(floats.rows) == 10 and "(2 more)" in floats.title
+    assert (floats.rows[0][-1], floats.rows[1][-1]) == (
+        "made float of stored integers in each call",
+        "left float",
+    )
+    said = " ".join(explanation_sentences(alone))
+    assert "This file has 100 % of its multiply-adds in products of float weights, for 80 % of" in said
+    assert "a call would be 1.50x faster" in said and "Multiply-adds of 2 Einsum are not counted" in said
+    assert "The batch is made up: ones." in said and "Profiling added 0.400 ms" in said
+
+
+def test_what_the_profile_cannot_tell_apart_is_said(explanation: Explanation) -> None:
+    update = {"between_ms": 0.0, "nodes_ms": 5.0, "profiling_ms": 6.0}
+    hidden = explanation.model_copy(update={"candidate": explanation.candidate.model_copy(update=update)})
+    rows = {row[0]: row[1:] for row in explanation_tables(hidden)[0].rows}
+    assert rows["the runtime itself: launching nodes"][2] == "not told apart"
+    assert explanation_sentences(hidden)[-1].startswith("Profiling costs more than the call itself here")
+    assert not explanation_sentences(explanation)[-1].startswith("Profiling costs more")
+
+
+def test_both_files_are_summed_up_in_words(explanation: Explanation) -> None:
+    said = explanation_sentences(explanation)
+    assert said[0].startswith("The candidate has 100 % of its multiply-adds in products of integers, for")
+    assert said[1].startswith("The baseline has 100 % of its multiply-adds in products of float weights")
+    assert said[0].endswith("Of its 2 nodes, 1 Cast.")
+    assert "VNNI (avx512_vnni)" in said[2]
+
+
+def test_an_explanation_survives_json_and_a_report_from_before_has_none(
+    report: RunReport, tmp_path: Path
+) -> None:
+    write_reports(report, tmp_path)
+    assert load_report(tmp_path) == report
+    file = tmp_path / "report.json"
+    content = json.loads(file.read_text())
+    del content["measurement"]["explanation"]
+    file.write_text(json.dumps(content))
+    before = load_report(tmp_path)
+    assert before.measurement.explanation is None
+    assert HEADING not in to_markdown(before) and HEADING not in to_html(before)
+    assert 'href="#why"' not in to_html(before)
