@@ -16,7 +16,7 @@ from compress.model.capture import inputs_of_sites
 from compress.model.gram import Gram
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from compress.data.split import Split
     from compress.quantize.clipping import Histogram
@@ -132,10 +132,6 @@ def histograms_of(
             model, places, rows, context.task, batch_size=_BATCH, device=context.device
         ):
             for histogram, tokens in zip(found, captured, strict=True):
-                histogram.add_(_on_cpu(tokens))
+                histogram.add_(tokens.cpu())
             bar.advance(_BATCH)
     return found
-
-
-def _on_cpu(tokens: Tensor) -> Tensor:
-    return tokens.detach().cpu()

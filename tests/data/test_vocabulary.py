@@ -22,7 +22,7 @@ from compress.data.vocabulary import (
 from compress.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-CORPUS = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.strip()]
+CORPUS = [line for line in (ROOT / "LICENSE").read_text(encoding="utf-8").splitlines() if line.strip()]
 DOMAIN, REST = CORPUS[::5], [line for index, line in enumerate(CORPUS) if index % 5]
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
