@@ -16,13 +16,21 @@ from compress.model.capture import inputs_of_sites
 from compress.model.gram import Gram
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from compress.data.split import Split
     from compress.quantize.clipping import Histogram
     from compress.stage import Context
 
-__all__ = ["LEAST_ROWS", "SharedInput", "calibration_rows", "gram_at", "histograms_of", "shared_inputs"]
+__all__ = [
+    "LEAST_ROWS",
+    "SharedInput",
+    "calibration_rows",
+    "gram_at",
+    "histograms_of",
+    "loudest_of",
+    "shared_inputs",
+]
 
 LEAST_ROWS = 16
 _BATCH = 8  # rows; what a batch holds stays far below the model's own size
@@ -134,4 +142,23 @@ def histograms_of(
             for histogram, tokens in zip(found, captured, strict=True):
                 histogram.add_(tokens.cpu())
             bar.advance(_BATCH)
+    return found
+
+
+def loudest_of(
+    model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
+) -> list[Tensor]:
+    """Largest |value| of each feature of some inputs, [i] each, from one pass.
+
+    Raises:
+        StageError: something is not a number; the message names the layer.
+    """
+    import torch
+
+    found: list[Tensor] = []
+    for captured in inputs_of_sites(
+        model, places, rows, context.task, batch_size=_BATCH, device=context.device
+    ):
+        loudest = [tokens.abs().amax(0).cpu() for tokens in captured]
+        found = [torch.maximum(*each) for each in zip(found, loudest, strict=True)] if found else loudest
     return found
