@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from compress.model.capture import without_padding
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from compress.data.split import Split
@@ -66,24 +67,34 @@ def felt_inputs(
     try:
         for batch in split.batches(batch_size):
             tensors = to_tensors(batch, task.input_names, device)
-            answers = logits(model, tensors)  # [b, c]
-            direction = torch.randn(answers.shape, generator=draw).to(device)
-            direction = direction - direction.mean(-1, keepdim=True)  # adding to all logits changes nothing
+            slopes = _slopes(logits(model, tensors), outputs, draw)  # lets the graph go
             mask = tensors.get(_MASK)
             # Inputs first: what is not a number there makes every derivative so, also of the sites before.
             given = [without_padding(x, mask, site).cpu() for site, x in zip(sites, inputs, strict=True)]
-            slopes = torch.autograd.grad((answers * direction).sum(), outputs)
             felt = [
                 without_padding(slope, mask, site).square().cpu()
                 for site, slope in zip(sites, slopes, strict=True)
             ]
+            inputs[:], slopes = [None] * len(sites), ()
             yield list(zip(given, felt, strict=True))
+            del given, felt
     finally:
         for handle in handles:
             handle.remove()
         for parameter in learning:
             parameter.requires_grad_(True)
         model.to("cpu")
+
+
+def _slopes(answers: Tensor, outputs: list[Any], draw: torch.Generator) -> tuple[Tensor, ...]:
+    """Derivatives of a random sum of the logits [b, c] by each of some outputs, which are let go."""
+    import torch
+
+    direction = torch.randn(answers.shape, generator=draw).to(answers.device)
+    direction = direction - direction.mean(-1, keepdim=True)  # adding to all logits changes nothing
+    slopes = torch.autograd.grad((answers * direction).sum(), outputs)
+    outputs[:] = [None] * len(outputs)
+    return slopes
 
 
 def token_weights(squared: Tensor) -> Tensor:

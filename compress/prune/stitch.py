@@ -208,8 +208,8 @@ def _obs(
             bar.advance(_ROWS)
     candidates = []
     with context.progress.bar("prune/structured: judging sites", len(sites)) as bar:
-        for site, gram, counts, total in zip(sites, grams, levels, felt, strict=True):
-            consumer = _consumer(model, site)
+        for site, counts, total in zip(sites, levels, felt, strict=True):
+            gram, consumer = grams.pop(0), _consumer(model, site)  # each is let go once it was looked at
             mean = total / gram.tokens
             candidates.append(remove_one_by_one(*consumer, gram, site.unit_size, counts, output_weights=mean))
             bar.advance(1)
