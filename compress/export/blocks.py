@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from compress.errors import ExportError
-from compress.export.onnx_file import SCOPES
+from compress.export.trace import SCOPES
 
 __all__ = ["Block", "extract_blocks"]
 

@@ -61,6 +61,10 @@ class QuantizedModule(nn.Module):
         """The float weight, in the shape that the float layer has it."""
         raise NotImplementedError
 
+    def example(self, draw: torch.Generator) -> Tensor:
+        """Something that it can be given, for a batch of 2, with what is hard about it."""
+        raise NotImplementedError
+
     def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
         """Take what was chosen for this layer, one row for each output or each row of the table.
 
@@ -110,6 +114,13 @@ class _QuantizedLinear(QuantizedModule):
             "out_features": self.out_features,
             "bias": self.bias is not None,
         }
+
+    def example(self, draw: torch.Generator) -> Tensor:
+        """[2, 3, i], with a row of zeros and an outlier."""
+        x = torch.randn(2, 3, self.in_features, generator=draw)
+        x[0, 0] = 0
+        x[1, 1, 0] = 30
+        return x
 
 
 class Int8Linear(_QuantizedLinear):
@@ -288,6 +299,12 @@ class _QuantizedEmbedding(QuantizedModule):
             "embedding_dim": self.embedding_dim,
             "padding_idx": self.padding_idx,
         }
+
+    def example(self, draw: torch.Generator) -> Tensor:
+        """[2, 3] ids, among them the first and the last."""
+        ids = torch.randint(self.num_embeddings, (2, 3), generator=draw)
+        ids[0, 0], ids[1, 2] = 0, self.num_embeddings - 1
+        return ids
 
 
 class Int8Embedding(_QuantizedEmbedding):

@@ -1,0 +1,107 @@
+"""torch.export and the translation to ONNX, quietly, with quantized ops on fast kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.export.fast_graph import optimize_
+from compress.export.lowering import translation_table
+
+__all__ = ["SCOPES", "trace"]
+
+_TALKATIVE = (
+    "torch.onnx",
+    "torch.export",
+    "torch.fx.experimental.symbolic_shapes",
+    "onnxscript",
+    "onnx_ir",
+)
+SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on a node: the modules around it, outermost first
+
+
+def trace(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    inputs: Sequence[str],
+    output: str,
+    dynamic_shapes: Any,
+    opset: int,
+) -> torch.onnx.ONNXProgram:
+    """Translate a module that takes tensors by position and returns one.
+
+    Args:
+        example: what to trace with.
+        inputs: their names in the graph.
+        dynamic_shapes: as torch.export takes them.
+
+    Raises:
+        Exception: whatever torch.export raises.
+    """
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            example,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=opset,
+            dynamo=True,
+            optimize=True,
+            custom_translation_table=translation_table(),
+            verbose=False,
+        )
+    assert program is not None
+    optimize_(program.model)
+    _drop_notes_(program.model)
+    return program
+
+
+def _drop_notes_(model: Any) -> None:
+    """Leave out the exporter's notes: stack traces with the maker's paths, near a megabyte of MiniLM's file.
+
+    The scopes of nodes stay: they say which module a node comes from.
+    """
+    import onnx_ir as ir
+
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            scopes = node.metadata_props.get(SCOPES)
+            node.metadata_props.clear()
+            node.doc_string = None
+            if scopes is not None:
+                node.metadata_props[SCOPES] = scopes
+            for value in node.outputs:
+                value.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and deprecation notes from the user; errors still come through."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),  # torch.export prints a whole graph when it fails
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
