@@ -17,7 +17,7 @@ Shapes as in `compress.model.ops`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,43 @@ def _int8_static_linear(
     return op.Reshape(y, shape)
 
 
+def _int8_static_conv(
+    x: Value,
+    qdata: Value,
+    scale: Value,
+    bias: Value,
+    x_scale: Value,
+    x_zero_point: Value,
+    y_scale: Value,
+    y_zero_point: Value,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Value:
+    """QuantizeLinear and DequantizeLinear around a Conv, its output too: what becomes a QLinearConv.
+
+    ConvInteger would leave the output exact, but takes four times as long as a float Conv.
+    """
+    outputs = int(qdata.shape[0])
+    q = op.QuantizeLinear(x, x_scale, x_zero_point)
+    weight = op.DequantizeLinear(qdata, scale, _constant([0] * outputs, np.int8), axis=0)
+    zeros = _constant([0] * outputs, np.int32)
+    offset = () if bias is None else (op.DequantizeLinear(bias, op.Mul(x_scale, scale), zeros, axis=0),)
+    y = op.Conv(
+        op.DequantizeLinear(q, x_scale, x_zero_point),
+        weight,
+        *offset,
+        kernel_shape=[int(size) for size in qdata.shape[2:]],
+        strides=list(stride),
+        pads=list(padding),
+        dilations=list(dilation),
+        group=groups,
+    )
+    rounded = op.QuantizeLinear(y, y_scale, y_zero_point)
+    return op.DequantizeLinear(rounded, y_scale, y_zero_point)
+
+
 def _scaled_product(
     q: Value, zero_point: Value, x_scale: Value, qdata: Value, scale: Value, bias: Value
 ) -> Value:
@@ -186,6 +223,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,
         modelpress.int8_tensor_linear.default: _int8_tensor_linear,
         modelpress.int8_static_linear.default: _int8_static_linear,
+        modelpress.int8_static_conv.default: _int8_static_conv,
         modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,

@@ -1,5 +1,7 @@
 """Linear and embedding layers that hold integers: what the quantize stages put into a model.
 
+Convolutions are in `compress.model.convolution`; `compress.model.kinds` names all.
+
 They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
 here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on
 in float.
@@ -24,8 +26,9 @@ __all__ = [
     "Int8Linear",
     "Int8StaticLinear",
     "Int8TensorLinear",
-    "QUANTIZED_KINDS",
     "QuantizedModule",
+    "steps_of_range",
+    "with_whole_bias",
 ]
 
 
@@ -40,6 +43,36 @@ def _stored(values: Tensor, bits: int, *, signed: bool) -> Tensor:
     """Integers as they are kept: unsigned, and those of 4 bits two to a byte."""
     unsigned = (values + 2 ** (bits - 1) if signed else values).to(torch.uint8)
     return ops.pack_int4(unsigned) if bits == 4 else unsigned
+
+
+def steps_of_range(low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Scale (float32 []) and zero point (uint8 []) of activations between two numbers, which must hold 0."""
+    if not low <= 0 <= high:
+        raise ValueError(f"a range of activations holds 0; [{low:g}, {high:g}] does not")
+    scale = torch.tensor((high - low) / 255 or 1.0)
+    return scale, (-low / scale).round().clamp(0, 255).to(torch.uint8)
+
+
+def with_whole_bias(
+    values: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make a bias int32, in steps of its row's products.
+
+    A bias beyond the steps of int32 takes larger steps: the weights beside it are below rounding.
+
+    Args:
+        values: int8 [o, i].
+        scale: float32 [o].
+        bias: float32 [o].
+        input_scale: float32 [].
+
+    Returns:
+        Values, scale and bias, the latter int32 [o].
+    """
+    least = bias.detach().abs() / (input_scale * _LARGEST_BIAS)
+    wider = torch.maximum(scale, least)
+    values = (values * (scale / wider).unsqueeze(-1)).round().to(torch.int8)
+    return values, wider, (bias.detach() / (input_scale * wider)).round().to(torch.int32)
 
 
 class QuantizedModule(nn.Module):
@@ -179,20 +212,13 @@ class Int8StaticLinear(Int8Linear):
 
     def range_(self, low: float, high: float) -> Self:
         """Take the range of inputs, which must hold 0; beyond it they are clipped. Before `fill_`."""
-        if not low <= 0 <= high:
-            raise ValueError(f"a range of inputs holds 0; [{low:g}, {high:g}] does not")
-        self.input_scale = torch.tensor((high - low) / 255 or 1.0)
-        self.input_zero_point = (-low / self.input_scale).round().clamp(0, 255).to(torch.uint8)
+        self.input_scale, self.input_zero_point = steps_of_range(low, high)
         return self
 
     def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
         """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known."""
         if bias is not None:
-            # A bias beyond the steps of int32 takes larger steps: the weights beside it are below rounding.
-            least = bias.detach().abs() / (self.input_scale * _LARGEST_BIAS)
-            wider = torch.maximum(scale, least)
-            values = (values * (scale / wider).unsqueeze(-1)).round().to(torch.int8)
-            scale, bias = wider, (bias.detach() / (self.input_scale * wider)).round().to(torch.int32)
+            values, scale, bias = with_whole_bias(values, scale, bias, self.input_scale)
         return super().fill_(values, scale, bias)
 
 
@@ -366,17 +392,3 @@ class Int4Embedding(_QuantizedEmbedding):
         """[v, d]."""
         every_row = torch.arange(self.num_embeddings, device=self.qdata.device)
         return self.forward(every_row)
-
-
-QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
-    layer.kind: layer
-    for layer in (
-        Int4Embedding,
-        Int4Linear,
-        Int8Embedding,
-        Int8GroupLinear,
-        Int8Linear,
-        Int8StaticLinear,
-        Int8TensorLinear,
-    )
-}

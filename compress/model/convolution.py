@@ -1,0 +1,126 @@
+"""Convolutions that hold integers: int8 weights, and int8 activations on both sides.
+
+Shapes: b = batch, c = input channels, o = output channels, k = kernel, of one or two dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from compress.model import ops
+from compress.model.quantized import QuantizedModule, steps_of_range, with_whole_bias
+
+__all__ = ["Int8StaticConv", "edges_of"]
+
+
+class Int8StaticConv(QuantizedModule):
+    """int8 weights with a scale per output channel; inputs and outputs have scales chosen beforehand.
+
+    Buffers: qdata int8 [o, c / groups, k...], scale [o], bias int32 [o] in steps of input_scale * scale, or
+    none; input_scale and output_scale float32 [], input_zero_point and output_zero_point uint8 [].
+
+    Args:
+        kernel_size: of each spatial dimension, one or two.
+        padding: zeros before each spatial dimension, then after each.
+    """
+
+    kind: ClassVar[str] = "int8_static_conv"
+    bias: Tensor | None
+    input_scale: Tensor
+    input_zero_point: Tensor
+    output_scale: Tensor
+    output_zero_point: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = list(kernel_size), list(stride)
+        self.padding, self.dilation = list(padding), list(dilation)
+        empty = torch.zeros(out_channels, in_channels // groups, *kernel_size, dtype=torch.int8)
+        self.register_buffer("qdata", empty)
+        self.register_buffer("scale", torch.ones(out_channels))
+        self.register_buffer("bias", torch.zeros(out_channels, dtype=torch.int32) if bias else None)
+        for end in ("input", "output"):
+            self.register_buffer(f"{end}_scale", torch.ones(()))
+            self.register_buffer(f"{end}_zero_point", torch.tensor(128, dtype=torch.uint8))
+
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments that make an empty layer of this shape."""
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "bias": self.bias is not None,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, c, ...] to [b, o, ...]."""
+        y: Tensor = ops.int8_static_conv(
+            x,
+            self.qdata,
+            self.scale,
+            self.bias,
+            self.input_scale,
+            self.input_zero_point,
+            self.output_scale,
+            self.output_zero_point,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
+        return y
+
+    def ranges_(self, inputs: tuple[float, float], outputs: tuple[float, float]) -> Self:
+        """Take the ranges, which must hold 0; what is beyond them is clipped. Before `fill_`."""
+        self.input_scale, self.input_zero_point = steps_of_range(*inputs)
+        self.output_scale, self.output_zero_point = steps_of_range(*outputs)
+        return self
+
+    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+        """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known.
+
+        Args:
+            values: int8 [o, c / groups * k...].
+            scale: float32 [o].
+            bias: float32 [o], of a layer that has one.
+        """
+        if bias is not None:
+            values, scale, bias = with_whole_bias(values, scale, bias, self.input_scale)
+        return super().fill_(values, scale, bias)
+
+    def _layout(self, values: Tensor) -> Tensor:
+        return values.reshape(len(values), -1, *self.kernel_size)
+
+    def dequantize(self) -> Tensor:
+        """[o, c / groups, k...]."""
+        return self.qdata.float() * self.scale.reshape(-1, 1, *[1] * len(self.kernel_size))
+
+
+def edges_of(layer: nn.Conv1d | nn.Conv2d) -> list[int]:
+    """The zeros that a convolution pads with: before each spatial dimension, then after each."""
+    if layer.padding == "valid":
+        return [0] * 2 * len(layer.kernel_size)
+    if layer.padding == "same":
+        totals = [step * (size - 1) for size, step in zip(layer.kernel_size, layer.dilation, strict=True)]
+        before = [total // 2 for total in totals]
+        return [*before, *(total - first for total, first in zip(totals, before, strict=True))]
+    return [int(each) for each in (*layer.padding, *layer.padding)]
