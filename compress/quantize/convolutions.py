@@ -14,19 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from compress.errors import StageError
 from compress.model.calls import to_tensors
 from compress.model.convolution import edges_of
 from compress.model.gram import Gram
 from compress.quantize.clipping import Histogram
+from compress.quantize.uses import uses_of
 
 if TYPE_CHECKING:
     from compress.data.split import Split
@@ -58,7 +57,8 @@ def ends_of(model: nn.Module, names: Sequence[str], rows: Split, context: Contex
             number; the message names the layer.
     """
     found: dict[str, Ends] = {}
-    before_relu = _only_before_relu(model, names, rows, context)
+    uses = uses_of(model, names, (), rows, context).functions
+    before_relu = {name for name, read in uses.items() if read and all(each in _RELUS for each in read)}
 
     def meet(name: str, given: Tensor, made: Tensor) -> None:
         ends = found.setdefault(name, Ends(Histogram(), Histogram()))
@@ -178,48 +178,3 @@ def _meeting(model: nn.Module, hooks: Mapping[str, Meet]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _only_before_relu(model: nn.Module, names: Sequence[str], rows: Split, context: Context) -> set[str]:
-    """Name the convolutions whose outputs, at every call, go into a ReLU and nowhere else."""
-    watch = _Watch()
-    hooks = {name: lambda _, made, name=name: watch.made(name, made) for name in names}
-    with _meeting(model, hooks), torch.no_grad(), watch:
-        model.to(context.device).eval()
-        try:
-            inputs = to_tensors(next(rows.batches(2)), context.task.input_names, context.device)
-            answer = model(**inputs)
-        finally:
-            model.to("cpu")
-    watch.used(tree_leaves(answer), None)
-    return {name for name, uses in watch.uses.items() if uses and all(use in _RELUS for use in uses)}
-
-
-class _Watch(TorchFunctionMode):
-    """Notes which functions are given some tensors, until one changes a tensor in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tensors: dict[int, tuple[str, Tensor]] = {}  # held, so that no address is used twice
-        self.uses: dict[str, list[Any]] = {}
-
-    def made(self, name: str, tensor: Tensor) -> None:
-        self.tensors[id(tensor)] = (name, tensor)
-        self.uses.setdefault(name, [])
-
-    def used(self, values: list[Any], function: Any) -> None:
-        for value in values:
-            if id(value) in self.tensors:
-                self.uses[self.tensors[id(value)][0]].append(function)
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = tree_leaves((args, kwargs))
-        results = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
-        if results:  # a question for a shape is no use
-            self.used(given, func)
-        for each in results:
-            self.tensors.pop(id(each), None)  # from here on it is what the function made of it
-        return result

@@ -3,7 +3,8 @@
 Weights: symmetric, one scale per output. Activations: one scale and zero point per input, the same for every
 call, so an answer depends neither on padding nor on batch-mates; what lies beyond the range is clipped. In
 the file they stand as QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO make integer
-products of. Of convolutions the outputs are quantized too, which their fast kernel asks for.
+products of. Of convolutions the outputs are quantized too, which their fast kernel asks for, and a BatchNorm
+behind one is folded into it first.
 """
 
 from __future__ import annotations
@@ -89,6 +90,17 @@ class Int8Static(QuantizeLayers):
                 found.update(dict.fromkeys(place.layers, self._limits(histogram)))
         context.facts["range"] = self.range
         return found
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
+        """Fold batch normalization into the convolutions before it."""
+        from compress.quantize.fold import fold_norms_
+        from compress.quantize.replace import convolutions_to_replace
+
+        names = convolutions_to_replace(model, self.embeddings, self.skip)
+        folded = fold_norms_(model, names, rows, context)
+        if folded:
+            context.facts["folded"] = folded
+        return bool(folded)
 
     def convolutions_(
         self, model: nn.Module, rows: Split, context: Context

@@ -91,9 +91,11 @@ class QuantizeLayers(Stage):
         places = [SharedInput((name,)) for name in names]
         if self.looks_at_data:
             rows = calibration_rows(context, self.calibration_rows)
+            changed = self.takes_convolutions and self.prepare_convolutions_(work, rows, context)
             places = shared_inputs(work, names, rows, context)
             if self.smooth != "none":
                 smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
+            if changed or self.smooth != "none":
                 model = copy.deepcopy(work)  # equal answers from other weights
             ranges = self.ranges(work, places, rows, context)
             if self.takes_convolutions:
@@ -141,6 +143,10 @@ class QuantizeLayers(Stage):
     ) -> dict[str, tuple[float, float]]:
         """Choose the ranges of inputs, by layer name, where they are fixed beforehand."""
         return {}
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
+        """Change weights in a way that changes no answer; say whether anything was changed."""
+        raise NotImplementedError
 
     def convolutions_(
         self, model: nn.Module, rows: Split, context: Context

@@ -19,9 +19,13 @@ from torch.nn import functional as F
 from compress.data import from_arrays
 from compress.errors import StageError
 from compress.export import export_onnx
+from compress.model import load_module, save_module
 from compress.model.calls import predict_logits
 from compress.model.convolution import Int8StaticConv
+from compress.model.definition import Definition
+from compress.model.removed import Removed
 from compress.quantize.convolutions import ends_of, unfolded
+from compress.quantize.fold import fold_norms_
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
 from compress.stage import Context
@@ -49,6 +53,24 @@ class Pictures(nn.Module):
 def pictures():
     return Pictures()
 '''
+NORMED = """
+import torch
+from torch import nn
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(4, 6, 3, bias=False), nn.BatchNorm1d(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, features):
+        return self.head(torch.relu(self.norm(self.conv(features.transpose(1, 2)))).mean(2))
+
+
+def normed():
+    return Normed()
+"""
 
 
 class Signal(nn.Module):
@@ -297,3 +319,54 @@ def test_pictures_from_arrays_are_answered_equally_by_module_and_file(tmp_path: 
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"pictures": given})
     assert np.array_equal(found, predict_logits(done, data.validation, data.task).numpy())
+
+
+class Normed(nn.Module):
+    """[b, s, 4] to [b, 3]: one norm that can be folded, and three that can't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm = nn.Conv1d(4, 8, 3, padding=1, bias=False), nn.BatchNorm1d(8)
+        self.twice, self.both = nn.Conv1d(8, 8, 1), nn.BatchNorm1d(8)
+        self.read, self.other = nn.Conv1d(8, 8, 1), nn.BatchNorm1d(8)
+        self.last, self.no_memory = nn.Conv1d(8, 3, 1), nn.BatchNorm1d(3, track_running_stats=False)
+        for norm in (self.norm, self.both, self.other):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.data.uniform_(-2, 2)
+            norm.bias.data.normal_()
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(features.transpose(1, 2))))
+        x = self.both(self.twice(torch.tanh(self.both(self.twice(x)))))
+        y = self.read(x)
+        answer: Tensor = self.no_memory(self.last(self.other(y) + y)).mean(2)
+        return answer
+
+
+def test_a_batch_norm_is_folded_where_it_alone_reads_a_convolution_once(context: Context) -> None:
+    model = Normed().eval()
+    features = torch.from_numpy(np.stack([row["features"] for row in context.train.rows]))
+    folded = copy.deepcopy(model)
+    names = ["first", "twice", "read", "last"]
+    assert fold_norms_(folded, names, context.train, context) == {"norm": "first"}
+    assert isinstance(folded.norm, Removed) and folded.first.bias is not None
+    # The same sums in another order: some 1e-7 of numbers near 10.
+    torch.testing.assert_close(folded(features), model(features), rtol=0, atol=1e-5)
+    assert fold_norms_(copy.deepcopy(model), names[1:], context.train, context) == {}
+
+
+def test_a_folded_norm_leaves_one_integer_layer_that_is_saved_and_rebuilt(
+    context: Context, tmp_path: Path
+) -> None:
+    (tmp_path / "normed.py").write_text(NORMED, encoding="utf-8")
+    definition = Definition.from_file(tmp_path / "normed.py", "normed", {})
+    done = stage().apply(definition.build(seed=1), context)
+    assert context.facts["folded"] == {"norm": "conv"} and not context.facts["left_float"]
+    assert done.conv.output_zero_point == 0, "what is below 0 behind the norm is the ReLU's to clip"
+    (tmp_path / "saved").mkdir()
+    save_module(done, tmp_path / "saved")
+    again = load_module(tmp_path / "saved")
+    answers = [predict_logits(each, context.validation, context.task) for each in (done, again)]
+    assert torch.equal(*answers)
