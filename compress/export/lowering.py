@@ -27,24 +27,30 @@ from onnx.defs import OpSchema
 from onnxscript import opset21 as op
 from onnxscript.values import Op, Opset
 
+import compress.model.conv_ops  # noqa: F401  registers its operator
 import compress.model.ops as ops
 
-__all__ = ["OPSET_VERSION", "translation_table"]
+__all__ = ["OPSET_VERSION", "finish_", "translation_table"]
 
 OPSET_VERSION = 21
 Value = Any  # a tensor of the graph that is being built
 
 
 def _contrib(
-    name: str, inputs: tuple[str, ...], optional: tuple[str, ...], **attributes: OpSchema.AttrType
+    name: str,
+    inputs: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    domain: str = "com.microsoft",
+    **attributes: OpSchema.AttrType,
 ) -> Op:
-    """Describe an operator of ONNX Runtime's own domain; onnxscript knows only those of the standard."""
+    """Describe an operator of ONNX Runtime's own domain, or of ours; onnxscript knows only the standard's."""
     single, omitted = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
-    types = ["tensor(float)", "tensor(uint8)", "tensor(int8)", "tensor(int32)", "tensor(int64)"]
+    kinds = ("float", "float16", "bfloat16", "uint8", "int8", "int32", "int64")
+    types = [f"tensor({kind})" for kind in kinds]
     names = (*inputs, *optional)
     schema = OpSchema(
         name,
-        "com.microsoft",
+        domain,
         1,
         inputs=[
             OpSchema.FormalParameter(each, f"T_{each}", param_option=single if each in inputs else omitted)
@@ -54,7 +60,7 @@ def _contrib(
         type_constraints=[(f"T_{each}", types, "") for each in (*names, "Y")],
         attributes=[OpSchema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
     )
-    return Op(Opset("com.microsoft", 1), name, schema)
+    return Op(Opset(domain, 1), name, schema)
 
 
 _INT = OpSchema.AttrType.INT
@@ -77,6 +83,9 @@ _gather_block_quantized = _contrib(
     gather_axis=_INT,
     quantize_axis=_INT,
 )
+
+_OURS = "modelpress"
+_widen = _contrib("Widen", ("X",), domain=_OURS)
 
 
 def _constant(value: float | int | list[int], dtype: type[np.generic]) -> Value:
@@ -216,6 +225,20 @@ def _int4_embedding(ids: Value, qdata: Value, scale: Value, zero_point: Value, w
     return op.Slice(rows, *(_constant([each], np.int64) for each in (0, width, -1)))
 
 
+def _widened(qdata: Value) -> Value:
+    """What `finish_` makes a Cast; a Cast itself the exporter folds if the weight is small, to float32."""
+    return _widen(qdata)
+
+
+def finish_(model: ir.Model) -> None:
+    """Write what was kept from the exporter's own folding as an operator of the standard, in place."""
+    for node in model.graph:
+        if node.domain == _OURS:
+            node.domain, node.op_type = "", "Cast"
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
+    model.opset_imports.pop(_OURS, None)
+
+
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Map each operator of `compress.model.ops` to the function that writes it, for `torch.onnx.export`."""
     modelpress = torch.ops.modelpress
@@ -227,4 +250,5 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,
+        modelpress.widened.default: _widened,
     }

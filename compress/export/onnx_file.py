@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.data.split import Split
 from compress.errors import ExportError
 from compress.export.fast_graph import optimize_
-from compress.export.lowering import translation_table
+from compress.export.lowering import finish_, translation_table
 from compress.model.calls import logits, to_tensors
 from compress.task import Task
 
@@ -89,6 +89,7 @@ def export_onnx(
             "torch.export with dynamic batch and sequence: no Python branches on values, no fixed sizes"
         ) from error
     assert program is not None
+    finish_(program.model)
     optimize_(program.model)
     _drop_notes_(program.model)
     _name_dimensions_(program.model, task)

@@ -3,16 +3,13 @@
 Each operator is one node for torch.export, and `compress.export.lowering` turns it into the kernel that it
 imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `weight_only_linear` sums
 floats, in another order than the kernel does, and agrees to about 1e-6 of the largest output.
-None has a gradient: a backward pass through one raises.
+Convolutions are in `compress.model.conv_ops`. None has a gradient: a backward pass through one raises.
 
 Shapes: ... = leading dimensions, i = input features, o = output features, g = groups of inputs that share a
-scale, v = rows of an embedding table, d = embedding width, h = bytes of a group; of convolutions b = batch,
-c = input channels, k = kernel, one or two dimensions.
+scale, v = rows of an embedding table, d = embedding width, h = bytes of a group.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,12 +20,13 @@ __all__ = [
     "int4_embedding",
     "int8_dynamic_linear",
     "int8_embedding",
-    "int8_static_conv",
     "int8_static_linear",
     "int8_tensor_linear",
     "pack_int4",
+    "quantized",
     "unpack_int4",
     "weight_only_linear",
+    "widened",
 ]
 
 # An all-zero token must not divide by zero; anything larger than a rounding error would coarsen quiet tokens.
@@ -145,97 +143,17 @@ def _(
     return x.new_empty((*x.shape[:-1], qdata.shape[1]))
 
 
-def _quantized(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Round to whole numbers from 0 to 255, as QuantizeLinear does."""
+def quantized(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Round to whole numbers from 0 to 255, as QuantizeLinear does; they and the zero point are float32."""
     return ((x / scale).round() + zero_point).clamp(0, 255)
 
 
 def _asymmetric_product(x: Tensor, qdata: Tensor, x_scale: Tensor, zero_point: Tensor) -> Tensor:
     """Quantize x to uint8 and sum (q - zero point) times the weights: int32 [..., o]."""
-    q = _quantized(x, x_scale, zero_point)
+    q = quantized(x, x_scale, zero_point)
     # The product takes signed integers: sum (q - z) w = sum (q - 128) w + (128 - z) sum w, all exact.
     column_sums = qdata.sum(0, dtype=torch.int32)  # [o]
     return _integer_product(q - 128, qdata) + (128 - zero_point).to(torch.int32) * column_sums
-
-
-@torch.library.custom_op("modelpress::int8_static_conv", mutates_args=())
-def int8_static_conv(
-    x: Tensor,
-    qdata: Tensor,
-    scale: Tensor,
-    bias: Tensor | None,
-    x_scale: Tensor,
-    x_zero_point: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Convolve activations with int8 weights; scales and zero points of both ends were chosen beforehand.
-
-    Inputs and outputs beyond their ranges are clipped: outputs too are one of 256 numbers, because that is
-    what ONNX Runtime has a fast kernel for. What is padded is exactly 0.
-
-    Args:
-        x: float32 [b, c, ...].
-        qdata: int8 [o, c / groups, k...].
-        scale: float32 [o].
-        bias: int32 [o], in steps of x_scale * scale, or none.
-        x_scale: float32 [].
-        x_zero_point: uint8 [].
-        y_scale: float32 [], of the outputs.
-        y_zero_point: uint8 [], of the outputs.
-        stride: of each spatial dimension.
-        padding: before each spatial dimension, then after each.
-        dilation: of each spatial dimension.
-
-    Returns:
-        float32 [b, o, ...].
-    """
-    spatial = len(stride)
-    centred = _quantized(x, x_scale, x_zero_point.float()) - x_zero_point.float()
-    edges = [padding[side * spatial + axis] for axis in reversed(range(spatial)) for side in (0, 1)]
-    convolve = F.conv1d if spatial == 1 else F.conv2d
-    # float64 holds these sums exactly, in whatever order they are made.
-    sums = convolve(
-        F.pad(centred, edges).double(),
-        qdata.double(),
-        None if bias is None else bias.double(),
-        list(stride),
-        0,
-        list(dilation),
-        groups,
-    )
-    factors = (x_scale * scale / y_scale).reshape(-1, *[1] * spatial)
-    zero_point = y_zero_point.float()
-    return (((sums.float() * factors).round() + zero_point).clamp(0, 255) - zero_point) * y_scale
-
-
-@int8_static_conv.register_fake
-def _(
-    x: Tensor,
-    qdata: Tensor,
-    scale: Tensor,
-    bias: Tensor | None,
-    x_scale: Tensor,
-    x_zero_point: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    spatial = len(stride)
-    sizes = [
-        (x.shape[2 + axis] + padding[axis] + padding[spatial + axis] - dilation[axis] * (kernel - 1) - 1)
-        // stride[axis]
-        + 1
-        for axis, kernel in enumerate(qdata.shape[2:])
-    ]
-    return x.new_empty((x.shape[0], qdata.shape[0], *sizes))
 
 
 @torch.library.custom_op("modelpress::weight_only_linear", mutates_args=())
@@ -321,3 +239,14 @@ def int4_embedding(
 @int4_embedding.register_fake
 def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, width: int) -> Tensor:
     return scale.new_empty((*ids.shape, width))
+
+
+@torch.library.custom_op("modelpress::widened", mutates_args=())
+def widened(qdata: Tensor) -> Tensor:
+    """Make a weight of 16-bit floats float32, each number as it is."""
+    return qdata.float()
+
+
+@widened.register_fake
+def _(qdata: Tensor) -> Tensor:
+    return qdata.new_empty(qdata.shape, dtype=torch.float32)

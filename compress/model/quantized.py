@@ -1,6 +1,7 @@
 """Linear and embedding layers that hold integers: what the quantize stages put into a model.
 
-Convolutions are in `compress.model.convolution`; `compress.model.kinds` names all.
+Convolutions are in `compress.model.convolution`, 16-bit floats in `compress.model.half`, and
+`compress.model.kinds` names all.
 
 They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
 here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on
@@ -76,7 +77,7 @@ def with_whole_bias(
 
 
 class QuantizedModule(nn.Module):
-    """A layer with integer weights.
+    """A layer with weights that are no float32.
 
     Class attributes:
         kind: its name in a bundle's structure.json.
@@ -94,13 +95,13 @@ class QuantizedModule(nn.Module):
         """The float weight, in the shape that the float layer has it."""
         raise NotImplementedError
 
-    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+    def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
         """Take what was chosen for this layer, one row for each output or each row of the table.
 
         Args:
             values: whole numbers [o, i] or [v, d]; with zero points unsigned, else signed; of layers with
                 groups padded to whole ones.
-            scale: float32, one for each row, or one for each row and group.
+            scale: float32, one for each row, or one for each row and group; none for numbers as they are.
             bias: float32 [o], of a linear layer that has one.
         """
         for name, new in (("qdata", self._layout(values)), ("scale", scale), ("bias", bias)):
@@ -215,9 +216,9 @@ class Int8StaticLinear(Int8Linear):
         self.input_scale, self.input_zero_point = steps_of_range(low, high)
         return self
 
-    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+    def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
         """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known."""
-        if bias is not None:
+        if scale is not None and bias is not None:
             values, scale, bias = with_whole_bias(values, scale, bias, self.input_scale)
         return super().fill_(values, scale, bias)
 

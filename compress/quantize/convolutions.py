@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from compress.errors import StageError
 from compress.model.calls import to_tensors
+from compress.model.conv_ops import pad_edges
 from compress.model.convolution import edges_of
 from compress.model.gram import Gram
 from compress.quantize.clipping import Histogram
@@ -115,9 +116,7 @@ def unfolded(x: Tensor, layer: Convolution) -> Tensor:
         [groups, t, i], the inputs in the order of the weight's.
     """
     spatial = len(layer.kernel_size)
-    edges = edges_of(layer)
-    flat = [edges[side * spatial + axis] for axis in reversed(range(spatial)) for side in (0, 1)]
-    padded = F.pad(x, flat)
+    padded = pad_edges(x, edges_of(layer))
     if spatial == 1:  # a picture of one row
         padded = padded.unsqueeze(2)
     one = (1,) * (2 - spatial)

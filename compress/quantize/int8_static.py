@@ -141,17 +141,8 @@ def _convolution(
     inputs: tuple[float, float],
     outputs: tuple[float, float],
 ) -> Int8StaticConv:
-    from compress.model.convolution import Int8StaticConv, edges_of
+    from compress.model.convolution import Int8StaticConv, convolution_arguments
 
-    new = Int8StaticConv(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        edges_of(layer),
-        layer.dilation,
-        layer.groups,
-        layer.bias is not None,
-    )
+    new = Int8StaticConv(**convolution_arguments(layer))
     bias = layer.bias if integers.bias is None else integers.bias
     return new.ranges_(inputs, outputs).fill_(integers.values, integers.steps.scale[:, 0], bias)

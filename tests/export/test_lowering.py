@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import OPSET_VERSION, translation_table
-from compress.model.convolution import Int8StaticConv, edges_of
+from compress.model.convolution import Int8StaticConv, convolution_arguments
 from compress.model.quantized import (
     Int4Embedding,
     Int4Linear,
@@ -289,16 +289,7 @@ CONVOLUTIONS = {
 
 
 def int8_conv(layer: nn.Conv1d | nn.Conv2d, outputs: tuple[float, float]) -> Int8StaticConv:
-    new = Int8StaticConv(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        edges_of(layer),
-        layer.dilation,
-        layer.groups,
-        layer.bias is not None,
-    )
+    new = Int8StaticConv(**convolution_arguments(layer))
     values, scale = int8_by_row(layer.weight.flatten(1))
     return new.ranges_((-2.5, 3.1), outputs).fill_(values, scale, layer.bias)  # some lie beyond the ranges
 
