@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from compress.prune.structured import StructuredPruning
     from compress.prune.vocabulary import VocabularyPruning
     from compress.prune.width import WidthPruning
+    from compress.quantize.float16 import Float16
     from compress.quantize.int8_dynamic import Int8Dynamic
     from compress.quantize.int8_static import Int8Static
     from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
@@ -49,6 +50,7 @@ _HOMES = {
     "prune.structured": ("StructuredPruning",),
     "prune.vocabulary": ("VocabularyPruning",),
     "prune.width": ("WidthPruning",),
+    "quantize.float16": ("Float16",),
     "quantize.int8_dynamic": ("Int8Dynamic",),
     "quantize.int8_static": ("Int8Static",),
     "quantize.weight_only": ("Int4WeightOnly", "Int8WeightOnly"),
@@ -63,6 +65,7 @@ __all__ = [
     "CompressError",
     "Context",
     "EmbeddingFactorization",
+    "Float16",
     "HeadPruning",
     "Int4WeightOnly",
     "Int8Dynamic",

@@ -19,6 +19,7 @@ STAGES: dict[str, str] = {
     "prune/embeddings": "compress.prune.embeddings:EmbeddingFactorization",
     "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",
     "prune/width": "compress.prune.width:WidthPruning",
+    "quantize/float16": "compress.quantize.float16:Float16",
     "quantize/int8_dynamic": "compress.quantize.int8_dynamic:Int8Dynamic",
     "quantize/int8_static": "compress.quantize.int8_static:Int8Static",
     "quantize/int8_weight_only": "compress.quantize.weight_only:Int8WeightOnly",

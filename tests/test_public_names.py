@@ -37,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune/embeddings": {"rank": 3, "recovery": RECOVERY},
     "prune/vocabulary": {"recovery": RECOVERY},
     "prune/width": {"width": 16, "recovery": RECOVERY},
+    "quantize/float16": {},
     "quantize/int8_dynamic": {},
     "quantize/int8_static": {"calibration_rows": 32},
     "quantize/int8_weight_only": {"zero_points": True, "algorithm": "hqq"},

@@ -17,7 +17,7 @@ Shapes as in `compress.model.ops`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,24 +27,30 @@ from onnx.defs import OpSchema
 from onnxscript import opset21 as op
 from onnxscript.values import Op, Opset
 
+import compress.model.conv_ops  # noqa: F401  registers its operator
 import compress.model.ops as ops
 
-__all__ = ["OPSET_VERSION", "translation_table"]
+__all__ = ["OPSET_VERSION", "finish_", "translation_table"]
 
 OPSET_VERSION = 21
 Value = Any  # a tensor of the graph that is being built
 
 
 def _contrib(
-    name: str, inputs: tuple[str, ...], optional: tuple[str, ...], **attributes: OpSchema.AttrType
+    name: str,
+    inputs: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    domain: str = "com.microsoft",
+    **attributes: OpSchema.AttrType,
 ) -> Op:
-    """Describe an operator of ONNX Runtime's own domain; onnxscript knows only those of the standard."""
+    """Describe an operator of ONNX Runtime's own domain, or of ours; onnxscript knows only the standard's."""
     single, omitted = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
-    types = ["tensor(float)", "tensor(uint8)", "tensor(int8)", "tensor(int32)", "tensor(int64)"]
+    kinds = ("float", "float16", "bfloat16", "uint8", "int8", "int32", "int64")
+    types = [f"tensor({kind})" for kind in kinds]
     names = (*inputs, *optional)
     schema = OpSchema(
         name,
-        "com.microsoft",
+        domain,
         1,
         inputs=[
             OpSchema.FormalParameter(each, f"T_{each}", param_option=single if each in inputs else omitted)
@@ -54,7 +60,7 @@ def _contrib(
         type_constraints=[(f"T_{each}", types, "") for each in (*names, "Y")],
         attributes=[OpSchema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
     )
-    return Op(Opset("com.microsoft", 1), name, schema)
+    return Op(Opset(domain, 1), name, schema)
 
 
 _INT = OpSchema.AttrType.INT
@@ -77,6 +83,9 @@ _gather_block_quantized = _contrib(
     gather_axis=_INT,
     quantize_axis=_INT,
 )
+
+_OURS = "modelpress"
+_widen = _contrib("Widen", ("X",), domain=_OURS)
 
 
 def _constant(value: float | int | list[int], dtype: type[np.generic]) -> Value:
@@ -123,6 +132,43 @@ def _int8_static_linear(
         return y
     shape = op.Concat(op.Shape(x, start=0, end=leading), _constant([outputs], np.int64), axis=0)
     return op.Reshape(y, shape)
+
+
+def _int8_static_conv(
+    x: Value,
+    qdata: Value,
+    scale: Value,
+    bias: Value,
+    x_scale: Value,
+    x_zero_point: Value,
+    y_scale: Value,
+    y_zero_point: Value,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Value:
+    """QuantizeLinear and DequantizeLinear around a Conv, its output too: what becomes a QLinearConv.
+
+    ConvInteger would leave the output exact, but takes four times as long as a float Conv.
+    """
+    outputs = int(qdata.shape[0])
+    q = op.QuantizeLinear(x, x_scale, x_zero_point)
+    weight = op.DequantizeLinear(qdata, scale, _constant([0] * outputs, np.int8), axis=0)
+    zeros = _constant([0] * outputs, np.int32)
+    offset = () if bias is None else (op.DequantizeLinear(bias, op.Mul(x_scale, scale), zeros, axis=0),)
+    y = op.Conv(
+        op.DequantizeLinear(q, x_scale, x_zero_point),
+        weight,
+        *offset,
+        kernel_shape=[int(size) for size in qdata.shape[2:]],
+        strides=list(stride),
+        pads=list(padding),
+        dilations=list(dilation),
+        group=groups,
+    )
+    rounded = op.QuantizeLinear(y, y_scale, y_zero_point)
+    return op.DequantizeLinear(rounded, y_scale, y_zero_point)
 
 
 def _scaled_product(
@@ -179,6 +225,20 @@ def _int4_embedding(ids: Value, qdata: Value, scale: Value, zero_point: Value, w
     return op.Slice(rows, *(_constant([each], np.int64) for each in (0, width, -1)))
 
 
+def _widened(qdata: Value) -> Value:
+    """What `finish_` makes a Cast; a Cast itself the exporter folds if the weight is small, to float32."""
+    return _widen(qdata)
+
+
+def finish_(model: ir.Model) -> None:
+    """Write what was kept from the exporter's own folding as an operator of the standard, in place."""
+    for node in model.graph:
+        if node.domain == _OURS:
+            node.domain, node.op_type = "", "Cast"
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
+    model.opset_imports.pop(_OURS, None)
+
+
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Map each operator of `compress.model.ops` to the function that writes it, for `torch.onnx.export`."""
     modelpress = torch.ops.modelpress
@@ -186,7 +246,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,
         modelpress.int8_tensor_linear.default: _int8_tensor_linear,
         modelpress.int8_static_linear.default: _int8_static_linear,
+        modelpress.int8_static_conv.default: _int8_static_conv,
         modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,
+        modelpress.widened.default: _widened,
     }

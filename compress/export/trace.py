@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.export.fast_graph import optimize_
-from compress.export.lowering import translation_table
+from compress.export.lowering import finish_, translation_table
 
 __all__ = ["SCOPES", "trace"]
 
@@ -60,6 +60,7 @@ def trace(
             verbose=False,
         )
     assert program is not None
+    finish_(program.model)
     optimize_(program.model)
     _drop_notes_(program.model)
     return program

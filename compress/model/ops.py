@@ -1,9 +1,9 @@
-"""Quantized linear and embedding as torch operators whose eager bodies are ONNX Runtime's arithmetic.
+"""Quantized layers as torch operators whose eager bodies are ONNX Runtime's arithmetic.
 
 Each operator is one node for torch.export, and `compress.export.lowering` turns it into the kernel that it
 imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `weight_only_linear` sums
 floats, in another order than the kernel does, and agrees to about 1e-6 of the largest output.
-None has a gradient: a backward pass through one raises.
+Convolutions are in `compress.model.conv_ops`. None has a gradient: a backward pass through one raises.
 
 Shapes: ... = leading dimensions, i = input features, o = output features, g = groups of inputs that share a
 scale, v = rows of an embedding table, d = embedding width, h = bytes of a group.
@@ -23,8 +23,10 @@ __all__ = [
     "int8_static_linear",
     "int8_tensor_linear",
     "pack_int4",
+    "quantized",
     "unpack_int4",
     "weight_only_linear",
+    "widened",
 ]
 
 # An all-zero token must not divide by zero; anything larger than a rounding error would coarsen quiet tokens.
@@ -141,9 +143,14 @@ def _(
     return x.new_empty((*x.shape[:-1], qdata.shape[1]))
 
 
+def quantized(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Round to whole numbers from 0 to 255, as QuantizeLinear does; they and the zero point are float32."""
+    return ((x / scale).round() + zero_point).clamp(0, 255)
+
+
 def _asymmetric_product(x: Tensor, qdata: Tensor, x_scale: Tensor, zero_point: Tensor) -> Tensor:
     """Quantize x to uint8 and sum (q - zero point) times the weights: int32 [..., o]."""
-    q = ((x / x_scale).round() + zero_point).clamp(0, 255)
+    q = quantized(x, x_scale, zero_point)
     # The product takes signed integers: sum (q - z) w = sum (q - 128) w + (128 - z) sum w, all exact.
     column_sums = qdata.sum(0, dtype=torch.int32)  # [o]
     return _integer_product(q - 128, qdata) + (128 - zero_point).to(torch.int32) * column_sums
@@ -232,3 +239,14 @@ def int4_embedding(
 @int4_embedding.register_fake
 def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, width: int) -> Tensor:
     return scale.new_empty((*ids.shape, width))
+
+
+@torch.library.custom_op("modelpress::widened", mutates_args=())
+def widened(qdata: Tensor) -> Tensor:
+    """Make a weight of 16-bit floats float32, each number as it is."""
+    return qdata.float()
+
+
+@widened.register_fake
+def _(qdata: Tensor) -> Tensor:
+    return qdata.new_empty(qdata.shape, dtype=torch.float32)

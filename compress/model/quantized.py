@@ -1,5 +1,8 @@
 """Linear and embedding layers that hold integers: what the quantize stages put into a model.
 
+Convolutions are in `compress.model.convolution`, 16-bit floats in `compress.model.half`, and
+`compress.model.kinds` names all.
+
 They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
 here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on
 in float.
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 from compress.model import ops
 
 __all__ = [
+    "EmbeddingModule",
     "Int4Embedding",
     "Int4Linear",
     "Int8Embedding",
@@ -24,8 +28,10 @@ __all__ = [
     "Int8Linear",
     "Int8StaticLinear",
     "Int8TensorLinear",
-    "QUANTIZED_KINDS",
+    "LinearModule",
     "QuantizedModule",
+    "steps_of_range",
+    "with_whole_bias",
 ]
 
 
@@ -42,8 +48,38 @@ def _stored(values: Tensor, bits: int, *, signed: bool) -> Tensor:
     return ops.pack_int4(unsigned) if bits == 4 else unsigned
 
 
+def steps_of_range(low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Scale (float32 []) and zero point (uint8 []) of activations between two numbers, which must hold 0."""
+    if not low <= 0 <= high:
+        raise ValueError(f"a range of activations holds 0; [{low:g}, {high:g}] does not")
+    scale = torch.tensor((high - low) / 255 or 1.0)
+    return scale, (-low / scale).round().clamp(0, 255).to(torch.uint8)
+
+
+def with_whole_bias(
+    values: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make a bias int32, in steps of its row's products.
+
+    A bias beyond the steps of int32 takes larger steps: the weights beside it are below rounding.
+
+    Args:
+        values: int8 [o, i].
+        scale: float32 [o].
+        bias: float32 [o].
+        input_scale: float32 [].
+
+    Returns:
+        Values, scale and bias, the latter int32 [o].
+    """
+    least = bias.detach().abs() / (input_scale * _LARGEST_BIAS)
+    wider = torch.maximum(scale, least)
+    values = (values * (scale / wider).unsqueeze(-1)).round().to(torch.int8)
+    return values, wider, (bias.detach() / (input_scale * wider)).round().to(torch.int32)
+
+
 class QuantizedModule(nn.Module):
-    """A layer with integer weights.
+    """A layer with weights that are no float32.
 
     Class attributes:
         kind: its name in a bundle's structure.json.
@@ -65,13 +101,13 @@ class QuantizedModule(nn.Module):
         """Something that it can be given, for a batch of 2, with what is hard about it."""
         raise NotImplementedError
 
-    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+    def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
         """Take what was chosen for this layer, one row for each output or each row of the table.
 
         Args:
             values: whole numbers [o, i] or [v, d]; with zero points unsigned, else signed; of layers with
                 groups padded to whole ones.
-            scale: float32, one for each row, or one for each row and group.
+            scale: float32, one for each row, or one for each row and group; none for numbers as they are.
             bias: float32 [o], of a linear layer that has one.
         """
         for name, new in (("qdata", self._layout(values)), ("scale", scale), ("bias", bias)):
@@ -99,7 +135,9 @@ class QuantizedModule(nn.Module):
         return ", ".join(f"{key}={value}" for key, value in self.config().items())
 
 
-class _QuantizedLinear(QuantizedModule):
+class LinearModule(QuantizedModule):
+    """What linear layers have in common."""
+
     bias: Tensor | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -123,7 +161,7 @@ class _QuantizedLinear(QuantizedModule):
         return x
 
 
-class Int8Linear(_QuantizedLinear):
+class Int8Linear(LinearModule):
     """int8 weights with a scale per output, times activations quantized per token as they come.
 
     Buffers: qdata int8 [i, o] (the kernel's layout, nn.Linear's transposed), scale [o], bias [o] or none.
@@ -190,24 +228,17 @@ class Int8StaticLinear(Int8Linear):
 
     def range_(self, low: float, high: float) -> Self:
         """Take the range of inputs, which must hold 0; beyond it they are clipped. Before `fill_`."""
-        if not low <= 0 <= high:
-            raise ValueError(f"a range of inputs holds 0; [{low:g}, {high:g}] does not")
-        self.input_scale = torch.tensor((high - low) / 255 or 1.0)
-        self.input_zero_point = (-low / self.input_scale).round().clamp(0, 255).to(torch.uint8)
+        self.input_scale, self.input_zero_point = steps_of_range(low, high)
         return self
 
-    def fill_(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> Self:
+    def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
         """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known."""
-        if bias is not None:
-            # A bias beyond the steps of int32 takes larger steps: the weights beside it are below rounding.
-            least = bias.detach().abs() / (self.input_scale * _LARGEST_BIAS)
-            wider = torch.maximum(scale, least)
-            values = (values * (scale / wider).unsqueeze(-1)).round().to(torch.int8)
-            scale, bias = wider, (bias.detach() / (self.input_scale * wider)).round().to(torch.int32)
+        if scale is not None and bias is not None:
+            values, scale, bias = with_whole_bias(values, scale, bias, self.input_scale)
         return super().fill_(values, scale, bias)
 
 
-class _GroupLinear(_QuantizedLinear):
+class _GroupLinear(LinearModule):
     bits: ClassVar[int]
     zero_point: Tensor | None
 
@@ -285,7 +316,9 @@ class Int8GroupLinear(_GroupLinear):
     bits: ClassVar[int] = 8
 
 
-class _QuantizedEmbedding(QuantizedModule):
+class EmbeddingModule(QuantizedModule):
+    """What tables have in common."""
+
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__()
         self.num_embeddings = num_embeddings
@@ -307,7 +340,7 @@ class _QuantizedEmbedding(QuantizedModule):
         return ids
 
 
-class Int8Embedding(_QuantizedEmbedding):
+class Int8Embedding(EmbeddingModule):
     """A table of int8 with a scale per row. Buffers: qdata int8 [v, d], scale [v]."""
 
     kind: ClassVar[str] = "int8_embedding"
@@ -327,7 +360,7 @@ class Int8Embedding(_QuantizedEmbedding):
         return self.qdata.float() * self.scale.unsqueeze(-1)
 
 
-class Int4Embedding(_QuantizedEmbedding):
+class Int4Embedding(EmbeddingModule):
     """A table of 4 bits with a scale per row and group of columns.
 
     Buffers: qdata uint8 [v, g h], scale [v, g], zero_point uint8 [v, ceil(g / 2)] or none.
@@ -383,17 +416,3 @@ class Int4Embedding(_QuantizedEmbedding):
         """[v, d]."""
         every_row = torch.arange(self.num_embeddings, device=self.qdata.device)
         return self.forward(every_row)
-
-
-QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
-    layer.kind: layer
-    for layer in (
-        Int4Embedding,
-        Int4Linear,
-        Int8Embedding,
-        Int8GroupLinear,
-        Int8Linear,
-        Int8StaticLinear,
-        Int8TensorLinear,
-    )
-}

@@ -19,7 +19,7 @@ from torch import nn
 from compress.errors import ModelError, OutputError
 from compress.model.definition import Definition, definition_of
 from compress.model.embedding import FactorizedEmbedding
-from compress.model.quantized import QUANTIZED_KINDS
+from compress.model.kinds import QUANTIZED_KINDS
 from compress.model.removed import Removed
 
 __all__ = ["load_module", "save_module"]

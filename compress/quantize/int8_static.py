@@ -3,11 +3,13 @@
 Weights: symmetric, one scale per output. Activations: one scale and zero point per input, the same for every
 call, so an answer depends neither on padding nor on batch-mates; what lies beyond the range is clipped. In
 the file they stand as QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO make integer
-products of.
+products of. Of convolutions the outputs are quantized too, which their fast kernel asks for, and a BatchNorm
+behind one is folded into it first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
+    from compress.model.convolution import Int8StaticConv
     from compress.model.quantized import Int8Embedding, Int8StaticLinear
     from compress.quantize.calibrate import SharedInput
+    from compress.quantize.clipping import Histogram
 
 __all__ = ["Int8Static"]
 
 
 class Int8Static(QuantizeLayers):
-    """Quantize linear layers to int8 times int8 with fixed ranges, and embeddings to int8.
+    """Quantize linear layers and convolutions to int8 times int8 with fixed ranges, and embeddings to int8.
 
     Attributes (and those of `QuantizeLayers`):
         range: how the range of activations is chosen on the calibration rows. minmax: everything seen.
@@ -40,6 +44,8 @@ class Int8Static(QuantizeLayers):
 
     name: ClassVar[str] = "quantize/int8_static"
     summary: ClassVar[str] = "int8 weights and activations with ranges from training rows: the fastest int8"
+
+    takes_convolutions: ClassVar[bool] = True
 
     range: Literal["minmax", "mse", "percentile"] = "minmax"
     percentile: float = Field(default=99.99, gt=50, le=100)
@@ -77,16 +83,66 @@ class Int8Static(QuantizeLayers):
     ) -> dict[str, tuple[float, float]]:
         """Choose one range for each input; layers that share an input share its range."""
         from compress.quantize.calibrate import histograms_of
-        from compress.quantize.clipping import minmax_range, mse_range, percentile_range
 
         found: dict[str, tuple[float, float]] = {}
-        for place, histogram in zip(places, histograms_of(model, places, rows, context), strict=True):
-            if self.range == "minmax":
-                limits = minmax_range(histogram)
-            elif self.range == "mse":
-                limits = mse_range(histogram, 8)
-            else:
-                limits = percentile_range(histogram, self.percentile)
-            found.update(dict.fromkeys(place.layers, limits))
+        if places:
+            for place, histogram in zip(places, histograms_of(model, places, rows, context), strict=True):
+                found.update(dict.fromkeys(place.layers, self._limits(histogram)))
         context.facts["range"] = self.range
         return found
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
+        """Fold batch normalization into the convolutions before it."""
+        from compress.quantize.fold import fold_norms_
+        from compress.quantize.replace import convolutions_to_replace
+
+        names = convolutions_to_replace(model, self.embeddings, self.skip)
+        folded = fold_norms_(model, names, rows, context)
+        if folded:
+            context.facts["folded"] = folded
+        return bool(folded)
+
+    def convolutions_(
+        self, model: nn.Module, rows: Split, context: Context
+    ) -> Callable[[str, nn.Conv1d | nn.Conv2d], Int8StaticConv]:
+        """Ranges of both ends, and integers."""
+        from compress.quantize.convolutions import choose_convolutions_, ends_of
+        from compress.quantize.replace import convolutions_to_replace
+
+        names = convolutions_to_replace(model, self.embeddings, self.skip)
+        ends = ends_of(model, names, rows, context) if names else {}
+        ranges = {
+            name: (self._limits(each.inputs), self._limits(each.outputs)) for name, each in ends.items()
+        }
+        chosen = choose_convolutions_(
+            model,
+            list(ends),
+            self.grid(),
+            self.algorithm,
+            rows,
+            context,
+            bias_correction=self.bias_correction,
+        )
+        return lambda name, layer: _convolution(layer, chosen[name], *ranges[name])
+
+    def _limits(self, histogram: Histogram) -> tuple[float, float]:
+        from compress.quantize.clipping import minmax_range, mse_range, percentile_range
+
+        if self.range == "minmax":
+            return minmax_range(histogram)
+        if self.range == "mse":
+            return mse_range(histogram, 8)
+        return percentile_range(histogram, self.percentile)
+
+
+def _convolution(
+    layer: nn.Conv1d | nn.Conv2d,
+    integers: Integers,
+    inputs: tuple[float, float],
+    outputs: tuple[float, float],
+) -> Int8StaticConv:
+    from compress.model.convolution import Int8StaticConv, convolution_arguments
+
+    new = Int8StaticConv(**convolution_arguments(layer))
+    bias = layer.bias if integers.bias is None else integers.bias
+    return new.ranges_(inputs, outputs).fill_(integers.values, integers.steps.scale[:, 0], bias)

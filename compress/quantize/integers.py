@@ -1,4 +1,4 @@
-"""Choose the integers of the linear layers of a model: by rounding, clipping, HQQ or GPTQ, one by one.
+"""Choose the integers of the layers of a model: by rounding, clipping, HQQ or GPTQ, one by one.
 
 Where an algorithm looks at data, each layer is judged on what the layers before it give with their integers
 in place, as they will when the model is used; activations stay float in that.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compress.quantize.calibrate import SharedInput
     from compress.stage import Context
 
-__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of"]
+__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of", "settle_"]
 
 Algorithm = Literal["rtn", "mse", "hqq", "gptq"]
 
@@ -110,9 +110,6 @@ def choose_integers_(
     Raises:
         StageError: weights or inputs that are not numbers; the message names the layer.
     """
-    import torch
-
-    from compress.quantize.bias import corrected_bias
     from compress.quantize.calibrate import gram_at
 
     looks = algorithm in ("mse", "gptq") or bias_correction
@@ -122,20 +119,48 @@ def choose_integers_(
             gram = gram_at(model, place, rows, context) if rows is not None and looks else None
             for name in place.layers:
                 layer: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
-                weight = layer.weight.detach()
-                try:
-                    values, steps = integers_of(weight, grid, algorithm, gram)
-                except StageError as error:
-                    raise StageError(f"{name}: {error}") from error
-                near, bias = dequantize(values, steps, grid), None
-                if bias_correction and gram is not None:
-                    mean = gram.matrix[-1, :-1] / gram.tokens
-                    old = None if layer.bias is None else layer.bias.detach()
-                    bias = corrected_bias(weight, near, old, mean) if old is not None else None
-                chosen[name] = Integers(grid, values, steps, bias)
-                with torch.no_grad():
-                    layer.weight.copy_(near)
-                    if bias is not None:
-                        layer.bias.copy_(bias)
+                chosen[name] = settle_(layer, name, grid, algorithm, [gram], bias_correction=bias_correction)
             bar.advance(1)
     return chosen
+
+
+def settle_(
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d,
+    name: str,
+    grid: Grid,
+    algorithm: Algorithm,
+    grams: Sequence[Gram | None],
+    *,
+    bias_correction: bool,
+) -> Integers:
+    """Choose the integers of one layer, and give it the weights that they stand for.
+
+    Args:
+        grams: of the layer's inputs; of a convolution one for each group of channels, as many outputs each.
+
+    Raises:
+        StageError: weights or inputs that are not numbers; the message names the layer.
+    """
+    import torch
+
+    from compress.quantize.bias import corrected_bias
+
+    weight = layer.weight.detach().flatten(1)  # [o, i]
+    parts = weight.chunk(len(grams))
+    try:
+        done = [integers_of(part, grid, algorithm, gram) for part, gram in zip(parts, grams, strict=True)]
+    except StageError as error:
+        raise StageError(f"{name}: {error}") from error
+    values, scale = (torch.cat(each) for each in zip(*((v, s.scale) for v, s in done), strict=True))
+    zeros = [steps.zero_point for _, steps in done if steps.zero_point is not None]
+    steps = Steps(scale, torch.cat(zeros) if zeros else None)
+    near, bias = dequantize(values, steps, grid), None
+    if bias_correction and layer.bias is not None:
+        means = [gram.matrix[-1, :-1] / gram.tokens for gram in grams if gram is not None]
+        pieces = zip(parts, near.chunk(len(parts)), layer.bias.detach().chunk(len(parts)), means, strict=True)
+        bias = torch.cat([corrected_bias(*each) for each in pieces])
+    with torch.no_grad():
+        layer.weight.copy_(near.reshape(layer.weight.shape))
+        if bias is not None and layer.bias is not None:
+            layer.bias.copy_(bias)
+    return Integers(grid, values, steps, bias)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +27,9 @@ __all__ = ["QuantizeLayers"]
 class QuantizeLayers(Stage):
     """Put integers in the place of the weights of linear layers and embeddings.
 
+    Class attributes:
+        takes_convolutions: whether the stage has `convolution` and its ranges; it always looks at data then.
+
     Attributes:
         embeddings: quantize embedding tables too; tables too small to matter stay float.
         skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
@@ -42,6 +46,7 @@ class QuantizeLayers(Stage):
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
+    takes_convolutions: ClassVar[bool] = False
 
     embeddings: bool = True
     skip: tuple[str, ...] = ()
@@ -60,7 +65,7 @@ class QuantizeLayers(Stage):
         """See that the patterns match, and that something is left to quantize."""
         from compress.quantize.replace import linears_to_replace
 
-        linears_to_replace(model, self.embeddings, self.skip)
+        linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
         return model
 
     def stand_in(self) -> QuantizeLayers:
@@ -79,17 +84,22 @@ class QuantizeLayers(Stage):
         from compress.quantize.integers import choose_integers_
         from compress.quantize.replace import linears_to_replace, replace_layers
 
-        names = linears_to_replace(model, self.embeddings, self.skip)
+        names = linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
         work = copy.deepcopy(model).eval()
         rows, ranges = None, {}
+        make_convolution: Callable[[str, Any], QuantizedModule] | None = None
         places = [SharedInput((name,)) for name in names]
         if self.looks_at_data:
             rows = calibration_rows(context, self.calibration_rows)
+            changed = self.takes_convolutions and self.prepare_convolutions_(work, rows, context)
             places = shared_inputs(work, names, rows, context)
             if self.smooth != "none":
                 smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
+            if changed or self.smooth != "none":
                 model = copy.deepcopy(work)  # equal answers from other weights
             ranges = self.ranges(work, places, rows, context)
+            if self.takes_convolutions:
+                make_convolution = self.convolutions_(work, rows, context)
         chosen = choose_integers_(
             work, places, self.grid(), self.algorithm, rows, context, bias_correction=self.bias_correction
         )
@@ -100,7 +110,8 @@ class QuantizeLayers(Stage):
             bias = layer.bias if integers.bias is None else integers.bias
             return self.linear(layer, integers, bias, ranges.get(name))
 
-        done = replace_layers(model, linear, self._embedding if self.embeddings else None, self.skip)
+        embedding = self._embedding if self.embeddings else None
+        done = replace_layers(model, linear, embedding, self.skip, make_convolution)
         context.facts.update(done.facts())
         if rows is not None:
             context.facts["calibration_rows"] = len(rows)
@@ -132,3 +143,17 @@ class QuantizeLayers(Stage):
     ) -> dict[str, tuple[float, float]]:
         """Choose the ranges of inputs, by layer name, where they are fixed beforehand."""
         return {}
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
+        """Change weights in a way that changes no answer; say whether anything was changed."""
+        raise NotImplementedError
+
+    def convolutions_(
+        self, model: nn.Module, rows: Split, context: Context
+    ) -> Callable[[str, Any], QuantizedModule]:
+        """Choose integers and ranges of convolutions; return what makes a layer, given its name and itself.
+
+        Args:
+            model: each weight becomes what its integers stand for.
+        """
+        raise NotImplementedError

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from compress.errors import StageError, did_you_mean
 from compress.model.quantized import QuantizedModule
 
-__all__ = ["Replaced", "linears_to_replace", "replace_layers", "tensor_bytes"]
+__all__ = ["Replaced", "convolutions_to_replace", "linears_to_replace", "replace_layers", "tensor_bytes"]
 
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
 Make = Callable[[str, Any], QuantizedModule]
-Found = list[tuple[str, nn.Linear | nn.Embedding]]
+Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d
+Found = list[tuple[str, Layer]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Replaced:
     Attributes:
         model: the new model, in eval mode.
         layers: how many layers of each kind of `QUANTIZED_KINDS` it now has.
-        left_float: names of linear and embedding layers that were not replaced, and why.
+        left_float: names of linear, convolution and embedding layers that were not replaced, and why.
         bytes_before: parameters and buffers of the model as it was given.
         bytes_after: the same of the new model.
     """
@@ -55,9 +56,13 @@ class Replaced:
 
 
 def replace_layers(
-    model: nn.Module, linear: Make, embedding: Make | None, skip: Sequence[str] = ()
+    model: nn.Module,
+    linear: Make,
+    embedding: Make | None,
+    skip: Sequence[str] = (),
+    convolution: Make | None = None,
 ) -> Replaced:
-    """Copy a model and replace its linear and embedding layers.
+    """Copy a model and replace its linear and embedding layers, and convolutions.
 
     A layer that stands in several places is replaced by one layer that stands in the same places. A weight
     that two layers share (an embedding tied to the output) is quantized by each: their layouts differ.
@@ -67,19 +72,20 @@ def replace_layers(
         linear: makes the new layer of an nn.Linear, given its name (the first, if it has several) and itself.
         embedding: makes the new layer of an nn.Embedding; none: embeddings are left float.
         skip: patterns of layer names (`classifier`, `bert.encoder.layer.0.*`) that are left float.
+        convolution: makes the new layer of an nn.Conv1d or nn.Conv2d; none: convolutions are left float.
 
     Raises:
         StageError: a pattern matches no layer, or nothing is left to quantize.
     """
     model = copy.deepcopy(model).eval()
     total = tensor_bytes(model)
-    found, left = _choose(model, embedding is not None, skip)
+    found, left = _choose(model, embedding is not None, skip, convolution is not None)
     made: dict[int, QuantizedModule] = {}
     for name, layer in found:
         if id(layer) in left:
             continue
         if id(layer) not in made:
-            make = linear if isinstance(layer, nn.Linear) else embedding
+            make = {nn.Linear: linear, nn.Embedding: embedding}.get(_plain(layer), convolution)
             assert make is not None
             made[id(layer)] = make(name, layer).to(layer.weight.device).eval()
         model = _put(model, name, made[id(layer)])
@@ -93,30 +99,50 @@ def replace_layers(
     )
 
 
-def linears_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> list[str]:
+def linears_to_replace(
+    model: nn.Module, embeddings: bool, skip: Sequence[str] = (), convolutions: bool = False
+) -> list[str]:
     """See, without work, that `replace_layers` could do this, and name the linear layers that would go.
 
     Args:
         embeddings: whether embeddings are to be replaced too.
+        convolutions: whether convolutions are.
 
     Raises:
         StageError: as `replace_layers` would.
     """
-    found, left = _choose(model, embeddings, skip)
+    found, left = _choose(model, embeddings, skip, convolutions)
+    return _first_names(found, left, (nn.Linear,))
+
+
+def convolutions_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> list[str]:
+    """Name the convolutions that would go; as `linears_to_replace` otherwise."""
+    found, left = _choose(model, embeddings, skip, True)
+    return _first_names(found, left, (nn.Conv1d, nn.Conv2d))
+
+
+def _first_names(found: Found, left: dict[int, str], kinds: tuple[type[nn.Module], ...]) -> list[str]:
     names = {id(layer): name for name, layer in reversed(found) if id(layer) not in left}
-    return [name for name, layer in found if isinstance(layer, nn.Linear) and names.get(id(layer)) == name]
+    return [name for name, layer in found if isinstance(layer, kinds) and names.get(id(layer)) == name]
 
 
-def _choose(model: nn.Module, embeddings: bool, skip: Sequence[str]) -> tuple[Found, dict[int, str]]:
+def _choose(
+    model: nn.Module, embeddings: bool, skip: Sequence[str], convolutions: bool
+) -> tuple[Found, dict[int, str]]:
     """Find all layers by name, and by id why some are left float."""
     found: Found = [
         (name, layer)
         for name, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, (nn.Linear, nn.Embedding))
+        if isinstance(layer, Layer)
     ]
     _check_patterns(skip, [name for name, _ in found])
     total = tensor_bytes(model)
-    reasons = {name: _reason_to_leave(name, layer, model, total, embeddings, skip) for name, layer in found}
+    reasons = {
+        name: "skipped by the recipe"
+        if any(fnmatchcase(name, pattern) for pattern in skip)
+        else _reason_to_leave(name, layer, model, total, embeddings, convolutions)
+        for name, layer in found
+    }
     # A layer in two places is quantized in both or in neither.
     left = {id(layer): reasons[name] for name, layer in found if reasons[name]}
     if len(left) == len({id(layer) for _, layer in found}):
@@ -134,23 +160,19 @@ def tensor_bytes(model: nn.Module) -> int:
 
 
 def _reason_to_leave(
-    name: str,
-    layer: nn.Linear | nn.Embedding,
-    model: nn.Module,
-    total: int,
-    embeddings: bool,
-    skip: Sequence[str],
+    name: str, layer: Layer, model: nn.Module, total: int, embeddings: bool, convolutions: bool
 ) -> str:
     """Why a layer stays float; empty where it doesn't."""
-    plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding
-    if any(fnmatchcase(name, pattern) for pattern in skip):
-        return "skipped by the recipe"
-    if type(layer).forward is not plain.forward:
+    if type(layer).forward is not _plain(layer).forward:
         return f"{type(layer).__name__} has a forward of its own"
     if isinstance(layer, nn.Linear):
         parent = model.get_submodule(name.rpartition(".")[0]) if name else None
         inside = isinstance(parent, nn.MultiheadAttention)
         return "nn.MultiheadAttention reads its weight itself" if inside else ""
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+        if not convolutions:
+            return "this stage leaves convolutions float"
+        return "" if layer.padding_mode == "zeros" else f"padding_mode: {layer.padding_mode}"
     if not embeddings:
         return "embeddings: false"
     if layer.max_norm is not None:
@@ -158,12 +180,16 @@ def _reason_to_leave(
     return "too small to matter" if layer.weight.nbytes < SMALL_TABLE_FRACTION * total else ""
 
 
+def _plain(layer: Layer) -> type[Layer]:
+    """The class of torch that a layer is of, or descends from."""
+    return next(kind for kind in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind))
+
+
 def _check_patterns(patterns: Sequence[str], names: list[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise StageError(
-                f"skip: {pattern!r} matches no linear or embedding layer{did_you_mean(pattern, names)}"
-            )
+            near = did_you_mean(pattern, names)
+            raise StageError(f"skip: {pattern!r} matches no linear, convolution or embedding layer{near}")
 
 
 def _check_float32(name: str, weight: Tensor) -> None:
@@ -175,7 +201,7 @@ def _check_float32(name: str, weight: Tensor) -> None:
 
 def _nothing_to_quantize(model: nn.Module, reasons: dict[str, str]) -> str:
     if not reasons:
-        return f"{type(model).__name__} has no nn.Linear or nn.Embedding to quantize"
+        return f"{type(model).__name__} has no nn.Linear, nn.Embedding, nn.Conv1d or nn.Conv2d to quantize"
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return f"no layer of {type(model).__name__} is left to quantize ({listed})"
 

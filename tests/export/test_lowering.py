@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import OPSET_VERSION, translation_table
+from compress.model.convolution import Int8StaticConv, convolution_arguments
 from compress.model.quantized import (
     Int4Embedding,
     Int4Linear,
@@ -66,14 +67,16 @@ class Exported:
         return [node.op_type for node in onnx.load(self.file).graph.node]
 
 
-def export(module: nn.Module, x: Tensor, file: Path, fast: bool = False) -> Exported:
-    """Export with every leading dimension dynamic."""
-    leading = x.ndim if x.dtype == torch.int64 else x.ndim - 1
+def export(
+    module: nn.Module, x: Tensor, file: Path, fast: bool = False, fixed: int | None = None
+) -> Exported:
+    """Export with every dimension dynamic, but for the features of floats, which are the last or `fixed`."""
+    features = -1 if x.dtype == torch.int64 else x.ndim - 1 if fixed is None else fixed
     program = torch.onnx.export(
         module.eval(),
         (x,),
         input_names=["x"],
-        dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in range(leading)},),
+        dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in range(x.ndim) if axis != features},),
         opset_version=OPSET_VERSION,
         dynamo=True,
         custom_translation_table=translation_table(),
@@ -268,6 +271,68 @@ def test_embeddings_are_equal_bit_for_bit(tables: tuple[Exported, Exported]) -> 
     for table in tables:
         for ids in (torch.arange(ROWS).unsqueeze(0), torch.tensor([[3]]), torch.randint(0, ROWS, (4, 6))):
             assert np.array_equal(table.run(ids), table.eager(ids))
+
+
+CONVOLUTIONS = {
+    "plain": nn.Conv2d(3, 5, 3, padding=1),
+    "wide": nn.Conv2d(32, 64, 3, padding=1),
+    "by channel": nn.Conv2d(8, 8, 3, padding=1, groups=8),
+    "by channel, twice": nn.Conv2d(16, 32, 3, padding=1, groups=16),
+    "groups, steps, uneven": nn.Conv2d(8, 12, (3, 2), stride=(2, 1), padding=(0, 2), groups=4),
+    "points": nn.Conv2d(16, 16, 1, bias=False),
+    "holes": nn.Conv2d(6, 7, 3, dilation=2, padding="same"),
+    "one side": nn.Conv2d(6, 7, 2, padding="same"),
+    "one dimension": nn.Conv1d(7, 5, 3, padding=1),
+    "one dimension by channel": nn.Conv1d(16, 16, 5, groups=16, stride=3, padding=2),
+    "one dimension, one side": nn.Conv1d(33, 32, 2, padding="same", bias=False),
+}
+
+
+def int8_conv(layer: nn.Conv1d | nn.Conv2d, outputs: tuple[float, float]) -> Int8StaticConv:
+    new = Int8StaticConv(**convolution_arguments(layer))
+    values, scale = int8_by_row(layer.weight.flatten(1))
+    return new.ranges_((-2.5, 3.1), outputs).fill_(values, scale, layer.bias)  # some lie beyond the ranges
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_int8_convolution_is_equal_bit_for_bit_and_one_kernel(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = CONVOLUTIONS[name]
+    channels, spatial = layer.in_channels, len(layer.kernel_size)
+    sizes = [(9, 11)[:spatial], (7, 16)[:spatial], (8, 8)[:spatial]]
+    conv = int8_conv(layer, (-0.7, 1.3))
+    made = export(conv, torch.randn(2, channels, *sizes[0]), tmp_path / "model.onnx", fixed=1)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        x = torch.randn(3, channels, *sizes[0])
+        outlier = x.clone()
+        outlier[0, 0, 3] = 1e6
+        for given in (x, x[:1], torch.randn(1, channels, *sizes[1]), 0 * x, outlier, 1e30 * x, 1e-20 * x):
+            got, expected = made.run(given), made.eager(given)
+            assert np.array_equal(got, expected)
+            assert got.shape[0] == len(given) and got.shape[1] == layer.out_channels
+    assert made.initializers()["qdata"].nbytes == layer.weight.numel()
+    ran = made.optimized_op_types(tmp_path)
+    assert ran.count("QLinearConv") == 1 and "Conv" not in ran
+
+
+def test_convolutions_that_share_a_range_stay_integers_between_each_other(tmp_path: Path) -> None:
+    """Where the range of an output is that of the next input, nothing is made float in between."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+    ranges = (0.0, 1.3)
+    last = int8_conv(second, (-0.7, 1.3)).ranges_(ranges, (-0.7, 1.3))
+    values, scale = int8_by_row(second.weight.flatten(1))
+    last.fill_(values, scale, second.bias)
+    model = nn.Sequential(int8_conv(first, ranges), nn.ReLU(), nn.MaxPool2d(2), last)
+    made = export(model, torch.randn(2, 3, 8, 8), tmp_path / "model.onnx", fixed=1)
+    ran = made.optimized_op_types(tmp_path)
+    kinds = ("QLinearConv", "QuantizeLinear", "DequantizeLinear", "Relu")
+    assert [ran.count(kind) for kind in kinds] == [2, 1, 1, 0]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        x = torch.randn(3, 3, 8, 10)
+        assert np.array_equal(made.run(x), made.eager(x))
 
 
 def test_the_int8_file_holds_the_integers_that_were_chosen(int8: Exported) -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from compress.model import ops
+from compress.model.convolution import Int8StaticConv, edges_of
+from compress.model.kinds import QUANTIZED_KINDS
 from compress.model.quantized import (
-    QUANTIZED_KINDS,
     Int4Embedding,
     Int4Linear,
     Int8Embedding,
@@ -23,6 +24,16 @@ SHAPES = {
     "int8_linear": {"in_features": 6, "out_features": 3, "bias": True},
     "int8_tensor_linear": {"in_features": 6, "out_features": 3, "bias": True},
     "int8_static_linear": {"in_features": 6, "out_features": 3, "bias": True},
+    "int8_static_conv": {
+        "in_channels": 6,
+        "out_channels": 3,
+        "kernel_size": [3, 2],
+        "stride": [2, 1],
+        "padding": [0, 1, 1, 2],
+        "dilation": [1, 2],
+        "groups": 3,
+        "bias": True,
+    },
     "int4_linear": {
         "in_features": 33,
         "out_features": 3,
@@ -85,8 +96,24 @@ def test_int8_static_linear_clips_what_is_out_of_its_range_and_adds_a_whole_bias
     assert layer.bias is not None and layer.bias.tolist() == [3]
     assert layer(torch.tensor([[3.0, 1000.0]])).item() == 2 * 10 + 205 + 3
     assert layer(torch.tensor([[-1000.0, 0.0]])).item() == -50 * 10 + 3
-    with pytest.raises(ValueError, match=r"a range of inputs holds 0; \[1, 2\] does not"):
+    with pytest.raises(ValueError, match=r"a range of activations holds 0; \[1, 2\] does not"):
         layer.range_(1, 2)
+
+
+def test_int8_static_conv_rounds_inputs_and_outputs_and_pads_with_exact_zeros() -> None:
+    # Inputs: scale 2, zero point 50, so 3 is 2 (to even) and 410 is the largest, 205. Outputs: scale 100, in
+    # [-2500, 23000]. Products are in steps of 2 * 0.5, and so is the bias: 3.2 is 3.
+    layer = Int8StaticConv(1, 1, [2], [1], [1, 0], [1]).ranges_((-100, 410), (-2500, 23000))
+    layer.fill_(torch.tensor([[10, 100]], dtype=torch.int8), torch.tensor([0.5]), torch.tensor([3.2]))
+    found = layer(torch.tensor([[[3.0, 1000.0, -1000.0]]]))
+    # 0 * 10 + 2 * 100 + 3 = 203; 2 * 10 + 205 * 100 + 3 = 20523; 205 * 10 - 50 * 100 + 3 = -2947, clipped
+    assert found.tolist() == [[[200, 20500, -2500]]]
+
+
+def test_padding_is_known_by_number_and_by_name() -> None:
+    assert edges_of(nn.Conv2d(1, 1, 3, padding=(1, 2))) == [1, 2, 1, 2]
+    assert edges_of(nn.Conv2d(1, 1, (3, 4), padding="same", dilation=(2, 1))) == [2, 1, 2, 2]
+    assert edges_of(nn.Conv1d(1, 1, 3, padding="valid")) == [0, 0]
 
 
 def test_a_bias_beyond_32_bits_widens_the_steps_of_its_row_alone() -> None:
@@ -152,8 +179,11 @@ def test_an_empty_layer_takes_the_state_of_a_filled_one(kind: str) -> None:
 def test_dequantize_has_the_shape_of_the_float_weight(kind: str) -> None:
     shape = SHAPES[kind]
     layer = QUANTIZED_KINDS[kind](**shape)
-    linear = "linear" in kind
-    expected = (shape["out_features"], shape["in_features"]) if linear else (5, shape["embedding_dim"])
+    expected = (5, shape.get("embedding_dim"))
+    if "linear" in kind:
+        expected = (shape["out_features"], shape["in_features"])
+    elif "conv" in kind:
+        expected = (3, 2, 3, 2)
     assert layer.dequantize().shape == expected
     assert layer.dequantize().count_nonzero() == 0, "an empty layer holds zeros"
 
@@ -161,7 +191,11 @@ def test_dequantize_has_the_shape_of_the_float_weight(kind: str) -> None:
 @pytest.mark.parametrize("kind", SHAPES)
 def test_fake_and_eager_agree_on_shape_and_type(kind: str) -> None:
     layer = QUANTIZED_KINDS[kind](**SHAPES[kind])
-    x = torch.randn(2, 3, SHAPES[kind]["in_features"]) if "linear" in kind else torch.tensor([[0, 4, 1]])
+    x = torch.tensor([[0, 4, 1]])
+    if "linear" in kind:
+        x = torch.randn(2, 3, SHAPES[kind]["in_features"])
+    elif "conv" in kind:
+        x = torch.randn(2, 6, 7, 8)
     called: list[tuple[object, tuple[object, ...]]] = []
 
     class Record(torch.utils._python_dispatch.TorchDispatchMode):

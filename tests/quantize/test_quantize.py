@@ -142,13 +142,14 @@ def test_a_skip_pattern_that_matches_nothing_is_refused_with_the_nearest_name(
     model: Tiny, context: Context
 ) -> None:
     with pytest.raises(
-        StageError, match="skip: 'haed' matches no linear or embedding layer; did you mean 'head'"
+        StageError,
+        match="skip: 'haed' matches no linear, convolution or embedding layer; did you mean 'head'",
     ):
         Int8Dynamic(skip=("haed",)).apply(model, context)
 
 
 def test_nothing_to_quantize_is_refused(model: Tiny, context: Context) -> None:
-    with pytest.raises(StageError, match="LayerNorm has no nn.Linear or nn.Embedding"):
+    with pytest.raises(StageError, match="LayerNorm has no nn.Linear, nn.Embedding, nn.Conv1d"):
         Int8Dynamic().apply(nn.LayerNorm(4), context)
     with pytest.raises(StageError, match="no layer of Tiny is left to quantize"):
         Int4WeightOnly(skip=("*",)).apply(model, context)

@@ -1,0 +1,35 @@
+"""All layers whose weights are no float32, by the name that a bundle's structure.json has for them."""
+
+from __future__ import annotations
+
+from compress.model.convolution import Int8StaticConv
+from compress.model.half import HalfConv, HalfEmbedding, HalfLinear
+from compress.model.quantized import (
+    Int4Embedding,
+    Int4Linear,
+    Int8Embedding,
+    Int8GroupLinear,
+    Int8Linear,
+    Int8StaticLinear,
+    Int8TensorLinear,
+    QuantizedModule,
+)
+
+__all__ = ["QUANTIZED_KINDS"]
+
+QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
+    layer.kind: layer
+    for layer in (
+        HalfConv,
+        HalfEmbedding,
+        HalfLinear,
+        Int4Embedding,
+        Int4Linear,
+        Int8Embedding,
+        Int8GroupLinear,
+        Int8Linear,
+        Int8StaticConv,
+        Int8StaticLinear,
+        Int8TensorLinear,
+    )
+}
