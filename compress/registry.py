@@ -24,6 +24,7 @@ STAGES: dict[str, str] = {
     "quantize/int8_static": "compress.quantize.int8_static:Int8Static",
     "quantize/int8_weight_only": "compress.quantize.weight_only:Int8WeightOnly",
     "quantize/int4_weight_only": "compress.quantize.weight_only:Int4WeightOnly",
+    "quantize/mixed": "compress.quantize.mixed:Mixed",
     "distill/logits": "compress.distill.logits:LogitsDistillation",
 }
 
