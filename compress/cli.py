@@ -146,11 +146,13 @@ def inspect(
     validation_rows: Annotated[int, typer.Option(min=2, help="Validation rows for accuracy.")] = 500,
     sentences: Annotated[int, typer.Option(min=0, max=10, help="Rows whose attention is shown.")] = 3,
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Points of accuracy to give away.")] = 1.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out the curves of single layers.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out single layers' curves and quantization.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """Say how many heads and neurons a task needs, from train and validation rows."""
+    """Say how many heads and neurons a task needs and what quantizing a layer costs, without test rows."""
     if as_json and markdown:
         raise RecipeError("give --json or --markdown, not both")
     from compress.console import RichProgress, say

@@ -1,4 +1,7 @@
-"""Inspect a model: how many heads and neurons its task needs. Train and validation rows only."""
+"""Inspect a model: how many heads and neurons its task needs, and what quantizing each layer costs.
+
+Train and validation rows only.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import compress
-from compress.data import Splits
+from compress.data import Split, Splits
 from compress.errors import ModelError
 from compress.measure.accuracy import wilson_interval
 from compress.model import LoadedModel, Structure, structure_of
@@ -28,10 +31,20 @@ from compress.progress import Progress, Silent
 from compress.prune.likeness import unit_likeness
 from compress.prune.ranking import held_by_top, normalised, units_holding, weakest_first
 from compress.prune.taylor import taylor_importance
+from compress.quantize.calibrate import LEAST_ROWS
+from compress.quantize.int8_dynamic import Int8Dynamic
+from compress.quantize.int8_static import Int8Static
+from compress.quantize.layers import QuantizeLayers
+from compress.quantize.sensitivity import Parts, damages
+from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.recipe import Recipe, load_recipe, recipe_of_model
-from compress.report.inspection import Inspection, LayerHeads, LayerNeurons
+from compress.report.inspection import Inspection, LayerHeads, LayerNeurons, QuantizedGroup
+from compress.stage import Context
 
 __all__ = ["inspect_model", "inspection_recipe"]
+
+_QUANTIZED_ROWS = 128  # each group in each scheme is a pass over them
+_CALIBRATION_ROWS = 256
 
 
 def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -70,7 +83,7 @@ def inspect_model(
         validation_rows: rows for accuracy, drawn by the recipe's seed; at most all.
         sentences: validation rows whose attention is kept.
         max_drop: the accuracy that may be lost, as a share of 1.
-        quick: leave out the curves of single layers, which cost the most.
+        quick: leave out the curves of single layers and what quantizing each costs, which take the most.
         cache: the folder of the cache of `run`, for a model that is trained first; none: not kept.
         command: what was typed.
 
@@ -91,6 +104,7 @@ def inspect_model(
             module, structure.attention, calibration, bench.task, device=recipe.device
         )
         curves = curves_of(bench, scores, max_drop, quick, progress)
+        quantization = () if quick else _quantization(bench, module, calibration, recipe, progress)
         attention = attention_facts(prepared, module, structure.attention, sentences)
     low, high = wilson_interval(int(bench.full.sum()), len(bench.full))
     return Inspection(
@@ -114,8 +128,36 @@ def inspect_model(
         neurons=_neurons(structure, scores),
         neuron_curve=curves.neurons,
         attention=attention,
+        quantization=quantization,
+        quantization_rows=min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
         notes=_notes(recipe, prepared.splits, bench, low),
         seconds=time.perf_counter() - began,
+    )
+
+
+def _quantization(
+    bench: Bench, module: nn.Module, calibration: Split, recipe: Recipe, progress: Progress
+) -> tuple[QuantizedGroup, ...]:
+    context = Context(
+        bench.task, calibration, bench.rows, device=recipe.device, seed=recipe.seed, progress=progress
+    )
+    rows = min(len(calibration), _CALIBRATION_ROWS)
+    stages: dict[str, QuantizeLayers] = {
+        "int8_dynamic": Int8Dynamic(),
+        "int8_weight_only": Int8WeightOnly(),
+        "int4_weight_only": Int4WeightOnly(),
+    }
+    if rows >= LEAST_ROWS:
+        stages = {"int8_static": Int8Static(calibration_rows=rows), **stages}
+    parts = Parts(module, stages, context)
+    few = bench.rows.take(_QUANTIZED_ROWS, seed=recipe.seed).by_length()
+    return tuple(
+        QuantizedGroup(
+            name=group.name,
+            divergence={name: each.divergence for name, each in found.items()},
+            difference={name: each.metric for name, each in found.items()},
+        )
+        for group, found in zip(parts.groups, damages(parts, few, context), strict=True)
     )
 
 

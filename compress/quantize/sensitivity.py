@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compress.quantize.layers import QuantizeLayers
     from compress.stage import Context
 
-__all__ = ["FLOAT", "Damage", "Group", "Parts", "answers", "damage_of", "damages"]
+__all__ = ["Damage", "FLOAT", "Group", "Parts", "answers", "damage_of", "damages"]
 
 FLOAT = "float"
 

@@ -15,6 +15,7 @@ __all__ = [
     "LayerNeurons",
     "Pair",
     "Point",
+    "QuantizedGroup",
     "Sentence",
 ]
 
@@ -82,6 +83,20 @@ class LayerNeurons(_Part):
     top50: float
     for90: int
     for99: int
+
+
+class QuantizedGroup(_Part):
+    """What a group of layers costs when it alone is quantized.
+
+    Attributes:
+        name: paths of the layers.
+        divergence: by scheme: KL from the float model's answers, mean over rows, in nats.
+        difference: by scheme: change of accuracy on these rows.
+    """
+
+    name: str
+    divergence: dict[str, float]
+    difference: dict[str, float]
 
 
 class HeadLook(_Part):
@@ -152,6 +167,8 @@ class Inspection(_Part):
         need: the point of `joint` with the most heads silenced that loses no more than `max_drop`.
         joint: heads of all layers together, the least important first.
         neuron_curve: the same for feed-forward neurons, with all heads on.
+        quantization: groups of layers in the order of the forward pass; empty with --quick.
+        quantization_rows: validation rows that these were tried on.
         notes: what a reader must know before trusting this, a sentence each.
     """
 
@@ -176,6 +193,8 @@ class Inspection(_Part):
     neurons: tuple[LayerNeurons, ...]
     neuron_curve: tuple[Point, ...]
     attention: AttentionFacts
+    quantization: tuple[QuantizedGroup, ...] = ()
+    quantization_rows: int = 0
     notes: tuple[str, ...]
     seconds: float
 

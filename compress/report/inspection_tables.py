@@ -17,6 +17,7 @@ __all__ = [
     "looks_table",
     "neurons_table",
     "pairs_table",
+    "quantization_table",
 ]
 
 _SHARES = ("itself", "first", "separator", "previous", "next", "other")
@@ -73,6 +74,22 @@ def neurons_table(inspection: Inspection) -> Table:
     )
     columns = ("layer", "neurons", "top 10 % hold", "top 25 %", "top 50 %", "90 % is in", "99 % is in")
     return Table(columns, rows, "lrrrrrr")
+
+
+def quantization_table(inspection: Inspection) -> Table:
+    """What each group of layers costs in each scheme alone: KL in thousandths of a nat, and points."""
+    schemes = list(inspection.quantization[0].divergence)
+    rows = tuple(
+        (
+            group.name,
+            *(
+                f"{1000 * group.divergence[scheme]:.2f} ({points(group.difference[scheme], -1, 1)[0]})"
+                for scheme in schemes
+            ),
+        )
+        for group in inspection.quantization
+    )
+    return Table(("layers", *schemes), rows, "l" + "r" * len(schemes))
 
 
 def looks_table(inspection: Inspection) -> Table:

@@ -89,7 +89,19 @@ def test_every_head_looks_somewhere(found: Inspection) -> None:
     assert facts.sentences[0].tokens == tuple(str(i + 1) for i in range(16))
 
 
-def test_quick_leaves_out_the_single_layers_and_nothing_else(found: Inspection, recipe_file: Path) -> None:
+def test_every_group_of_layers_is_quantized_alone_in_every_scheme(found: Inspection) -> None:
+    assert found.quantization_rows == 128 < found.validation_rows
+    names = [group.name for group in found.quantization]
+    assert "layers.0.attention.{q_proj, k_proj, v_proj}" in names and "classifier" in names
+    schemes = ["int8_static", "int8_dynamic", "int8_weight_only", "int4_weight_only"]
+    for group in found.quantization:
+        assert list(group.divergence) == list(group.difference) == schemes
+        assert all(value >= 0 for value in group.divergence.values())
+    totals = {name: sum(group.divergence[name] for group in found.quantization) for name in schemes}
+    assert totals["int8_weight_only"] < totals["int4_weight_only"] / 5, "16 times finer steps"
+
+
+def test_quick_leaves_out_single_layers_and_quantization_and_nothing_else(found: Inspection, recipe_file: Path) -> None:
     quick = inspect_model(
         inspection_recipe(str(recipe_file)),
         calibration_rows=40,
@@ -100,6 +112,7 @@ def test_quick_leaves_out_the_single_layers_and_nothing_else(found: Inspection, 
     assert all(not x.curve for x in quick.heads)
     assert quick.joint == found.joint and quick.need == found.need
     assert quick.evaluations == found.evaluations - 8
+    assert not quick.quantization
 
 
 def test_stages_of_a_recipe_are_left_out(tmp_path: Path, write_recipe: WriteRecipe) -> None:

@@ -24,6 +24,7 @@ from compress.report.inspection import (
     LayerHeads,
     LayerNeurons,
     Point,
+    QuantizedGroup,
     Sentence,
 )
 from compress.report.inspection_words import alike_pairs, method
@@ -98,6 +99,21 @@ def test_the_sentence_counts_heads_by_layer_and_gives_the_interval() -> None:
         "This task needs about 2, 1 heads in layers 0-1 (3 of 6): with the other 3 silenced, validation "
         "accuracy is 82.8 % against 83.4 % (−0.6 points, 95 % interval −1.9 to +0.7, 530 rows)."
     )
+
+
+def test_what_quantizing_costs_is_a_table_and_a_heat_map() -> None:
+    group = QuantizedGroup(
+        name="encoder.{q, k}",
+        divergence={"int8_static": 0.0004, "int4_weight_only": 0.0321},
+        difference={"int8_static": 0.0, "int4_weight_only": -0.016},
+    )
+    found = _inspection(quantization=(group,), quantization_rows=128)
+    line = "| encoder.{q, k} | 0.40 (0.0) | 32.10 (−1.6) |"
+    markdown = inspection_markdown(found)
+    assert line in markdown and "mean over 128 validation rows" in markdown
+    html = inspection_html(found)
+    assert 'id="quantized"' in html and '<td class="h6">32.10</td>' in html and "−1.6" in html
+    assert "quantized" not in inspection_html(_inspection()), "with --quick there is none"
 
 
 def test_the_sentence_names_layers_that_are_not_in_a_row() -> None:
