@@ -101,7 +101,9 @@ def test_every_group_of_layers_is_quantized_alone_in_every_scheme(found: Inspect
     assert totals["int8_weight_only"] < totals["int4_weight_only"] / 5, "16 times finer steps"
 
 
-def test_quick_leaves_out_single_layers_and_quantization_and_nothing_else(found: Inspection, recipe_file: Path) -> None:
+def test_quick_leaves_out_single_layers_and_quantization_and_nothing_else(
+    found: Inspection, recipe_file: Path
+) -> None:
     quick = inspect_model(
         inspection_recipe(str(recipe_file)),
         calibration_rows=40,
