@@ -1,4 +1,4 @@
-"""What linear layers are given on training rows: second moments and ranges, streamed, padding left out.
+"""What linear layers are given on calibration rows: second moments and ranges, streamed, padding left out.
 
 Layers that share an input (queries, keys and values) are found by running the model once, and share all that
 is taken here. Memory: one batch, and a matrix of inputs by inputs or a histogram for each input.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from compress.errors import StageError
 from compress.model.capture import inputs_of_sites
@@ -23,16 +23,25 @@ if TYPE_CHECKING:
     from compress.stage import Context
 
 __all__ = [
+    "Calibration",
     "LEAST_ROWS",
     "SharedInput",
     "calibration_rows",
+    "described",
     "gram_at",
     "histograms_of",
     "loudest_of",
     "shared_inputs",
 ]
 
+
+Calibration = Literal["train", "unlabelled", "synthetic"]
 LEAST_ROWS = 16
+_WORDS: dict[Calibration, str] = {
+    "train": "training rows",
+    "unlabelled": "rows without labels",
+    "synthetic": "synthetic rows",
+}
 _BATCH = 8  # rows; what a batch holds stays far below the model's own size
 
 
@@ -53,18 +62,55 @@ class SharedInput:
         return self.layers[0]
 
 
-def calibration_rows(context: Context, count: int) -> Split:
-    """Draw training rows, shortest first.
+def calibration_rows(context: Context, count: int, source: Calibration = "train") -> Split:
+    """Draw rows to calibrate on, shortest first; their labels are not for reading.
+
+    Args:
+        source: train: training rows. unlabelled: those that the context has besides. synthetic: none at all;
+            random tokens, up to the length at which the tokenizer cuts texts.
 
     Raises:
-        StageError: there are too few.
+        StageError: there are too few, no rows without labels, or no tokenizer to make rows up with.
     """
-    rows = context.train.take(count, seed=context.seed).by_length()
+    if source == "synthetic":
+        rows = _made_up(context, count)
+    elif source == "unlabelled" and context.unlabelled is None:
+        raise StageError("calibration: unlabelled: the context has no rows without labels")
+    else:
+        pool = context.train if source == "train" else context.unlabelled
+        assert pool is not None
+        rows = pool.take(count, seed=context.seed)
     if len(rows) < LEAST_ROWS:
         raise StageError(
-            f"{len(rows)} training rows are too few to calibrate on; at least {LEAST_ROWS} are needed"
+            f"{len(rows)} {_WORDS[source]} are too few to calibrate on; at least {LEAST_ROWS} are needed"
         )
-    return rows
+    return rows.by_length()
+
+
+def _made_up(context: Context, count: int) -> Split:
+    from compress.data.synthetic import random_lengths, synthetic_split
+
+    encoder = context.encoder
+    if encoder is None:
+        raise StageError(
+            "calibration: synthetic: rows can be made up for texts only, from the tokenizer; this model "
+            "reads something else: calibrate on train"
+        )
+    longest = encoder.truncated_at
+    if longest is None:
+        raise StageError(
+            "calibration: synthetic: the tokenizer has not been told where texts are cut: "
+            "encoder.tokenizer.enable_truncation(...)"
+        )
+    lengths = random_lengths(count, longest, seed=context.seed)
+    return synthetic_split(encoder, lengths, seed=context.seed)
+
+
+def described(source: Calibration) -> str:
+    """Say in a report what was calibrated on."""
+    if source == "synthetic":
+        return "synthetic rows (random tokens): no data was looked at"
+    return f"{_WORDS[source]}, no label looked at" if source == "train" else _WORDS[source]
 
 
 def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: Context) -> list[SharedInput]:
