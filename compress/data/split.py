@@ -76,11 +76,25 @@ class Split:
             order = self._pooled_by_length(order, batch_size * 16)
             draw.shuffle(starts)
         for start in starts:
-            picked = order[start : start + batch_size]
-            batch = collate([self.rows[i] for i in picked], self.inputs)
-            batch[LABELS_KEY] = self.labels[picked]
-            batch[ROW_INDEX_KEY] = picked
-            yield batch
+            yield self._batch(order[start : start + batch_size])
+
+    def token_batches(self, tokens: int) -> Iterator[Batch]:
+        """Yield batches in order, each of as many rows as fill at most `tokens` positions, or of one row."""
+        lengths = self._lengths().tolist()
+        start = 0
+        while start < len(self):
+            stop, longest = start + 1, lengths[start]
+            while stop < len(self) and max(longest, lengths[stop]) * (stop + 1 - start) <= tokens:
+                longest = max(longest, lengths[stop])
+                stop += 1
+            yield self._batch(np.arange(start, stop))
+            start = stop
+
+    def _batch(self, picked: NDArray[np.int64]) -> Batch:
+        batch = collate([self.rows[i] for i in picked], self.inputs)
+        batch[LABELS_KEY] = self.labels[picked]
+        batch[ROW_INDEX_KEY] = picked
+        return batch
 
     def _pooled_by_length(self, order: NDArray[np.int64], pool: int) -> NDArray[np.int64]:
         lengths = self._lengths()

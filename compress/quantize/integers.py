@@ -7,6 +7,7 @@ in place, as they will when the model is used; activations stay float in that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -110,13 +111,17 @@ def choose_integers_(
     Raises:
         StageError: weights or inputs that are not numbers; the message names the layer.
     """
-    from compress.quantize.calibrate import gram_at
+    from compress.quantize.calibrate import gram_at, relayed
 
     looks = algorithm in ("mse", "gptq") or bias_correction
     chosen: dict[str, Integers] = {}
-    with context.progress.bar("choosing integers", len(places)) as bar:
+    with ExitStack() as open_things:
+        bar = open_things.enter_context(context.progress.bar("choosing integers", len(places)))
+        relay = None
+        if rows is not None and looks:
+            relay = open_things.enter_context(relayed(model, places, rows, context))
         for place in places:
-            gram = gram_at(model, place, rows, context) if rows is not None and looks else None
+            gram = None if rows is None or relay is None else gram_at(model, place, rows, context, relay)
             for name in place.layers:
                 layer: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
                 chosen[name] = settle_(layer, name, grid, algorithm, [gram], bias_correction=bias_correction)

@@ -3,8 +3,8 @@
     python tests/benchmarks/calibration.py MODEL_DIR DATA_DIR [--rows 256] [--seeds 0 1 2] [--gptq]
 
 MODEL_DIR is a Hugging Face classifier, DATA_DIR holds train.csv, validation.csv and test.csv (columns text
-and label; test rows are not looked at). For each way, means over the seeds on validation rows: how many answers
-are fp32's, and the KL divergence to its probabilities. Train without labels would give what train gives.
+and label; test rows are not looked at). For each way, means over the seeds on validation rows: how many
+answers are fp32's, and the KL divergence to its probabilities. Train without labels gives what train gives.
 """
 
 from __future__ import annotations
