@@ -3,8 +3,8 @@
 Where layers are changed one after the other, each judged on what those before it give, a block (a layer of
 an encoder) that is settled gives the same outputs in every later pass. Those of the last one are kept in
 files, batch by batch; later passes skip all settled blocks and hand them on. Memory is that of one batch, and
-the files hold rows * positions * width numbers. Whether the rest of the model needs no more of the blocks than
-what the last of them returns is tried on two rows; a model that does is run from its beginning.
+the files hold rows * positions * width numbers. Whether the rest of the model needs no more of the blocks
+than what the last of them returns is tried on two rows; a model that does is run from its beginning.
 """
 
 from __future__ import annotations
@@ -127,18 +127,38 @@ def _chain(
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, (ModuleList, Sequential))]
     if not lists:
         return [], {}
-    name, chosen = max(lists, key=lambda each: sum(p.consumer.startswith(f"{each[0]}.") for p in places))
+    _, chosen = max(lists, key=lambda each: sum(p.consumer.startswith(f"{each[0]}.") for p in places))
     blocks = list(chosen)
-    outputs: list[Any] = []
-    order: list[int] = []
-    before: dict[str, int] = {}
+    if any("forward" in vars(block) for block in blocks):
+        return [], {}
+    truth, order, outputs, before = _traced(model, blocks, places, inputs)
+    if order != list(range(len(blocks))) or any(output is None for output in outputs):
+        return [], {}
+    for count, output in enumerate(outputs, start=1):
+        with torch.no_grad(), _skipped(blocks[:count], output):
+            if not torch.equal(logits(model, inputs), truth):
+                return [], {}
+    return blocks, before
 
-    def reached(name: str) -> None:
-        before.setdefault(name, len(order))
+
+def _traced(
+    model: nn.Module, blocks: Sequence[nn.Module], places: Sequence[Place], inputs: Inputs
+) -> tuple[Tensor, list[int], list[Any], dict[str, int]]:
+    """One pass: logits, which blocks ended in which order, what each returned, blocks before each place."""
+    import torch
+
+    from compress.model.calls import logits
+
+    order: list[int] = []
+    outputs: list[Any] = []
+    before: dict[str, int] = {}
 
     def finished(index: int, output: Any) -> None:
         order.append(index)
         outputs.append(_copied(output))
+
+    def reached(name: str) -> None:
+        before.setdefault(name, len(order))
 
     handles = [
         block.register_forward_hook(lambda _, __, output, index=index: finished(index, output))
@@ -152,18 +172,10 @@ def _chain(
     ]
     try:
         with torch.no_grad():
-            truth = logits(model, inputs)
+            return logits(model, inputs), order, outputs, before
     finally:
         for handle in handles:
             handle.remove()
-    plain = all("forward" not in vars(block) for block in blocks)
-    if not plain or order != list(range(len(blocks))) or any(output is None for output in outputs):
-        return [], {}
-    for count, output in enumerate(outputs, start=1):
-        with torch.no_grad(), _skipped(blocks[:count], output):
-            if not torch.equal(logits(model, inputs), truth):
-                return [], {}
-    return blocks, before
 
 
 def _copied(output: Any) -> Any:

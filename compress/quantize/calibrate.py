@@ -51,6 +51,7 @@ _WORDS: dict[Calibration, str] = {
 # Of a batch: what a pass holds of it stays far below the model's own size.
 _TOKENS = 1024
 _BATCH = 8  # rows, where all are of one shape
+_COUNTED = 65_536  # values that a histogram counts at once, which takes ten times their memory
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,14 @@ def histograms_of(
     from compress.quantize.clipping import Histogram
 
     found = [Histogram() for _ in places]
+
+    def count(at: int, tokens: Tensor) -> None:
+        size = max(_COUNTED // tokens.shape[1], 1)
+        for start in range(0, len(tokens), size):
+            found[at].add_(tokens[start : start + size].cpu())
+
     with context.progress.bar("calibrating ranges", len(rows)) as bar:
-        _visit_all(model, places, rows, context, lambda at, tokens: found[at].add_(tokens.cpu()), bar.advance)
+        _visit_all(model, places, rows, context, count, bar.advance)
     return found
 
 

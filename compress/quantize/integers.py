@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from compress.quantize.calibrate import SharedInput
     from compress.stage import Context
 
-__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of", "settle_"]
+__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of", "integers_of_table", "settle_"]
+
+_TABLE_ROWS = 2048
 
 Algorithm = Literal["rtn", "mse", "hqq", "gptq"]
 
@@ -73,6 +75,24 @@ def integers_of(
             assert moments is not None
             return gptq(weight, moments, steps, grid), steps
     return round_to(weight, steps, grid), steps
+
+
+def integers_of_table(weight: Tensor, grid: Grid, algorithm: Literal["rtn", "mse"]) -> tuple[Tensor, Steps]:
+    """Choose the integers of an embedding table, some rows at a time: half of a small model is its table.
+
+    Args:
+        weight: [v, d].
+        algorithm: one that looks at each row alone.
+    """
+    import torch
+
+    values, scales, zero_points = [], [], []
+    for start in range(0, len(weight), _TABLE_ROWS):
+        chosen, steps = integers_of(weight[start : start + _TABLE_ROWS], grid, algorithm)
+        values.append(chosen)
+        scales.append(steps.scale)
+        zero_points += [] if steps.zero_point is None else [steps.zero_point]
+    return torch.cat(values), Steps(torch.cat(scales), torch.cat(zero_points) if zero_points else None)
 
 
 def _by_torchao(weight: Tensor, grid: Grid) -> tuple[Tensor, Steps]:

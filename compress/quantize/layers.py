@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -100,10 +99,10 @@ class QuantizeLayers(Stage):
         """
         from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
         from compress.quantize.integers import choose_integers_
-        from compress.quantize.replace import linears_to_replace, replace_layers
+        from compress.quantize.replace import copy_to_change, linears_to_replace, replace_layers
 
         names = linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
-        work = copy.deepcopy(model).eval()
+        work = copy_to_change(model, names, context.device)
         rows, ranges = None, {}
         make_convolution: Callable[[str, Any], QuantizedModule] | None = None
         places = [SharedInput((name,)) for name in names]
@@ -114,7 +113,7 @@ class QuantizeLayers(Stage):
             if self.smooth != "none":
                 smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
             if changed or self.smooth != "none":
-                model = copy.deepcopy(work)  # equal answers from other weights
+                model = copy_to_change(work, names, context.device)  # equal answers from other weights
             ranges = self.ranges(work, places, rows, context)
             if self.takes_convolutions:
                 make_convolution = self.convolutions_(work, rows, context)
@@ -124,7 +123,7 @@ class QuantizeLayers(Stage):
         del work  # so that no more than two models are held at once
 
         def linear(name: str, layer: nn.Linear) -> QuantizedModule:
-            integers = chosen[name]
+            integers = chosen.pop(name)  # so that it is not held twice
             bias = layer.bias if integers.bias is None else integers.bias
             return self.linear(layer, integers, bias, ranges.get(name))
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from compress.stage import Stage
+    from torch import nn
+
+    from compress.stage import Context, Stage
 
 _TOKENS = 24
 _WHAT = ("prune", "int8_dynamic", "int8_static", "int4_gptq")
@@ -47,21 +49,40 @@ def main() -> None:
 
 def one(what: str, size: str, rows: int) -> None:
     """Compress one model and print its line."""
-    from compress.data.split import Split
     from compress.measure.load import PeakMemory
-    from compress.model import Definition
     from compress.model.counts import stored_bytes
-    from compress.stage import Context
-    from compress.task import InputSpec, Task
 
+    _stage(what, 32).apply(_bert(1, 48), _context(32))  # libraries that it loads are no part of the cost
     layers, width = (int(number) for number in size.split("x"))
+    model, context, stage = _bert(layers, width), _context(rows), _stage(what, rows)
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        stage.apply(model, context)
+    seconds = time.perf_counter() - began
+    own, above = stored_bytes(model), memory.above_start_bytes
+    print(
+        f"| {what} | {size} | {own / 1e6:.0f} | {seconds:.0f} | {above / 1e6:.0f} | {above / own + 1:.1f} |",
+        flush=True,
+    )
+
+
+def _bert(layers: int, width: int) -> nn.Module:
+    from compress.model import Definition
+
     sizes = {
         "hidden_size": width,
         "num_attention_heads": max(width // 64, 12),
         "intermediate_size": 4 * width,
     }
     arguments = {"model_type": "bert", "num_hidden_layers": layers, "vocab_size": 30522, **sizes}
-    model = Definition("hf", arguments).build(seed=0)
+    return Definition("hf", arguments).build(seed=0)
+
+
+def _context(rows: int) -> Context:
+    from compress.data.split import Split
+    from compress.stage import Context
+    from compress.task import InputSpec, Task
+
     inputs = tuple(InputSpec(name, "int64", ("sequence_length",)) for name in ("input_ids", "attention_mask"))
     draw = np.random.default_rng(0)
 
@@ -75,20 +96,7 @@ def one(what: str, size: str, rows: int) -> None:
         )
         return Split(name, made, np.arange(count) % 2, inputs)
 
-    context = Context(Task(inputs, ("no", "yes")), split("train", rows), split("validation", 64))
-    stage = _stage(what, rows)
-    stage.rehearse(model)  # what it imports is no part of the cost
-    import torchao.quantization  # noqa: F401
-
-    began = time.perf_counter()
-    with PeakMemory() as memory:
-        stage.apply(model, context)
-    seconds = time.perf_counter() - began
-    own, above = stored_bytes(model), memory.above_start_bytes
-    print(
-        f"| {what} | {size} | {own / 1e6:.0f} | {seconds:.0f} | {above / 1e6:.0f} | {above / own + 1:.1f} |",
-        flush=True,
-    )
+    return Context(Task(inputs, ("no", "yes")), split("train", rows), split("validation", 64))
 
 
 def _stage(what: str, rows: int) -> Stage:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import RecipeError, StageError
+from compress.model.definition import Definition
 from compress.quantize.calibrate import calibration_rows
 from compress.quantize.int8_static import Int8Static
 from compress.quantize.weight_only import Int4WeightOnly
@@ -138,3 +144,64 @@ def test_tokens_of_rows_drawn_from_the_unlabelled_are_those_rows(
     pool = {row["input_ids"].tobytes() for row in unlabelled.rows}
     assert len(rows) == ROWS and {row["input_ids"].tobytes() for row in rows} <= pool
     assert len(np.unique([row["input_ids"].tobytes() for row in rows])) > 1
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive at once and were made within; `most` is the peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, torch.Tensor) and each.untyped_storage().nbytes() > LARGE:
+                reference = StorageWeakRef(each.untyped_storage())
+                if reference.cdata not in self.alive:
+                    self.alive = {i: held for i, held in self.alive.items() if not held[0].expired()}
+                    self.alive[reference.cdata] = (reference, each.untyped_storage().nbytes())
+                    self.most = max(self.most, sum(size for _, size in self.alive.values()))
+        return made
+
+
+LARGE = 4096  # bytes: vectors are left out, which changes little but the time
+
+
+def most_held(stage: Int8Static | Int4WeightOnly, model: nn.Module, context: Context) -> int:
+    """Bytes above the model itself."""
+    with Held() as held:
+        stage.apply(model, context)
+    return held.most
+
+
+def repeated(context: Context, times: int) -> Context:
+    """Training rows, so many times, which are more than a batch holds."""
+    rows = context.train.take(64, seed=0)
+    more = replace(rows, rows=rows.rows * times, labels=np.tile(rows.labels, times), texts=())
+    assert sum(len(row["input_ids"]) for row in more.rows) > 1024
+    return replace(context, train=more)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [Int8Static(calibration_rows=5000), Int4WeightOnly(algorithm="gptq", calibration_rows=5000)],
+    ids=str,
+)
+def test_what_is_held_does_not_grow_with_the_number_of_rows(
+    stage: Int8Static | Int4WeightOnly, text_model: nn.Module, text_context: Context
+) -> None:
+    few, many = (most_held(stage, text_model, repeated(text_context, times)) for times in (5, 40))
+    # Batches hold up to 1,024 tokens: how many fit depends a little on how long the rows are.
+    assert many < 1.1 * few
+
+
+@pytest.mark.parametrize("algorithm", ["rtn", "gptq"])
+def test_less_than_three_times_the_model_is_held(algorithm: Any, text_context: Context) -> None:
+    """A small BERT, most of whose weights are its table; what a batch holds doesn't shrink with the model."""
+    sizes = {"hidden_size": 192, "num_attention_heads": 4, "intermediate_size": 768, "vocab_size": 20_000}
+    model = Definition("hf", {"model_type": "bert", "num_hidden_layers": 3, **sizes}).build(seed=0)
+    own = sum(p.nbytes for p in model.parameters())
+    stage = Int8Static(algorithm=algorithm, calibration_rows=512)
+    assert most_held(stage, model, repeated(text_context, 8)) < 2 * own, "and the model itself"
