@@ -38,7 +38,7 @@ def gptq(
 
     Inputs that never were active are rounded to nearest: they can't make up for anything, and other data may
     need them. So is each row (rare) that ends up worse by its own e H e' than if all of it had been. Takes
-    O(o i^2 + i^3) time, and memory for three tensors of [i, i] in float64.
+    O(o i^2 + i^3) time, and memory for two tensors of [i, i] in float64.
 
     Args:
         weight: [o, i].
@@ -80,8 +80,8 @@ def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
     """U, upper triangular with U'U = H^-1 where H are the moments in another order, float32 [i, i].
 
     H = M M' with M upper triangular gives it as M^-1 without inverting H; M is the lower Cholesky factor of H
-    read backwards. float64, because inputs of transformers differ in power by 10^6 and more. Few such tensors
-    are held at once: one of a feed-forward can be as large as a fifth of a small model.
+    read backwards. float64, because inputs of transformers differ in power by 10^6 and more. All is done in
+    the place of one such tensor: a feed-forward's can be as large as a fifth of a small model.
     """
     backwards = order.flip(0)
     diagonal = moments.diagonal()[backwards].double()
@@ -93,11 +93,11 @@ def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
             damped[~live] = damped[:, ~live] = 0  # a moment of 0 with itself has none with others
             damped.diagonal()[~live] = mean
             damped.diagonal().add_(damping * _DAMPING_GROWTH**attempt * mean)
-            factor, failed = torch.linalg.cholesky_ex(damped)
-            del damped
+            failed = torch.empty((), dtype=torch.int32, device=damped.device)
+            torch.linalg.cholesky_ex(damped, out=(damped, failed))
             if not bool(failed):
-                _invert_lower_(factor)
-                upper: Tensor = factor.float().flip(0, 1)
+                _invert_lower_(damped)
+                upper: Tensor = damped.float().flip(0, 1)
                 return upper
     raise StageError(
         "second moments of the inputs are not positive, even with "
