@@ -58,7 +58,7 @@ def gptq(
     check_finite(second_moment, "second moments of the inputs")
     nearest = round_to(weight, steps, grid)
     exact = weight.detach().float()
-    moments = (second_moment.float() + second_moment.T.float()) / 2
+    moments = second_moment.float()  # of which the factor reads one triangle
     alive = moments.diagonal() != 0
     order = torch.arange(len(moments), device=moments.device)
     if activation_order:
