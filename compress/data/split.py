@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
 
-__all__ = ["NO_LABEL", "Batch", "Row", "Split", "Splits", "collate"]
+__all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
 
 NO_LABEL = -1  # of rows without labels: no class has this index, and no loss takes it
 
