@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from compress.data.config import DataConfig
 from compress.data.split import Split
 from compress.progress import Progress, Silent
 from compress.task import Task
@@ -34,6 +35,7 @@ class Context:
 
     Attributes:
         teacher: the model that the recipe began with; none: the model that the stage is given.
+        unlabelled: further rows without labels (theirs are `NO_LABEL`); none: not given.
         encoder: the tokenizer that the rows come from; none for rows that are no text.
         timer: times ONNX files on this machine; none where there is no recipe, as in a test.
         device: a torch device name.
@@ -46,6 +48,7 @@ class Context:
     task: Task
     train: Split
     validation: Split
+    unlabelled: Split | None = None
     teacher: nn.Module | None = None
     encoder: TextEncoder | None = None
     timer: Timer | None = None
@@ -130,4 +133,8 @@ class Stage(BaseModel, ABC):
                 "it changes float weights, and the stages before it have already turned them into integers; "
                 "put quantize stages last"
             )
+        return None
+
+    def data_objection(self, data: DataConfig) -> str | None:
+        """Say what a recipe's data lacks for this stage, or none."""
         return None

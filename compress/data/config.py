@@ -76,13 +76,15 @@ class DigitsData(_Source):
 class FileData(_Source):
     """Text classification from CSV, JSONL or Parquet files (by their ending).
 
-    A split without a file of its own is drawn from train, stratified by label and seeded.
+    A split without a file of its own is drawn from train, stratified by label and seeded. `unlabelled` is a
+    file of further texts without labels: one of these, or a .txt with a text a line.
     """
 
     source: Literal["file"] = "file"
     train: RecipePath
     validation: RecipePath | None = None
     test: RecipePath | None = None
+    unlabelled: RecipePath | None = None
     text: str = "text"
     label: str = "label"
     max_length: int = Field(default=128, ge=2)
@@ -91,7 +93,8 @@ class FileData(_Source):
 class DatasetsData(_Source):
     """Text classification from a Hugging Face `datasets` directory (save_to_disk) or hub name.
 
-    A split whose name is none is drawn from train, stratified by label and seeded.
+    A split whose name is none is drawn from train, stratified by label and seeded. `unlabelled` names a
+    split of further texts, whose labels are not read.
     """
 
     source: Literal["datasets"] = "datasets"
@@ -100,6 +103,7 @@ class DatasetsData(_Source):
     train: str = "train"
     validation: str | None = None
     test: str | None = None
+    unlabelled: str | None = None
     text: str = "text"
     label: str = "label"
     max_length: int = Field(default=128, ge=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from compress.data.table import Table, counted, listed, loose_key, shown
 from compress.errors import DataError
 
-__all__ = ["PARTS", "Partition", "partition"]
+__all__ = ["PARTS", "Partition", "distinct_from", "partition"]
 
 PARTS = ("train", "validation", "test")
 Indices = NDArray[np.int64]
@@ -72,6 +72,38 @@ def partition(
         notes += (f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)",)
         indices["train"] = _limited(train, indices["train"], train_limit, seed)
     return Partition({part: indices[part] for part in PARTS}, notes)
+
+
+def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple[str, ...]]:
+    """Pick the rows of a table without labels: each input once, case and white space aside.
+
+    Args:
+        held_out: texts of validation and test; a row that stands there is left out.
+
+    Returns:
+        The rows, in their order, and what was dropped, a line each.
+
+    Raises:
+        DataError: no row is left.
+    """
+    seen = {loose_key(item) for item in held_out}
+    first: dict[str | bytes, int] = {}
+    leaks = 0
+    for index, item in enumerate(table.items):
+        key = loose_key(item)
+        if key in seen:
+            leaks += 1
+        else:
+            first.setdefault(key, index)
+    repeats = len(table) - leaks - len(first)
+    notes: tuple[str, ...] = ()
+    if leaks:
+        notes += (f"{table.name}: {counted(leaks, 'row')} dropped: they stand in validation or test",)
+    if repeats:
+        notes += (f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",)
+    if not first:
+        raise DataError(f"{table.where}: no rows are left: all of them stand in validation or test")
+    return np.array(list(first.values()), dtype=np.int64), notes
 
 
 def _distinct(table: Table) -> tuple[Indices, tuple[str, ...]]:

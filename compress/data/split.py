@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
 
-__all__ = ["Batch", "Row", "Split", "Splits", "collate"]
+__all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
+
+NO_LABEL = -1  # of rows without labels: no class has this index, and no loss takes it
 
 Array = NDArray[Any]
 Row = dict[str, Array]
@@ -44,9 +46,9 @@ class Split:
     """Rows of one split with their labels.
 
     Attributes:
-        name: train, validation or test.
+        name: train, validation, test, unlabelled or synthetic.
         rows: one dict a row, input name -> array [s, ...], unpadded.
-        labels: class indices, int64 [n].
+        labels: class indices, int64 [n]; `NO_LABEL` where rows have none.
         inputs: what each row holds.
         texts: the raw text of each row where there is one, else empty.
     """
@@ -74,11 +76,25 @@ class Split:
             order = self._pooled_by_length(order, batch_size * 16)
             draw.shuffle(starts)
         for start in starts:
-            picked = order[start : start + batch_size]
-            batch = collate([self.rows[i] for i in picked], self.inputs)
-            batch[LABELS_KEY] = self.labels[picked]
-            batch[ROW_INDEX_KEY] = picked
-            yield batch
+            yield self._batch(order[start : start + batch_size])
+
+    def token_batches(self, tokens: int) -> Iterator[Batch]:
+        """Yield batches in order, each of as many rows as fill at most `tokens` positions, or of one row."""
+        lengths = self._lengths().tolist()
+        start = 0
+        while start < len(self):
+            stop, longest = start + 1, lengths[start]
+            while stop < len(self) and max(longest, lengths[stop]) * (stop + 1 - start) <= tokens:
+                longest = max(longest, lengths[stop])
+                stop += 1
+            yield self._batch(np.arange(start, stop))
+            start = stop
+
+    def _batch(self, picked: NDArray[np.int64]) -> Batch:
+        batch = collate([self.rows[i] for i in picked], self.inputs)
+        batch[LABELS_KEY] = self.labels[picked]
+        batch[ROW_INDEX_KEY] = picked
+        return batch
 
     def _pooled_by_length(self, order: NDArray[np.int64], pool: int) -> NDArray[np.int64]:
         lengths = self._lengths()
@@ -126,6 +142,13 @@ class Split:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
+    def without_labels(
+        cls, name: str, rows: tuple[Row, ...], inputs: tuple[InputSpec, ...], texts: tuple[str, ...] = ()
+    ) -> Split:
+        """Make a split of rows whose labels nobody knows."""
+        return cls(name, rows, np.full(len(rows), NO_LABEL, dtype=np.int64), inputs, texts)
+
+    @classmethod
     def load(cls, path: Path, name: str, inputs: tuple[InputSpec, ...]) -> Split:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
@@ -148,6 +171,7 @@ class Splits:
         task: inputs and labels.
         source: a line for people: where the rows come from.
         notes: what was dropped or decided on the way, a line each (duplicates, cut texts, label mapping).
+        unlabelled: further rows without labels, none of which stands in validation or test; none: not given.
     """
 
     task: Task
@@ -156,8 +180,9 @@ class Splits:
     test: Split
     source: str
     notes: tuple[str, ...] = ()
+    unlabelled: Split | None = None
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three splits, hexadecimal."""
+        """SHA-256 over the three splits with labels, hexadecimal."""
         parts = (self.train.fingerprint(), self.validation.fingerprint(), self.test.fingerprint())
         return hashlib.sha256("".join(parts).encode()).hexdigest()

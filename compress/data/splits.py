@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,15 @@ from numpy.typing import NDArray
 from compress.data.config import DatasetsData, DigitsData, FileData
 from compress.data.digits import DIGITS_INPUTS, read_digits
 from compress.data.labels import order_labels
-from compress.data.partition import PARTS, Partition, partition
+from compress.data.partition import PARTS, Partition, distinct_from, partition
 from compress.data.split import Row, Split, Splits
 from compress.data.table import Table, counted
-from compress.data.text import read_datasets, read_text_file
+from compress.data.text import (
+    read_datasets,
+    read_text_file,
+    read_unlabelled_dataset,
+    read_unlabelled_file,
+)
 from compress.data.tokenize import TextEncoder
 from compress.errors import DataError
 from compress.task import InputSpec, Task
@@ -46,7 +52,8 @@ def load_splits(
             "or use a model.hf that has one"
         )
     tables = _read_files(config) if isinstance(config, FileData) else read_datasets(config)
-    return _split_texts(config, tables, encoder, label_order)
+    splits = _split_texts(config, tables, encoder, label_order)
+    return splits if config.unlabelled is None else _with_unlabelled(config, splits, encoder)
 
 
 def _read_files(config: FileData) -> dict[str, Table]:
@@ -79,9 +86,30 @@ def _split_texts(
     notes: tuple[str, ...] = ()
     for part, raw in texts.items():
         rows[part], cut = encoder.encode(raw, max_length=config.max_length)
-        if cut:
-            notes += (f"{part}: {cut} of {len(raw)} texts cut to {config.max_length} tokens (max_length)",)
+        notes += _cut_note(part, cut, len(raw), config.max_length)
     return _assemble(tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes)
+
+
+def _with_unlabelled(config: FileData | DatasetsData, splits: Splits, encoder: TextEncoder) -> Splits:
+    """Add the rows without labels, encoded as the others; rows of validation and test stay out."""
+    if isinstance(config, FileData):
+        assert config.unlabelled is not None
+        table = read_unlabelled_file(config.unlabelled, text=config.text)
+    else:
+        table = read_unlabelled_dataset(config)
+    picked, notes = distinct_from(table, (*splits.validation.texts, *splits.test.texts))
+    texts = _texts(table, picked)
+    rows, cut = encoder.encode(texts, max_length=config.max_length)
+    return replace(
+        splits,
+        source=f"{splits.source}, {table.name} ({counted(len(table), 'row')} without labels)",
+        notes=splits.notes + notes + _cut_note("unlabelled", cut, len(texts), config.max_length),
+        unlabelled=Split.without_labels("unlabelled", rows, encoder.inputs, texts),
+    )
+
+
+def _cut_note(part: str, cut: int, count: int, max_length: int) -> tuple[str, ...]:
+    return (f"{part}: {cut} of {count} texts cut to {max_length} tokens (max_length)",) if cut else ()
 
 
 def _partition(config: DigitsData | FileData | DatasetsData, tables: Mapping[str, Table]) -> Partition:

@@ -1,4 +1,4 @@
-"""Texts and their labels from CSV, JSONL and Parquet files and from Hugging Face `datasets`.
+"""Texts, with or without labels, from CSV, JSONL and Parquet files and from Hugging Face `datasets`.
 
 Nothing is repaired silently: a row without text or label is an error that says where it stands.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from compress.data.config import DatasetsData
 from compress.data.table import Table, listed
 from compress.errors import DataError, did_you_mean
 
-__all__ = ["read_datasets", "read_text_file"]
+__all__ = ["read_datasets", "read_text_file", "read_unlabelled_dataset", "read_unlabelled_file"]
 
 _INSTALL_HF = "pip install 'modelpress[hf]'"
 # The csv module refuses fields above 128 KiB unless told otherwise; the limit must fit any system's C long.
@@ -29,20 +29,35 @@ def read_text_file(path: Path, *, text: str, label: str) -> Table:
     Raises:
         DataError: no such file, column, text or label; an ending, encoding or syntax that cannot be read.
     """
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    (texts, labels), numbers = _read(path, (text, label), _READERS)
+    unit: Literal["line", "row"] = "line" if numbers else "row"
+    return _checked(path.name, str(path), texts, labels, unit=unit, numbers=numbers, columns=(text, label))
+
+
+def read_unlabelled_file(path: Path, *, text: str) -> Table:
+    """Read the text column of a file, or the lines of a .txt that aren't blank; the table has no labels.
+
+    Raises:
+        DataError: no such file, column or text; an ending, encoding or syntax that cannot be read.
+    """
+    (texts,), numbers = _read(path, (text,), {**_READERS, ".txt": _read_lines})
+    unit: Literal["line", "row"] = "line" if numbers else "row"
+    _check_texts(str(path), texts, text, unit, numbers)
+    return Table(path.name, str(path), tuple(texts), (), unit=unit, numbers=numbers)
+
+
+def _read(path: Path, columns: Sequence[str], readers: Mapping[str, Reader]) -> Columns:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: cannot read files ending in '{path.suffix}'; allowed: {', '.join(readers)}")
     if not path.is_file():
         raise DataError(f"{path}: {'is no file' if path.exists() else 'no such file'}")
     try:
-        texts, labels, numbers = reader(path, text, label)
+        return reader(path, columns)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    unit: Literal["line", "row"] = "line" if numbers else "row"
-    return _checked(path.name, str(path), texts, labels, unit=unit, numbers=numbers, columns=(text, label))
 
 
 def read_datasets(config: DatasetsData) -> dict[str, Table]:
@@ -51,27 +66,50 @@ def read_datasets(config: DatasetsData) -> dict[str, Table]:
     Raises:
         DataError: no such directory, hub name, split, column, text or label.
     """
+    wanted = {"train": config.train, "validation": config.validation, "test": config.test}
+    return {
+        part: _read_dataset(split, name, where, (config.text, config.label))
+        for part, (split, name, where) in _named_splits(config, wanted).items()
+    }
+
+
+def read_unlabelled_dataset(config: DatasetsData) -> Table:
+    """Read the texts of the split that a `datasets` source names `unlabelled`; the table has no labels.
+
+    Raises:
+        DataError: no such directory, hub name, split, column or text.
+    """
+    dataset, name, where = _named_splits(config, {"unlabelled": config.unlabelled})["unlabelled"]
+    _check_columns(where, dataset.column_names, (config.text,))
+    texts = dataset.select_columns([config.text]).with_format(None)[:][config.text]
+    _check_texts(where, texts, config.text)
+    return Table(name, where, tuple(texts), ())
+
+
+def _named_splits(config: DatasetsData, wanted: Mapping[str, str | None]) -> dict[str, tuple[Any, str, str]]:
+    """Of each wanted split that has a name: its rows, its name for people and for errors."""
     dataset = _open_datasets(config)
     # A lone Dataset has no split names: it is the pool from which the others are drawn.
     splits = dict(dataset) if isinstance(dataset, dict) else {config.train: dataset}
     short = Path(config.name).name if Path(config.name).is_dir() else config.name
-    wanted = {"train": config.train, "validation": config.validation, "test": config.test}
-    tables = {}
+    found = {}
     for part, name in wanted.items():
         if name is None:
             continue
         if name not in splits:
             raise DataError(f"{config.name}: no split '{name}' for {part}{did_you_mean(name, splits)}")
-        where = f"{config.name}[{name}]"
-        tables[part] = _read_dataset(splits[name], f"{short}[{name}]", where, (config.text, config.label))
-    return tables
+        found[part] = (splits[name], f"{short}[{name}]", f"{config.name}[{name}]")
+    return found
 
 
-Columns = tuple[Sequence[Any], Sequence[Any], tuple[int, ...]]
+def _read_lines(path: Path, columns: Sequence[str]) -> Columns:
+    with path.open(encoding="utf-8-sig") as file:
+        kept = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
+    return [[line for _, line in kept]], tuple(number for number, _ in kept)
 
 
-def _read_csv(path: Path, text: str, label: str) -> Columns:
-    texts, labels, numbers = [], [], []
+def _read_csv(path: Path, columns: Sequence[str]) -> Columns:
+    rows, numbers = [], []
     previous_limit = csv.field_size_limit(_CSV_FIELD_LIMIT)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -80,8 +118,8 @@ def _read_csv(path: Path, text: str, label: str) -> Columns:
             header = next(reader, None)
             if header is None:
                 raise DataError(f"{path}: is empty")
-            _check_columns(str(path), header, (text, label))
-            text_at, label_at = header.index(text), header.index(label)
+            _check_columns(str(path), header, columns)
+            places = [header.index(name) for name in columns]
             start = reader.line_num + 1
             for fields in reader:
                 if fields and len(fields) != len(header):
@@ -90,25 +128,23 @@ def _read_csv(path: Path, text: str, label: str) -> Columns:
                         "a text with a comma, a quote or a line break must be quoted"
                     )
                 if fields:
-                    texts.append(fields[text_at])
-                    labels.append(fields[label_at])
+                    rows.append([fields[at] for at in places])
                     numbers.append(start)
                 start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
     finally:
         csv.field_size_limit(previous_limit)
-    return texts, labels, tuple(numbers)
+    return [[row[at] for row in rows] for at in range(len(columns))], tuple(numbers)
 
 
-def _read_jsonl(path: Path, text: str, label: str) -> Columns:
+def _read_jsonl(path: Path, columns: Sequence[str]) -> Columns:
     numbered = list(_json_objects(path))
     names = list(dict.fromkeys(name for _, row in numbered for name in row))
     if numbered:
-        _check_columns(str(path), names, (text, label))
-    rows = [row for _, row in numbered]
+        _check_columns(str(path), names, columns)
     numbers = tuple(number for number, _ in numbered)
-    return [row.get(text) for row in rows], [row.get(label) for row in rows], numbers
+    return [[row.get(name) for _, row in numbered] for name in columns], numbers
 
 
 def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -125,7 +161,7 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _read_parquet(path: Path, text: str, label: str) -> Columns:
+def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -134,11 +170,16 @@ def _read_parquet(path: Path, text: str, label: str) -> Columns:
     try:
         # ParquetFile, not read_table: that one makes columns out of folder names such as `label=1`.
         with pq.ParquetFile(path) as file:
-            _check_columns(str(path), file.schema_arrow.names, (text, label))
-            table = file.read(columns=[text, label])
+            _check_columns(str(path), file.schema_arrow.names, columns)
+            table = file.read(columns=list(columns))
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
-    return table.column(text).to_pylist(), table.column(label).to_pylist(), ()
+    return [table.column(name).to_pylist() for name in columns], ()
+
+
+Columns = tuple[Sequence[Sequence[Any]], tuple[int, ...]]  # values by column, and the line of each row
+Reader = Callable[[Path, Sequence[str]], Columns]
+_READERS: dict[str, Reader] = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 
 
 def _open_datasets(config: DatasetsData) -> Any:
@@ -180,7 +221,7 @@ def _read_dataset(dataset: Any, name: str, where: str, columns: tuple[str, str])
     return _checked(name, where, values[text], labels, declared=declared, columns=columns)
 
 
-def _check_columns(where: str, present: Sequence[str], wanted: tuple[str, str]) -> None:
+def _check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in present:
             near = did_you_mean(name, present)
@@ -202,24 +243,39 @@ def _checked(
     numbers: tuple[int, ...] = (),
 ) -> Table:
     """Make a table of raw columns, or say which rows lack a text or a label."""
+    _check_texts(where, texts, columns[0], unit, numbers)
+    at = numbers or tuple(range(1, len(texts) + 1))
+    names = tuple(_label_name(value, f"{where}: {unit} {n}") for n, value in zip(at, labels, strict=True))
+    _refuse_gaps(where, "label", columns[1], unit, [n for n, v in zip(at, names, strict=True) if not v])
+    return Table(name, where, tuple(texts), names, declared, unit, numbers)
+
+
+def _check_texts(
+    where: str,
+    texts: Sequence[Any],
+    column: str,
+    unit: Literal["line", "row"] = "row",
+    numbers: tuple[int, ...] = (),
+) -> None:
+    """See that there are rows, and that each has a text."""
     if not texts:
         raise DataError(f"{where}: has no rows")
     at = numbers or tuple(range(1, len(texts) + 1))
     for number, value in zip(at, texts, strict=True):
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise DataError(f"{where}: column '{columns[0]}' holds {kind}, not text ({unit} {number})")
-    names = tuple(_label_name(value, f"{where}: {unit} {n}") for n, value in zip(at, labels, strict=True))
-    lacks_text = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
-    lacks_label = [n for n, value in zip(at, names, strict=True) if not value]
-    for column, lacks, word in ((columns[0], lacks_text, "text"), (columns[1], lacks_label, "label")):
-        if lacks:
-            many = "s" if len(lacks) > 1 else ""
-            raise DataError(
-                f"{where}: no {word} in column '{column}' at {unit}{many} {listed(lacks)}; "
-                f"fill or remove {'them' if many else 'it'}"
-            )
-    return Table(name, where, tuple(texts), names, declared, unit, numbers)
+            raise DataError(f"{where}: column '{column}' holds {kind}, not text ({unit} {number})")
+    lacking = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
+    _refuse_gaps(where, "text", column, unit, lacking)
+
+
+def _refuse_gaps(where: str, word: str, column: str, unit: str, lacking: Sequence[int]) -> None:
+    if lacking:
+        many = "s" if len(lacking) > 1 else ""
+        raise DataError(
+            f"{where}: no {word} in column '{column}' at {unit}{many} {listed(lacking)}; "
+            f"fill or remove {'them' if many else 'it'}"
+        )
 
 
 def _label_name(value: Any, where: str) -> str:

@@ -164,7 +164,7 @@ def encode_again(split: Split, encoder: TextEncoder) -> Split:
 
 
 def encode_splits_again(splits: Splits, encoder: TextEncoder) -> Splits:
-    """`encode_again` of all three splits, with the task that fits them.
+    """`encode_again` of all splits, with the task that fits them.
 
     Raises:
         DataError: a split has no texts.
@@ -175,6 +175,7 @@ def encode_splits_again(splits: Splits, encoder: TextEncoder) -> Splits:
         train=encode_again(splits.train, encoder),
         validation=encode_again(splits.validation, encoder),
         test=encode_again(splits.test, encoder),
+        unlabelled=None if splits.unlabelled is None else encode_again(splits.unlabelled, encoder),
     )
 
 

@@ -7,7 +7,7 @@ Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from compress.errors import StageError
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from compress.data.split import Split
     from compress.task import Task
 
-__all__ = ["Place", "input_at", "inputs_at", "inputs_of_sites", "site_inputs", "without_padding"]
+__all__ = [
+    "Place",
+    "input_at",
+    "inputs_at",
+    "inputs_of_sites",
+    "site_inputs",
+    "visit_inputs",
+    "without_padding",
+]
 
 _MASK = "attention_mask"
 
@@ -93,13 +101,37 @@ def inputs_at(model: nn.Module, sites: Sequence[Place], inputs: Mapping[str, Ten
     Raises:
         StageError: an input is not a number, or a consumer is not reached; the message names the site.
     """
+    found: dict[int, Tensor] = {}
+    visit_inputs(model, sites, inputs, found.__setitem__)
+    return [found[index] for index in range(len(sites))]
+
+
+def visit_inputs(
+    model: nn.Module,
+    sites: Sequence[Place],
+    inputs: Mapping[str, Tensor],
+    visit: Callable[[int, Tensor], None],
+) -> None:
+    """Run one batch up to the last of some consumers, and show what each is given as soon as it is.
+
+    Nothing is held from one consumer to the next: memory is that of the pass.
+
+    Args:
+        visit: told the place of a site among the sites, and what its consumer is given, without padding:
+            [t, i]. Once a site: a consumer that is called more than once is met at its first call.
+
+    Raises:
+        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+    """
     import torch
 
-    found: dict[int, Tensor] = {}
+    met: set[int] = set()
 
     def meet(index: int, given: Tensor) -> None:
-        found.setdefault(index, given)
-        if len(found) == len(sites):
+        if index not in met:
+            met.add(index)
+            visit(index, without_padding(given, inputs.get(_MASK), sites[index]))
+        if len(met) == len(sites):
             raise _ReachedError
 
     # Put on anew at each call: after the hooks of `gated`, and no other use of the model meets them.
@@ -117,12 +149,9 @@ def inputs_at(model: nn.Module, sites: Sequence[Place], inputs: Mapping[str, Ten
     finally:
         for handle in handles:
             handle.remove()
-    captured = []
     for index, site in enumerate(sites):
-        if index not in found:
+        if index not in met:
             raise StageError(f"calibration: {site.name}: the forward pass does not call {site.consumer}")
-        captured.append(without_padding(found[index], inputs.get(_MASK), site))
-    return captured
 
 
 def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import compress
-from compress.data import CommandLineText, Split, TextEncoder
+from compress.data import CommandLineText, Row, Split, TextEncoder
+from compress.data.synthetic import random_lengths, synthetic_split
 from compress.errors import ModelError, OutputError
 from compress.export import (
     ONNX_PATH,
@@ -31,6 +30,7 @@ from compress.task import Task
 __all__ = ["export_model", "model_config_of"]
 
 _SYNTHETIC_ROWS = 64
+_LONGEST_SYNTHETIC = 64  # tokens
 
 
 def export_model(
@@ -128,25 +128,12 @@ def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[TextEncoder, Task,
         )
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
     task = Task(encoder.inputs, loaded.label_order or ())
-    draw = np.random.default_rng(0)
-
-    def row(length: int) -> dict[str, NDArray[np.int64]]:
-        values = {
-            "input_ids": draw.integers(0, encoder.vocab_size, length),
-            "attention_mask": np.ones(length),
-            "token_type_ids": np.zeros(length),
-        }
-        return {spec.name: values[spec.name].astype(np.int64) for spec in encoder.inputs}
-
-    _answers(loaded, row(max_length), max_length)
-    rows = []
-    for _ in range(_SYNTHETIC_ROWS):
-        length = int(draw.integers(min(4, max_length), min(max_length, 64) + 1))
-        rows.append(row(length))
-    return encoder, task, Split("synthetic", tuple(rows), np.zeros(len(rows), np.int64), encoder.inputs)
+    _answers(loaded, synthetic_split(encoder, [max_length], seed=0).rows[0], max_length)
+    lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
+    return encoder, task, synthetic_split(encoder, lengths, seed=0)
 
 
-def _answers(loaded: LoadedModel, row: dict[str, NDArray[np.int64]], max_length: int) -> None:
+def _answers(loaded: LoadedModel, row: Row, max_length: int) -> None:
     try:
         with torch.inference_mode():
             logits(loaded.module, {name: torch.from_numpy(array[None]) for name, array in row.items()})

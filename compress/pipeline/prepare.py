@@ -85,6 +85,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 stage.name,
                 stage.model_dump(mode="json"),
                 recipe.seed,
+                None if splits.unlabelled is None else splits.unlabelled.fingerprint(),
                 _later_facts(recipe, index) if stage.sees_later else None,
                 [machine_facts(), recipe.measure.model_dump(mode="json")] if stage.is_timed else None,
             )
@@ -156,7 +157,7 @@ def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData)
     if model.bundle is not None and not model.bundle.is_dir():
         raise ModelError(f"model.bundle: {model.bundle} does not exist")
     if isinstance(data, FileData):
-        for name in ("train", "validation", "test"):
+        for name in ("train", "validation", "test", "unlabelled"):
             path = getattr(data, name)
             if path is not None and not path.is_file():
                 raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
@@ -214,7 +215,8 @@ def _fits(loaded: LoadedModel, splits: Splits) -> None:
 
 def _longest(splits: Splits) -> tuple[Split, int]:
     """Take the longest row of each split as a batch; also say how long the longest is."""
-    parts = (splits.train, splits.validation, splits.test)
+    parts = [splits.train, splits.validation, splits.test]
+    parts += [] if splits.unlabelled is None else [splits.unlabelled]
     name = splits.task.input_names[0]
     rows = [max(part.rows, key=lambda row: row[name].shape[0]) for part in parts]
     split = Split("longest", tuple(rows), np.zeros(len(rows), np.int64), splits.task.inputs)

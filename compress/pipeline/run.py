@@ -221,6 +221,7 @@ def _staged(
             task=splits.task,
             train=splits.train,
             validation=splits.validation,
+            unlabelled=splits.unlabelled,
             teacher=given.teacher,
             encoder=given.encoder,
             device=recipe.device,

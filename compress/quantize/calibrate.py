@@ -1,4 +1,4 @@
-"""What linear layers are given on training rows: second moments and ranges, streamed, padding left out.
+"""What linear layers are given on calibration rows: second moments and ranges, streamed, padding left out.
 
 Layers that share an input (queries, keys and values) are found by running the model once, and share all that
 is taken here. Memory: one batch, and a matrix of inputs by inputs or a histogram for each input.
@@ -7,13 +7,17 @@ Shapes: t = tokens, i = input features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from compress.errors import StageError
-from compress.model.capture import inputs_of_sites
+from compress.model.capture import visit_inputs
 from compress.model.gram import Gram
+from compress.model.relay import Relay
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,17 +27,31 @@ if TYPE_CHECKING:
     from compress.stage import Context
 
 __all__ = [
+    "Calibration",
     "LEAST_ROWS",
     "SharedInput",
+    "batches_of",
     "calibration_rows",
+    "described",
     "gram_at",
     "histograms_of",
     "loudest_of",
+    "relayed",
     "shared_inputs",
 ]
 
+
+Calibration = Literal["train", "unlabelled", "synthetic"]
 LEAST_ROWS = 16
-_BATCH = 8  # rows; what a batch holds stays far below the model's own size
+_WORDS: dict[Calibration, str] = {
+    "train": "training rows",
+    "unlabelled": "rows without labels",
+    "synthetic": "synthetic rows",
+}
+# Of a batch: what a pass holds of it stays far below the model's own size.
+_TOKENS = 1024
+_BATCH = 8  # rows, where all are of one shape
+_COUNTED = 65_536  # values that a histogram counts at once, which takes ten times their memory
 
 
 @dataclass(frozen=True)
@@ -53,18 +71,55 @@ class SharedInput:
         return self.layers[0]
 
 
-def calibration_rows(context: Context, count: int) -> Split:
-    """Draw training rows, shortest first.
+def calibration_rows(context: Context, count: int, source: Calibration = "train") -> Split:
+    """Draw rows to calibrate on, shortest first; their labels are not for reading.
+
+    Args:
+        source: train: training rows. unlabelled: those that the context has besides. synthetic: none at all;
+            random tokens, up to the length at which the tokenizer cuts texts.
 
     Raises:
-        StageError: there are too few.
+        StageError: there are too few, no rows without labels, or no tokenizer to make rows up with.
     """
-    rows = context.train.take(count, seed=context.seed).by_length()
+    if source == "synthetic":
+        rows = _made_up(context, count)
+    elif source == "unlabelled" and context.unlabelled is None:
+        raise StageError("calibration: unlabelled: the context has no rows without labels")
+    else:
+        pool = context.train if source == "train" else context.unlabelled
+        assert pool is not None
+        rows = pool.take(count, seed=context.seed)
     if len(rows) < LEAST_ROWS:
         raise StageError(
-            f"{len(rows)} training rows are too few to calibrate on; at least {LEAST_ROWS} are needed"
+            f"{len(rows)} {_WORDS[source]} are too few to calibrate on; at least {LEAST_ROWS} are needed"
         )
-    return rows
+    return rows.by_length()
+
+
+def _made_up(context: Context, count: int) -> Split:
+    from compress.data.synthetic import random_lengths, synthetic_split
+
+    encoder = context.encoder
+    if encoder is None:
+        raise StageError(
+            "calibration: synthetic: rows can be made up for texts only, from the tokenizer; this model "
+            "reads something else: calibrate on train"
+        )
+    longest = encoder.truncated_at
+    if longest is None:
+        raise StageError(
+            "calibration: synthetic: the tokenizer has not been told where texts are cut: "
+            "encoder.tokenizer.enable_truncation(...)"
+        )
+    lengths = random_lengths(count, longest, seed=context.seed)
+    return synthetic_split(encoder, lengths, seed=context.seed)
+
+
+def described(source: Calibration) -> str:
+    """Say in a report what was calibrated on."""
+    if source == "synthetic":
+        return "synthetic rows (random tokens): no data was looked at"
+    return f"{_WORDS[source]}, no label looked at" if source == "train" else _WORDS[source]
 
 
 def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: Context) -> list[SharedInput]:
@@ -104,8 +159,13 @@ def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: 
     return [SharedInput(tuple(layers)) for layers in groups.values()]
 
 
-def gram_at(model: nn.Module, place: SharedInput, rows: Split, context: Context) -> Gram:
+def gram_at(
+    model: nn.Module, place: SharedInput, rows: Split, context: Context, relay: Relay | None = None
+) -> Gram:
     """Second moments of one input; the pass goes no further than there.
+
+    Args:
+        relay: of the same model and rows, where inputs are asked for in order; none: from the beginning.
 
     Raises:
         StageError: something there is not a number; the message names the layer.
@@ -113,15 +173,59 @@ def gram_at(model: nn.Module, place: SharedInput, rows: Split, context: Context)
     import torch
 
     gram: Gram | None = None
-    for (tokens,) in inputs_of_sites(
-        model, [place], rows, context.task, batch_size=_BATCH, device=context.device
-    ):
+
+    def add(_: int, tokens: Tensor) -> None:
+        nonlocal gram
         if gram is None:
             size = tokens.shape[1] + 1
             gram = Gram(torch.zeros(size, size))
         gram.add_(tokens.cpu())
+
+    if relay is None:
+        _visit_all(model, [place], rows, context, add)
+    else:
+        for tokens in relay.inputs_at(place):
+            add(0, tokens)
     assert gram is not None
     return gram
+
+
+@contextmanager
+def relayed(
+    model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
+) -> Iterator[Relay]:
+    """Passes over calibration rows that go on from the last settled block; see `Relay`."""
+    with tempfile.TemporaryDirectory(prefix="modelpress-calibration-") as folder:
+        yield Relay(model, places, lambda: batches_of(model, rows, context), Path(folder))
+
+
+def batches_of(model: nn.Module, rows: Split, context: Context) -> Iterator[dict[str, Tensor]]:
+    """Yield rows in order, of few tokens at once; the model stands on the device and evaluates meanwhile."""
+    from compress.model.calls import to_tensors
+
+    # Rows of one fixed shape have no tokens to count.
+    fixed = isinstance(rows.inputs[0].shape[0], int)
+    was_training = model.training
+    model.to(context.device).eval()
+    try:
+        for batch in rows.batches(_BATCH) if fixed else rows.token_batches(_TOKENS):
+            yield to_tensors(batch, context.task.input_names, context.device)
+    finally:
+        model.to("cpu").train(was_training)
+
+
+def _visit_all(
+    model: nn.Module,
+    places: Sequence[SharedInput],
+    rows: Split,
+    context: Context,
+    visit: Callable[[int, Tensor], None],
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """One pass over all rows: what each place is given goes to `visit` as it comes, and isn't held."""
+    for batch in batches_of(model, rows, context):
+        visit_inputs(model, places, batch, visit)
+        advance(len(next(iter(batch.values()))))
 
 
 def histograms_of(
@@ -135,13 +239,14 @@ def histograms_of(
     from compress.quantize.clipping import Histogram
 
     found = [Histogram() for _ in places]
+
+    def count(at: int, tokens: Tensor) -> None:
+        size = max(_COUNTED // tokens.shape[1], 1)
+        for start in range(0, len(tokens), size):
+            found[at].add_(tokens[start : start + size].cpu())
+
     with context.progress.bar("calibrating ranges", len(rows)) as bar:
-        for captured in inputs_of_sites(
-            model, places, rows, context.task, batch_size=_BATCH, device=context.device
-        ):
-            for histogram, tokens in zip(found, captured, strict=True):
-                histogram.add_(tokens.cpu())
-            bar.advance(_BATCH)
+        _visit_all(model, places, rows, context, count, bar.advance)
     return found
 
 
@@ -155,10 +260,11 @@ def loudest_of(
     """
     import torch
 
-    found: list[Tensor] = []
-    for captured in inputs_of_sites(
-        model, places, rows, context.task, batch_size=_BATCH, device=context.device
-    ):
-        loudest = [tokens.abs().amax(0).cpu() for tokens in captured]
-        found = [torch.maximum(*each) for each in zip(found, loudest, strict=True)] if found else loudest
-    return found
+    found: dict[int, Tensor] = {}
+
+    def see(at: int, tokens: Tensor) -> None:
+        loudest = tokens.abs().amax(0).cpu()
+        found[at] = torch.maximum(found[at], loudest) if at in found else loudest
+
+    _visit_all(model, places, rows, context, see)
+    return [found[at] for at in range(len(places))]

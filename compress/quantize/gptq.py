@@ -21,6 +21,7 @@ __all__ = ["gptq"]
 
 _DAMPING_TRIES = 5
 _DAMPING_GROWTH = 10.0
+_WHOLE = 128  # inputs, up to which a triangle is inverted as one
 
 
 def gptq(
@@ -37,7 +38,7 @@ def gptq(
 
     Inputs that never were active are rounded to nearest: they can't make up for anything, and other data may
     need them. So is each row (rare) that ends up worse by its own e H e' than if all of it had been. Takes
-    O(o i^2 + i^3) time, and memory for some tensors of [i, i] in float64.
+    O(o i^2 + i^3) time, and memory for two tensors of [i, i] in float64.
 
     Args:
         weight: [o, i].
@@ -57,12 +58,12 @@ def gptq(
     check_finite(second_moment, "second moments of the inputs")
     nearest = round_to(weight, steps, grid)
     exact = weight.detach().float()
-    moments = (second_moment.double() + second_moment.T.double()) / 2
+    moments = second_moment.float()  # of which the factor reads one triangle
     alive = moments.diagonal() != 0
     order = torch.arange(len(moments), device=moments.device)
     if activation_order:
         order = moments.diagonal().argsort(descending=True, stable=True)
-    upper = _inverse_factor(moments[order][:, order], damping).float()
+    upper = _inverse_factor(moments, order, damping)
     zero_point = torch.zeros_like(steps.scale) if steps.zero_point is None else steps.zero_point
     scale, shift = (
         per_input(each, exact.shape[1], grid).expand_as(exact) for each in (steps.scale, zero_point)
@@ -72,32 +73,52 @@ def gptq(
     whole = torch.empty_like(columns)
     whole[order] = _round_in_turn(columns, upper, scale.T[order], shift.T[order], grid, block)
     values = torch.where(alive, as_integers(whole.T, grid), nearest)
-    return _better_rows(exact, values, nearest, steps, grid, moments.float())
+    return _better_rows(exact, values, nearest, steps, grid, moments)
 
 
-def _inverse_factor(moments: Tensor, damping: float) -> Tensor:
-    """U, upper triangular with U'U = H^-1, [i, i].
+def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
+    """U, upper triangular with U'U = H^-1 where H are the moments in another order, float32 [i, i].
 
     H = M M' with M upper triangular gives it as M^-1 without inverting H; M is the lower Cholesky factor of H
-    read backwards. float64, because inputs of transformers differ in power by 10^6 and more.
+    read backwards. float64, because inputs of transformers differ in power by 10^6 and more. All is done in
+    the place of one such tensor: a feed-forward's can be as large as a fifth of a small model.
     """
-    live = moments.diagonal() != 0
-    mean = float(moments.diagonal()[live].mean()) if bool(live.any()) else 1.0
+    backwards = order.flip(0)
+    diagonal = moments.diagonal()[backwards].double()
+    live = diagonal != 0
+    mean = float(diagonal[live].mean()) if bool(live.any()) else 1.0
     if mean > 0:
         for attempt in range(_DAMPING_TRIES):
-            damped = moments.clone()
+            damped = moments[backwards][:, backwards].double()
             damped[~live] = damped[:, ~live] = 0  # a moment of 0 with itself has none with others
             damped.diagonal()[~live] = mean
             damped.diagonal().add_(damping * _DAMPING_GROWTH**attempt * mean)
-            factor, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+            failed = torch.empty((), dtype=torch.int32, device=damped.device)
+            torch.linalg.cholesky_ex(damped, out=(damped, failed))
             if not bool(failed):
-                identity = torch.eye(len(damped), dtype=damped.dtype, device=damped.device)
-                upper: Tensor = torch.linalg.solve_triangular(factor.flip(0, 1), identity, upper=True)
+                _invert_lower_(damped)
+                upper: Tensor = damped.float().flip(0, 1)
                 return upper
     raise StageError(
         "second moments of the inputs are not positive, even with "
         f"{damping * _DAMPING_GROWTH ** (_DAMPING_TRIES - 1):g} of their mean added"
     )
+
+
+def _invert_lower_(factor: Tensor) -> None:
+    """Invert a lower triangular matrix in its own place, halves first.
+
+    Of [[A, 0], [C, D]] comes [[A^-1, 0], [-D^-1 C A^-1, D^-1]].
+    """
+    size = len(factor)
+    if size <= _WHOLE:
+        identity = torch.eye(size, dtype=factor.dtype, device=factor.device)
+        factor.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
+        return
+    half = size // 2
+    _invert_lower_(factor[:half, :half])
+    _invert_lower_(factor[half:, half:])
+    factor[half:, :half] = -factor[half:, half:] @ factor[half:, :half] @ factor[:half, :half]
 
 
 def _round_in_turn(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress.quantize.grid import Grid
-from compress.quantize.integers import Integers
+from compress.quantize.integers import Integers, integers_of_table
 from compress.quantize.layers import QuantizeLayers
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Int8Dynamic(QuantizeLayers):
 def int8_embedding(layer: nn.Embedding) -> Int8Embedding:
     """Round a table to int8, one scale per row, as torchao does."""
     from compress.model.quantized import Int8Embedding
-    from compress.quantize.torchao_weights import int8_by_row
 
+    values, steps = integers_of_table(layer.weight.detach(), Grid(8, None), "rtn")
     new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
-    return new.fill_(*int8_by_row(layer.weight))
+    return new.fill_(values, steps.scale[:, 0])

@@ -1,4 +1,4 @@
-"""int8 weights and int8 activations whose range was chosen on training rows: the fastest int8.
+"""int8 weights and int8 activations whose range was chosen on calibration rows: the fastest int8.
 
 Weights: symmetric, one scale per output. Activations: one scale and zero point per input, the same for every
 call, so an answer depends neither on padding nor on batch-mates; what lies beyond the range is clipped. In
@@ -43,7 +43,9 @@ class Int8Static(QuantizeLayers):
     """
 
     name: ClassVar[str] = "quantize/int8_static"
-    summary: ClassVar[str] = "int8 weights and activations with ranges from training rows: the fastest int8"
+    summary: ClassVar[str] = (
+        "int8 weights and activations with ranges from calibration rows: the fastest int8"
+    )
 
     takes_convolutions: ClassVar[bool] = True
 
@@ -53,7 +55,7 @@ class Int8Static(QuantizeLayers):
 
     @property
     def looks_at_data(self) -> bool:
-        """Always: ranges come from training rows."""
+        """Always: ranges come from calibration rows."""
         return True
 
     def grid(self) -> Grid:

@@ -7,6 +7,7 @@ in place, as they will when the model is used; activations stay float in that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from compress.quantize.calibrate import SharedInput
     from compress.stage import Context
 
-__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of", "settle_"]
+__all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of", "integers_of_table", "settle_"]
+
+_TABLE_ROWS = 2048
 
 Algorithm = Literal["rtn", "mse", "hqq", "gptq"]
 
@@ -74,6 +77,24 @@ def integers_of(
     return round_to(weight, steps, grid), steps
 
 
+def integers_of_table(weight: Tensor, grid: Grid, algorithm: Literal["rtn", "mse"]) -> tuple[Tensor, Steps]:
+    """Choose the integers of an embedding table, some rows at a time: half of a small model is its table.
+
+    Args:
+        weight: [v, d].
+        algorithm: one that looks at each row alone.
+    """
+    import torch
+
+    values, scales, zero_points = [], [], []
+    for start in range(0, len(weight), _TABLE_ROWS):
+        chosen, steps = integers_of(weight[start : start + _TABLE_ROWS], grid, algorithm)
+        values.append(chosen)
+        scales.append(steps.scale)
+        zero_points += [] if steps.zero_point is None else [steps.zero_point]
+    return torch.cat(values), Steps(torch.cat(scales), torch.cat(zero_points) if zero_points else None)
+
+
 def _by_torchao(weight: Tensor, grid: Grid) -> tuple[Tensor, Steps]:
     from compress.quantize.grid import check_finite
     from compress.quantize.torchao_weights import int4_by_group, int8_by_row
@@ -110,13 +131,17 @@ def choose_integers_(
     Raises:
         StageError: weights or inputs that are not numbers; the message names the layer.
     """
-    from compress.quantize.calibrate import gram_at
+    from compress.quantize.calibrate import gram_at, relayed
 
     looks = algorithm in ("mse", "gptq") or bias_correction
     chosen: dict[str, Integers] = {}
-    with context.progress.bar("choosing integers", len(places)) as bar:
+    with ExitStack() as open_things:
+        bar = open_things.enter_context(context.progress.bar("choosing integers", len(places)))
+        relay = None
+        if rows is not None and looks:
+            relay = open_things.enter_context(relayed(model, places, rows, context))
         for place in places:
-            gram = gram_at(model, place, rows, context) if rows is not None and looks else None
+            gram = None if rows is None or relay is None else gram_at(model, place, rows, context, relay)
             for name in place.layers:
                 layer: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
                 chosen[name] = settle_(layer, name, grid, algorithm, [gram], bias_correction=bias_correction)

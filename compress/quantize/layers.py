@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.data.config import DataConfig, DigitsData
+from compress.quantize.calibrate import Calibration
 from compress.quantize.grid import Grid
 from compress.quantize.integers import Algorithm, Integers
 from compress.quantize.smooth import Smoothing, smooth_
@@ -36,7 +37,10 @@ class QuantizeLayers(Stage):
         algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range that loses least, by
             the importance of each input. hqq: half-quadratic, without data. gptq: what is rounded later makes
             up for what was rounded before (Frantar et al. 2022).
-        calibration_rows: training rows that mse, gptq, smoothing and bias correction look at, without labels.
+        calibration: where the rows are from that mse, gptq, smoothing, bias correction and fixed ranges look
+            at; never at labels. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic:
+            random tokens, so that no data is needed; for texts only.
+        calibration_rows: how many of them.
         bias_correction: let each bias make up for the mean of what rounding the weights changes.
         smooth: scale channels between layers where that changes no answer, so that less is lost when they are
             rounded. smoothquant: louder weights for quieter activations (Xiao et al. 2022). awq: finer steps
@@ -51,6 +55,7 @@ class QuantizeLayers(Stage):
     embeddings: bool = True
     skip: tuple[str, ...] = ()
     algorithm: Algorithm = "rtn"
+    calibration: Calibration = "train"
     calibration_rows: int = Field(default=256, ge=16)
     bias_correction: bool = False
     smooth: Smoothing = "none"
@@ -58,8 +63,20 @@ class QuantizeLayers(Stage):
 
     @property
     def looks_at_data(self) -> bool:
-        """Whether training rows are needed."""
+        """Whether calibration rows are needed."""
         return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
+
+    def data_objection(self, data: DataConfig) -> str | None:
+        """Refuse to calibrate on rows that aren't there."""
+        if not self.looks_at_data or self.calibration == "train":
+            return None
+        if isinstance(data, DigitsData):
+            return (
+                f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers use train"
+            )
+        if self.calibration == "unlabelled" and data.unlabelled is None:
+            return "calibrates on unlabelled rows: give them as data.unlabelled"
+        return None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the patterns match, and that something is left to quantize."""
@@ -77,26 +94,26 @@ class QuantizeLayers(Stage):
         """Return a copy with layers of integers, in eval mode.
 
         Raises:
-            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few training
-                rows to calibrate on; what a layer is given is not a number.
+            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few rows to
+                calibrate on; what a layer is given is not a number.
         """
-        from compress.quantize.calibrate import SharedInput, calibration_rows, shared_inputs
+        from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
         from compress.quantize.integers import choose_integers_
-        from compress.quantize.replace import linears_to_replace, replace_layers
+        from compress.quantize.replace import copy_to_change, linears_to_replace, replace_layers
 
         names = linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
-        work = copy.deepcopy(model).eval()
+        work = copy_to_change(model, names, context.device)
         rows, ranges = None, {}
         make_convolution: Callable[[str, Any], QuantizedModule] | None = None
         places = [SharedInput((name,)) for name in names]
         if self.looks_at_data:
-            rows = calibration_rows(context, self.calibration_rows)
+            rows = calibration_rows(context, self.calibration_rows, self.calibration)
             changed = self.takes_convolutions and self.prepare_convolutions_(work, rows, context)
             places = shared_inputs(work, names, rows, context)
             if self.smooth != "none":
                 smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
             if changed or self.smooth != "none":
-                model = copy.deepcopy(work)  # equal answers from other weights
+                model = copy_to_change(work, names, context.device)  # equal answers from other weights
             ranges = self.ranges(work, places, rows, context)
             if self.takes_convolutions:
                 make_convolution = self.convolutions_(work, rows, context)
@@ -106,7 +123,7 @@ class QuantizeLayers(Stage):
         del work  # so that no more than two models are held at once
 
         def linear(name: str, layer: nn.Linear) -> QuantizedModule:
-            integers = chosen[name]
+            integers = chosen.pop(name)  # so that it is not held twice
             bias = layer.bias if integers.bias is None else integers.bias
             return self.linear(layer, integers, bias, ranges.get(name))
 
@@ -114,6 +131,7 @@ class QuantizeLayers(Stage):
         done = replace_layers(model, linear, embedding, self.skip, make_convolution)
         context.facts.update(done.facts())
         if rows is not None:
+            context.facts["calibration"] = described(self.calibration)
             context.facts["calibration_rows"] = len(rows)
         return done.model
 

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from compress.errors import StageError, did_you_mean
 from compress.model.quantized import QuantizedModule
 
-__all__ = ["Replaced", "convolutions_to_replace", "linears_to_replace", "replace_layers", "tensor_bytes"]
+__all__ = [
+    "Replaced",
+    "convolutions_to_replace",
+    "copy_to_change",
+    "linears_to_replace",
+    "replace_layers",
+    "tensor_bytes",
+]
 
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
@@ -77,8 +84,9 @@ def replace_layers(
     Raises:
         StageError: a pattern matches no layer, or nothing is left to quantize.
     """
-    model = copy.deepcopy(model).eval()
     total = tensor_bytes(model)
+    going, left = _choose(model, embedding is not None, skip, convolution is not None)
+    model = _copied_around(model, [layer for _, layer in going if id(layer) not in left])
     found, left = _choose(model, embedding is not None, skip, convolution is not None)
     made: dict[int, QuantizedModule] = {}
     for name, layer in found:
@@ -124,6 +132,29 @@ def convolutions_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[s
 def _first_names(found: Found, left: dict[int, str], kinds: tuple[type[nn.Module], ...]) -> list[str]:
     names = {id(layer): name for name, layer in reversed(found) if id(layer) not in left}
     return [name for name, layer in found if isinstance(layer, kinds) and names.get(id(layer)) == name]
+
+
+def copy_to_change(model: nn.Module, names: Sequence[str], device: str) -> nn.Module:
+    """Copy a model of which all may be changed but its embedding tables, which stay the original's.
+
+    Tables are half of a small model, and never changed before they are replaced.
+
+    Args:
+        names: linear layers that will be changed; a table whose weight one of them shares is copied.
+        device: where the copy will be run. Elsewhere than on the CPU tables are copied: they'd be moved.
+    """
+    changed = {id(p) for name in names for p in model.get_submodule(name).parameters()}
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    stay = [t for t in tables if id(t) not in changed and t.device.type == device == "cpu"]
+    return copy.deepcopy(model, {id(table): table for table in stay}).eval()
+
+
+def _copied_around(model: nn.Module, going: Sequence[nn.Module]) -> nn.Module:
+    """Copy a model, in eval mode, but for the weights of layers that will be replaced at once."""
+    replaced = {id(layer) for layer in going}
+    kept = {id(p) for m in model.modules() if id(m) not in replaced for p in m.parameters(recurse=False)}
+    memo = {id(p): p for m in going for p in m.parameters(recurse=False) if id(p) not in kept}
+    return copy.deepcopy(model, memo).eval()
 
 
 def _choose(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress.quantize.grid import Grid
 from compress.quantize.int8_dynamic import int8_embedding
-from compress.quantize.integers import Integers, integers_of
+from compress.quantize.integers import Integers, integers_of_table
 from compress.quantize.layers import QuantizeLayers
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Int4WeightOnly(_WeightOnly):
         """One scale per row and group of columns."""
         from compress.model.quantized import Int4Embedding
 
-        values, steps = integers_of(
+        values, steps = integers_of_table(
             layer.weight.detach(), self.grid(), "rtn" if self.algorithm == "rtn" else "mse"
         )
         new = Int4Embedding(

@@ -71,9 +71,20 @@ def _checked(
         recipe, more = check(Recipe, {**source.data, "stages": tuple(stages)}, source, (), context)
     except (OSError, RuntimeError) as error:  # a path too long to look up, a home directory that is not known
         raise RecipeError(f"{source.name}: a path in it cannot be looked up: {error}") from error
+    if recipe is not None and not problems:
+        more += _check_data(source, stages, recipe)
     _refuse([*problems, *more])
     assert recipe is not None
     return recipe
+
+
+def _check_data(source: Source, stages: Sequence[Stage], recipe: Recipe) -> list[Problem]:
+    reasons = [stage.data_objection(recipe.data) for stage in stages]
+    return [
+        problem_at(source, ("stages", i), f"{stage.name} {reason}")
+        for i, (stage, reason) in enumerate(zip(stages, reasons, strict=True))
+        if reason is not None
+    ]
 
 
 def _read(file: Path) -> Source:

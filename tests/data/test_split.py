@@ -105,3 +105,13 @@ def test_shuffled_batches_hold_every_row_once_and_rows_of_like_length() -> None:
     ordered = split.by_length()
     assert [len(row["input_ids"]) for row in ordered.rows] == sorted(lengths)
     assert sum(batch["input_ids"].size for batch in ordered.batches(8)) <= padded(1)
+
+
+def test_batches_of_tokens_hold_as_many_rows_as_fit_padded_and_one_at_the_least() -> None:
+    inputs = (InputSpec("x", "int64", ("s",)),)
+    rows = tuple({"x": np.arange(length)} for length in (2, 2, 3, 3, 9, 1))
+    split = Split("train", rows, np.zeros(6, np.int64), inputs)
+    shapes = [batch["x"].shape for batch in split.token_batches(6)]
+    # 3 rows of up to 3 would fill 9 positions; 9 is more than 6, and stands alone.
+    assert shapes == [(2, 2), (2, 3), (1, 9), (1, 1)]
+    assert [i for batch in split.token_batches(6) for i in batch["row_index"].tolist()] == list(range(6))

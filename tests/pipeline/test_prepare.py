@@ -316,3 +316,14 @@ def test_an_output_in_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(OutputError, match=r"cannot write .*new/run: .* is read-only for this user"):
         check_output(tmp_path / "new" / "run", "key", overwrite=False)
+
+
+def test_rows_without_labels_change_the_stages_but_not_the_training_before_them(
+    on_text: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    (tmp_path / "u.txt").write_text("a film the plot\nvery fine\n", encoding="utf-8")
+    plain, more = on_text(), on_text(unlabelled=str(tmp_path / "u.txt"))
+    assert more.base_key == plain.base_key and more.stage_keys != plain.stage_keys
+    assert more.splits.unlabelled is not None and len(more.splits.unlabelled) == 2
+    with pytest.raises(DataError, match=r"data\.unlabelled: .*nowhere\.txt does not exist"):
+        on_text(unlabelled="nowhere.txt")
