@@ -307,7 +307,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
 def _summarise(outcome: Outcome) -> None:
     from compress.console import say
-    from compress.report import caveats, verdict
+    from compress.report import caveats, fastest_sentence, verdict
 
     if outcome.already_done:
         say(
@@ -317,6 +317,8 @@ def _summarise(outcome: Outcome) -> None:
     before, after = found.baseline.accuracy, found.candidate.accuracy
     say(f"accuracy {before.value:.1%} -> {after.value:.1%} of {after.rows:,} test rows", "bold")
     say(verdict(outcome.report), wrap=True)
+    if found.runtimes is not None:
+        say(fastest_sentence(found.runtimes), wrap=True)
     for caveat in caveats(outcome.report):
         say("note: ", "yellow", caveat, wrap=True)
 

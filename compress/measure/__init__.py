@@ -13,8 +13,12 @@ from compress.measure.results import (
     LatencyComparison,
     Measurement,
     ModelMeasurement,
+    RuntimeFile,
+    Runtimes,
+    RuntimeTiming,
     Size,
 )
+from compress.measure.runtimes import check_runtimes, installed_runtimes
 from compress.measure.session import create_session
 
 __all__ = [
@@ -26,11 +30,16 @@ __all__ = [
     "LatencyComparison",
     "Measurement",
     "ModelMeasurement",
+    "RuntimeFile",
+    "RuntimeTiming",
+    "Runtimes",
     "Size",
     "accuracy_difference",
+    "check_runtimes",
     "create_session",
     "environment",
     "explain_file",
+    "installed_runtimes",
     "measure_pair",
     "predict",
 ]

@@ -23,8 +23,8 @@ _INSTRUCTION_SETS = (
     "sme",
 )  # fmt: skip
 _PACKAGES = (
-    "modelpress", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "safetensors",
-    "scikit-learn", "tokenizers", "torch", "torchao", "transformers",
+    "modelpress", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "pydantic",
+    "safetensors", "scikit-learn", "tokenizers", "torch", "torchao", "transformers",
 )  # fmt: skip
 _FINGERPRINT_CHARS = 12
 

@@ -22,7 +22,7 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
-from compress.measure import Measurement, measure_pair
+from compress.measure import Measurement, installed_runtimes, measure_pair
 from compress.model.counts import weight_counts
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.cost import Cost
@@ -123,6 +123,7 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,
         seed=recipe.seed,
+        runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=progress,
     )
     report = RunReport(

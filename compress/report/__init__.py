@@ -9,6 +9,7 @@ from compress.report.inspection_views import inspection_html, inspection_markdow
 from compress.report.inspection_words import needed_heads, neuron_sentence
 from compress.report.markdown import to_markdown
 from compress.report.model_card import to_model_card
+from compress.report.runtime_words import fastest_sentence
 from compress.report.schema import (
     SCHEMA_VERSION,
     DataFacts,
@@ -38,6 +39,7 @@ __all__ = [
     "compare_reports",
     "explanation_sentences",
     "explanation_tables",
+    "fastest_sentence",
     "inspection_html",
     "inspection_markdown",
     "load_report",
