@@ -1,7 +1,7 @@
 """Honest measurement of ONNX files with ONNX Runtime; neither it nor torch is imported until it is used."""
 
 from compress.measure.accuracy import accuracy_difference, predict
-from compress.measure.environment import environment
+from compress.measure.environment import environment, sums_are_exact
 from compress.measure.explain import explain_file
 from compress.measure.explanation import Explanation
 from compress.measure.pair import measure_pair
@@ -42,4 +42,5 @@ __all__ = [
     "installed_runtimes",
     "measure_pair",
     "predict",
+    "sums_are_exact",
 ]

@@ -1,0 +1,55 @@
+"""Where the figures of int8 hold: what sums of products may lose on x86 without VNNI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.measure.environment import sums_are_exact
+from compress.report.schema import SaturationRecord
+
+__all__ = ["saturation_sentence"]
+
+_OTHERS = "x86 processors without VNNI (AVX2 only, or early AVX512)"
+
+
+def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]) -> str:
+    """Say on which processors the figures hold, and how much is at risk on the others.
+
+    Args:
+        found: what was counted on this model.
+        instruction_sets: of the processor that the figures are from.
+    """
+    layers = f"{found.layers:,} int8 layer{'' if found.layers == 1 else 's'}"
+    if found.pairs_at_risk == 0:
+        return (
+            f"The answers hold on {_OTHERS} too: there pairs of int8 products are added in 16 bits, and no "
+            f"pair of weights in the {layers} of this model is large enough to overflow them."
+        )
+    exact = sums_are_exact(instruction_sets)
+    if exact is None:
+        where = f"It is not known whether this processor has VNNI; on {_OTHERS}"
+    elif exact:
+        where = f"Accuracy was measured where sums of int8 products are exact, as here; on {_OTHERS}"
+    else:
+        where = "This processor has no VNNI, so accuracy here holds for such processors alone: on them"
+    tried = f"{found.rows:,} validation row{'' if found.rows == 1 else 's'}"
+    changed = f"{found.answers_changed:,} answer{'' if found.answers_changed == 1 else 's'}"
+    pairs, outputs = (
+        _share(found.pairs_at_risk, found.pairs),
+        _share(found.outputs_at_risk, found.outputs),
+    )
+    return (
+        f"{where} pairs of products are added in 16 bits, and {pairs} of the pairs of weights, in {outputs} "
+        f"of the outputs of {layers}, are large enough to overflow them. Computed so on {tried}, "
+        f"{_share(found.sums_cut, found.sums)} of the sums were cut off and {changed} changed. "
+        "reduce_range: true in the quantize stage makes it impossible; so does, by ONNX Runtime's "
+        "documentation and more slowly, its session option session.x64quantprecision=1."
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    """A share as percent with two significant digits; a few of many are never called none."""
+    value = 100 * part / whole if whole else 0.0
+    if value == 0 or value >= 10:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
