@@ -128,6 +128,23 @@ def export(
 
 
 @app.command()
+def bundle(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Directories of finished runs of one model.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory of all variants.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
+) -> None:
+    """Put the ONNX files of several runs of one model into one directory, to choose from where it is used."""
+    from compress.console import console, draw
+    from compress.pipeline import bundle_variants
+    from compress.report import variants_table
+
+    console.print(draw(variants_table(bundle_variants(runs, output, overwrite=overwrite))))
+    typer.echo(f"wrote {output}: its README.md says how to use a variant")
+
+
+@app.command()
 def inspect(
     model: Annotated[
         str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe (stages ignored).")
