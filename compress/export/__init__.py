@@ -2,6 +2,7 @@
 
 from compress.export.blocks import Block, extract_blocks
 from compress.export.bundle import (
+    HUB_FILES,
     MANIFEST_VERSION,
     ONNX_PATH,
     new_directory,
@@ -16,6 +17,7 @@ from compress.export.parity import ParityResult, check_parity
 __all__ = [
     "Block",
     "DEFAULT_OPSET",
+    "HUB_FILES",
     "MANIFEST_VERSION",
     "ONNX_PATH",
     "ParityResult",

@@ -24,6 +24,7 @@ from compress.model.save import save_module
 from compress.task import Task
 
 __all__ = [
+    "HUB_FILES",
     "MANIFEST_VERSION",
     "ONNX_PATH",
     "new_directory",
@@ -43,6 +44,9 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+
+HUB_FILES = ("config.json", "tokenizer.json", *_TOKENIZER_FILES)
+"""What other libraries read beside the ONNX file."""
 
 
 @contextmanager

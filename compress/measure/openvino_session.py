@@ -19,7 +19,7 @@ from compress.errors import MeasureError
 
 __all__ = ["INSTALL", "OpenvinoSession", "create_openvino_session", "is_installed", "openvino_version"]
 
-INSTALL = "pip install 'modelpress[openvino]'"
+INSTALL = "pip install openvino"
 _PRODUCTS = {"FullyConnected", "MatMul", "Convolution"}
 _SHORT_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 

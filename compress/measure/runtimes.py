@@ -77,8 +77,8 @@ def check_runtimes(names: Sequence[str] | None) -> None:
     """
     if names is not None and OPENVINO in names and not is_installed():
         raise RecipeError(
-            f"measure.runtimes: openvino is not installed here: {INSTALL} (or pip install openvino), "
-            "or leave it out of measure.runtimes"
+            f"measure.runtimes: openvino is not installed here: {INSTALL} (the extra [openvino] of "
+            "modelpress), or leave it out"
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,32 @@ def pairs_at_risk(qdata: Tensor) -> Tensor:
     return (most > _HIGHEST) | (least < _LOWEST)
 
 
+@dataclass(frozen=True)
+class _AtRisk:
+    """The pairs of one weight that are at risk: their places and their weights [n, 2]."""
+
+    pair: Tensor
+    output: Tensor
+    weights: Tensor
+    outputs: int
+
+    @classmethod
+    def of(cls, qdata: Tensor) -> Self:
+        pair, output = pairs_at_risk(qdata).nonzero(as_tuple=True)
+        return cls(pair, output, _paired(qdata).transpose(1, 2)[pair, output], qdata.shape[1])
+
+    def lost(self, activations: Tensor) -> Tensor:
+        """What is cut off of sums of whole numbers in [0, 255], [t, i]: int32 [t, o]."""
+        lost = torch.zeros(len(activations), self.outputs, dtype=torch.int32)
+        inputs = _paired(activations.t())  # [p, 2, t]
+        step = max(1, _CHUNK // max(len(activations), 1))
+        for begin in range(0, len(self.pair), step):
+            some = slice(begin, begin + step)
+            sums = (inputs[self.pair[some]] * self.weights[some].unsqueeze(-1)).sum(1, dtype=torch.int32)
+            lost.index_add_(1, self.output[some], (sums - sums.clamp(_LOWEST, _HIGHEST)).t())
+        return lost
+
+
 def lost_to_saturation(activations: Tensor, qdata: Tensor) -> Tensor:
     """Sum up what is cut off: the exact sums minus those of a processor without VNNI.
 
@@ -87,15 +114,7 @@ def lost_to_saturation(activations: Tensor, qdata: Tensor) -> Tensor:
     Returns:
         int32 [t, o].
     """
-    lost = torch.zeros(len(activations), qdata.shape[1], dtype=torch.int32)
-    inputs = _paired(activations.t()).permute(2, 0, 1)  # [t, p, 2]
-    weights = _paired(qdata).transpose(1, 2)  # [p, o, 2]
-    pair, output = pairs_at_risk(qdata).nonzero(as_tuple=True)
-    step = max(1, _CHUNK // max(len(activations), 1))
-    for at, to in zip(torch.split(pair, step), torch.split(output, step), strict=True):
-        sums = (inputs[:, at] * weights[at, to]).sum(-1, dtype=torch.int32)  # [t, chunk]
-        lost.index_add_(1, to, sums - sums.clamp(_LOWEST, _HIGHEST))
-    return lost
+    return _AtRisk.of(qdata).lost(activations)
 
 
 def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | None:
@@ -144,11 +163,12 @@ class _Tally:
 def _without_vnni(layers: list[Int8Linear]) -> Iterator[_Tally]:
     """Take from what the layers answer what would be cut off, and count it."""
     tally = _Tally()
+    risks = {layer: _AtRisk.of(layer.qdata) for layer in layers}
 
     def cut(layer: nn.Module, given: tuple[Tensor, ...], answered: Tensor) -> Tensor:
         assert isinstance(layer, Int8Linear)
         activations, step = layer.activations(given[0])
-        lost = lost_to_saturation(activations.flatten(0, -2), layer.qdata)  # [t, o]
+        lost = risks[layer].lost(activations.flatten(0, -2))  # [t, o]
         tally.sums += lost.numel()
         tally.cut += int((lost != 0).sum())
         return answered - lost.float().reshape(answered.shape) * layer.scale * step

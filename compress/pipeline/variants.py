@@ -15,7 +15,7 @@ from typing import Any
 
 import compress
 from compress.errors import OutputError
-from compress.export import MANIFEST_VERSION, ONNX_PATH, new_directory, seal_, sha256_of
+from compress.export import HUB_FILES, MANIFEST_VERSION, ONNX_PATH, new_directory, seal_, sha256_of
 from compress.measure.results import LatencyComparison
 from compress.measure.size import model_files
 from compress.pipeline.export import may_replace
@@ -31,7 +31,7 @@ _SUFFIXES = {
     "quantize/int8_weight_only": "_quantized",
     "quantize/int4_weight_only": "_q4",
 }
-_SHARED = ("task", "inputs", "outputs", "labels", "max_length")
+_SHARED = ("task", "inputs", "outputs", "max_length")
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ def bundle_variants(
         (directory / ONNX_PATH.parent).mkdir()
         for run, file in zip(found, files, strict=True):
             shutil.copyfile(run.onnx, directory / file)
-        for source in sorted(found[0].directory.iterdir()):
-            if source.is_file() and source.suffix in (".json", ".txt") and source.name not in _OF_A_RUN:
-                shutil.copyfile(source, directory / source.name)
+        first = next(run for run in found if run.report is not None)  # whose labels are the data's
+        for name in HUB_FILES:
+            if (first.directory / name).is_file():
+                shutil.copyfile(first.directory / name, directory / name)
         entries = [_entry(run, file, found, settings) for run, file in zip(found, files, strict=True)]
-        first = _reports(found)[0]
-        inputs = [each["name"] for each in found[0].manifest["inputs"]]
-        card = to_variants_card(output.name, entries, first, inputs)
+        inputs = [each["name"] for each in first.manifest["inputs"]]
+        card = to_variants_card(output.name, entries, _of(first), inputs)
         (directory / "README.md").write_text(card, encoding="utf-8")
-        shared = {key: found[0].manifest.get(key) for key in _SHARED}
+        shared = {key: first.manifest.get(key) for key in ("labels", *_SHARED)}
         seal_(
             directory,
             {
@@ -101,9 +101,6 @@ def bundle_variants(
             },
         )
     return entries
-
-
-_OF_A_RUN = ("manifest.json", "report.json")
 
 
 def _read(directory: Path) -> _Run:
@@ -120,6 +117,11 @@ def _read(directory: Path) -> _Run:
     if len(model_files(path)) > 1:
         raise OutputError(f"{path}: keeps its weights in a file beside it; only single files can be variants")
     has_report = (directory / "report.json").is_file()
+    if has_report and "figures_hold" not in manifest:
+        raise OutputError(
+            f"{directory}: an older modelpress made it, which did not note where its figures hold; run its "
+            "recipe again with --overwrite"
+        )
     return _Run(directory, manifest, load_report(directory) if has_report else None)
 
 
@@ -137,6 +139,8 @@ def _belong_together(runs: Sequence[_Run]) -> None:
             "at most one of the directories may be without a report.json (the uncompressed model, as "
             "modelpress export writes it), and at least one must have one: give runs"
         )
+    # A file of a model without names for its labels has made-up ones; see `_is_the_baseline`.
+    _same(measured, "labels", lambda run: run.manifest.get("labels"))
     for key in _SHARED:
         _same(runs, key, lambda run, key=key: run.manifest.get(key))  # type: ignore[misc]
     cut = next((run for run in runs if "prune/vocabulary" in run.stages), None)
@@ -246,6 +250,7 @@ def _latency(found: LatencyComparison, is_baseline: bool) -> dict[str, Any]:
         "batch": found.batch,
         "sequence": found.sequence,
         "threads": found.threads,
+        "baseline_p50_ms": found.baseline.p50_ms,  # of the same turns: times drift, ratios hold
         "p50_ms": (found.baseline if is_baseline else found.candidate).p50_ms,
         **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
     }

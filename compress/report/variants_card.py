@@ -11,13 +11,13 @@ from compress.report.deploy import deploy_packages, deploy_snippet, reads_text
 from compress.report.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
 from compress.report.tables import Table
-from compress.report.words import MB_NOTE, interval_text, milliseconds, percent, ratio_text, size
+from compress.report.words import MB_NOTE, interval_text, percent, ratio_text, size
 
 __all__ = ["to_variants_card", "variants_table"]
 
 
 def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a variant: file, size, accuracy, and time at the first setting, from a manifest's entries."""
+    """A row a variant: file, size, accuracy, and speed-up at the first setting, from a manifest's entries."""
     rows = tuple(
         (
             each["name"],
@@ -26,7 +26,6 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{percent(each['accuracy']['value'])} ({100 * each['accuracy']['difference']:+.1f})".replace(
                 "-", "−"
             ),
-            milliseconds(each["latency"][0]["p50_ms"], unit=False),
             _speedup(each["latency"][0]),
             each["figures_hold"]["accuracy"],
         )
@@ -41,7 +40,7 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "speed-up (95 %)",
         "accuracy holds on",
     )
-    return Table(columns, rows, "llrrrrl")
+    return Table(columns, rows, "llrrrl")
 
 
 def _speedup(latency: Mapping[str, Any]) -> str:

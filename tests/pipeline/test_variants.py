@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from compress import bundle_variants, load_variant
+from compress import bundle_variants, load, load_variant
 from compress.errors import ModelError, OutputError
 from compress.measure import variants as choosing
 from compress.pipeline import export_model
@@ -160,6 +160,7 @@ def test_a_directory_of_one_model_or_of_none_holds_no_variants(runs: list[Path],
     ("file", "change", "said"),
     [
         ("manifest.json", lambda x: x["labels"].reverse(), "differ in their labels"),
+        ("manifest.json", lambda x: x.pop("figures_hold"), "an older modelpress made it"),
         ("manifest.json", lambda x: x["inputs"][0].update(name="other"), "differ in their inputs"),
         ("manifest.json", lambda x: x.update(max_length=64), "differ in their max_length"),
         (
@@ -209,6 +210,23 @@ def test_an_export_of_another_model_is_no_baseline(runs: list[Path], baseline: P
         bundle_variants([baseline, baseline], tmp_path / "all")
 
 
+def test_a_baseline_without_label_names_gets_those_of_the_runs(
+    runs: list[Path], baseline: Path, tmp_path: Path
+) -> None:
+    unnamed = tmp_path / "unnamed"
+    shutil.copytree(baseline, unnamed)
+    for file, change in (
+        ("manifest.json", lambda x: x.update(labels=[f"LABEL_{i}" for i in range(10)])),
+        ("config.json", lambda x: x.update(id2label={})),
+    ):
+        _change(unnamed, file, change)
+    bundle_variants([unnamed, *runs], tmp_path / "all")
+    expected = json.loads((runs[0] / "manifest.json").read_text())["labels"]
+    assert json.loads((tmp_path / "all" / "manifest.json").read_text())["labels"] == expected
+    config = json.loads((tmp_path / "all" / "config.json").read_text())
+    assert list(config["id2label"].values()) == expected
+
+
 def test_a_bundle_of_variants_replaces_another_only_when_told(runs: list[Path], tmp_path: Path) -> None:
     bundle_variants(runs, tmp_path / "all")
     with pytest.raises(OutputError, match="--overwrite"):
@@ -222,3 +240,9 @@ def test_a_second_file_of_the_same_scheme_is_named_after_its_run(runs: list[Path
     _rename(runs[1], "small", "quantize/int8_static")
     files = [each["file"] for each in bundle_variants(runs, tmp_path / "all")]
     assert files == ["onnx/model_quantized.onnx", "onnx/model_small.onnx"]
+
+
+def test_a_directory_of_variants_is_no_model_to_go_on_from(runs: list[Path], tmp_path: Path) -> None:
+    bundle_variants(runs, tmp_path / "all")
+    with pytest.raises(ModelError, match="has ONNX files and no PyTorch module.*give the run"):
+        load(tmp_path / "all")
