@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from compress.data.split import Split
 from compress.model.calls import predict_logits
+from compress.model.convolution import Int8StaticConv
 from compress.model.quantized import Int8Linear
 from compress.task import Task
 
@@ -32,16 +33,19 @@ _CHUNK = 1 << 22  # sums of pairs at a time, 4 bytes each
 
 @dataclass(frozen=True)
 class Saturation:
-    """How far int8 linear layers can lose, and do lose on some rows, without VNNI.
+    """How far int8 layers can lose, and do lose on some rows, without VNNI.
 
     Attributes:
         layers: int8 linear layers.
-        pairs: pairs of weights whose products are added in 16 bits.
+        pairs: pairs of their weights whose products are added in 16 bits.
         pairs_at_risk: of these, pairs large enough to be cut off for some activations.
-        outputs: outputs of these layers.
+        convolutions: int8 convolutions.
+        convolutions_at_risk: of these, those with two weights of an output that are large enough together;
+            which weights are added in pairs depends on the kernel, so what is cut off is not computed.
+        outputs: outputs of the linear layers.
         outputs_at_risk: of these, outputs with a pair at risk.
         rows: that were tried, one at a time; 0 where no pair is at risk.
-        sums: outputs of these layers, over all tokens of these rows.
+        sums: outputs of the linear layers, over all tokens of these rows.
         sums_cut: of these, those that lose something.
         answers_changed: rows whose predicted class is another with these losses.
     """
@@ -51,6 +55,8 @@ class Saturation:
     pairs_at_risk: int
     outputs: int
     outputs_at_risk: int
+    convolutions: int = 0
+    convolutions_at_risk: int = 0
     rows: int = 0
     sums: int = 0
     sums_cut: int = 0
@@ -126,10 +132,11 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
         task: names the inputs.
 
     Returns:
-        None: there is no int8 linear layer.
+        None: there is no int8 linear layer and no int8 convolution.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, Int8Linear)]
-    if not layers:
+    convolutions = [layer for layer in module.modules() if isinstance(layer, Int8StaticConv)]
+    if not layers and not convolutions:
         return None
     risks = [pairs_at_risk(layer.qdata) for layer in layers]
     counts = {
@@ -138,6 +145,8 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
         "pairs_at_risk": sum(int(risk.sum()) for risk in risks),
         "outputs": sum(risk.shape[1] for risk in risks),
         "outputs_at_risk": sum(int(risk.any(0).sum()) for risk in risks),
+        "convolutions": len(convolutions),
+        "convolutions_at_risk": sum(_two_at_risk(layer.qdata) for layer in convolutions),
     }
     if counts["pairs_at_risk"] == 0:
         return Saturation(**counts)
@@ -151,6 +160,14 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
         sums_cut=tally.cut,
         answers_changed=int((found != exact).sum()),
     )
+
+
+def _two_at_risk(qdata: Tensor) -> bool:
+    """Whether any two weights of one output of a convolution, [o, ...], could be cut off if paired."""
+    weights = qdata.flatten(1).t()  # [c k, o]
+    count = min(2, len(weights))
+    extremes = (weights.topk(count, dim=0, largest=largest).values for largest in (True, False))
+    return any(bool(pairs_at_risk(each).any()) for each in extremes)
 
 
 @dataclass

@@ -49,7 +49,7 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
 
 def _where_answers_hold(report: RunReport) -> str:
     """Short, for a program to compare: int8 sums of large weights differ on x86 without VNNI."""
-    if report.saturation is None or report.saturation.pairs_at_risk == 0:
+    if report.saturation is None or not report.saturation.is_possible:
         return "every processor"
     exact = sums_are_exact(report.measurement.environment.instruction_sets)
     return "x86 without VNNI" if exact is False else HOLDS_WITH_EXACT_SUMS

@@ -67,7 +67,7 @@ def warnings_of(
             f"{candidate.batched_disagreements} of {candidate.rows} answers change when rows are answered in "
             f"padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
         )
-    if saturation is not None and saturation.pairs_at_risk:
+    if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))
     if measurement.difference.high < 0:
         found.append(

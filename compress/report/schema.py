@@ -105,10 +105,17 @@ class SaturationRecord(_Part):
     pairs_at_risk: int
     outputs: int
     outputs_at_risk: int
+    convolutions: int
+    convolutions_at_risk: int
     rows: int
     sums: int
     sums_cut: int
     answers_changed: int
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether anything can be cut off."""
+        return bool(self.pairs_at_risk or self.convolutions_at_risk)
 
 
 class ModelFacts(_Part):

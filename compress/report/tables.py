@@ -205,7 +205,7 @@ def environment_table(report: RunReport) -> Table:
 def _where_int8_holds(report: RunReport) -> list[tuple[str, str]]:
     """Said here where nothing is at risk; where something is, it stands among the warnings."""
     found = report.saturation
-    if found is None or found.pairs_at_risk:
+    if found is None or found.is_possible:
         return []
     return [("other processors", saturation_sentence(found, report.measurement.environment.instruction_sets))]
 

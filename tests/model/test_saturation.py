@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compress.data import from_arrays
+from compress.model.convolution import Int8StaticConv
 from compress.model.quantized import Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.saturation import lost_to_saturation, pairs_at_risk, saturation_risk
 from compress.quantize.int8_dynamic import Int8Dynamic
@@ -132,3 +133,25 @@ def test_reduce_range_leaves_no_pair_at_risk_and_no_row_is_needed():
 def test_a_float_model_has_no_such_risk():
     model, data = _model_and_data()
     assert saturation_risk(model, data.validation, data.task) is None
+
+
+@pytest.mark.parametrize(("weights", "at_risk"), [((100, 0, 0, 100), 1), ((64, 64, -64, -64), 0)])
+def test_a_convolution_is_at_risk_if_any_two_weights_of_an_output_are_large(weights, at_risk):
+    conv = Int8StaticConv(1, 1, [2, 2], [1, 1], [0, 0, 0, 0], [1, 1], bias=False)
+    conv.qdata = torch.tensor(weights, dtype=torch.int8).reshape(1, 1, 2, 2)
+    rows, task = _model_and_data()[1].validation, _model_and_data()[1].task
+    found = saturation_risk(conv, rows, task)
+    assert found is not None
+    assert (found.layers, found.convolutions, found.convolutions_at_risk) == (0, 1, at_risk)
+    assert found.rows == 0  # nothing is run where only convolutions could lose
+
+
+@pytest.mark.parametrize(("weights", "at_risk"), [((100, 0, 0, 100), 1), ((64, 64, -64, -64), 0)])
+def test_a_convolution_is_at_risk_if_any_two_weights_of_an_output_are_large(weights, at_risk):
+    conv = Int8StaticConv(1, 1, [2, 2], [1, 1], [0, 0, 0, 0], [1, 1], bias=False)
+    conv.qdata = torch.tensor(weights, dtype=torch.int8).reshape(1, 1, 2, 2)
+    _, data = _model_and_data()
+    found = saturation_risk(conv, data.validation, data.task)
+    assert found is not None
+    assert (found.layers, found.convolutions, found.convolutions_at_risk) == (0, 1, at_risk)
+    assert found.rows == 0  # nothing is run where only convolutions could lose

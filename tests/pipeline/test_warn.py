@@ -58,8 +58,19 @@ def test_int8_that_can_saturate_elsewhere_is_a_warning_and_what_cannot_is_none(
     measured = load_report(digits_run / "reports" / "digits").measurement
 
     def said(pairs_at_risk: int) -> bool:
-        risk = SaturationRecord(layers=1, pairs=9, pairs_at_risk=pairs_at_risk, outputs=9, outputs_at_risk=1,
-                                rows=4, sums=9, sums_cut=0, answers_changed=0)  # fmt: skip
+        risk = SaturationRecord(
+            layers=1,
+            pairs=9,
+            pairs_at_risk=pairs_at_risk,
+            outputs=9,
+            outputs_at_risk=1,
+            convolutions=0,
+            convolutions_at_risk=0,
+            rows=4,
+            sums=9,
+            sums_cut=0,
+            answers_changed=0,
+        )
         return any("added in 16 bits" in line for line in warnings_of(recipe, splits, measured, risk))
 
     assert said(1)
