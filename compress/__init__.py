@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from compress.distill.logits import LogitsDistillation
     from compress.errors import CompressError
     from compress.export import export_onnx
+    from compress.measure.variants import load_variant
     from compress.model.load import load
     from compress.pipeline.export import export_model
     from compress.pipeline.run import run
+    from compress.pipeline.variants import bundle_variants
     from compress.prune.embeddings import EmbeddingFactorization
     from compress.prune.heads import HeadPruning
     from compress.prune.magnitude import MagnitudePruning
@@ -42,8 +44,9 @@ _HOMES = {
     "distill.logits": ("LogitsDistillation",),
     "errors": ("CompressError",),
     "export": ("export_onnx",),
+    "measure.variants": ("load_variant",),
     "model.load": ("load",),
-    "pipeline": ("export_model", "run"),
+    "pipeline": ("bundle_variants", "export_model", "run"),
     "prune.embeddings": ("EmbeddingFactorization",),
     "prune.heads": ("HeadPruning",),
     "prune.magnitude": ("MagnitudePruning",),
@@ -80,6 +83,7 @@ __all__ = [
     "TrainConfig",
     "VocabularyPruning",
     "WidthPruning",
+    "bundle_variants",
     "compare_reports",
     "export_model",
     "export_onnx",
@@ -89,6 +93,7 @@ __all__ = [
     "load_recipe",
     "load_report",
     "load_splits",
+    "load_variant",
     "run",
 ]
 

@@ -128,6 +128,23 @@ def export(
 
 
 @app.command()
+def bundle(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Directories of finished runs of one model.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory of all variants.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
+) -> None:
+    """Put the ONNX files of several runs of one model into one directory, to choose from where it is used."""
+    from compress.console import console, draw
+    from compress.pipeline import bundle_variants
+    from compress.report import variants_table
+
+    console.print(draw(variants_table(bundle_variants(runs, output, overwrite=overwrite))))
+    typer.echo(f"wrote {output}: its README.md says how to use a variant")
+
+
+@app.command()
 def inspect(
     model: Annotated[
         str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe (stages ignored).")
@@ -309,7 +326,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
 def _summarise(outcome: Outcome) -> None:
     from compress.console import say
-    from compress.report import caveats, verdict
+    from compress.report import caveats, fastest_sentence, verdict
 
     if outcome.already_done:
         say(
@@ -319,6 +336,8 @@ def _summarise(outcome: Outcome) -> None:
     before, after = found.baseline.accuracy, found.candidate.accuracy
     say(f"accuracy {before.value:.1%} -> {after.value:.1%} of {after.rows:,} test rows", "bold")
     say(verdict(outcome.report), wrap=True)
+    if found.runtimes is not None:
+        say(fastest_sentence(found.runtimes), wrap=True)
     for caveat in caveats(outcome.report):
         say("note: ", "yellow", caveat, wrap=True)
 

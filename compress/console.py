@@ -20,8 +20,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from compress.measure import Explanation
+    from compress.report.tables import Table as ReportTable
 
-__all__ = ["RichProgress", "console", "error_console", "listing", "say", "show_explanation"]
+__all__ = ["RichProgress", "console", "draw", "error_console", "listing", "say", "show_explanation"]
 
 console = Console()
 error_console = Console(stderr=True)
@@ -110,16 +111,21 @@ def show_explanation(found: Explanation) -> None:
     if found.baseline is not None:
         say(f"baseline: {found.baseline.file}; candidate: {found.candidate.file}", "dim")
     for table in explanation_tables(found):
-        drawn = Table(title=table.title or None, title_justify="left", box=None, pad_edge=False)
-        for column, letter in zip(table.columns, table.align, strict=True):
-            drawn.add_column(escape(column), justify="right" if letter == "r" else "left")
-        for row in table.rows:
-            drawn.add_row(*map(escape, row))
         console.print()
-        console.print(drawn)
+        console.print(draw(table))
     for sentence in explanation_sentences(found):
         console.print()
         say(sentence, wrap=True)
+
+
+def draw(table: ReportTable) -> Table:
+    """A table of a report, for the terminal."""
+    drawn = Table(title=table.title or None, title_justify="left", box=None, pad_edge=False)
+    for column, letter in zip(table.columns, table.align, strict=True):
+        drawn.add_column(escape(column), justify="right" if letter == "r" else "left")
+    for row in table.rows:
+        drawn.add_row(*map(escape, row))
+    return drawn
 
 
 def listing() -> Table:

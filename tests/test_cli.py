@@ -627,3 +627,21 @@ def test_inspect_refuses_wrong_input_before_work(
     (tmp_path / "file").write_text("")
     assert_refused(call("inspect", *words), part)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bundle_says_what_the_variants_are(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run in runs:
+        shutil.copytree(digits_run / "reports" / "digits", run)
+    report = json.loads((runs[1] / "report.json").read_text())
+    (runs[1] / "report.json").write_text(json.dumps({**report, "name": "other"}))
+    said = call("bundle", *runs, "-o", tmp_path / "all")
+    assert said.code == 0
+    assert "onnx/model_quantized.onnx" in said.out and "onnx/model_other.onnx" in said.out
+    assert (tmp_path / "all" / "README.md").is_file()
+
+    said = call("bundle", runs[0], runs[0], "-o", tmp_path / "twice")
+    assert said.code == 2
+    assert "two of the runs are named digits" in said.err

@@ -23,7 +23,16 @@ from compress.errors import OutputError
 from compress.model.save import save_module
 from compress.task import Task
 
-__all__ = ["ONNX_PATH", "new_directory", "write_bundle_", "write_manifest_"]
+__all__ = [
+    "HUB_FILES",
+    "MANIFEST_VERSION",
+    "ONNX_PATH",
+    "new_directory",
+    "seal_",
+    "sha256_of",
+    "write_bundle_",
+    "write_manifest_",
+]
 
 ONNX_PATH = Path("onnx") / "model.onnx"
 MANIFEST_VERSION = 1
@@ -35,6 +44,9 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+
+HUB_FILES = ("config.json", "tokenizer.json", *_TOKENIZER_FILES)
+"""What other libraries read beside the ONNX file."""
 
 
 @contextmanager
@@ -138,23 +150,41 @@ def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
     """Write manifest.json: inputs, labels, how accuracy was measured, the SHA-256 of every other file."""
-    manifest = {
-        "manifest_version": MANIFEST_VERSION,
-        "task": task.name,
-        "inputs": [
-            {"name": s.name, "dtype": s.dtype, "shape": ["batch_size", *s.shape], "pad_value": s.pad_value}
-            for s in task.inputs
-        ],
-        "outputs": [{"name": task.output, "dtype": "float32", "shape": ["batch_size", len(task.labels)]}],
-        "labels": list(task.labels),
-        **facts,
-        "sha256": {
-            path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(directory.rglob("*"))
-            if path.is_file() and path.name != "manifest.json"
+    seal_(
+        directory,
+        {
+            "manifest_version": MANIFEST_VERSION,
+            "task": task.name,
+            "inputs": [
+                {
+                    "name": s.name,
+                    "dtype": s.dtype,
+                    "shape": ["batch_size", *s.shape],
+                    "pad_value": s.pad_value,
+                }
+                for s in task.inputs
+            ],
+            "outputs": [{"name": task.output, "dtype": "float32", "shape": ["batch_size", len(task.labels)]}],
+            "labels": list(task.labels),
+            **facts,
         },
+    )
+
+
+def seal_(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest, with the SHA-256 of every other file in the directory; it comes last."""
+    hashes = {
+        path.relative_to(directory).as_posix(): sha256_of(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
     }
-    _write_json(directory / "manifest.json", manifest)
+    _write_json(directory / "manifest.json", {**manifest, "sha256": hashes})
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Honest measurement of ONNX files with ONNX Runtime; neither it nor torch is imported until it is used."""
 
 from compress.measure.accuracy import accuracy_difference, predict
-from compress.measure.environment import environment
+from compress.measure.environment import environment, sums_are_exact
 from compress.measure.explain import explain_file
 from compress.measure.explanation import Explanation
 from compress.measure.pair import measure_pair
@@ -13,8 +13,12 @@ from compress.measure.results import (
     LatencyComparison,
     Measurement,
     ModelMeasurement,
+    RuntimeFile,
+    Runtimes,
+    RuntimeTiming,
     Size,
 )
+from compress.measure.runtimes import check_runtimes, installed_runtimes
 from compress.measure.session import create_session
 
 __all__ = [
@@ -26,11 +30,17 @@ __all__ = [
     "LatencyComparison",
     "Measurement",
     "ModelMeasurement",
+    "RuntimeFile",
+    "RuntimeTiming",
+    "Runtimes",
     "Size",
     "accuracy_difference",
+    "check_runtimes",
     "create_session",
     "environment",
     "explain_file",
+    "installed_runtimes",
     "measure_pair",
     "predict",
+    "sums_are_exact",
 ]

@@ -14,7 +14,7 @@ import psutil
 from compress.measure.results import Environment
 from compress.measure.session import session_options
 
-__all__ = ["available_cores", "environment"]
+__all__ = ["available_cores", "environment", "sums_are_exact"]
 
 # What ONNX Runtime's kernels choose by; other flags do not change a figure.
 _INSTRUCTION_SETS = (
@@ -23,9 +23,11 @@ _INSTRUCTION_SETS = (
     "sme",
 )  # fmt: skip
 _PACKAGES = (
-    "modelpress", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "safetensors",
-    "scikit-learn", "tokenizers", "torch", "torchao", "transformers",
+    "modelpress", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "pydantic",
+    "safetensors", "scikit-learn", "tokenizers", "torch", "torchao", "transformers",
 )  # fmt: skip
+_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_ARM = {"asimd", "asimddp", "i8mm"}
 _FINGERPRINT_CHARS = 12
 
 
@@ -34,6 +36,18 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def sums_are_exact(instruction_sets: Sequence[str]) -> bool | None:
+    """Whether products of int8 are added in 32 bits here; x86 without VNNI adds pairs of them in 16 bits.
+
+    Returns:
+        None: the instruction sets of this processor are not known.
+    """
+    have = set(instruction_sets)
+    if have & (_VNNI | _ARM):
+        return True
+    return False if "avx2" in have else None
 
 
 def environment(threads: Sequence[int] = ()) -> Environment:

@@ -48,6 +48,7 @@ class Job(_Asked):
         rounds: of both files, at each setting.
         seconds: of timing one file in one round.
         seed: of the bootstrap.
+        runtimes: by name, those that are measured; onnxruntime is, whatever stands here.
         notes: doubts that are known before the start, for the result's `noise`.
         folder: for temporary files; who made it removes it.
         result: where the Measurement is written as JSON.
@@ -64,6 +65,7 @@ class Job(_Asked):
     rounds: int = Field(ge=1)
     seconds: float = Field(gt=0)
     seed: int = 0
+    runtimes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     folder: Path
     result: Path
@@ -71,7 +73,8 @@ class Job(_Asked):
     @property
     def steps(self) -> int:
         """How many steps of progress the work has."""
-        return 2 * _STEPS_PER_MODEL + len(self.settings) * self.rounds + EXPLAIN_STEPS
+        others = 2 + len(self.settings) if self.runtimes else 0  # answers of two files, then each setting
+        return 2 * _STEPS_PER_MODEL + len(self.settings) * self.rounds + EXPLAIN_STEPS + others
 
     @property
     def threads(self) -> tuple[int, ...]:

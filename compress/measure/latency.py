@@ -20,7 +20,15 @@ from compress.data.split import Batch
 from compress.measure.results import Latency, LatencyComparison
 from compress.measure.session import Session, answer, feeds
 
-__all__ = ["Round", "compare_latency", "median_interval", "medians_in_turns", "summarize", "time_in_turns"]
+__all__ = [
+    "Round",
+    "compare_latency",
+    "median_interval",
+    "medians_in_turns",
+    "rounds_in_turns",
+    "summarize",
+    "time_in_turns",
+]
 
 _MIN_CALLS = 3
 _RESAMPLES = 4000
@@ -123,10 +131,27 @@ def medians_in_turns(
     on_round: Callable[[], None] | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> list[float]:
-    """Call many functions for `seconds` each in every round; one round before is a warm-up, untimed.
+    """Call many functions as `rounds_in_turns` does.
 
     Returns:
         For each, the median over rounds of its median, in ms.
+    """
+    timed = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=on_round, clock=clock)
+    return [float(np.median(found)) for found in timed]
+
+
+def rounds_in_turns(
+    calls: Sequence[Callable[[], object]],
+    *,
+    rounds: int,
+    seconds: float,
+    on_round: Callable[[], None] | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> list[list[float]]:
+    """Call many functions for `seconds` each in every round; one round before is a warm-up, untimed.
+
+    Returns:
+        For each, its median in each round, in ms.
     """
     medians: list[list[float]] = [[] for _ in calls]
     for index in range(rounds + 1):
@@ -136,7 +161,7 @@ def medians_in_turns(
                 found.append(median)
         if on_round is not None:
             on_round()
-    return [float(np.median(found)) for found in medians]
+    return medians
 
 
 def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple[float, ...]:

@@ -46,6 +46,7 @@ def measure_pair(
     rounds: int,
     seconds: float,
     seed: int,
+    runtimes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure accuracy, latency, size and memory of two ONNX files on the same rows.
@@ -65,6 +66,7 @@ def measure_pair(
         rounds: how often each file is timed at each setting, in turns; from 5 the interval can be trusted.
         seconds: for how long each time.
         seed: of the bootstrap and of the rows that memory is measured on.
+        runtimes: other runtimes than ONNX Runtime that both files are also answered and timed in: openvino.
         progress: where progress is shown; None shows none.
 
     Raises:
@@ -99,6 +101,7 @@ def measure_pair(
                 rounds=rounds,
                 seconds=seconds,
                 seed=seed,
+                runtimes=tuple(runtimes),
                 notes=notes,
                 folder=folder,
                 result=folder / "result.json",

@@ -5,6 +5,8 @@ Units stand in the names. Intervals are 95 % intervals.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from compress.measure.explanation import Explanation
@@ -17,6 +19,9 @@ __all__ = [
     "LatencyComparison",
     "Measurement",
     "ModelMeasurement",
+    "RuntimeFile",
+    "RuntimeTiming",
+    "Runtimes",
     "Size",
 ]
 
@@ -120,6 +125,52 @@ class ModelMeasurement(_Result):
     operators: dict[str, int]
 
 
+class RuntimeFile(_Result):
+    """One ONNX file in a runtime other than ONNX Runtime's own CPU kernels.
+
+    Attributes:
+        runtime: openvino, or onnxruntime-openvino (ONNX Runtime's OpenVINO provider).
+        file: baseline or candidate.
+        refused: why the runtime can't run it, in its own words; empty where it can. The rest is then empty.
+        precision: what the runtime computes float operators in on this machine, as it says; empty if unsaid.
+        products: how many products of matrices it makes in each type; empty if it doesn't say.
+        agreement: share of test rows, one at a time, on which it names the class that ONNX Runtime names.
+        accuracy: share of test rows that it answers right.
+    """
+
+    runtime: str
+    version: str
+    file: Literal["baseline", "candidate"]
+    refused: str = ""
+    precision: str = ""
+    products: dict[str, int] = {}
+    agreement: float | None = None
+    accuracy: float | None = None
+
+
+class RuntimeTiming(_Result):
+    """One file in one runtime at one setting.
+
+    Attributes:
+        rounds_ms: median of the calls of each round; rounds of all files and runtimes at a setting are the
+            same rounds, so ratios are taken round by round.
+    """
+
+    runtime: str
+    file: Literal["baseline", "candidate"]
+    batch: int
+    sequence: int
+    threads: int
+    rounds_ms: tuple[float, ...]
+
+
+class Runtimes(_Result):
+    """Both files in all runtimes that were asked for, timed in turns; ONNX Runtime is among `timings`."""
+
+    files: tuple[RuntimeFile, ...]
+    timings: tuple[RuntimeTiming, ...]
+
+
 class Environment(_Result):
     """Machine and versions that the figures hold for; `fingerprint` is equal where figures compare."""
 
@@ -141,6 +192,7 @@ class Measurement(_Result):
         noise: words about what makes these figures doubtful (a ratio whose interval is wide, a busy machine).
         explanation: where the time goes at the first setting of `latency`; None in reports from before there
             were any, and where it could not be had (`noise` then says why).
+        runtimes: the same files in other runtimes; None where only ONNX Runtime was asked for.
     """
 
     baseline: ModelMeasurement
@@ -151,3 +203,4 @@ class Measurement(_Result):
     noise: tuple[str, ...]
     seconds: float
     explanation: Explanation | None = None
+    runtimes: Runtimes | None = None

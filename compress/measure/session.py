@@ -56,7 +56,12 @@ def session_options(threads: Sequence[int]) -> dict[str, str]:
 
 
 def create_session(
-    path: Path, *, threads: int, profile_prefix: Path | None = None, optimized: Path | None = None
+    path: Path,
+    *,
+    threads: int,
+    profile_prefix: Path | None = None,
+    optimized: Path | None = None,
+    provider: str | tuple[str, dict[str, str]] = _PROVIDER,
 ) -> Any:
     """Open an ONNX file on the CPU.
 
@@ -67,6 +72,7 @@ def create_session(
             business).
         optimized: where the graph that is run, after all fusions, is written as ONNX, if wanted; its weights
             are put into a file beside it, so that the graph can be read without them.
+        provider: who runs the nodes, and with what options; what it can't run falls to the CPU's own kernels.
 
     Returns:
         An onnxruntime.InferenceSession.
@@ -91,7 +97,9 @@ def create_session(
         for key, value in (("file_name", f"{optimized.name}.data"), ("min_size_in_bytes", "1024")):
             options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER])
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=[provider] if provider == _PROVIDER else [provider, _PROVIDER]
+        )
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise MeasureError(f"{path}: ONNX Runtime cannot load this file: {error}") from error
 

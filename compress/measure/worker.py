@@ -31,8 +31,9 @@ from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
 from compress.measure.noise import busy_note, spread_notes
 from compress.measure.operators import operators_of
-from compress.measure.results import LatencyComparison, Measurement, ModelMeasurement
+from compress.measure.results import LatencyComparison, Measurement, ModelMeasurement, Runtimes
 from compress.measure.rows import steady_batch
+from compress.measure.runtimes import OPENVINO, Answered, measure_runtimes, openvino_ways
 from compress.measure.session import create_session
 from compress.measure.size import model_size
 
@@ -58,6 +59,10 @@ def measure(job: Job, step: Step) -> Measurement:
     # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
     latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
     explanation, doubts = _explain(job, candidate_test, step)
+    files = (
+        Answered("baseline", job.baseline, test, baseline_classes),
+        Answered("candidate", job.candidate, candidate_test, candidate_classes),
+    )
     return Measurement(
         baseline=baseline,
         candidate=candidate,
@@ -67,6 +72,7 @@ def measure(job: Job, step: Step) -> Measurement:
         noise=(*noise, *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
+        runtimes=_others(job, files, candidate_test, step),
     )
 
 
@@ -134,6 +140,23 @@ def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tup
         return None, (f"where the time goes could not be measured: {error}",)
     step(EXPLAIN_STEPS, "where the time goes")
     return explanation, ()
+
+
+def _others(job: Job, files: tuple[Answered, ...], test: Split, step: Step) -> Runtimes | None:
+    """Measure the other runtimes, if any were asked for."""
+    if OPENVINO not in job.runtimes:
+        return None
+    return measure_runtimes(
+        openvino_ways(),
+        files,
+        [
+            (steady_batch(test, setting.batch, setting.sequence), setting.sequence, setting.threads)
+            for setting in job.settings
+        ],
+        rounds=job.rounds,
+        seconds=job.seconds,
+        on_step=lambda facts: step(1, facts),
+    )
 
 
 @dataclass

@@ -77,6 +77,11 @@ def load(path: str | Path) -> nn.Module:
     directory = Path(path)
     if not (directory / "manifest.json").is_file():
         raise ModelError(f"{directory} is not a bundle: it has no manifest.json")
+    if not (directory / "pytorch").is_dir():
+        raise ModelError(
+            f"{directory} has ONNX files and no PyTorch module, as what modelpress bundle writes; give the "
+            "run that a file came from"
+        )
     return load_module(directory / "pytorch")
 
 

@@ -24,6 +24,8 @@ __all__ = [
     "int8_tensor_linear",
     "pack_int4",
     "quantized",
+    "tensor_steps",
+    "token_integers",
     "unpack_int4",
     "weight_only_linear",
     "widened",
@@ -70,10 +72,22 @@ def int8_dynamic_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | 
     Returns:
         float32 [..., o].
     """
-    token_scale = (x.abs().amax(-1, keepdim=True) / HALF_RANGE).clamp(min=SMALLEST_TOKEN_SCALE)  # [..., 1]
-    q = (x / token_scale).round().clamp(-128, 127)
-    y = _integer_product(q, qdata).float() * scale * token_scale
+    q, token_scale = token_integers(x)
+    y = _integer_product(q - 128, qdata).float() * scale * token_scale
     return y if bias is None else y + bias
+
+
+def token_integers(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize each token with a scale of its own, around 128.
+
+    Args:
+        x: float32 [..., i].
+
+    Returns:
+        Whole numbers in [0, 255], [..., i], and their scales [..., 1].
+    """
+    token_scale = (x.abs().amax(-1, keepdim=True) / HALF_RANGE).clamp(min=SMALLEST_TOKEN_SCALE)
+    return (x / token_scale).round().clamp(-128, 127) + 128, token_scale
 
 
 def _integer_product(q: Tensor, qdata: Tensor) -> Tensor:
@@ -100,12 +114,17 @@ def int8_tensor_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | N
 
     Args, returns: as `int8_dynamic_linear`.
     """
+    x_scale, zero_point = tensor_steps(x)
+    y = _asymmetric_product(x, qdata, x_scale, zero_point).float() * (x_scale * scale)
+    return y if bias is None else y + bias
+
+
+def tensor_steps(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose one scale and zero point, both [], for a tensor, as ONNX's DynamicQuantizeLinear does."""
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     x_scale = (high - low) / 255
     x_scale = torch.where(x_scale == 0, torch.ones_like(x_scale), x_scale)
-    zero_point = (-low / x_scale).round().clamp(0, 255)
-    y = _asymmetric_product(x, qdata, x_scale, zero_point).float() * (x_scale * scale)
-    return y if bias is None else y + bias
+    return x_scale, (-low / x_scale).round().clamp(0, 255)
 
 
 @int8_tensor_linear.register_fake

@@ -179,6 +179,10 @@ class Int8Linear(LinearModule):
         y: Tensor = ops.int8_dynamic_linear(x, self.qdata, self.scale, self.bias)
         return y
 
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The integers that x [..., i] is multiplied as, in [0, 255], and their scale, [..., 1] or []."""
+        return ops.token_integers(x)
+
     def _layout(self, values: Tensor) -> Tensor:
         return values.t().contiguous()
 
@@ -199,6 +203,11 @@ class Int8TensorLinear(Int8Linear):
         """[..., i] to [..., o]."""
         y: Tensor = ops.int8_tensor_linear(x, self.qdata, self.scale, self.bias)
         return y
+
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Int8Linear.activations`."""
+        x_scale, zero_point = ops.tensor_steps(x)
+        return ops.quantized(x, x_scale, zero_point), x_scale
 
 
 class Int8StaticLinear(Int8Linear):
@@ -225,6 +234,10 @@ class Int8StaticLinear(Int8Linear):
             x, self.qdata, self.scale, self.bias, self.input_scale, self.input_zero_point
         )
         return y
+
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Int8Linear.activations`."""
+        return ops.quantized(x, self.input_scale, self.input_zero_point.float()), self.input_scale
 
     def range_(self, low: float, high: float) -> Self:
         """Take the range of inputs, which must hold 0; beyond it they are clipped. Before `fill_`."""

@@ -1,13 +1,15 @@
-"""Run recipes, export models that are not compressed, and inspect models."""
+"""Run recipes, export models that are not compressed, inspect models, and bundle variants."""
 
 from compress.pipeline.export import export_model
 from compress.pipeline.inspect import inspect_model, inspection_recipe
 from compress.pipeline.prepare import Prepared, check_can_be_made, check_files, prepare
 from compress.pipeline.run import Outcome, run
+from compress.pipeline.variants import bundle_variants
 
 __all__ = [
     "Outcome",
     "Prepared",
+    "bundle_variants",
     "check_can_be_made",
     "check_files",
     "export_model",

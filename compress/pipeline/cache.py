@@ -21,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from compress.errors import ModelError, OutputError
+from compress.export import sha256_of
 from compress.model import load_module, save_module
 
 __all__ = ["Cache", "Piece", "fingerprint", "module_fingerprint"]
@@ -49,11 +50,6 @@ def module_fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=_byte_type()).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _byte_type() -> Any:
@@ -119,7 +115,7 @@ class Cache:
             return None
         try:
             record: dict[str, Any] = json.loads((directory / "record.json").read_text(encoding="utf-8"))
-            if all(_sha256(directory / name) == kept for name, kept in record.pop(_FILES, {}).items()):
+            if all(sha256_of(directory / name) == kept for name, kept in record.pop(_FILES, {}).items()):
                 return record
         except (OSError, ValueError):
             pass  # a file is missing, or the record is not JSON
@@ -134,7 +130,7 @@ class Cache:
             raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
         try:
             write(partial)
-            files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+            files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
             text = json.dumps({**record, _FILES: files}, indent=1)
             (partial / "record.json").write_text(text, encoding="utf-8")
             if not self.holds(key):

@@ -27,7 +27,7 @@ from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
 from compress.task import Task
 
-__all__ = ["export_model", "model_config_of"]
+__all__ = ["export_model", "may_replace", "model_config_of"]
 
 _SYNTHETIC_ROWS = 64
 _LONGEST_SYNTHETIC = 64  # tokens
@@ -55,7 +55,7 @@ def export_model(
         CompressError: the model can't be loaded or exported, or its answers differ.
     """
     progress = progress or Silent()
-    replace = _may_replace(output, overwrite)
+    replace = may_replace(output, overwrite)
     with (
         new_directory(output, replace=replace) as directory,
         tempfile.TemporaryDirectory(prefix="modelpress-") as scratch,
@@ -89,8 +89,12 @@ def export_model(
     return vars(parity)
 
 
-def _may_replace(output: Path, overwrite: bool) -> bool:
-    """Say whether something is to be replaced: an empty directory, or with `overwrite` a bundle."""
+def may_replace(output: Path, overwrite: bool) -> bool:
+    """Say whether something is to be replaced: an empty directory, or with `overwrite` a bundle.
+
+    Raises:
+        OutputError: something else is there.
+    """
     if not output.exists():
         return False
     if output.is_dir() and not any(output.iterdir()):

@@ -12,6 +12,7 @@ import torch
 
 from compress.data import DatasetsData, DigitsData, FileData, Split, Splits, TextEncoder, load_splits
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
+from compress.measure import check_runtimes
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.definition import definition_of
 from compress.pipeline.cache import fingerprint, module_fingerprint
@@ -87,7 +88,9 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 recipe.seed,
                 None if splits.unlabelled is None else splits.unlabelled.fingerprint(),
                 _later_facts(recipe, index) if stage.sees_later else None,
-                [machine_facts(), recipe.measure.model_dump(mode="json")] if stage.is_timed else None,
+                [machine_facts(), recipe.measure.model_dump(mode="json", exclude={"runtimes"})]
+                if stage.is_timed
+                else None,
             )
         )
     run = fingerprint(
@@ -101,13 +104,14 @@ def _later_facts(recipe: Recipe, index: int) -> list[object]:
 
 
 def check_files(recipe: Recipe) -> None:
-    """See that the files and the device that a recipe names are there: what costs nothing to know.
+    """See that files, device and runtimes that a recipe names are there: what costs nothing to know.
 
     Raises:
         ModelError, DataError, RecipeError: one of them is not.
     """
     _files_exist(recipe.model, recipe.data)
     _device_exists(recipe.device)
+    check_runtimes(recipe.measure.runtimes)
 
 
 def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:

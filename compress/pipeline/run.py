@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -22,11 +21,13 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
-from compress.measure import Measurement, measure_pair
+from compress.measure import installed_runtimes, measure_pair
 from compress.model.counts import weight_counts
+from compress.model.saturation import saturation_risk
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.cost import Cost
 from compress.pipeline.given import Given
+from compress.pipeline.manifest import manifest_facts
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.timer import OnnxTimer
 from compress.pipeline.warn import warnings_of
@@ -38,6 +39,7 @@ from compress.report import (
     ModelFacts,
     Parity,
     RunReport,
+    SaturationRecord,
     StageRecord,
     load_report,
     to_model_card,
@@ -47,6 +49,8 @@ from compress.stage import Context
 from compress.train import evaluate, fit_
 
 __all__ = ["Outcome", "run", "trained_model"]
+
+_SATURATION_ROWS = 64  # answered one at a time, twice
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,13 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,
         seed=recipe.seed,
+        runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=progress,
     )
+    risk = saturation_risk(
+        module, given.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed), splits.task
+    )
+    saturation = None if risk is None else SaturationRecord(**vars(risk))
     report = RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -142,10 +151,11 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         stages=tuple(records),
         parity=candidate.parity,
         measurement=measurement,
-        warnings=warnings_of(recipe, splits, measurement),
+        warnings=warnings_of(recipe, splits, measurement, saturation),
+        saturation=saturation,
         seconds=time.perf_counter() - began,
     )
-    _write(report, directory, module, candidate.path, prepared, given, measurement)
+    _write(report, directory, module, candidate.path, prepared, given, baseline.path)
     return report
 
 
@@ -290,7 +300,7 @@ def _write(
     onnx_file: Path,
     prepared: Prepared,
     given: Given,
-    measurement: Measurement,
+    baseline: Path,
 ) -> None:
     recipe, splits = prepared.recipe, given.splits
     max_length = getattr(recipe.data, "max_length", 0)
@@ -299,21 +309,4 @@ def _write(
     names = splits.task.input_names
     write_reports(report, directory, names)
     (directory / "README.md").write_text(to_model_card(report, inputs=names), encoding="utf-8")
-    write_manifest_(
-        directory,
-        splits.task,
-        {
-            "run_key": prepared.run_key,
-            "modelpress": compress.__version__,
-            "max_length": max_length or None,
-            "stages": [stage.name for stage in recipe.stages],
-            "accuracy": {
-                "value": measurement.candidate.accuracy.value,
-                "rows": measurement.candidate.accuracy.rows,
-                "how": "one row at a time, truncated to max_length, no padding",
-            },
-            "measured_on": measurement.environment.cpu,
-            "instruction_sets": list(measurement.environment.instruction_sets),
-            "python": ".".join(map(str, sys.version_info[:3])),
-        },
-    )
+    write_manifest_(directory, splits.task, manifest_facts(report, prepared, baseline))

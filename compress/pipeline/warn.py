@@ -7,6 +7,7 @@ from collections import Counter
 from compress.data import Splits
 from compress.measure import Measurement
 from compress.recipe import Recipe
+from compress.report import SaturationRecord, saturation_sentence
 
 __all__ = ["doubts_of_data", "warnings_of"]
 
@@ -44,7 +45,9 @@ def _chance_level(splits: Splits, measurement: Measurement) -> tuple[str, ...]:
     )
 
 
-def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tuple[str, ...]:
+def warnings_of(
+    recipe: Recipe, splits: Splits, measurement: Measurement, saturation: SaturationRecord | None = None
+) -> tuple[str, ...]:
     """Say what falls short, what holds only here, and what is doubtful."""
     stages = recipe.stages
     found = [*doubts_of_data(recipe, splits), *_chance_level(splits, measurement), *measurement.noise]
@@ -64,23 +67,8 @@ def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tup
             f"{candidate.batched_disagreements} of {candidate.rows} answers change when rows are answered in "
             f"padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
         )
-    sets = set(measurement.environment.instruction_sets)
-    if "quantize/int8_dynamic" in names and not sets & {
-        "avx512_vnni",
-        "avx_vnni",
-        "amx_int8",
-        "asimd",
-        "i8mm",
-    }:
-        found.append(
-            "this machine has no VNNI: int8 products can saturate on AVX2, and the accuracy holds for it "
-            "alone"
-        )
-    elif "quantize/int8_dynamic" in names and sets & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        found.append(
-            "int8 speed and accuracy were measured with VNNI; on x86 machines without it (AVX2 only) "
-            "products of large weights can saturate: measure there before shipping"
-        )
+    if saturation is not None and saturation.is_possible:
+        found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))
     if measurement.difference.high < 0:
         found.append(
             f"accuracy is measurably lower than the baseline's: {measurement.difference.value * 100:+.1f} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 
@@ -16,6 +16,7 @@ from compress.stage import Stage
 
 __all__ = ["ExportConfig", "MeasureConfig", "Recipe"]
 
+RuntimeName = Literal["onnxruntime", "openvino"]
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -39,6 +40,14 @@ def _device_name(name: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise ValueError("it must be cpu, cuda or cuda:0, cuda:1, ...")
     return name
+
+
+def _runtimes(names: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ...]:
+    if "onnxruntime" not in names:
+        raise ValueError("onnxruntime must be in it: accuracy, size and memory are measured there")
+    if len(set(names)) < len(names):
+        raise ValueError("each stands in it once")
+    return names
 
 
 _Sizes = Annotated[
@@ -74,6 +83,8 @@ class MeasureConfig(BaseModel):
         threads: threads of ONNX Runtime.
         rounds: how often baseline and candidate take turns.
         seconds: how long one side of a round runs at the least.
+        runtimes: what runs the files; onnxruntime is always among them, and all other figures are its own.
+            none: onnxruntime, and openvino where it is installed.
     """
 
     model_config = _STRICT
@@ -83,6 +94,7 @@ class MeasureConfig(BaseModel):
     threads: _Sizes = (1, 2)
     rounds: int = Field(default=9, ge=3, le=1000)
     seconds: float = Field(default=0.25, gt=0, le=60)
+    runtimes: Annotated[tuple[RuntimeName, ...], AfterValidator(_runtimes)] | None = None
 
 
 class Recipe(BaseModel):

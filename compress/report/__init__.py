@@ -9,6 +9,8 @@ from compress.report.inspection_views import inspection_html, inspection_markdow
 from compress.report.inspection_words import needed_heads, neuron_sentence
 from compress.report.markdown import to_markdown
 from compress.report.model_card import to_model_card
+from compress.report.runtime_words import fastest_sentence
+from compress.report.saturation_words import saturation_sentence
 from compress.report.schema import (
     SCHEMA_VERSION,
     DataFacts,
@@ -16,9 +18,11 @@ from compress.report.schema import (
     ModelFacts,
     Parity,
     RunReport,
+    SaturationRecord,
     StageRecord,
     load_report,
 )
+from compress.report.variants_card import to_variants_card, variants_table
 from compress.report.words import caveats, verdict
 from compress.report.write import write_reports
 
@@ -33,19 +37,24 @@ __all__ = [
     "Parity",
     "RunReport",
     "SCHEMA_VERSION",
+    "SaturationRecord",
     "StageRecord",
     "caveats",
     "compare_reports",
     "explanation_sentences",
     "explanation_tables",
+    "fastest_sentence",
     "inspection_html",
     "inspection_markdown",
     "load_report",
     "needed_heads",
     "neuron_sentence",
+    "saturation_sentence",
     "to_html",
     "to_markdown",
     "to_model_card",
+    "to_variants_card",
+    "variants_table",
     "verdict",
     "write_inspection",
     "write_reports",

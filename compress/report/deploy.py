@@ -25,7 +25,7 @@ def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
     return ("numpy", "onnxruntime", "tokenizers") if reads_text(inputs) else ("numpy", "onnxruntime")
 
 
-def deploy_snippet(report: RunReport, inputs: Sequence[str]) -> str:
+def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
     """A program that answers one row, to be run inside the bundle's directory."""
     text, latency = reads_text(inputs), headline(report)
     lines = ["import numpy as np", "import onnxruntime as ort"]
@@ -34,9 +34,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str]) -> str:
     lines += ["", "options = ort.SessionOptions()"]
     if latency is not None:
         lines.append(f"options.intra_op_num_threads = {latency.threads}  # as measured; more may be faster")
-    lines.append(
-        'session = ort.InferenceSession("onnx/model.onnx", options, providers=["CPUExecutionProvider"])'
-    )
+    lines.append(f'session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])')
     lines += _text_feed(report, inputs) if text else _other_feed(inputs)
     lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
     if len(report.data.labels) <= _MOST_LABELS:

@@ -16,6 +16,7 @@ from compress.report.facts import facts_of, settings_of
 from compress.report.markdown import recipe_yaml
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
+from compress.report.runtime_words import runtime_sentences, runtime_table
 from compress.report.schema import EpochRecord, RunReport, StageRecord
 from compress.report.words import (
     MB_NOTE,
@@ -73,6 +74,7 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "latency": tables.latency_table(report),
             "latency_bars": svg.latency_bars(measured.latency),
             "size_bars": svg.size_bars(measured.baseline, measured.candidate),
+            "runtimes": _runtimes(report),
             "why": _why(report),
             "stages": tables.stages_table(report),
             "cuts": [_cut(report, cut) for cut in cuts_of(report)],
@@ -146,6 +148,14 @@ def _cut(report: RunReport, cut: Cut) -> dict[str, Any]:
         else [(cut_words.cost_name(cost, cut), cut_svg.cost_curve(cost, most)) for cost in table.kinds],
         "costs": cut_words.cost_tables(cut),
     }
+
+
+def _runtimes(report: RunReport) -> dict[str, Any] | None:
+    """Other runtimes, in reports that asked them."""
+    found = report.measurement.runtimes
+    if found is None:
+        return None
+    return {"table": runtime_table(found), "sentences": runtime_sentences(found)}
 
 
 def _why(report: RunReport) -> dict[str, Any] | None:

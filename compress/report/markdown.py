@@ -21,6 +21,7 @@ from compress.report.explanation_words import explanation_sentences, explanation
 from compress.report.facts import facts_of, plain, settings_of
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
+from compress.report.runtime_words import runtime_sentences, runtime_table
 from compress.report.schema import RunReport
 from compress.report.tables import (
     Table,
@@ -97,6 +98,7 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         "## Latency",
         "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds.",
         table_markdown(latency_table(report)),
+        *_runtimes(report),
         *_why(report),
         *_cuts(report),
         *_stages(report),
@@ -130,6 +132,18 @@ def _why(report: RunReport) -> list[str]:
         f"**{escape_markdown(found.advice)}**",
         *map(escape_markdown, explanation_sentences(found)),
         *map(table_markdown, explanation_tables(found)),
+    ]
+
+
+def _runtimes(report: RunReport) -> list[str]:
+    """Other runtimes, in reports that asked them."""
+    found = report.measurement.runtimes
+    if found is None:
+        return []
+    return [
+        "## Other runtimes",
+        table_markdown(runtime_table(found)),
+        *map(escape_markdown, runtime_sentences(found)),
     ]
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "REPORT_FILE",
     "RunReport",
     "SCHEMA_VERSION",
+    "SaturationRecord",
     "StageRecord",
     "load_report",
 ]
@@ -93,6 +94,30 @@ class Parity(_Part):
         )
 
 
+class SaturationRecord(_Part):
+    """What int8 products may lose on x86 without VNNI.
+
+    Attributes: as in `compress.model.saturation.Saturation`.
+    """
+
+    layers: int
+    pairs: int
+    pairs_at_risk: int
+    outputs: int
+    outputs_at_risk: int
+    convolutions: int
+    convolutions_at_risk: int
+    rows: int
+    sums: int
+    sums_cut: int
+    answers_changed: int
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether anything can be cut off."""
+        return bool(self.pairs_at_risk or self.convolutions_at_risk)
+
+
 class ModelFacts(_Part):
     """The uncompressed model: where it came from and how large it is."""
 
@@ -123,6 +148,8 @@ class RunReport(_Part):
         recipe: the resolved recipe.
         command: what to type to have this run again.
         warnings: what a reader must know before trusting or shipping this, a sentence each.
+        saturation: of int8 products on processors without VNNI; None: there are no such products, or the
+            report is from before this was counted.
     """
 
     schema_version: Literal[1] = 1
@@ -137,6 +164,7 @@ class RunReport(_Part):
     parity: Parity
     measurement: Measurement
     warnings: tuple[str, ...]
+    saturation: SaturationRecord | None = None
     seconds: float = Field(ge=0)
 
     def save(self, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.measure.results import Accuracy
+from compress.report.saturation_words import saturation_sentence
 from compress.report.schema import EpochRecord, RunReport, StageRecord
 from compress.report.words import (
     RUN_NOISE,
@@ -190,6 +191,7 @@ def environment_table(report: RunReport) -> Table:
         ("processor", machine.cpu),
         ("cores", str(machine.cores)),
         ("instruction sets", ", ".join(machine.instruction_sets) or "not known"),
+        *_where_int8_holds(report),
         ("memory", size(machine.memory_bytes)),
         ("system", machine.system),
         ("Python", machine.python),
@@ -198,6 +200,14 @@ def environment_table(report: RunReport) -> Table:
         ("fingerprint", machine.fingerprint),
     ]
     return Table(("environment", ""), tuple(rows), "ll")
+
+
+def _where_int8_holds(report: RunReport) -> list[tuple[str, str]]:
+    """Said here where nothing is at risk; where something is, it stands among the warnings."""
+    found = report.saturation
+    if found is None or found.is_possible:
+        return []
+    return [("other processors", saturation_sentence(found, report.measurement.environment.instruction_sets))]
 
 
 def stages_table(report: RunReport) -> Table:

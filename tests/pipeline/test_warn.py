@@ -9,7 +9,7 @@ from compress.data import Splits
 from compress.measure import Measurement
 from compress.pipeline.warn import doubts_of_data, warnings_of
 from compress.recipe import load_recipe
-from compress.report import load_report
+from compress.report import SaturationRecord, load_report
 
 RECIPE = """
 model: {hf: some-model}
@@ -48,3 +48,30 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
 
     assert said(0.3)  # three labels, equally many rows: chance is a third
     assert not said(0.4)
+
+
+def test_int8_that_can_saturate_elsewhere_is_a_warning_and_what_cannot_is_none(
+    splits: Splits, digits_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    measured = load_report(digits_run / "reports" / "digits").measurement
+
+    def said(pairs_at_risk: int) -> bool:
+        risk = SaturationRecord(
+            layers=1,
+            pairs=9,
+            pairs_at_risk=pairs_at_risk,
+            outputs=9,
+            outputs_at_risk=1,
+            convolutions=0,
+            convolutions_at_risk=0,
+            rows=4,
+            sums=9,
+            sums_cut=0,
+            answers_changed=0,
+        )
+        return any("added in 16 bits" in line for line in warnings_of(recipe, splits, measured, risk))
+
+    assert said(1)
+    assert not said(0)

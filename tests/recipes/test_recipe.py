@@ -388,3 +388,23 @@ def test_a_bad_recipe_never_imports_torch(tmp_path: Path, text: str) -> None:
         [sys.executable, "-c", script, str(tmp_path / "x.yaml")], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "refused []\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "complaint"),
+    [
+        ("[openvino]", "onnxruntime must be in it"),
+        ("[onnxruntime, onnxruntime]", "each stands in it once"),
+        ("[onnxruntime, tensorrt]", "'onnxruntime' or 'openvino'"),
+    ],
+)
+def test_runtimes_that_can_not_be_measured_are_refused(load: Load, named: str, complaint: str) -> None:
+    said = refusal(load, HEAD + STAGES + f"measure: {{runtimes: {named}}}")
+    assert "runtimes" in said
+    assert complaint in said
+
+
+def test_runtimes_are_those_that_are_installed_unless_named(load: Load) -> None:
+    assert load(HEAD + STAGES).measure.runtimes is None
+    named = load(HEAD + STAGES + "measure: {runtimes: [onnxruntime, openvino]}")
+    assert named.measure.runtimes == ("onnxruntime", "openvino")

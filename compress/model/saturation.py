@@ -1,0 +1,198 @@
+"""What products of int8 lose on processors that add pairs of them in 16 bits.
+
+x86 without VNNI (AVX2, and AVX512 before VNNI) multiplies uint8 activations with int8 weights by VPMADDUBSW:
+the products of inputs 2j and 2j + 1 are added in int16, and what lies beyond is cut off (Intel's Software
+Developer's Manual, PMADDUBSW). ONNX Runtime's kernels there do so. Whether a pair of weights can ever be cut
+off is known from the weights; how often it is, from rows.
+Shapes: t = tokens, i = input features, o = output features, p = ceil(i / 2) pairs of inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.data.split import Split
+from compress.model.calls import predict_logits
+from compress.model.convolution import Int8StaticConv
+from compress.model.quantized import Int8Linear
+from compress.task import Task
+
+__all__ = ["Saturation", "lost_to_saturation", "pairs_at_risk", "saturation_risk"]
+
+_LARGEST_ACTIVATION = 255
+_LOWEST, _HIGHEST = -(2**15), 2**15 - 1
+_CHUNK = 1 << 22  # sums of pairs at a time, 4 bytes each
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """How far int8 layers can lose, and do lose on some rows, without VNNI.
+
+    Attributes:
+        layers: int8 linear layers.
+        pairs: pairs of their weights whose products are added in 16 bits.
+        pairs_at_risk: of these, pairs large enough to be cut off for some activations.
+        convolutions: int8 convolutions.
+        convolutions_at_risk: of these, those with two weights of an output that are large enough together;
+            which weights are added in pairs depends on the kernel, so what is cut off is not computed.
+        outputs: outputs of the linear layers.
+        outputs_at_risk: of these, outputs with a pair at risk.
+        rows: that were tried, one at a time; 0 where no pair is at risk.
+        sums: outputs of the linear layers, over all tokens of these rows.
+        sums_cut: of these, those that lose something.
+        answers_changed: rows whose predicted class is another with these losses.
+    """
+
+    layers: int
+    pairs: int
+    pairs_at_risk: int
+    outputs: int
+    outputs_at_risk: int
+    convolutions: int = 0
+    convolutions_at_risk: int = 0
+    rows: int = 0
+    sums: int = 0
+    sums_cut: int = 0
+    answers_changed: int = 0
+
+
+def _paired(values: Tensor) -> Tensor:
+    """[i, o] to int32 [p, 2, o]; an odd last input is paired with zeros, as the kernel fills up."""
+    even = F.pad(values.to(torch.int32), (0, 0, 0, values.shape[0] % 2))
+    return even.reshape(-1, 2, values.shape[1])
+
+
+def pairs_at_risk(qdata: Tensor) -> Tensor:
+    """Mark the pairs of weights whose products some uint8 activations push beyond int16.
+
+    Args:
+        qdata: int8 [i, o].
+
+    Returns:
+        Boolean [p, o].
+    """
+    pairs = _paired(qdata)
+    most = pairs.clamp(min=0).sum(1) * _LARGEST_ACTIVATION  # [p, o]
+    least = pairs.clamp(max=0).sum(1) * _LARGEST_ACTIVATION
+    return (most > _HIGHEST) | (least < _LOWEST)
+
+
+@dataclass(frozen=True)
+class _AtRisk:
+    """The pairs of one weight that are at risk: their places and their weights [n, 2]."""
+
+    pair: Tensor
+    output: Tensor
+    weights: Tensor
+    outputs: int
+
+    @classmethod
+    def of(cls, qdata: Tensor) -> Self:
+        pair, output = pairs_at_risk(qdata).nonzero(as_tuple=True)
+        return cls(pair, output, _paired(qdata).transpose(1, 2)[pair, output], qdata.shape[1])
+
+    def lost(self, activations: Tensor) -> Tensor:
+        """What is cut off of sums of whole numbers in [0, 255], [t, i]: int32 [t, o]."""
+        lost = torch.zeros(len(activations), self.outputs, dtype=torch.int32)
+        inputs = _paired(activations.t())  # [p, 2, t]
+        step = max(1, _CHUNK // max(len(activations), 1))
+        for begin in range(0, len(self.pair), step):
+            some = slice(begin, begin + step)
+            sums = (inputs[self.pair[some]] * self.weights[some].unsqueeze(-1)).sum(1, dtype=torch.int32)
+            lost.index_add_(1, self.output[some], (sums - sums.clamp(_LOWEST, _HIGHEST)).t())
+        return lost
+
+
+def lost_to_saturation(activations: Tensor, qdata: Tensor) -> Tensor:
+    """Sum up what is cut off: the exact sums minus those of a processor without VNNI.
+
+    Args:
+        activations: whole numbers in [0, 255], [t, i].
+        qdata: int8 [i, o].
+
+    Returns:
+        int32 [t, o].
+    """
+    return _AtRisk.of(qdata).lost(activations)
+
+
+def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | None:
+    """Count the weights that can be cut off, and what is cut off on rows.
+
+    Args:
+        module: left as it was.
+        rows: answered one at a time, without and with the losses.
+        task: names the inputs.
+
+    Returns:
+        None: there is no int8 linear layer and no int8 convolution.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Int8Linear)]
+    convolutions = [layer for layer in module.modules() if isinstance(layer, Int8StaticConv)]
+    if not layers and not convolutions:
+        return None
+    risks = [pairs_at_risk(layer.qdata) for layer in layers]
+    counts = {
+        "layers": len(layers),
+        "pairs": sum(risk.numel() for risk in risks),
+        "pairs_at_risk": sum(int(risk.sum()) for risk in risks),
+        "outputs": sum(risk.shape[1] for risk in risks),
+        "outputs_at_risk": sum(int(risk.any(0).sum()) for risk in risks),
+        "convolutions": len(convolutions),
+        "convolutions_at_risk": sum(_two_at_risk(layer.qdata) for layer in convolutions),
+    }
+    if counts["pairs_at_risk"] == 0:
+        return Saturation(**counts)
+    exact = predict_logits(module, rows, task, batch_size=1).argmax(-1)  # [n]
+    with _without_vnni(layers) as tally:
+        found = predict_logits(module, rows, task, batch_size=1).argmax(-1)
+    return Saturation(
+        **counts,
+        rows=len(rows),
+        sums=tally.sums,
+        sums_cut=tally.cut,
+        answers_changed=int((found != exact).sum()),
+    )
+
+
+def _two_at_risk(qdata: Tensor) -> bool:
+    """Whether any two weights of one output of a convolution, [o, ...], could be cut off if paired."""
+    weights = qdata.flatten(1).t()  # [c k, o]
+    count = min(2, len(weights))
+    extremes = (weights.topk(count, dim=0, largest=largest).values for largest in (True, False))
+    return any(bool(pairs_at_risk(each).any()) for each in extremes)
+
+
+@dataclass
+class _Tally:
+    sums: int = 0
+    cut: int = 0
+
+
+@contextmanager
+def _without_vnni(layers: list[Int8Linear]) -> Iterator[_Tally]:
+    """Take from what the layers answer what would be cut off, and count it."""
+    tally = _Tally()
+    risks = {layer: _AtRisk.of(layer.qdata) for layer in layers}
+
+    def cut(layer: nn.Module, given: tuple[Tensor, ...], answered: Tensor) -> Tensor:
+        assert isinstance(layer, Int8Linear)
+        activations, step = layer.activations(given[0])
+        lost = risks[layer].lost(activations.flatten(0, -2))  # [t, o]
+        tally.sums += lost.numel()
+        tally.cut += int((lost != 0).sum())
+        return answered - lost.float().reshape(answered.shape) * layer.scale * step
+
+    handles = [layer.register_forward_hook(cut) for layer in layers]
+    try:
+        yield tally
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,256 @@
+"""Put the ONNX files of several finished runs of one model into one directory.
+
+They share inputs, labels and tokenizer, and were measured on the same rows and machine, or they are refused:
+only then can a loader choose among them by the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import compress
+from compress.errors import OutputError
+from compress.export import HUB_FILES, MANIFEST_VERSION, ONNX_PATH, new_directory, seal_, sha256_of
+from compress.measure.results import LatencyComparison
+from compress.measure.size import model_files
+from compress.pipeline.export import may_replace
+from compress.report import RunReport, load_report, to_variants_card
+
+__all__ = ["bundle_variants"]
+
+_BASELINE = "baseline"
+# The Hub's suffixes, which transformers.js knows as dtypes.
+_SUFFIXES = {
+    "quantize/int8_dynamic": "_quantized",
+    "quantize/int8_static": "_quantized",
+    "quantize/int8_weight_only": "_quantized",
+    "quantize/int4_weight_only": "_q4",
+}
+_SHARED = ("task", "inputs", "outputs", "max_length")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A bundle; `report` is none where it is the uncompressed model, as `modelpress export` writes it."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    report: RunReport | None
+
+    @property
+    def onnx(self) -> Path:
+        return self.directory / ONNX_PATH
+
+    @property
+    def name(self) -> str:
+        return _BASELINE if self.report is None else self.report.name
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(self.manifest.get("stages", ()))
+
+
+def bundle_variants(
+    runs: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
+) -> list[dict[str, Any]]:
+    """Write a directory of variants.
+
+    Args:
+        runs: directories of runs; one may be the uncompressed model as `modelpress export` wrote it, which
+            then has the figures of the runs' baseline.
+        output: where to.
+        overwrite: replace a bundle that is there.
+
+    Returns:
+        What the manifest says of each variant, in the order of `runs`.
+
+    Raises:
+        OutputError: a directory is not a run, runs do not belong together (the message says in what they
+            differ), or `output` cannot be written.
+    """
+    found = [_read(Path(run)) for run in runs]
+    _belong_together(found)
+    settings = _common_settings(found)
+    files = _file_names(found)
+    output = Path(output)
+    with new_directory(output, replace=may_replace(output, overwrite)) as directory:
+        (directory / ONNX_PATH.parent).mkdir()
+        for run, file in zip(found, files, strict=True):
+            shutil.copyfile(run.onnx, directory / file)
+        first = next(run for run in found if run.report is not None)  # whose labels are the data's
+        for name in HUB_FILES:
+            if (first.directory / name).is_file():
+                shutil.copyfile(first.directory / name, directory / name)
+        entries = [_entry(run, file, found, settings) for run, file in zip(found, files, strict=True)]
+        inputs = [each["name"] for each in first.manifest["inputs"]]
+        card = to_variants_card(output.name, entries, _of(first), inputs)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+        shared = {key: first.manifest.get(key) for key in ("labels", *_SHARED)}
+        seal_(
+            directory,
+            {
+                "manifest_version": MANIFEST_VERSION,
+                **shared,
+                "modelpress": compress.__version__,
+                "variants": entries,
+            },
+        )
+    return entries
+
+
+def _read(directory: Path) -> _Run:
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        hashes = manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{directory}: not a finished run: no manifest.json that can be read") from error
+    if "variants" in manifest:
+        raise OutputError(f"{directory}: holds variants already; give the runs that they came from")
+    path = directory / ONNX_PATH
+    if not path.is_file() or sha256_of(path) != hashes.get(ONNX_PATH.as_posix()):
+        raise OutputError(f"{path}: is missing, or not the file that the run wrote (SHA-256 differs)")
+    if len(model_files(path)) > 1:
+        raise OutputError(f"{path}: keeps its weights in a file beside it; only single files can be variants")
+    has_report = (directory / "report.json").is_file()
+    if has_report and "figures_hold" not in manifest:
+        raise OutputError(
+            f"{directory}: an older modelpress made it, which did not note where its figures hold; run its "
+            "recipe again with --overwrite"
+        )
+    return _Run(directory, manifest, load_report(directory) if has_report else None)
+
+
+def _reports(runs: Sequence[_Run]) -> list[RunReport]:
+    return [run.report for run in runs if run.report is not None]
+
+
+def _belong_together(runs: Sequence[_Run]) -> None:
+    """See that runs are of one model, task, tokenizer, set of test rows and machine."""
+    if len(runs) < 2:
+        raise OutputError(f"variants are made of at least two runs; {len(runs)} given")
+    measured = [run for run in runs if run.report is not None]
+    if not measured or len(runs) - len(measured) > 1:
+        raise OutputError(
+            "at most one of the directories may be without a report.json (the uncompressed model, as "
+            "modelpress export writes it), and at least one must have one: give runs"
+        )
+    # A file of a model without names for its labels has made-up ones; see `_is_the_baseline`.
+    _same(measured, "labels", lambda run: run.manifest.get("labels"))
+    for key in _SHARED:
+        _same(runs, key, lambda run, key=key: run.manifest.get(key))  # type: ignore[misc]
+    cut = next((run for run in runs if "prune/vocabulary" in run.stages), None)
+    why = f"; prune/vocabulary in {cut.directory} gives tokens other ids" if cut else ""
+    _same(runs, "tokenizer.json", lambda run: run.manifest["sha256"].get("tokenizer.json"), why)
+    _same(measured, "test rows", lambda run: _of(run).data.test_fingerprint)
+    _same(measured, "baseline's answers", lambda run: _of(run).measurement.baseline.accuracy)
+    hint = "; latencies of two machines don't compare: measure again on one"
+    _same(measured, "machine or ONNX Runtime", lambda run: _of(run).measurement.environment.fingerprint, hint)
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise OutputError(f"two of the runs are named {twice}: give each a name: in its recipe")
+    _is_the_baseline(runs, measured)
+
+
+def _of(run: _Run) -> RunReport:
+    assert run.report is not None
+    return run.report
+
+
+def _is_the_baseline(runs: Sequence[_Run], measured: Sequence[_Run]) -> None:
+    """A bundle without figures of its own must be the file that the runs' baseline figures were taken of."""
+    for run in runs:
+        if run.report is not None:
+            continue
+        own = run.manifest["sha256"][ONNX_PATH.as_posix()]
+        other = next((x for x in measured if x.manifest.get("baseline_sha256") != own), None)
+        if other is not None:
+            raise OutputError(
+                f"{run.directory}: has no report, and its ONNX file is not the baseline that "
+                f"{other.directory} was measured against; export the same model "
+                "with the same opset, or leave it out"
+            )
+
+
+def _same(runs: Sequence[_Run], what: str, value: Callable[[_Run], object], why: str = "") -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        if value(run) != value(first):
+            raise OutputError(
+                f"{first.directory} and {run.directory} differ in their {what}, so they can't be variants of "
+                f"one model{why}"
+            )
+
+
+def _common_settings(runs: Sequence[_Run]) -> list[tuple[int, int, int]]:
+    """Batch, sequence and threads that all runs were timed at, in the order of the first."""
+    timed = [[_setting(x) for x in report.measurement.latency] for report in _reports(runs)]
+    common = [setting for setting in timed[0] if all(setting in other for other in timed)]
+    if not common:
+        raise OutputError(
+            "the runs have no batch, sequence and threads in common that they were timed at: give measure: "
+            "the same values, and run them again"
+        )
+    return common
+
+
+def _setting(latency: LatencyComparison) -> tuple[int, int, int]:
+    return latency.batch, latency.sequence, latency.threads
+
+
+def _file_names(runs: Sequence[_Run]) -> list[str]:
+    """By the Hub's suffixes; where one is taken, or a scheme has none, by the run's name."""
+    names: list[str] = []
+    for run in runs:
+        quantized = [stage for stage in run.stages if stage.startswith("quantize/")]
+        suffix = _SUFFIXES.get(quantized[-1], f"_{run.name}") if quantized else ""
+        file = f"onnx/model{suffix}.onnx"
+        names.append(file if file not in names else f"onnx/model_{run.name}.onnx")
+    return names
+
+
+def _entry(
+    run: _Run, file: str, runs: Sequence[_Run], settings: Sequence[tuple[int, int, int]]
+) -> dict[str, Any]:
+    """What the manifest says of one variant."""
+    report = run.report or _reports(runs)[0]
+    measured = report.measurement
+    is_baseline = run.report is None
+    accuracy = measured.baseline.accuracy if is_baseline else measured.candidate.accuracy
+    by_setting = {_setting(each): each for each in measured.latency}
+    return {
+        "name": run.name,
+        "file": file,
+        "stages": list(run.stages),
+        "size_bytes": run.onnx.stat().st_size,
+        "sha256": run.manifest["sha256"][ONNX_PATH.as_posix()],
+        "accuracy": {
+            "value": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "rows": accuracy.rows,
+            "difference": 0.0 if is_baseline else measured.difference.value,
+        },
+        "latency": [_latency(by_setting[setting], is_baseline) for setting in settings],
+        "figures_hold": {
+            "latency": measured.environment.cpu,
+            "accuracy": "every processor" if is_baseline else run.manifest["figures_hold"]["accuracy"],
+        },
+    }
+
+
+def _latency(found: LatencyComparison, is_baseline: bool) -> dict[str, Any]:
+    speedup = (1.0, 1.0, 1.0) if is_baseline else (found.speedup, found.speedup_low, found.speedup_high)
+    return {
+        "batch": found.batch,
+        "sequence": found.sequence,
+        "threads": found.threads,
+        "baseline_p50_ms": found.baseline.p50_ms,  # of the same turns: times drift, ratios hold
+        "p50_ms": (found.baseline if is_baseline else found.candidate).p50_ms,
+        **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
+    }

@@ -1,0 +1,162 @@
+"""Other runtimes beside ONNX Runtime: which is fastest for this bundle on this machine, and does it agree."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import median
+
+from compress.measure.latency import median_interval
+from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
+from compress.report.tables import Table
+from compress.report.words import interval_text, milliseconds, percent, ratio_text
+
+__all__ = ["fastest_sentence", "runtime_sentences", "runtime_table"]
+
+_OWN = "onnxruntime"
+_SHOWN = {
+    _OWN: "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "onnxruntime-openvino": "ONNX Runtime with OpenVINO's provider",
+}
+_SEED = 0
+_Setting = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """How many times as fast one timing is as another of the same rounds, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        shown = ratio_text(self.value, self.low, self.high)
+        return f"{shown} (95 % interval {interval_text(self.value, self.low, self.high)})"
+
+
+def _ratio(of: RuntimeTiming, to: RuntimeTiming) -> _Ratio:
+    ratios = [there / here for here, there in zip(of.rounds_ms, to.rounds_ms, strict=True)]
+    return _Ratio(median(ratios), *median_interval(ratios, seed=_SEED))
+
+
+def _shown(runtime: str) -> str:
+    return _SHOWN.get(runtime, runtime)
+
+
+def _by_setting(found: Runtimes) -> dict[_Setting, dict[tuple[str, str], RuntimeTiming]]:
+    grouped: dict[_Setting, dict[tuple[str, str], RuntimeTiming]] = defaultdict(dict)
+    for each in found.timings:
+        grouped[each.batch, each.sequence, each.threads][each.runtime, each.file] = each
+    return grouped
+
+
+def _setting_words(setting: _Setting) -> str:
+    batch, sequence, threads = setting
+    return f"batch {batch}, sequence {sequence}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def fastest_sentence(found: Runtimes) -> str:
+    """Say which runtime is fastest for the candidate; nothing is called faster while an interval holds 1."""
+    settings = _by_setting(found)
+    wins: dict[str, list[tuple[_Setting, _Ratio]]] = defaultdict(list)
+    for setting, arms in settings.items():
+        own = arms[_OWN, "candidate"]
+        others = [arm for (runtime, file), arm in arms.items() if file == "candidate" and runtime != _OWN]
+        if not others:
+            return "No other runtime can run this bundle, so ONNX Runtime is the fastest for it here."
+        best = min(others, key=lambda arm: median(arm.rounds_ms))
+        ratio = _ratio(best, own)
+        winner = best.runtime if ratio.low > 1 else _OWN if ratio.high < 1 else ""
+        wins[winner].append((setting, ratio if winner != _OWN else _ratio(own, best)))
+    parts = []
+    for runtime, won in wins.items():
+        where = (
+            "every setting"
+            if len(won) == len(settings)
+            else "; ".join(_setting_words(each) for each, _ in won)
+        )
+        values = [ratio.value for _, ratio in won]
+        span = str(won[0][1]) if len(won) == 1 else f"{ratio_text(min(values))} to {ratio_text(max(values))}"
+        if not runtime:
+            parts.append(f"no runtime is measurably the fastest at {where}")
+        else:
+            beaten = "ONNX Runtime" if runtime != _OWN else "the next"
+            parts.append(f"{_shown(runtime)} is the fastest at {where}, {span} as fast as {beaten}")
+    return f"For this bundle on this machine {', and '.join(parts)}."
+
+
+def runtime_sentences(found: Runtimes) -> list[str]:
+    """Which is fastest, whether compressing still pays there, what they compute in, how far they agree."""
+    said = [fastest_sentence(found), *_baseline_wins(found)]
+    said += [_refusal(each) if each.refused else _agreement(each) for each in found.files]
+    said.append(
+        "All files and runtimes of a setting were timed in turns in one process, each with its own defaults "
+        "but for threads; ratios are medians over rounds. Other runtimes are not bit-exact with ONNX "
+        "Runtime, in which every other figure of this report was taken."
+    )
+    return said
+
+
+def _refusal(each: RuntimeFile) -> str:
+    return f"{_shown(each.runtime)} {each.version} does not run the {each.file}: {each.refused}."
+
+
+def _baseline_wins(found: Runtimes) -> list[str]:
+    """Say where another runtime runs the uncompressed file faster than any runs the compressed one."""
+    where = []
+    for setting, arms in _by_setting(found).items():
+        best = min(
+            (arm for (_, file), arm in arms.items() if file == "candidate"), key=lambda x: median(x.rounds_ms)
+        )
+        plain = min(
+            (arm for (_, file), arm in arms.items() if file == "baseline"), key=lambda x: median(x.rounds_ms)
+        )
+        if _ratio(plain, best).low > 1:
+            where.append(f"{_setting_words(setting)} ({_shown(plain.runtime)}, {_ratio(plain, best)})")
+    if not where:
+        return []
+    return [f"The uncompressed model is faster than this bundle in any runtime at {'; '.join(where)}."]
+
+
+def _agreement(each: RuntimeFile) -> str:
+    computed = f", computing floats in {each.precision}" if each.precision else ""
+    kinds = ", ".join(f"{count} in {kind}" for kind, count in each.products.items())
+    made = f" and making {kinds} of its products of matrices" if kinds else ""
+    assert each.agreement is not None and each.accuracy is not None
+    return (
+        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}{made}; it names the class "
+        f"that ONNX Runtime names on {percent(each.agreement)} of the test rows, and is right on "
+        f"{percent(each.accuracy)}."
+    )
+
+
+def runtime_table(found: Runtimes) -> Table:
+    """Every file in every runtime at every setting, against the baseline in ONNX Runtime."""
+    rows = []
+    for (batch, sequence, threads), arms in _by_setting(found).items():
+        for (runtime, file), arm in arms.items():
+            ratio = _ratio(arm, arms[_OWN, "baseline"])
+            is_self = (runtime, file) == (_OWN, "baseline")
+            rows.append(
+                (
+                    *map(str, (batch, sequence, threads)),
+                    _shown(runtime),
+                    file,
+                    milliseconds(median(arm.rounds_ms), unit=False),
+                    "1" if is_self else ratio_text(ratio.value, ratio.low, ratio.high),
+                    "" if is_self else interval_text(ratio.value, ratio.low, ratio.high),
+                )
+            )
+    columns = (
+        "batch",
+        "sequence",
+        "threads",
+        "runtime",
+        "file",
+        "median ms",
+        "times as fast",
+        "95 % interval",
+    )
+    return Table(columns, tuple(rows), "rrrllrrr")

@@ -1,0 +1,73 @@
+"""Where the figures of int8 hold: what sums of products may lose on x86 without VNNI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.measure.environment import sums_are_exact
+from compress.report.schema import SaturationRecord
+
+__all__ = ["saturation_sentence"]
+
+_OTHERS = "x86 processors without VNNI (AVX2 only, or early AVX512)"
+
+
+def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]) -> str:
+    """Say on which processors the figures hold, and how much is at risk on the others.
+
+    Args:
+        found: what was counted on this model.
+        instruction_sets: of the processor that the figures are from.
+    """
+    if not found.is_possible:
+        counts = ((found.layers, "int8 layer"), (found.convolutions, "int8 convolution"))
+        layers = " and ".join(_count(count, what) for count, what in counts if count)
+        return (
+            f"The answers hold on {_OTHERS} too: there pairs of int8 products are added in 16 bits, and no "
+            f"pair of weights in the {layers} of this model is large enough to overflow them."
+        )
+    exact = sums_are_exact(instruction_sets)
+    if exact is None:
+        where = f"It is not known whether this processor has VNNI; on {_OTHERS}"
+    elif exact:
+        where = f"Accuracy was measured where sums of int8 products are exact, as here; on {_OTHERS}"
+    else:
+        where = "This processor has no VNNI, so accuracy here holds for such processors alone: on them"
+    return (
+        f"{where} pairs of products are added in 16 bits, which large weights overflow: "
+        f"{'; '.join([*_of_layers(found), *_of_convolutions(found)])}. "
+        "reduce_range: true in the quantize stage makes it impossible; so does, by ONNX Runtime's "
+        "documentation and more slowly, its session option session.x64quantprecision=1."
+    )
+
+
+def _of_layers(found: SaturationRecord) -> list[str]:
+    if not found.pairs_at_risk:
+        return []
+    pairs, outputs = _share(found.pairs_at_risk, found.pairs), _share(found.outputs_at_risk, found.outputs)
+    return [
+        f"{pairs} of the pairs of weights, in {outputs} of the outputs of "
+        f"{_count(found.layers, 'int8 layer')}, can; computed so on {_count(found.rows, 'validation row')}, "
+        f"{_share(found.sums_cut, found.sums)} of the sums were cut off and {_count(found.answers_changed, 'answer')} changed"
+    ]
+
+
+def _of_convolutions(found: SaturationRecord) -> list[str]:
+    if not found.convolutions_at_risk:
+        return []
+    return [
+        f"{found.convolutions_at_risk:,} of {_count(found.convolutions, 'int8 convolution')} may, which was "
+        "not computed"
+    ]
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _share(part: int, whole: int) -> str:
+    """A share as percent with two significant digits; a few of many are never called none."""
+    value = 100 * part / whole if whole else 0.0
+    if value == 0 or value >= 10:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"

@@ -1,0 +1,86 @@
+"""README.md of a directory of variants: what each is, and how to run one with onnxruntime alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from compress.report.deploy import deploy_packages, deploy_snippet, reads_text
+from compress.report.markdown import escape_markdown, fenced, table_markdown
+from compress.report.schema import RunReport
+from compress.report.tables import Table
+from compress.report.words import MB_NOTE, interval_text, percent, ratio_text, size
+
+__all__ = ["to_variants_card", "variants_table"]
+
+
+def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a variant: file, size, accuracy, and speed-up at the first setting, from a manifest's entries."""
+    rows = tuple(
+        (
+            each["name"],
+            each["file"],
+            size(each["size_bytes"]),
+            f"{percent(each['accuracy']['value'])} ({100 * each['accuracy']['difference']:+.1f})".replace(
+                "-", "−"
+            ),
+            _speedup(each["latency"][0]),
+            each["figures_hold"]["accuracy"],
+        )
+        for each in entries
+    )
+    columns = (
+        "variant",
+        "file",
+        "size",
+        "accuracy (points)",
+        "p50 ms",
+        "speed-up (95 %)",
+        "accuracy holds on",
+    )
+    return Table(columns, rows, "llrrrl")
+
+
+def _speedup(latency: Mapping[str, Any]) -> str:
+    value, low, high = (latency[key] for key in ("speedup", "speedup_low", "speedup_high"))
+    if (value, low, high) == (1.0, 1.0, 1.0):
+        return "1"
+    return f"{ratio_text(value, low, high)} ({interval_text(value, low, high)})"
+
+
+def to_variants_card(
+    name: str, entries: Sequence[Mapping[str, Any]], report: RunReport, inputs: Sequence[str]
+) -> str:
+    """Write the card.
+
+    Args:
+        name: of the directory.
+        entries: of the manifest.
+        report: of one of the runs; labels, machine and lengths are the same in all.
+        inputs: names of the ONNX models' inputs.
+    """
+    front: dict[str, Any] = {"library_name": "onnx"}
+    if reads_text(inputs):
+        front["pipeline_tag"] = "text-classification"
+    front["tags"] = ["onnx", "onnxruntime", "modelpress"]
+    first = entries[0]["latency"][0]
+    where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {escape_markdown(name)}",
+        f"{len(entries)} ONNX files of one model, with the same inputs, labels and tokenizer. Accuracy is "
+        f"that on {entries[0]['accuracy']['rows']:,} test rows; times are at {where} with ONNX Runtime on "
+        f"{escape_markdown(report.measurement.environment.cpu)}, and hold for that processor; differences "
+        f"and speed-ups are against the uncompressed model. {MB_NOTE}",
+        table_markdown(variants_table(entries)),
+        "## Use",
+        f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory, with the file that "
+        "you choose:",
+        fenced(deploy_snippet(report, inputs, str(entries[0]["file"])), "python"),
+        "manifest.json has all figures and the SHA-256 of every file. With modelpress, "
+        "`compress.load_variant(DIRECTORY, prefer='fastest', max_drop=0.01)` chooses by them; `.session()` "
+        "opens what it chose.",
+    ]
+    return "\n\n".join(parts) + "\n"
