@@ -7,7 +7,7 @@ Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from compress.errors import StageError
@@ -15,7 +15,7 @@ from compress.errors import StageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.data.split import Split
+    from compress.data.split import Batch, Split
     from compress.task import Task
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "input_at",
     "inputs_at",
     "inputs_of_sites",
-    "site_inputs",
+    "placed_batches",
     "visit_inputs",
     "without_padding",
 ]
@@ -47,21 +47,6 @@ class _ReachedError(BaseException):
     """Ends a forward pass at the consumer; not an Exception, so that no model's own `except` stops it."""
 
 
-def site_inputs(
-    model: nn.Module, site: Place, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu"
-) -> Iterator[Tensor]:
-    """Yield the inputs of a site's consumer, batch by batch and in the split's order: [t, i] on the device.
-
-    They are what the consumer gets: an open `gated` has been applied. Between two batches the model may be
-    used, also changed; it stands on `device` and evaluates until the last batch.
-
-    Raises:
-        StageError: an input is not a number, or the consumer is not reached; the message names the site.
-    """
-    for (tokens,) in inputs_of_sites(model, [site], split, task, batch_size=batch_size, device=device):
-        yield tokens
-
-
 def inputs_of_sites(
     model: nn.Module,
     sites: Sequence[Place],
@@ -71,21 +56,31 @@ def inputs_of_sites(
     batch_size: int = 32,
     device: str = "cpu",
 ) -> Iterator[list[Tensor]]:
-    """Yield the inputs of several sites' consumers from one forward pass a batch: [t, i] each on the device.
+    """Yield the inputs of sites' consumers from one forward pass a batch, in the split's order: [t, i] each.
 
-    As `site_inputs` otherwise; the pass goes no further than the last of them.
+    On the device. They are what the consumers get: an open `gated` has been applied. Between two batches the
+    model may be used, also changed; it stands on `device` and evaluates until the last batch.
+
+    Raises:
+        StageError: an input is not a number, or a consumer is not reached; the message names the site.
     """
+    for batch in placed_batches(model, split.batches(batch_size), task, device):
+        yield inputs_at(model, sites, batch)
+
+
+def placed_batches(
+    model: nn.Module, batches: Iterable[Batch], task: Task, device: str
+) -> Iterator[dict[str, Tensor]]:
+    """Yield batches as tensors on a device; the model stands there and evaluates until the last of them."""
     from compress.model.calls import to_tensors
 
     was_training = model.training
     model.to(device).eval()
     try:
-        for batch in split.batches(batch_size):
-            yield inputs_at(model, sites, to_tensors(batch, task.input_names, device))
+        for batch in batches:
+            yield to_tensors(batch, task.input_names, device)
     finally:
-        model.to("cpu")
-        if was_training:
-            model.train()
+        model.to("cpu").train(was_training)
 
 
 def input_at(model: nn.Module, site: Place, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.model.capture import site_inputs
+from compress.model.capture import placed_batches
 from compress.model.gram import Gram
+from compress.model.relay import Relay
 from compress.prune.candidates import Candidate, put_, ranked_candidates
 from compress.prune.fisher import fisher_information, rearrange
 from compress.prune.mask_tuning import fold_gates_, tune_masks
@@ -118,11 +122,24 @@ class Stitched:
             for site, candidate in zip(self.sites, chosen, strict=True):
                 keep_units_(cut, site, candidate.kept)
             return cut
-        with self.context.progress.bar("prune/structured: refitting", len(chosen)) as bar:
+        with (
+            self.context.progress.bar("prune/structured: refitting", len(chosen)) as bar,
+            self._relay(cut) as ours,
+            self._relay(self.model) as theirs,
+        ):
             for index, candidate in enumerate(chosen):
-                self._refit_(cut, index, candidate)
+                self._refit_(cut, index, candidate, ours, theirs)
                 bar.advance(1)
         return cut
+
+    @contextmanager
+    def _relay(self, model: nn.Module) -> Iterator[Relay]:
+        def batches() -> Iterator[dict[str, Tensor]]:
+            rows, task = self.calibration, self.context.task
+            return placed_batches(model, rows.batches(_ROWS), task, self.context.device)
+
+        with tempfile.TemporaryDirectory(prefix="modelpress-refit-") as folder:
+            yield Relay(model, self.sites, batches, Path(folder))
 
     def _tuned(self, cut: nn.Module, counts: Sequence[int]) -> nn.Module:
         """Kwon et al. 2022: which units stay is rearranged together, and those that stay are rescaled."""
@@ -152,7 +169,7 @@ class Stitched:
             keep_units_(cut, site, units)
         return cut
 
-    def _refit_(self, cut: nn.Module, index: int, candidate: Candidate) -> None:
+    def _refit_(self, cut: nn.Module, index: int, candidate: Candidate, ours: Relay, theirs: Relay) -> None:
         """Choose the consumer anew: nearest to the uncut model's output, from what the cut model gives it."""
         import torch
 
@@ -161,10 +178,8 @@ class Stitched:
         site = self.sites[index]
         weight, bias = _consumer(self.model, site)
         gram = Gram(torch.zeros(weight.shape[1] + 1, weight.shape[1] + 1))
-        rows, task, device = self.calibration, self.context.task, self.context.device
-        ours = site_inputs(cut, site, rows, task, batch_size=_ROWS, device=device)
-        theirs = site_inputs(self.model, site, rows, task, batch_size=_ROWS, device=device)
-        for mine, original, counts in zip(ours, theirs, self.weights[index], strict=True):
+        pairs = zip(ours.inputs_at(site), theirs.inputs_at(site), self.weights[index], strict=True)
+        for mine, original, counts in pairs:
             target = original.cpu() @ weight.T
             gram.add_(mine.cpu(), target if bias is None else target + bias, counts)
         fitted, offset = least_squares(gram, candidate.kept, site.unit_size)

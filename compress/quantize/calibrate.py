@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from compress.errors import StageError
-from compress.model.capture import visit_inputs
+from compress.model.capture import placed_batches, visit_inputs
 from compress.model.gram import Gram
 from compress.model.relay import Relay
 
@@ -201,17 +201,10 @@ def relayed(
 
 def batches_of(model: nn.Module, rows: Split, context: Context) -> Iterator[dict[str, Tensor]]:
     """Yield rows in order, of few tokens at once; the model stands on the device and evaluates meanwhile."""
-    from compress.model.calls import to_tensors
-
     # Rows of one fixed shape have no tokens to count.
     fixed = isinstance(rows.inputs[0].shape[0], int)
-    was_training = model.training
-    model.to(context.device).eval()
-    try:
-        for batch in rows.batches(_BATCH) if fixed else rows.token_batches(_TOKENS):
-            yield to_tensors(batch, context.task.input_names, context.device)
-    finally:
-        model.to("cpu").train(was_training)
+    batches = rows.batches(_BATCH) if fixed else rows.token_batches(_TOKENS)
+    yield from placed_batches(model, batches, context.task, context.device)
 
 
 def _visit_all(

@@ -13,7 +13,7 @@ from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
-from compress.model.capture import input_at, inputs_of_sites, site_inputs
+from compress.model.capture import input_at, inputs_of_sites
 from compress.model.structure import Site
 from compress.prune.gates import gated
 from compress.task import InputSpec, Task
@@ -48,7 +48,7 @@ def rows(*values: list[list[float]]) -> Split:
 
 def test_site_inputs_are_the_tokens_of_each_row_without_padding_and_the_rest_is_not_computed() -> None:
     model, split = FeedForward().train(), rows([[1, 2]], [[3, 4], [5, 6]])
-    (found,) = site_inputs(model, SITE, split, TASK, batch_size=2)
+    ((found,),) = inputs_of_sites(model, [SITE], split, TASK, batch_size=2)
     assert found.tolist() == [[2, 4], [6, 8], [10, 12]]
     assert model.finished == 0 and model.training and not found.requires_grad
 
@@ -57,7 +57,7 @@ def test_open_gates_are_applied_and_the_model_may_be_used_between_batches() -> N
     model, split = FeedForward(), rows([[1, 2]], [[3, 4]])
     with gated(model, [SITE], [torch.tensor([1.0, 0.5])]):
         found = []
-        for chunk in site_inputs(model, SITE, split, TASK, batch_size=1):
+        for (chunk,) in inputs_of_sites(model, [SITE], split, TASK, batch_size=1):
             model(torch.ones(1, 1, 2), torch.ones(1, 1))
             found += chunk.tolist()
     assert found == [[2, 2], [6, 4]] and model.finished == 2
@@ -73,7 +73,7 @@ def test_each_site_of_a_transformer_gets_what_a_full_pass_gives_it(model: nn.Mod
         for batch in split.batches(2):
             model.eval()(torch.from_numpy(batch["features"]))
         hook.remove()
-        found = torch.cat(list(site_inputs(model, site, split, splits.task, batch_size=2)))
+        found = torch.cat([x for (x,) in inputs_of_sites(model, [site], split, splits.task, batch_size=2)])
         torch.testing.assert_close(found, torch.cat(full), rtol=0, atol=0)  # the very same computation
 
 
@@ -94,7 +94,7 @@ def test_padding_is_found_in_a_batch_a_flat_batch_and_not_behind_a_pooler(shape:
 def test_not_a_number_and_an_unknown_layout_and_a_site_out_of_reach_are_refused_by_name() -> None:
     model, ones = FeedForward(), torch.ones(2, 3)
     with pytest.raises(StageError, match="what passes ffn is not a number at down"):
-        list(site_inputs(model, SITE, rows([[1, float("nan")]]), TASK))
+        list(inputs_of_sites(model, [SITE], rows([[1, float("nan")]]), TASK))
     with pytest.raises(StageError, match=r"down is given \[3, 2, 2\].* attention_mask \[2, 3\]"):
         input_at(model, SITE, {"x": torch.ones(3, 2, 2), "attention_mask": ones})
     model.spare = nn.Linear(2, 1)
@@ -116,7 +116,7 @@ def test_several_sites_are_met_in_one_pass_and_one_that_is_not_called_is_named(
     sites = structure_of(model).sites
     together = list(inputs_of_sites(model, sites, splits.validation, splits.task))
     for index, site in enumerate(sites):
-        alone = list(site_inputs(model, site, splits.validation, splits.task))
+        alone = [x for (x,) in inputs_of_sites(model, [site], splits.validation, splits.task)]
         assert all(torch.equal(batch[index], one) for batch, one in zip(together, alone, strict=True))
     model.register_module("idle", nn.Linear(64, 1))
     idle = Site("idle", "feed_forward", 9, (), "idle", 1)

@@ -16,7 +16,7 @@ from compress.data.split import Split
 from compress.errors import ModelError, StageError
 from compress.model import structure_of
 from compress.model.calls import predict_logits
-from compress.model.capture import site_inputs
+from compress.model.capture import inputs_of_sites
 from compress.model.config import ModelConfig
 from compress.model.load import load_model
 from compress.model.structure import Site
@@ -127,9 +127,9 @@ def test_tuned_units_come_nearer_to_the_dense_output_at_every_site(model: nn.Mod
     for index, site in enumerate(sites):
         assert bool((tuned[index][gates[index] == 0] == 0).all())
         weight = model.get_submodule(site.consumer).weight.detach()
-        dense = torch.cat(list(site_inputs(model, site, split, splits.task))) @ weight.T
+        dense = torch.cat([x for (x,) in inputs_of_sites(model, [site], split, splits.task)]) @ weight.T
         with gated(model, sites[:index], tuned[:index]):
-            x = torch.cat(list(site_inputs(model, site, split, splits.task)))
+            x = torch.cat([x for (x,) in inputs_of_sites(model, [site], split, splits.task)])
         errors = [
             float(((x * gate.repeat_interleave(site.unit_size)) @ weight.T - dense).square().sum())
             for gate in (gates[index], tuned[index])
