@@ -45,10 +45,11 @@ def _of_layers(found: SaturationRecord) -> list[str]:
     if not found.pairs_at_risk:
         return []
     pairs, outputs = _share(found.pairs_at_risk, found.pairs), _share(found.outputs_at_risk, found.outputs)
+    changed = _count(found.answers_changed, "answer")
     return [
         f"{pairs} of the pairs of weights, in {outputs} of the outputs of "
         f"{_count(found.layers, 'int8 layer')}, can; computed so on {_count(found.rows, 'validation row')}, "
-        f"{_share(found.sums_cut, found.sums)} of the sums were cut off and {_count(found.answers_changed, 'answer')} changed"
+        f"{_share(found.sums_cut, found.sums)} of the sums were cut off and {changed} changed"
     ]
 
 

@@ -36,7 +36,6 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "file",
         "size",
         "accuracy (points)",
-        "p50 ms",
         "speed-up (95 %)",
         "accuracy holds on",
     )

@@ -144,14 +144,3 @@ def test_a_convolution_is_at_risk_if_any_two_weights_of_an_output_are_large(weig
     assert found is not None
     assert (found.layers, found.convolutions, found.convolutions_at_risk) == (0, 1, at_risk)
     assert found.rows == 0  # nothing is run where only convolutions could lose
-
-
-@pytest.mark.parametrize(("weights", "at_risk"), [((100, 0, 0, 100), 1), ((64, 64, -64, -64), 0)])
-def test_a_convolution_is_at_risk_if_any_two_weights_of_an_output_are_large(weights, at_risk):
-    conv = Int8StaticConv(1, 1, [2, 2], [1, 1], [0, 0, 0, 0], [1, 1], bias=False)
-    conv.qdata = torch.tensor(weights, dtype=torch.int8).reshape(1, 1, 2, 2)
-    _, data = _model_and_data()
-    found = saturation_risk(conv, data.validation, data.task)
-    assert found is not None
-    assert (found.layers, found.convolutions, found.convolutions_at_risk) == (0, 1, at_risk)
-    assert found.rows == 0  # nothing is run where only convolutions could lose

@@ -90,6 +90,8 @@ def test_the_readme_runs_a_variant_with_onnxruntime_alone(runs: list[Path], tmp_
     assert "modelpress" not in readme.split("```")[1]
     assert 'InferenceSession("onnx/model_quantized.onnx"' in readme
     assert "onnx/model_q4.onnx" in readme
+    rows = [line for line in readme.splitlines() if line.startswith("|")]
+    assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1  # heads, rule, two variants
     labels = json.loads((tmp_path / "all" / "config.json").read_text())["id2label"]
     manifest = json.loads((tmp_path / "all" / "manifest.json").read_text())
     assert list(labels.values()) == manifest["labels"]
