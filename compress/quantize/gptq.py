@@ -21,7 +21,7 @@ __all__ = ["gptq"]
 
 _DAMPING_TRIES = 5
 _DAMPING_GROWTH = 10.0
-_WHOLE = 128  # inputs, up to which a triangle is inverted as one
+_WHOLE = 128  # inputs that are taken as one where a matrix is gone through in pieces
 
 
 def gptq(
@@ -38,7 +38,7 @@ def gptq(
 
     Inputs that never were active are rounded to nearest: they can't make up for anything, and other data may
     need them. So is each row (rare) that ends up worse by its own e H e' than if all of it had been. Takes
-    O(o i^2 + i^3) time, and memory for two tensors of [i, i] in float64.
+    O(o i^2 + i^3) time, and memory for one tensor of [i, i] in float64 and some in float32.
 
     Args:
         weight: [o, i].
@@ -89,7 +89,9 @@ def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
     mean = float(diagonal[live].mean()) if bool(live.any()) else 1.0
     if mean > 0:
         for attempt in range(_DAMPING_TRIES):
-            damped = moments[backwards][:, backwards].double()
+            damped = torch.empty_like(moments, dtype=torch.float64)
+            for start in range(0, len(damped), _WHOLE):  # without a second tensor of that size
+                damped[start : start + _WHOLE] = moments[backwards[start : start + _WHOLE]][:, backwards]
             damped[~live] = damped[:, ~live] = 0  # a moment of 0 with itself has none with others
             damped.diagonal()[~live] = mean
             damped.diagonal().add_(damping * _DAMPING_GROWTH**attempt * mean)

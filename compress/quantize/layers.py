@@ -39,7 +39,7 @@ class QuantizeLayers(Stage):
             up for what was rounded before (Frantar et al. 2022).
         calibration: where the rows are from that mse, gptq, smoothing, bias correction and fixed ranges look
             at; never at labels. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic:
-            random tokens, so that no data is needed; for texts only.
+            random tokens, so that no data is needed; for texts only, and good for ranges, not for gptq.
         calibration_rows: how many of them.
         bias_correction: let each bias make up for the mean of what rounding the weights changes.
         smooth: scale channels between layers where that changes no answer, so that less is lost when they are
