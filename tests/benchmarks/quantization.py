@@ -40,9 +40,11 @@ OURS: dict[str, Stage] = {
     "int8_dynamic": Int8Dynamic(),
     "int8_dynamic, activations: tensor": Int8Dynamic(activations="tensor"),
     "int8_static": Int8Static(),
-    "int8_static, algorithm: gptq": Int8Static(algorithm="gptq"),
+    "int8_static, smooth: awq": Int8Static(smooth="awq"),
     "int4_weight_only": Int4WeightOnly(),
-    "int4_weight_only, group 128, gptq": Int4WeightOnly(group_size=128, algorithm="gptq"),
+    "int4_weight_only, group 128, zero points, gptq": Int4WeightOnly(
+        group_size=128, zero_points=True, algorithm="gptq"
+    ),
 }
 POINTS = ((1, 128), (1, 32), (16, 64))
 
