@@ -10,11 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from compress.data.config import DigitsData
 from compress.errors import StageError
 from compress.model.calls import predict_logits
 from compress.model.quantized import Int4Linear, Int8Linear
+from compress.quantize.assignment import cheapest_first
 from compress.quantize.int8_dynamic import Int8Dynamic
-from compress.quantize.mixed import Mixed, cheapest_first
+from compress.quantize.mixed import Mixed
 from compress.quantize.sensitivity import FLOAT, Group, Parts, answers, damages
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
@@ -208,6 +210,12 @@ def test_patterns_hold_for_every_scheme(model: nn.Module, context: Context) -> N
     assert isinstance(stage.apply(model, context).classifier, nn.Linear)
     with pytest.raises(StageError, match="clasifier"):
         Mixed(skip=("clasifier",)).rehearse(model)
+
+
+def test_a_scheme_that_lacks_its_rows_is_refused_with_the_recipe() -> None:
+    stage = Mixed.model_validate({"schemes": {"int8_static": {"calibration": "unlabelled"}}})
+    assert "texts" in (stage.data_objection(DigitsData()) or "")
+    assert Mixed().data_objection(DigitsData()) is None
 
 
 def test_a_group_is_named_by_what_its_layers_share() -> None:
