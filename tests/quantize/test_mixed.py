@@ -16,6 +16,7 @@ from compress.model.calls import predict_logits
 from compress.model.quantized import Int4Linear, Int8Linear
 from compress.quantize.assignment import cheapest_first
 from compress.quantize.int8_dynamic import Int8Dynamic
+from compress.quantize.int8_static import Int8Static
 from compress.quantize.mixed import Mixed
 from compress.quantize.sensitivity import FLOAT, Group, Parts, answers, damages
 from compress.quantize.weight_only import Int4WeightOnly
@@ -98,6 +99,36 @@ def test_a_layer_in_two_places_goes_with_both(context: Context) -> None:
     assert isinstance(done.head, nn.Linear)
     # 4 x 4 integers, 4 scales and 4 biases of 4 bytes, once.
     assert parts.stored_bytes(parts.groups[0], "int8_dynamic") == 16 + 16 + 16
+
+
+class Normed(nn.Module):
+    """A convolution, a norm that static int8 folds into it, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(4, 6, 3, bias=False), nn.BatchNorm1d(6)
+        self.head = nn.Linear(6, 3)
+        with torch.no_grad():
+            self.norm.running_mean += 0.3  # type: ignore[operator]
+            self.norm.weight *= 3
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = torch.relu(self.norm(self.conv(features.transpose(1, 2)))).mean(2)
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def test_a_convolution_goes_with_the_norm_that_was_folded_into_it(context: Context) -> None:
+    torch.manual_seed(0)
+    model = Normed().eval()
+    stages = {"int8_static": Int8Static(calibration_rows=32), "int4_weight_only": Int4WeightOnly()}
+    parts = Parts(model, stages, context)
+    assert [group.layers for group in parts.groups] == [("conv", "norm"), ("head",)]
+    truth = predict_logits(model, context.validation, context.task)
+    assert torch.equal(answers(parts.together([FLOAT, FLOAT]), context.validation, context), truth)
+    near = answers(parts.together(["int8_static", FLOAT]), context.validation, context)
+    # 256 levels at both ends move logits by some percent of their spread; few rows lie beyond the range.
+    assert 0 < float((near - truth).abs().mean()) < 0.05 * float(truth.std())
 
 
 def mixed(context: Context, **settings: Any) -> tuple[Mixed, Context]:
