@@ -158,11 +158,13 @@ def test_a_loud_channel_no_longer_drowns_the_others(
     method: str, definition: Definition, context: Context
 ) -> None:
     model = with_a_loud_channel(definition)
+    given = copy.deepcopy(model.state_dict())
     options = {"calibration_rows": ROWS, "embeddings": False}
     plain = moved(Int8Static(**options), model, replace(context, facts={}))
     smooth = moved(Int8Static(**options, smooth=method), model, context)
     assert smooth < plain / 2
     assert context.facts["smoothed"]["layers.0.attention_norm"].count("_proj") == 3
+    assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_model_without_exact_pairs_says_so(context: Context) -> None:
