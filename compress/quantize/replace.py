@@ -161,6 +161,9 @@ def _choose(
     model: nn.Module, embeddings: bool, skip: Sequence[str], convolutions: bool
 ) -> tuple[Found, dict[int, str]]:
     """Find all layers by name, and by id why some are left float."""
+    done = next((name for name, each in model.named_modules() if isinstance(each, QuantizedModule)), None)
+    if done is not None:
+        raise StageError(f"{done} holds integers or 16-bit floats already; begin with the float model")
     found: Found = [
         (name, layer)
         for name, layer in model.named_modules(remove_duplicate=False)

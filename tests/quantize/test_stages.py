@@ -121,6 +121,17 @@ def test_a_static_file_shares_one_quantization_among_queries_keys_and_values(
     assert types.count("QuantizeLinear") == linears - 4, "two layers whose three projections share one"
 
 
+def test_a_model_that_is_quantized_already_is_refused_even_where_some_layers_are_float(
+    model: nn.Module, context: Context
+) -> None:
+    done = Int8Dynamic(skip=("classifier",)).apply(model, context)
+    for stage in (Int8Dynamic(), Int4WeightOnly(), Int8Static(calibration_rows=ROWS)):
+        with pytest.raises(
+            StageError, match=r"holds integers or 16-bit floats already; begin with the float"
+        ):
+            stage.rehearse(done)
+
+
 def test_per_tensor_activations_are_a_choice(model: nn.Module, context: Context) -> None:
     done = Int8Dynamic(activations="tensor").apply(model, context)
     assert context.facts["layers"]["int8_tensor_linear"] == len(linears_to_replace(model, True))
