@@ -116,6 +116,16 @@ class Search:
                 f"{self.stage.max_accuracy_drop:g}; the nearest is {nearest.name}, which loses "
                 f"{-nearest.metric:.4f} on {len(self.rows)} validation rows"
             )
+        best = self._cheapest(good, mixed)
+        if best.cost >= sum(costs[self.float] for costs in self.costs):
+            raise StageError(
+                f"{self.stage.name}: no scheme makes the model "
+                f"{'faster here' if self.stage.is_timed else 'smaller'} within max_accuracy_drop "
+                f"{self.stage.max_accuracy_drop:g}; leave the stage out"
+            )
+        return best
+
+    def _cheapest(self, good: list[Candidate], mixed: Candidate | None) -> Candidate:
         if self.stage.is_timed and mixed is not None:
             timed = replace(mixed, cost=self._time(self.parts.together(mixed.schemes)))
             self.tried[self.tried.index(mixed)] = timed

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from compress.errors import StageError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -135,10 +137,19 @@ def answers(model: nn.Module, rows: Split, context: Context) -> Tensor:
 
 
 def damage_of(logits: Tensor, truth: Tensor, rows: Split) -> Damage:
-    """What a model's answers differ in from the float model's, both [n, c]."""
+    """What a model's answers differ in from the float model's, both [n, c].
+
+    Raises:
+        StageError: some answers are not numbers.
+    """
+    import torch
+
     from compress.train import soft_loss
 
-    divergence = max(0.0, float(soft_loss(logits, truth, 1.0)))
+    for what, answered in (("float", truth), ("quantized", logits)):
+        if not bool(torch.isfinite(answered).all()):
+            raise StageError(f"the {what} model's answers to {rows.name} rows are not all numbers")
+    divergence = max(0.0, float(soft_loss(logits.double(), truth.double(), 1.0)))
     return Damage(divergence, _accuracy(logits, rows) - _accuracy(truth, rows))
 
 

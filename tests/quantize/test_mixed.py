@@ -219,6 +219,21 @@ def test_nothing_within_the_drop_is_said_with_the_nearest(
         stage.apply(model, context)
 
 
+def test_schemes_that_make_nothing_faster_are_refused(model: nn.Module, context: Context) -> None:
+    schemes = {"int4_weight_only": {}}
+    stage, context = mixed(context, objective="latency", max_accuracy_drop=0.99, schemes=schemes)
+    with pytest.raises(StageError, match="no scheme makes the model faster here within max_accuracy_drop"):
+        stage.apply(model, replace(context, timer=Clock()))  # type: ignore[arg-type]
+
+
+def test_answers_that_are_no_numbers_are_refused(model: nn.Module, context: Context) -> None:
+    parts = Parts(model, STAGES, context)
+    with torch.no_grad():
+        parts.whole["int8_dynamic"].classifier.scale[0] = float("nan")
+    with pytest.raises(StageError, match="the quantized model's answers to validation rows are not all num"):
+        damages(parts, context.validation, context)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
