@@ -30,6 +30,7 @@ class Candidate:
     Attributes:
         cost: bytes of weights, or time as a multiple of the baseline's.
         metric: change of validation accuracy.
+        measured: whether cost is of this very model, not reckoned from the uniform ones.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Candidate:
     cost: float
     divergence: float
     metric: float
+    measured: bool = True
 
 
 def cheapest_first(
@@ -127,7 +129,8 @@ class Search:
 
     def _cheapest(self, good: list[Candidate], mixed: Candidate | None) -> Candidate:
         if self.stage.is_timed and mixed is not None:
-            timed = replace(mixed, cost=self._time(self.parts.together(mixed.schemes)))
+            cost = self._time(self.parts.together(mixed.schemes))
+            timed = replace(mixed, cost=cost, measured=True)
             self.tried[self.tried.index(mixed)] = timed
             # Estimates are left aside: only what was measured whole can be the fastest.
             good = [each for each in good if len(set(each.schemes)) == 1] + [timed]
@@ -149,6 +152,7 @@ class Search:
             "candidates": {
                 each.name: {
                     "times_as_fast" if timed else "weights_mb": 1 / each.cost if timed else each.cost / 1e6,
+                    **({"timed": each.measured} if timed else {}),
                     "divergence": each.divergence,
                     "validation_change": each.metric,
                     "within_the_drop": self._keeps(each),
@@ -193,7 +197,8 @@ class Search:
             answers(self.parts.together(schemes), self.rows, self.context), self.truth, self.rows
         )
         cost = sum(costs[scheme] for costs, scheme in zip(self.costs, schemes, strict=True))
-        self.tried.append(Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric))
+        measured = not self.stage.is_timed or len(set(schemes)) == 1
+        self.tried.append(Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric, measured))
         self.context.progress.say(
             f"{self.stage.name}: {name}: {damage.metric:+.4f} on {len(self.rows)} validation rows"
         )

@@ -197,6 +197,7 @@ def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context)
     done = stage.apply(model, replace(context, timer=Clock()))  # type: ignore[arg-type]
     assert not any(isinstance(module, Int4Linear) for module in done.modules())
     chosen = context.facts["candidates"][context.facts["chosen"]]
+    assert chosen["timed"] and context.facts["candidates"]["int4_weight_only"]["timed"]
     assert chosen["times_as_fast"] >= context.facts["candidates"]["int8_dynamic"]["times_as_fast"] > 1
     assert chosen["times_as_fast"] == pytest.approx(Clock().compare(done, TimingPoint(1, 5, 1)).speedup)
 
