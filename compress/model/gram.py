@@ -36,9 +36,11 @@ class Gram:
         ones = torch.ones(len(inputs), 1, dtype=inputs.dtype, device=inputs.device)
         x = torch.cat((inputs, ones), dim=1)  # [t, i + 1]
         weighted = x if weights is None else x * weights[:, None]
-        self.matrix += weighted.T @ x
+        self.matrix.addmm_(weighted.T, x)  # in place: a product beside it would be as large as the matrix
         if targets is not None:
-            self.cross = targets.T @ weighted if self.cross is None else self.cross + targets.T @ weighted
+            if self.cross is None:
+                self.cross = torch.zeros(targets.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
+            self.cross.addmm_(targets.T, weighted)
         self.tokens += len(inputs)
 
     def covariance(self) -> Tensor:

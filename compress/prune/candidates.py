@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from compress.errors import StageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,14 +31,41 @@ class Candidate:
     Attributes:
         kept: units that stay, ascending.
         loss: what it costs, on the scale of its importance method; 0 with all units.
-        weight: the consumer's, [o, i]; none: as it was.
-        bias: the consumer's, [o]; none: as it was.
+        weight: the consumer's, [o, i]; none: as it was, or in the file.
+        bias: the consumer's, [o]; none: as it was, or in the file.
+        file: where weight and bias are, if not here; all candidates of a model are larger than the model.
     """
 
     kept: tuple[int, ...]
     loss: float
     weight: Tensor | None = None
     bias: Tensor | None = None
+    file: Path | None = None
+
+    def put_away(self, file: Path) -> Candidate:
+        """The same candidate with its weight and bias in a file.
+
+        Raises:
+            StageError: the file can't be written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        tensors = {"weight": self.weight, "bias": self.bias}
+        try:
+            save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file)
+        except (OSError, SafetensorError) as error:
+            raise StageError(f"prune: can't write in {file.parent}: {error}") from error
+        return Candidate(self.kept, self.loss, file=file)
+
+    def consumer(self) -> tuple[Tensor | None, Tensor | None]:
+        """Weight and bias, from wherever they are."""
+        from safetensors.torch import load_file
+
+        if self.file is None:
+            return self.weight, self.bias
+        tensors = load_file(self.file)
+        return tensors.get("weight"), tensors.get("bias")
 
 
 def unit_levels(kind: str, units: int, least: int) -> list[int]:
@@ -86,9 +116,10 @@ def put_(model: nn.Module, site: Site, candidate: Candidate, weight: Tensor, bia
 
     consumer = model.get_submodule(site.consumer)
     columns = unit_features(candidate.kept, site.unit_size).to(weight.device)
+    own_weight, own_bias = candidate.consumer()
     full = torch.zeros_like(weight)
-    full[:, columns] = weight[:, columns] if candidate.weight is None else candidate.weight
+    full[:, columns] = weight[:, columns] if own_weight is None else own_weight
     with torch.no_grad():
         consumer.weight.copy_(full)  # type: ignore[operator]
         if bias is not None:
-            consumer.bias.copy_(bias if candidate.bias is None else candidate.bias)  # type: ignore[operator]
+            consumer.bias.copy_(bias if own_bias is None else own_bias)  # type: ignore[operator]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,11 +89,20 @@ class CutJob:
         levels = [
             unit_levels(site.kind, count, few) for site, count, few in zip(sites, units, least, strict=True)
         ]
-        stitched = Stitched.judge(
-            stage.importance, model, self.dense, sites, levels, self.calibration, self.search_split, context
-        )
-        chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
-        cut = stitched.cut(chosen)
+        with tempfile.TemporaryDirectory(prefix="modelpress-cut-") as folder:
+            stitched = Stitched.judge(
+                stage.importance,
+                model,
+                self.dense,
+                sites,
+                levels,
+                self.calibration,
+                self.search_split,
+                context,
+                Path(folder),
+            )
+            chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
+            cut = stitched.cut(chosen)
         metric = evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
         recovered = self._recover_(cut, number)
         target = budget.promise(limit)[budget.kind]

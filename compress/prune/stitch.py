@@ -40,6 +40,7 @@ class Stitched:
 
     Attributes:
         candidates: of each site, in order of falling width.
+        folder: what would fill the memory is kept there, as long as this is used.
     """
 
     candidates: list[list[Candidate]]
@@ -50,7 +51,8 @@ class Stitched:
     calibration: Split
     search: Split
     context: Context
-    dressed: nn.Module
+    folder: Path
+    dressed: nn.Module | None
     answers: Tensor
     wearing: list[int]
     weights: list[list[Tensor]]
@@ -67,6 +69,7 @@ class Stitched:
         calibration: Split,
         search: Split,
         context: Context,
+        folder: Path,
     ) -> Stitched:
         """Make the candidates of every site by one importance method."""
         from compress.model.calls import predict_logits
@@ -74,7 +77,7 @@ class Stitched:
         weights: list[list[Tensor]] = []
         fisher: list[Tensor] = []
         if method == "obs":
-            candidates, weights = _obs(model, sites, levels, calibration, context)
+            candidates, weights = _obs(model, sites, levels, calibration, context, folder)
         elif method == "fisher":
             fisher = fisher_information(model, sites, calibration, context.task, device=context.device)
             candidates = [
@@ -93,7 +96,8 @@ class Stitched:
             calibration,
             search,
             context,
-            copy.deepcopy(model),
+            folder,
+            None,
             answers,
             [0] * len(sites),
             weights,
@@ -104,6 +108,8 @@ class Stitched:
         """KL from the dense model's answers to the stitched model's on the search rows, mean over rows."""
         from compress.model.calls import predict_logits
 
+        if self.dressed is None:
+            self.dressed = copy.deepcopy(self.model)
         for index, (site, options, at) in enumerate(zip(self.sites, self.candidates, choice, strict=True)):
             if self.wearing[index] != at:
                 put_(self.dressed, site, options[at], *_consumer(self.model, site))
@@ -115,6 +121,7 @@ class Stitched:
         """Cut a copy of the model for good; what stays makes up for what went, site after site."""
         from compress.model.cut import keep_units_
 
+        self.dressed, self.wearing = None, [0] * len(self.sites)  # one copy of the model at a time
         cut = copy.deepcopy(self.model)
         if self.method == "fisher":
             return self._tuned(cut, [len(each.kept) for each in chosen])
@@ -138,7 +145,7 @@ class Stitched:
             rows, task = self.calibration, self.context.task
             return placed_batches(model, rows.batches(_ROWS), task, self.context.device)
 
-        with tempfile.TemporaryDirectory(prefix="modelpress-refit-") as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield Relay(model, self.sites, batches, Path(folder))
 
     def _tuned(self, cut: nn.Module, counts: Sequence[int]) -> nn.Module:
@@ -205,6 +212,7 @@ def _obs(
     levels: Sequence[Sequence[int]],
     calibration: Split,
     context: Context,
+    folder: Path,
 ) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
     """Candidates of all sites by least squares; how much each token counts at each site, batch by batch."""
     import torch
@@ -226,7 +234,9 @@ def _obs(
         for site, counts, total in zip(sites, levels, felt, strict=True):
             gram, consumer = grams.pop(0), _consumer(model, site)  # each is let go once it was looked at
             mean = total / gram.tokens
-            candidates.append(remove_one_by_one(*consumer, gram, site.unit_size, counts, output_weights=mean))
+            found = remove_one_by_one(*consumer, gram, site.unit_size, counts, output_weights=mean)
+            files = [folder / f"{len(candidates)}-{index}.safetensors" for index in range(len(found))]
+            candidates.append([each.put_away(file) for each, file in zip(found, files, strict=True)])
             bar.advance(1)
     return candidates, weights
 

@@ -123,10 +123,13 @@ class StructuredPruning(Stage):
         """Return a smaller copy that meets the budget."""
         dense = context.teacher if context.teacher is not None else model
         calibration = self._calibration(context, dense)
-        cut = copy.deepcopy(model).eval()
+        was_training, cut = model.training, model.eval()
         job = CutJob(self, context, dense, calibration)
-        for step in range(1, self.steps + 1):
-            cut = job.step(cut, step)
+        try:
+            for step in range(1, self.steps + 1):
+                cut = job.step(cut, step)  # what a step is given stays as it was
+        finally:
+            model.train(was_training)
         context.facts.update(job.facts(model, cut))
         return cut.eval()
 
