@@ -229,7 +229,7 @@ def _obs(
                 grams[index].add_(inputs, weights=weights[index][-1])
                 felt[index] += squared.sum(0)
             bar.advance(_ROWS)
-    candidates = []
+    candidates: list[list[Candidate]] = []
     with context.progress.bar("prune/structured: judging sites", len(sites)) as bar:
         for site, counts, total in zip(sites, levels, felt, strict=True):
             gram, consumer = grams.pop(0), _consumer(model, site)  # each is let go once it was looked at
