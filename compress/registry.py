@@ -26,6 +26,7 @@ STAGES: dict[str, str] = {
     "quantize/int4_weight_only": "compress.quantize.weight_only:Int4WeightOnly",
     "quantize/mixed": "compress.quantize.mixed:Mixed",
     "distill/logits": "compress.distill.logits:LogitsDistillation",
+    "distill/student": "compress.distill.stage:StudentDistillation",
 }
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compress.data.config import DataConfig
 from compress.data.split import Split
+from compress.losses import LossConfig, Objective, TargetPlace
 from compress.progress import Progress, Silent
 from compress.task import Task
 from compress.timing import Timer
@@ -37,6 +38,7 @@ class Context:
         teacher: the model that the recipe began with; none: the model that the stage is given.
         unlabelled: further rows without labels (theirs are `NO_LABEL`); none: not given.
         encoder: the tokenizer that the rows come from; none for rows that are no text.
+        targets: where the answers of teachers are kept; without a recipe, as long as they are used.
         timer: times ONNX files on this machine; none where there is no recipe, as in a test.
         device: a torch device name.
         facts: a stage writes here what it did; it ends up in the report.
@@ -51,6 +53,7 @@ class Context:
     unlabelled: Split | None = None
     teacher: nn.Module | None = None
     encoder: TextEncoder | None = None
+    targets: TargetPlace = TargetPlace()
     timer: Timer | None = None
     device: str = "cpu"
     seed: int = 0
@@ -75,6 +78,36 @@ class Context:
         )
         self.curve.extend(fit.curve)
         self.facts["best_epoch"], self.facts["precision"] = fit.best_epoch, fit.precision
+
+    def learn_(
+        self,
+        model: nn.Module,
+        teachers: Sequence[nn.Module],
+        losses: LossConfig,
+        config: TrainConfig,
+        description: str,
+        **options: Any,
+    ) -> None:
+        """Train a model in place on these rows, from labels and from teachers; `options` as in `fit_`."""
+        with Objective(
+            losses,
+            model,
+            teachers,
+            self.train,
+            self.task,
+            self.targets,
+            device=self.device,
+            progress=self.progress,
+            seed=self.seed,
+        ) as objective:
+            self.fit_(
+                model,
+                config,
+                description,
+                loss=objective.loss,
+                after_step=objective.after_step,
+                **options,
+            )
 
 
 class Stage(BaseModel, ABC):
@@ -109,6 +142,17 @@ class Stage(BaseModel, ABC):
             StageError, ModelError: as `apply` would.
         """
         return model
+
+    def check(self, model: nn.Module, context: Context) -> None:
+        """See, without work, that the stage fits the recipe's data and first model (the context's teacher).
+
+        Args:
+            model: of the shapes that the stage will be given; its weights mean nothing.
+
+        Raises:
+            StageError, ModelError: it doesn't.
+        """
+        del model, context
 
     @property
     def is_timed(self) -> bool:

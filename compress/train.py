@@ -22,7 +22,7 @@ from compress.train_config import TrainConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Fit", "LossFunction", "evaluate", "fit_", "soft_loss"]
+__all__ = ["Fit", "LossFunction", "evaluate", "fit_"]
 
 LossFunction = Callable[["Tensor", "dict[str, Tensor]"], "Tensor"]
 """Logits [b, c] and the batch (with `labels` and `row_index`, both [b]) to a scalar."""
@@ -185,19 +185,6 @@ def evaluate(
         "validation_loss": float(task.loss(answers, labels)),
         "validation_metric": float((answers.argmax(-1) == labels).float().mean()),
     }
-
-
-def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over rows; logits [b, c] each.
-
-    Hinton et al. 2015, arXiv 1503.02531, sec. 2.
-    """
-    from torch.nn import functional as F
-
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    # T^2 keeps the gradient's size when T changes.
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _tensors(batch: Batch, device: str) -> dict[str, Tensor]:

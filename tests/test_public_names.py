@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize/int8_weight_only": {"zero_points": True, "algorithm": "hqq"},
     "quantize/int4_weight_only": {"algorithm": "gptq", "calibration_rows": 32, "bias_correction": True},
     "distill/logits": {"student": {"num_layers": 1}, "train": RECOVERY},
+    "distill/student": {"student": {"layers": 1}, "train": RECOVERY},
 }
 
 

@@ -106,27 +106,37 @@ class Split:
 
     def take(self, count: int, *, seed: int) -> Split:
         """Return at most `count` rows, drawn without replacement by a seed."""
-        if count >= len(self):
-            return self
-        return self._picked(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+        return self if count >= len(self) else self.at(self.drawn(count, seed=seed))
+
+    def drawn(self, count: int, *, seed: int) -> NDArray[np.int64]:
+        """Indices of the rows that `take` returns, ascending."""
+        return np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
 
     def by_length(self) -> Split:
         """Return the same rows, shortest first: their batches in order have the least padding to compute."""
-        return self._picked(np.argsort(self._lengths(), kind="stable"))
+        return self.at(np.argsort(self._lengths(), kind="stable"))
 
-    def _picked(self, picked: NDArray[np.int64]) -> Split:
+    def at(self, picked: NDArray[np.int64]) -> Split:
+        """Return the rows of these indices, in their order."""
         texts = tuple(self.texts[i] for i in picked) if self.texts else ()
         return Split(self.name, tuple(self.rows[i] for i in picked), self.labels[picked], self.inputs, texts)
 
-    def fingerprint(self) -> str:
-        """SHA-256 over all rows and labels, hexadecimal."""
+    def joined(self, other: Split) -> Split:
+        """Return these rows and then another split's; texts are left out."""
+        return Split(
+            self.name, self.rows + other.rows, np.concatenate((self.labels, other.labels)), self.inputs
+        )
+
+    def fingerprint(self, *, labels: bool = True) -> str:
+        """SHA-256 over all rows, and labels if wanted, hexadecimal."""
         digest = hashlib.sha256()
         for row in self.rows:
             for spec in self.inputs:
                 array = np.ascontiguousarray(row[spec.name])
                 digest.update(f"{spec.name}{array.dtype}{array.shape}".encode())
                 digest.update(array.tobytes())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        if labels:
+            digest.update(np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:

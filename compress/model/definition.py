@@ -91,7 +91,7 @@ class Definition:
         return module
 
     def _build_file(self) -> nn.Module:
-        builder = self._load_builder()
+        builder = self.load_builder()
         try:
             inspect.signature(builder).bind(**self.args)
         except TypeError as error:
@@ -111,7 +111,12 @@ class Definition:
             )
         return module
 
-    def _load_builder(self) -> Any:
+    def load_builder(self) -> Any:
+        """Run a definition's file, once a process, and return its builder.
+
+        Raises:
+            ModelError: the file raises, or lacks the builder.
+        """
         # Named by content, so that two files of the same name don't meet in sys.modules.
         name = f"_modelpress_model_{hashlib.sha256(self.code.encode()).hexdigest()[:16]}"
         if name not in sys.modules:
@@ -154,7 +159,7 @@ class Definition:
         """Names of all arguments that can be changed."""
         if self.kind == "hf":
             return sorted(self.args)
-        return sorted(inspect.signature(self._load_builder()).parameters)
+        return sorted(inspect.signature(self.load_builder()).parameters)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for structure.json; the code is kept in a file of its own."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress.errors import StageError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,6 +44,30 @@ class Gram:
                 self.cross = torch.zeros(targets.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
             self.cross.addmm_(targets.T, weighted)
         self.tokens += len(inputs)
+
+    def solve(self, columns: Tensor | None = None, *, damping: float) -> tuple[Tensor, Tensor]:
+        """The affine map from the inputs to the targets with the least squared error.
+
+        Args:
+            columns: inputs that may be used, [k]; none: all.
+            damping: of the mean of the diagonal; it is added to it, for inputs that are dead or copies.
+
+        Returns:
+            weight, [o, k], and bias, [o], float32.
+
+        Raises:
+            StageError: there are no tokens or targets, or they hold something that is not a number.
+        """
+        import torch
+
+        if self.tokens == 0 or self.cross is None or not bool(torch.isfinite(self.matrix).all()):
+            raise StageError("calibration: the inputs hold no token, or not only numbers")
+        last = torch.tensor([len(self.matrix) - 1])
+        used = torch.arange(len(self.matrix)) if columns is None else torch.cat((columns, last))
+        matrix = (self.matrix[used][:, used] / self.tokens).double()
+        matrix.diagonal()[:-1] += damping * float(matrix.diagonal()[:-1].mean()) + 1e-12
+        solved = torch.linalg.solve(matrix, (self.cross[:, used] / self.tokens).double().T).T.float()
+        return solved[:, :-1].contiguous(), solved[:, -1].contiguous()
 
     def covariance(self) -> Tensor:
         """Of the inputs, [i, i]."""

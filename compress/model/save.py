@@ -7,6 +7,7 @@ code; a model file is code, and loading a bundle of a file model runs it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from compress.model.embedding import FactorizedEmbedding
 from compress.model.kinds import QUANTIZED_KINDS
 from compress.model.removed import Removed
 
-__all__ = ["load_module", "save_module"]
+__all__ = ["load_module", "module_fingerprint", "save_module"]
 
 _FORMAT = 1
 _TORCH: dict[str, Any] = {"linear": nn.Linear, "embedding": nn.Embedding, "layer_norm": nn.LayerNorm}
@@ -104,6 +105,15 @@ def load_weights_(module: nn.Module, path: Path) -> None:
             f"{path} does not fit the model: missing {missing[:3]}, unknown or misshapen {wrong[:3]}"
         )
     module.load_state_dict(state, strict=False)
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of all weights, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _changed_modules(fresh: nn.Module, module: nn.Module) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ from compress.errors import ModelError, OutputError
 from compress.export import sha256_of
 from compress.model import load_module, save_module
 
-__all__ = ["Cache", "Piece", "fingerprint", "module_fingerprint"]
+__all__ = ["Cache", "Piece", "fingerprint"]
 
 
 def fingerprint(*parts: Any) -> str:
@@ -41,21 +41,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
-
-
-def module_fingerprint(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all weights, hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=_byte_type()).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _byte_type() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from compress.errors import DataError, MeasureError, ModelError, OutputError, Re
 from compress.measure import check_runtimes
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.definition import definition_of
-from compress.pipeline.cache import fingerprint, module_fingerprint
+from compress.model.save import module_fingerprint
+from compress.pipeline.cache import fingerprint
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
+from compress.stage import Context
 
 __all__ = ["Prepared", "check_can_be_made", "check_files", "check_output", "prepare"]
 
@@ -56,11 +58,20 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         )
     _fits(loaded, splits)
     shape = loaded.module
+    context = Context(
+        splits.task,
+        splits.train,
+        splits.validation,
+        unlabelled=splits.unlabelled,
+        teacher=loaded.module,
+        encoder=encoder,
+    )
     for stage in recipe.stages:
         try:
             if stage.is_timed:
                 asked = (getattr(stage, name, None) for name in ("batch", "sequence", "threads"))
                 check_point(shape, splits, timing_point(recipe, splits, *asked))
+            stage.check(shape, context)
             shape = stage.rehearse(shape)
         except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error

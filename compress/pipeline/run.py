@@ -21,6 +21,7 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
+from compress.losses import TargetPlace
 from compress.measure import installed_runtimes, measure_pair
 from compress.model.counts import weight_counts
 from compress.model.saturation import saturation_risk
@@ -234,6 +235,7 @@ def _staged(
             unlabelled=splits.unlabelled,
             teacher=given.teacher,
             encoder=given.encoder,
+            targets=TargetPlace(cache.root),
             device=recipe.device,
             seed=recipe.seed,
             progress=progress,

@@ -105,18 +105,9 @@ def least_squares(gram: Gram, kept: Sequence[int], unit_size: int) -> tuple[Tens
     Raises:
         StageError: there are no tokens, or they hold something that is not a number.
     """
-    import torch
-
     from compress.model.cut import unit_features
 
-    if gram.tokens == 0 or gram.cross is None or not bool(torch.isfinite(gram.matrix).all()):
-        raise StageError("calibration: the inputs hold no token, or not only numbers")
-    last = len(gram.matrix) - 1
-    columns = torch.cat((unit_features(kept, unit_size), torch.tensor([last])))
-    matrix = (gram.matrix[columns][:, columns] / gram.tokens).double()
-    matrix.diagonal()[:-1] += _REFIT_DAMPING * float(matrix.diagonal()[:-1].mean()) + 1e-12
-    solved = torch.linalg.solve(matrix, (gram.cross[:, columns] / gram.tokens).double().T).T.float()
-    return solved[:, :-1].contiguous(), solved[:, -1].contiguous()
+    return gram.solve(unit_features(kept, unit_size), damping=_REFIT_DAMPING)
 
 
 class _Surgery:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.losses.logits import soft_loss
 from compress.model.capture import placed_batches
 from compress.model.gram import Gram
 from compress.model.relay import Relay
@@ -21,7 +22,6 @@ from compress.prune.ranking import normalised
 from compress.prune.sensitivity import felt_inputs, token_weights
 from compress.prune.taylor import taylor_importance
 from compress.stage import Context
-from compress.train import soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -144,7 +144,7 @@ def damage_of(logits: Tensor, truth: Tensor, rows: Split) -> Damage:
     """
     import torch
 
-    from compress.train import soft_loss
+    from compress.losses.logits import soft_loss
 
     for what, answered in (("float", truth), ("quantized", logits)):
         if not bool(torch.isfinite(answered).all()):

@@ -8,37 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from compress.data import Splits
-from compress.distill.logits import LogitsDistillation, layer_map
+from compress.distill.logits import LogitsDistillation
 from compress.errors import StageError
 from compress.prune.heads import HeadPruning
 from compress.registry import stage_class
 from compress.stage import Context
-from compress.train import evaluate, fit_, soft_loss
+from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
 
 TRAIN = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)
-
-
-def test_soft_loss_is_the_formula_by_hand() -> None:
-    student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[4.0, 0.0]])
-    p, q = F.softmax(teacher / 2, -1), F.softmax(student / 2, -1)
-    expected = 4 * (p * (p / q).log()).sum()
-    assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_soft_loss_of_equal_answers_is_zero() -> None:
-    answer = torch.tensor([[1.0, -3.0, 0.5]])
-    assert float(soft_loss(answer, answer, 4.0)) == pytest.approx(0.0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("keep", "expected"), [("spaced", [1, 3, 5]), ("first", [0, 1, 2]), ("last", [3, 4, 5])]
-)
-def test_layer_map_says_which_layer_each_begins_as(keep: str, expected: list[int]) -> None:
-    assert layer_map(6, 3, keep) == expected
 
 
 def test_the_student_begins_with_the_teachers_layers(model: nn.Module, context: Context) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from compress.errors import OutputError
-from compress.pipeline.cache import Cache, fingerprint, module_fingerprint
+from compress.model.save import module_fingerprint
+from compress.pipeline.cache import Cache, fingerprint
 
 KEY = "0" * 64
 

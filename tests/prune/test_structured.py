@@ -19,13 +19,12 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import logits, structure_of, to_tensors
 from compress.model.counts import stored_bytes
-from compress.prune.recovery import RecoveryConfig, hidden_distance, recover_
+from compress.prune.recovery import RecoveryConfig, recover_
 from compress.prune.sensitivity import felt_inputs, token_weights
 from compress.prune.stitch import unit_norms
 from compress.prune.structured import StructuredPruning
 from compress.stage import Context
 from compress.timing import BlockTimes, Compared, TimingPoint
-from compress.train import soft_loss
 
 HEAD_MS, NEURON_MS, FIXED_MS = 1.0, 0.05, 2.0
 
@@ -247,18 +246,6 @@ def test_recovery_learns_from_the_dense_model_alone(model: nn.Module, context: C
     config = RecoveryConfig(epochs=8, batch_size=16, learning_rate=3e-3, labels=0, patience=None)
     recover_(pruned, model, config, context, "recovery")
     assert distance() < 0.7 * before
-
-
-def test_distances_are_zero_for_equals_and_forget_padding() -> None:
-    states = torch.arange(12.0).reshape(1, 3, 4)
-    other = states.clone()
-    other[0, 2] = 99
-    mask = torch.tensor([[1, 1, 0]])
-    assert float(hidden_distance(other, states, mask)) == 0
-    mean = states.mean((0, 1)).expand_as(states)
-    assert float(hidden_distance(mean, states, None)) == pytest.approx(1)
-    answers = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
-    assert float(soft_loss(answers, answers, 2.0)) == pytest.approx(0, abs=1e-7)
 
 
 def test_what_is_felt_is_the_squared_slope_of_the_answers(model: nn.Module, splits: Splits) -> None:

@@ -1,0 +1,72 @@
+"""What all distillation has in common: a student is made, learns from teachers and labels, is handed on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from compress.losses import LossConfig
+from compress.stage import Context, Stage
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+
+__all__ = ["Distillation"]
+
+
+class Distillation(Stage):
+    """Train a student on what a teacher answers and holds; the teacher is the recipe's first model.
+
+    Attributes:
+        train: the training.
+    """
+
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "distill"
+
+    train: TrainConfig = TrainConfig()
+
+    @abstractmethod
+    def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
+        """The student, untrained, and facts on what it begins as; without a context nothing may be run."""
+
+    @abstractmethod
+    def loss_config(self) -> LossConfig:
+        """What it learns from."""
+
+    def teachers_of(self, model: nn.Module, context: Context) -> list[nn.Module]:
+        """Whom it learns from."""
+        return [context.teacher if context.teacher is not None else model]
+
+    def rows_of(self, context: Context) -> Split:
+        """The rows that it learns on."""
+        return context.train
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """Build the student."""
+        return self.student_of(model, None)[0]
+
+    def check(self, model: nn.Module, context: Context) -> None:
+        """See that the losses find what they compare."""
+        from compress.losses.plan import comparisons
+
+        teacher = context.teacher if context.teacher is not None else model
+        comparisons(self.loss_config(), self.rehearse(model), teacher)
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return the trained student."""
+        student, facts = self.student_of(model, context)
+        context.facts.update(facts)
+        teachers, rows = self.teachers_of(model, context), self.rows_of(context)
+        sizes = [sum(p.numel() for p in each.parameters()) for each in (teachers[0], student)]
+        context.facts["parameters_teacher"], context.facts["parameters_student"] = sizes
+        if sizes[1] > sizes[0]:
+            context.progress.say(
+                f"{self.name}: the student has {sizes[1]:,} parameters, more than its teacher's {sizes[0]:,}"
+            )
+        inside = replace(context, train=rows)  # facts and curve stay those of the context
+        inside.learn_(student, teachers, self.loss_config(), self.train, self.name)
+        return student.eval()

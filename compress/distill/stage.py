@@ -1,0 +1,204 @@
+"""Distillation of any student, by any losses, on any rows: `distill/student`.
+
+Without real text, or with little, there are made-up rows: the teacher says what they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compress.distill.distillation import Distillation
+from compress.distill.student import StudentConfig, build_student, least_harmful, load_student
+from compress.errors import StageError
+from compress.losses import LossConfig
+from compress.losses.config import HiddenTerm, LogitsTerm, Term
+from compress.model.config import ModelConfig
+from compress.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+    from compress.model.load import LoadedModel
+
+__all__ = ["RowsConfig", "StudentDistillation"]
+
+_JUDGING_ROWS = 512  # of validation, on which layers are judged
+
+
+class RowsConfig(BaseModel):
+    """The rows that a student learns on; only those of the data's own training have labels.
+
+    Attributes:
+        train: the training rows.
+        unlabelled: the recipe's `data.unlabelled`, where it has some.
+        augment: changed copies made of each of these rows (text only); the teacher labels them.
+        synthetic: rows of random tokens (text only); the teacher labels them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: bool = True
+    unlabelled: bool = True
+    augment: int = Field(default=0, ge=0, le=100)
+    synthetic: int = Field(default=0, ge=0, le=10_000_000)
+
+
+class StudentDistillation(Distillation):
+    """Train a student on what its teachers answer and hold.
+
+    Attributes:
+        student: what it begins as; nothing: the model as the stages before have left it.
+        losses: what it learns from.
+        teachers: models that are asked; none: the recipe's first model. The answers of several are averaged,
+            and the first one's states are compared.
+        rows: what it learns on.
+    """
+
+    name: ClassVar[str] = "distill/student"
+    summary: ClassVar[str] = (
+        "train any student on a teacher's answers, hidden states, attention or relations; few rows, or none"
+    )
+
+    student: StudentConfig = StudentConfig()
+    losses: LossConfig = LossConfig(
+        labels=Term(weight=0.3), logits=LogitsTerm(weight=1.0), hidden=HiddenTerm(weight=1.0)
+    )
+    teachers: tuple[ModelConfig, ...] = ()
+    rows: RowsConfig = RowsConfig()
+
+    def objection(self, before: Sequence[Stage]) -> str | None:
+        """Also refuse models with a vocabulary of their own after a cut of the vocabulary."""
+        if self.student.model is not None or self.teachers:
+            for stage in before:
+                if stage.name == "prune/vocabulary":
+                    return f"another model reads the whole vocabulary; put {stage.name} after {self.name}"
+        return super().objection(before)
+
+    def loss_config(self) -> LossConfig:
+        """As given."""
+        return self.losses
+
+    def check(self, model: nn.Module, context: Context) -> None:
+        """See that rows can be made, and that models read the same tokens and give the same answers."""
+        rows = self.rows
+        if (rows.augment or rows.synthetic) and context.encoder is None:
+            raise StageError(
+                f"{self.name}: rows.augment and rows.synthetic make up texts: the model reads none"
+            )
+        if not (rows.train or rows.synthetic or (rows.unlabelled and context.unlabelled is not None)):
+            raise StageError(
+                f"{self.name}: rows: there is nothing to learn on; give data.unlabelled or rows.synthetic"
+            )
+        if not rows.train and set(self.losses.terms()) == {"labels"}:
+            raise StageError(f"{self.name}: losses: only training rows have labels, and rows.train is false")
+        classes = len(context.task.labels)
+        others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
+        for config in others:
+            self._same_words(config, load_student(config, model, classes, 0), context)
+        super().check(model, context)
+
+    def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:
+        """Refuse a model that reads other tokens, or answers with other classes or another order of them."""
+        from compress.data.tokenize import TextEncoder
+        from compress.model.calls import logits, to_tensors
+
+        name = f"{self.name}: {loaded.source}"
+        order = loaded.label_order
+        if loaded.has_trained_head and order is not None and order != context.task.labels:
+            raise StageError(f"{name} answers {', '.join(order)}, not {', '.join(context.task.labels)}")
+        if context.encoder is not None and config.file is None and loaded.tokenizer is not None:
+            names = loaded.text_inputs
+            theirs = TextEncoder.from_directory(loaded.tokenizer, input_names=names).tokenizer.get_vocab()
+            if theirs != context.encoder.tokenizer.get_vocab():
+                raise StageError(
+                    f"{name} has another tokenizer than the recipe's model: ids mean other words"
+                )
+        batch = to_tensors(next(context.train.batches(2)), context.task.input_names)
+        try:
+            shape = list(logits(loaded.module.eval(), batch).shape)
+        except Exception as error:
+            raise StageError(f"{name} can't answer the data's rows: {error}") from error
+        if shape[1:] != [len(context.task.labels)]:
+            raise StageError(
+                f"{name} answers with {shape[1:]} numbers; the data has {len(context.task.labels)} labels"
+            )
+
+    def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
+        """As the recipe says; which layers are best is tried on validation."""
+        if context is None:
+            return build_student(self.student, model, seed=0)
+        classes = len(context.task.labels)
+        return build_student(
+            self.student,
+            model,
+            seed=context.seed,
+            classes=classes,
+            best=lambda count: self._best_layers(model, count, context),
+        )
+
+    def _best_layers(self, model: nn.Module, count: int, context: Context) -> list[int]:
+        """Layers without the others of which the model's answers on validation change least."""
+        from compress.losses.logits import soft_loss
+        from compress.model.calls import predict_logits
+        from compress.model.depth import keep_layers_, layer_count
+
+        rows = context.validation.take(_JUDGING_ROWS, seed=context.seed)
+        truth = predict_logits(model.to(context.device), rows, context.task, device=context.device)
+        model.to("cpu")
+        total = layer_count(model)
+        tries = sum(range(count + 1, total + 1))
+
+        with context.progress.bar(f"{self.name}: choosing layers", tries) as bar:
+
+            def harm(kept: list[int]) -> float:
+                cut = copy.deepcopy(model)
+                keep_layers_(cut, kept)
+                answers = predict_logits(cut.to(context.device), rows, context.task, device=context.device)
+                bar.advance(1)
+                return float(soft_loss(answers, truth, 1.0))
+
+            return least_harmful(total, count, harm)
+
+    def teachers_of(self, model: nn.Module, context: Context) -> list[nn.Module]:
+        """The recipe's first model, or those that are given."""
+        if not self.teachers:
+            return super().teachers_of(model, context)
+        classes = len(context.task.labels)
+        return [load_student(config, model, classes, 0).module for config in self.teachers]
+
+    def rows_of(self, context: Context) -> Split:
+        """Training rows and unlabelled ones, changed copies of both, made-up ones."""
+        from compress.data.augment import augmented
+        from compress.data.synthetic import random_lengths, synthetic_split
+
+        given, counts = self.rows, {}
+        parts: list[Split] = [context.train] if given.train else []
+        if given.unlabelled and context.unlabelled is not None:
+            parts.append(context.unlabelled)
+            counts["unlabelled"] = len(context.unlabelled)
+        if given.augment and parts:
+            assert context.encoder is not None
+            made = [
+                augmented(part, context.encoder, seed=context.seed * 1_000 + copy_)
+                for copy_ in range(given.augment)
+                for part in list(parts)
+            ]
+            parts += made
+            counts["augmented"] = sum(map(len, made))
+        if given.synthetic:
+            assert context.encoder is not None
+            longest = max(len(row["input_ids"]) for row in context.validation.rows)
+            lengths = random_lengths(given.synthetic, longest, seed=context.seed)
+            parts.append(synthetic_split(context.encoder, lengths, seed=context.seed))
+            counts["synthetic"] = given.synthetic
+        rows = parts[0]
+        for part in parts[1:]:
+            rows = rows.joined(part)
+        context.facts["rows"] = {"train": len(context.train) if given.train else 0, **counts}
+        return replace(rows, name="train")

@@ -1,0 +1,207 @@
+"""Students: what a smaller model begins as.
+
+Some of the teacher's layers with their weights; the same kind of model built with other arguments; any other
+model. Narrower ones come from prune stages before (fewer heads, neurons, hidden features: what stays is then
+what matters most), and are trained as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from compress.errors import ModelError, StageError
+from compress.losses.plan import spread_layers
+from compress.model.config import ModelConfig
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.model.load import LoadedModel
+
+__all__ = [
+    "StudentConfig",
+    "build_student",
+    "initialise_",
+    "layers_to_keep",
+    "least_harmful",
+    "load_student",
+    "rebuilt",
+]
+
+Keep = Literal["spaced", "first", "last", "best"]
+
+
+class StudentConfig(BaseModel):
+    """What the student is; none of the three: the model as the stages before have left it.
+
+    Attributes:
+        layers: how many of the model's layers stay, or which (from 0).
+        keep: which stay, where their number is given: spread evenly with the last, the first, the last, or
+            the best: of all the one without which validation suffers least goes, again and again.
+        args: the same kind of model with other arguments; weights whose shapes fit are the teacher's.
+        model: another model, as in a recipe's `model:`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int | tuple[int, ...] | None = Field(default=None)
+    keep: Keep = "spaced"
+    args: dict[str, Any] = {}
+    model: ModelConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [name for name in ("layers", "args", "model") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"give one of layers, args or model (given: {', '.join(given)})")
+        if isinstance(self.layers, int) and self.layers < 1:
+            raise ValueError(f"layers: at least 1; got {self.layers}")
+        if self.keep != "spaced" and not isinstance(self.layers, int):
+            raise ValueError(f"keep: {self.keep} goes with a number of layers")
+        if self.model is not None and self.model.train is not None:
+            raise ValueError("model.train: the stage trains the student: give its own train")
+        return self
+
+
+def layers_to_keep(total: int, count: int, keep: Literal["spaced", "first", "last"]) -> list[int]:
+    """Say which of a model's layers a student of `count` layers begins as.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if count > total:
+        raise ValueError(f"a student of {count} layers is deeper than its teacher of {total}")
+    if keep == "first":
+        return list(range(count))
+    if keep == "last":
+        return list(range(total - count, total))
+    return spread_layers(total, count)
+
+
+def least_harmful(total: int, count: int, harm: Callable[[list[int]], float]) -> list[int]:
+    """Remove layers one at a time, each time the one without which the rest is best.
+
+    Args:
+        harm: of a choice of layers, ascending; the lowest is best.
+
+    Returns:
+        The `count` that stay, ascending.
+    """
+    kept = list(range(total))
+    while len(kept) > count:
+        rests = [[each for each in kept if each != gone] for gone in kept]
+        kept = min(rests, key=harm)
+    return kept
+
+
+def build_student(
+    config: StudentConfig,
+    model: nn.Module,
+    *,
+    seed: int,
+    classes: int | None = None,
+    best: Callable[[int], list[int]] | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Make the student, untrained, and say what it begins as.
+
+    Args:
+        model: the one to be made smaller; it is left as it was.
+        classes: of the task, for a Hugging Face student without a head; none: the model's.
+        best: says which layers are best; none (nothing may be run): the first do.
+
+    Raises:
+        StageError, ModelError: the student can't be made of this model.
+    """
+    from compress.model.depth import keep_layers_, layer_count
+
+    if config.model is not None:
+        return load_student(config.model, model, classes, seed).module, {}
+    if config.args:
+        student = rebuilt(model, config.args, seed)
+        return student, {"tensors_from_teacher": initialise_(student, model, "spaced")}
+    student = copy.deepcopy(model).eval()
+    if config.layers is None:
+        return student, {}
+    try:
+        total = layer_count(model)
+        if not isinstance(config.layers, int):
+            kept = list(config.layers)
+        elif config.keep != "best":
+            kept = layers_to_keep(total, config.layers, config.keep)
+        else:
+            kept = layers_to_keep(total, config.layers, "first")
+            kept = kept if best is None else best(config.layers)
+        keep_layers_(student, kept)
+    except (ModelError, ValueError) as error:
+        raise StageError(f"student: {error}") from error
+    return student, {"layers_kept": kept, "layers_before": total}
+
+
+def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module:
+    """Build the same kind of model with other arguments and random weights.
+
+    Raises:
+        StageError: modelpress did not build the model, or it has no such arguments.
+    """
+    from compress.model.definition import definition_of
+
+    definition = definition_of(model)
+    if definition is None:
+        raise StageError(
+            "a student is built as the model was, but modelpress did not build this one; load it by a model "
+            "file and builder"
+        )
+    try:
+        return definition.changed(arguments).build(seed=seed)
+    except ModelError as error:
+        raise StageError(f"student: {error}") from error
+
+
+def load_student(config: ModelConfig, model: nn.Module, classes: int | None, seed: int) -> LoadedModel:
+    """Load another model; a Hugging Face one without a head gets as many classes as the task has.
+
+    Raises:
+        ModelError: it can't be loaded.
+    """
+    from compress.model.load import load_model
+
+    if classes is None:
+        classes = getattr(getattr(model, "config", None), "num_labels", None)
+    trained_later = config.model_copy(update={"train": TrainConfig()})
+    with tempfile.TemporaryDirectory(prefix="modelpress-student-") as scratch:
+        return load_model(trained_later, seed=seed, scratch=Path(scratch), num_labels=classes)
+
+
+def initialise_(student: nn.Module, model: nn.Module, keep: Literal["spaced", "first", "last"]) -> str:
+    """Copy every tensor whose name (layers mapped) and shape the two share; return "copied of all".
+
+    Raises:
+        StageError: the model doesn't say where its layers are, or the student has more.
+    """
+    from compress.model.structure import structure_of
+
+    try:
+        layers = structure_of(model).layers
+        if layers is None:
+            raise ModelError(f"{type(model).__name__}.structure() does not say where its layers are")
+        total, count = (len(list(each.get_submodule(layers).children())) for each in (model, student))
+        chosen = layers_to_keep(total, count, keep)
+    except (ModelError, ValueError) as error:
+        raise StageError(f"a student that begins as its teacher: {error}") from error
+    pattern = re.compile(rf"^{re.escape(layers)}\.(\d+)\.")
+    source, target = model.state_dict(), student.state_dict()
+    copied = 0
+    for name, tensor in target.items():
+        origin = pattern.sub(lambda found: f"{layers}.{chosen[int(found.group(1))]}.", name)
+        if origin in source and source[origin].shape == tensor.shape:
+            tensor.copy_(source[origin])
+            copied += 1
+    return f"{copied} of {len(target)}"

@@ -1,0 +1,74 @@
+"""Attention maps: where each position looks, as KL divergence from the teacher's to the student's.
+
+The maps are softmax(q k^T / sqrt(d)) of hooked queries and keys, as the fused kernels keep theirs to
+themselves; so plain attention only: no rotary positions, no relative bias.
+Shapes: b = batch, s = sequence, h = heads, d = head size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["attention_divergence", "log_maps", "rows_divergence"]
+
+
+def log_maps(query: Tensor, key: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Logarithm of where each position looks; no position looks at padding.
+
+    Args:
+        query, key: [b, s, h * d].
+        mask: [b, s], 1 = token, 0 = padding; none: all are tokens.
+
+    Returns:
+        [b, h, s, s]; exp of a row sums to 1.
+    """
+    import torch
+
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)  # [b, h, s, d]
+
+    q, k = split(query), split(key)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, h, s, s]
+    if mask is not None:  # finite, so that a divergence has no 0 * inf; exp of it is 0
+        scores = scores.masked_fill(~mask.bool()[:, None, None, :], torch.finfo(scores.dtype).min / 2)
+    return scores.log_softmax(-1)
+
+
+def rows_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """KL(teacher || student) of each row, mean over heads and over the positions that are tokens.
+
+    Args:
+        student, teacher: logarithms, [b, h, s, s].
+        mask: [b, s], of the positions that look.
+    """
+    rows = (teacher.exp() * (teacher - student)).sum(-1).mean(1)  # [b, s]
+    if mask is None:
+        return rows.mean()
+    keep = mask.to(rows.dtype)
+    return (rows * keep).sum() / keep.sum().clamp(min=1)
+
+
+def attention_divergence(
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    heads: tuple[int, int],
+    mask: Tensor | None,
+) -> Tensor:
+    """Compare the attention of two layers.
+
+    Args:
+        student, teacher: queries and keys, [b, s, h * d] each; numbers and sizes of heads may differ.
+        heads: the student's and the teacher's; where they differ, maps are averaged over heads first.
+        mask: [b, s], 1 = token, 0 = padding.
+    """
+    mine, wanted = log_maps(*student, heads[0], mask), log_maps(*teacher, heads[1], mask)
+    if heads[0] != heads[1]:
+        mine, wanted = (
+            each.logsumexp(1, keepdim=True) - math.log(count)
+            for each, count in zip((mine, wanted), heads, strict=True)
+        )
+    return rows_divergence(mine, wanted, mask)

@@ -1,0 +1,135 @@
+"""Which losses a training adds up, with which weights, and when: the part of a recipe. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "AttentionTerm",
+    "EmbeddingTerm",
+    "HiddenTerm",
+    "LayerMap",
+    "LogitsTerm",
+    "LossConfig",
+    "RelationsTerm",
+    "Term",
+]
+
+LayerMap = Literal["uniform", "last"] | tuple[int, ...]
+"""Which teacher layer each student layer is compared with: spread evenly, last with last alone, or given."""
+
+
+class Term(BaseModel):
+    """One loss; a bare number in a recipe is its weight.
+
+    Attributes:
+        weight: it is multiplied by; 0 leaves it out.
+        between: the part of the training in which it counts, as fractions of its steps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=1.0, ge=0, le=1e6)
+    between: tuple[float, float] = (0.0, 1.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_a_weight(cls, given: Any) -> Any:
+        is_number = isinstance(given, int | float) and not isinstance(given, bool)
+        return {"weight": given} if is_number else given
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        begin, end = self.between
+        if not 0 <= begin < end <= 1:
+            raise ValueError(
+                f"between: two fractions of the training, such as [0, 0.5]; got [{begin:g}, {end:g}]"
+            )
+        return self
+
+    def counts_at(self, done: float) -> bool:
+        """Whether it counts when this fraction of the training is done."""
+        begin, end = self.between
+        return self.weight > 0 and (begin <= done < end or (done >= 1 and end == 1))
+
+
+class LogitsTerm(Term):
+    """KL divergence from the teacher's answers.
+
+    Attributes:
+        temperature: softens both answers.
+    """
+
+    temperature: float = Field(default=2.0, gt=0, le=100)
+
+
+class HiddenTerm(Term):
+    """Distance of hidden states, token by token; projected where widths differ.
+
+    Attributes:
+        layers: teacher layers (from 0) of the student's.
+    """
+
+    layers: LayerMap = "uniform"
+
+
+class AttentionTerm(Term):
+    """KL divergence of attention maps; their mean over heads where the numbers of heads differ.
+
+    Attributes:
+        layers: teacher layers (from 0) of the student's.
+    """
+
+    layers: LayerMap = "uniform"
+
+
+class RelationsTerm(Term):
+    """MiniLMv2: relations between positions by queries, by keys and by values, of one layer.
+
+    Attributes:
+        heads: relation heads; must divide both widths; none: the largest that does, up to 48.
+        teacher_layer: from 0, or from the end with -1; the student's is its last.
+    """
+
+    heads: int | None = Field(default=None, ge=1)
+    teacher_layer: int = -1
+
+
+class EmbeddingTerm(Term):
+    """Cosine distance of the sentence's embedding: the mean of the last hidden states."""
+
+
+class LossConfig(BaseModel):
+    """The losses of one training; those that are not named don't count.
+
+    Attributes:
+        labels: the task's own loss; rows without labels don't count in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: Term | None = None
+    logits: LogitsTerm | None = None
+    hidden: HiddenTerm | None = None
+    attention: AttentionTerm | None = None
+    relations: RelationsTerm | None = None
+    embedding: EmbeddingTerm | None = None
+
+    @model_validator(mode="after")
+    def _always_something(self) -> Self:
+        terms = self.terms()
+        moments = sorted({0.0, *(edge for term in terms.values() for edge in term.between)} - {1.0})
+        for moment in moments:
+            if not any(term.counts_at(moment) for term in terms.values()):
+                raise ValueError(
+                    f"no loss counts when {moment:.0%} of the training is done: give one a weight above 0, "
+                    "and see each one's between"
+                )
+        return self
+
+    def terms(self) -> dict[str, Term]:
+        """Those that have a weight, by name."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: term for name, term in given.items() if term is not None and term.weight > 0}

@@ -1,0 +1,197 @@
+"""Objective: the weighted sum of losses that one training minimises, from labels and from teachers.
+
+A context manager: while it is open the student is watched, and has projections to the teacher's width where
+theirs differ (trained with it, gone afterwards).
+Shapes: b = batch, s = positions, m = hidden width, c = classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from compress.data.split import NO_LABEL
+from compress.losses.attention import attention_divergence
+from compress.losses.config import LossConfig
+from compress.losses.embedding import cosine_distance, pooled
+from compress.losses.hidden import hidden_distance
+from compress.losses.logits import soft_loss
+from compress.losses.plan import Comparison, comparisons
+from compress.losses.relations import relation_divergence
+from compress.losses.targets import ANSWERS, TargetPlace, teacher_targets
+from compress.losses.views import Watch
+from compress.progress import Progress
+from compress.task import LABELS_KEY, ROW_INDEX_KEY
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.task import Task
+
+__all__ = ["Objective"]
+
+_MASK = "attention_mask"
+_PROJECTIONS = "modelpress_projections"
+_PROJECTED = ("hidden", "embedding")  # compared in the teacher's width
+_FITTING_ROWS = 256  # that a projection begins from
+_FITTED_AT_ONCE = 32
+_DAMPING = 1e-3
+
+
+class Objective:
+    """The loss of one training.
+
+    Attributes:
+        plan: the places that are compared.
+    """
+
+    def __init__(
+        self,
+        config: LossConfig,
+        student: nn.Module,
+        teachers: Sequence[nn.Module],
+        rows: Split,
+        task: Task,
+        place: TargetPlace,
+        *,
+        device: str,
+        progress: Progress,
+        seed: int,
+    ) -> None:
+        """Ask the teachers, unless labels are all that counts.
+
+        Args:
+            teachers: their mean answer is learnt from, and the states of the first.
+            rows: those of the training; their order gives the batches' `row_index`.
+
+        Raises:
+            ModelError: as `plan.comparisons`.
+            StageError: as `targets.teacher_targets`.
+        """
+        self._config, self._student, self._task, self._done = config, student, task, 0.0
+        self.plan = comparisons(config, student, teachers[0])
+        paths = [path for each in self.plan for path in each.teacher]
+        asks = set(config.terms()) != {"labels"}
+        self._targets = (
+            teacher_targets(teachers, rows, paths, task, place, device=device, progress=progress)
+            if asks
+            else None
+        )
+        self._add_projections_(rows, device, seed)
+        self._watch = Watch(student, [p for each in self.plan for p in each.student], only_training=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.__exit__()
+        if self._targets is not None:
+            self._targets.close()
+        if hasattr(self._student, _PROJECTIONS):
+            delattr(self._student, _PROJECTIONS)
+
+    def after_step(self, done: int, total: int) -> None:
+        """Say how far the training is: losses may count for a part of it only."""
+        self._done = done / total
+
+    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The weighted sum on a batch, a scalar; logits [b, c]."""
+        terms = {name: term for name, term in self._config.terms().items() if term.counts_at(self._done)}
+        seen = self._watch.take()
+        total = logits.sum() * 0
+        if "labels" in terms:
+            total = total + terms["labels"].weight * self._labelled(logits, batch[LABELS_KEY])
+        if set(terms) <= {"labels"}:
+            return total
+        assert self._targets is not None
+        inputs = {name: batch[name] for name in self._task.input_names}
+        targets = self._targets.at(inputs, batch[ROW_INDEX_KEY])
+        if self._config.logits is not None and "logits" in terms:
+            answer = soft_loss(logits, targets[ANSWERS], self._config.logits.temperature)
+            total = total + terms["logits"].weight * answer
+        mask = inputs.get(_MASK)
+        # A model that evaluates shows no states: that happens where a step is only timed.
+        for name in set(terms) & {each.term for each in self.plan} if seen else ():
+            parts = [self._compare(each, seen, targets, mask) for each in self.plan if each.term == name]
+            total = total + terms[name].weight * sum(parts[1:], parts[0]) / len(parts)
+        return total
+
+    def _labelled(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = labels != NO_LABEL
+        return self._task.loss(logits[known], labels[known]) if bool(known.any()) else logits.sum() * 0
+
+    def _compare(
+        self, pair: Comparison, seen: dict[str, Tensor], targets: dict[str, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        mine = [seen[path].float() for path in pair.student]
+        wanted = [targets[path] for path in pair.teacher]
+        if pair.term == "attention":
+            return attention_divergence((mine[0], mine[1]), (wanted[0], wanted[1]), pair.heads, mask)
+        if pair.term == "relations":
+            return relation_divergence(mine, wanted, pair.heads[0], mask)
+        projected = self._projected(pair, mine[0])
+        if pair.term == "hidden":
+            return hidden_distance(projected, wanted[0], mask)
+        return cosine_distance(pooled(projected, mask), pooled(wanted[0], mask))
+
+    def _projected(self, pair: Comparison, states: Tensor) -> Tensor:
+        projections = getattr(self._student, _PROJECTIONS, None)
+        name = _name(pair)
+        if projections is None or name not in projections:
+            return states
+        found: Tensor = projections[name](states)
+        return found
+
+    def _add_projections_(self, rows: Split, device: str, seed: int) -> None:
+        """Where widths differ, begin with the least-squares fit of the teacher's states by the student's."""
+        import torch
+        from torch import nn
+
+        from compress.model.capture import placed_batches
+        from compress.model.gram import Gram
+
+        pairs = {_name(pair): pair for pair in self.plan if pair.term in _PROJECTED}
+        if not pairs or self._targets is None:
+            return
+        grams: dict[str, Gram] = {}
+        picked = rows.drawn(_FITTING_ROWS, seed=seed)
+        few = rows.at(picked)
+        with Watch(self._student, [pair.student[0] for pair in pairs.values()]) as watch:
+            batches = placed_batches(self._student, few.batches(_FITTED_AT_ONCE), self._task, device)
+            for number, inputs in enumerate(batches):
+                self._answer(inputs)
+                start = number * _FITTED_AT_ONCE
+                index = torch.from_numpy(picked[start : start + _FITTED_AT_ONCE])
+                seen, targets = watch.take(), self._targets.at(inputs, index)
+                for name, pair in pairs.items():
+                    states = (seen[pair.student[0]].float(), targets[pair.teacher[0]])
+                    mine, wanted = (_tokens(each, inputs.get(_MASK)) for each in states)
+                    if mine.shape[-1] != wanted.shape[-1]:
+                        size = mine.shape[-1] + 1
+                        grams.setdefault(name, Gram(torch.zeros(size, size))).add_(mine, wanted)
+        made = {}
+        for name, gram in grams.items():
+            weight, bias = gram.solve(damping=_DAMPING)
+            made[name] = nn.Linear(weight.shape[1], weight.shape[0])
+            made[name].load_state_dict({"weight": weight, "bias": bias})
+        if made:
+            self._student.add_module(_PROJECTIONS, nn.ModuleDict(made))
+
+    def _answer(self, inputs: dict[str, Tensor]) -> None:
+        import torch
+
+        from compress.model.calls import logits
+
+        with torch.no_grad():
+            logits(self._student, inputs)
+
+
+def _name(pair: Comparison) -> str:
+    return f"{pair.term}-{pair.student[0]}".replace(".", "-")
+
+
+def _tokens(states: Tensor, mask: Tensor | None) -> Tensor:
+    """States of the positions that are tokens, on the CPU: [b, s, m] -> [t, m]."""
+    kept = states if mask is None else states[mask.bool()]
+    return kept.flatten(0, -2).cpu()

@@ -1,0 +1,125 @@
+"""Plan: which modules of a student are compared with which of its teacher's; found before any work.
+
+Shapes: none; only structures are looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compress.errors import ModelError
+from compress.losses.config import LayerMap, LossConfig
+from compress.losses.relations import relation_heads
+from compress.losses.views import attention_at, head_count, layer_paths
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.model.structure import Site
+
+__all__ = ["Comparison", "comparisons", "map_layers", "spread_layers"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One pair of places whose outputs a loss compares.
+
+    Attributes:
+        term: the loss, by its name in a recipe.
+        student, teacher: paths of the modules: one, or those of queries, keys (and values).
+        heads: the student's and the teacher's; for relations, relation heads.
+    """
+
+    term: str
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    heads: tuple[int, int] = (1, 1)
+
+
+def spread_layers(teacher_layers: int, student_layers: int) -> list[int]:
+    """For each student layer the teacher's: the last for the last, the others evenly before it.
+
+    Of 6 for 3: layers 1, 3 and 5, counted from 0.
+    """
+    return [round((index + 1) * teacher_layers / student_layers) - 1 for index in range(student_layers)]
+
+
+def map_layers(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]:
+    """Pairs of student layer and teacher layer, from 0.
+
+    Args:
+        student, teacher: how many layers each has.
+
+    Raises:
+        ModelError: a given map is too long, too short, or names layers that don't exist.
+    """
+    if layers == "last":
+        return [(student - 1, teacher - 1)]
+    if layers == "uniform":
+        return list(enumerate(spread_layers(teacher, student)))
+    if len(layers) != student or any(not 0 <= layer < teacher for layer in layers):
+        raise ModelError(
+            f"layers: {list(layers)} must name a teacher layer, 0 to {teacher - 1}, for each of the "
+            f"student's {student} layers"
+        )
+    return list(enumerate(int(layer) for layer in layers))
+
+
+def comparisons(config: LossConfig, student: nn.Module, teacher: nn.Module) -> list[Comparison]:
+    """All pairs of places that the losses look at; losses of answers and labels look at none.
+
+    Raises:
+        ModelError: a layer that isn't there, relation heads that don't divide a width, or a model that
+            doesn't say where its layers or its attention are.
+    """
+    found: list[Comparison] = []
+    if config.hidden is not None and config.hidden.weight > 0:
+        found += _hidden(config.hidden.layers, student, teacher)
+    if config.attention is not None and config.attention.weight > 0:
+        found += _attention(config.attention.layers, student, teacher)
+    if config.relations is not None and config.relations.weight > 0:
+        found.append(_relations(config.relations.heads, config.relations.teacher_layer, student, teacher))
+    if config.embedding is not None and config.embedding.weight > 0:
+        last = (layer_paths(student)[-1],), (layer_paths(teacher)[-1],)
+        found.append(Comparison("embedding", *last))
+    return found
+
+
+def _hidden(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list[Comparison]:
+    mine, theirs = layer_paths(student), layer_paths(teacher)
+    pairs = map_layers(layers, len(mine), len(theirs))
+    return [Comparison("hidden", (mine[i],), (theirs[j],)) for i, j in pairs]
+
+
+def _attention(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list[Comparison]:
+    pairs = map_layers(layers, len(layer_paths(student)), len(layer_paths(teacher)))
+    found = []
+    for i, j in pairs:
+        mine, theirs = attention_at(student, i), attention_at(teacher, j)
+        heads = (head_count(student, mine), head_count(teacher, theirs))
+        found.append(Comparison("attention", _paths(mine)[:2], _paths(theirs)[:2], heads))
+    return found
+
+
+def _relations(heads: int | None, layer: int, student: nn.Module, teacher: nn.Module) -> Comparison:
+    count = len(layer_paths(teacher))
+    if not -count <= layer < count:
+        raise ModelError(f"relations: teacher_layer {layer}: the teacher has layers 0 to {count - 1}")
+    mine = attention_at(student, len(layer_paths(student)) - 1)
+    theirs = attention_at(teacher, layer % count)
+    widths = [
+        [head_count(model, site, at) * rows for at, (_, rows) in enumerate(site.producers)]
+        for model, site in ((student, mine), (teacher, theirs))
+    ]
+    if any(len(set(each)) > 1 for each in widths):
+        raise ModelError("relations: queries, keys and values must be equally wide")
+    try:
+        count = relation_heads(widths[0][0], widths[1][0], heads)
+    except ValueError as error:
+        raise ModelError(f"relations: {error}") from error
+    return Comparison("relations", _paths(mine), _paths(theirs), (count, count))
+
+
+def _paths(site: Site) -> tuple[str, ...]:
+    return tuple(path for path, _ in site.producers)

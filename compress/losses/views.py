@@ -1,0 +1,93 @@
+"""Views: what is looked at inside a model while it answers, by hooks on its modules.
+
+Hooks see what fused attention is given (queries, keys, values), whatever its implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from compress.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.model.structure import Site
+
+__all__ = ["Watch", "attention_at", "head_count", "layer_paths"]
+
+
+class Watch:
+    """What some modules put out in the last forward pass; a tuple counts by its first part.
+
+    A context manager: the hooks are gone afterwards.
+    """
+
+    def __init__(self, model: nn.Module, paths: Iterable[str], *, only_training: bool = False) -> None:
+        """Put hooks on modules.
+
+        Args:
+            only_training: don't look while the model evaluates: what nobody takes would be held.
+        """
+        self._seen: dict[str, Tensor] = {}
+        self._only_training = only_training
+        self._handles = [
+            model.get_submodule(path).register_forward_hook(self._look(path)) for path in sorted(set(paths))
+        ]
+
+    def _look(self, path: str) -> Any:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            if module.training or not self._only_training:
+                self._seen[path] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def take(self) -> dict[str, Tensor]:
+        """What was put out since the last time, by path; it is let go."""
+        seen, self._seen = self._seen, {}
+        return seen
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._seen = {}
+        for handle in self._handles:
+            handle.remove()
+
+
+def layer_paths(model: nn.Module) -> list[str]:
+    """Paths of a model's layers in their order.
+
+    Raises:
+        ModelError: the model doesn't say where they are.
+    """
+    from compress.model.structure import structure_of
+
+    path = structure_of(model).layers
+    if path is None:
+        raise ModelError(f"{type(model).__name__}.structure() doesn't say where its layers are ('layers')")
+    return [f"{path}.{name}" for name, _ in model.get_submodule(path).named_children()]
+
+
+def attention_at(model: nn.Module, layer: int) -> Site:
+    """The attention of a layer, with its queries', keys' and values' projections.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from compress.model.structure import structure_of
+
+    for site in structure_of(model).attention:
+        if site.layer == layer and len(site.producers) == 3:
+            return site
+    raise ModelError(
+        f"layer {layer} of {type(model).__name__} has no attention with queries, keys and values"
+    )
+
+
+def head_count(model: nn.Module, site: Site, producer: int = 0) -> int:
+    """How many heads a projection of an attention site puts out."""
+    path, rows = site.producers[producer]
+    return int(getattr(model.get_submodule(path), "out_features")) // rows  # noqa: B009

@@ -1,0 +1,270 @@
+"""distill/student: what a student begins as, whom it learns from, and on which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from compress.data import FileData, Splits, TextEncoder, load_splits
+from compress.distill.stage import StudentDistillation
+from compress.distill.student import layers_to_keep, least_harmful
+from compress.errors import StageError
+from compress.model.definition import Definition
+from compress.model.depth import layer_count
+from compress.prune.heads import HeadPruning
+from compress.prune.vocabulary import VocabularyPruning
+from compress.stage import Context
+from compress.train import evaluate, fit_
+from compress.train_config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)
+SHORT = {"epochs": 1, "learning_rate": 1e-12}  # steps that change nothing that shows
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def _stage(**given: Any) -> StudentDistillation:
+    return StudentDistillation.model_validate(given)
+
+
+@pytest.fixture
+def text_context(bert_directory: Path, text_splits: Splits) -> Context:
+    encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
+    return Context(text_splits.task, text_splits.train, text_splits.validation, encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [("spaced", [1, 3, 5]), ("first", [0, 1, 2]), ("last", [3, 4, 5])]
+)
+def test_layers_are_spread_first_or_last(keep: Any, expected: list[int]) -> None:
+    assert layers_to_keep(6, 3, keep) == expected
+    with pytest.raises(ValueError, match="a student of 7 layers is deeper than its teacher of 6"):
+        layers_to_keep(6, 7, keep)
+
+
+def test_the_best_layers_are_those_whose_rest_is_least_harmed() -> None:
+    worth = [5.0, 0.1, 3.0, 0.2]
+    assert least_harmful(4, 2, lambda kept: -sum(worth[each] for each in kept)) == [0, 2]
+
+
+def test_a_student_of_some_layers_begins_with_their_weights(model: nn.Module, context: Context) -> None:
+    student = _stage(student={"layers": [1]}, train=SHORT).apply(model, context)
+    for name, tensor in student.layers[0].state_dict().items():
+        torch.testing.assert_close(tensor, model.layers[1].state_dict()[name], rtol=0, atol=1e-9)
+    assert context.facts["layers_kept"] == [1] and context.facts["layers_before"] == 2
+    assert layer_count(model) == 2
+
+
+def test_the_best_layer_is_the_one_that_does_something(model: nn.Module, context: Context) -> None:
+    for name, parameter in model.layers[1].named_parameters():
+        if name.endswith(("out.weight", "out.bias", "down.weight", "down.bias")):
+            parameter.data.zero_()  # the second layer adds nothing
+    stage = _stage(student={"layers": 1, "keep": "best"}, train=SHORT)
+    stage.apply(model, context)
+    assert context.facts["layers_kept"] == [0]
+
+
+def test_without_a_student_the_cut_model_is_trained(model: nn.Module, context: Context) -> None:
+    context = replace(context, teacher=model)
+    cut = HeadPruning(sparsity=0.5).apply(model, context)
+    before = {name: tensor.clone() for name, tensor in cut.state_dict().items()}
+    student = _stage(train={"epochs": 1, "learning_rate": 1e-3}).apply(cut, context)
+    assert {n: t.shape for n, t in student.state_dict().items()} == {n: t.shape for n, t in before.items()}
+    assert any(not torch.equal(t, before[n]) for n, t in student.state_dict().items())
+    assert all(torch.equal(t, before[n]) for n, t in cut.state_dict().items())
+
+
+def test_a_student_of_another_architecture_learns(
+    model: nn.Module, splits: Splits, context: Context, tmp_path: Path
+) -> None:
+    fit_(model, splits.train, splits.validation, splits.task, TRAIN)
+    (tmp_path / "small.py").write_text(
+        "from torch import nn\n"
+        "class Mean(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.out = nn.Linear(4, 3)\n"
+        "    def forward(self, features):\n"
+        "        return self.out(features.mean(1))\n"
+    )
+    stage = _stage(
+        student={"model": {"file": str(tmp_path / "small.py"), "builder": "Mean"}},
+        losses={"logits": 1},
+        train={"epochs": 20, "batch_size": 16, "learning_rate": 3e-2},
+    )
+    stage.check(model, context)
+    student = stage.apply(model, context)
+    assert type(student).__name__ == "Mean"
+    assert evaluate(student, splits.validation, splits.task)["validation_metric"] > 0.8
+
+
+def test_a_hugging_face_student_gets_the_tasks_classes(
+    text_model: nn.Module, text_context: Context, bert_directory: Path
+) -> None:
+    stage = _stage(student={"model": {"hf": str(bert_directory)}}, losses={"logits": 1}, train=SHORT)
+    stage.check(text_model, text_context)
+    assert stage.apply(text_model, text_context).config.num_labels == 2
+
+
+def test_a_student_that_is_larger_is_said_to_be(
+    definition: Definition, model: nn.Module, context: Context
+) -> None:
+    stage = _stage(student={"args": {"dim_feedforward": 128}}, losses={"logits": 1}, train=SHORT)
+    stage.apply(model, context)
+    assert context.facts["parameters_student"] > context.facts["parameters_teacher"]
+
+
+def test_given_teachers_are_asked(model: nn.Module, splits: Splits, context: Context, tmp_path: Path) -> None:
+    (tmp_path / "second.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Second(nn.Module):\n"
+        "    def forward(self, features):\n"
+        "        return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(features), 3)\n"
+    )
+    teacher = {"file": str(tmp_path / "second.py"), "builder": "Second"}
+    stage = _stage(teachers=[teacher, teacher], losses={"logits": 1}, train=TRAIN)
+    stage.check(model, context)
+    student = stage.apply(model, context)
+    answers = student(torch.from_numpy(next(splits.test.batches(48))["features"])).argmax(-1)
+    assert set(answers.tolist()) == {1}
+
+
+def test_rows_are_added_up_and_counted(
+    text_model: nn.Module, text_context: Context, text_splits: Splits
+) -> None:
+    more = replace(text_splits.validation.take(5, seed=0), name="unlabelled")
+    context = replace(text_context, unlabelled=more)
+    stage = _stage(rows={"augment": 2, "synthetic": 7}, losses={"logits": 1}, train=SHORT)
+    rows = stage.rows_of(context)
+    count = len(text_splits.train)
+    assert context.facts["rows"] == {
+        "train": count,
+        "unlabelled": 5,
+        "augmented": 2 * (count + 5),
+        "synthetic": 7,
+    }
+    assert len(rows) == count + 5 + 2 * (count + 5) + 7
+    only = _stage(rows={"train": False, "unlabelled": False, "synthetic": 7}, losses={"logits": 1})
+    assert len(only.rows_of(context)) == 7 and context.facts["rows"]["train"] == 0
+
+
+def test_a_student_learns_without_any_training_text(
+    text_model: nn.Module, text_splits: Splits, text_context: Context
+) -> None:
+    config = TrainConfig(epochs=8, batch_size=8, learning_rate=1e-3)
+    fit_(text_model, text_splits.train, text_splits.validation, text_splits.task, config)
+    assert evaluate(text_model, text_splits.validation, text_splits.task)["validation_metric"] > 0.9
+    stage = _stage(
+        student={"args": {"num_hidden_layers": 1}},
+        rows={"train": False, "synthetic": 400},
+        losses={"logits": 1},
+        train={"epochs": 8, "batch_size": 8, "learning_rate": 1e-3},
+    )
+    stage.check(text_model, text_context)
+    student = stage.apply(text_model, text_context)
+    assert evaluate(student, text_splits.validation, text_splits.task)["validation_metric"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"student": {"layers": 1, "args": {"nhead": 2}}}, "give one of layers, args or model"),
+        ({"student": {"layers": 0}}, "layers: at least 1"),
+        ({"student": {"layers": [1], "keep": "best"}}, "keep: best goes with a number of layers"),
+        ({"losses": {"labels": 0}}, "no loss counts"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        _stage(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"student": {"layers": 3}}, "a student of 3 layers is deeper than its teacher of 2"),
+        ({"student": {"layers": [0, 4]}}, r"must be some of 0\.\.1"),
+        ({"student": {"args": {"num_layer": 1}}}, r"did you mean 'num_layers'"),
+    ],
+)
+def test_a_student_that_cannot_be_is_refused_before_work(
+    model: nn.Module, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StageError, match=message):
+        _stage(**given).rehearse(model)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"augment": 1}, "make up texts: the model reads none"),
+        ({"synthetic": 1}, "make up texts: the model reads none"),
+        ({"train": False}, "there is nothing to learn on"),
+    ],
+)
+def test_rows_that_cannot_be_made_are_refused_before_work(
+    model: nn.Module, context: Context, rows: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StageError, match=message):
+        _stage(rows=rows).check(model, context)
+
+
+def test_labels_alone_need_rows_with_labels(text_model: nn.Module, text_context: Context) -> None:
+    stage = _stage(rows={"train": False, "synthetic": 9}, losses={"labels": 1})
+    with pytest.raises(StageError, match="only training rows have labels"):
+        stage.check(text_model, text_context)
+
+
+def test_models_of_other_words_or_labels_are_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    words = tmp_path / "words"
+    shutil.copytree(bert_directory, words)
+    tokenizer = json.loads((words / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
+    (words / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(StageError, match="has another tokenizer than the recipe's model"):
+        _stage(student={"model": {"hf": str(words)}}).check(text_model, text_context)
+    labels = tmp_path / "labels"
+    shutil.copytree(bert_directory, labels)
+    config = json.loads((labels / "config.json").read_text())
+    config |= {"id2label": {"0": "1", "1": "0"}, "label2id": {"1": 0, "0": 1}}
+    (labels / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match="answers 1, 0, not 0, 1"):
+        _stage(teachers=[{"hf": str(labels)}]).check(text_model, text_context)
+
+
+def test_another_model_after_a_cut_vocabulary_is_refused(bert_directory: Path) -> None:
+    stage = _stage(student={"model": {"hf": str(bert_directory)}})
+    reason = stage.objection([VocabularyPruning()])
+    assert reason is not None and "put prune/vocabulary after distill/student" in reason
+    assert _stage(student={"layers": 1}).objection([VocabularyPruning()]) is None
+
+
+def test_no_text_of_validation_or_test_is_learnt_on(
+    bert_directory: Path, tmp_path: Path, write_reviews: Callable[..., Path], text_model: nn.Module
+) -> None:
+    path = write_reviews(tmp_path / "rows.csv")
+    config = FileData.model_validate(
+        {"source": "file", "train": str(path), "unlabelled": str(path), "max_length": 16}
+    )
+    encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
+    splits = load_splits(config, encoder=encoder)
+    context = Context(
+        splits.task, splits.train, splits.validation, unlabelled=splits.unlabelled, encoder=encoder
+    )
+    rows = _stage(rows={"train": True}, losses={"logits": 1}).rows_of(context)
+    held_out = {tuple(row["input_ids"]) for part in (splits.validation, splits.test) for row in part.rows}
+    assert not held_out & {tuple(row["input_ids"]) for row in rows.rows}
