@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import StageError
+from compress.prune.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
-from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,7 +67,7 @@ class EmbeddingFactorization(Stage):
     )
 
     rank: int = Field(ge=1)
-    recovery: TrainConfig | None = None
+    recovery: RecoveryConfig | None = None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the rank is one that saves something, and put empty factors there."""
@@ -104,7 +104,7 @@ class EmbeddingFactorization(Stage):
         context.facts["weights_before"] = weight.numel()
         context.facts["weights_after"] = table.numel() + projection.numel()
         if self.recovery is not None:
-            context.fit_(made, self.recovery, "prune/embeddings recovery")
+            recover_(made, model, self.recovery, context, "prune/embeddings recovery")
         return made.eval()
 
     def _factors(self, model: nn.Module) -> FactorizedEmbedding:

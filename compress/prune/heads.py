@@ -15,9 +15,9 @@ from pydantic import Field
 
 from compress.errors import StageError
 from compress.prune.ranking import weakest_first
+from compress.prune.recovery import RecoveryConfig, recover_
 from compress.prune.taylor import taylor_importance
 from compress.stage import Context, Stage
-from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,7 +88,7 @@ class HeadPruning(Stage):
     min_heads: int = Field(default=1, ge=1)
     steps: int = Field(default=4, ge=1, le=100)
     calibration_rows: int = Field(default=512, ge=1)
-    recovery: TrainConfig | None = None
+    recovery: RecoveryConfig | None = None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that so many heads can go, and cut the first ones."""
@@ -136,7 +136,7 @@ class HeadPruning(Stage):
         context.facts["heads_kept_indices"] = kept
         context.facts["calibration_rows"] = len(calibration)
         if self.recovery is not None:
-            context.fit_(pruned, self.recovery, "prune/heads recovery")
+            recover_(pruned, model, self.recovery, context, "prune/heads recovery")
         return pruned.eval()
 
     def _heads_to_remove(self, before: Sequence[int]) -> int:

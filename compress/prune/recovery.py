@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
+from compress.errors import ModelError
 from compress.losses.config import HiddenTerm, LogitsTerm, LossConfig, Term
 from compress.stage import Context
 from compress.train_config import TrainConfig
@@ -52,10 +53,22 @@ class RecoveryConfig(TrainConfig):
 
 
 def recover_(
-    model: nn.Module, teacher: nn.Module, config: RecoveryConfig, context: Context, what: str
+    model: nn.Module, before: nn.Module, config: RecoveryConfig, context: Context, what: str
 ) -> None:
-    """Train a cut model in place, from labels and from the dense model."""
+    """Train a cut model in place, from labels and from the dense model.
+
+    Args:
+        before: the model as it was; asked where the context has no teacher.
+    """
+    teacher = context.teacher if context.teacher is not None else before
+    losses = config.losses(has_layers=all(_has_layers(each) for each in (model, teacher)))
+    context.learn_(model, [teacher], losses, config, what)
+
+
+def _has_layers(model: nn.Module) -> bool:
     from compress.model.structure import structure_of
 
-    losses = config.losses(has_layers=structure_of(model).layers is not None)
-    context.learn_(model, [teacher], losses, config, what)
+    try:
+        return structure_of(model).layers is not None
+    except ModelError:
+        return False

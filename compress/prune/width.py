@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 
 from compress.errors import StageError
 from compress.prune.gates import gate_gradients
+from compress.prune.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
-from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +78,7 @@ class WidthPruning(Stage):
     width: int | None = Field(default=None, ge=1)
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     calibration_rows: int = Field(default=512, ge=1)
-    recovery: TrainConfig | None = None
+    recovery: RecoveryConfig | None = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -117,7 +117,7 @@ class WidthPruning(Stage):
         if self.recovery is None:
             context.facts["recovery"] = "none: the cut touches every layer; train on to win accuracy back"
         else:
-            context.fit_(pruned, self.recovery, "prune/width recovery")
+            recover_(pruned, model, self.recovery, context, "prune/width recovery")
         return pruned.eval()
 
     def _kept(self, before: int) -> int:

@@ -11,8 +11,8 @@ from torch import nn
 from compress.errors import DataError, ModelError, StageError
 from compress.model import predict_logits
 from compress.prune.embeddings import EmbeddingFactorization, weighted_factors
+from compress.prune.recovery import RecoveryConfig
 from compress.stage import Context
-from compress.train_config import TrainConfig
 
 
 def test_the_direction_of_the_word_that_occurs_is_kept() -> None:
@@ -62,7 +62,7 @@ def test_a_table_of_low_rank_answers_as_before(text_model: nn.Module, text_conte
 
 
 def test_recovery_trains_the_factors(text_model: nn.Module, text_context: Context) -> None:
-    recovery = TrainConfig(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
+    recovery = RecoveryConfig(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
     bare = EmbeddingFactorization(rank=3).apply(text_model, text_context)
     trained = EmbeddingFactorization(rank=3, recovery=recovery).apply(text_model, text_context)
     assert len(text_context.curve) == 1

@@ -13,9 +13,9 @@ from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.calls import logits, to_tensors
 from compress.prune.heads import HeadPruning, choose_heads
+from compress.prune.recovery import RecoveryConfig
 from compress.prune.taylor import taylor_importance
 from compress.stage import Context
-from compress.train_config import TrainConfig
 
 
 def test_choose_heads_removes_the_least_important_after_normalising_each_layer() -> None:
@@ -81,7 +81,7 @@ def test_a_deaf_head_goes_first(model: nn.Module, context: Context) -> None:
 
 
 def test_half_of_the_heads_go_in_steps_and_recovery_follows(model: nn.Module, context: Context) -> None:
-    recovery = TrainConfig(epochs=1, batch_size=16, learning_rate=1e-3)
+    recovery = RecoveryConfig(epochs=1, batch_size=16, learning_rate=1e-3)
     pruned = HeadPruning(sparsity=0.5, steps=2, recovery=recovery).apply(model, context)
     kept = [site.units(pruned) for site in structure_of(pruned).attention]
     assert sum(kept) == 4 and min(kept) >= 1

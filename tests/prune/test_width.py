@@ -15,9 +15,9 @@ from compress.errors import StageError
 from compress.export import check_parity, export_onnx
 from compress.model.calls import logits, to_tensors
 from compress.model.width import hidden_width, present_readers
+from compress.prune.recovery import RecoveryConfig
 from compress.prune.width import WidthPruning, feature_importance, strongest
 from compress.stage import Context
-from compress.train_config import TrainConfig
 
 
 def test_the_strongest_features_are_kept_in_their_order() -> None:
@@ -67,7 +67,7 @@ def test_as_many_features_stay_as_are_asked_for(
 
 
 def test_recovery_trains_the_narrow_model(model: nn.Module, context: Context) -> None:
-    recovery = TrainConfig(epochs=1, batch_size=16, learning_rate=1e-3, precision="fp32")
+    recovery = RecoveryConfig(epochs=1, batch_size=16, learning_rate=1e-3, precision="fp32")
     WidthPruning(width=16, recovery=recovery).apply(model, context)
     assert len(context.curve) == 1 and "recovery" not in context.facts
 
