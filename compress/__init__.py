@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compress.data import from_arrays, load_splits
     from compress.distill.logits import LogitsDistillation
+    from compress.distill.stage import StudentDistillation
     from compress.errors import CompressError
     from compress.export import export_onnx
     from compress.measure.variants import load_variant
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from compress.prune.embeddings import EmbeddingFactorization
     from compress.prune.heads import HeadPruning
     from compress.prune.magnitude import MagnitudePruning
+    from compress.prune.recovery import RecoveryConfig
     from compress.prune.structured import StructuredPruning
     from compress.prune.vocabulary import VocabularyPruning
     from compress.prune.width import WidthPruning
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "data": ("from_arrays", "load_splits"),
     "distill.logits": ("LogitsDistillation",),
+    "distill.stage": ("StudentDistillation",),
     "errors": ("CompressError",),
     "export": ("export_onnx",),
     "measure.variants": ("load_variant",),
@@ -50,6 +53,7 @@ _HOMES = {
     "prune.embeddings": ("EmbeddingFactorization",),
     "prune.heads": ("HeadPruning",),
     "prune.magnitude": ("MagnitudePruning",),
+    "prune.recovery": ("RecoveryConfig",),
     "prune.structured": ("StructuredPruning",),
     "prune.vocabulary": ("VocabularyPruning",),
     "prune.width": ("WidthPruning",),
@@ -77,9 +81,11 @@ __all__ = [
     "LogitsDistillation",
     "MagnitudePruning",
     "Recipe",
+    "RecoveryConfig",
     "RunReport",
     "Stage",
     "StructuredPruning",
+    "StudentDistillation",
     "TrainConfig",
     "VocabularyPruning",
     "WidthPruning",
