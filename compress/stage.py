@@ -78,6 +78,8 @@ class Context:
         )
         self.curve.extend(fit.curve)
         self.facts["best_epoch"], self.facts["precision"] = fit.best_epoch, fit.precision
+        if fit.diverged is not None:
+            self.facts["diverged"] = fit.diverged
 
     def learn_(
         self,

@@ -36,11 +36,13 @@ class Fit:
         curve: one record an epoch: epoch, train_loss, validation_loss, validation_metric.
         best_epoch: the one whose weights were kept.
         precision: fp32 or bf16, as it was chosen.
+        diverged: why training was stopped early, with what to try; none: it was not.
     """
 
     curve: list[dict[str, float]]
     best_epoch: int
     precision: str
+    diverged: str | None = None
 
 
 _BF16_MUST_BE_FASTER_BY = (
@@ -65,27 +67,31 @@ def fit_(
 ) -> Fit:
     """Train a module in place; it is left with its best epoch's weights, in evaluation mode, on the CPU.
 
+    If the loss becomes infinite or not a number, training stops, and the best epoch until then is kept.
+
     Args:
         loss: none is the task's own.
         after_step: called with (steps done, steps in all) after each optimizer step, e.g. to hold a mask.
         first_kept_epoch: epochs before this one can't be the best (a sparsity still rising, say).
 
     Raises:
-        StageError: the loss became infinite or not a number.
+        StageError: the loss became infinite or not a number before an epoch could be kept.
     """
     from compress.model.definition import seeded
 
     loss = loss or (lambda logits, batch: task.loss(logits, batch[LABELS_KEY]))
     with seeded(seed):
         loop = _Loop(module, train, validation, task, config, seed, device, loss, first_kept_epoch)
-        with (progress or Silent()).bar(description, loop.total_steps) as bar:
-            try:
-                return loop.run(bar, after_step)
-            except ArithmeticError as error:
-                raise StageError(
-                    f"{description}: {error}; try a lower learning_rate (it is {config.learning_rate:g}) or "
-                    "precision: fp32"
-                ) from error
+        progress = progress or Silent()
+        with progress.bar(description, loop.total_steps) as bar:
+            diverged = loop.run(bar, after_step)
+    advice = f"try a lower learning_rate (it is {config.learning_rate:g}) or precision: fp32"
+    if diverged and not loop.best_epoch:
+        raise StageError(f"{description}: {diverged}; {advice}")
+    if diverged:
+        diverged = f"{diverged}: stopped, and epoch {loop.best_epoch} kept; {advice}"
+        progress.say(f"{description}: {diverged}")
+    return loop.kept(diverged)
 
 
 class _Loop:
@@ -123,23 +129,30 @@ class _Loop:
         self.bf16 = _use_bf16(self.prepared, train, task, config, self.device, loss)
         self.steps = self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
+        self.curve: list[dict[str, float]] = []
         self.best_score = (-math.inf, -math.inf)
 
-    def run(self, bar: Bar, after_step: Callable[[int, int], None] | None) -> Fit:
-        """Train all epochs, or until patience ends, and put the best weights back."""
-        curve: list[dict[str, float]] = []
+    def run(self, bar: Bar, after_step: Callable[[int, int], None] | None) -> str | None:
+        """Train all epochs, or until patience ends; say why it stopped, if the loss became no number."""
         for epoch in range(1, self.config.epochs + 1):
-            train_loss = self._epoch(epoch, bar, after_step)
+            try:
+                train_loss = self._epoch(epoch, bar, after_step)
+            except ArithmeticError as error:
+                return str(error)
             record = {"epoch": float(epoch), "train_loss": train_loss}
             record |= evaluate(self.module, self.validation, self.task, device=self.device)
-            curve.append(record)
+            self.curve.append(record)
             if epoch >= self.first_kept_epoch and self._judge(epoch, record):
                 bar.advance(self.total_steps - self.steps)
                 break
+        return None
+
+    def kept(self, diverged: str | None) -> Fit:
+        """Put the best weights back."""
         self.module.to("cpu")
         self.module.load_state_dict(self.best)
         self.module.eval()
-        return Fit(curve, self.best_epoch, "bf16" if self.bf16 else "fp32")
+        return Fit(self.curve, self.best_epoch, "bf16" if self.bf16 else "fp32", diverged)
 
     def _epoch(self, epoch: int, bar: Bar, after_step: Callable[[int, int], None] | None) -> float:
         self.prepared.train()
