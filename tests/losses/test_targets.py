@@ -14,7 +14,7 @@ from torch import nn
 
 from compress.data import Splits
 from compress.errors import StageError
-from compress.losses import TargetPlace, Targets, targets, teacher_targets
+from compress.losses import TargetPlace, Targets, target_files, targets, teacher_targets
 from compress.losses.views import Watch, layer_paths
 from compress.model.calls import logits, to_tensors
 from compress.progress import Silent
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(targets, "_store", full)
+    monkeypatch.setattr(target_files, "_store", full)
     with pytest.raises(StageError, match="can't keep the teacher's answers in .*: No space left on device"):
         _targets(model, splits, TargetPlace(tmp_path))
     assert not list(tmp_path.iterdir())

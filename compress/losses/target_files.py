@@ -1,0 +1,180 @@
+"""Targets in files: answers in float32, states in float16 or float32, each row's own positions one by one.
+
+A folder of them is made under another name first, so that half of one is never read.
+Shapes: n = rows, b = batch, c = classes, s = positions, w = width of a place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ANSWERS", "KeptTargets", "Sizes", "is_whole", "keep_targets", "size_words"]
+
+ANSWERS = "answers"
+"""The name of logits among the places."""
+
+Found = tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]
+"""Which rows, [b], and of them the answers and each place's states."""
+
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large targets are.
+
+    Attributes:
+        lengths: positions of each row's states, [n].
+        extra: positions that the model adds before the row's own, as a class token.
+        widths: of each place, by its path.
+        wide: places that need float32.
+        classes: c.
+    """
+
+    lengths: np.ndarray[Any, Any]
+    extra: int
+    widths: dict[str, int]
+    wide: frozenset[str]
+    classes: int
+
+    @property
+    def bytes(self) -> int:
+        """What the files take."""
+        per_position = sum(width * (4 if path in self.wide else 2) for path, width in self.widths.items())
+        return int(self.lengths.sum()) * per_position + len(self.lengths) * self.classes * 4
+
+
+class KeptTargets:
+    """Targets in files."""
+
+    def __init__(self, folder: Path, sizes: Sizes, temporary: Path | None) -> None:
+        """Open the files of a folder that is whole; `temporary` is removed at the end."""
+        self._temporary = temporary
+        self._answers = np.load(folder / f"{ANSWERS}.npy", mmap_mode="r")
+        self._states = {
+            path: np.load(folder / f"{index}.npy", mmap_mode="r")
+            for index, path in enumerate(sorted(sizes.widths))
+        }
+        self._ends = np.cumsum(sizes.lengths)
+        self._lengths, self._extra = sizes.lengths, sizes.extra
+
+    def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """As `targets.Targets.at`."""
+        import torch
+
+        first = next(iter(inputs.values()))
+        device, longest = first.device, first.shape[1] + self._extra
+        picked = rows.cpu().numpy()
+        found = {ANSWERS: torch.from_numpy(np.array(self._answers[picked])).to(device)}
+        for path, kept in self._states.items():
+            states = np.zeros((len(picked), longest, kept.shape[1]), dtype=np.float32)
+            for index, row in enumerate(picked):
+                length, end = self._lengths[row], self._ends[row]
+                states[index, :length] = kept[end - length : end]
+            found[path] = torch.from_numpy(states).to(device)
+        return found
+
+    def close(self) -> None:
+        """Remove the folder, if it was made for this use alone."""
+        self._states = {}
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -> None:
+    """Write what teachers say as they say it; the folder appears when all of it is there.
+
+    Raises:
+        StageError: the disk is full, or the folder can't be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".targets-", dir=folder.parent))
+        try:
+            _write(partial, sizes, found)
+            (partial / _RECORD).write_text(json.dumps({"key": key}), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise StageError(
+            f"can't keep the teacher's answers in {folder.parent}: {error.strerror or error}; "
+            f"they take {size_words(sizes.bytes)}"
+        ) from error
+
+
+def _write(folder: Path, sizes: Sizes, found: Iterable[Found]) -> None:
+    ends = np.cumsum(sizes.lengths)
+    answers = np.zeros((len(sizes.lengths), sizes.classes), dtype=np.float32)
+    with ExitStack() as open_files:
+        files = {}
+        for index, path in enumerate(sorted(sizes.widths)):
+            file = folder / f"{index}.npy"
+            files[path] = _Rows(file, int(ends[-1]), sizes.widths[path], path in sizes.wide)
+            open_files.callback(files[path].close)
+        for picked, parts in found:
+            answers[picked] = parts[ANSWERS]
+            for path, rows in files.items():
+                _store(rows, parts[path], picked, sizes.lengths, ends)
+    np.save(folder / f"{ANSWERS}.npy", answers)
+
+
+class _Rows:
+    """A .npy file, [positions, w], written piece by piece: a full disk is an OSError, not a bus error."""
+
+    def __init__(self, path: Path, positions: int, width: int, wide: bool) -> None:
+        self.dtype, self.width = np.dtype(np.float32 if wide else np.float16), width
+        self._file = path.open("wb")
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (positions, width)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._begin = self._file.tell()
+        self._file.truncate(self._begin + positions * width * self.dtype.itemsize)
+
+    def put(self, position: int, states: np.ndarray[Any, Any]) -> None:
+        self._file.seek(self._begin + position * self.width * self.dtype.itemsize)
+        if self.dtype == np.float16:
+            states = np.clip(states, -65504, 65504)
+        self._file.write(np.ascontiguousarray(states, dtype=self.dtype).tobytes())
+
+    def close(self) -> None:
+        self._file.close()  # writes what is left: a full disk may show only here
+
+
+def _store(
+    file: _Rows,
+    states: np.ndarray[Any, Any],
+    picked: np.ndarray[Any, Any],
+    lengths: np.ndarray[Any, Any],
+    ends: np.ndarray[Any, Any],
+) -> None:
+    for index, row in enumerate(picked):
+        file.put(int(ends[row] - lengths[row]), states[index, : lengths[row]])
+
+
+def is_whole(folder: Path, key: str) -> bool:
+    """Say whether a folder holds all of the targets of this key."""
+    try:
+        return bool(json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("key") == key)
+    except (OSError, ValueError):
+        return False
+
+
+def size_words(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
