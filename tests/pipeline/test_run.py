@@ -458,7 +458,12 @@ def test_ctrl_c_in_training_ends_with_130_and_a_line(
     command = [sys.executable, "-m", "compress", "run", str(recipe), "model.train.epochs=10000"]
     screen, terminal = pty.openpty()  # bars are drawn on a terminal alone
     process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "out")], stdout=terminal, stderr=subprocess.PIPE, cwd=tmp_path
+        [*command, "-o", str(tmp_path / "out")],
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        # What a script starts in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(terminal)
     seen = threading.Event()
