@@ -6,9 +6,11 @@ can choose by them.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +43,9 @@ class Context:
         targets: where the answers of teachers are kept; without a recipe, as long as they are used.
         timer: times ONNX files on this machine; none where there is no recipe, as in a test.
         device: a torch device name.
+        folder: a place of the stage's own that outlives a kill, where trainings keep checkpoints; none: they
+            keep none.
+        trainings: names of the trainings so far, as their folders are named.
         facts: a stage writes here what it did; it ends up in the report.
         curve: training epochs, as `EpochRecord`'s fields.
         kept_tokens: a stage that makes the vocabulary smaller writes here the ids that it keeps, ascending; a
@@ -57,6 +62,8 @@ class Context:
     timer: Timer | None = None
     device: str = "cpu"
     seed: int = 0
+    folder: Path | None = None
+    trainings: list[str] = field(default_factory=list)
     progress: Progress = field(default_factory=Silent)
     facts: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -64,6 +71,8 @@ class Context:
 
     def fit_(self, model: nn.Module, config: TrainConfig, description: str, **options: Any) -> None:
         """Train a model in place on these rows, and note how it went; `options` are those of `train.fit_`."""
+        # By the order of trainings too: a stage may train twice under one name.
+        self.trainings.append(f"{len(self.trainings) + 1}-{re.sub('[^a-z0-9]+', '-', description.lower())}")
         fit = fit_(
             model,
             self.train,
@@ -74,12 +83,15 @@ class Context:
             device=self.device,
             progress=self.progress,
             description=description,
+            folder=None if self.folder is None else self.folder / self.trainings[-1],
             **options,
         )
         self.curve.extend(fit.curve)
         self.facts["best_epoch"], self.facts["precision"] = fit.best_epoch, fit.precision
         if fit.diverged is not None:
             self.facts["diverged"] = fit.diverged
+        if fit.resumed_at_epoch is not None:
+            self.facts["resumed_at_epoch"] = fit.resumed_at_epoch
 
     def learn_(
         self,
@@ -108,6 +120,7 @@ class Context:
                 description,
                 loss=objective.loss,
                 after_step=objective.after_step,
+                state=objective.state,
                 **options,
             )
 

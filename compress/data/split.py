@@ -68,6 +68,23 @@ class Split:
         Shuffled batches hold rows of like length: rows are shuffled, sorted by length within pools of 16
         batches, and the batches shuffled again. Less padding to compute, and still a new order each epoch.
         """
+        for picked in self._picks(batch_size, shuffle_seed):
+            yield self._batch(picked)
+
+    def batch_groups(
+        self, batch_size: int, parts: int, *, shuffle_seed: int | None = None, skip: int = 0
+    ) -> Iterator[list[Batch]]:
+        """Yield the rows of batches of `batch_size * parts`, each as at most `parts` batches of `batch_size`.
+
+        Args:
+            skip: groups at the beginning that are left out.
+        """
+        for picked in self._picks(batch_size * parts, shuffle_seed)[skip:]:
+            starts = range(0, len(picked), batch_size)
+            yield [self._batch(picked[start : start + batch_size]) for start in starts]
+
+    def _picks(self, batch_size: int, shuffle_seed: int | None) -> list[NDArray[np.int64]]:
+        """Indices of the rows of each batch, as `batches` yields them."""
         order = np.arange(len(self))
         starts = np.arange(0, len(order), batch_size)
         if shuffle_seed is not None:
@@ -75,8 +92,7 @@ class Split:
             draw.shuffle(order)
             order = self._pooled_by_length(order, batch_size * 16)
             draw.shuffle(starts)
-        for start in starts:
-            yield self._batch(order[start : start + batch_size])
+        return [order[start : start + batch_size] for start in starts]
 
     def token_batches(self, tokens: int) -> Iterator[Batch]:
         """Yield batches in order, each of as many rows as fill at most `tokens` positions, or of one row."""

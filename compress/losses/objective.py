@@ -44,6 +44,7 @@ class Objective:
 
     Attributes:
         plan: the places that are compared.
+        state: what changes from step to step and belongs into a checkpoint: how far the training is.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Objective:
             ModelError: as `plan.comparisons`.
             StageError: as `targets.teacher_targets`.
         """
-        self._config, self._student, self._task, self._done = config, student, task, 0.0
+        self._config, self._student, self._task = config, student, task
+        self.state = {"done": 0.0}
         self.plan = comparisons(config, student, teachers[0])
         paths = [path for each in self.plan for path in each.teacher]
         asks = set(config.terms()) != {"labels"}
@@ -93,11 +95,13 @@ class Objective:
 
     def after_step(self, done: int, total: int) -> None:
         """Say how far the training is: losses may count for a part of it only."""
-        self._done = done / total
+        self.state["done"] = done / total
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The weighted sum on a batch, a scalar; logits [b, c]."""
-        terms = {name: term for name, term in self._config.terms().items() if term.counts_at(self._done)}
+        terms = {
+            name: term for name, term in self._config.terms().items() if term.counts_at(self.state["done"])
+        }
         seen = self._watch.take()
         total = logits.sum() * 0
         if "labels" in terms:

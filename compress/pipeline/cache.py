@@ -70,12 +70,20 @@ class Cache:
         found = self._record(key)
         if found is not None:
             try:
-                return Piece(load_module(self.root / key), found, reused=True)
+                piece = Piece(load_module(self.root / key), found, reused=True)
             except ModelError:
                 shutil.rmtree(self.root / key)  # damaged: made again below
-        module, record = make()
-        self._keep(key, lambda directory: save_module(module, directory), record)
-        return Piece(module, record, reused=False)
+                found = None
+        if found is None:
+            module, record = make()
+            self._keep(key, lambda directory: save_module(module, directory), record)
+            piece = Piece(module, record, reused=False)
+        shutil.rmtree(self.training(key), ignore_errors=True)
+        return piece
+
+    def training(self, key: str) -> Path:
+        """Where checkpoints stay until the piece of this key is kept."""
+        return self.root / f"{key}.training"
 
     def file(self, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
         """Return the directory of this key and its record; `make` writes files into a directory."""

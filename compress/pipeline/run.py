@@ -180,6 +180,7 @@ def trained_model(
             device=recipe.device,
             progress=progress,
             description="training the model",
+            folder=cache.training(prepared.base_key),
         )
         return loaded.module, {"curve": fit.curve}
 
@@ -238,10 +239,12 @@ def _staged(
             targets=TargetPlace(cache.root),
             device=recipe.device,
             seed=recipe.seed,
+            folder=cache.training(key),
             progress=progress,
         )
         later = tuple(each for each in recipe.stages[index + 1 :] if each.kind == "quantize")
-        aside = replace(context, facts={}, curve=[], progress=Silent())  # what is only timed leaves no facts
+        # what is only timed leaves no facts
+        aside = replace(context, facts={}, curve=[], folder=None, trainings=[], progress=Silent())
         timer = OnnxTimer(recipe, splits, baseline, later, aside, cache, progress)
         context = replace(context, timer=timer)
         progress.say(f"stage {stage.name}")

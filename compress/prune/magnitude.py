@@ -89,9 +89,14 @@ class MagnitudePruning(Stage):
     recovery: TrainConfig | None = None
 
     @model_validator(mode="after")
-    def _cubic_needs_training(self) -> Self:
+    def _cubic_fits_its_training(self) -> Self:
         if self.schedule == "cubic" and self.recovery is None:
             raise ValueError("schedule cubic cuts during training: give recovery, e.g. recovery: {epochs: 3}")
+        if self.schedule == "cubic" and self.recovery is not None and self.recovery.ema is not None:
+            raise ValueError(
+                "recovery.ema averages over weights from before they were cut, which are not zero: with "
+                "schedule cubic leave it out, or use one_shot"
+            )
         return self
 
     def rehearse(self, model: nn.Module) -> nn.Module:
@@ -113,12 +118,12 @@ class MagnitudePruning(Stage):
 
         def hold_() -> None:
             for name, mask in masks.items():
-                layers[name].weight.data.mul_(mask)
+                layers[name].weight.data.mul_(mask.to(layers[name].weight.device))
 
         if self.schedule == "one_shot":
             cut_(self.sparsity)
         if self.recovery is not None:
-            self._recover_(pruned, context, cut_, hold_)
+            self._recover_(pruned, context, masks, cut_, hold_)
         context.facts["weights_zeroed"] = sum(int((~mask).sum()) for mask in masks.values())
         context.facts["weights_in_scope"] = sum(mask.numel() for mask in masks.values())
         context.facts["sparsity_per_layer"] = {
@@ -128,7 +133,12 @@ class MagnitudePruning(Stage):
         return pruned.eval()
 
     def _recover_(
-        self, model: nn.Module, context: Context, cut_: Callable[[float], None], hold_: Callable[[], None]
+        self,
+        model: nn.Module,
+        context: Context,
+        masks: dict[str, Tensor],
+        cut_: Callable[[float], None],
+        hold_: Callable[[], None],
     ) -> None:
         assert self.recovery is not None
 
@@ -143,7 +153,12 @@ class MagnitudePruning(Stage):
         # An epoch that ends before the ramp does is less sparse than asked for: it can't be the best.
         first = math.ceil(self.recovery.epochs * self.ramp) if self.schedule == "cubic" else 1
         context.fit_(
-            model, self.recovery, "prune/magnitude recovery", after_step=after_step, first_kept_epoch=first
+            model,
+            self.recovery,
+            "prune/magnitude recovery",
+            after_step=after_step,
+            state=masks,
+            first_kept_epoch=first,
         )
 
 

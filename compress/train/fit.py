@@ -1,0 +1,130 @@
+"""The one training: of models, recovery after pruning, and distillation.
+
+AdamW, linear warm-up and cosine decay to zero, gradient clipping, early stopping; the weights of the best
+epoch on validation are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.data.split import Split
+from compress.errors import StageError
+from compress.progress import Progress, Silent
+from compress.task import LABELS_KEY, Task
+from compress.train.checkpoint import Checkpoints, training_key
+from compress.train.forward import LossFunction
+from compress.train.loop import Job, Loop
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Fit", "fit_"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training did.
+
+    Attributes:
+        curve: one record an epoch: epoch, train_loss, validation_loss, validation_metric.
+        best_epoch: the one whose weights were kept.
+        precision: fp32 or bf16, as it was chosen.
+        diverged: why training was stopped early, with what to try; none: it was not.
+        resumed_at_epoch: the epoch in which it went on from a checkpoint; none: it began with the first.
+    """
+
+    curve: list[dict[str, float]]
+    best_epoch: int
+    precision: str
+    diverged: str | None = None
+    resumed_at_epoch: int | None = None
+
+
+def fit_(
+    module: nn.Module,
+    train: Split,
+    validation: Split,
+    task: Task,
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    description: str = "training",
+    loss: LossFunction | None = None,
+    after_step: Callable[[int, int], None] | None = None,
+    state: dict[str, Any] | None = None,
+    first_kept_epoch: int = 1,
+    folder: Path | None = None,
+) -> Fit:
+    """Train a module in place; it is left with its best epoch's weights, in evaluation mode, on the CPU.
+
+    If the loss becomes infinite or not a number, training stops, and the best epoch until then is kept.
+
+    Args:
+        loss: none is the task's own. It is taken of each of the batches that make a step (`accumulate`), and
+            weighted by their rows.
+        after_step: called with (steps done, steps in all) after each optimizer step, e.g. to hold a mask.
+        state: what `loss` and `after_step` keep from step to step, as tensors, numbers and text by name: it
+            is written with each checkpoint, and filled with what was written where training is resumed.
+        first_kept_epoch: epochs before this one can't be the best (a sparsity still rising, say).
+        folder: where checkpoints are kept, at the end of each epoch and every 30 s inside one; one folder for
+            each training with a loss of its own. Calling this again with the same arguments goes on from
+            the checkpoint; one of other arguments, or a damaged one, is not used. None: none are written.
+
+    Raises:
+        StageError: the loss became infinite or not a number before an epoch could be kept.
+    """
+    from compress.model.definition import seeded
+
+    progress = progress or Silent()
+    job = Job(
+        module,
+        train,
+        validation,
+        task,
+        config,
+        seed,
+        device,
+        loss or (lambda logits, batch: task.loss(logits, batch[LABELS_KEY])),
+        after_step,
+        {} if state is None else state,
+        first_kept_epoch,
+    )
+    checkpoints = None if folder is None else _checkpoints(folder, job, description, progress)
+    with seeded(seed):
+        found = None if checkpoints is None else checkpoints.load()
+        loop = Loop(job, found)
+        with progress.bar(description, loop.total_steps) as bar:
+            if found is not None:
+                where = "was finished before" if loop.finished else f"resuming at epoch {loop.epoch}"
+                progress.say(f"{description}: {where}")
+                bar.advance(loop.steps, where)
+            diverged = loop.run(bar, checkpoints)
+    advice = f"try a lower learning_rate (it is {config.learning_rate:g}) or precision: fp32"
+    if diverged and not loop.best_epoch:
+        raise StageError(f"{description}: {diverged}; {advice}")
+    if diverged:
+        diverged = f"{diverged}: stopped, and epoch {loop.best_epoch} kept; {advice}"
+        progress.say(f"{description}: {diverged}")
+    loop.keep_best_()
+    resumed = None if found is None else min(found["progress"]["epoch"], config.epochs)
+    return Fit(loop.curve, loop.best_epoch, "bf16" if loop.bf16 else "fp32", diverged, resumed)
+
+
+def _checkpoints(folder: Path, job: Job, description: str, progress: Progress) -> Checkpoints:
+    key = training_key(
+        job.module,
+        job.train,
+        job.validation,
+        job.config,
+        seed=job.seed,
+        device=job.device,
+        first_kept_epoch=job.first_kept_epoch,
+    )
+    return Checkpoints(folder, key, lambda line: progress.say(f"{description}: {line}"))

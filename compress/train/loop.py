@@ -1,0 +1,224 @@
+"""The state of one training, and what changes it: a step, an epoch, a checkpoint.
+
+Checkpoints are written between two steps, and hold all that the next step depends on: a training that goes on
+from one gives the same bits on a CPU as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compress.data.split import Batch, Split
+from compress.progress import Bar
+from compress.task import LABELS_KEY, Task
+from compress.train.average import WeightAverage
+from compress.train.checkpoint import Checkpoints
+from compress.train.forward import LossFunction, evaluate, forward_loss
+from compress.train.precision import use_bf16
+from compress.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Job", "Loop"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is given; the attributes are the arguments of `fit_`."""
+
+    module: nn.Module
+    train: Split
+    validation: Split
+    task: Task
+    config: TrainConfig
+    seed: int
+    device: str
+    loss: LossFunction
+    after_step: Callable[[int, int], None] | None
+    state: dict[str, Any]
+    first_kept_epoch: int
+
+
+class Loop:
+    """One training.
+
+    Attributes:
+        total_steps: optimizer steps of all epochs.
+        epoch: the one that is under way, from 1; after the last it is one more.
+        finished: whether all epochs are done, or patience has ended.
+    """
+
+    def __init__(self, job: Job, found: dict[str, Any] | None) -> None:
+        """Begin, or go on from the state that `state` gave."""
+        import torch
+        from accelerate import Accelerator
+
+        self._job, config, module = job, job.config, job.module
+        self.device = str(Accelerator(cpu=job.device == "cpu").device)
+        self.total_steps = math.ceil(len(job.train) / (config.batch_size * config.accumulate)) * config.epochs
+        module.to(self.device)
+        # fused: one pass over the weights, five times as fast on a CPU where a large embedding is trained
+        groups = _parameter_groups(module, config.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _schedule(step, self.total_steps, config.warmup_fraction)
+        )
+        self._average = None if config.ema is None else WeightAverage(module, config.ema)
+        self.steps = self.steps_in_epoch = self.best_epoch = 0
+        self.epoch, self.finished = 1, False
+        self.curve: list[dict[str, float]] = []
+        self._losses: list[float] = []
+        self._best: dict[str, Tensor] = {}
+        self._best_score = (-math.inf, -math.inf)
+        if found is None:
+            self.bf16 = use_bf16(module, job.train, job.task, config, self.device, job.loss)
+        else:
+            self._resume_(found)
+
+    def run(self, bar: Bar, checkpoints: Checkpoints | None) -> str | None:
+        """Train all epochs, or until patience ends; say why it stopped, if the loss became no number."""
+        while not self.finished:
+            try:
+                train_loss = self._epoch(bar, checkpoints)
+            except ArithmeticError as error:
+                return str(error)
+            with nullcontext() if self._average is None else self._average.in_place():
+                self._judge({"epoch": float(self.epoch), "train_loss": train_loss})
+            self.epoch, self.steps_in_epoch, self._losses = self.epoch + 1, 0, []
+            if checkpoints is not None:
+                checkpoints.save(self.state())
+        bar.advance(self.total_steps - self.steps)
+        return None
+
+    def keep_best_(self) -> None:
+        """Put the best weights back, on the CPU."""
+        self._job.module.to("cpu")
+        self._job.module.load_state_dict(self._best)
+        self._job.module.eval()
+
+    def _epoch(self, bar: Bar, checkpoints: Checkpoints | None) -> float:
+        """Go on with the epoch to its end, and return its mean loss."""
+        job, config = self._job, self._job.config
+        job.module.train()
+        seen = f", validation {self._best_score[0]:.3f}" if self._best else ""
+        groups = job.train.batch_groups(
+            config.batch_size,
+            config.accumulate,
+            shuffle_seed=job.seed * 1_000_003 + self.epoch,
+            skip=self.steps_in_epoch,
+        )
+        for group in groups:
+            self._losses.append(self._step(group))
+            bar.advance(1, f"loss {self._losses[-1]:.3f}{seen}")
+            if checkpoints is not None and checkpoints.is_due():
+                checkpoints.save(self.state())
+        return sum(self._losses) / len(self._losses)
+
+    def _step(self, group: list[Batch]) -> float:
+        """One optimizer step on batches that are one in all but memory; returns their mean loss over rows."""
+        import torch
+
+        job, config = self._job, self._job.config
+        rows, total = sum(len(batch[LABELS_KEY]) for batch in group), 0.0
+        for batch in group:
+            value = forward_loss(
+                job.module, batch, job.task, job.loss, device=self.device, bf16=self.bf16
+            ) * (len(batch[LABELS_KEY]) / rows)
+            value.backward()  # type: ignore[no-untyped-call]
+            total += value.item()
+        if not math.isfinite(total):
+            raise ArithmeticError(f"the loss became {total} in epoch {self.epoch}")
+        torch.nn.utils.clip_grad_norm_(job.module.parameters(), config.clip_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+        self.steps, self.steps_in_epoch = self.steps + 1, self.steps_in_epoch + 1
+        if job.after_step is not None:
+            job.after_step(self.steps, self.total_steps)
+        if self._average is not None:
+            self._average.update_(self.steps)
+        return total
+
+    def _judge(self, record: dict[str, float]) -> None:
+        """Validate; keep the weights if they are the best so far; see whether training is finished."""
+        job, patience = self._job, self._job.config.patience
+        record |= evaluate(job.module, job.validation, job.task, device=self.device)
+        self.curve.append(record)
+        self.finished = self.epoch >= job.config.epochs
+        if self.epoch < job.first_kept_epoch:
+            return
+        # The lower loss decides between equal metrics: a small validation split has many ties.
+        score = (record["validation_metric"], -record["validation_loss"])
+        if score > self._best_score:
+            self._best_score, self.best_epoch = score, self.epoch
+            weights = job.module.state_dict()
+            self._best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        self.finished |= patience is not None and self.epoch - self.best_epoch >= patience
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on: tensors, numbers and text."""
+        return {
+            "module": self._job.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": {} if self._average is None else self._average.values,
+            "best": self._best,
+            "best_score": list(self._best_score),
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+            "losses": self._losses,
+            "random": _random_state(self.device),
+            "callbacks": self._job.state,
+        }
+
+    def _resume_(self, found: dict[str, Any]) -> None:
+        self._job.module.load_state_dict(found["module"])
+        self._optimizer.load_state_dict(found["optimizer"])
+        self._schedule.load_state_dict(found["schedule"])
+        if self._average is not None:
+            self._average.values = {n: each.to(self.device) for n, each in found["average"].items()}
+        self._best, self._losses = found["best"], found["losses"]
+        self._best_score = (found["best_score"][0], found["best_score"][1])
+        for name in _PROGRESS:
+            setattr(self, name, found["progress"][name])
+        _set_random_state(found["random"], self.device)
+        self._job.state.clear()
+        self._job.state.update(found["callbacks"])
+
+
+_PROGRESS = ("best_epoch", "bf16", "curve", "epoch", "finished", "steps", "steps_in_epoch")
+
+
+def _random_state(device: str) -> list[Tensor]:
+    import torch
+
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.startswith("cuda") else states
+
+
+def _set_random_state(states: list[Tensor], device: str) -> None:
+    import torch
+
+    torch.set_rng_state(states[0])
+    if device.startswith("cuda"):
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    # Biases and norms are not decayed: usual practice since BERT (Devlin et al. 2019).
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _schedule(step: int, total: int, warmup_fraction: float) -> float:
+    warmup = int(total * warmup_fraction)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
