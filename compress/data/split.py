@@ -74,14 +74,16 @@ class Split:
     def batch_groups(
         self, batch_size: int, parts: int, *, shuffle_seed: int | None = None, skip: int = 0
     ) -> Iterator[list[Batch]]:
-        """Yield the rows of batches of `batch_size * parts`, each as at most `parts` batches of `batch_size`.
+        """Yield the rows of batches of `batch_size * parts`, each as batches of at most `batch_size`.
+
+        These are equally large, but for a row: no batch has one row only because the rows run out.
 
         Args:
             skip: groups at the beginning that are left out.
         """
         for picked in self._picks(batch_size * parts, shuffle_seed)[skip:]:
-            starts = range(0, len(picked), batch_size)
-            yield [self._batch(picked[start : start + batch_size]) for start in starts]
+            count = -(-len(picked) // batch_size)
+            yield [self._batch(part) for part in np.array_split(picked, count)]
 
     def _picks(self, batch_size: int, shuffle_seed: int | None) -> list[NDArray[np.int64]]:
         """Indices of the rows of each batch, as `batches` yields them."""
