@@ -414,8 +414,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if code == _INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
         typer.echo(
-            "\ninterrupted: nothing half-written is left; finished pieces are kept, "
-            "so the same command goes on from them",
+            "\ninterrupted: nothing half-written is left; finished pieces and the epochs of a training are "
+            "kept, so the same command goes on from them",
             err=True,
         )
     return code if isinstance(code, int) else 0

@@ -122,8 +122,8 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     with path.open("w+b") as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # what torch makes of a full disk
-            if isinstance(error.__context__, OSError):
+        except RuntimeError as error:  # what torch makes of a full disk, or of Ctrl-C
+            if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from error
             raise
         file.seek(0)
