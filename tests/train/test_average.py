@@ -95,7 +95,7 @@ def test_without_a_decay_the_kept_weights_are_those_of_the_last_step(splits: Spl
     assert torch.equal(module.classifier.weight, seen[-1])
 
 
-def test_rows_that_no_average_is_worse_on_are_learnt_with_it_too() -> None:
+def test_a_model_learns_with_averaged_weights() -> None:
     draw = np.random.default_rng(0)
     labels = np.arange(60) % 3
     features = np.eye(4, dtype=np.float32)[labels][:, None] * 3 + draw.normal(0, 0.3, (60, 1, 4)).astype("f4")
