@@ -17,6 +17,7 @@ import typer
 
 from compress import __version__
 from compress.errors import CompressError, OutputError, RecipeError
+from compress.processes import is_main, process_count, process_index
 
 if TYPE_CHECKING:
     from compress.pipeline import Outcome
@@ -76,6 +77,13 @@ def run(
     from compress.console import RichProgress, console
 
     recipes = _recipes(words)
+    if process_count() > 1 and len(recipes) > 1:
+        raise RecipeError(
+            f"{len(recipes)} recipes were given to {process_count()} processes, which train one model "
+            "together: give one recipe"
+        )
+    if dry_run and not is_main():
+        return
     if dry_run:
         for recipe in recipes:
             _rehearse(recipe, output, overwrite=overwrite)
@@ -85,6 +93,9 @@ def run(
 
     for recipe in recipes:
         check_files(recipe)  # of all, before the first one's work starts
+    if not is_main():
+        run_recipe(recipes[0], output, overwrite=overwrite)  # the main process says how it goes
+        return
     outcomes: list[Outcome] = []
     failures: list[CompressError] = []
     for recipe in recipes:
@@ -379,7 +390,8 @@ def _write_text(path: Path, text: str) -> None:
 def _print_error(error: CompressError) -> None:
     from compress.console import say
 
-    say("error: ", "bold red", str(error), error=True)
+    who = "" if is_main() else f"process {process_index()}: "
+    say(f"{who}error: ", "bold red", str(error), error=True)
 
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it

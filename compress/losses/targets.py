@@ -23,6 +23,7 @@ import numpy as np
 from compress.errors import StageError
 from compress.losses.target_files import ANSWERS, KeptTargets, Sizes, is_whole, keep_targets, size_words
 from compress.losses.views import Watch
+from compress.processes import from_main
 from compress.progress import Progress
 from compress.task import ROW_INDEX_KEY
 
@@ -88,21 +89,25 @@ def teacher_targets(
     places = sorted(set(paths))
     sizes = _sizes(teachers[0], rows, places, task)
     size = size_words(sizes.bytes)
-    if sizes.bytes > place.most_bytes or sizes.bytes > _FREE_PART * _free_bytes(place.folder):
+    if from_main(lambda: sizes.bytes > min(place.most_bytes, _FREE_PART * _free_bytes(place.folder))):
         progress.say(
             f"the teacher's states on {len(rows):,} rows would take {size} of disk: not kept, "
             "the teacher runs at every step"
         )
         return _Running(teachers, places, task, device)
     key = _key(teachers, rows, places)
-    folder = place.folder or Path(tempfile.mkdtemp(prefix="modelpress-targets-"))
+    folder = place.folder or from_main(lambda: Path(tempfile.mkdtemp(prefix="modelpress-targets-")))
     found = folder / f"targets-{key[:32]}"
-    if is_whole(found, key):
+    if from_main(lambda: is_whole(found, key)):
         progress.say(f"the teacher's answers are in the cache ({size}): not asked again")
     else:
         progress.say(f"the teacher's answers on {len(rows):,} rows take {size} in {folder}")
         try:
-            keep_targets(found, key, sizes, _asked(teachers, rows, places, task, device, progress))
+            from_main(
+                lambda: keep_targets(
+                    found, key, sizes, _asked(teachers, rows, places, task, device, progress)
+                )
+            )
         except BaseException:
             if place.folder is None:
                 shutil.rmtree(folder, ignore_errors=True)

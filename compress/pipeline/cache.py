@@ -23,6 +23,7 @@ from torch import nn
 from compress.errors import ModelError, OutputError
 from compress.export import sha256_of
 from compress.model import load_module, save_module
+from compress.processes import from_main
 
 __all__ = ["Cache", "Piece", "fingerprint"]
 
@@ -67,19 +68,30 @@ class Cache:
 
     def module(self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Piece:
         """Return the piece of this key, making and keeping it if it isn't there (or is damaged)."""
+        loaded: list[nn.Module] = []  # in the main process
+        found = from_main(lambda: self._loadable(key, loaded))
+        if found is not None:
+            return Piece(loaded[0] if loaded else load_module(self.root / key), found, reused=True)
+        module, record = make()
+
+        def keep() -> dict[str, Any]:
+            self._keep(key, lambda directory: save_module(module, directory), record)
+            shutil.rmtree(self.training(key), ignore_errors=True)
+            return record
+
+        return Piece(module, from_main(keep), reused=False)
+
+    def _loadable(self, key: str, loaded: list[nn.Module]) -> dict[str, Any] | None:
+        """Load the module of a piece and return its record; remove a damaged one and return none."""
         found = self._record(key)
         if found is not None:
             try:
-                piece = Piece(load_module(self.root / key), found, reused=True)
+                loaded.append(load_module(self.root / key))
             except ModelError:
-                shutil.rmtree(self.root / key)  # damaged: made again below
-                found = None
-        if found is None:
-            module, record = make()
-            self._keep(key, lambda directory: save_module(module, directory), record)
-            piece = Piece(module, record, reused=False)
-        shutil.rmtree(self.training(key), ignore_errors=True)
-        return piece
+                shutil.rmtree(self.root / key)
+                return None
+            shutil.rmtree(self.training(key), ignore_errors=True)  # it was killed before it removed them
+        return found
 
     def training(self, key: str) -> Path:
         """Where checkpoints stay until the piece of this key is kept."""
@@ -87,6 +99,9 @@ class Cache:
 
     def file(self, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
         """Return the directory of this key and its record; `make` writes files into a directory."""
+        return self.root / key, from_main(lambda: self._files(key, make))
+
+    def _files(self, key: str, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         found = self._record(key)
         if found is None:
             found = {}
@@ -95,7 +110,7 @@ class Cache:
                 record.update(make(directory))
 
             self._keep(key, write, found)
-        return self.root / key, found
+        return found
 
     def drop(self, key: str) -> None:
         """Forget a piece."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from compress.pipeline.manifest import manifest_facts
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.timer import OnnxTimer
 from compress.pipeline.warn import warnings_of
+from compress.processes import from_main, is_main
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import (
@@ -69,6 +71,18 @@ class _Exported:
     parity: Parity
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What the stages of a recipe gave, and what it began with."""
+
+    base: nn.Module
+    training: list[dict[str, float]]
+    module: nn.Module
+    records: list[StageRecord]
+    given: Given
+    baseline: _Exported
+
+
 def run(
     recipe: Recipe | str | Path,
     output: str | Path = "reports",
@@ -96,9 +110,10 @@ def run(
     target = Path(output) / recipe.run_name
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
-        if check_output(target, prepared.run_key, overwrite=overwrite):
+        if from_main(lambda: check_output(target, prepared.run_key, overwrite=overwrite)):
             return Outcome(target, load_report(target), already_done=True)
-        with new_directory(target, replace=target.exists()) as directory:
+        own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(Path(scratch))
+        with own as directory:
             report = _work(prepared, directory, Cache(Path(output) / ".cache"), Path(scratch), progress)
     return Outcome(target, report, already_done=False)
 
@@ -115,6 +130,16 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
             index, module, given, prepared, baseline.path, cache, progress, scratch
         )
         records.append(record)
+    made = _Made(base, training, module, records, given, baseline)
+    return from_main(lambda: _published(prepared, made, directory, scratch, progress, began))
+
+
+def _published(
+    prepared: Prepared, made: _Made, directory: Path, scratch: Path, progress: Progress, began: float
+) -> RunReport:
+    """Export, prove and measure what was made, and write all of it into a directory."""
+    recipe, splits = prepared.recipe, prepared.splits
+    module, given, baseline = made.module, made.given, made.baseline
     progress.say("exporting to ONNX and comparing its answers with PyTorch's")
     candidate = _export(module, prepared, given.splits, scratch / "candidate")
     measurement = measure_pair(
@@ -144,12 +169,12 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
         data=_data_facts(splits),
         model=ModelFacts(
             source=prepared.loaded.source,
-            parameters=weight_counts(base)[0],
-            validation_metric=_metric(base, splits),
-            training=_epochs(training),
+            parameters=weight_counts(made.base)[0],
+            validation_metric=_metric(made.base, splits),
+            training=_epochs(made.training),
             parity=baseline.parity,
         ),
-        stages=tuple(records),
+        stages=tuple(made.records),
         parity=candidate.parity,
         measurement=measurement,
         warnings=warnings_of(recipe, splits, measurement, saturation),

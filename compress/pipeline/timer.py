@@ -24,6 +24,7 @@ from compress.measure.session import feeds
 from compress.model import logits, to_tensors
 from compress.model.counts import stored_bytes
 from compress.pipeline.cache import Cache, fingerprint
+from compress.processes import from_main
 from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
@@ -123,6 +124,11 @@ class OnnxTimer:
         self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
     ) -> BlockTimes:
         """Export the chain and the model, cut the chain's blocks out of its graph, and time all in turns."""
+        return from_main(lambda: self._blocks(chain, paths, model, point))
+
+    def _blocks(
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
+    ) -> BlockTimes:
         batch = steady_batch(self.splits.validation, point.batch, point.sequence)
         with tempfile.TemporaryDirectory(prefix="modelpress-blocks-") as name:
             folder = Path(name)
@@ -145,6 +151,9 @@ class OnnxTimer:
 
     def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
         """Export the model and time it in turns with the baseline."""
+        return from_main(lambda: self._compare(model, point))
+
+    def _compare(self, model: nn.Module, point: TimingPoint) -> Compared:
         with tempfile.TemporaryDirectory(prefix="modelpress-timed-") as folder:
             path = self._export(model, Path(folder) / "model.onnx")
             found = compare_latency(
@@ -161,6 +170,9 @@ class OnnxTimer:
 
     def remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what `make` returned before; what another machine or version left is refused."""
+        return from_main(lambda: self._remembered(about, make))
+
+    def _remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         key = fingerprint("timed", about, self.precision, [s.model_dump(mode="json") for s in self.later])
         machine = self.machine
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Split
+from compress.processes import is_main
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Checkpoints:
         If that fails, as on a full disk, it is said once, and the last one stays: a training is worth more
         than its checkpoint.
         """
+        if not is_main():
+            return
         partial = self._folder / f"{_FILE}.{os.getpid()}{_PARTIAL}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

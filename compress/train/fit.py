@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Split
 from compress.errors import StageError
+from compress.processes import from_main, process_count, process_index
 from compress.progress import Progress, Silent
 from compress.task import LABELS_KEY, Task
 from compress.train.checkpoint import Checkpoints, training_key
@@ -64,6 +65,7 @@ def fit_(
 ) -> Fit:
     """Train a module in place; it is left with its best epoch's weights, in evaluation mode, on the CPU.
 
+    Where several processes train together, each takes its share of every batch (see `compress.processes`).
     If the loss becomes infinite or not a number, training stops, and the best epoch until then is kept.
 
     Args:
@@ -97,8 +99,9 @@ def fit_(
         first_kept_epoch,
     )
     checkpoints = None if folder is None else _checkpoints(folder, job, description, progress)
-    with seeded(seed):
-        found = None if checkpoints is None else checkpoints.load()
+    _start_alike_(module, description)
+    with seeded(seed + 1_000_003 * process_index()):  # each process drops out by numbers of its own
+        found = None if checkpoints is None else from_main(checkpoints.load)
         loop = Loop(job, found)
         with progress.bar(description, loop.total_steps) as bar:
             if found is not None:
@@ -117,6 +120,17 @@ def fit_(
     return Fit(loop.curve, loop.best_epoch, "bf16" if loop.bf16 else "fp32", diverged, resumed)
 
 
+def _start_alike_(module: nn.Module, description: str) -> None:
+    """Give all processes the weights of the main one."""
+    if process_count() == 1:
+        return
+    first = from_main(module.state_dict)
+    try:
+        module.load_state_dict(first)
+    except RuntimeError as error:
+        raise StageError(f"{description}: the processes have models of different shapes: {error}") from error
+
+
 def _checkpoints(folder: Path, job: Job, description: str, progress: Progress) -> Checkpoints:
     key = training_key(
         job.module,
@@ -126,5 +140,6 @@ def _checkpoints(folder: Path, job: Job, description: str, progress: Progress) -
         seed=job.seed,
         device=job.device,
         first_kept_epoch=job.first_kept_epoch,
+        processes=process_count(),
     )
     return Checkpoints(folder, key, lambda line: progress.say(f"{description}: {line}"))

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Batch, Split
+from compress.processes import all_of, device_of, from_main, process_index
 from compress.progress import Bar
 from compress.task import LABELS_KEY, Task
 from compress.train.average import WeightAverage
 from compress.train.checkpoint import Checkpoints
 from compress.train.forward import LossFunction, evaluate, forward_loss
+from compress.train.gradients import share_of, sum_gradients_
 from compress.train.precision import use_bf16
 from compress.train_config import TrainConfig
 
@@ -56,10 +58,9 @@ class Loop:
     def __init__(self, job: Job, found: dict[str, Any] | None) -> None:
         """Begin, or go on from the state that `state` gave."""
         import torch
-        from accelerate import Accelerator
 
         self._job, config, module = job, job.config, job.module
-        self.device = str(Accelerator(cpu=job.device == "cpu").device)
+        self.device = device_of(job.device)
         self.total_steps = math.ceil(len(job.train) / (config.batch_size * config.accumulate)) * config.epochs
         module.to(self.device)
         # fused: one pass over the weights, five times as fast on a CPU where a large embedding is trained
@@ -76,7 +77,9 @@ class Loop:
         self._best: dict[str, Tensor] = {}
         self._best_score = (-math.inf, -math.inf)
         if found is None:
-            self.bf16 = use_bf16(module, job.train, job.task, config, self.device, job.loss)
+            self.bf16 = from_main(
+                lambda: use_bf16(module, job.train, job.task, config, self.device, job.loss)
+            )
         else:
             self._resume_(found)
 
@@ -115,7 +118,7 @@ class Loop:
         for group in groups:
             self._losses.append(self._step(group))
             bar.advance(1, f"loss {self._losses[-1]:.3f}{seen}")
-            if checkpoints is not None and checkpoints.is_due():
+            if checkpoints is not None and from_main(checkpoints.is_due):
                 checkpoints.save(self.state())
         return sum(self._losses) / len(self._losses)
 
@@ -125,12 +128,13 @@ class Loop:
 
         job, config = self._job, self._job.config
         rows, total = sum(len(batch[LABELS_KEY]) for batch in group), 0.0
-        for batch in group:
+        for batch in filter(None, map(share_of, group)):
             value = forward_loss(
                 job.module, batch, job.task, job.loss, device=self.device, bf16=self.bf16
             ) * (len(batch[LABELS_KEY]) / rows)
             value.backward()  # type: ignore[no-untyped-call]
             total += value.item()
+        total = sum_gradients_(job.module, total)
         if not math.isfinite(total):
             raise ArithmeticError(f"the loss became {total} in epoch {self.epoch}")
         torch.nn.utils.clip_grad_norm_(job.module.parameters(), config.clip_norm)
@@ -147,7 +151,7 @@ class Loop:
     def _judge(self, record: dict[str, float]) -> None:
         """Validate; keep the weights if they are the best so far; see whether training is finished."""
         job, patience = self._job, self._job.config.patience
-        record |= evaluate(job.module, job.validation, job.task, device=self.device)
+        record |= from_main(lambda: evaluate(job.module, job.validation, job.task, device=self.device))
         self.curve.append(record)
         self.finished = self.epoch >= job.config.epochs
         if self.epoch < job.first_kept_epoch:
@@ -171,7 +175,7 @@ class Loop:
             "best_score": list(self._best_score),
             "progress": {name: getattr(self, name) for name in _PROGRESS},
             "losses": self._losses,
-            "random": _random_state(self.device),
+            "random": all_of(_random_state(self.device)),
             "callbacks": self._job.state,
         }
 
@@ -185,7 +189,7 @@ class Loop:
         self._best_score = (found["best_score"][0], found["best_score"][1])
         for name in _PROGRESS:
             setattr(self, name, found["progress"][name])
-        _set_random_state(found["random"], self.device)
+        _set_random_state(found["random"][process_index()], self.device)
         self._job.state.clear()
         self._job.state.update(found["callbacks"])
 

@@ -1,0 +1,133 @@
+"""Several processes that train together, as a launcher starts them.
+
+    accelerate launch --multi_gpu --num_processes 2 -m compress run recipes/digits/distill.yaml
+
+All of them go through the same stages, so that each has the model that is trained next. What must happen
+once (writing, exporting, measuring, timing) the main process does alone, and the others get what it found.
+With one process, which is the rule, nothing here does anything. (`--multi_gpu` is the launcher's word for
+more than one process on this machine; without a GPU they train on the CPU.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from compress.errors import CompressError, StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+__all__ = ["all_of", "device_of", "from_main", "is_main", "process_count", "process_index", "sum_"]
+
+T = TypeVar("T")
+
+_LONGEST_WAIT = timedelta(days=7)  # the others wait while the main process measures
+_alone = False  # the main process does something that the others wait for
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """Which one this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and says things."""
+    return process_index() == 0
+
+
+def device_of(name: str) -> str:
+    """The device that this process trains on, of the kind that a recipe asks for.
+
+    Raises:
+        StageError: the processes were started for another one.
+    """
+    from accelerate import Accelerator
+
+    if process_count() == 1:
+        return str(Accelerator(cpu=name == "cpu").device)
+    device = str(_joined().device)
+    if (name == "cpu") != device.startswith("cpu"):
+        raise StageError(
+            f"device: {name} was asked for, but several processes train on {device} here; for the CPU set "
+            "ACCELERATE_USE_CPU=true"
+        )
+    return device
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """Let the main process do something, and return in all processes what it returned; so with our errors.
+
+    What the main process does inside of `make` it does alone: this function then is like calling.
+    """
+    if process_count() == 1 or _alone:
+        return make()
+    import torch
+
+    said: list[Any] = [None, None]
+    _joined()
+    if is_main():
+        with _by_itself():
+            try:
+                said[0] = make()
+            except CompressError as error:
+                said[1] = error
+    torch.distributed.broadcast_object_list(said, src=0)
+    if said[1] is not None:
+        raise said[1]
+    found: T = said[0]
+    return found
+
+
+def all_of(value: T) -> list[T]:
+    """What each process gives, by its index."""
+    if process_count() == 1:
+        return [value]
+    import torch
+
+    found: list[Any] = [None] * process_count()
+    _joined()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def sum_(tensors: Sequence[Tensor]) -> None:
+    """Put into each tensor its sum over all processes; all of one device."""
+    if process_count() == 1:
+        return
+    import torch
+
+    _joined()
+    flat = torch.cat([each.flatten() for each in tensors])
+    torch.distributed.all_reduce(flat)
+    for each, part in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
+        each.copy_(part.view_as(each))
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+def _joined() -> Any:
+    """The group of all processes; it is made when it is first needed."""
+    import torch
+    from accelerate import PartialState
+
+    cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
+    return PartialState(cpu=cpu, timeout=_LONGEST_WAIT)
