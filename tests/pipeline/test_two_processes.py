@@ -50,7 +50,7 @@ def test_two_processes_train_the_model_of_one(tmp_path: Path, write_recipe: Call
     )
     for name, weight in weights[0].items():
         # AdamW divides by a gradient's size: that of a bias of keys, which changes no attention, is
-        # nothing but rounding, and a step of 3e-3 goes either way. Nothing else moves by more than float32 does.
+        # nothing but rounding, and a step of 3e-3 goes either way. Nothing else moves like that.
         atol = 0.1 if name.endswith("k_proj.bias") else 1e-5
         torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=atol)
     assert not [path for path in (tmp_path / "two").iterdir() if path.name not in (".cache", "r")]
