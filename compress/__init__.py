@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from compress.prune.embeddings import EmbeddingFactorization
     from compress.prune.heads import HeadPruning
     from compress.prune.magnitude import MagnitudePruning
-    from compress.prune.recovery import RecoveryConfig
     from compress.prune.structured import StructuredPruning
     from compress.prune.vocabulary import VocabularyPruning
     from compress.prune.width import WidthPruning
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from compress.quantize.int8_static import Int8Static
     from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
     from compress.recipe import Recipe, load_recipe
+    from compress.recovery import RecoveryConfig
     from compress.report import RunReport, compare_reports, load_report
     from compress.stage import Context, Stage
     from compress.train import fit_
@@ -53,7 +53,6 @@ _HOMES = {
     "prune.embeddings": ("EmbeddingFactorization",),
     "prune.heads": ("HeadPruning",),
     "prune.magnitude": ("MagnitudePruning",),
-    "prune.recovery": ("RecoveryConfig",),
     "prune.structured": ("StructuredPruning",),
     "prune.vocabulary": ("VocabularyPruning",),
     "prune.width": ("WidthPruning",),
@@ -62,6 +61,7 @@ _HOMES = {
     "quantize.int8_static": ("Int8Static",),
     "quantize.weight_only": ("Int4WeightOnly", "Int8WeightOnly"),
     "recipe": ("Recipe", "load_recipe"),
+    "recovery": ("RecoveryConfig",),
     "report": ("RunReport", "compare_reports", "load_report"),
     "stage": ("Context", "Stage"),
     "train": ("fit_",),

@@ -179,9 +179,13 @@ class Int8Linear(LinearModule):
         y: Tensor = ops.int8_dynamic_linear(x, self.qdata, self.scale, self.bias)
         return y
 
-    def activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The integers that x [..., i] is multiplied as, in [0, 255], and their scale, [..., 1] or []."""
-        return ops.token_integers(x)
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The integers that x [..., i] is multiplied as, in [0, 255], their scale, and the one that means 0.
+
+        Scale and zero point are float32, [..., 1] or [].
+        """
+        integers, token_scale = ops.token_integers(x)
+        return integers, token_scale, integers.new_tensor(128.0)
 
     def _layout(self, values: Tensor) -> Tensor:
         return values.t().contiguous()
@@ -204,10 +208,10 @@ class Int8TensorLinear(Int8Linear):
         y: Tensor = ops.int8_tensor_linear(x, self.qdata, self.scale, self.bias)
         return y
 
-    def activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `Int8Linear.activations`."""
         x_scale, zero_point = ops.tensor_steps(x)
-        return ops.quantized(x, x_scale, zero_point), x_scale
+        return ops.quantized(x, x_scale, zero_point), x_scale, zero_point
 
 
 class Int8StaticLinear(Int8Linear):
@@ -235,9 +239,10 @@ class Int8StaticLinear(Int8Linear):
         )
         return y
 
-    def activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `Int8Linear.activations`."""
-        return ops.quantized(x, self.input_scale, self.input_zero_point.float()), self.input_scale
+        zero_point = self.input_zero_point.float()
+        return ops.quantized(x, self.input_scale, zero_point), self.input_scale, zero_point
 
     def range_(self, low: float, high: float) -> Self:
         """Take the range of inputs, which must hold 0; beyond it they are clipped. Before `fill_`."""

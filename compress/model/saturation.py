@@ -184,7 +184,7 @@ def _without_vnni(layers: list[Int8Linear]) -> Iterator[_Tally]:
 
     def cut(layer: nn.Module, given: tuple[Tensor, ...], answered: Tensor) -> Tensor:
         assert isinstance(layer, Int8Linear)
-        activations, step = layer.activations(given[0])
+        activations, step, _ = layer.activations(given[0])
         lost = risks[layer].lost(activations.flatten(0, -2))  # [t, o]
         tally.sums += lost.numel()
         tally.cut += int((lost != 0).sum())

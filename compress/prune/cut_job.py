@@ -16,9 +16,9 @@ from compress.errors import StageError
 from compress.prune.budget import Budget, budget_of, macs_of, weights_of
 from compress.prune.candidates import Candidate, unit_levels
 from compress.prune.latency_table import LatencyTable, measure_table
-from compress.prune.recovery import recover_
 from compress.prune.search import best_within, refine
 from compress.prune.stitch import Stitched
+from compress.recovery import recover_
 from compress.stage import Context
 from compress.timing import Compared, TimingPoint
 

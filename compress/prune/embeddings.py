@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import StageError
-from compress.prune.recovery import RecoveryConfig, recover_
+from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
 
 if TYPE_CHECKING:

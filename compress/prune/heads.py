@@ -15,8 +15,8 @@ from pydantic import Field
 
 from compress.errors import StageError
 from compress.prune.ranking import weakest_first
-from compress.prune.recovery import RecoveryConfig, recover_
 from compress.prune.taylor import taylor_importance
+from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
 
 if TYPE_CHECKING:

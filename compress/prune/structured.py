@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from compress.errors import StageError
 from compress.prune.budget import BudgetKind
 from compress.prune.cut_job import CutJob
-from compress.prune.recovery import RecoveryConfig
+from compress.recovery import RecoveryConfig
 from compress.stage import Context, Stage
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from compress.errors import StageError
 from compress.prune.gates import gate_gradients
-from compress.prune.recovery import RecoveryConfig, recover_
+from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
 
 if TYPE_CHECKING:

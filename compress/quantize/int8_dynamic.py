@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress.quantize.grid import Grid
-from compress.quantize.integers import Integers, integers_of_table
+from compress.quantize.integers import Integers
 from compress.quantize.layers import QuantizeLayers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.quantized import Int8Embedding, Int8Linear
+    from compress.model.quantized import Int8Linear
 
-__all__ = ["Int8Dynamic", "int8_embedding"]
+__all__ = ["Int8Dynamic"]
 
 
 class Int8Dynamic(QuantizeLayers):
@@ -54,16 +54,3 @@ class Int8Dynamic(QuantizeLayers):
         made = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]
         new = made(layer.in_features, layer.out_features, bias=bias is not None)
         return new.fill_(integers.values, integers.steps.scale[:, 0], bias)
-
-    def embedding(self, layer: nn.Embedding) -> Int8Embedding:
-        """One scale per row."""
-        return int8_embedding(layer)
-
-
-def int8_embedding(layer: nn.Embedding) -> Int8Embedding:
-    """Round a table to int8, one scale per row, as torchao does."""
-    from compress.model.quantized import Int8Embedding
-
-    values, steps = integers_of_table(layer.weight.detach(), Grid(8, None), "rtn")
-    new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
-    return new.fill_(values, steps.scale[:, 0])

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.quantize.grid import Grid
-from compress.quantize.int8_dynamic import int8_embedding
 from compress.quantize.integers import Integers
 from compress.quantize.layers import QuantizeLayers
 from compress.stage import Context
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.convolution import Int8StaticConv
-    from compress.model.quantized import Int8Embedding, Int8StaticLinear
+    from compress.model.quantized import Int8StaticLinear
     from compress.quantize.calibrate import SharedInput
     from compress.quantize.clipping import Histogram
 
@@ -75,10 +74,6 @@ class Int8Static(QuantizeLayers):
         assert input_range is not None
         new = Int8StaticLinear(layer.in_features, layer.out_features, bias=bias is not None)
         return new.range_(*input_range).fill_(integers.values, integers.steps.scale[:, 0], bias)
-
-    def embedding(self, layer: nn.Embedding) -> Int8Embedding:
-        """One scale per row."""
-        return int8_embedding(layer)
 
     def ranges(
         self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context

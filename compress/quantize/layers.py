@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from compress.data.config import DataConfig, DigitsData
+from compress.errors import StageError
 from compress.quantize.calibrate import Calibration
 from compress.quantize.grid import Grid
-from compress.quantize.integers import Algorithm, Integers
+from compress.quantize.integers import Algorithm, Integers, integers_of_table
+from compress.quantize.qat import QatConfig, learnt
 from compress.quantize.smooth import Smoothing, smooth_
 from compress.stage import Context, Stage
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.quantized import QuantizedModule
+    from compress.model.quantized import LinearModule, QuantizedModule
     from compress.quantize.calibrate import SharedInput
+    from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 
 __all__ = ["QuantizeLayers"]
 
@@ -47,6 +50,8 @@ class QuantizeLayers(Stage):
             for weights that read loud channels (Lin et al. 2023). A BERT has such channels only between
             values and attention's output.
         strength: of smoothquant: 0 evens out the weights, 1 the activations; awq finds its own.
+        qat: train the model with its integers in place (quantization-aware training), from labels and from
+            the model that the recipe began with; none: integers are only chosen.
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
@@ -60,6 +65,7 @@ class QuantizeLayers(Stage):
     bias_correction: bool = False
     smooth: Smoothing = "none"
     strength: float = Field(default=0.5, ge=0, le=1)
+    qat: QatConfig | None = None
 
     @property
     def looks_at_data(self) -> bool:
@@ -80,14 +86,22 @@ class QuantizeLayers(Stage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the patterns match, and that something is left to quantize."""
-        from compress.quantize.replace import linears_to_replace
+        from compress.quantize.replace import convolutions_to_replace, linears_to_replace
 
         linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
+        if self.qat is not None and self.takes_convolutions:
+            names = convolutions_to_replace(model, self.embeddings, self.skip)
+            if names:
+                raise StageError(
+                    f"qat trains linear layers and embeddings, no convolutions: leave it out, or name under "
+                    f"skip: {', '.join(names)}"
+                )
         return model
 
     def stand_in(self) -> QuantizeLayers:
         """Integers by rounding, ranges of a few rows."""
         cheap = {"algorithm": "rtn", "bias_correction": False, "smooth": "none", "calibration_rows": 16}
+        cheap["qat"] = None
         return self.model_copy(update=cheap)
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
@@ -95,11 +109,12 @@ class QuantizeLayers(Stage):
 
         Raises:
             StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few rows to
-                calibrate on; what a layer is given is not a number.
+                calibrate on; what a layer is given is not a number; training diverged in its first epoch.
         """
         from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
         from compress.quantize.integers import choose_integers_
         from compress.quantize.replace import copy_to_change, linears_to_replace, replace_layers
+        from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 
         names = linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
         work = copy_to_change(model, names, context.device)
@@ -121,22 +136,40 @@ class QuantizeLayers(Stage):
             work, places, self.grid(), self.algorithm, rows, context, bias_correction=self.bias_correction
         )
         del work  # so that no more than two models are held at once
+        twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
 
         def linear(name: str, layer: nn.Linear) -> QuantizedModule:
             integers = chosen.pop(name)  # so that it is not held twice
             bias = layer.bias if integers.bias is None else integers.bias
-            return self.linear(layer, integers, bias, ranges.get(name))
+            new = self.linear(layer, integers, bias, ranges.get(name))
+            if self.qat is not None:
+                twins.append(
+                    (new, TrainableLinear(layer, integers, bias, self._linear_within(ranges.get(name))))
+                )
+            return new
 
-        embedding = self._embedding if self.embeddings else None
-        done = replace_layers(model, linear, embedding, self.skip, make_convolution)
+        def embedding(name: str, layer: nn.Embedding) -> QuantizedModule:
+            integers = self.table(layer.weight.detach())
+            new = self.embedding(layer, integers)
+            if self.qat is not None:
+                twins.append((new, TrainableEmbedding(layer, integers, self.embedding)))
+            return new
+
+        done = replace_layers(
+            model, linear, embedding if self.embeddings else None, self.skip, make_convolution
+        )
         context.facts.update(done.facts())
         if rows is not None:
             context.facts["calibration"] = described(self.calibration)
             context.facts["calibration_rows"] = len(rows)
-        return done.model
+        if self.qat is None:
+            return done.model
+        return learnt(done.model, twins, model, self.qat, context, self.name)
 
-    def _embedding(self, name: str, layer: nn.Embedding) -> QuantizedModule:
-        return self.embedding(layer)
+    def _linear_within(
+        self, input_range: tuple[float, float] | None
+    ) -> Callable[[nn.Linear, Integers, Tensor | None], LinearModule]:
+        return lambda layer, integers, bias: self.linear(layer, integers, bias, input_range)
 
     @abstractmethod
     def grid(self) -> Grid:
@@ -149,12 +182,20 @@ class QuantizeLayers(Stage):
         integers: Integers,
         bias: Tensor | None,
         input_range: tuple[float, float] | None,
-    ) -> QuantizedModule:
+    ) -> LinearModule:
         """Make the layer that holds these integers."""
 
-    @abstractmethod
-    def embedding(self, layer: nn.Embedding) -> QuantizedModule:
-        """Make the table of integers of an embedding."""
+    def table(self, weight: Tensor) -> Integers:
+        """Choose the integers of an embedding's table [v, d]: int8 with one scale a row, by rounding."""
+        grid = Grid(8, None)
+        return Integers(grid, *integers_of_table(weight, grid, "rtn"))
+
+    def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
+        """Make the layer that holds the integers of a table."""
+        from compress.model.quantized import Int8Embedding
+
+        new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
+        return new.fill_(integers.values, integers.steps.scale[:, 0])
 
     def ranges(
         self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context

@@ -44,11 +44,13 @@ class Schemes(BaseModel):
     def _parts_can_be_mixed(self) -> Schemes:
         if not self.stages():
             raise ValueError(f"name at least one of {', '.join(type(self).model_fields)}")
-        smooth = [name for name, stage in self.stages().items() if stage.smooth != "none"]
-        if smooth:
-            raise ValueError(
-                f"{smooth[0]}: smooth changes layers together, which can't be mixed; leave it out"
-            )
+        for name, stage in self.stages().items():
+            if stage.smooth != "none":
+                raise ValueError(
+                    f"{name}: smooth changes layers together, which can't be mixed; leave it out"
+                )
+            if stage.qat is not None:
+                raise ValueError(f"{name}: qat trains layers together, which can't be mixed; leave it out")
         return self
 
     def stages(self) -> dict[str, QuantizeLayers]:

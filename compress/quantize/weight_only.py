@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress.quantize.grid import Grid
-from compress.quantize.int8_dynamic import int8_embedding
 from compress.quantize.integers import Integers, integers_of_table
 from compress.quantize.layers import QuantizeLayers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.quantized import Int4Embedding, Int4Linear, Int8Embedding, Int8GroupLinear
+    from compress.model.quantized import Int4Embedding, Int4Linear, Int8GroupLinear
 
 __all__ = ["Int4WeightOnly", "Int8WeightOnly"]
 
@@ -67,13 +66,15 @@ class Int4WeightOnly(_WeightOnly):
     )
     bits: ClassVar[Literal[4, 8]] = 4
 
-    def embedding(self, layer: nn.Embedding) -> Int4Embedding:
+    def table(self, weight: Tensor) -> Integers:
         """One scale per row and group of columns."""
+        algorithm: Literal["rtn", "mse"] = "rtn" if self.algorithm == "rtn" else "mse"
+        return Integers(self.grid(), *integers_of_table(weight, self.grid(), algorithm))
+
+    def embedding(self, layer: nn.Embedding, integers: Integers) -> Int4Embedding:
+        """Make the table of integers."""
         from compress.model.quantized import Int4Embedding
 
-        values, steps = integers_of_table(
-            layer.weight.detach(), self.grid(), "rtn" if self.algorithm == "rtn" else "mse"
-        )
         new = Int4Embedding(
             layer.num_embeddings,
             layer.embedding_dim,
@@ -81,9 +82,9 @@ class Int4WeightOnly(_WeightOnly):
             self.group_size,
             self.zero_points,
         )
-        if steps.zero_point is not None:
-            new.zero_points_(steps.zero_point)
-        return new.fill_(self._padded(values), steps.scale)
+        if integers.steps.zero_point is not None:
+            new.zero_points_(integers.steps.zero_point)
+        return new.fill_(self._padded(integers.values), integers.steps.scale)
 
 
 class Int8WeightOnly(_WeightOnly):
@@ -97,7 +98,3 @@ class Int8WeightOnly(_WeightOnly):
     name: ClassVar[str] = "quantize/int8_weight_only"
     summary: ClassVar[str] = "8-bit weights, float activations: a quarter of the size, near exact, no faster"
     bits: ClassVar[Literal[4, 8]] = 8
-
-    def embedding(self, layer: nn.Embedding) -> Int8Embedding:
-        """One scale per row."""
-        return int8_embedding(layer)

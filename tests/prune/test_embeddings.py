@@ -11,7 +11,7 @@ from torch import nn
 from compress.errors import DataError, ModelError, StageError
 from compress.model import predict_logits
 from compress.prune.embeddings import EmbeddingFactorization, weighted_factors
-from compress.prune.recovery import RecoveryConfig
+from compress.recovery import RecoveryConfig
 from compress.stage import Context
 
 

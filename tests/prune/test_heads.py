@@ -13,8 +13,8 @@ from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.calls import logits, to_tensors
 from compress.prune.heads import HeadPruning, choose_heads
-from compress.prune.recovery import RecoveryConfig
 from compress.prune.taylor import taylor_importance
+from compress.recovery import RecoveryConfig
 from compress.stage import Context
 
 

@@ -1,7 +1,7 @@
-"""Recovery: training after a cut that learns from the model as it was before the cut.
+"""Recovery: training after a loss of weights or digits that learns from the model as it was before.
 
-A cut model has the layers and the width that the dense one has, so its hidden states compare token by token,
-layer by layer, and no map between layers is needed (ZipLM, arXiv 2302.04089, sec. 4).
+A cut or quantized model has the layers and the width that the first one has, so its hidden states compare
+token by token, layer by layer, and no map between layers is needed (ZipLM, arXiv 2302.04089, sec. 4).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class RecoveryConfig(TrainConfig):
 
     Attributes:
         labels: weight of the task's own loss.
-        logits: weight of the dense model's answers (KL at `temperature`).
-        hidden: weight of the dense model's hidden states (relative squared distance, token by token).
+        logits: weight of the first model's answers (KL at `temperature`).
+        hidden: weight of the first model's hidden states (relative squared distance, token by token).
     """
 
     learning_rate: float = Field(default=8e-5, gt=0, le=1)
@@ -55,7 +55,7 @@ class RecoveryConfig(TrainConfig):
 def recover_(
     model: nn.Module, before: nn.Module, config: RecoveryConfig, context: Context, what: str
 ) -> None:
-    """Train a cut model in place, from labels and from the dense model.
+    """Train a cut or quantized model in place, from labels and from the model that the recipe began with.
 
     Args:
         before: the model as it was; asked where the context has no teacher.
