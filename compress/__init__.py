@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from compress.quantize.float16 import Float16
     from compress.quantize.int8_dynamic import Int8Dynamic
     from compress.quantize.int8_static import Int8Static
+    from compress.quantize.qat import QatConfig
     from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
     from compress.recipe import Recipe, load_recipe
     from compress.recovery import RecoveryConfig
@@ -59,6 +60,7 @@ _HOMES = {
     "quantize.float16": ("Float16",),
     "quantize.int8_dynamic": ("Int8Dynamic",),
     "quantize.int8_static": ("Int8Static",),
+    "quantize.qat": ("QatConfig",),
     "quantize.weight_only": ("Int4WeightOnly", "Int8WeightOnly"),
     "recipe": ("Recipe", "load_recipe"),
     "recovery": ("RecoveryConfig",),
@@ -80,6 +82,7 @@ __all__ = [
     "Int8WeightOnly",
     "LogitsDistillation",
     "MagnitudePruning",
+    "QatConfig",
     "Recipe",
     "RecoveryConfig",
     "RunReport",

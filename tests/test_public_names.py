@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune/width": {"width": 16, "recovery": RECOVERY},
     "quantize/float16": {},
     "quantize/mixed": {"sensitivity_rows": 32, "max_accuracy_drop": 0.99},
-    "quantize/int8_dynamic": {},
+    "quantize/int8_dynamic": {"qat": RECOVERY},
     "quantize/int8_static": {"calibration_rows": 32},
     "quantize/int8_weight_only": {"zero_points": True, "algorithm": "hqq"},
     "quantize/int4_weight_only": {"algorithm": "gptq", "calibration_rows": 32, "bias_correction": True},
