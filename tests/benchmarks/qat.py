@@ -1,7 +1,7 @@
 """Quantization-aware training against integers that are only chosen: accuracy and agreement, over seeds.
 
     python tests/benchmarks/qat.py MODEL_DIR DATA_DIR [--seeds 0 1 2] [--epochs 2] [--rate 2e-5] [--rows 0]
-        [--only NAME ...]
+        [--only NAME ...] [--threads 2]
 
 MODEL_DIR is a Hugging Face classifier, DATA_DIR holds train.csv, validation.csv and test.csv (columns text
 and label). Answers are those of the layers of integers, which are the exported file's. Test rows are answered
@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-5)
     parser.add_argument("--rows", type=int, default=0, help="training rows; 0: all")
     parser.add_argument("--only", nargs="*", default=[], help="of the stages, by their names")
+    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as scratch:
         model, splits, context = loaded(given, Path(scratch))
         print("| what | validation | test | answers as the float model's | minutes |")
@@ -73,5 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     main()
