@@ -51,10 +51,16 @@ class Distillation(Stage):
 
     def check(self, model: nn.Module, context: Context) -> None:
         """See that the losses find what they compare."""
-        from compress.losses.plan import comparisons
+        from compress.losses.attention import check_plain
+        from compress.losses.plan import attention_sites, comparisons
+        from compress.model.calls import to_tensors
 
         teacher = context.teacher if context.teacher is not None else model
-        comparisons(self.loss_config(), self.rehearse(model), teacher)
+        student = self.rehearse(model)
+        comparisons(self.loss_config(), student, teacher)
+        row = to_tensors(next(context.validation.batches(1)), context.task.input_names)
+        for each in (teacher, student):
+            check_plain(each, attention_sites(self.loss_config(), each), row)
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return the trained student."""

@@ -1,7 +1,7 @@
 """Attention maps: where each position looks, as KL divergence from the teacher's to the student's.
 
 The maps are softmax(q k^T / sqrt(d)) of hooked queries and keys, as the fused kernels keep theirs to
-themselves; so plain attention only: no rotary positions, no relative bias.
+themselves; so plain attention only: no rotary positions, no relative bias (`check_plain` refuses them).
 Shapes: b = batch, s = sequence, h = heads, d = head size.
 """
 
@@ -10,10 +10,36 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from compress.errors import ModelError
 
-__all__ = ["attention_divergence", "log_maps", "rows_divergence"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from compress.model.structure import Site
+
+__all__ = ["attention_divergence", "check_plain", "log_maps", "rows_divergence"]
+
+
+def check_plain(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tensor]) -> None:
+    """See that a model's attention is what `log_maps` takes it for, by what it hands on for one row.
+
+    Args:
+        inputs: a batch of one row of two tokens or more, without padding.
+
+    Raises:
+        ModelError: it is another: rotary positions, a relative bias, a causal mask, or a scale of its own.
+    """
+    from compress.model.attention_view import CLOSE_ENOUGH, attention_of_row
+
+    for site, found in zip(sites, attention_of_row(model, sites, inputs) if sites else (), strict=True):
+        if not found.error <= CLOSE_ENOUGH or not bool(found.weights.triu(1).any()):
+            raise ModelError(
+                f"losses.attention: layer {site.layer} of {type(model).__name__} does not compute plain "
+                "attention from its queries and keys (rotary positions, a relative bias, a causal mask?); "
+                "leave it out, or take relations, which need no maps"
+            )
 
 
 def log_maps(query: Tensor, key: Tensor, heads: int, mask: Tensor | None) -> Tensor:

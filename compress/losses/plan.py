@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from compress.model.structure import Site
 
-__all__ = ["Comparison", "comparisons", "map_layers", "spread_layers"]
+__all__ = ["Comparison", "attention_sites", "comparisons", "map_layers", "spread_layers"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ def comparisons(config: LossConfig, student: nn.Module, teacher: nn.Module) -> l
         last = (layer_paths(student)[-1],), (layer_paths(teacher)[-1],)
         found.append(Comparison("embedding", *last))
     return found
+
+
+def attention_sites(config: LossConfig, model: nn.Module) -> list[Site]:
+    """All whose maps could be compared; none where no map is."""
+    if config.attention is None or config.attention.weight == 0:
+        return []
+    return [attention_at(model, layer) for layer in range(len(layer_paths(model)))]
 
 
 def _hidden(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list[Comparison]:

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from compress.data import Split, TextEncoder
 from compress.model import Site, to_tensors
+from compress.model.attention_view import CLOSE_ENOUGH, LOOKS, attention_of_row, look_shares
 from compress.pipeline.prepare import Prepared
-from compress.prune.attention_view import LOOKS, attention_of_row, look_shares
 from compress.report.inspection import AttentionFacts, HeadLook, Sentence
 
 __all__ = ["attention_facts"]
 
 _ROWS = 64
 _LONGEST_SHOWN = 20  # tokens of a sentence whose maps are shown
-_CLOSE_ENOUGH = 1e-3  # float32, two matrix products and a softmax away from the fused kernel
 _SEPARATORS = ("[SEP]", "</s>", "<sep>")
 
 
@@ -39,7 +38,7 @@ def attention_facts(
     for index, batch in enumerate(rows.batches(1)):
         found = attention_of_row(module, sites, to_tensors(batch, task.input_names))
         for site, attention in zip(sites, found, strict=True):
-            if attention.error > _CLOSE_ENOUGH or attention.weights.shape[-1] != len(tokens[index]):
+            if attention.error > CLOSE_ENOUGH or attention.weights.shape[-1] != len(tokens[index]):
                 return AttentionFacts(rows=0, left_out=_why(site, attention.error))
         separators = [i for i, token in enumerate(tokens[index]) if i and token in _SEPARATORS]
         shares = [look_shares(attention.weights, separators) for attention in found]

@@ -15,7 +15,7 @@ from torch import nn
 from compress.data import FileData, Splits, TextEncoder, load_splits
 from compress.distill.stage import StudentDistillation
 from compress.distill.student import layers_to_keep, least_harmful
-from compress.errors import StageError
+from compress.errors import ModelError, StageError
 from compress.model.definition import Definition
 from compress.model.depth import layer_count
 from compress.prune.heads import HeadPruning
@@ -23,6 +23,8 @@ from compress.prune.vocabulary import VocabularyPruning
 from compress.stage import Context
 from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
+
+TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)
@@ -215,6 +217,22 @@ def test_rows_that_cannot_be_made_are_refused_before_work(
 ) -> None:
     with pytest.raises(StageError, match=message):
         _stage(rows=rows).check(model, context)
+
+
+def test_maps_of_rotary_attention_are_refused_before_work_and_its_relations_are_not(context: Context) -> None:
+    sizes = {"nhead": 4, "num_layers": 2, "d_model": 32, "dim_feedforward": 64, "dropout": 0.0}
+    arguments = {"input_dim": 4, "output_dim": 3, "positions": "rope", "max_length": 8, **sizes}
+    model = Definition.from_file(TRANSFORMER, "patch_classifier", arguments).build(seed=0)
+    for name, weight in model.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.data.mul_(4)  # fresh weights attend almost evenly, rotated or not
+    with pytest.raises(ModelError, match=r"losses.attention: layer 0 of PatchClassifier.*take relations"):
+        _stage(losses={"attention": 1}).check(model, context)
+    _stage(losses={"relations": 1}).check(model, context)
+
+
+def test_maps_of_plain_attention_are_compared(model: nn.Module, context: Context) -> None:
+    _stage(losses={"attention": 1}).check(model, context)
 
 
 def test_labels_alone_need_rows_with_labels(text_model: nn.Module, text_context: Context) -> None:
