@@ -406,6 +406,32 @@ def test_a_run_that_is_there_already(call: Callable[..., Said], digits_run: Path
     assert (reports / "digits" / "manifest.json").read_bytes() == before
 
 
+def test_gates_that_fail_are_told_line_by_line_and_the_run_is_kept(
+    call: Callable[..., Said], digits_run: Path
+) -> None:
+    recipe, reports = digits_run / "digits.yaml", digits_run / "reports"
+    easy, hard = "gates.max_size_mb=50", "gates.min_speedup=1000"
+    said = call("run", recipe, easy, "-o", reports)
+    assert (said.code, said.err) == (0, "")
+    assert "holds: file size: at most 50.0 MB wanted" in said.out
+    said = call("run", recipe, easy, hard, "-o", reports)
+    assert said.code == 3
+    assert said.out.count("holds: ") == 1 and said.out.count("fails: ") == 1
+    assert "fails: speed-up: at least 1000.0x wanted" in said.out
+    assert said.err == "gates do not hold: digits (finished and kept; the lines above say which)\n"
+    assert (reports / "digits" / "onnx" / "model.onnx").is_file()
+
+
+def test_gates_where_nothing_is_measured_are_refused_before_work(
+    call: Callable[..., Said], digits_run: Path
+) -> None:
+    for key in ("batch", "sequence", "threads"):
+        said = call("run", digits_run / "digits.yaml", f"gates.{key}=77", "-o", "out")
+        assert_refused(said, f"gates.{key}: 77 is not measured; measure.{key} is ")
+    said = call("run", digits_run / "digits.yaml", "gates.min_sped=2", "-o", "out")
+    assert_refused(said, "min_sped", "min_speedup")
+
+
 def test_dry_run_says_what_would_be_done_and_does_nothing(
     call: Callable[..., Said], digits_run: Path, tmp_path: Path
 ) -> None:

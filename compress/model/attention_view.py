@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.model.calls import logits
 from compress.model.structure import Site
 
-__all__ = ["CLOSE_ENOUGH", "LOOKS", "Attention", "attention_of_row", "look_shares"]
+__all__ = ["Attention", "CLOSE_ENOUGH", "LOOKS", "attention_of_row", "look_shares"]
 
 CLOSE_ENOUGH = 1e-3
 """An `Attention.error` below which it is plain attention: float32, two products and a softmax apart."""

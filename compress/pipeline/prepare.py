@@ -13,6 +13,9 @@ import torch
 from compress.data import DatasetsData, DigitsData, FileData, Split, Splits, TextEncoder, load_splits
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.measure import check_runtimes
+from compress.measure.environment import available_cores
+from compress.measure.noise import usable_threads
+from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.definition import definition_of
 from compress.model.save import module_fingerprint
@@ -57,6 +60,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
             recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
         )
     _fits(loaded, splits)
+    _gates_are_measured(recipe, splits)
     shape = loaded.module
     context = Context(
         splits.task,
@@ -108,6 +112,21 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
     )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def _gates_are_measured(recipe: Recipe, splits: Splits) -> None:
+    """See that the recipe measures where its gates judge speed."""
+    gates, measured = recipe.gates, recipe.measure
+    lengths = measured.sequence or (resolve_sequence(splits.test, None),)
+    threads, _ = usable_threads(measured.threads, available_cores())
+    places = {"batch": measured.batch, "sequence": lengths, "threads": threads}
+    for name, known in places.items():
+        wanted = getattr(gates, name)
+        if wanted is not None and wanted not in known:
+            raise RecipeError(
+                f"{recipe.path or recipe.run_name}: gates.{name}: {wanted} is not measured; measure.{name} "
+                f"is {', '.join(map(str, known))} here"
+            )
 
 
 def _later_facts(recipe: Recipe, index: int) -> list[object]:

@@ -39,11 +39,13 @@ from compress.recipe import Recipe, load_recipe
 from compress.report import (
     DataFacts,
     EpochRecord,
+    GateRecord,
     ModelFacts,
     Parity,
     RunReport,
     SaturationRecord,
     StageRecord,
+    judged,
     load_report,
     to_model_card,
     write_reports,
@@ -58,11 +60,18 @@ _SATURATION_ROWS = 64  # answered one at a time, twice
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind: its directory and report, and whether they were there already."""
+    """What a run left behind.
+
+    Attributes:
+        report: what it says of itself.
+        already_done: it was there before, and nothing was repeated.
+        gates: the recipe's, as they are now; those in the report are of when it was made.
+    """
 
     directory: Path
     report: RunReport
     already_done: bool
+    gates: tuple[GateRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,11 +120,12 @@ def run(
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
         if from_main(lambda: check_output(target, prepared.run_key, overwrite=overwrite)):
-            return Outcome(target, load_report(target), already_done=True)
+            report = load_report(target)
+            return Outcome(target, report, already_done=True, gates=judged(recipe.gates, report.measurement))
         own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(Path(scratch))
         with own as directory:
             report = _work(prepared, directory, Cache(Path(output) / ".cache"), Path(scratch), progress)
-    return Outcome(target, report, already_done=False)
+    return Outcome(target, report, already_done=False, gates=report.gates)
 
 
 def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, progress: Progress) -> RunReport:
@@ -179,6 +189,7 @@ def _published(
         measurement=measurement,
         warnings=warnings_of(recipe, splits, measurement, saturation),
         saturation=saturation,
+        gates=judged(recipe.gates, measurement),
         seconds=time.perf_counter() - began,
     )
     _write(report, directory, module, candidate.path, prepared, given, baseline.path)

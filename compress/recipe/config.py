@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from compress.data.config import DataConfig
 from compress.model.config import ModelConfig
+from compress.recipe.gates import GatesConfig
 from compress.recipe.yaml_source import dump_yaml
 from compress.stage import Stage
 
@@ -102,6 +103,7 @@ class Recipe(BaseModel):
 
     Attributes:
         name: the run's name; none: made from where the recipe's file is.
+        gates: what a run must reach; it is finished and kept in any case.
         device: cpu, cuda or cuda:N, for training and calibration; measuring is on the CPU.
     """
 
@@ -113,6 +115,7 @@ class Recipe(BaseModel):
     stages: tuple[SerializeAsAny[Stage], ...]
     export: ExportConfig = ExportConfig()
     measure: MeasureConfig = MeasureConfig()
+    gates: GatesConfig = GatesConfig()
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Annotated[str, AfterValidator(_device_name)] = "cpu"
 

@@ -3,6 +3,7 @@
 from compress.report.compare import compare_reports
 from compress.report.comparison import Comparison, ComparisonRow, Interval
 from compress.report.explanation_words import explanation_sentences, explanation_tables
+from compress.report.gates import gate_sentence, judged
 from compress.report.html import to_html
 from compress.report.inspection import Inspection
 from compress.report.inspection_views import inspection_html, inspection_markdown, write_inspection
@@ -15,6 +16,7 @@ from compress.report.schema import (
     SCHEMA_VERSION,
     DataFacts,
     EpochRecord,
+    GateRecord,
     ModelFacts,
     Parity,
     RunReport,
@@ -31,6 +33,7 @@ __all__ = [
     "ComparisonRow",
     "DataFacts",
     "EpochRecord",
+    "GateRecord",
     "Inspection",
     "Interval",
     "ModelFacts",
@@ -44,8 +47,10 @@ __all__ = [
     "explanation_sentences",
     "explanation_tables",
     "fastest_sentence",
+    "gate_sentence",
     "inspection_html",
     "inspection_markdown",
+    "judged",
     "load_report",
     "needed_heads",
     "neuron_sentence",

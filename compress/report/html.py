@@ -68,6 +68,7 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "report": report,
             "verdict": verdict(report),
             "caveats": caveats(report),
+            "gates": tables.gates_table(report) if report.gates else None,
             "mb_note": MB_NOTE,
             "tiles": _tiles(report),
             "figures": tables.figures_table(report),

@@ -29,6 +29,7 @@ from compress.report.tables import (
     data_table,
     environment_table,
     figures_table,
+    gates_table,
     latency_table,
     operators_table,
     parity_table,
@@ -90,6 +91,8 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
     warnings = caveats(report)
     if warnings:
         parts += ["## Warnings", "\n".join(f"- {escape_markdown(text)}" for text in warnings)]
+    if report.gates:
+        parts += ["## Gates", table_markdown(gates_table(report))]
     parts += [
         "## Figures",
         "Baseline is the uncompressed model, candidate the compressed one, both as ONNX files run by ONNX "

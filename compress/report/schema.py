@@ -14,6 +14,7 @@ from compress.measure.results import Measurement
 __all__ = [
     "DataFacts",
     "EpochRecord",
+    "GateRecord",
     "ModelFacts",
     "Parity",
     "REPORT_FILE",
@@ -118,6 +119,26 @@ class SaturationRecord(_Part):
         return bool(self.pairs_at_risk or self.convolutions_at_risk)
 
 
+class GateRecord(_Part):
+    """One gate and what was measured.
+
+    Attributes:
+        name: as in the recipe.
+        limit: in the gate's unit (a share, a ratio, MB, ms).
+        value: what was measured, in that unit; none: not measured at the setting that the gate names.
+        bound: the worse end of its 95 % interval; none: it has no interval.
+        where: the setting of a latency.
+        holds: whether bound, or else value, is within the limit.
+    """
+
+    name: str
+    limit: float
+    value: float | None
+    bound: float | None = None
+    where: str = ""
+    holds: bool
+
+
 class ModelFacts(_Part):
     """The uncompressed model: where it came from and how large it is."""
 
@@ -150,6 +171,7 @@ class RunReport(_Part):
         warnings: what a reader must know before trusting or shipping this, a sentence each.
         saturation: of int8 products on processors without VNNI; None: there are no such products, or the
             report is from before this was counted.
+        gates: of the recipe, judged by this measurement; empty: it has none.
     """
 
     schema_version: Literal[1] = 1
@@ -165,6 +187,7 @@ class RunReport(_Part):
     measurement: Measurement
     warnings: tuple[str, ...]
     saturation: SaturationRecord | None = None
+    gates: tuple[GateRecord, ...] = ()
     seconds: float = Field(ge=0)
 
     def save(self, path: Path) -> None:

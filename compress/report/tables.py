@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.measure.results import Accuracy
+from compress.report.gates import gate_sentence
 from compress.report.saturation_words import saturation_sentence
 from compress.report.schema import EpochRecord, RunReport, StageRecord
 from compress.report.words import (
@@ -29,6 +30,7 @@ __all__ = [
     "data_table",
     "environment_table",
     "figures_table",
+    "gates_table",
     "latency_table",
     "operators_table",
     "parity_table",
@@ -249,3 +251,9 @@ def curve_table(curve: tuple[EpochRecord, ...]) -> Table:
         for x in curve
     )
     return Table(("epoch", "training loss", "validation loss", "validation metric"), rows, "rrrr", "Training")
+
+
+def gates_table(report: RunReport) -> Table:
+    """Each gate: whether it holds, what was wanted and what was measured."""
+    rows = tuple(("holds" if gate.holds else "fails", gate_sentence(gate)) for gate in report.gates)
+    return Table(("gate", "wanted and measured"), rows, "ll")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
 DIGITS = [path for path in RECIPES if path.parent.name == "digits"]
 NEED_TEXT = {"prune/embeddings", "prune/vocabulary"}  # the digits have no vocabulary
-ORDER = ["model", "data", "stages", "export", "measure"]
+ORDER = ["model", "data", "stages", "export", "measure", "gates"]
 
 
 def _name(path: Path) -> str:

@@ -1,0 +1,91 @@
+"""The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
+3 a gate that does not hold, 130 interrupted.
+
+Nothing heavy is imported before a command needs it: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from compress import __version__
+from compress.cli.common import print_error
+from compress.cli.compare import compare
+from compress.cli.models import bundle, explain, export, inspect
+from compress.cli.recipes import list_, show
+from compress.cli.run import init, run
+from compress.errors import CompressError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="modelpress",
+    help="Run compression recipes, compare their reports, ship the ONNX bundles.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"modelpress {__version__}")
+        raise typer.Exit
+
+
+for _command in (init, run, export, bundle, inspect, explain, compare):
+    app.command()(_command)
+app.command("list")(list_)
+app.command()(show)
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    logging.basicConfig(
+        level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
+    )
+    # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    # One line of a library's own progress between ours is one too many; its errors still come through.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(
+            args=None if arguments is None else list(arguments),
+            prog_name="modelpress",
+            standalone_mode=False,
+        )
+    except CompressError as error:
+        print_error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    if code == _INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
+        typer.echo(
+            "\ninterrupted: nothing half-written is left; finished pieces and the epochs of a training are "
+            "kept, so the same command goes on from them",
+            err=True,
+        )
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

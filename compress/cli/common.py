@@ -1,0 +1,67 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.errors import CompressError, OutputError, RecipeError
+from compress.processes import is_main, process_index
+
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
+    from compress.report import GateRecord
+
+__all__ = ["GATES_FAILED", "load_recipes", "print_error", "print_gates", "write_text"]
+
+
+GATES_FAILED = 3
+"""The exit code of a run or check that was finished, but does not reach what its gates ask for."""
+
+
+def load_recipes(words: Sequence[str]) -> list[Recipe]:
+    """Load every recipe before any work starts."""
+    from compress.recipe import load_recipe
+
+    paths = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    if not paths:
+        raise RecipeError("give at least one recipe, e.g. modelpress run recipes/digits/quantize-int8.yaml")
+    recipes = [load_recipe(Path(path), overrides) for path in paths]
+    names = [recipe.run_name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"two recipes have the run name '{name}': run them apart, or give each a name:")
+    return recipes
+
+
+def print_gates(gates: Sequence[GateRecord]) -> None:
+    """A line for each gate: whether it holds, what was wanted, what was measured."""
+    from compress.console import say
+    from compress.report import gate_sentence
+
+    for gate in gates:
+        word, style = ("holds: ", "green") if gate.holds else ("fails: ", "bold red")
+        say(word, style, gate_sentence(gate), wrap=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user named.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def print_error(error: CompressError) -> None:
+    """Say it on stderr; of several processes, which one says it."""
+    from compress.console import say
+
+    who = "" if is_main() else f"process {process_index()}: "
+    say(f"{who}error: ", "bold red", str(error), error=True)

@@ -1,0 +1,173 @@
+"""`modelpress init` and `modelpress run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compress.cli.common import GATES_FAILED, load_recipes, print_error, print_gates, write_text
+from compress.errors import CompressError, RecipeError
+from compress.processes import is_main, process_count
+
+if TYPE_CHECKING:
+    from compress.pipeline import Outcome
+    from compress.recipe import Recipe
+
+__all__ = ["init", "run"]
+
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the cache.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
+
+
+def init(directory: Annotated[Path, typer.Argument(help="Where to write models/ and recipes/.")]) -> None:
+    """Write a starter folder: model files and recipes to run and change."""
+    from compress.starter import init as write
+
+    recipes = write(directory)
+    typer.echo(f"wrote {directory}/models and {directory}/recipes ({len(recipes)} recipes)")
+    first = directory / "recipes" / "digits" / "quantize-int8.yaml"
+    typer.echo(f"next: modelpress run {first if first in recipes else recipes[0]}")
+
+
+def run(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE...]",
+            help="Recipe files, and values that replace theirs, e.g. model.hf=DIR or stages.0.sparsity=0.3.",
+        ),
+    ],
+    output: _Output = Path("reports"),
+    overwrite: _Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe, data, model and output; say what would be done.")
+    ] = False,
+) -> None:
+    """Run recipes: compress, export to ONNX, prove, measure, report."""
+    from compress.console import RichProgress, console
+
+    recipes = load_recipes(words)
+    if process_count() > 1 and len(recipes) > 1:
+        raise RecipeError(
+            f"{len(recipes)} recipes were given to {process_count()} processes, which train one model "
+            "together: give one recipe"
+        )
+    if dry_run and not is_main():
+        return
+    if dry_run:
+        for recipe in recipes:
+            _rehearse(recipe, output, overwrite=overwrite)
+        return
+    from compress.pipeline import check_files
+    from compress.pipeline import run as run_recipe
+
+    for recipe in recipes:
+        check_files(recipe)  # of all, before the first one's work starts
+    if not is_main():
+        run_recipe(recipes[0], output, overwrite=overwrite)  # the main process says how it goes
+        return
+    outcomes: list[Outcome] = []
+    failures: list[CompressError] = []
+    for recipe in recipes:
+        console.rule(f"[bold]{recipe.run_name}")
+        try:
+            with RichProgress() as progress:
+                outcome = run_recipe(recipe, output, overwrite=overwrite, progress=progress)
+        except CompressError as error:
+            if len(recipes) == 1:
+                raise
+            failures.append(error)
+            print_error(error)
+            continue
+        outcomes.append(outcome)
+        _summarise(outcome)
+    _close(outcomes, output)
+    failed = [outcome for outcome in outcomes if not all(gate.holds for gate in outcome.gates)]
+    if failed:
+        names = ", ".join(outcome.directory.name for outcome in failed)
+        typer.echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
+    if failures:
+        typer.echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
+        raise typer.Exit(max(error.exit_code for error in failures))
+    if failed:
+        raise typer.Exit(GATES_FAILED)
+
+
+def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
+    import tempfile
+
+    from compress.pipeline.cache import Cache
+    from compress.pipeline.prepare import check_output, prepare
+    from compress.pipeline.warn import doubts_of_data
+
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        prepared = prepare(recipe, Path(scratch))
+    target = output / recipe.run_name
+    splits, cache = prepared.splits, Cache(output / ".cache")
+    typer.echo(f"{recipe.run_name}: recipe, data, model and stages fit together")
+    typer.echo(
+        f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows"
+    )
+    trained = recipe.model.train is not None
+    how = (
+        ""
+        if not trained
+        else " (trained: in the cache)"
+        if cache.holds(prepared.base_key)
+        else " (would be trained)"
+    )
+    typer.echo(f"  model   {prepared.loaded.source}{how}")
+    for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
+        typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
+    for doubt in doubts_of_data(recipe, splits):
+        typer.echo(f"  note    {doubt}")
+    done = check_output(target, prepared.run_key, overwrite=overwrite)
+    typer.echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
+
+
+def _summarise(outcome: Outcome) -> None:
+    from compress.console import say
+    from compress.report import caveats, fastest_sentence, verdict
+
+    if outcome.already_done:
+        say(
+            f"done before, with the same recipe, data and versions: not repeated ({outcome.directory})", "dim"
+        )
+    found = outcome.report.measurement
+    before, after = found.baseline.accuracy, found.candidate.accuracy
+    say(f"accuracy {before.value:.1%} -> {after.value:.1%} of {after.rows:,} test rows", "bold")
+    say(verdict(outcome.report), wrap=True)
+    if found.runtimes is not None:
+        say(fastest_sentence(found.runtimes), wrap=True)
+    for caveat in caveats(outcome.report):
+        say("note: ", "yellow", caveat, wrap=True)
+    print_gates(outcome.gates)
+
+
+def _close(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Say what the user now has, and what to type next."""
+    if not outcomes:
+        return
+    from compress.console import console, say
+    from compress.report import compare_reports
+
+    directories = [outcome.directory for outcome in outcomes]
+    console.rule("[bold]what you have now")
+    page = directories[0] / "report.html"
+    if len(outcomes) > 1:
+        comparison = compare_reports(directories)
+        console.print(comparison.to_table())
+        page = output / "compare.html"
+        write_text(page, comparison.to_html())
+    for directory in directories:
+        say(f"bundle  {directory}", "", "  (onnx/model.onnx, report.html, README.md)", "dim")
+    say(f"report  {page.resolve()}")
+    example = directories[-1]
+    say("next    open the report in a browser; then")
+    say(f"          modelpress compare {output}")
+    loading = f"import compress; print(compress.load({str(example)!r}))"
+    say(f'          python -c "{loading}"', "", "   # the PyTorch module", "dim")
+    say(f"        to deploy: copy {example}; its README.md has the code")

@@ -1,0 +1,80 @@
+"""Which gates a measurement passes, as data and in words.
+
+Where a figure has a 95 % interval, its worse end is judged: a build that passes today by luck would fail
+tomorrow for no reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.measure.results import LatencyComparison, Measurement
+from compress.recipe.gates import GatesConfig
+from compress.report.schema import GateRecord
+from compress.report.words import milliseconds, percent, promised_amount, setting, size
+
+__all__ = ["gate_sentence", "judged"]
+
+
+def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ...]:
+    """Judge a measurement by each gate that is given, in the order of `GatesConfig`."""
+    latency = _place(gates, measurement.latency)
+    difference = measurement.difference
+    where = "" if latency is None else setting(latency)
+    speed = None if latency is None else (latency.speedup, latency.speedup_low)
+    found: dict[str, tuple[float | None, float | None, str]] = {
+        "max_accuracy_drop": (-difference.value, -difference.low, ""),
+        "min_speedup": (*(speed or (None, None)), where),
+        "max_size_mb": (measurement.candidate.size.file_bytes / 1e6, None, ""),
+        "max_p95_ms": (None if latency is None else latency.candidate.p95_ms, None, where),
+        "min_agreement": (difference.agreement, None, ""),
+    }
+    records = []
+    for name, limit in gates.limits.items():
+        value, bound, place = found[name]
+        decides = value if bound is None else bound
+        holds = decides is not None and (decides >= limit if name.startswith("min_") else decides <= limit)
+        records.append(GateRecord(name=name, limit=limit, value=value, bound=bound, where=place, holds=holds))
+    return tuple(records)
+
+
+def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> LatencyComparison | None:
+    for each in measured:
+        asked = ((gates.batch, each.batch), (gates.sequence, each.sequence), (gates.threads, each.threads))
+        if all(wanted in (None, there) for wanted, there in asked):
+            return each
+    return None
+
+
+def gate_sentence(gate: GateRecord) -> str:
+    """What was wanted and what was measured: `speed-up: at least 2.0x wanted, 2.4x measured, ...`."""
+
+    def shown(value: float) -> str:
+        if gate.name == "max_accuracy_drop":
+            return f"{100 * value:.2f} points".replace("-", "−")
+        if gate.name == "min_agreement":
+            return percent(value)
+        if gate.name == "min_speedup":
+            return promised_amount("speedup", value)
+        return size(value * 1e6) if gate.name == "max_size_mb" else milliseconds(value)
+
+    noun = {
+        "max_accuracy_drop": "accuracy drop",
+        "min_speedup": "speed-up",
+        "max_size_mb": "file size",
+        "max_p95_ms": "95th percentile of latency",
+        "min_agreement": "answers as the baseline's",
+    }[gate.name]
+    least = gate.name.startswith("min_")
+    words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
+    if gate.value is None:
+        return f"{words}, not measured at the setting that the gates name"
+    words += f", {shown(gate.value)} measured"
+    if gate.bound is not None:
+        words += f", {'no less than' if least else 'no more than'} {shown(gate.bound)} by its 95 % interval"
+    words += f" ({gate.where})" if gate.where else ""
+    value_holds = gate.value >= gate.limit if least else gate.value <= gate.limit
+    if value_holds and not gate.holds:
+        more = "more rounds or a quieter machine" if least else "more test rows"
+        words += f"; it may well hold, but is not proven: {more} would narrow the interval"
+    return words

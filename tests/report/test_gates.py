@@ -1,0 +1,95 @@
+"""Gates: the worse end of an interval decides, and the words say what was wanted and what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pydantic import ValidationError
+
+from compress.recipe.gates import GatesConfig
+from compress.report import RunReport, gate_sentence, judged, to_html, to_markdown
+
+MakeReport = Callable[..., RunReport]
+
+
+def gate(report: RunReport, **gates: float) -> tuple[bool, str]:
+    (found,) = judged(GatesConfig(**gates), report.measurement)
+    return found.holds, gate_sentence(found)
+
+
+def test_without_gates_nothing_is_judged(int8: RunReport) -> None:
+    assert judged(GatesConfig(), int8.measurement) == ()
+    assert judged(GatesConfig(batch=1), int8.measurement) == ()
+
+
+def test_an_accuracy_drop_is_judged_by_the_worse_end_of_its_interval(int8: RunReport) -> None:
+    # 0.2 points lower, 95 % interval 1.1 lower to 0.7 higher
+    assert gate(int8, max_accuracy_drop=0.012)[0]
+    holds, words = gate(int8, max_accuracy_drop=0.01)
+    assert not holds
+    assert words == (
+        "accuracy drop: at most 1.00 points wanted, 0.20 points measured, no more than 1.10 points by its "
+        "95 % interval; it may well hold, but is not proven: more test rows would narrow the interval"
+    )
+    holds, words = gate(int8, max_accuracy_drop=0.001)
+    assert not holds and "not proven" not in words
+
+
+def test_a_gain_in_accuracy_is_a_negative_drop(make_report: MakeReport) -> None:
+    report = make_report(difference=(0.012, 0.004, 0.02))
+    assert gate(report, max_accuracy_drop=0) == (
+        True,
+        "accuracy drop: at most 0.00 points wanted, −1.20 points measured, no more than −0.40 points by its "
+        "95 % interval",
+    )
+
+
+def test_a_speedup_is_judged_by_the_lower_end_and_at_the_first_setting(make_report: MakeReport) -> None:
+    report = make_report(speedup=(2.1, 2.0, 2.2))
+    assert gate(report, min_speedup=2.0)[0]
+    holds, words = gate(report, min_speedup=2.05)
+    assert not holds
+    assert words.startswith(
+        "speed-up: at least 2.05x wanted, 2.1x measured, no less than 2.0x by its 95 % interval (batch 1, "
+        "sequence 128, 1 thread)"
+    )
+    assert words.endswith("more rounds or a quieter machine would narrow the interval")
+
+
+def test_another_setting_can_be_named(int8: RunReport) -> None:
+    first, second = int8.measurement.latency
+    limit = (first.candidate.p95_ms + second.candidate.p95_ms) / 2
+    assert gate(int8, max_p95_ms=limit)[0]
+    holds, words = gate(int8, max_p95_ms=limit, batch=8)
+    assert not holds and "(batch 8, sequence 128, 1 thread)" in words
+    holds, words = gate(int8, min_speedup=1, threads=64)
+    assert not holds and words.endswith("not measured at the setting that the gates name")
+
+
+def test_size_and_agreement_have_no_interval(int8: RunReport) -> None:
+    assert gate(int8, max_size_mb=72.0) == (True, "file size: at most 72.0 MB wanted, 72.0 MB measured")
+    assert not gate(int8, max_size_mb=71.9)[0]
+    assert gate(int8, min_agreement=0.98) == (
+        True,
+        "answers as the baseline's: at least 98.0 % wanted, 98.0 % measured",
+    )
+    assert not gate(int8, min_agreement=0.981)[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_accuracy_drop": -0.1}, {"min_agreement": 98}, {"min_speedup": 0}, {"max_size": 3}, {"batch": 0}],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        GatesConfig(**wrong)
+
+
+def test_reports_show_gates_where_there_are_some(int8: RunReport) -> None:
+    assert "Gates" not in to_markdown(int8) and 'id="gates"' not in to_html(int8)
+    records = judged(GatesConfig(min_speedup=3, max_size_mb=80), int8.measurement)
+    report = RunReport.model_validate_json(int8.model_copy(update={"gates": records}).model_dump_json())
+    for page in (to_markdown(report), to_html(report)):
+        assert "at least 3.0x wanted" in page and "at most 80.0 MB wanted" in page
+        assert "fails" in page and "holds" in page
