@@ -16,7 +16,7 @@ import typer
 
 from compress import __version__
 from compress.cli.common import print_error
-from compress.cli.compare import compare
+from compress.cli.compare import check, compare
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
@@ -43,7 +43,7 @@ def _version(
         raise typer.Exit
 
 
-for _command in (init, run, export, bundle, inspect, explain, compare):
+for _command in (init, run, export, bundle, inspect, explain, compare, check):
     app.command()(_command)
 app.command("list")(list_)
 app.command()(show)

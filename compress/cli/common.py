@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from compress.recipe import Recipe
     from compress.report import GateRecord
 
-__all__ = ["GATES_FAILED", "load_recipes", "print_error", "print_gates", "write_text"]
+__all__ = [
+    "GATES_FAILED",
+    "append_text",
+    "load_recipes",
+    "print_error",
+    "print_gates",
+    "print_verdict",
+    "write_text",
+]
 
 
 GATES_FAILED = 3
@@ -38,12 +46,18 @@ def load_recipes(words: Sequence[str]) -> list[Recipe]:
 
 def print_gates(gates: Sequence[GateRecord]) -> None:
     """A line for each gate: whether it holds, what was wanted, what was measured."""
-    from compress.console import say
     from compress.report import gate_sentence
 
     for gate in gates:
-        word, style = ("holds: ", "green") if gate.holds else ("fails: ", "bold red")
-        say(word, style, gate_sentence(gate), wrap=True)
+        print_verdict(gate.holds, gate_sentence(gate))
+
+
+def print_verdict(holds: bool, words: str) -> None:
+    """A line that begins with `holds:` or `fails:`."""
+    from compress.console import say
+
+    word, style = ("holds: ", "green") if holds else ("fails: ", "bold red")
+    say(word, style, words, wrap=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,6 +69,19 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a file that others write to as well.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 

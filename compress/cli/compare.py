@@ -1,16 +1,20 @@
-"""Commands on finished runs: `compare`."""
+"""Commands on finished runs: `compare` and `check`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.cli.common import write_text
+from compress.cli.common import GATES_FAILED, append_text, print_verdict, write_text
 from compress.errors import RecipeError
 
-__all__ = ["compare"]
+if TYPE_CHECKING:
+    from compress.report import CheckReport
+
+__all__ = ["check", "compare"]
 
 
 def compare(
@@ -38,3 +42,51 @@ def compare(
         from compress.console import console
 
         console.print(comparison.to_table())
+
+
+def check(
+    bundle: Annotated[Path, typer.Argument(help="A run's directory.")],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE...]", help="Replace the recipe's, e.g. gates.min_speedup=2 or data.test=FILE."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another bundle, measured in turns with it.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a bundle again, here and now: files, answers, accuracy, latency, gates. Exit 3 if one fails."""
+    from compress.console import RichProgress
+    from compress.pipeline import check_bundle, check_can_be_made
+    from compress.report import check_summary, junit_xml
+
+    if junit is not None:
+        check_can_be_made(junit)
+    with RichProgress(to_stderr=as_json) as progress:
+        report = check_bundle(bundle, against, values or [], progress=progress)
+    if junit is not None:
+        write_text(junit, junit_xml(report))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        append_text(Path(summary), check_summary(report))
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        _print_check(report)
+    if not report.holds:
+        raise typer.Exit(GATES_FAILED)
+
+
+def _print_check(report: CheckReport) -> None:
+    from compress.console import say
+    from compress.report import check_lines
+
+    for line in check_lines(report):
+        say(line, wrap=True)
+    for note in report.measurement.noise if report.measurement else ():
+        say("note: ", "yellow", note, wrap=True)
+    for each in report.checks:
+        print_verdict(each.holds, f"{each.name}: {each.found}")

@@ -16,6 +16,7 @@ from compress.measure.explanation import Explanation, describe, with_integer_rat
 from compress.measure.made_inputs import inputs_of, made_batch
 from compress.measure.profile import profile_in_turns
 from compress.measure.session import create_session, feeds
+from compress.measure.size import model_files
 
 __all__ = ["explain_batch", "explain_file"]
 
@@ -118,6 +119,7 @@ def explain_file(
             if array.dtype.kind == "i" and array.max(initial=0) < known.max(initial=0):
                 values[name] = array  # the smaller table's ids are in both
     for each in given:
+        model_files(each.onnx)  # refuses what reaches out of its folder
         _try(each, values, rows=batch, sequence=own, threads=threads)
     return explain_batch(
         given[0].onnx,

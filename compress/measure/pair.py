@@ -25,6 +25,7 @@ from compress.measure.noise import usable_threads
 from compress.measure.process import python_command, python_environment
 from compress.measure.results import Measurement
 from compress.measure.rows import resolve_sequence
+from compress.measure.size import model_files
 from compress.progress import Bar, Progress, Silent
 
 __all__ = ["measure_pair"]
@@ -79,6 +80,7 @@ def measure_pair(
     for path in (baseline, candidate):
         if not path.is_file():
             raise MeasureError(f"{path}: there is no such ONNX file to measure")
+        model_files(path)  # refuses what reaches out of its folder
     kept, notes = usable_threads(threads, available_cores())
     lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
     with tempfile.TemporaryDirectory(prefix="modelpress-measure-") as name:

@@ -30,7 +30,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
     happens to spell an entry is harmless: it counts only if a file of that name is there.
 
     Raises:
-        MeasureError: if the file is empty.
+        MeasureError: if the file is empty, or names a file outside of its folder.
     """
     if path.stat().st_size == 0:  # which cannot be mapped
         raise MeasureError(f"{path}: this file is empty")
@@ -40,11 +40,16 @@ def model_files(path: Path) -> tuple[Path, ...]:
         for match in _LOCATION.finditer(data):
             name = data[match.end() : match.end() + match.group(1)[0]]
             try:
-                beside = folder / name.decode("utf-8")
-                if beside.is_file():
-                    found[beside] = None
+                text = name.decode("utf-8")
+                beside = folder / text
+                there = beside.is_file()
             except (UnicodeDecodeError, ValueError):  # a chance match: no text, or a NUL in it
                 continue
+            # By its words: the files of a download are often links to a place elsewhere.
+            if there and (Path(text).is_absolute() or ".." in Path(text).parts):
+                raise MeasureError(f"{path}: its external data is outside of its folder: {text}; refused")
+            if there:
+                found[beside] = None
     return tuple(found)
 
 

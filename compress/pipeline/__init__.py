@@ -1,5 +1,6 @@
-"""Run recipes, export models that are not compressed, inspect models, and bundle variants."""
+"""Run recipes, check their bundles, export models as they are, inspect models, and bundle variants."""
 
+from compress.pipeline.check import check_bundle
 from compress.pipeline.export import export_model
 from compress.pipeline.inspect import inspect_model, inspection_recipe
 from compress.pipeline.prepare import Prepared, check_can_be_made, check_files, prepare
@@ -10,6 +11,7 @@ __all__ = [
     "Outcome",
     "Prepared",
     "bundle_variants",
+    "check_bundle",
     "check_can_be_made",
     "check_files",
     "export_model",

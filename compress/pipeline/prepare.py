@@ -24,7 +24,7 @@ from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context
 
-__all__ = ["Prepared", "check_can_be_made", "check_files", "check_output", "prepare"]
+__all__ = ["Prepared", "check_can_be_made", "check_files", "check_output", "encoder_of", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     """
     check_files(recipe)
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch)
-    encoder = _encoder(loaded)
+    encoder = encoder_of(loaded)
     splits = load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
     if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
         loaded = load_model(
@@ -204,7 +204,12 @@ def _device_exists(device: str) -> None:
         )
 
 
-def _encoder(loaded: LoadedModel) -> TextEncoder | None:
+def encoder_of(loaded: LoadedModel) -> TextEncoder | None:
+    """The tokenizer of a model that reads texts; none of another.
+
+    Raises:
+        ModelError, DataError: it belongs to another model, or can't be read.
+    """
     if loaded.tokenizer is None:
         return None
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)

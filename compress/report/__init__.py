@@ -1,5 +1,13 @@
 """The run report as data, JSON, Markdown and HTML, and runs side by side. No torch, no onnxruntime."""
 
+from compress.report.check import (
+    CheckRecord,
+    CheckReport,
+    check_lines,
+    check_summary,
+    gate_checks,
+    junit_xml,
+)
 from compress.report.compare import compare_reports
 from compress.report.comparison import Comparison, ComparisonRow, Interval
 from compress.report.explanation_words import explanation_sentences, explanation_tables
@@ -29,6 +37,8 @@ from compress.report.words import caveats, verdict
 from compress.report.write import write_reports
 
 __all__ = [
+    "CheckRecord",
+    "CheckReport",
     "Comparison",
     "ComparisonRow",
     "DataFacts",
@@ -43,14 +53,18 @@ __all__ = [
     "SaturationRecord",
     "StageRecord",
     "caveats",
+    "check_lines",
+    "check_summary",
     "compare_reports",
     "explanation_sentences",
     "explanation_tables",
     "fastest_sentence",
+    "gate_checks",
     "gate_sentence",
     "inspection_html",
     "inspection_markdown",
     "judged",
+    "junit_xml",
     "load_report",
     "needed_heads",
     "neuron_sentence",

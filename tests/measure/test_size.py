@@ -35,6 +35,27 @@ def test_model_files_is_not_led_astray_by_weights_that_spell_an_entry(tmp_path):
     assert model_files(path) == (path,)
 
 
+def test_external_data_outside_of_its_folder_is_refused(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "secret").write_bytes(b"not the model's")
+    path = tmp_path / "inside" / "model.onnx"
+    for name in ("../secret", str(tmp_path / "secret")):
+        path.write_bytes(b"\x0a\x08location\x12" + bytes([len(name)]) + name.encode())
+        with pytest.raises(
+            MeasureError, match=r"model.onnx: its external data is outside of its folder: .*secret"
+        ):
+            model_files(path)
+
+
+def test_external_data_may_be_a_link_to_elsewhere_as_in_a_download(tmp_path):
+    (tmp_path / "blob").write_bytes(b"weights")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "data").symlink_to(tmp_path / "blob")
+    path = tmp_path / "inside" / "model.onnx"
+    path.write_bytes(b"\x0a\x08location\x12\x04data")
+    assert model_files(path) == (path, tmp_path / "inside" / "data")
+
+
 def test_model_size_refuses_an_empty_file(tmp_path):
     (tmp_path / "model.onnx").touch()
     with pytest.raises(MeasureError, match="model.onnx: this file is empty"):

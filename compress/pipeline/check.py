@@ -1,0 +1,190 @@
+"""Check a bundle here and now: its files, its answers, and what its recipe's gates ask for."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import compress
+from compress.data import Splits, load_splits
+from compress.errors import OutputError, ParityError, RecipeError
+from compress.export import ONNX_PATH, check_parity, sha256_of
+from compress.measure import measure_pair
+from compress.model import LoadedModel, ModelConfig, load_model
+from compress.pipeline.prepare import encoder_of
+from compress.progress import Progress, Silent
+from compress.recipe import Recipe, load_recipe
+from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
+from compress.report.words import percent
+
+__all__ = ["check_bundle"]
+
+_RECIPE = "recipe.resolved.yaml"
+
+
+def check_bundle(
+    bundle: str | Path,
+    against: str | Path | None = None,
+    values: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Measure a bundle again: checksums, answers as the PyTorch module's, accuracy, latency, gates.
+
+    Args:
+        bundle: a run's directory, with the recipe that made it.
+        against: another bundle of the same task, whose accuracy and latency it is compared with.
+        values: replace the recipe's own, `key=value`: `gates.min_speedup=2`, `data.test=FILE`.
+
+    Returns:
+        What was found. Where files or answers are wrong nothing further is looked at.
+
+    Raises:
+        CompressError: no bundle, data that isn't there, gates that need a bundle to compare with; before
+            work starts.
+    """
+    began, progress = time.perf_counter(), progress or Silent()
+    directory = Path(bundle)
+    manifest = _manifest(directory)
+    recipe = _recipe(directory, values)
+    other = None if against is None else Path(against)
+    if other is None and recipe.gates.needs_baseline:
+        raise RecipeError(
+            f"gates.{recipe.gates.needs_baseline[0]} compares with a baseline: give --against BUNDLE "
+            "(modelpress export makes one of the uncompressed model)"
+        )
+    sealed = [_sealed(directory, manifest)]
+    if other is not None:
+        sealed.append(_sealed(other, _manifest(other)))
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        checks, measurement = sealed, None
+        if all(check.holds for check in sealed):
+            more, measurement = _answers(directory, other, recipe, Path(scratch), progress)
+            checks = [*sealed, *more]
+    return CheckReport(
+        bundle=str(bundle),
+        against=None if against is None else str(against),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        modelpress_version=compress.__version__,
+        checks=tuple(checks),
+        measurement=measurement,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        if not isinstance(manifest["sha256"], dict):
+            raise TypeError("sha256 is no mapping")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{directory}: not a bundle: no manifest.json that can be read") from error
+    if "variants" in manifest:
+        raise OutputError(f"{directory}: holds variants; give the run that one of them came from")
+    return manifest
+
+
+def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
+    if not (directory / _RECIPE).is_file():
+        raise OutputError(
+            f"{directory}: no {_RECIPE} in it, so nothing says which rows to answer; give a run's directory"
+        )
+    return load_recipe(directory / _RECIPE, values)
+
+
+def _sealed(directory: Path, manifest: dict[str, Any]) -> CheckRecord:
+    """Whether each file is the one that was written."""
+    wrong = []
+    for name, digest in manifest["sha256"].items():
+        file = directory / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            wrong.append(f"{name} is outside of the bundle")
+        elif not file.is_file():
+            wrong.append(f"{name} is missing")
+        elif sha256_of(file) != digest:
+            wrong.append(f"{name} is not the file that was written (SHA-256 differs)")
+    count = len(manifest["sha256"])
+    found = "; ".join(wrong) or f"{count} files are those that were written"
+    return CheckRecord(name=f"files of {directory.name}", holds=not wrong, found=found)
+
+
+def _answers(
+    directory: Path, other: Path | None, recipe: Recipe, scratch: Path, progress: Progress
+) -> tuple[list[CheckRecord], Any]:
+    loaded, splits = _opened(directory, recipe, scratch)
+    onnx = directory / ONNX_PATH
+    baseline, base_splits = onnx, splits
+    if other is not None:
+        _, base_splits = _opened(other, recipe, scratch)
+        baseline = other / ONNX_PATH
+        _same_task(splits, base_splits, directory, other)
+    progress.say("comparing the file's answers with PyTorch's")
+    checks = [_parity(loaded, onnx, splits, recipe)]
+    if not checks[0].holds:
+        return checks, None
+    measured = recipe.measure
+    measurement = measure_pair(
+        baseline,
+        onnx,
+        base_splits.test,
+        candidate_test=splits.test,
+        batch=measured.batch,
+        sequence=measured.sequence,
+        threads=measured.threads,
+        rounds=measured.rounds,
+        seconds=measured.seconds,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    checks += _as_reported(directory, measurement.candidate.accuracy.correct, len(splits.test))
+    return [*checks, *gate_checks(judged(recipe.gates, measurement))], measurement
+
+
+def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
+    """The module, and the recipe's rows as this bundle reads them."""
+    loaded = load_model(ModelConfig(bundle=directory), seed=recipe.seed, scratch=scratch)
+    splits = load_splits(recipe.data, encoder=encoder_of(loaded), label_order=loaded.label_order)
+    return loaded, splits
+
+
+def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> None:
+    if mine.task.labels != theirs.task.labels or mine.test.labels.tolist() != theirs.test.labels.tolist():
+        raise OutputError(f"{other} answers other labels than {directory}, or reads other rows")
+
+
+def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> CheckRecord:
+    limits = recipe.export
+    rows = splits.validation.take(limits.parity_rows, seed=recipe.seed)
+    try:
+        found = check_parity(
+            loaded.module,
+            onnx,
+            rows,
+            splits.task,
+            min_agreement=limits.min_agreement,
+            max_metric_difference=limits.max_metric_difference,
+        )
+    except ParityError as error:
+        return CheckRecord(name="parity", holds=False, found=str(error))
+    words = f"answers as the PyTorch module on {percent(found.agreement)} of {found.rows} validation rows"
+    return CheckRecord(name="parity", holds=True, found=words)
+
+
+def _as_reported(directory: Path, correct: int, rows: int) -> list[CheckRecord]:
+    """Whether accuracy is within the interval that the run's own report gives; nothing for other rows."""
+    if not (directory / "report.json").is_file():
+        return []
+    then = load_report(directory).measurement.candidate.accuracy
+    if then.rows != rows:
+        return []
+    here = correct / rows
+    found = (
+        f"{percent(here)} of {rows:,} test rows; the report says {percent(then.value)} "
+        f"({percent(then.low)} to {percent(then.high)})"
+    )
+    return [CheckRecord(name="accuracy as reported", holds=then.low <= here <= then.high, found=found)]

@@ -1,0 +1,131 @@
+"""CheckReport: what a bundle was found to be when it was measured again; for people, programs and CI."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.measure.results import Measurement
+from compress.report.gates import gate_sentence
+from compress.report.markdown import escape_markdown, table_markdown
+from compress.report.schema import GateRecord
+from compress.report.tables import Table
+from compress.report.words import (
+    accuracy_words,
+    milliseconds,
+    percent,
+    setting,
+    size,
+    speedup_words,
+)
+
+__all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class CheckRecord(_Part):
+    """One thing that was looked at: its name, whether it is as it should be, and what was found."""
+
+    name: str
+    holds: bool
+    found: str
+
+
+class CheckReport(_Part):
+    """A bundle, checked here and now.
+
+    Attributes:
+        against: the bundle that it was measured against; none: against nothing.
+        checks: in the order in which they were made; what could not be checked after a failure is missing.
+        measurement: none where files or answers were wrong. Without another bundle its baseline is the bundle
+            itself.
+        seconds: that it took.
+    """
+
+    bundle: str
+    against: str | None
+    created: str
+    modelpress_version: str
+    checks: tuple[CheckRecord, ...]
+    measurement: Measurement | None
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether all is as it should be."""
+        return all(check.holds for check in self.checks)
+
+
+def gate_checks(gates: Sequence[GateRecord]) -> list[CheckRecord]:
+    """Gates as checks."""
+    return [CheckRecord(name=f"gate {x.name}", holds=x.holds, found=gate_sentence(x)) for x in gates]
+
+
+def check_lines(report: CheckReport) -> list[str]:
+    """What was measured, in sentences."""
+    measured = report.measurement
+    if measured is None:
+        return []
+    model = measured.candidate
+    lines = [
+        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.rows:,} test rows, file "
+        f"{size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
+        f"{measured.environment.cpu}"
+    ]
+    if report.against is not None:
+        lines.append(f"against {report.against}: accuracy {accuracy_words(measured.difference)}")
+    for each in measured.latency:
+        words = (
+            f"{setting(each)}: p50 {milliseconds(each.candidate.p50_ms)}, p95 "
+            f"{milliseconds(each.candidate.p95_ms)}"
+        )
+        lines.append(words if report.against is None else f"{words}; {speedup_words(each)}")
+    return lines
+
+
+def check_summary(report: CheckReport) -> str:
+    """The checks as Markdown, for the summary of a CI job."""
+    rows = tuple(("holds" if x.holds else "**fails**", x.name, x.found) for x in report.checks)
+    table = table_markdown(Table(("", "check", "found"), rows, "lll")).replace(
+        "\\*\\*fails\\*\\*", "**fails**"
+    )
+    parts = [f"### modelpress check {escape_markdown(report.bundle)}", table]
+    notes = [*check_lines(report), *(report.measurement.noise if report.measurement else ())]
+    if notes:
+        parts.append("\n".join(f"- {escape_markdown(line)}" for line in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def junit_xml(report: CheckReport) -> str:
+    """The checks as JUnit XML: a test case each."""
+    failed = sum(not check.holds for check in report.checks)
+    suite = ET.Element(
+        "testsuite",
+        name="modelpress check",
+        tests=str(len(report.checks)),
+        failures=str(failed),
+        errors="0",
+        skipped="0",
+        time=f"{report.seconds:.1f}",
+        timestamp=report.created,
+    )
+    for check in report.checks:
+        case = ET.SubElement(suite, "testcase", classname=_xml_text(report.bundle), name=check.name, time="0")
+        if check.holds:
+            ET.SubElement(case, "system-out").text = _xml_text(check.found)
+        else:
+            ET.SubElement(case, "failure", message=_xml_text(check.found)).text = _xml_text(check.found)
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml_text(text: str) -> str:
+    """Without the control characters that XML 1.0 has no way to write."""
+    return "".join(letter for letter in text if letter in "\t\n" or ord(letter) >= 32)

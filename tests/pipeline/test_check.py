@@ -1,0 +1,177 @@
+"""`modelpress check`: a bundle as it was written passes; what was changed, or is not reached, is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.cli import main
+from compress.errors import OutputError, RecipeError
+from compress.measure.results import Measurement
+from compress.pipeline import check_bundle, export_model
+from compress.report import CheckReport, check_summary, load_report
+
+CHECK = import_module("compress.pipeline.check")
+QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.batch=[1]", "measure.threads=[1]")
+
+
+@pytest.fixture
+def bundle(digits_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits_run / "reports" / "digits", tmp_path / "digits"))
+
+
+@pytest.fixture
+def measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Measurement | None], list[Any]]:
+    """Have measurements come back as the bundle's report has them, or as given; return what was asked for."""
+
+    def use(measurement: Measurement | None = None) -> list[Any]:
+        asked: list[Any] = []
+
+        def measure_pair(*files: Any, **options: Any) -> Measurement:
+            asked.append((files, options))
+            return measurement or load_report(bundle).measurement
+
+        monkeypatch.setattr(CHECK, "measure_pair", measure_pair)
+        return asked
+
+    return use
+
+
+def failed(report: CheckReport) -> dict[str, str]:
+    return {check.name: check.found for check in report.checks if not check.holds}
+
+
+def test_a_bundle_as_it_was_written_holds_and_is_measured(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    (tmp_path / "summary.md").write_text("before\n")
+    junit = tmp_path / "new" / "junit.xml"
+    words = ["check", str(bundle), *QUICK, "gates.max_size_mb=50", "--junit", str(junit), "--json"]
+    assert main(words) == 0
+    report = CheckReport.model_validate_json(capsys.readouterr().out)
+    assert report.holds and [check.name for check in report.checks] == [
+        "files of digits",
+        "parity",
+        "accuracy as reported",
+        "gate max_size_mb",
+    ]
+    assert report.measurement is not None and len(report.measurement.latency) == 1
+    then = load_report(bundle).measurement.candidate
+    assert report.measurement.candidate.accuracy.correct == then.accuracy.correct
+    suite = ET.parse(junit).getroot().find("testsuite")
+    assert suite is not None and (suite.get("tests"), suite.get("failures")) == ("4", "0")
+    assert len(suite.findall("testcase")) == 4 and suite.findall("testcase/failure") == []
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("before\n### modelpress check ") and "gate max_size_mb" in summary
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes() + b"x"), "is not the file that was written"),
+        (lambda file: file.unlink(), "is missing"),
+    ],
+)
+def test_a_changed_file_fails_and_is_not_run(
+    bundle: Path,
+    measured: Callable[..., list[Any]],
+    change: Callable[[Path], Any],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = measured()
+    change(bundle / "onnx" / "model.onnx")
+    report = check_bundle(bundle)
+    assert list(failed(report)) == ["files of digits"]
+    assert words in failed(report)["files of digits"] and asked == [] and report.measurement is None
+    assert "**fails**" in check_summary(report)
+    assert main(["check", str(bundle)]) == 3
+    assert "fails: files of digits: onnx/model.onnx" in capsys.readouterr().out
+
+
+def test_a_manifest_that_names_files_elsewhere_is_not_followed(bundle: Path) -> None:
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["sha256"]["../other"] = "0" * 64
+    file.write_text(json.dumps(manifest))
+    assert failed(check_bundle(bundle)) == {"files of digits": "../other is outside of the bundle"}
+
+
+def test_gates_are_judged_by_what_is_measured_now(bundle: Path, measured: Callable[..., list[Any]]) -> None:
+    measured()
+    values = ["gates.max_size_mb=0.001", "gates.max_p95_ms=100000"]
+    report = check_bundle(bundle, values=values)
+    assert list(failed(report)) == ["gate max_size_mb"]
+    assert "gate max_p95_ms" in [check.name for check in report.checks]
+
+
+def test_gates_that_compare_need_something_to_compare_with(
+    bundle: Path, measured: Callable[..., list[Any]]
+) -> None:
+    asked = measured()
+    with pytest.raises(RecipeError, match=r"gates.min_speedup compares with a baseline: give --against"):
+        check_bundle(bundle, values=["gates.min_speedup=2"])
+    assert asked == []
+
+
+def test_another_bundle_is_measured_in_turns_with_it(
+    bundle: Path, measured: Callable[..., list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = measured()
+    other = tmp_path / "other"
+    export_model(str(bundle / "recipe.resolved.yaml"), other)
+    code = main(["check", str(bundle), "--against", str(other), "gates.min_speedup=100000"])
+    said = " ".join(capsys.readouterr().out.split())  # lines are broken at the terminal's width
+    assert code == 3 and "fails: gate min_speedup" in said and "holds: files of other" in said
+    assert "/other: accuracy " in said
+    ((files, options),) = asked
+    assert [file.parent.parent for file in files[:2]] == [other, bundle]
+    assert len(options["candidate_test"]) == len(files[2])
+
+
+def test_an_accuracy_outside_of_the_reports_interval_fails(
+    bundle: Path, measured: Callable[..., list[Any]]
+) -> None:
+    found = load_report(bundle).measurement
+    worse = found.candidate.accuracy.model_copy(update={"correct": found.candidate.accuracy.correct // 2})
+    candidate = found.candidate.model_copy(update={"accuracy": worse})
+    measured(found.model_copy(update={"candidate": candidate}))
+    assert list(failed(check_bundle(bundle))) == ["accuracy as reported"]
+
+
+def test_answers_that_are_not_the_modules_fail_and_nothing_is_timed(
+    bundle: Path, measured: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = measured()
+    load_model = CHECK.load_model
+
+    def spoiled(*given: Any, **options: Any) -> Any:
+        loaded = load_model(*given, **options)
+        for name, tensor in loaded.module.state_dict().items():
+            if name.endswith("scale"):
+                tensor.mul_(-1)
+        return loaded
+
+    monkeypatch.setattr(CHECK, "load_model", spoiled)
+    report = check_bundle(bundle)
+    assert list(failed(report)) == ["parity"] and asked == []
+
+
+def test_what_is_no_run_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="not a bundle"):
+        check_bundle(tmp_path)
+    (bundle / "recipe.resolved.yaml").unlink()
+    with pytest.raises(OutputError, match="nothing says which rows to answer"):
+        check_bundle(bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "variants": []}))
+    with pytest.raises(OutputError, match="holds variants"):
+        check_bundle(bundle)
