@@ -23,6 +23,7 @@ from compress.registry import stage_names
 from compress.report import load_report
 
 WriteRecipe = Callable[..., Path]
+EXPORTED = import_module("compress.pipeline.exported")
 RUN = import_module("compress.pipeline.run")
 GOOD = "text,label\n" + "".join(
     f"{'a ' * (i % 7)}film the plot {'very ' * (i // 7)},{i % 2}\n" for i in range(70)
@@ -458,7 +459,7 @@ def quick(digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         shutil.copyfile(finished / "onnx" / "model.onnx", path)
         return path
 
-    monkeypatch.setattr(RUN, "export_onnx", export_onnx)
+    monkeypatch.setattr(EXPORTED, "export_onnx", export_onnx)
     monkeypatch.setattr(RUN, "measure_pair", lambda *_, **__: load_report(finished).measurement)
     shutil.copytree(digits_run / "reports" / ".cache", tmp_path / "out" / ".cache")
     return tmp_path / "out"
@@ -497,7 +498,7 @@ def test_one_recipe_that_fails_is_told_once(
     def fail(*_: Any, **__: Any) -> None:
         raise ExportError("Model cannot be exported to ONNX: reason [1]")
 
-    monkeypatch.setattr(RUN, "export_onnx", fail)
+    monkeypatch.setattr(EXPORTED, "export_onnx", fail)
     said = call("run", digits_run / "digits.yaml", "-o", "out")
     assert_refused(said, "cannot be exported to ONNX: reason [1]", code=1)
     assert [path.name for path in quick.iterdir()] == [".cache"]

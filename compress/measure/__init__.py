@@ -4,6 +4,7 @@ from compress.measure.accuracy import accuracy_difference, predict
 from compress.measure.environment import environment, sums_are_exact
 from compress.measure.explain import explain_file
 from compress.measure.explanation import Explanation
+from compress.measure.ladder import Step, measure_ladder
 from compress.measure.pair import measure_pair
 from compress.measure.results import (
     Accuracy,
@@ -13,6 +14,8 @@ from compress.measure.results import (
     LatencyComparison,
     Measurement,
     ModelMeasurement,
+    Ratio,
+    Rung,
     RuntimeFile,
     Runtimes,
     RuntimeTiming,
@@ -30,16 +33,20 @@ __all__ = [
     "LatencyComparison",
     "Measurement",
     "ModelMeasurement",
+    "Ratio",
+    "Rung",
     "RuntimeFile",
     "RuntimeTiming",
     "Runtimes",
     "Size",
+    "Step",
     "accuracy_difference",
     "check_runtimes",
     "create_session",
     "environment",
     "explain_file",
     "installed_runtimes",
+    "measure_ladder",
     "measure_pair",
     "predict",
     "sums_are_exact",

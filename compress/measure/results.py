@@ -19,6 +19,8 @@ __all__ = [
     "LatencyComparison",
     "Measurement",
     "ModelMeasurement",
+    "Ratio",
+    "Rung",
     "RuntimeFile",
     "RuntimeTiming",
     "Runtimes",
@@ -169,6 +171,37 @@ class Runtimes(_Result):
 
     files: tuple[RuntimeFile, ...]
     timings: tuple[RuntimeTiming, ...]
+
+
+class Ratio(_Result):
+    """A ratio of times: median over rounds, and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Rung(_Result):
+    """The model after one stage, as an ONNX file, on validation rows.
+
+    Attributes:
+        name: of the stage; of the first rung, the uncompressed model, `original`.
+        agreement: share of rows on which it names the class that the original names.
+        change: of accuracy, from the rung before.
+        p50_ms: median over rounds.
+        speedup: original time / this time.
+        gain: time of the rung before / this time.
+    """
+
+    name: str
+    rows: int
+    accuracy: float
+    agreement: float
+    change: AccuracyDifference
+    p50_ms: float
+    speedup: Ratio
+    gain: Ratio
+    file_bytes: int
 
 
 class Environment(_Result):

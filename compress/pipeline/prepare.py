@@ -103,7 +103,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 recipe.seed,
                 None if splits.unlabelled is None else splits.unlabelled.fingerprint(),
                 _later_facts(recipe, index) if stage.sees_later else None,
-                [machine_facts(), recipe.measure.model_dump(mode="json", exclude={"runtimes"})]
+                [machine_facts(), recipe.measure.model_dump(mode="json", exclude={"runtimes", "ladder"})]
                 if stage.is_timed
                 else None,
             )

@@ -15,20 +15,19 @@ from torch import nn
 import compress
 from compress.data import Splits
 from compress.export import (
-    ONNX_PATH,
-    check_parity,
-    export_onnx,
     new_directory,
     write_bundle_,
     write_manifest_,
 )
 from compress.losses import TargetPlace
-from compress.measure import installed_runtimes, measure_pair
+from compress.measure import Step, installed_runtimes, measure_pair
 from compress.model.counts import weight_counts
 from compress.model.saturation import saturation_risk
-from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.cache import Cache
 from compress.pipeline.cost import Cost
+from compress.pipeline.exported import Exported, exported, exported_baseline
 from compress.pipeline.given import Given
+from compress.pipeline.ladder import ladder_of, step_after
 from compress.pipeline.manifest import manifest_facts
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.timer import OnnxTimer
@@ -41,7 +40,6 @@ from compress.report import (
     EpochRecord,
     GateRecord,
     ModelFacts,
-    Parity,
     RunReport,
     SaturationRecord,
     StageRecord,
@@ -75,12 +73,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Exported:
-    path: Path
-    parity: Parity
-
-
-@dataclass(frozen=True)
 class _Made:
     """What the stages of a recipe gave, and what it began with."""
 
@@ -89,7 +81,8 @@ class _Made:
     module: nn.Module
     records: list[StageRecord]
     given: Given
-    baseline: _Exported
+    baseline: Exported
+    steps: list[Step]
 
 
 def run(
@@ -132,15 +125,18 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
     began = time.perf_counter()
     recipe, splits = prepared.recipe, prepared.splits
     base, training = trained_model(prepared, cache, progress)
-    baseline = _exported_baseline(base, prepared, cache, progress)
+    baseline = exported_baseline(base, prepared, cache, progress)
     module, records = base, []
     given = Given(splits, prepared.encoder, base)
+    steps = [Step("original", baseline.path, splits.validation)]
     for index in range(len(recipe.stages)):
         module, record, given = _staged(
             index, module, given, prepared, baseline.path, cache, progress, scratch
         )
         records.append(record)
-    made = _Made(base, training, module, records, given, baseline)
+        if recipe.measure.ladder and index + 1 < len(recipe.stages):
+            steps += step_after(index, module, given, prepared, cache, progress)
+    made = _Made(base, training, module, records, given, baseline, steps)
     return from_main(lambda: _published(prepared, made, directory, scratch, progress, began))
 
 
@@ -151,7 +147,7 @@ def _published(
     recipe, splits = prepared.recipe, prepared.splits
     module, given, baseline = made.module, made.given, made.baseline
     progress.say("exporting to ONNX and comparing its answers with PyTorch's")
-    candidate = _export(module, prepared, given.splits, scratch / "candidate")
+    candidate = exported(module, prepared, given.splits, scratch / "candidate")
     measurement = measure_pair(
         baseline.path,
         candidate.path,
@@ -166,6 +162,8 @@ def _published(
         runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=progress,
     )
+    last = Step(recipe.stages[-1].name if recipe.stages else "", candidate.path, given.splits.validation)
+    ladder = ladder_of([*made.steps, last], prepared, measurement, progress)
     risk = saturation_risk(
         module, given.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed), splits.task
     )
@@ -189,6 +187,7 @@ def _published(
         measurement=measurement,
         warnings=warnings_of(recipe, splits, measurement, saturation),
         saturation=saturation,
+        ladder=ladder,
         gates=judged(recipe.gates, measurement),
         seconds=time.perf_counter() - began,
     )
@@ -224,31 +223,6 @@ def trained_model(
     if piece.reused:
         progress.say("the trained model is in the cache: not trained again")
     return piece.module, piece.record["curve"]
-
-
-def _exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progress: Progress) -> _Exported:
-    def make(directory: Path) -> dict[str, Any]:
-        progress.say("exporting the uncompressed model: the baseline")
-        return _export(base, prepared, prepared.splits, directory).parity.model_dump()
-
-    key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
-    directory, record = cache.file(key, make)
-    return _Exported(directory / ONNX_PATH.name, Parity(**record))
-
-
-def _export(module: nn.Module, prepared: Prepared, splits: Splits, directory: Path) -> _Exported:
-    recipe = prepared.recipe
-    directory.mkdir(exist_ok=True)
-    path = export_onnx(
-        module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
-    )
-    limits: dict[str, Any] = {
-        "min_agreement": recipe.export.min_agreement,
-        "max_metric_difference": recipe.export.max_metric_difference,
-    }
-    rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
-    result = check_parity(module, path, rows, splits.task, **limits)
-    return _Exported(path, Parity(**vars(result), **limits))
 
 
 def _staged(

@@ -86,6 +86,8 @@ class MeasureConfig(BaseModel):
         seconds: how long one side of a round runs at the least.
         runtimes: what runs the files; onnxruntime is always among them, and all other figures are its own.
             none: onnxruntime, and openvino where it is installed.
+        ladder: export and measure the model after every stage too, on validation rows, where there are two
+            stages or more.
     """
 
     model_config = _STRICT
@@ -96,6 +98,7 @@ class MeasureConfig(BaseModel):
     rounds: int = Field(default=9, ge=3, le=1000)
     seconds: float = Field(default=0.25, gt=0, le=60)
     runtimes: Annotated[tuple[RuntimeName, ...], AfterValidator(_runtimes)] | None = None
+    ladder: bool = True
 
 
 class Recipe(BaseModel):

@@ -13,6 +13,7 @@ from compress.report.cut import Cut, cuts_of
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, settings_of
+from compress.report.ladder_words import LADDER_NOTE, ladder_dots, ladder_sentences, ladder_table
 from compress.report.markdown import recipe_yaml
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
@@ -77,6 +78,7 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "size_bars": svg.size_bars(measured.baseline, measured.candidate),
             "runtimes": _runtimes(report),
             "why": _why(report),
+            "ladder": _ladder(report),
             "stages": tables.stages_table(report),
             "cuts": [_cut(report, cut) for cut in cuts_of(report)],
             "cost_note": cut_words.COST_NOTE,
@@ -168,6 +170,19 @@ def _why(report: RunReport) -> dict[str, Any] | None:
         "advice": found.advice,
         "sentences": explanation_sentences(found),
         "tables": explanation_tables(found),
+    }
+
+
+def _ladder(report: RunReport) -> dict[str, Any] | None:
+    """After every stage, in reports that have it."""
+    first = headline(report)
+    if not report.ladder or first is None:
+        return None
+    return {
+        "note": LADDER_NOTE,
+        "sentences": ladder_sentences(report.ladder),
+        "table": ladder_table(report.ladder, setting(first)),
+        "picture": svg.scatter(ladder_dots(report.ladder)),
     }
 
 

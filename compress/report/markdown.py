@@ -19,6 +19,7 @@ from compress.report.cut_words import (
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, plain, settings_of
+from compress.report.ladder_words import LADDER_NOTE, ladder_sentences, ladder_table
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
 from compress.report.runtime_words import runtime_sentences, runtime_table
@@ -36,7 +37,7 @@ from compress.report.tables import (
     stage_summary,
     stages_table,
 )
-from compress.report.words import MB_NOTE, caveats, duration, verdict
+from compress.report.words import MB_NOTE, caveats, duration, headline, setting, verdict
 
 __all__ = ["escape_markdown", "fenced", "recipe_yaml", "table_markdown", "to_markdown"]
 
@@ -103,6 +104,7 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         table_markdown(latency_table(report)),
         *_runtimes(report),
         *_why(report),
+        *_ladder(report),
         *_cuts(report),
         *_stages(report),
         "## Parity",
@@ -148,6 +150,16 @@ def _runtimes(report: RunReport) -> list[str]:
         table_markdown(runtime_table(found)),
         *map(escape_markdown, runtime_sentences(found)),
     ]
+
+
+def _ladder(report: RunReport) -> list[str]:
+    """After every stage, in reports that have it."""
+    first = headline(report)
+    if not report.ladder or first is None:
+        return []
+    sentences = [f"- {escape_markdown(line)}" for line in ladder_sentences(report.ladder)]
+    table = table_markdown(ladder_table(report.ladder, setting(first)))
+    return ["## After every stage", LADDER_NOTE, "\n".join(sentences), table]
 
 
 def _cuts(report: RunReport) -> list[str]:

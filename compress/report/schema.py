@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import OutputError
-from compress.measure.results import Measurement
+from compress.measure.results import Measurement, Rung
 
 __all__ = [
     "DataFacts",
@@ -171,6 +171,7 @@ class RunReport(_Part):
         warnings: what a reader must know before trusting or shipping this, a sentence each.
         saturation: of int8 products on processors without VNNI; None: there are no such products, or the
             report is from before this was counted.
+        ladder: the uncompressed model and the model after each stage; empty: not asked for, or one stage.
         gates: of the recipe, judged by this measurement; empty: it has none.
     """
 
@@ -187,6 +188,7 @@ class RunReport(_Part):
     measurement: Measurement
     warnings: tuple[str, ...]
     saturation: SaturationRecord | None = None
+    ladder: tuple[Rung, ...] = ()
     gates: tuple[GateRecord, ...] = ()
     seconds: float = Field(ge=0)
 

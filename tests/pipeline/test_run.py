@@ -36,6 +36,7 @@ from compress.report import load_report
 from compress.stage import Context
 
 # `import compress.pipeline.run` gives the function of that name.
+EXPORTED = import_module("compress.pipeline.exported")
 RUN = import_module("compress.pipeline.run")
 RECOVERY = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "fp32"}
 STAGES: dict[str, list[Any]] = {
@@ -176,6 +177,24 @@ def test_a_bundle_is_laid_out_as_the_hub_does_and_nothing_else_is_in_it(runs: _R
     directory = runs.outcomes[name].directory
     assert directory == runs.output / name
     assert {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()} == expected
+
+
+def test_a_recipe_of_several_stages_has_a_ladder_on_validation_rows(runs: _Runs) -> None:
+    report = runs.outcomes["joint"].report
+    rungs = report.ladder
+    assert [rung.name for rung in rungs] == ["original", *(stage.name for stage in report.stages)]
+    assert {rung.rows for rung in rungs} == {report.data.validation_rows}
+    assert rungs[0].agreement == 1.0 and rungs[0].speedup.value == 1.0
+    measured = report.measurement
+    assert rungs[0].file_bytes == measured.baseline.size.file_bytes
+    assert rungs[-1].file_bytes == measured.candidate.size.file_bytes
+    # PyTorch's metric after a stage is that of its file, unless a row is a tie for one of them.
+    for rung, stage in zip(rungs[1:], report.stages, strict=True):
+        assert abs(rung.accuracy - stage.validation_metric) <= 1.01 / rung.rows
+
+
+def test_a_recipe_of_one_stage_has_none(runs: _Runs) -> None:
+    assert all(runs.outcomes[name].report.ladder == () for name in STAGES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -322,7 +341,7 @@ def quick(runs: _Runs, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]
             shutil.copyfile(outcome.directory / "onnx" / "model.onnx", path)
             return path
 
-        monkeypatch.setattr(RUN, "export_onnx", export_onnx)
+        monkeypatch.setattr(EXPORTED, "export_onnx", export_onnx)
         monkeypatch.setattr(RUN, "measure_pair", lambda *_, **__: outcome.report.measurement)
 
     return use
@@ -401,7 +420,7 @@ def test_an_export_that_answers_otherwise_publishes_nothing(
         onnx.save(graph, path)
         return path
 
-    monkeypatch.setattr(RUN, "export_onnx", export_onnx)
+    monkeypatch.setattr(EXPORTED, "export_onnx", export_onnx)
     with pytest.raises(ParityError, match=r"they agree on .*nothing was published"):
         run(runs.recipes["heads"], tmp_path)
     assert _everything_in(tmp_path) == before

@@ -1,0 +1,96 @@
+"""The accuracy ladder: the ONNX file after every stage, on validation rows and in turns with all others.
+
+People choose stages by it, so it looks at validation rows and never at test rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.split import Split
+from compress.measure.accuracy import accuracy_difference, predict
+from compress.measure.latency import median_interval, rounds_in_turns
+from compress.measure.results import Ratio, Rung
+from compress.measure.rows import steady_batch
+from compress.measure.session import create_session, feeds
+from compress.measure.size import model_files
+from compress.progress import Progress
+from compress.timing import TimingPoint
+
+__all__ = ["Step", "measure_ladder"]
+
+_MOST_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Step:
+    """A file of the ladder: its stage's name, and the validation rows as it reads them."""
+
+    name: str
+    onnx: Path
+    validation: Split
+
+
+def measure_ladder(
+    steps: Sequence[Step],
+    point: TimingPoint,
+    *,
+    rounds: int,
+    seconds: float,
+    seed: int,
+    progress: Progress,
+) -> tuple[Rung, ...]:
+    """Compare each file with the first, and with the one before it.
+
+    Args:
+        steps: the uncompressed file, then those after each stage; all hold the same rows.
+        point: where they are timed.
+        rounds: how often each is timed, in turns.
+        seconds: for how long each time.
+        seed: of the bootstrap, and of the rows where there are more than 1,000.
+
+    Raises:
+        MeasureError: ONNX Runtime refuses a file, or a batch.
+    """
+    sessions = [create_session(step.onnx, threads=point.threads) for step in steps]
+    rows = [step.validation.take(_MOST_ROWS, seed=seed) for step in steps]
+    with progress.bar("the ladder: after every stage", len(steps) + rounds + 1) as bar:
+        answers = []
+        for session, split in zip(sessions, rows, strict=True):
+            answers.append(predict(session, split, 1))
+            bar.advance(1)
+        batches = [steady_batch(split, point.batch, point.sequence) for split in rows]
+        calls = [
+            partial(session.run, None, feeds(batch, session))
+            for session, batch in zip(sessions, batches, strict=True)
+        ]
+        times = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=lambda: bar.advance(1))
+    labels = rows[0].labels
+    found = []
+    for at, step in enumerate(steps):
+        before = max(at - 1, 0)
+        found.append(
+            Rung(
+                name=step.name,
+                rows=len(labels),
+                accuracy=float((answers[at] == labels).mean()),
+                agreement=float((answers[at] == answers[0]).mean()),
+                change=accuracy_difference(answers[before], answers[at], labels),
+                p50_ms=float(np.median(times[at])),
+                speedup=_ratio(times[0], times[at], seed),
+                gain=_ratio(times[before], times[at], seed),
+                file_bytes=sum(file.stat().st_size for file in model_files(step.onnx)),
+            )
+        )
+    return tuple(found)
+
+
+def _ratio(slower: Sequence[float], faster: Sequence[float], seed: int) -> Ratio:
+    ratios = [float(a / b) for a, b in zip(slower, faster, strict=True)]
+    low, high = median_interval(ratios, seed=seed)
+    return Ratio(value=float(np.median(ratios)), low=low, high=high)

@@ -1,0 +1,58 @@
+"""Modules as ONNX files: the candidate, the baseline, and what stands after each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.data import Splits
+from compress.export import ONNX_PATH, check_parity, export_onnx
+from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.prepare import Prepared
+from compress.progress import Progress
+from compress.report import Parity
+
+__all__ = ["Exported", "exported", "exported_baseline"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file, and how it answers beside the module that it came from."""
+
+    path: Path
+    parity: Parity
+
+
+def exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progress: Progress) -> Exported:
+    """Export the uncompressed model, or find it in the cache."""
+
+    def make(directory: Path) -> dict[str, Any]:
+        progress.say("exporting the uncompressed model: the baseline")
+        return exported(base, prepared, prepared.splits, directory).parity.model_dump()
+
+    key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
+    directory, record = cache.file(key, make)
+    return Exported(directory / ONNX_PATH.name, Parity(**record))
+
+
+def exported(module: nn.Module, prepared: Prepared, splits: Splits, directory: Path) -> Exported:
+    """Export a module as the recipe says, and see that the file answers as it does.
+
+    Raises:
+        ExportError, ParityError: it can't be exported, or doesn't.
+    """
+    recipe = prepared.recipe
+    directory.mkdir(exist_ok=True)
+    path = export_onnx(
+        module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
+    )
+    limits: dict[str, Any] = {
+        "min_agreement": recipe.export.min_agreement,
+        "max_metric_difference": recipe.export.max_metric_difference,
+    }
+    rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
+    result = check_parity(module, path, rows, splits.task, **limits)
+    return Exported(path, Parity(**vars(result), **limits))

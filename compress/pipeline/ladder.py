@@ -1,0 +1,62 @@
+"""The accuracy ladder of a run: the model after every stage as a file, all measured in one sitting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ExportError, ParityError
+from compress.export import ONNX_PATH
+from compress.measure import Measurement, Rung, Step, measure_ladder
+from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.exported import exported
+from compress.pipeline.given import Given
+from compress.pipeline.prepare import Prepared
+from compress.progress import Progress
+from compress.timing import TimingPoint
+
+__all__ = ["ladder_of", "step_after"]
+
+
+def step_after(
+    index: int, module: nn.Module, given: Given, prepared: Prepared, cache: Cache, progress: Progress
+) -> list[Step]:
+    """The model after a stage that isn't the last, as an ONNX file; none if it can't be exported."""
+    name = prepared.recipe.stages[index].name
+
+    def make(directory: Path) -> dict[str, Any]:
+        progress.say(f"exporting the model after {name}, for the ladder")
+        return exported(module, prepared, given.splits, directory).parity.model_dump()
+
+    key = fingerprint(prepared.stage_keys[index], "step", prepared.recipe.export.model_dump(mode="json"))
+    try:
+        directory, _ = cache.file(key, make)
+    except (ExportError, ParityError) as error:
+        progress.say(f"left out of the ladder: {name}: {error}")
+        return []
+    return [Step(name, directory / ONNX_PATH.name, given.splits.validation)]
+
+
+def ladder_of(
+    steps: Sequence[Step], prepared: Prepared, measurement: Measurement, progress: Progress
+) -> tuple[Rung, ...]:
+    """Measure all steps where the report's first latency was taken; nothing where no ladder is wanted.
+
+    Args:
+        steps: the original, then the model after each stage.
+    """
+    recipe = prepared.recipe
+    if len(recipe.stages) < 2 or not recipe.measure.ladder:
+        return ()
+    first = measurement.latency[0]
+    return measure_ladder(
+        steps,
+        TimingPoint(first.batch, first.sequence, first.threads),
+        rounds=recipe.measure.rounds,
+        seconds=recipe.measure.seconds,
+        seed=recipe.seed,
+        progress=progress,
+    )
