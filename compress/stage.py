@@ -175,6 +175,11 @@ class Stage(BaseModel, ABC):
         return False
 
     @property
+    def finds_widths(self) -> bool:
+        """Whether the widths that it leaves are found by its work, so that a rehearsal's are a guess."""
+        return False
+
+    @property
     def sees_later(self) -> bool:
         """Whether what the stage does depends on the stages that follow it."""
         return self.is_timed

@@ -135,6 +135,16 @@ def test_show_prints_the_whole_recipe(
     assert_refused(call("show", recipe, "again.yaml", "name=x"), "two recipes have the run name 'x'")
 
 
+def test_show_shapes_prints_a_row_for_the_model_and_each_stage(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    said = call("show", digits_run / "digits.yaml", "--shapes")
+    assert (said.code, said.err) == (0, "")
+    first = [line.split()[0] for line in said.out.splitlines()[:3]]
+    assert first == ["after", "model", "int8_dynamic"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

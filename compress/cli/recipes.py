@@ -24,9 +24,22 @@ def show(
         list[str],
         typer.Argument(metavar="RECIPE [KEY=VALUE...]", help="A recipe, and values that replace its own."),
     ],
+    shapes: Annotated[
+        bool,
+        typer.Option("--shapes", help="Show the model and what each stage leaves of it; no work is done."),
+    ] = False,
 ) -> None:
-    """Show a recipe as it would be run, with every default."""
+    """Show a recipe as it would be run, with every default; or the model and what each stage leaves of it."""
     recipes = load_recipes(words)
     if len(recipes) != 1:
         raise RecipeError("show takes one recipe")
-    typer.echo(recipes[0].to_yaml(), nl=False)
+    if not shapes:
+        typer.echo(recipes[0].to_yaml(), nl=False)
+        return
+    from compress.console import console, draw, say
+    from compress.pipeline import recipe_shapes
+    from compress.report import shapes_note, shapes_table
+
+    found = recipe_shapes(recipes[0])
+    console.print(draw(shapes_table(found)))
+    say(shapes_note(found), "dim", wrap=True)

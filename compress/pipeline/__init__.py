@@ -5,6 +5,7 @@ from compress.pipeline.export import export_model
 from compress.pipeline.inspect import inspect_model, inspection_recipe
 from compress.pipeline.prepare import Prepared, check_can_be_made, check_files, prepare
 from compress.pipeline.run import Outcome, run
+from compress.pipeline.shapes import recipe_shapes
 from compress.pipeline.variants import bundle_variants
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "inspect_model",
     "inspection_recipe",
     "prepare",
+    "recipe_shapes",
     "run",
 ]

@@ -90,6 +90,11 @@ class HeadPruning(Stage):
     calibration_rows: int = Field(default=512, ge=1)
     recovery: RecoveryConfig | None = None
 
+    @property
+    def finds_widths(self) -> bool:
+        """Yes: which and how many go."""
+        return True
+
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that so many heads can go, and cut the first ones."""
         from compress.model.cut import keep_units_

@@ -109,6 +109,11 @@ class StructuredPruning(Stage):
         """The budget that was given."""
         return next((kind, getattr(self, kind)) for kind in _KINDS if getattr(self, kind) is not None)
 
+    @property
+    def finds_widths(self) -> bool:
+        """Yes: which and how many go."""
+        return True
+
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that there is something to cut; how much stays is not known yet, so cut each site to half."""
         from compress.model.cut import keep_units_

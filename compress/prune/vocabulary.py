@@ -81,6 +81,11 @@ class VocabularyPruning(Stage):
     protect: tuple[str, ...] = ()
     recovery: TrainConfig | None = None
 
+    @property
+    def finds_widths(self) -> bool:
+        """Yes: which and how many go."""
+        return True
+
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the model has an embedding that can be cut; how much goes, only the rows can tell."""
         from compress.model.embedding import token_embedding

@@ -32,6 +32,7 @@ from compress.report.schema import (
     StageRecord,
     load_report,
 )
+from compress.report.shapes import Shape, shapes_note, shapes_table
 from compress.report.variants_card import to_variants_card, variants_table
 from compress.report.words import caveats, verdict
 from compress.report.write import write_reports
@@ -51,6 +52,7 @@ __all__ = [
     "RunReport",
     "SCHEMA_VERSION",
     "SaturationRecord",
+    "Shape",
     "StageRecord",
     "caveats",
     "check_lines",
@@ -69,6 +71,8 @@ __all__ = [
     "needed_heads",
     "neuron_sentence",
     "saturation_sentence",
+    "shapes_note",
+    "shapes_table",
     "to_html",
     "to_markdown",
     "to_model_card",

@@ -1,0 +1,88 @@
+"""A recipe's model and what each stage would leave of it, side by side; without any work."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress.data import Split
+from compress.errors import ModelError
+from compress.model import logits, structure_of, to_tensors
+from compress.model.counts import stored_bytes, weight_counts
+from compress.model.depth import layer_count
+from compress.model.embedding import token_embedding, token_table
+from compress.model.width import hidden_width
+from compress.pipeline.prepare import prepare
+from compress.recipe import Recipe
+from compress.report import Shape
+from compress.stage import Context
+
+__all__ = ["recipe_shapes"]
+
+
+def recipe_shapes(recipe: Recipe) -> list[Shape]:
+    """The model as it is loaded, and after each stage, by rehearsal.
+
+    Raises:
+        CompressError: as a run of the recipe would, before its work starts.
+    """
+    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+        prepared = prepare(recipe, Path(scratch))
+        splits, module = prepared.splits, prepared.loaded.module.eval()
+        row = max(splits.validation.rows, key=lambda each: each[splits.task.input_names[0]].shape[0])
+        longest = Split("longest", (row,), splits.validation.labels[:1], splits.task.inputs)
+        batch = to_tensors(next(longest.batches(1)), splits.task.input_names)
+        tokens = row[splits.task.input_names[0]].shape[0]
+        context = Context(splits.task, splits.train, splits.validation, encoder=prepared.encoder)
+        shapes = [_shape("model", False, module, module, batch, tokens)]
+        for stage in recipe.stages:
+            module = stage.rehearse(module)
+            stored = stage.stand_in().apply(module, context) if stage.kind == "quantize" else module
+            shapes.append(_shape(stage.name, stage.finds_widths, module, stored, batch, tokens))
+    return shapes
+
+
+def _shape(
+    after: str, is_guess: bool, module: nn.Module, stored: nn.Module, batch: dict[str, Any], tokens: int
+) -> Shape:
+    try:
+        structure = structure_of(module)
+        heads = tuple(site.units(module) for site in structure.attention)
+        neurons = tuple(site.units(module) for site in structure.feed_forward)
+    except ModelError:
+        heads, neurons = (), ()
+    return Shape(
+        after,
+        is_guess,
+        _or_none(lambda: layer_count(module)),
+        heads,
+        neurons,
+        _or_none(lambda: hidden_width(module)),
+        _or_none(lambda: token_table(token_embedding(module)[1]).num_embeddings),
+        weight_counts(module)[0],
+        _macs(module, batch),
+        stored_bytes(stored),
+        tokens,
+    )
+
+
+def _or_none(find: Callable[[], int]) -> int | None:
+    try:
+        return find()
+    except ModelError:
+        return None
+
+
+def _macs(module: nn.Module, batch: dict[str, Any]) -> int:
+    """Half of torch's count of floating point operations, attention as plain products."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        logits(module.eval(), batch)
+    return counter.get_total_flops() // 2

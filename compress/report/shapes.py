@@ -1,0 +1,84 @@
+"""The shapes that a recipe leaves, stage by stage, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compress.report.tables import Table
+from compress.report.words import size
+
+__all__ = ["Shape", "shapes_note", "shapes_table"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a model; none, or empty, where the model doesn't say.
+
+    Attributes:
+        after: `model`, or the stage that leaves it.
+        is_guess: that stage finds widths by its work; these are only as it might leave them.
+        heads: of each layer.
+        neurons: of each layer's feed-forward part.
+        macs: multiply-adds of products for one row of `tokens`.
+        weight_bytes: of all weights and buffers, as they would be stored.
+    """
+
+    after: str
+    is_guess: bool
+    layers: int | None
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+    hidden_width: int | None
+    vocabulary: int | None
+    parameters: int
+    macs: int
+    weight_bytes: int
+    tokens: int
+
+
+def shapes_table(shapes: Sequence[Shape]) -> Table:
+    """A row for the model and for each stage; what a guessed width changes has a star."""
+    columns = ("after", "layers", "heads", "neurons", "width", "tokens", "weights", "MACs", "MB")
+    rows = []
+    for at, x in enumerate(shapes):
+        star = "*" if any(each.is_guess for each in shapes[: at + 1]) else ""
+        rows.append(
+            (
+                f"{x.after.rpartition('/')[2]}{star}",
+                _count(x.layers),
+                _counts(x.heads),
+                _counts(x.neurons),
+                _count(x.hidden_width),
+                _count(x.vocabulary),
+                f"{x.parameters / 1e6:,.1f} M",
+                f"{x.macs / 1e6:,.0f} M",
+                size(x.weight_bytes, unit=False),
+            )
+        )
+    return Table(columns, tuple(rows), "lrrrrrrrr")
+
+
+def shapes_note(shapes: Sequence[Shape]) -> str:
+    """What the columns mean, and the stars where there are some."""
+    words = (
+        f"Heads and neurons: of each layer. MACs: multiply-adds of products, for a row of {shapes[0].tokens} "
+        "positions. MB: all weights as they would be stored."
+    )
+    guessing = dict.fromkeys(x.after for x in shapes if x.is_guess)
+    if guessing:
+        words += f" * What {' and '.join(guessing)} leaves is found by work: shown is one way to cut."
+    return words
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _counts(values: Sequence[int]) -> str:
+    """Equal counts once: `6 x 12`; others as a list."""
+    if not values:
+        return "–"
+    if len(set(values)) == 1:
+        return f"{len(values)} x {values[0]}"
+    return " ".join(f"{value}" for value in values)
