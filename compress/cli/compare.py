@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,14 +23,34 @@ def compare(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print raw figures as CSV.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help="Only runs that meet this, e.g. 'speedup > 2 and drop < 0.01'."),
+    ] = None,
+    sort: Annotated[str | None, typer.Option("--sort", help="Best first in a column, e.g. size_mb.")] = None,
+    best: Annotated[
+        Literal["size", "speed", "accuracy"] | None,
+        typer.Option("--best", help="Print the name of the smallest, fastest or most accurate run alone."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option("--max-drop", min=0, max=1, help="For --best: accuracy that is surely not lost beyond."),
+    ] = None,
 ) -> None:
     """Compare runs: one table, best values marked, what is not comparable said so."""
-    from compress.report import compare_reports
+    from compress.report import best_run, compare_reports, comparison_csv, selected, sorted_by
 
-    if as_json and markdown:
-        raise RecipeError("give --json or --markdown, not both")
+    if as_json + markdown + as_csv + (best is not None) > 1:
+        raise RecipeError("give one of --json, --markdown, --csv and --best")
+    if max_drop is not None and best is None:
+        raise RecipeError("--max-drop goes with --best; to filter: --where 'worst_drop <= ...'")
     comparison = compare_reports(paths)
+    if where is not None:
+        comparison = selected(comparison, where)
+    if sort is not None:
+        comparison = sorted_by(comparison, sort)
     if html is not None:
         write_text(html, comparison.to_html())
         typer.echo(f"wrote {html}", err=True)
@@ -38,6 +58,10 @@ def compare(
         typer.echo(comparison.to_json())
     elif markdown:
         typer.echo(comparison.to_markdown())
+    elif as_csv:
+        typer.echo(comparison_csv(comparison), nl=False)
+    elif best is not None:
+        typer.echo(best_run(comparison, best, max_drop).name)
     elif html is None:
         from compress.console import console
 

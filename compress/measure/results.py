@@ -14,6 +14,7 @@ from compress.measure.explanation import Explanation
 __all__ = [
     "Accuracy",
     "AccuracyDifference",
+    "Answers",
     "Environment",
     "Latency",
     "LatencyComparison",
@@ -67,6 +68,19 @@ class AccuracyDifference(_Result):
     gained: int
     lost: int
     agreement: float
+
+
+class Answers(_Result):
+    """Classes of the test rows, one at a time, in their order; see `compress.measure.answers`.
+
+    Attributes:
+        labels: the true ones.
+        baseline, candidate: those that the files name.
+    """
+
+    labels: str
+    baseline: str
+    candidate: str
 
 
 class Latency(_Result):
@@ -226,6 +240,7 @@ class Measurement(_Result):
         explanation: where the time goes at the first setting of `latency`; None in reports from before there
             were any, and where it could not be had (`noise` then says why).
         runtimes: the same files in other runtimes; None where only ONNX Runtime was asked for.
+        answers: row by row; None in reports from before they were kept.
     """
 
     baseline: ModelMeasurement
@@ -237,3 +252,4 @@ class Measurement(_Result):
     seconds: float
     explanation: Explanation | None = None
     runtimes: Runtimes | None = None
+    answers: Answers | None = None

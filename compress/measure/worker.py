@@ -23,6 +23,7 @@ import psutil
 from compress.data.split import Split
 from compress.errors import CompressError, MeasureError
 from compress.measure.accuracy import BATCHED_SIZE, Classes, accuracy, accuracy_difference, predict
+from compress.measure.answers import pack_classes
 from compress.measure.environment import environment
 from compress.measure.explain import explain_batch
 from compress.measure.explanation import Explanation
@@ -31,7 +32,13 @@ from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
 from compress.measure.noise import busy_note, spread_notes
 from compress.measure.operators import operators_of
-from compress.measure.results import LatencyComparison, Measurement, ModelMeasurement, Runtimes
+from compress.measure.results import (
+    Answers,
+    LatencyComparison,
+    Measurement,
+    ModelMeasurement,
+    Runtimes,
+)
 from compress.measure.rows import steady_batch
 from compress.measure.runtimes import OPENVINO, Answered, measure_runtimes, openvino_ways
 from compress.measure.session import create_session
@@ -73,6 +80,11 @@ def measure(job: Job, step: Step) -> Measurement:
         seconds=time.perf_counter() - begin,
         explanation=explanation,
         runtimes=_others(job, files, candidate_test, step),
+        answers=Answers(
+            labels=pack_classes(test.labels),
+            baseline=pack_classes(baseline_classes),
+            candidate=pack_classes(candidate_classes),
+        ),
     )
 
 

@@ -32,6 +32,7 @@ from compress.report.schema import (
     StageRecord,
     load_report,
 )
+from compress.report.select import best_run, comparison_csv, selected, sorted_by
 from compress.report.shapes import Shape, shapes_note, shapes_table
 from compress.report.variants_card import to_variants_card, variants_table
 from compress.report.words import caveats, verdict
@@ -54,10 +55,12 @@ __all__ = [
     "SaturationRecord",
     "Shape",
     "StageRecord",
+    "best_run",
     "caveats",
     "check_lines",
     "check_summary",
     "compare_reports",
+    "comparison_csv",
     "explanation_sentences",
     "explanation_tables",
     "fastest_sentence",
@@ -71,8 +74,10 @@ __all__ = [
     "needed_heads",
     "neuron_sentence",
     "saturation_sentence",
+    "selected",
     "shapes_note",
     "shapes_table",
+    "sorted_by",
     "to_html",
     "to_markdown",
     "to_model_card",

@@ -15,6 +15,7 @@ from typing import TypeVar
 from compress.errors import OutputError
 from compress.measure.results import LatencyComparison
 from compress.report.comparison import COLUMNS, Column, Comparison, ComparisonRow, Interval, ranked
+from compress.report.pairs import pair_differences, recipe_differences
 from compress.report.schema import REPORT_FILE, RunReport, load_report
 from compress.report.words import headline, milliseconds, setting, stages_in_short, verdict
 
@@ -38,8 +39,8 @@ def compare_reports(sources: Path | str | RunReport | Iterable[Path | str | RunR
     runs, notes = _gather([sources] if alone else list(sources))  # type: ignore[list-item, arg-type]
     reports = [report for report, _ in runs]
     usual = _Usual(reports)
-    rows = []
-    for name, report in zip(_names(runs), reports, strict=True):
+    rows, names = [], _names(runs)
+    for name, report in zip(names, reports, strict=True):
         flags, not_comparable = usual.differences(report)
         rows.append(_row(name, report, usual.latency(report), flags, not_comparable))
     baseline = _baseline(usual.lender, usual.latency(usual.lender))
@@ -49,6 +50,8 @@ def compare_reports(sources: Path | str | RunReport | Iterable[Path | str | RunR
         test_rows=usual.lender.measurement.baseline.accuracy.rows,
         rows=ranked([baseline, *rows]),
         notes=(*notes, *usual.drift(reports)),
+        pairs=pair_differences(names, reports),
+        differs=recipe_differences(names, reports),
     )
 
 

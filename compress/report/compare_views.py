@@ -11,7 +11,7 @@ from compress.report.html import render
 from compress.report.markdown import escape_markdown, table_markdown
 from compress.report.svg import Dot, scatter
 from compress.report.tables import Table
-from compress.report.words import MB_NOTE, interval_text, points
+from compress.report.words import MB_NOTE, interval_text, percent, points
 
 __all__ = ["comparison_html", "comparison_markdown", "terminal_table"]
 
@@ -121,6 +121,29 @@ def _table(comparison: Comparison) -> Table:
     return Table(_COLUMNS, tuple(rows), "llrrrrrrrr")
 
 
+def pairs_table(comparison: Comparison) -> Table:
+    """Each pair of runs: whether one is measurably more accurate, and how often they agree."""
+    rows = []
+    for pair in comparison.pairs:
+        value, interval = points(pair.value, pair.low, pair.high)
+        tail = f"{value} points (95 % interval {interval})"
+        if pair.is_measurable:
+            better, worse = (pair.one, pair.other) if pair.value > 0 else (pair.other, pair.one)
+            words = f"{better} is more accurate than {worse}: {tail}"
+        else:
+            words = f"no measurable difference: {tail}"
+        rows.append((pair.one, pair.other, words, percent(pair.agreement)))
+    columns = ("run", "minus", "accuracy on the same test rows", "same answers")
+    return Table(columns, tuple(rows), "lllr")
+
+
+def differs_table(comparison: Comparison) -> Table:
+    """Settings that the recipes don't share, a column for each run."""
+    names = list(comparison.differs[0].values)
+    rows = tuple((each.key, *(each.values[name] for name in names)) for each in comparison.differs)
+    return Table(("setting", *names), rows, "l" + "l" * len(names))
+
+
 def comparison_markdown(comparison: Comparison) -> str:
     """Table, legend, what doesn't compare, and each run's verdict."""
     parts = ["# Comparison", table_markdown(_table(comparison))]
@@ -128,6 +151,10 @@ def comparison_markdown(comparison: Comparison) -> str:
     flags = _flags(comparison)
     if flags:
         parts += ["## Before comparing", "\n".join(f"- {escape_markdown(flag)}" for flag in flags)]
+    if comparison.pairs:
+        parts += ["## Against each other", table_markdown(pairs_table(comparison))]
+    if comparison.differs:
+        parts += ["## What differs in the recipes", table_markdown(differs_table(comparison))]
     runs = (row for row in comparison.rows if not row.is_baseline)
     verdicts = (f"- **{escape_markdown(row.name)}**: {escape_markdown(row.verdict)}" for row in runs)
     return "\n\n".join([*parts, "## Verdicts", "\n".join(verdicts)]) + "\n"
@@ -152,6 +179,8 @@ def comparison_html(comparison: Comparison) -> str:
             "picture": scatter(dots),
             "names": list(zip(labels, drawn, strict=True)) if numbered else [],
             "left_out": left_out,
+            "pairs": pairs_table(comparison) if comparison.pairs else None,
+            "differs": differs_table(comparison) if comparison.differs else None,
             "front": [row.name for row in comparison.rows if row.on_front],
         },
     )

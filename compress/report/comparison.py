@@ -12,7 +12,17 @@ from compress.report.words import milliseconds, percent, ratio_text, size
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["COLUMNS", "Column", "Comparison", "ComparisonRow", "Interval", "ranked", "shown"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "Comparison",
+    "ComparisonRow",
+    "Interval",
+    "PairDifference",
+    "RecipeDifference",
+    "ranked",
+    "shown",
+]
 
 Column = Literal["accuracy", "p50_ms", "speedup", "file_bytes", "gzip_bytes", "smaller", "peak_memory_bytes"]
 COLUMNS: tuple[Column, ...] = (
@@ -72,6 +82,34 @@ class ComparisonRow(_Part):
     on_front: bool = False
 
 
+class PairDifference(_Part):
+    """Accuracy of one run minus that of another on the same test rows, with the paired 95 % interval.
+
+    Attributes:
+        agreement: share of rows on which both name the same class.
+    """
+
+    one: str
+    other: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    agreement: float
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return not self.low <= 0 <= self.high
+
+
+class RecipeDifference(_Part):
+    """A setting that the recipes don't share: its value by the name of the run."""
+
+    key: str
+    values: dict[str, str]
+
+
 class Comparison(_Part):
     """Runs side by side, the baseline first.
 
@@ -79,12 +117,16 @@ class Comparison(_Part):
         setting: where latency was taken.
         rows: the baseline, then the runs in the order given.
         notes: what holds for the table as a whole.
+        pairs: each pair of runs, row by row; empty for many runs.
+        differs: what the recipes don't share; empty for many runs.
     """
 
     setting: str
     test_rows: int
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
+    pairs: tuple[PairDifference, ...] = ()
+    differs: tuple[RecipeDifference, ...] = ()
 
     def to_table(self) -> Table:
         """For the terminal; fits 80 columns."""

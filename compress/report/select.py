@@ -1,0 +1,164 @@
+"""Choose among compared runs: sort, filter by conditions, and name the best within an accuracy drop.
+
+A condition is read by these rules alone and never evaluated as a program: a column, one of > >= < <= = !=,
+and a number; several are joined by `and`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import operator
+import re
+from collections.abc import Callable
+from typing import Literal
+
+from compress.errors import OutputError, RecipeError, did_you_mean
+from compress.report.comparison import Comparison, ComparisonRow, RecipeDifference, ranked
+
+__all__ = ["SELECT_COLUMNS", "best_run", "comparison_csv", "selected", "sorted_by"]
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+}
+_CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|!=|==|=|>|<)\s*(\S+)\s*")
+
+SELECT_COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
+    "accuracy": lambda row: row.accuracy,
+    "drop": lambda row: None if row.difference is None else -row.difference.value,
+    "worst_drop": lambda row: None if row.difference is None else -row.difference.low,
+    "p50_ms": lambda row: row.p50_ms,
+    "speedup": lambda row: None if row.speedup is None else row.speedup.value,
+    "least_speedup": lambda row: None if row.speedup is None else row.speedup.low,
+    "size_mb": lambda row: row.file_bytes / 1e6,
+    "gzip_mb": lambda row: row.gzip_bytes / 1e6,
+    "smaller": lambda row: row.smaller,
+    "memory_mb": lambda row: row.peak_memory_bytes / 1e6,
+}
+"""What can be sorted and filtered by: shares of 1, ratios, ms, MB; worst and least are ends of intervals."""
+
+_MORE_IS_BETTER = ("accuracy", "speedup", "least_speedup", "smaller")
+# What a column's figure says nothing about, where it doesn't compare.
+_RELIES_ON = {"drop": "accuracy", "worst_drop": "accuracy", "least_speedup": "speedup"}
+
+
+def _value(row: ComparisonRow, column: str) -> float | None:
+    if _RELIES_ON.get(column, column) in row.not_comparable:
+        return None
+    return SELECT_COLUMNS[column](row)
+
+
+def _known(column: str, option: str) -> str:
+    if column not in SELECT_COLUMNS:
+        raise RecipeError(f"{option}: there is no column '{column}'{did_you_mean(column, SELECT_COLUMNS)}")
+    return column
+
+
+def _conditions(text: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
+    found = []
+    for part in re.split(r"\band\b", text):
+        match = _CONDITION.fullmatch(part)
+        if match is None:
+            raise RecipeError(
+                f"--where: {part.strip()!r} is no condition; write e.g. 'speedup > 2 and drop <= 0.01'"
+            )
+        column, sign, number = match.groups()
+        try:
+            limit = float(number)
+        except ValueError as error:
+            raise RecipeError(f"--where: {number!r} in {part.strip()!r} is not a number") from error
+        found.append((_known(column, "--where"), _OPERATORS["=" if sign == "==" else sign], limit))
+    return found
+
+
+def selected(comparison: Comparison, where: str) -> Comparison:
+    """Only the runs that meet all conditions; the baseline stays. A figure that doesn't compare meets none.
+
+    Raises:
+        RecipeError: a condition that can't be read, or a column that isn't there.
+    """
+    conditions = _conditions(where)
+
+    def meets(row: ComparisonRow) -> bool:
+        values = [(_value(row, column), holds, limit) for column, holds, limit in conditions]
+        return all(value is not None and holds(value, limit) for value, holds, limit in values)
+
+    kept = [row for row in comparison.rows if row.is_baseline or meets(row)]
+    left = len(comparison.rows) - len(kept)
+    runs = "run does" if left == 1 else "runs do"
+    notes = (*comparison.notes, f"{left} {runs} not meet: {where}.") if left else comparison.notes
+    names = {row.name for row in kept}
+    update = {
+        "rows": ranked(kept),
+        "notes": notes,
+        "pairs": tuple(pair for pair in comparison.pairs if {pair.one, pair.other} <= names),
+        "differs": tuple(filter(None, (_among(each, names) for each in comparison.differs))),
+    }
+    return comparison.model_copy(update=update)
+
+
+def _among(difference: RecipeDifference, names: set[str]) -> RecipeDifference | None:
+    """The same of fewer runs; none where these share the value."""
+    values = {name: value for name, value in difference.values.items() if name in names}
+    return RecipeDifference(key=difference.key, values=values) if len(set(values.values())) > 1 else None
+
+
+def sorted_by(comparison: Comparison, column: str) -> Comparison:
+    """The baseline, then the runs from best to worst in a column; those without a figure come last.
+
+    Raises:
+        RecipeError: a column that isn't there.
+    """
+    sign = -1 if _known(column, "--sort") in _MORE_IS_BETTER else 1
+
+    def place(row: ComparisonRow) -> tuple[bool, bool, float]:
+        value = _value(row, column)
+        return not row.is_baseline, value is None, 0.0 if value is None else sign * value
+
+    return comparison.model_copy(update={"rows": tuple(sorted(comparison.rows, key=place))})
+
+
+def best_run(
+    comparison: Comparison, what: Literal["size", "speed", "accuracy"], max_drop: float | None = None
+) -> ComparisonRow:
+    """The smallest, fastest or most accurate run.
+
+    Args:
+        max_drop: leave out runs whose accuracy may have dropped by more, by the worse end of the 95 %
+            interval; a share of 1. None: any.
+
+    Raises:
+        OutputError: no run is within the drop, or has such a figure that compares.
+    """
+    column = {"size": "size_mb", "speed": "speedup", "accuracy": "accuracy"}[what]
+    runs = [row for row in sorted_by(comparison, column).rows if not row.is_baseline]
+    within = [row for row in runs if max_drop is None or _within(row, max_drop)]
+    if not within:
+        drops = [drop for row in runs if (drop := _value(row, "worst_drop")) is not None]
+        least = f"; the least that a run's interval allows is {min(drops):.4f}" if drops else ""
+        raise OutputError(f"--max-drop {max_drop:g}: no run is proven to stay within it{least}")
+    if _value(within[0], column) is None:
+        raise OutputError(f"--best {what}: no run has a figure that compares")
+    return within[0]
+
+
+def _within(row: ComparisonRow, max_drop: float) -> bool:
+    worst = _value(row, "worst_drop")
+    return worst is not None and worst <= max_drop
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One line a row, raw figures; those that don't compare are there, and named in the last column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "stages", *SELECT_COLUMNS, "not_comparable"])
+    for row in comparison.rows:
+        values = [of(row) for of in SELECT_COLUMNS.values()]
+        shown = ["" if value is None else f"{value:.6g}" for value in values]
+        writer.writerow([row.name, row.stages, *shown, " ".join(row.not_comparable)])
+    return text.getvalue()

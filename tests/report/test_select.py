@@ -1,0 +1,117 @@
+"""Choosing among runs: conditions are read, never run; what doesn't compare is never chosen."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from compress.errors import OutputError, RecipeError
+from compress.report import (
+    Comparison,
+    RunReport,
+    best_run,
+    compare_reports,
+    comparison_csv,
+    selected,
+    sorted_by,
+)
+
+MakeReport = Callable[..., RunReport]
+
+
+@pytest.fixture
+def comparison(make_report: MakeReport) -> Comparison:
+    return compare_reports(
+        [
+            make_report("exact", speedup=(1.5, 1.4, 1.6), difference=(0.0, -0.004, 0.004), file_mb=120.0),
+            make_report("fast", speedup=(4.0, 3.8, 4.2), difference=(-0.02, -0.035, -0.006), file_mb=40.0),
+            make_report("small", speedup=(0.9, 0.8, 1.0), difference=(-0.004, -0.012, 0.003), file_mb=20.0),
+        ]
+    )
+
+
+def names(comparison: Comparison) -> list[str]:
+    return [row.name for row in comparison.rows]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("speedup > 1.5", ["fast"]),
+        ("speedup >= 1.5", ["exact", "fast"]),
+        ("speedup>1 and size_mb<100", ["fast"]),
+        ("worst_drop <= 0.012 and size_mb < 1e2", ["small"]),
+        ("drop = 0", ["exact"]),
+        ("drop == 0", ["exact"]),
+        ("drop != 0", ["fast", "small"]),
+        ("accuracy < 0", []),
+    ],
+)
+def test_conditions_keep_the_runs_that_meet_them(
+    comparison: Comparison, where: str, expected: list[str]
+) -> None:
+    found = selected(comparison, where)
+    assert names(found) == ["baseline", *expected]
+    assert any(f"not meet: {where}" in note for note in found.notes)
+
+
+def test_marks_are_those_of_what_is_left(comparison: Comparison) -> None:
+    left = selected(comparison, "size_mb > 30")
+    marked = {row.name for row in left.rows if "file_bytes" in row.best}
+    assert marked == {"fast"}, "small, the smallest, is gone"
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("__import__('os').system('touch hacked')", "is no condition"),
+        ("speedup", "'speedup' is no condition"),
+        ("speedup > 2 or drop < 1", "is no condition"),
+        ("speedup > fast", "'fast' in 'speedup > fast' is not a number"),
+        ("speed > 2", "there is no column 'speed'; did you mean 'speedup'"),
+        ("speedup > 2 and", "'' is no condition"),
+        ("", "'' is no condition"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(comparison: Comparison, where: str, words: str) -> None:
+    with pytest.raises(RecipeError, match="--where") as error:
+        selected(comparison, where)
+    assert words in str(error.value)
+
+
+def test_sorting_puts_the_best_first(comparison: Comparison) -> None:
+    assert names(sorted_by(comparison, "speedup")) == ["baseline", "fast", "exact", "small"]
+    assert names(sorted_by(comparison, "size_mb")) == ["baseline", "small", "fast", "exact"]
+    assert names(sorted_by(comparison, "worst_drop")) == ["baseline", "exact", "small", "fast"]
+    with pytest.raises(RecipeError, match=r"--sort: there is no column 'sped'; did you mean 'speedup'"):
+        sorted_by(comparison, "sped")
+
+
+def test_the_best_is_named_within_a_proven_drop(comparison: Comparison) -> None:
+    assert best_run(comparison, "size").name == "small"
+    assert best_run(comparison, "speed").name == "fast"
+    assert best_run(comparison, "accuracy").name == "exact"
+    assert best_run(comparison, "speed", 0.034).name == "exact", "fast may have lost 3.5 points"
+    assert best_run(comparison, "size", 0.012).name == "small"
+    with pytest.raises(OutputError, match=r"no run is proven to stay within it.*0.0040"):
+        best_run(comparison, "size", 0.003)
+
+
+def test_figures_that_do_not_compare_are_not_chosen(make_report: MakeReport) -> None:
+    here: list[Any] = [make_report("slow"), make_report("also")]
+    there = make_report("there", machine="m2", speedup=(9.0, 8.0, 10.0))
+    comparison = compare_reports([there, *here])
+    assert best_run(comparison, "speed").name in ("slow", "also")
+    assert "there" not in names(selected(comparison, "speedup > 0"))
+    assert names(sorted_by(comparison, "speedup"))[-1] == "there"
+
+
+def test_csv_has_raw_figures_and_says_what_does_not_compare(make_report: MakeReport) -> None:
+    runs = [make_report("a,b", file_mb=72.0), make_report("c"), make_report("d", machine="m2")]
+    rows = list(csv.DictReader(comparison_csv(compare_reports(runs)).splitlines()))
+    assert [row["run"] for row in rows] == ["baseline", "a,b", "c", "d"]
+    assert float(rows[1]["size_mb"]) == 72.0 and float(rows[1]["worst_drop"]) == pytest.approx(0.011)
+    assert rows[0]["drop"] == "" and rows[3]["not_comparable"] == "p50_ms speedup"
