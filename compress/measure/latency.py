@@ -207,10 +207,13 @@ def median_interval(values: Sequence[float], *, seed: int) -> tuple[float, float
 
 
 def _latency(times_ms: Sequence[float], batch: int) -> Latency:
-    p50_ms = float(np.quantile(times_ms, 0.5))
+    p05_ms, p25_ms, p50_ms, p75_ms, p95_ms = map(float, np.quantile(times_ms, (0.05, 0.25, 0.5, 0.75, 0.95)))
     return Latency(
+        p05_ms=p05_ms,
+        p25_ms=p25_ms,
         p50_ms=p50_ms,
-        p95_ms=float(np.quantile(times_ms, 0.95)),
+        p75_ms=p75_ms,
+        p95_ms=p95_ms,
         mean_ms=float(np.mean(times_ms)),
         throughput_per_s=batch * _MS_PER_S / p50_ms,
         calls=len(times_ms),

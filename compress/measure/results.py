@@ -84,13 +84,20 @@ class Answers(_Result):
 
 
 class Latency(_Result):
-    """Times of single calls at one setting; `throughput_per_s` is rows a second at the median."""
+    """Times of single calls at one setting; `throughput_per_s` is rows a second at the median.
+
+    Attributes:
+        p05_ms, p25_ms, p75_ms: further quantiles; None in reports from before they were kept.
+    """
 
     p50_ms: float
     p95_ms: float
     mean_ms: float
     throughput_per_s: float
     calls: int
+    p05_ms: float | None = None
+    p25_ms: float | None = None
+    p75_ms: float | None = None
 
 
 class LatencyComparison(_Result):

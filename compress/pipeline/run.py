@@ -22,6 +22,7 @@ from compress.export import (
 from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes, measure_pair
 from compress.model.counts import weight_counts
+from compress.model.parts import PARTS, bytes_by_part
 from compress.model.saturation import saturation_risk
 from compress.pipeline.cache import Cache
 from compress.pipeline.cost import Cost
@@ -40,6 +41,7 @@ from compress.report import (
     EpochRecord,
     GateRecord,
     ModelFacts,
+    PartSize,
     RunReport,
     SaturationRecord,
     StageRecord,
@@ -187,6 +189,7 @@ def _published(
         measurement=measurement,
         warnings=warnings_of(recipe, splits, measurement, saturation),
         saturation=saturation,
+        parts=_parts(made.base, module),
         ladder=ladder,
         gates=judged(recipe.gates, measurement),
         seconds=time.perf_counter() - began,
@@ -278,6 +281,13 @@ def _staged(
     record = piece.record | {"curve": _epochs(piece.record["curve"]), "reused": piece.reused}
     given = given.with_vocabulary(record.pop("kept_tokens", ()), scratch)
     return piece.module, StageRecord(name=stage.name, settings=stage.model_dump(mode="json"), **record), given
+
+
+def _parts(base: nn.Module, module: nn.Module) -> tuple[PartSize, ...]:
+    before, after = bytes_by_part(base), bytes_by_part(module)
+    return tuple(
+        PartSize(name=name, baseline_bytes=before[name], candidate_bytes=after[name]) for name in PARTS
+    )
 
 
 def _metric(module: nn.Module, splits: Splits) -> float:

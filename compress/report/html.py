@@ -75,6 +75,8 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "figures": tables.figures_table(report),
             "latency": tables.latency_table(report),
             "latency_bars": svg.latency_bars(measured.latency),
+            "parts": tables.parts_table(report) if report.parts else None,
+            "part_bars": svg.part_bars(report.parts),
             "size_bars": svg.size_bars(measured.baseline, measured.candidate),
             "runtimes": _runtimes(report),
             "why": _why(report),

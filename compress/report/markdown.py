@@ -34,6 +34,7 @@ from compress.report.tables import (
     latency_table,
     operators_table,
     parity_table,
+    parts_table,
     stage_summary,
     stages_table,
 )
@@ -102,6 +103,7 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         "## Latency",
         "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds.",
         table_markdown(latency_table(report)),
+        *(["**Where the bytes are**", table_markdown(parts_table(report))] if report.parts else []),
         *_runtimes(report),
         *_why(report),
         *_ladder(report),

@@ -17,6 +17,7 @@ __all__ = [
     "GateRecord",
     "ModelFacts",
     "Parity",
+    "PartSize",
     "REPORT_FILE",
     "RunReport",
     "SCHEMA_VERSION",
@@ -139,6 +140,14 @@ class GateRecord(_Part):
     holds: bool
 
 
+class PartSize(_Part):
+    """Bytes of the weights of one part (embeddings, attention, feed-forward, rest), as they are stored."""
+
+    name: str
+    baseline_bytes: int
+    candidate_bytes: int
+
+
 class ModelFacts(_Part):
     """The uncompressed model: where it came from and how large it is."""
 
@@ -171,6 +180,7 @@ class RunReport(_Part):
         warnings: what a reader must know before trusting or shipping this, a sentence each.
         saturation: of int8 products on processors without VNNI; None: there are no such products, or the
             report is from before this was counted.
+        parts: where the bytes of the weights are; empty in reports from before they were counted.
         ladder: the uncompressed model and the model after each stage; empty: not asked for, or one stage.
         gates: of the recipe, judged by this measurement; empty: it has none.
     """
@@ -188,6 +198,7 @@ class RunReport(_Part):
     measurement: Measurement
     warnings: tuple[str, ...]
     saturation: SaturationRecord | None = None
+    parts: tuple[PartSize, ...] = ()
     ladder: tuple[Rung, ...] = ()
     gates: tuple[GateRecord, ...] = ()
     seconds: float = Field(ge=0)

@@ -11,10 +11,10 @@ from math import isfinite
 
 from markupsafe import Markup
 
-from compress.measure.results import LatencyComparison, ModelMeasurement
+from compress.measure.results import Latency, LatencyComparison, ModelMeasurement
 from compress.report.drawing import line, moved, picture, round_ticks, text
 from compress.report.inspection import Point
-from compress.report.schema import EpochRecord
+from compress.report.schema import EpochRecord, PartSize
 from compress.report.words import milliseconds, percent, setting, size
 
 __all__ = ["Dot", "latency_bars", "loss_curve", "metric_curve", "scatter", "silencing_curve", "size_bars"]
@@ -54,7 +54,10 @@ def _bar(y: float, who: str, value: float, end: float, full: float, words: str) 
 
 
 def latency_bars(latency: Sequence[LatencyComparison]) -> Markup:
-    """p50 of both at each setting, with a whisker up to p95; each setting has a scale of its own."""
+    """p50 of both at each setting, with a whisker up to p95 and below it where half of the calls lie.
+
+    Each setting has a scale of its own.
+    """
     parts: list[Markup] = []
     y = 0.0
     for each in latency:
@@ -64,10 +67,20 @@ def latency_bars(latency: Sequence[LatencyComparison]) -> Markup:
         for place, who, x in ((22, "baseline", each.baseline), (42, "candidate", each.candidate)):
             words = f"{milliseconds(x.p50_ms)}, p95 {milliseconds(x.p95_ms, unit=False)}"
             parts.append(_bar(y + place, who, x.p50_ms, x.p95_ms, full, words))
+            parts += _half_of_calls(y + place, x, full)
         y += 74
     return picture(
         "Latency p50 of baseline and candidate at each setting, whisker to p95", max(y - 14, 1), parts
     )
+
+
+def _half_of_calls(y: float, latency: Latency, full: float) -> list[Markup]:
+    """A thick line from p25 to p75 and a thin one from p05, below a bar; none where they are not known."""
+    if latency.p05_ms is None or latency.p25_ms is None or latency.p75_ms is None or full <= 0:
+        return []
+    far = [f"{_WIDEST_BAR * x / full:.2f}%" for x in (latency.p05_ms, latency.p25_ms, latency.p75_ms)]
+    lines = [line(far[0], y + 16, far[2], y + 16, "whisker"), line(far[1], y + 16, far[2], y + 16, "half")]
+    return [moved(_BAR_START, lines)]
 
 
 def size_bars(baseline: ModelMeasurement, candidate: ModelMeasurement) -> Markup:
@@ -80,14 +93,24 @@ def size_bars(baseline: ModelMeasurement, candidate: ModelMeasurement) -> Markup
         ("file in gzip", zipped, max(*files, *zipped)),
         ("peak memory", memory, max(memory)),
     )
+    return _both("File size, gzip size and peak memory of baseline and candidate", groups)
+
+
+def _both(title: str, groups: Sequence[tuple[str, tuple[int, int], int]]) -> Markup:
+    """Bars of bytes, of baseline and candidate: by group its name, both values, and what a full bar is."""
     parts: list[Markup] = []
     for i, (name, values, full) in enumerate(groups):
         parts.append(text("0", 74 * i + 14, name, "group"))
         for place, who, value in zip((22, 42), ("baseline", "candidate"), values, strict=True):
             parts.append(_bar(74 * i + place, who, value, 0, full, size(value)))
-    return picture(
-        "File size, gzip size and peak memory of baseline and candidate", 74 * len(groups) - 14, parts
-    )
+    return picture(title, 74 * len(groups) - 14, parts)
+
+
+def part_bars(parts: Sequence[PartSize]) -> Markup:
+    """Bytes of the weights by part, of both, on one scale."""
+    full = max((max(x.baseline_bytes, x.candidate_bytes) for x in parts), default=0)
+    groups = [(x.name, (x.baseline_bytes, x.candidate_bytes), full) for x in parts]
+    return _both("Bytes of the weights by part, baseline and candidate", groups)
 
 
 def loss_curve(curve: Sequence[EpochRecord]) -> Markup:

@@ -34,6 +34,7 @@ __all__ = [
     "latency_table",
     "operators_table",
     "parity_table",
+    "parts_table",
     "stage_summary",
     "stages_table",
 ]
@@ -257,3 +258,17 @@ def gates_table(report: RunReport) -> Table:
     """Each gate: whether it holds, what was wanted and what was measured."""
     rows = tuple(("holds" if gate.holds else "fails", gate_sentence(gate)) for gate in report.gates)
     return Table(("gate", "wanted and measured"), rows, "ll")
+
+
+def parts_table(report: RunReport) -> Table:
+    """Bytes of the weights by part, before and after."""
+    rows = tuple(
+        (
+            part.name,
+            size(part.baseline_bytes),
+            size(part.candidate_bytes),
+            size_words(part.baseline_bytes, part.candidate_bytes) if part.baseline_bytes else "",
+        )
+        for part in report.parts
+    )
+    return Table(("weights of", "baseline", "candidate", "change"), rows, "lrrr")

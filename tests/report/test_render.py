@@ -16,6 +16,7 @@ import compress.report
 from compress.errors import OutputError
 from compress.report import (
     EpochRecord,
+    PartSize,
     RunReport,
     StageRecord,
     compare_reports,
@@ -255,3 +256,25 @@ def test_directory_that_cannot_be_made_is_an_output_error(int8: RunReport, tmp_p
 def test_reused_stage_says_whose_cost_it_shows(int8: RunReport) -> None:
     stage: StageRecord = int8.stages[0].model_copy(update={"reused": True})
     assert "reused from an earlier run" in to_markdown(int8.model_copy(update={"stages": (stage,)}))
+
+
+def test_where_the_bytes_are_is_shown_where_it_is_known(int8: RunReport) -> None:
+    assert "Where the bytes are" not in to_markdown(int8) + to_html(int8)
+    parts = (
+        PartSize(name="embeddings", baseline_bytes=46_900_000, candidate_bytes=11_800_000),
+        PartSize(name="rest", baseline_bytes=0, candidate_bytes=0),
+    )
+    report = int8.model_copy(update={"parts": parts})
+    for page in (to_markdown(report), to_html(report)):
+        assert "Where the bytes are" in page and "46.9 MB" in page and "4.0x smaller" in page
+
+
+def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(int8: RunReport) -> None:
+    assert 'class="half"' not in to_html(int8)
+    measured = int8.measurement
+    spread = {"p05_ms": 1.0, "p25_ms": 2.0, "p75_ms": 4.0}
+    first = measured.latency[0]
+    candidate = first.candidate.model_copy(update=spread)
+    latency = (first.model_copy(update={"candidate": candidate}), *measured.latency[1:])
+    report = int8.model_copy(update={"measurement": measured.model_copy(update={"latency": latency})})
+    assert to_html(report).count('class="half"') == 1

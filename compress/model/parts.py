@@ -1,0 +1,63 @@
+"""Which part of a model its bytes are in: embeddings, attention, feed-forward, and all the rest."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.model.embedding import FactorizedEmbedding
+from compress.model.quantized import EmbeddingModule
+from compress.model.structure import structure_of
+
+__all__ = ["PARTS", "bytes_by_part"]
+
+PARTS = ("embeddings", "attention", "feed-forward", "rest")
+"""The rest: norms, heads of a task, convolutions, and all of a model that doesn't say where its parts are."""
+
+
+def bytes_by_part(model: nn.Module) -> dict[str, int]:
+    """Bytes of parameters and kept buffers as they are stored, by part; shared ones count once, in the first.
+
+    Returns:
+        All of `PARTS`, in their order; their sum is `counts.stored_bytes`.
+    """
+    found = dict.fromkeys(PARTS, 0)
+    places = _places(model)
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        found[_part(name, places)] += _bytes(tensor)
+    return found
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _places(model: nn.Module) -> dict[str, str]:
+    """The part of each module that says it, by path."""
+    places = {
+        path: "embeddings"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Embedding | EmbeddingModule | FactorizedEmbedding)
+    }
+    try:
+        sites = structure_of(model).sites
+    except ModelError:
+        sites = ()
+    for site in sites:
+        for path in (*(path for path, _ in site.producers), site.consumer):
+            places[path] = "attention" if site.kind == "attention" else "feed-forward"
+    return places
+
+
+def _part(name: str, places: dict[str, str]) -> str:
+    """The part of the nearest module around a tensor that has one."""
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        if path in places:
+            return places[path]
+    return "rest"
