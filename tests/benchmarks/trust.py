@@ -4,8 +4,8 @@
         [--threads 1]
 
 Speed: one file, called more or less often in a turn, so that the true ratio is known: 1, 1.1, 1.5 and 2. A
-ratio of 1 whose interval leaves out 1 is a false alarm. Accuracy: answers of two models that are wrong at known
-rates, and both wrong on a known share of rows; 2,000 draws of each number of rows.
+ratio of 1 whose interval leaves out 1 is a false alarm. Accuracy: answers of two models that are wrong at
+known rates, and both wrong on a known share of rows; 2,000 draws of each number of rows.
 """
 
 from __future__ import annotations
