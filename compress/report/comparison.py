@@ -172,16 +172,30 @@ def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
         values = [(_value(row, column), shown(row, column)) for row in rows if _competes(row, column)]
         if values:
             best[column] = (max if column in _MORE_IS_BETTER else min)(values)[1]
+    front = _front(rows)
     return tuple(
         row.model_copy(
             update={
                 # As shown: two figures that read the same share the place.
                 "best": tuple(x for x in best if _competes(row, x) and shown(row, x) == best[x]),
-                "on_front": _races(row) and not any(_beats(other, row) for other in rows if _races(other)),
+                "on_front": at in front,
             }
         )
-        for row in rows
+        for at, row in enumerate(rows)
     )
+
+
+def _front(rows: Sequence[ComparisonRow]) -> set[int]:
+    """Places of the rows that no other is as fast and as accurate as, and better in one; O(n log n)."""
+    racing = [(at, _value(row, "p50_ms"), row.accuracy) for at, row in enumerate(rows) if _races(row)]
+    racing.sort(key=lambda each: (each[1], -each[2]))
+    front: set[int] = set()
+    last_ms, last_accuracy = 0.0, -1.0  # of the last row on the front: as fast or faster, as accurate or more
+    for at, p50_ms, accuracy in racing:
+        if accuracy > last_accuracy or (p50_ms, accuracy) == (last_ms, last_accuracy):
+            front.add(at)
+            last_ms, last_accuracy = p50_ms, accuracy
+    return front
 
 
 def _value(row: ComparisonRow, column: Column) -> float:
@@ -195,8 +209,3 @@ def _competes(row: ComparisonRow, column: Column) -> bool:
 
 def _races(row: ComparisonRow) -> bool:
     return _competes(row, "accuracy") and _competes(row, "p50_ms")
-
-
-def _beats(one: ComparisonRow, other: ComparisonRow) -> bool:
-    mine, others = (one.accuracy, -_value(one, "p50_ms")), (other.accuracy, -_value(other, "p50_ms"))
-    return mine != others and all(a >= b for a, b in zip(mine, others, strict=True))

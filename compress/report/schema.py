@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -216,7 +217,10 @@ def load_report(path: Path) -> RunReport:
     """
     file = path / REPORT_FILE if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
+            return RunReport.model_validate_json(text)
+        content = json.loads(text)
     except FileNotFoundError as error:
         raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
     except OSError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,27 @@ def test_best_of_each_column_is_marked_among_baseline_and_candidates(
     assert _row(comparison, "int4").best == ("file_bytes", "gzip_bytes", "smaller", "peak_memory_bytes")
     assert _row(comparison, "sparse").best == ()
     assert [row.name for row in comparison.rows if row.on_front] == ["baseline", "int8"]
+
+
+def test_the_front_is_that_of_its_definition_on_many_drawn_runs(make_report: MakeReport) -> None:
+    """No other row is as fast and as accurate, and better in one; many are equal in both or in one."""
+    draw = random.Random(0)
+    runs = [
+        make_report(
+            f"r{i}",
+            speedup=(speed := draw.choice([1.0, 1.5, 2.0, 3.0, 4.0]), speed, speed),
+            difference=(drop := draw.choice([-0.03, -0.02, -0.01, 0.0, 0.01]), drop, drop),
+        )
+        for i in range(40)
+    ]
+    rows = compare_reports(runs).rows
+
+    def beats(one: ComparisonRow, other: ComparisonRow) -> bool:
+        mine, theirs = (one.accuracy, -(one.p50_ms or 0)), (other.accuracy, -(other.p50_ms or 0))
+        return mine != theirs and mine[0] >= theirs[0] and mine[1] >= theirs[1]
+
+    for row in rows:
+        assert row.on_front == (not any(beats(other, row) for other in rows)), row.name
 
 
 def test_figures_that_read_the_same_share_the_place(make_report: MakeReport) -> None:
