@@ -562,7 +562,7 @@ def test_compare_prints_a_table_json_or_markdown_and_writes_html(
     said = call("compare", reports, "--html", "deep/page.html")
     assert (said.code, said.out, said.err) == (0, "", "wrote deep/page.html\n")
     assert "<html" in (tmp_path / "deep" / "page.html").read_text()
-    assert_refused(call("compare", reports, "--json", "--markdown"), "not both")
+    assert_refused(call("compare", reports, "--json", "--markdown"), "give one of --json, --markdown")
 
 
 def test_compare_refuses_what_is_no_run(call: Callable[..., Said], tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_resolved_is_plain_data_that_can_be_free_of_machine_paths(load: Load, tm
         "model: {file: sub/../m.py, builder: b}\ndata: {source: file, train: /elsewhere/train.csv}\n" + STAGES
     )
     data = recipe.resolved(relative_to=tmp_path)
-    assert list(data) == ["name", "model", "data", "stages", "export", "measure", "seed", "device"]
+    assert list(data) == ["name", "model", "data", "stages", "export", "measure", "gates", "seed", "device"]
     assert (data["model"]["file"], data["data"]["train"]) == ("m.py", "/elsewhere/train.csv")
     assert data["stages"] == [{"quantize/int8_dynamic": {}}]
     assert data["measure"]["batch"] == [1, 8]
@@ -321,7 +321,8 @@ def test_a_refusal_names_line_key_value_and_what_is_allowed(load: Load, text: st
         (HEAD + STAGES + "sead: 1", "x.yaml:5: unknown key 'sead'; did you mean 'seed'?"),
         (
             HEAD + STAGES + "path: here",
-            "x.yaml:5: unknown key 'path'; allowed: data, device, export, measure, model, name, seed, stages",
+            "x.yaml:5: unknown key 'path'; allowed: data, device, export, gates, measure, model, name, seed, "
+            "stages",
         ),
         (
             "model: {hf: a, train: {epoch: 1}}\ndata: {source: digits}\n" + STAGES,

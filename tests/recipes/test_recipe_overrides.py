@@ -186,7 +186,7 @@ def test_a_refusal_names_the_override(override: str, message: str) -> None:
         ),
         (
             "path=x",
-            "override 'path=x': unknown key 'path'; allowed: data, device, export, measure, model, "
+            "override 'path=x': unknown key 'path'; allowed: data, device, export, gates, measure, model, "
             "name, prune/heads, prune/magnitude, seed, stages",
         ),
     ],

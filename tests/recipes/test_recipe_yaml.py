@@ -205,14 +205,14 @@ def file_refusal(path: Path) -> str:
 def test_an_empty_file_is_refused_with_the_keys(tmp_path: Path, text: str) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
-    keys = "name, model, data, stages, export, measure, seed, device"
+    keys = "name, model, data, stages, export, measure, gates, seed, device"
     assert file_refusal(file) == f"{file}: the file is empty; a recipe has the keys {keys}"
 
 
 def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("\n- a\n- b\n")
-    keys = "name, model, data, stages, export, measure, seed, device"
+    keys = "name, model, data, stages, export, measure, gates, seed, device"
     assert file_refusal(file) == f"{file}:2: a recipe is a mapping with the keys {keys}; this is ['a', 'b']"
 
 
