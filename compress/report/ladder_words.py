@@ -76,23 +76,40 @@ def ladder_sentences(rungs: Sequence[Rung]) -> list[str]:
 
 
 def _loss(stages: Sequence[tuple[int, Rung]]) -> str:
-    worst = _most(stages, lambda rung: -rung.change.value)
-    change = worst[1].change
+    """The measurable loss that is largest; a larger one that isn't measurable is said to be possible."""
+    worst = _most(stages, _lost)
+    measurable = [stage for stage in stages if stage[1].change.high < 0]
+    if measurable:
+        most = _most(measurable, _lost)
+        also = (
+            ""
+            if _lost(most[1]) >= _lost(worst[1])
+            else f" {_named(worst)} may have lost more: {_change(worst)}."
+        )
+        return f"{_named(most)} lost most accuracy: {_change(most)}.{also}"
+    if _lost(worst[1]) > 0:
+        return f"No stage lost accuracy measurably. {_named(worst)} came nearest: {_change(worst)}."
+    return f"No stage lost accuracy on {worst[1].change.rows:,} validation rows."
+
+
+def _lost(rung: Rung) -> float:
+    return -rung.change.value
+
+
+def _change(stage: tuple[int, Rung]) -> str:
+    change = stage[1].change
     value, interval = points(change.value, change.low, change.high)
-    tail = f"{value} points (95 % interval {interval}, {change.rows:,} validation rows)"
-    if change.high < 0:
-        return f"{_named(worst)} lost most accuracy: {tail}."
-    if change.value < 0:
-        return f"No stage lost accuracy measurably. {_named(worst)} came nearest: {tail}."
-    return f"No stage lost accuracy on {change.rows:,} validation rows."
+    return f"{value} points (95 % interval {interval}, {change.rows:,} validation rows)"
 
 
 def _speed(stages: Sequence[tuple[int, Rung]]) -> str:
-    best = _most(stages, lambda rung: rung.gain.value)
-    gain = best[1].gain
-    if gain.low <= 1:
+    """The measurable gain that is largest; a larger one that isn't measurable is said to be possible."""
+    measurable = [stage for stage in stages if stage[1].gain.low > 1]
+    if not measurable:
         return "No stage made it measurably faster."
-    return f"{_named(best)} won most speed: {_ratio(gain)} of the stage before."
+    fastest, best = (_most(some, lambda rung: rung.gain.value) for some in (stages, measurable))
+    also = "" if best is fastest else f" {_named(fastest)} may have won more: {_ratio(fastest[1].gain)}."
+    return f"{_named(best)} won most speed: {_ratio(best[1].gain)} of the stage before.{also}"
 
 
 def _size(rungs: Sequence[tuple[int, Rung]]) -> str:

@@ -60,6 +60,18 @@ def test_what_is_not_measurable_is_said_to_be_so() -> None:
     assert ladder_sentences(gained)[0] == "No stage lost accuracy on 500 validation rows."
 
 
+def test_a_measurable_change_is_named_before_a_larger_one_that_is_noise() -> None:
+    noisy = rung("prune/heads", (-0.02, -0.045, 0.005), (1.5, 0.9, 2.0))
+    sure = rung("quantize/int8_dynamic", (-0.012, -0.02, -0.004), (1.3, 1.2, 1.4))
+    assert ladder_sentences((LADDER[0], noisy, sure))[:2] == [
+        "Stage 2 (quantize/int8_dynamic) lost most accuracy: −1.2 points (95 % interval −2.0 to −0.4, 500 "
+        "validation rows). Stage 1 (prune/heads) may have lost more: −2.0 points (95 % interval −4.5 to "
+        "+0.5, 500 validation rows).",
+        "Stage 2 (quantize/int8_dynamic) won most speed: 1.30x (1.20 to 1.40) of the stage before. Stage 1 "
+        "(prune/heads) may have won more: 1.50x (0.90 to 2.00).",
+    ]
+
+
 def test_the_table_has_a_row_a_stage_and_names_the_setting() -> None:
     table = ladder_table(LADDER, "batch 1, sequence 128, 1 thread")
     assert table.columns[5] == "p50 ms, batch 1, sequence 128, 1 thread"
