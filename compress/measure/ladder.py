@@ -29,11 +29,18 @@ _MOST_ROWS = 1_000
 
 @dataclass(frozen=True)
 class Step:
-    """A file of the ladder: its stage's name, and the validation rows as it reads them."""
+    """A file of the ladder.
+
+    Attributes:
+        name: of its stage, or of several.
+        validation: rows as it reads them.
+        stages: how many stages lie between the file before and this one.
+    """
 
     name: str
     onnx: Path
     validation: Split
+    stages: int = 1
 
 
 def measure_ladder(
@@ -85,6 +92,7 @@ def measure_ladder(
                 speedup=_ratio(times[0], times[at], seed),
                 gain=_ratio(times[before], times[at], seed),
                 file_bytes=sum(file.stat().st_size for file in model_files(step.onnx)),
+                stages=step.stages,
             )
         )
     return tuple(found)

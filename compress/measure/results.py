@@ -206,7 +206,9 @@ class Rung(_Result):
     """The model after one stage, as an ONNX file, on validation rows.
 
     Attributes:
-        name: of the stage; of the first rung, the uncompressed model, `original`.
+        name: of the stage; of the first rung, the uncompressed model, `original`; of several stages joined
+            by ` + `, where the models between them could not be exported.
+        stages: how many stages lie between the rung before and this one; of the first it says nothing.
         agreement: share of rows on which it names the class that the original names.
         change: of accuracy, from the rung before.
         p50_ms: median over rounds.
@@ -223,6 +225,7 @@ class Rung(_Result):
     speedup: Ratio
     gain: Ratio
     file_bytes: int
+    stages: int = 1
 
 
 class Environment(_Result):

@@ -18,13 +18,34 @@ from compress.pipeline.prepare import Prepared
 from compress.progress import Progress
 from compress.timing import TimingPoint
 
-__all__ = ["ladder_of", "step_after"]
+__all__ = ["first_step", "ladder_of", "last_step", "step_after"]
+
+
+def first_step(baseline: Path, prepared: Prepared) -> Step:
+    """The uncompressed model."""
+    return Step("original", baseline, prepared.splits.validation, stages=0)
+
+
+def last_step(steps: Sequence[Step], onnx: Path, given: Given, prepared: Prepared) -> Step:
+    """The model after the last stage, whose file is there already."""
+    return _step(len(prepared.recipe.stages), steps, onnx, given, prepared)
 
 
 def step_after(
-    index: int, module: nn.Module, given: Given, prepared: Prepared, cache: Cache, progress: Progress
+    index: int,
+    steps: Sequence[Step],
+    module: nn.Module,
+    given: Given,
+    prepared: Prepared,
+    cache: Cache,
+    progress: Progress,
 ) -> list[Step]:
-    """The model after a stage that isn't the last, as an ONNX file; none if it can't be exported."""
+    """The model after a stage that isn't the last, as an ONNX file; none if it can't be exported.
+
+    Args:
+        index: of the stage.
+        steps: those before; the next step also stands for stages that have none.
+    """
     name = prepared.recipe.stages[index].name
 
     def make(directory: Path) -> dict[str, Any]:
@@ -37,7 +58,13 @@ def step_after(
     except (ExportError, ParityError) as error:
         progress.say(f"left out of the ladder: {name}: {error}")
         return []
-    return [Step(name, directory / ONNX_PATH.name, given.splits.validation)]
+    return [_step(index + 1, steps, directory / ONNX_PATH.name, given, prepared)]
+
+
+def _step(done: int, steps: Sequence[Step], onnx: Path, given: Given, prepared: Prepared) -> Step:
+    """The file after so many stages."""
+    names = [stage.name for stage in prepared.recipe.stages[sum(step.stages for step in steps) : done]]
+    return Step(" + ".join(names), onnx, given.splits.validation, len(names))
 
 
 def ladder_of(

@@ -28,7 +28,7 @@ from compress.pipeline.cache import Cache
 from compress.pipeline.cost import Cost
 from compress.pipeline.exported import Exported, exported, exported_baseline
 from compress.pipeline.given import Given
-from compress.pipeline.ladder import ladder_of, step_after
+from compress.pipeline.ladder import first_step, ladder_of, last_step, step_after
 from compress.pipeline.manifest import manifest_facts
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.timer import OnnxTimer
@@ -130,14 +130,14 @@ def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, prog
     baseline = exported_baseline(base, prepared, cache, progress)
     module, records = base, []
     given = Given(splits, prepared.encoder, base)
-    steps = [Step("original", baseline.path, splits.validation)]
+    steps = [first_step(baseline.path, prepared)]
     for index in range(len(recipe.stages)):
         module, record, given = _staged(
             index, module, given, prepared, baseline.path, cache, progress, scratch
         )
         records.append(record)
         if recipe.measure.ladder and index + 1 < len(recipe.stages):
-            steps += step_after(index, module, given, prepared, cache, progress)
+            steps += step_after(index, steps, module, given, prepared, cache, progress)
     made = _Made(base, training, module, records, given, baseline, steps)
     return from_main(lambda: _published(prepared, made, directory, scratch, progress, began))
 
@@ -164,7 +164,7 @@ def _published(
         runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=progress,
     )
-    last = Step(recipe.stages[-1].name if recipe.stages else "", candidate.path, given.splits.validation)
+    last = last_step(made.steps, candidate.path, given, prepared)
     ladder = ladder_of([*made.steps, last], prepared, measurement, progress)
     risk = saturation_risk(
         module, given.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed), splits.task

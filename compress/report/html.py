@@ -13,7 +13,7 @@ from compress.report.cut import Cut, cuts_of
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, settings_of
-from compress.report.ladder_words import LADDER_NOTE, ladder_dots, ladder_sentences, ladder_table
+from compress.report.ladder_words import ladder_dots, ladder_note, ladder_sentences, ladder_table
 from compress.report.markdown import recipe_yaml
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
@@ -181,7 +181,7 @@ def _ladder(report: RunReport) -> dict[str, Any] | None:
     if not report.ladder or first is None:
         return None
     return {
-        "note": LADDER_NOTE,
+        "note": ladder_note(report.ladder),
         "sentences": ladder_sentences(report.ladder),
         "table": ladder_table(report.ladder, setting(first)),
         "picture": svg.scatter(ladder_dots(report.ladder)),

@@ -18,12 +18,29 @@ from compress.report.words import (
     size_words,
 )
 
-__all__ = ["LADDER_NOTE", "ladder_dots", "ladder_sentences", "ladder_table"]
+__all__ = ["ladder_dots", "ladder_note", "ladder_sentences", "ladder_table"]
 
-LADDER_NOTE = (
-    "The ONNX file after every stage, on validation rows, one at a time (test rows choose nothing), and "
-    "timed in turns with all others. Change is against the stage before."
-)
+_Numbered = tuple[str, Rung]
+"""A rung, and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
+
+
+def ladder_note(rungs: Sequence[Rung]) -> str:
+    """How the ladder was made, and what it lacks."""
+    words = (
+        "The ONNX file after every stage, on validation rows, one at a time (test rows choose nothing), and "
+        "timed in turns with all others. Change is against the stage before."
+    )
+    if any(rung.stages > 1 for rung in rungs[1:]):
+        words += " Stages that share a row: the model between them could not be exported."
+    return words
+
+
+def _numbered(rungs: Sequence[Rung]) -> list[_Numbered]:
+    found, last = [("0", rungs[0])], 0
+    for rung in rungs[1:]:
+        first, last = last + 1, last + rung.stages
+        found.append((str(last) if rung.stages == 1 else f"{first}–{last}", rung))
+    return found
 
 
 def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
@@ -34,12 +51,12 @@ def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
         where: the setting of the latency.
     """
     rows = []
-    for number, rung in enumerate(rungs):
-        change = "" if number == 0 else difference_text(rung.change)
-        speed = "" if number == 0 else _ratio(rung.speedup)
+    for number, rung in _numbered(rungs):
+        change = "" if number == "0" else difference_text(rung.change)
+        speed = "" if number == "0" else _ratio(rung.speedup)
         rows.append(
             (
-                str(number),
+                number,
                 rung.name,
                 percent(rung.accuracy),
                 change,
@@ -69,13 +86,13 @@ def _ratio(ratio: Ratio) -> str:
 
 def ladder_sentences(rungs: Sequence[Rung]) -> list[str]:
     """Which stage lost most accuracy, and which won most speed and most size, where that is measurable."""
-    stages = list(enumerate(rungs))[1:]
-    if not stages:
+    if len(rungs) < 2:
         return []
-    return [_loss(stages), _speed(stages), _size(list(enumerate(rungs)))]
+    numbered = _numbered(rungs)
+    return [_loss(numbered[1:]), _speed(numbered[1:]), _size(numbered)]
 
 
-def _loss(stages: Sequence[tuple[int, Rung]]) -> str:
+def _loss(stages: Sequence[_Numbered]) -> str:
     """The measurable loss that is largest; a larger one that isn't measurable is said to be possible."""
     worst = _most(stages, _lost)
     measurable = [stage for stage in stages if stage[1].change.high < 0]
@@ -96,13 +113,13 @@ def _lost(rung: Rung) -> float:
     return -rung.change.value
 
 
-def _change(stage: tuple[int, Rung]) -> str:
+def _change(stage: _Numbered) -> str:
     change = stage[1].change
     value, interval = points(change.value, change.low, change.high)
     return f"{value} points (95 % interval {interval}, {change.rows:,} validation rows)"
 
 
-def _speed(stages: Sequence[tuple[int, Rung]]) -> str:
+def _speed(stages: Sequence[_Numbered]) -> str:
     """The measurable gain that is largest; a larger one that isn't measurable is said to be possible."""
     measurable = [stage for stage in stages if stage[1].gain.low > 1]
     if not measurable:
@@ -112,7 +129,7 @@ def _speed(stages: Sequence[tuple[int, Rung]]) -> str:
     return f"{_named(best)} won most speed: {_ratio(best[1].gain)} of the stage before.{also}"
 
 
-def _size(rungs: Sequence[tuple[int, Rung]]) -> str:
+def _size(rungs: Sequence[_Numbered]) -> str:
     pairs = list(zip(rungs, rungs[1:], strict=False))
     before, after = max(pairs, key=lambda pair: pair[0][1].file_bytes / pair[1][1].file_bytes)
     words = size_words(before[1].file_bytes, after[1].file_bytes)
@@ -121,19 +138,21 @@ def _size(rungs: Sequence[tuple[int, Rung]]) -> str:
     return f"{_named(after)} won most size: {words} than the stage before."
 
 
-def _most(stages: Sequence[tuple[int, Rung]], of: Callable[[Rung], float]) -> tuple[int, Rung]:
+def _most(stages: Sequence[_Numbered], of: Callable[[Rung], float]) -> _Numbered:
     return max(stages, key=lambda stage: of(stage[1]))
 
 
-def _named(stage: tuple[int, Rung]) -> str:
-    return f"Stage {stage[0]} ({stage[1].name})"
+def _named(stage: _Numbered) -> str:
+    return f"{'Stage' if stage[1].stages == 1 else 'Stages'} {stage[0]} ({stage[1].name})"
 
 
 def ladder_dots(rungs: Sequence[Rung]) -> list[Dot]:
     """Accuracy over latency, a dot a stage; intervals are those of the change from the stage before."""
     dots = []
-    for number, rung in enumerate(rungs):
-        before = rung.accuracy - rung.change.value
-        low, high = (before + rung.change.low, before + rung.change.high) if number else (rung.accuracy,) * 2
-        dots.append(Dot(f"{number} {rung.name}", rung.p50_ms, rung.accuracy, low, high, number == 0))
+    for number, rung in _numbered(rungs):
+        is_first, before = number == "0", rung.accuracy - rung.change.value
+        low, high = (
+            (rung.accuracy,) * 2 if is_first else (before + rung.change.low, before + rung.change.high)
+        )
+        dots.append(Dot(f"{number} {rung.name}", rung.p50_ms, rung.accuracy, low, high, is_first))
     return dots

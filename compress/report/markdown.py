@@ -19,7 +19,7 @@ from compress.report.cut_words import (
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, plain, settings_of
-from compress.report.ladder_words import LADDER_NOTE, ladder_sentences, ladder_table
+from compress.report.ladder_words import ladder_note, ladder_sentences, ladder_table
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
 from compress.report.runtime_words import runtime_sentences, runtime_table
@@ -161,7 +161,7 @@ def _ladder(report: RunReport) -> list[str]:
         return []
     sentences = [f"- {escape_markdown(line)}" for line in ladder_sentences(report.ladder)]
     table = table_markdown(ladder_table(report.ladder, setting(first)))
-    return ["## After every stage", LADDER_NOTE, "\n".join(sentences), table]
+    return ["## After every stage", ladder_note(report.ladder), "\n".join(sentences), table]
 
 
 def _cuts(report: RunReport) -> list[str]:

@@ -24,7 +24,7 @@ def ladder(steps, **changed):
 def test_rungs_by_hand(token_model, token_split, make_tokens):
     smaller = make_tokens([1, 1, 0], [0, 0, 1, 0, 0, 0], [0], [1], labels=token_split.labels.tolist())
     steps = [
-        Step("original", token_model("a.onnx"), token_split),
+        Step("original", token_model("a.onnx"), token_split, stages=0),
         Step("prune/heads", token_model("b.onnx", evidence=WRONG_ON_3), token_split),
         Step("prune/vocabulary", token_model("c.onnx", evidence=ALL_ONE), smaller),
     ]
@@ -35,6 +35,7 @@ def test_rungs_by_hand(token_model, token_split, make_tokens):
     assert [x.agreement for x in (first, second, third)] == [1.0, 0.75, 0.5]
     assert [x.change.value for x in (first, second, third)] == [0.0, -0.25, 0.25]
     assert (third.change.gained, third.change.lost, third.change.rows, third.rows) == (2, 1, 4, 4)
+    assert [x.stages for x in (first, second, third)] == [0, 1, 1]
     assert first.speedup.value == first.gain.value == 1.0
     assert third.file_bytes == steps[2].onnx.stat().st_size < first.file_bytes
     for rung in (second, third):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.measure.results import AccuracyDifference, Ratio, Rung
 from compress.report import RunReport, to_html, to_markdown
-from compress.report.ladder_words import ladder_dots, ladder_sentences, ladder_table
+from compress.report.ladder_words import ladder_dots, ladder_note, ladder_sentences, ladder_table
 
 
 def rung(
@@ -70,6 +70,23 @@ def test_a_measurable_change_is_named_before_a_larger_one_that_is_noise() -> Non
         "Stage 2 (quantize/int8_dynamic) won most speed: 1.30x (1.20 to 1.40) of the stage before. Stage 1 "
         "(prune/heads) may have won more: 1.50x (0.90 to 2.00).",
     ]
+
+
+def test_stages_without_a_file_between_them_share_a_row() -> None:
+    both = rung("prune/vocabulary + distill/student", (-0.012, -0.02, -0.004), (2.0, 1.9, 2.1), 2.0, 40.0)
+    rungs = (LADDER[0], both.model_copy(update={"stages": 2}), LADDER[3])
+    assert ladder_sentences(rungs)[0].startswith(
+        "Stages 1–2 (prune/vocabulary + distill/student) lost most accuracy: −1.2 points"
+    )
+    assert ladder_sentences(rungs)[2].startswith("Stage 3 (quantize/int8_dynamic) won most size")
+    assert [row[0] for row in ladder_table(rungs, "").rows] == ["0", "1–2", "3"]
+    assert "could not be exported" in ladder_note(rungs)
+    assert "could not be exported" not in ladder_note(LADDER)
+
+
+def test_a_rung_of_an_older_report_is_of_one_stage() -> None:
+    content = LADDER[2].model_dump(exclude={"stages"})
+    assert Rung.model_validate(content).stages == 1
 
 
 def test_the_table_has_a_row_a_stage_and_names_the_setting() -> None:

@@ -1,0 +1,86 @@
+"""The ladder's files: one a stage, and what stands for a model that can't be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.errors import ExportError
+from compress.pipeline.cache import Cache
+from compress.pipeline.exported import Exported
+from compress.pipeline.given import Given
+from compress.pipeline.ladder import first_step, last_step, step_after
+from compress.pipeline.prepare import prepare
+from compress.progress import Silent
+from compress.recipe import load_recipe
+from compress.report import Parity
+
+LADDER = import_module("compress.pipeline.ladder")
+NAMES = ["distill/logits", "prune/width", "prune/heads", "quantize/int8_dynamic"]
+STAGES: list[Any] = [
+    {"distill/logits": {"student": {"num_layers": 1}}},
+    {"prune/width": {"width": 16}},
+    {"prune/heads": {"sparsity": 0.5}},
+    "quantize/int8_dynamic",
+]
+PARITY = Parity(
+    rows=1,
+    agreement=1.0,
+    metric_difference=0.0,
+    max_abs_error=0.0,
+    min_agreement=0.98,
+    max_metric_difference=0.02,
+)
+
+
+class _Listening(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize(
+    ("refused", "expected"),
+    [
+        ([], [("original", 0), *((name, 1) for name in NAMES)]),
+        ([1], [("original", 0), (NAMES[0], 1), ("prune/width + prune/heads", 2), (NAMES[3], 1)]),
+        ([0, 1, 2], [("original", 0), (" + ".join(NAMES), 4)]),
+    ],
+)
+def test_the_next_file_stands_for_stages_whose_models_cannot_be_exported(
+    refused: list[int],
+    expected: list[tuple[str, int]],
+    write_recipe: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def exported(module: Any, prepared: Any, splits: Any, directory: Path) -> Exported:
+        asked.append(index)
+        if index in refused:
+            raise ExportError("an operator is missing")
+        path = directory / "model.onnx"
+        path.write_bytes(b"ONNX")
+        return Exported(path, PARITY)
+
+    monkeypatch.setattr(LADDER, "exported", exported)
+    prepared = prepare(load_recipe(write_recipe(tmp_path / "r.yaml", *STAGES)), tmp_path)
+    module, progress, cache = prepared.loaded.module, _Listening(), Cache(tmp_path / "cache")
+    given = Given(prepared.splits, prepared.encoder, module)
+    for _ in range(2):  # what is in the cache is not made again; what failed is not there
+        steps = [first_step(tmp_path / "base.onnx", prepared)]
+        for index in range(len(STAGES) - 1):
+            steps += step_after(index, steps, module, given, prepared, cache, progress)
+        steps.append(last_step(steps, tmp_path / "last.onnx", given, prepared))
+        assert [(step.name, step.stages) for step in steps] == expected
+    assert sorted(asked) == sorted([0, 1, 2, *refused])
+    said = [line for line in progress.lines if "left out" in line]
+    assert said == 2 * [f"left out of the ladder: {NAMES[x]}: an operator is missing" for x in refused]
+    assert len(list((tmp_path / "cache").iterdir())) == 3 - len(refused)
