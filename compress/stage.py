@@ -175,9 +175,9 @@ class Stage(BaseModel, ABC):
         return False
 
     @property
-    def finds_widths(self) -> bool:
-        """Whether the widths that it leaves are found by its work, so that a rehearsal's are a guess."""
-        return False
+    def guess(self) -> str:
+        """What of its shapes only the work can tell, and what a rehearsal has instead; empty: nothing."""
+        return ""
 
     @property
     def sees_later(self) -> bool:

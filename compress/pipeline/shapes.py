@@ -36,21 +36,22 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
         splits, module = prepared.splits, prepared.loaded.module.eval()
-        row = max(splits.validation.rows, key=lambda each: each[splits.task.input_names[0]].shape[0])
+        first = splits.task.input_names[0]
+        row = max((*splits.train.rows, *splits.validation.rows), key=lambda each: each[first].shape[0])
         longest = Split("longest", (row,), splits.validation.labels[:1], splits.task.inputs)
         batch = to_tensors(next(longest.batches(1)), splits.task.input_names)
-        tokens = row[splits.task.input_names[0]].shape[0]
+        tokens = row[first].shape[0]
         context = Context(splits.task, splits.train, splits.validation, encoder=prepared.encoder)
-        shapes = [_shape("model", False, module, module, batch, tokens)]
+        shapes = [_shape("model", "", module, module, batch, tokens)]
         for stage in recipe.stages:
             module = stage.rehearse(module)
             stored = stage.stand_in().apply(module, context) if stage.kind == "quantize" else module
-            shapes.append(_shape(stage.name, stage.finds_widths, module, stored, batch, tokens))
+            shapes.append(_shape(stage.name, stage.guess, module, stored, batch, tokens))
     return shapes
 
 
 def _shape(
-    after: str, is_guess: bool, module: nn.Module, stored: nn.Module, batch: dict[str, Any], tokens: int
+    after: str, guess: str, module: nn.Module, stored: nn.Module, batch: dict[str, Any], tokens: int
 ) -> Shape:
     try:
         structure = structure_of(module)
@@ -60,7 +61,7 @@ def _shape(
         heads, neurons = (), ()
     return Shape(
         after,
-        is_guess,
+        guess,
         _or_none(lambda: layer_count(module)),
         heads,
         neurons,

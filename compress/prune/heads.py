@@ -91,9 +91,9 @@ class HeadPruning(Stage):
     recovery: RecoveryConfig | None = None
 
     @property
-    def finds_widths(self) -> bool:
-        """Yes: which and how many go."""
-        return True
+    def guess(self) -> str:
+        """Which go where; see `Stage.guess`."""
+        return "which layers lose heads (shown: the first ones)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that so many heads can go, and cut the first ones."""

@@ -110,9 +110,9 @@ class StructuredPruning(Stage):
         return next((kind, getattr(self, kind)) for kind in _KINDS if getattr(self, kind) is not None)
 
     @property
-    def finds_widths(self) -> bool:
-        """Yes: which and how many go."""
-        return True
+    def guess(self) -> str:
+        """How narrow the layers get; see `Stage.guess`."""
+        return "heads and neurons of each layer (shown: half of them, whatever the budget)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that there is something to cut; how much stays is not known yet, so cut each site to half."""

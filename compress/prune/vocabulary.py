@@ -82,9 +82,9 @@ class VocabularyPruning(Stage):
     recovery: TrainConfig | None = None
 
     @property
-    def finds_widths(self) -> bool:
-        """Yes: which and how many go."""
-        return True
+    def guess(self) -> str:
+        """How many tokens go; see `Stage.guess`."""
+        return "how many tokens go (shown: none, so the most that it leaves)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the model has an embedding that can be cut; how much goes, only the rows can tell."""

@@ -89,6 +89,11 @@ class Mixed(Stage):
         """Only where the fastest is looked for."""
         return self.objective == "latency"
 
+    @property
+    def guess(self) -> str:
+        """Which scheme each group gets; see `Stage.guess`."""
+        return f"the scheme of each layer (shown: {next(iter(self._stages()))} for all)"
+
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that every scheme could do it."""
         for stage in self._stages().values():

@@ -17,7 +17,7 @@ class Shape:
 
     Attributes:
         after: `model`, or the stage that leaves it.
-        is_guess: that stage finds widths by its work; these are only as it might leave them.
+        guess: what of this only that stage's work can tell, and what is shown instead; empty: nothing.
         heads: of each layer.
         neurons: of each layer's feed-forward part.
         macs: multiply-adds of products for one row of `tokens`.
@@ -25,7 +25,7 @@ class Shape:
     """
 
     after: str
-    is_guess: bool
+    guess: str
     layers: int | None
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
@@ -42,7 +42,7 @@ def shapes_table(shapes: Sequence[Shape]) -> Table:
     columns = ("after", "layers", "heads", "neurons", "width", "tokens", "weights", "MACs", "MB")
     rows = []
     for at, x in enumerate(shapes):
-        star = "*" if any(each.is_guess for each in shapes[: at + 1]) else ""
+        star = "*" if any(each.guess for each in shapes[: at + 1]) else ""
         rows.append(
             (
                 f"{x.after.rpartition('/')[2]}{star}",
@@ -65,9 +65,9 @@ def shapes_note(shapes: Sequence[Shape]) -> str:
         f"Heads and neurons: of each layer. MACs: multiply-adds of products, for a row of {shapes[0].tokens} "
         "positions. MB: all weights as they would be stored."
     )
-    guessing = dict.fromkeys(x.after for x in shapes if x.is_guess)
-    if guessing:
-        words += f" * What {' and '.join(guessing)} leaves is found by work: shown is one way to cut."
+    guesses = dict.fromkeys(f"{x.after}: {x.guess}" for x in shapes if x.guess)
+    if guesses:
+        words += f" * Found only by work, so not known here: {'; '.join(guesses)}."
     return words
 
 

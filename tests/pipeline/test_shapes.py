@@ -11,10 +11,13 @@ import pytest
 
 from compress.errors import RecipeError
 from compress.pipeline import recipe_shapes
+from compress.prune.structured import StructuredPruning
+from compress.prune.vocabulary import VocabularyPruning
+from compress.quantize.mixed import Mixed
 from compress.recipe import load_recipe
 from compress.report import Shape, shapes_note, shapes_table
 
-SHAPE = Shape("model", False, 6, (12,) * 6, (1536,) * 6, 384, 30_522, 22_710_000, 653_700_000, 90_900_000, 60)
+SHAPE = Shape("model", "", 6, (12,) * 6, (1536,) * 6, 384, 30_522, 22_710_000, 653_700_000, 90_900_000, 60)
 
 
 def test_each_stage_leaves_a_shape(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -36,7 +39,7 @@ def test_each_stage_leaves_a_shape(write_recipe: Callable[..., Path], tmp_path: 
     assert student.weight_bytes == 4 * student.parameters
     assert int8.parameters == narrow.parameters and int8.macs == narrow.macs
     assert int8.weight_bytes < narrow.weight_bytes < student.weight_bytes < model.weight_bytes
-    assert not any(x.is_guess for x in (model, student, narrow, int8))
+    assert not any(x.guess for x in (model, student, narrow, int8))
 
 
 def _name(stage: Any) -> str:
@@ -46,9 +49,40 @@ def _name(stage: Any) -> str:
 def test_what_work_finds_is_marked(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", {"prune/heads": {"sparsity": 0.5}}, "quantize/int8_dynamic")
     shapes = recipe_shapes(load_recipe(recipe))
-    assert [x.is_guess for x in shapes] == [False, True, False]
+    assert [bool(x.guess) for x in shapes] == [False, True, False]
     assert [row[0] for row in shapes_table(shapes).rows] == ["model", "heads*", "int8_dynamic*"]
-    assert "* What prune/heads leaves is found by work" in shapes_note(shapes)
+    note = shapes_note(shapes)
+    assert (
+        "* Found only by work, so not known here: prune/heads: which layers lose heads (shown: the f" in note
+    )
+
+
+def test_each_guess_says_what_is_shown_instead() -> None:
+    structured = replace(SHAPE, after="prune/structured", guess=StructuredPruning(speedup=2.0).guess)
+    vocabulary = replace(SHAPE, after="prune/vocabulary", guess=VocabularyPruning().guess)
+    mixed = replace(SHAPE, after="quantize/mixed", guess=Mixed().guess)
+    note = shapes_note([SHAPE, vocabulary, structured, structured, mixed])
+    assert note.endswith(
+        "* Found only by work, so not known here: prune/vocabulary: how many tokens go (shown: none, so the "
+        "most that it leaves); prune/structured: heads and neurons of each layer (shown: half of them, "
+        "whatever the budget); quantize/mixed: the scheme of each layer (shown: int8_dynamic for all)."
+    )
+
+
+def test_the_row_is_the_longest_of_training_and_validation(
+    write_recipe: Callable[..., Path], tmp_path: Path, bert_directory: Path
+) -> None:
+    for name, words in (("train", (9, 12)), ("validation", (3, 4)), ("test", (20, 20))):
+        lines = [f"{' '.join(['film'] * n)},{n % 2}\n" for n in (*words, words[0] + 1)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(dict.fromkeys(lines)))
+    files = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
+    recipe = write_recipe(
+        tmp_path / "r.yaml",
+        "quantize/int8_dynamic",
+        model={"hf": str(bert_directory)},
+        data={"source": "file", **files, "max_length": 32},
+    )
+    assert [x.tokens for x in recipe_shapes(load_recipe(recipe))] == [14, 14]  # 12, and two at the ends
 
 
 def test_a_stage_that_cannot_stand_is_refused_as_in_a_run(
