@@ -147,12 +147,15 @@ def _named(stage: _Numbered) -> str:
 
 
 def ladder_dots(rungs: Sequence[Rung]) -> list[Dot]:
-    """Accuracy over latency, a dot a stage; intervals are those of the change from the stage before."""
+    """Accuracy over latency, a dot a stage; intervals are those of the change from the stage before.
+
+    They end at accuracies of 0 and 1. Names are without their families, to fit.
+    """
     dots = []
     for number, rung in _numbered(rungs):
         is_first, before = number == "0", rung.accuracy - rung.change.value
-        low, high = (
-            (rung.accuracy,) * 2 if is_first else (before + rung.change.low, before + rung.change.high)
-        )
-        dots.append(Dot(f"{number} {rung.name}", rung.p50_ms, rung.accuracy, low, high, is_first))
+        ends = (0.0, 0.0) if is_first else (rung.change.low, rung.change.high)
+        low, high = (min(max(before + end, 0.0), 1.0) for end in ends)
+        short = " + ".join(name.rpartition("/")[2] for name in rung.name.split(" + "))
+        dots.append(Dot(f"{number} {short}", rung.p50_ms, rung.accuracy, low, high, is_first))
     return dots

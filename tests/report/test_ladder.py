@@ -102,7 +102,14 @@ def test_a_dots_interval_is_that_of_the_change_from_the_stage_before() -> None:
     first, *_, last = ladder_dots(LADDER)
     assert first.is_baseline and (first.low, first.high) == (0.9, 0.9)
     assert (round(last.low, 4), round(last.high, 4)) == (0.879, 0.892)
-    assert last.label == "3 quantize/int8_dynamic"
+    assert last.label == "3 int8_dynamic"
+
+
+def test_a_dots_interval_ends_where_accuracy_does() -> None:
+    up = rung("distill/logits", (0.01, -0.016, 0.043), accuracy=0.99)
+    down = rung("quantize/int8_dynamic", (-0.01, -0.04, 0.01), accuracy=0.02)
+    dots = ladder_dots((LADDER[0], up, down))[1:]
+    assert [(round(dot.low, 3), round(dot.high, 3)) for dot in dots] == [(0.964, 1.0), (0.0, 0.04)]
 
 
 def test_reports_show_it_where_it_is_there(int8: RunReport) -> None:
