@@ -9,7 +9,8 @@ CompressError
 ├── StageError           a stage that cannot do what it was asked to
 ├── ExportError          a graph that cannot be exported
 ├── ParityError          an ONNX file that does not answer as its PyTorch model does
-└── MeasureError         a measurement that did not come back
+├── MeasureError         a measurement that did not come back
+└── NotReachedError      what was asked for is not among what there is
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "ExportError",
     "MeasureError",
     "ModelError",
+    "NotReachedError",
     "OutputError",
     "ParityError",
     "RecipeError",
@@ -33,7 +35,8 @@ __all__ = [
 
 
 class CompressError(Exception):
-    """Base of all our errors; `exit_code` is what the command line returns: 1 failed work, 2 wrong input."""
+    """Base of all our errors; `exit_code` is what the command line returns: 1 failed work, 2 wrong input,
+    3 not good enough."""
 
     exit_code = 1
 
@@ -80,6 +83,12 @@ class ParityError(CompressError):
 
 class MeasureError(CompressError):
     """A measurement that did not come back."""
+
+
+class NotReachedError(CompressError):
+    """What was asked for is not among what there is: the work was done, and no result is good enough."""
+
+    exit_code = 3
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from compress.report import load_report
 
 WriteRecipe = Callable[..., Path]
 EXPORTED = import_module("compress.pipeline.exported")
+MEASURED = import_module("compress.pipeline.measured")
 RUN = import_module("compress.pipeline.run")
 GOOD = "text,label\n" + "".join(
     f"{'a ' * (i % 7)}film the plot {'very ' * (i // 7)},{i % 2}\n" for i in range(70)
@@ -470,7 +471,7 @@ def quick(digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         return path
 
     monkeypatch.setattr(EXPORTED, "export_onnx", export_onnx)
-    monkeypatch.setattr(RUN, "measure_pair", lambda *_, **__: load_report(finished).measurement)
+    monkeypatch.setattr(MEASURED, "measure_pair", lambda *_, **__: load_report(finished).measurement)
     shutil.copytree(digits_run / "reports" / ".cache", tmp_path / "out" / ".cache")
     return tmp_path / "out"
 
@@ -545,7 +546,7 @@ def test_ctrl_c_is_130_and_one_line(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(RUN, "measure_pair", interrupt)
+    monkeypatch.setattr(MEASURED, "measure_pair", interrupt)
     said = call("run", digits_run / "digits.yaml", "-o", "out")
     assert said.code == 130
     assert said.err.strip().startswith("interrupted: nothing half-written is left")
@@ -563,6 +564,31 @@ def test_compare_prints_a_table_json_or_markdown_and_writes_html(
     assert (said.code, said.out, said.err) == (0, "", "wrote deep/page.html\n")
     assert "<html" in (tmp_path / "deep" / "page.html").read_text()
     assert_refused(call("compare", reports, "--json", "--markdown"), "give one of --json, --markdown")
+
+
+def test_compare_chooses_among_runs(call: Callable[..., Said], digits_run: Path) -> None:
+    reports = digits_run / "reports"
+    said = call("compare", reports, "--where", "size_mb > 0", "--sort", "size_mb", "--csv")
+    assert said.code == 0
+    assert [line.split(",")[0] for line in said.out.splitlines()] == ["run", "baseline", "digits"]
+    assert call("compare", reports, "--best", "size") == Said(0, "digits\n", "")
+    assert call("compare", reports, "--where", "size_mb < 0", "--csv").out.count("\n") == 2
+    assert_refused(call("compare", reports, "--best", "size", "--max-drop", "0"), "no run is proven", code=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--sort", "sped"], "did you mean 'speedup'"),
+        (["--where", "speed > 1"], "did you mean 'speedup'"),
+        (["--max-drop", "0.1"], "--max-drop goes with --best"),
+        (["--csv", "--best", "size"], "give one of"),
+    ],
+)
+def test_compare_refuses_a_choice_that_cannot_be_read_before_it_reads_reports(
+    call: Callable[..., Said], words: list[str], part: str
+) -> None:
+    assert_refused(call("compare", "nowhere", *words), part)
 
 
 def test_compare_refuses_what_is_no_run(call: Callable[..., Said], tmp_path: Path) -> None:

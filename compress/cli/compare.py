@@ -40,15 +40,15 @@ def compare(
     ] = None,
 ) -> None:
     """Compare runs: one table, best values marked, what is not comparable said so."""
-    from compress.report import best_run, compare_reports, comparison_csv, selected, sorted_by
+    from compress.report import best_run, compare_reports, comparison_csv, known_column, sorted_by
 
     if as_json + markdown + as_csv + (best is not None) > 1:
         raise RecipeError("give one of --json, --markdown, --csv and --best")
     if max_drop is not None and best is None:
         raise RecipeError("--max-drop goes with --best; to filter: --where 'worst_drop <= ...'")
-    comparison = compare_reports(paths)
-    if where is not None:
-        comparison = selected(comparison, where)
+    if sort is not None:
+        known_column(sort, "--sort")  # before 2,000 reports are read
+    comparison = compare_reports(paths, where)
     if sort is not None:
         comparison = sorted_by(comparison, sort)
     if html is not None:

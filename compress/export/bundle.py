@@ -27,7 +27,9 @@ __all__ = [
     "HUB_FILES",
     "MANIFEST_VERSION",
     "ONNX_PATH",
+    "broken_seals",
     "new_directory",
+    "read_manifest",
     "seal_",
     "sha256_of",
     "write_bundle_",
@@ -179,6 +181,35 @@ def seal_(directory: Path, manifest: dict[str, Any]) -> None:
         if path.is_file() and path.name != "manifest.json"
     }
     _write_json(directory / "manifest.json", {**manifest, "sha256": hashes})
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a bundle.
+
+    Raises:
+        OutputError: there is none that can be read, so this is no finished bundle.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        if not isinstance(manifest["sha256"], dict):
+            raise TypeError("sha256 is no mapping")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{directory}: not a finished bundle: no manifest.json that can be read") from error
+    return manifest
+
+
+def broken_seals(directory: Path, manifest: dict[str, Any]) -> list[str]:
+    """What is wrong with the files that a manifest names, a phrase each; a name outside is not followed."""
+    wrong = []
+    for name, digest in manifest["sha256"].items():
+        file = directory / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            wrong.append(f"{name} is outside of the bundle")
+        elif not file.is_file():
+            wrong.append(f"{name} is missing")
+        elif sha256_of(file) != digest:
+            wrong.append(f"{name} is not the file that was written (SHA-256 differs)")
+    return wrong
 
 
 def sha256_of(path: Path) -> str:

@@ -14,8 +14,8 @@ _MOST_BYTES = 1 << 28  # of unpacked classes: a text of few bytes must not fill 
 
 
 def pack_classes(classes: NDArray[np.int64]) -> str:
-    """Class indices [n], 0 to 65,535, as base64 of deflated little-endian 16-bit numbers."""
-    return base64.b64encode(zlib.compress(classes.astype("<u2").tobytes(), 9)).decode("ascii")
+    """Class indices [n] as base64 of deflated little-endian 32-bit numbers."""
+    return base64.b64encode(zlib.compress(classes.astype("<u4").tobytes(), 9)).decode("ascii")
 
 
 def unpack_classes(text: str) -> NDArray[np.int64]:
@@ -24,11 +24,11 @@ def unpack_classes(text: str) -> NDArray[np.int64]:
     Raises:
         ValueError: the text is not what `pack_classes` writes.
     """
-    packer = zlib.decompressobj()
+    unpacker = zlib.decompressobj()
     try:
-        raw = packer.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
+        raw = unpacker.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
     except zlib.error as error:
         raise ValueError(f"not packed classes: {error}") from error
-    if not packer.eof or len(raw) % 2:
+    if not unpacker.eof or len(raw) % 4:
         raise ValueError("not packed classes: cut off, or too many")
-    return np.frombuffer(raw, dtype="<u2").astype(np.int64)
+    return np.frombuffer(raw, dtype="<u4").astype(np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 from compress.data.split import Split
 from compress.measure.accuracy import accuracy_difference, predict
 from compress.measure.latency import median_interval, rounds_in_turns
-from compress.measure.results import Ratio, Rung
+from compress.measure.results import Interval, Rung
 from compress.measure.rows import steady_batch
 from compress.measure.session import create_session, feeds
 from compress.measure.size import model_files
@@ -98,7 +98,7 @@ def measure_ladder(
     return tuple(found)
 
 
-def _ratio(slower: Sequence[float], faster: Sequence[float], seed: int) -> Ratio:
+def _ratio(slower: Sequence[float], faster: Sequence[float], seed: int) -> Interval:
     ratios = [float(a / b) for a, b in zip(slower, faster, strict=True)]
     low, high = median_interval(ratios, seed=seed)
-    return Ratio(value=float(np.median(ratios)), low=low, high=high)
+    return Interval(value=float(np.median(ratios)), low=low, high=high)

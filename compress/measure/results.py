@@ -5,10 +5,11 @@ Units stand in the names. Intervals are 95 % intervals.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from compress.measure.answers import unpack_classes
 from compress.measure.explanation import Explanation
 
 __all__ = [
@@ -16,11 +17,11 @@ __all__ = [
     "AccuracyDifference",
     "Answers",
     "Environment",
+    "Interval",
     "Latency",
     "LatencyComparison",
     "Measurement",
     "ModelMeasurement",
-    "Ratio",
     "Rung",
     "RuntimeFile",
     "RuntimeTiming",
@@ -81,6 +82,13 @@ class Answers(_Result):
     labels: str
     baseline: str
     candidate: str
+
+    @model_validator(mode="after")
+    def _of_the_same_rows(self) -> Self:
+        lengths = {len(unpack_classes(each)) for each in (self.labels, self.baseline, self.candidate)}
+        if len(lengths) > 1:
+            raise ValueError(f"labels and answers are of different numbers of rows: {sorted(lengths)}")
+        return self
 
 
 class Latency(_Result):
@@ -194,8 +202,8 @@ class Runtimes(_Result):
     timings: tuple[RuntimeTiming, ...]
 
 
-class Ratio(_Result):
-    """A ratio of times: median over rounds, and its 95 % bootstrap interval."""
+class Interval(_Result):
+    """A value and its 95 % interval."""
 
     value: float
     low: float
@@ -212,8 +220,8 @@ class Rung(_Result):
         agreement: share of rows on which it names the class that the original names.
         change: of accuracy, from the rung before.
         p50_ms: median over rounds.
-        speedup: original time / this time.
-        gain: time of the rung before / this time.
+        speedup: original time / this time; median over rounds, with its bootstrap interval.
+        gain: time of the rung before / this time, likewise.
     """
 
     name: str
@@ -222,8 +230,8 @@ class Rung(_Result):
     agreement: float
     change: AccuracyDifference
     p50_ms: float
-    speedup: Ratio
-    gain: Ratio
+    speedup: Interval
+    gain: Interval
     file_bytes: int
     stages: int = 1
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.conv_ops import int8_static_conv
-from compress.model.quantized import QuantizedModule, steps_of_range, with_whole_bias
+from compress.model.int8 import steps_of_range, with_whole_bias
+from compress.model.quantized import QuantizedModule
 
 __all__ = ["ConvolutionModule", "Int8StaticConv", "convolution_arguments", "edges_of"]
 

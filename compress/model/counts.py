@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.model.quantized import QuantizedModule
 
-__all__ = ["stored_bytes", "weight_counts"]
+__all__ = ["stored_bytes", "stored_tensors", "weight_counts"]
 
 
 def weight_counts(module: nn.Module) -> tuple[int, int]:
@@ -28,5 +28,12 @@ def weight_counts(module: nn.Module) -> tuple[int, int]:
 
 def stored_bytes(module: nn.Module) -> int:
     """Bytes of all parameters and kept buffers as they are stored; tensors that share memory count once."""
-    storages = {tensor.data_ptr(): tensor for tensor in module.state_dict().values()}
-    return sum(tensor.numel() * tensor.element_size() for tensor in storages.values())
+    return sum(tensor.nbytes for tensor in stored_tensors(module).values())
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and kept buffers by name; of those that share memory the first."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in module.state_dict().items():
+        found.setdefault(tensor.data_ptr(), (name, tensor))
+    return dict(found.values())

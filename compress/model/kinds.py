@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from compress.model.convolution import Int8StaticConv
+from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
 from compress.model.half import HalfConv, HalfEmbedding, HalfLinear
-from compress.model.quantized import (
-    Int4Embedding,
-    Int4Linear,
-    Int8Embedding,
-    Int8GroupLinear,
-    Int8Linear,
-    Int8StaticLinear,
-    Int8TensorLinear,
-    QuantizedModule,
-)
+from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.quantized import QuantizedModule
 
 __all__ = ["QUANTIZED_KINDS"]
 

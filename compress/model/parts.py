@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from compress.errors import ModelError
+from compress.model.counts import stored_tensors
 from compress.model.embedding import FactorizedEmbedding
 from compress.model.quantized import EmbeddingModule
 from compress.model.structure import structure_of
@@ -23,17 +24,9 @@ def bytes_by_part(model: nn.Module) -> dict[str, int]:
     """
     found = dict.fromkeys(PARTS, 0)
     places = _places(model)
-    seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() in seen:
-            continue
-        seen.add(tensor.data_ptr())
-        found[_part(name, places)] += _bytes(tensor)
+    for name, tensor in stored_tensors(model).items():
+        found[_part(name, places)] += tensor.nbytes
     return found
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _places(model: nn.Module) -> dict[str, str]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from compress.data.split import Split
 from compress.model.calls import predict_logits
 from compress.model.convolution import Int8StaticConv
-from compress.model.quantized import Int8Linear
+from compress.model.int8 import Int8Linear
 from compress.task import Task
 
 __all__ = ["Saturation", "lost_to_saturation", "pairs_at_risk", "saturation_risk"]

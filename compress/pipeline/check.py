@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,10 +12,12 @@ from typing import Any
 import compress
 from compress.data import Splits, load_splits
 from compress.errors import OutputError, ParityError, RecipeError
-from compress.export import ONNX_PATH, check_parity, sha256_of
-from compress.measure import measure_pair
+from compress.export import ONNX_PATH, broken_seals, read_manifest
+from compress.measure import Measurement
 from compress.model import LoadedModel, ModelConfig, load_model
-from compress.pipeline.prepare import encoder_of
+from compress.pipeline.exported import parity_of
+from compress.pipeline.measured import measured
+from compress.pipeline.prepare import encoder_of, gates_are_measured
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
@@ -78,12 +79,7 @@ def check_bundle(
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-        if not isinstance(manifest["sha256"], dict):
-            raise TypeError("sha256 is no mapping")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{directory}: not a bundle: no manifest.json that can be read") from error
+    manifest = read_manifest(directory)
     if "variants" in manifest:
         raise OutputError(f"{directory}: holds variants; give the run that one of them came from")
     return manifest
@@ -99,24 +95,16 @@ def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
 
 def _sealed(directory: Path, manifest: dict[str, Any]) -> CheckRecord:
     """Whether each file is the one that was written."""
-    wrong = []
-    for name, digest in manifest["sha256"].items():
-        file = directory / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            wrong.append(f"{name} is outside of the bundle")
-        elif not file.is_file():
-            wrong.append(f"{name} is missing")
-        elif sha256_of(file) != digest:
-            wrong.append(f"{name} is not the file that was written (SHA-256 differs)")
-    count = len(manifest["sha256"])
-    found = "; ".join(wrong) or f"{count} files are those that were written"
+    wrong = broken_seals(directory, manifest)
+    found = "; ".join(wrong) or f"{len(manifest['sha256'])} files are those that were written"
     return CheckRecord(name=f"files of {directory.name}", holds=not wrong, found=found)
 
 
 def _answers(
     directory: Path, other: Path | None, recipe: Recipe, scratch: Path, progress: Progress
-) -> tuple[list[CheckRecord], Any]:
+) -> tuple[list[CheckRecord], Measurement | None]:
     loaded, splits = _opened(directory, recipe, scratch)
+    gates_are_measured(recipe, splits)
     onnx = directory / ONNX_PATH
     baseline, base_splits = onnx, splits
     if other is not None:
@@ -127,19 +115,8 @@ def _answers(
     checks = [_parity(loaded, onnx, splits, recipe)]
     if not checks[0].holds:
         return checks, None
-    measured = recipe.measure
-    measurement = measure_pair(
-        baseline,
-        onnx,
-        base_splits.test,
-        candidate_test=splits.test,
-        batch=measured.batch,
-        sequence=measured.sequence,
-        threads=measured.threads,
-        rounds=measured.rounds,
-        seconds=measured.seconds,
-        seed=recipe.seed,
-        progress=progress,
+    measurement = measured(
+        recipe, baseline, onnx, base_splits.test, splits.test, runtimes=(), progress=progress
     )
     checks += _as_reported(directory, measurement.candidate.accuracy.correct, len(splits.test))
     return [*checks, *gate_checks(judged(recipe.gates, measurement))], measurement
@@ -158,17 +135,8 @@ def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> No
 
 
 def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> CheckRecord:
-    limits = recipe.export
-    rows = splits.validation.take(limits.parity_rows, seed=recipe.seed)
     try:
-        found = check_parity(
-            loaded.module,
-            onnx,
-            rows,
-            splits.task,
-            min_agreement=limits.min_agreement,
-            max_metric_difference=limits.max_metric_difference,
-        )
+        found = parity_of(loaded.module, onnx, splits, recipe)
     except ParityError as error:
         return CheckRecord(name="parity", holds=False, found=str(error))
     words = f"answers as the PyTorch module on {percent(found.agreement)} of {found.rows} validation rows"

@@ -13,9 +13,10 @@ from compress.export import ONNX_PATH, check_parity, export_onnx
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.prepare import Prepared
 from compress.progress import Progress
+from compress.recipe import Recipe
 from compress.report import Parity
 
-__all__ = ["Exported", "exported", "exported_baseline"]
+__all__ = ["Exported", "exported", "exported_baseline", "parity_of"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,18 @@ def exported(module: nn.Module, prepared: Prepared, splits: Splits, directory: P
     path = export_onnx(
         module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
     )
+    return Exported(path, parity_of(module, path, splits, recipe))
+
+
+def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> Parity:
+    """Answer some validation rows with both, within the recipe's limits.
+
+    Raises:
+        ParityError: beyond them.
+    """
     limits: dict[str, Any] = {
         "min_agreement": recipe.export.min_agreement,
         "max_metric_difference": recipe.export.max_metric_difference,
     }
     rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
-    result = check_parity(module, path, rows, splits.task, **limits)
-    return Exported(path, Parity(**vars(result), **limits))
+    return Parity(**vars(check_parity(module, path, rows, splits.task, **limits)), **limits)

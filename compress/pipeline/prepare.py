@@ -24,7 +24,15 @@ from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context
 
-__all__ = ["Prepared", "check_can_be_made", "check_files", "check_output", "encoder_of", "prepare"]
+__all__ = [
+    "Prepared",
+    "check_can_be_made",
+    "check_files",
+    "check_output",
+    "encoder_of",
+    "gates_are_measured",
+    "prepare",
+]
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
             recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
         )
     _fits(loaded, splits)
-    _gates_are_measured(recipe, splits)
+    gates_are_measured(recipe, splits)
     shape = loaded.module
     context = Context(
         splits.task,
@@ -114,8 +122,12 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
 
 
-def _gates_are_measured(recipe: Recipe, splits: Splits) -> None:
-    """See that the recipe measures where its gates judge speed."""
+def gates_are_measured(recipe: Recipe, splits: Splits) -> None:
+    """See that the recipe measures where its gates judge speed.
+
+    Raises:
+        RecipeError: it doesn't.
+    """
     gates, measured = recipe.gates, recipe.measure
     lengths = measured.sequence or (resolve_sequence(splits.test, None),)
     threads, _ = usable_threads(measured.threads, available_cores())

@@ -20,7 +20,7 @@ from compress.export import (
     write_manifest_,
 )
 from compress.losses import TargetPlace
-from compress.measure import Step, installed_runtimes, measure_pair
+from compress.measure import Step, installed_runtimes
 from compress.model.counts import weight_counts
 from compress.model.parts import PARTS, bytes_by_part
 from compress.model.saturation import saturation_risk
@@ -30,6 +30,7 @@ from compress.pipeline.exported import Exported, exported, exported_baseline
 from compress.pipeline.given import Given
 from compress.pipeline.ladder import first_step, ladder_of, last_step, step_after
 from compress.pipeline.manifest import manifest_facts
+from compress.pipeline.measured import measured
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.timer import OnnxTimer
 from compress.pipeline.warn import warnings_of
@@ -150,17 +151,12 @@ def _published(
     module, given, baseline = made.module, made.given, made.baseline
     progress.say("exporting to ONNX and comparing its answers with PyTorch's")
     candidate = exported(module, prepared, given.splits, scratch / "candidate")
-    measurement = measure_pair(
+    measurement = measured(
+        recipe,
         baseline.path,
         candidate.path,
         splits.test,
-        candidate_test=given.splits.test,
-        batch=recipe.measure.batch,
-        sequence=recipe.measure.sequence,
-        threads=recipe.measure.threads,
-        rounds=recipe.measure.rounds,
-        seconds=recipe.measure.seconds,
-        seed=recipe.seed,
+        given.splits.test,
         runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=progress,
     )

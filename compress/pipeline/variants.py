@@ -6,7 +6,6 @@ only then can a loader choose among them by the manifest.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,15 @@ from typing import Any
 
 import compress
 from compress.errors import OutputError
-from compress.export import HUB_FILES, MANIFEST_VERSION, ONNX_PATH, new_directory, seal_, sha256_of
+from compress.export import (
+    HUB_FILES,
+    MANIFEST_VERSION,
+    ONNX_PATH,
+    new_directory,
+    read_manifest,
+    seal_,
+    sha256_of,
+)
 from compress.measure.results import LatencyComparison
 from compress.measure.size import model_files
 from compress.pipeline.export import may_replace
@@ -104,15 +111,11 @@ def bundle_variants(
 
 
 def _read(directory: Path) -> _Run:
-    try:
-        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-        hashes = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{directory}: not a finished run: no manifest.json that can be read") from error
+    manifest = read_manifest(directory)
     if "variants" in manifest:
         raise OutputError(f"{directory}: holds variants already; give the runs that they came from")
     path = directory / ONNX_PATH
-    if not path.is_file() or sha256_of(path) != hashes.get(ONNX_PATH.as_posix()):
+    if not path.is_file() or sha256_of(path) != manifest["sha256"].get(ONNX_PATH.as_posix()):
         raise OutputError(f"{path}: is missing, or not the file that the run wrote (SHA-256 differs)")
     if len(model_files(path)) > 1:
         raise OutputError(f"{path}: keeps its weights in a file beside it; only single files can be variants")

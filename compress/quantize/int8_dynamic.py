@@ -16,7 +16,7 @@ from compress.quantize.layers import QuantizeLayers
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.quantized import Int8Linear
+    from compress.model.int8 import Int8Linear
 
 __all__ = ["Int8Dynamic"]
 
@@ -49,7 +49,7 @@ class Int8Dynamic(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int8Linear:
         """Make the layer that holds these integers."""
-        from compress.model.quantized import Int8Linear, Int8TensorLinear
+        from compress.model.int8 import Int8Linear, Int8TensorLinear
 
         made = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]
         new = made(layer.in_features, layer.out_features, bias=bias is not None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.convolution import Int8StaticConv
-    from compress.model.quantized import Int8StaticLinear
+    from compress.model.int8 import Int8StaticLinear
     from compress.quantize.calibrate import SharedInput
     from compress.quantize.clipping import Histogram
 
@@ -69,7 +69,7 @@ class Int8Static(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int8StaticLinear:
         """Make the layer that holds these integers."""
-        from compress.model.quantized import Int8StaticLinear
+        from compress.model.int8 import Int8StaticLinear
 
         assert input_range is not None
         new = Int8StaticLinear(layer.in_features, layer.out_features, bias=bias is not None)

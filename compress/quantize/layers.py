@@ -192,7 +192,7 @@ class QuantizeLayers(Stage):
 
     def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
         """Make the layer that holds the integers of a table."""
-        from compress.model.quantized import Int8Embedding
+        from compress.model.int8 import Int8Embedding
 
         new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
         return new.fill_(integers.values, integers.steps.scale[:, 0])

@@ -5,9 +5,9 @@ Backward: the gradient of the float product at the numbers that the layer multip
 rounding (Bengio et al. 2013, arXiv 1308.3432), but not where a number lies outside of the range of the
 integers: there nothing that it does changes the answer. Weights that were pruned, exactly 0, stay 0.
 
-torchao's fake quantizers are not used for this: they choose scales in every step by rules of their own (per
-token with a zero point, symmetric groups that clip), which no kernel of ONNX Runtime has, and multiply in
-float; what is trained would not be what is exported.
+torchao's fake quantizers are not used for this: they choose scales in every step, tokens with a zero point
+and symmetric groups by a rule that clips, which are not the numbers of our layers (a test compares), and they
+multiply in float; what is trained would not be what is exported.
 
 Shapes: ... = leading dimensions, i = input features, o = output features, v = rows of a table, d = its width.
 """
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.model.quantized import Int8Linear, LinearModule, QuantizedModule
+from compress.model.int8 import Int8Linear
+from compress.model.quantized import LinearModule, QuantizedModule
 from compress.quantize.grid import Grid, Steps, dequantize, per_input, round_to
 from compress.quantize.integers import Integers
 

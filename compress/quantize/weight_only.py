@@ -14,7 +14,7 @@ from compress.quantize.layers import QuantizeLayers
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.quantized import Int4Embedding, Int4Linear, Int8GroupLinear
+    from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
 
 __all__ = ["Int4WeightOnly", "Int8WeightOnly"]
 
@@ -37,7 +37,7 @@ class _WeightOnly(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int4Linear | Int8GroupLinear:
         """Make the layer that holds these integers."""
-        from compress.model.quantized import Int4Linear, Int8GroupLinear
+        from compress.model.grouped import Int4Linear, Int8GroupLinear
 
         made = Int4Linear if self.bits == 4 else Int8GroupLinear
         new = made(layer.in_features, layer.out_features, bias is not None, self.group_size, self.zero_points)
@@ -73,7 +73,7 @@ class Int4WeightOnly(_WeightOnly):
 
     def embedding(self, layer: nn.Embedding, integers: Integers) -> Int4Embedding:
         """Make the table of integers."""
-        from compress.model.quantized import Int4Embedding
+        from compress.model.grouped import Int4Embedding
 
         new = Int4Embedding(
             layer.num_embeddings,

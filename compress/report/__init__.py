@@ -9,7 +9,7 @@ from compress.report.check import (
     junit_xml,
 )
 from compress.report.compare import compare_reports
-from compress.report.comparison import Comparison, ComparisonRow, Interval
+from compress.report.comparison import Comparison, ComparisonRow
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.gates import gate_sentence, judged
 from compress.report.html import to_html
@@ -33,7 +33,7 @@ from compress.report.schema import (
     StageRecord,
     load_report,
 )
-from compress.report.select import best_run, comparison_csv, selected, sorted_by
+from compress.report.select import best_run, comparison_csv, known_column, sorted_by
 from compress.report.shapes import Shape, shapes_note, shapes_table
 from compress.report.variants_card import to_variants_card, variants_table
 from compress.report.words import caveats, verdict
@@ -48,7 +48,6 @@ __all__ = [
     "EpochRecord",
     "GateRecord",
     "Inspection",
-    "Interval",
     "ModelFacts",
     "Parity",
     "PartSize",
@@ -72,11 +71,11 @@ __all__ = [
     "inspection_markdown",
     "judged",
     "junit_xml",
+    "known_column",
     "load_report",
     "needed_heads",
     "neuron_sentence",
     "saturation_sentence",
-    "selected",
     "shapes_note",
     "shapes_table",
     "sorted_by",

@@ -90,10 +90,8 @@ def check_lines(report: CheckReport) -> list[str]:
 
 def check_summary(report: CheckReport) -> str:
     """The checks as Markdown, for the summary of a CI job."""
-    rows = tuple(("holds" if x.holds else "**fails**", x.name, x.found) for x in report.checks)
-    table = table_markdown(Table(("", "check", "found"), rows, "lll")).replace(
-        "\\*\\*fails\\*\\*", "**fails**"
-    )
+    rows = tuple(("holds" if x.holds else "FAILS", x.name, x.found) for x in report.checks)
+    table = table_markdown(Table(("", "check", "found"), rows, "lll"))
     parts = [f"### modelpress check {escape_markdown(report.bundle)}", table]
     notes = [*check_lines(report), *(report.measurement.noise if report.measurement else ())]
     if notes:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from compress.errors import OutputError
-from compress.measure.results import LatencyComparison
-from compress.report.comparison import COLUMNS, Column, Comparison, ComparisonRow, Interval, ranked
+from compress.measure.results import Interval, LatencyComparison
+from compress.report.comparison import COLUMNS, Column, Comparison, ComparisonRow, ranked
 from compress.report.pairs import pair_differences, recipe_differences
 from compress.report.schema import REPORT_FILE, RunReport, load_report
+from compress.report.select import condition_of
 from compress.report.words import headline, milliseconds, setting, stages_in_short, verdict
 
 __all__ = ["compare_reports"]
@@ -25,16 +26,22 @@ _BASELINE_DRIFT = 1.2
 _T = TypeVar("_T", bound=Hashable)
 
 
-def compare_reports(sources: Path | str | RunReport | Iterable[Path | str | RunReport]) -> Comparison:
+def compare_reports(
+    sources: Path | str | RunReport | Iterable[Path | str | RunReport], where: str | None = None
+) -> Comparison:
     """Lay runs side by side.
 
     Args:
         sources: one or many of: reports, their files, run directories, or folders of run directories
             (searched one level deep; hidden folders and those without a report are passed over).
+        where: only runs that meet these conditions, such as `speedup > 2 and drop < 0.01`; see
+            `select.SELECT_COLUMNS`. What compares with what is decided before.
 
     Raises:
+        RecipeError: conditions that can't be read; before any report is.
         OutputError: nothing to compare, or a report that was named cannot be read.
     """
+    meets = None if where is None else condition_of(where)
     alone = isinstance(sources, Path | str | RunReport)
     runs, notes = _gather([sources] if alone else list(sources))  # type: ignore[list-item, arg-type]
     reports = [report for report, _ in runs]
@@ -43,13 +50,20 @@ def compare_reports(sources: Path | str | RunReport | Iterable[Path | str | RunR
     for name, report in zip(names, reports, strict=True):
         flags, not_comparable = usual.differences(report)
         rows.append(_row(name, report, usual.latency(report), flags, not_comparable))
+    said = usual.drift(reports)
+    if meets is not None:
+        kept = [at for at, row in enumerate(rows) if meets(row)]
+        if len(kept) < len(rows):
+            said.append(f"{len(rows) - len(kept)} of {len(rows)} runs do not meet: {where}.")
+        rows, names = [rows[at] for at in kept], [names[at] for at in kept]
+        reports = [reports[at] for at in kept]
     baseline = _baseline(usual.lender, usual.latency(usual.lender))
     first = usual.latency(usual.lender)
     return Comparison(
         setting=setting(first) if first else "latency not measured",
         test_rows=usual.lender.measurement.baseline.accuracy.rows,
         rows=ranked([baseline, *rows]),
-        notes=(*notes, *usual.drift(reports)),
+        notes=(*notes, *said),
         pairs=pair_differences(names, reports),
         differs=recipe_differences(names, reports),
     )

@@ -11,7 +11,7 @@ from compress.report.html import render
 from compress.report.markdown import escape_markdown, table_markdown
 from compress.report.svg import Dot, scatter
 from compress.report.tables import Table
-from compress.report.words import MB_NOTE, interval_text, percent, points
+from compress.report.words import MB_NOTE, accuracy_words, interval_text, percent, points
 
 __all__ = ["comparison_html", "comparison_markdown", "terminal_table"]
 
@@ -123,25 +123,19 @@ def _table(comparison: Comparison) -> Table:
 
 def pairs_table(comparison: Comparison) -> Table:
     """Each pair of runs: whether one is measurably more accurate, and how often they agree."""
-    rows = []
-    for pair in comparison.pairs:
-        value, interval = points(pair.value, pair.low, pair.high)
-        tail = f"{value} points (95 % interval {interval})"
-        if pair.is_measurable:
-            better, worse = (pair.one, pair.other) if pair.value > 0 else (pair.other, pair.one)
-            words = f"{better} is more accurate than {worse}: {tail}"
-        else:
-            words = f"no measurable difference: {tail}"
-        rows.append((pair.one, pair.other, words, percent(pair.agreement)))
-    columns = ("run", "minus", "accuracy on the same test rows", "same answers")
-    return Table(columns, tuple(rows), "lllr")
+    rows = tuple(
+        (x.one, x.other, accuracy_words(x.difference), percent(x.difference.agreement))
+        for x in comparison.pairs
+    )
+    columns = ("run", "against", "its accuracy on the same test rows", "same answers")
+    return Table(columns, rows, "lllr")
 
 
 def differs_table(comparison: Comparison) -> Table:
     """Settings that the recipes don't share, a column for each run."""
     names = list(comparison.differs[0].values)
     rows = tuple((each.key, *(each.values[name] for name in names)) for each in comparison.differs)
-    return Table(("setting", *names), rows, "l" + "l" * len(names))
+    return Table(("setting", *names), rows, "l" * (1 + len(names)))
 
 
 def comparison_markdown(comparison: Comparison) -> str:

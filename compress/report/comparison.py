@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from compress.measure.results import AccuracyDifference, Interval
 from compress.report.words import milliseconds, percent, ratio_text, size
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ __all__ = [
     "Column",
     "Comparison",
     "ComparisonRow",
-    "Interval",
     "PairDifference",
     "RecipeDifference",
     "ranked",
@@ -39,14 +39,6 @@ _MORE_IS_BETTER = ("accuracy", "speedup", "smaller")
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class Interval(_Part):
-    """A value and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class ComparisonRow(_Part):
@@ -83,24 +75,11 @@ class ComparisonRow(_Part):
 
 
 class PairDifference(_Part):
-    """Accuracy of one run minus that of another on the same test rows, with the paired 95 % interval.
-
-    Attributes:
-        agreement: share of rows on which both name the same class.
-    """
+    """Accuracy of one run minus that of another, on the same test rows."""
 
     one: str
     other: str
-    value: float
-    low: float
-    high: float
-    rows: int
-    agreement: float
-
-    @property
-    def is_measurable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return not self.low <= 0 <= self.high
+    difference: AccuracyDifference
 
 
 class RecipeDifference(_Part):

@@ -75,8 +75,8 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "figures": tables.figures_table(report),
             "latency": tables.latency_table(report),
             "latency_bars": svg.latency_bars(measured.latency),
-            "parts": tables.parts_table(report) if report.parts else None,
-            "part_bars": svg.part_bars(report.parts),
+            "parts": _parts(report),
+            "has_quartiles": any(x.candidate.p25_ms is not None for x in measured.latency),
             "size_bars": svg.size_bars(measured.baseline, measured.candidate),
             "runtimes": _runtimes(report),
             "why": _why(report),
@@ -173,6 +173,13 @@ def _why(report: RunReport) -> dict[str, Any] | None:
         "sentences": explanation_sentences(found),
         "tables": explanation_tables(found),
     }
+
+
+def _parts(report: RunReport) -> dict[str, Any] | None:
+    """Where the bytes are, in reports that know."""
+    if not report.parts:
+        return None
+    return {"picture": svg.part_bars(report.parts), "table": tables.parts_table(report)}
 
 
 def _ladder(report: RunReport) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from compress.measure.results import Ratio, Rung
+from compress.measure.results import Interval, Rung
 from compress.report.svg import Dot
 from compress.report.tables import Table
 from compress.report.words import (
@@ -79,7 +79,7 @@ def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
     return Table(columns, tuple(rows), "rlrrrrrr")
 
 
-def _ratio(ratio: Ratio) -> str:
+def _ratio(ratio: Interval) -> str:
     shown = ratio_text(ratio.value, ratio.low, ratio.high)
     return f"{shown} ({interval_text(ratio.value, ratio.low, ratio.high)})"
 

@@ -11,12 +11,9 @@ from compress.report.comparison import PairDifference, RecipeDifference
 from compress.report.facts import settings_of
 from compress.report.schema import RunReport
 
-__all__ = ["MOST_RUNS", "pair_differences", "recipe_differences"]
+__all__ = ["pair_differences", "recipe_differences"]
 
-MOST_RUNS = 12
-"""Runs that are held against each other; of more, nobody reads the table."""
-
-_NOT_A_DIFFERENCE = ("name",)
+_MOST_RUNS = 12  # that are held against each other; of more, nobody reads the table
 
 
 def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tuple[PairDifference, ...]:
@@ -24,7 +21,7 @@ def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tupl
 
     Empty for more than 12 runs, and for reports from before answers were kept.
     """
-    if not 2 <= len(reports) <= MOST_RUNS:
+    if not 2 <= len(reports) <= _MOST_RUNS:
         return ()
     found = []
     for (one, a), (other, b) in combinations(zip(names, reports, strict=True), 2):
@@ -33,21 +30,9 @@ def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tupl
             continue
         if a.data.test_fingerprint != b.data.test_fingerprint:
             continue
-        labels = unpack_classes(mine.labels)
-        difference = accuracy_difference(
-            unpack_classes(theirs.candidate), unpack_classes(mine.candidate), labels
-        )
-        found.append(
-            PairDifference(
-                one=one,
-                other=other,
-                value=difference.value,
-                low=difference.low,
-                high=difference.high,
-                rows=difference.rows,
-                agreement=difference.agreement,
-            )
-        )
+        before, after, labels = map(unpack_classes, (theirs.candidate, mine.candidate, mine.labels))
+        difference = accuracy_difference(before, after, labels)
+        found.append(PairDifference(one=one, other=other, difference=difference))
     return tuple(found)
 
 
@@ -56,7 +41,7 @@ def recipe_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tu
 
     Stages are named by their place and name, so that a stage that one recipe lacks shows as its settings.
     """
-    if not 2 <= len(reports) <= MOST_RUNS:
+    if not 2 <= len(reports) <= _MOST_RUNS:
         return ()
     flat = [_settings(report) for report in reports]
     keys = dict.fromkeys(key for each in flat for key in each)
@@ -69,7 +54,7 @@ def recipe_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tu
 
 
 def _settings(report: RunReport) -> dict[str, str]:
-    rest = {key: value for key, value in report.recipe.items() if key not in (*_NOT_A_DIFFERENCE, "stages")}
+    rest = {key: value for key, value in report.recipe.items() if key not in ("name", "stages")}
     settings = dict(settings_of(rest))
     settings["stages"] = ", ".join(stage.name for stage in report.stages)
     for number, stage in enumerate(report.stages, start=1):

@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from compress.errors import OutputError, RecipeError, did_you_mean
-from compress.report.comparison import Comparison, ComparisonRow, RecipeDifference, ranked
+from compress.errors import NotReachedError, RecipeError, did_you_mean
+from compress.report.comparison import Comparison, ComparisonRow
 
-__all__ = ["SELECT_COLUMNS", "best_run", "comparison_csv", "selected", "sorted_by"]
+__all__ = ["SELECT_COLUMNS", "best_run", "comparison_csv", "condition_of", "known_column", "sorted_by"]
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -25,6 +25,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
     "=": operator.eq,
+    "==": operator.eq,
 }
 _CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|!=|==|=|>|<)\s*(\S+)\s*")
 
@@ -53,15 +54,28 @@ def _value(row: ComparisonRow, column: str) -> float | None:
     return SELECT_COLUMNS[column](row)
 
 
-def _known(column: str, option: str) -> str:
+def known_column(column: str, option: str) -> str:
+    """The same name.
+
+    Args:
+        option: of the command line, for the message.
+
+    Raises:
+        RecipeError: there is no such column.
+    """
     if column not in SELECT_COLUMNS:
         raise RecipeError(f"{option}: there is no column '{column}'{did_you_mean(column, SELECT_COLUMNS)}")
     return column
 
 
-def _conditions(text: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
-    found = []
-    for part in re.split(r"\band\b", text):
+def condition_of(where: str) -> Callable[[ComparisonRow], bool]:
+    """Read conditions; what is returned says whether a run meets them all, by figures that compare.
+
+    Raises:
+        RecipeError: a condition that can't be read, or a column that isn't there.
+    """
+    conditions = []
+    for part in re.split(r"\band\b", where):
         match = _CONDITION.fullmatch(part)
         if match is None:
             raise RecipeError(
@@ -72,40 +86,13 @@ def _conditions(text: str) -> list[tuple[str, Callable[[float, float], bool], fl
             limit = float(number)
         except ValueError as error:
             raise RecipeError(f"--where: {number!r} in {part.strip()!r} is not a number") from error
-        found.append((_known(column, "--where"), _OPERATORS["=" if sign == "==" else sign], limit))
-    return found
-
-
-def selected(comparison: Comparison, where: str) -> Comparison:
-    """Only the runs that meet all conditions; the baseline stays. A figure that doesn't compare meets none.
-
-    Raises:
-        RecipeError: a condition that can't be read, or a column that isn't there.
-    """
-    conditions = _conditions(where)
+        conditions.append((known_column(column, "--where"), _OPERATORS[sign], limit))
 
     def meets(row: ComparisonRow) -> bool:
         values = [(_value(row, column), holds, limit) for column, holds, limit in conditions]
         return all(value is not None and holds(value, limit) for value, holds, limit in values)
 
-    kept = [row for row in comparison.rows if row.is_baseline or meets(row)]
-    left = len(comparison.rows) - len(kept)
-    runs = "run does" if left == 1 else "runs do"
-    notes = (*comparison.notes, f"{left} {runs} not meet: {where}.") if left else comparison.notes
-    names = {row.name for row in kept}
-    update = {
-        "rows": ranked(kept),
-        "notes": notes,
-        "pairs": tuple(pair for pair in comparison.pairs if {pair.one, pair.other} <= names),
-        "differs": tuple(filter(None, (_among(each, names) for each in comparison.differs))),
-    }
-    return comparison.model_copy(update=update)
-
-
-def _among(difference: RecipeDifference, names: set[str]) -> RecipeDifference | None:
-    """The same of fewer runs; none where these share the value."""
-    values = {name: value for name, value in difference.values.items() if name in names}
-    return RecipeDifference(key=difference.key, values=values) if len(set(values.values())) > 1 else None
+    return meets
 
 
 def sorted_by(comparison: Comparison, column: str) -> Comparison:
@@ -114,7 +101,7 @@ def sorted_by(comparison: Comparison, column: str) -> Comparison:
     Raises:
         RecipeError: a column that isn't there.
     """
-    sign = -1 if _known(column, "--sort") in _MORE_IS_BETTER else 1
+    sign = -1 if known_column(column, "--sort") in _MORE_IS_BETTER else 1
 
     def place(row: ComparisonRow) -> tuple[bool, bool, float]:
         value = _value(row, column)
@@ -133,7 +120,7 @@ def best_run(
             interval; a share of 1. None: any.
 
     Raises:
-        OutputError: no run is within the drop, or has such a figure that compares.
+        NotReachedError: no run is within the drop, or has such a figure that compares.
     """
     column = {"size": "size_mb", "speed": "speedup", "accuracy": "accuracy"}[what]
     runs = [row for row in sorted_by(comparison, column).rows if not row.is_baseline]
@@ -141,9 +128,9 @@ def best_run(
     if not within:
         drops = [drop for row in runs if (drop := _value(row, "worst_drop")) is not None]
         least = f"; the least that a run's interval allows is {min(drops):.4f}" if drops else ""
-        raise OutputError(f"--max-drop {max_drop:g}: no run is proven to stay within it{least}")
+        raise NotReachedError(f"--max-drop {max_drop:g}: no run is proven to stay within it{least}")
     if _value(within[0], column) is None:
-        raise OutputError(f"--best {what}: no run has a figure that compares")
+        raise NotReachedError(f"--best {what}: no run has a figure that compares")
     return within[0]
 
 

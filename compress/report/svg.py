@@ -79,7 +79,7 @@ def _half_of_calls(y: float, latency: Latency, full: float) -> list[Markup]:
     if latency.p05_ms is None or latency.p25_ms is None or latency.p75_ms is None or full <= 0:
         return []
     far = [f"{_WIDEST_BAR * x / full:.2f}%" for x in (latency.p05_ms, latency.p25_ms, latency.p75_ms)]
-    lines = [line(far[0], y + 16, far[2], y + 16, "whisker"), line(far[1], y + 16, far[2], y + 16, "half")]
+    lines = [line(far[0], y + 17, far[1], y + 17, "whisker"), line(far[1], y + 17, far[2], y + 17, "half")]
     return [moved(_BAR_START, lines)]
 
 

@@ -17,15 +17,8 @@ from torch import Tensor, nn
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import OPSET_VERSION, translation_table
 from compress.model.convolution import Int8StaticConv, convolution_arguments
-from compress.model.quantized import (
-    Int4Embedding,
-    Int4Linear,
-    Int8Embedding,
-    Int8GroupLinear,
-    Int8Linear,
-    Int8StaticLinear,
-    Int8TensorLinear,
-)
+from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
+from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.quantize.torchao_weights import int4_by_group, int8_by_row
 
 WIDTHS = {"whole": (64, 24), "odd": (33, 5), "one": (48, 1)}

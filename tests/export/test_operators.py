@@ -14,8 +14,10 @@ from torch import nn
 from compress.errors import ParityError
 from compress.export import lowering, operators, trace
 from compress.export.operators import check_operators
+from compress.model.grouped import Int4Linear
+from compress.model.int8 import Int8Linear
 from compress.model.kinds import QUANTIZED_KINDS
-from compress.model.quantized import Int4Linear, Int8Linear, QuantizedModule
+from compress.model.quantized import QuantizedModule
 from compress.quantize.torchao_weights import int8_by_row
 
 

@@ -136,7 +136,7 @@ def test_a_quantized_gemm_with_an_integer_bias_is_one_of_integers_in_openvino(tm
     import torch
 
     from compress.export.lowering import translation_table
-    from compress.model.quantized import Int8StaticLinear
+    from compress.model.int8 import Int8StaticLinear
 
     torch.manual_seed(0)
     layer = Int8StaticLinear(64, 16).range_(-1.0, 1.0)

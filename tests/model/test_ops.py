@@ -8,17 +8,10 @@ from torch import nn
 
 from compress.model import ops
 from compress.model.convolution import Int8StaticConv, edges_of
+from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
+from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.kinds import QUANTIZED_KINDS
-from compress.model.quantized import (
-    Int4Embedding,
-    Int4Linear,
-    Int8Embedding,
-    Int8GroupLinear,
-    Int8Linear,
-    Int8StaticLinear,
-    Int8TensorLinear,
-    QuantizedModule,
-)
+from compress.model.quantized import QuantizedModule
 
 SHAPES = {
     "int8_linear": {"in_features": 6, "out_features": 3, "bias": True},

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from compress.cli import main
-from compress.errors import OutputError, RecipeError
+from compress.errors import DataError, OutputError, RecipeError
 from compress.measure.results import Measurement
 from compress.pipeline import check_bundle, export_model
 from compress.report import CheckReport, check_summary, load_report
 
 CHECK = import_module("compress.pipeline.check")
+MEASURED = import_module("compress.pipeline.measured")
 QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.batch=[1]", "measure.threads=[1]")
 
 
@@ -38,7 +39,7 @@ def measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Measure
             asked.append((files, options))
             return measurement or load_report(bundle).measurement
 
-        monkeypatch.setattr(CHECK, "measure_pair", measure_pair)
+        monkeypatch.setattr(MEASURED, "measure_pair", measure_pair)
         return asked
 
     return use
@@ -92,7 +93,7 @@ def test_a_changed_file_fails_and_is_not_run(
     report = check_bundle(bundle)
     assert list(failed(report)) == ["files of digits"]
     assert words in failed(report)["files of digits"] and asked == [] and report.measurement is None
-    assert "**fails**" in check_summary(report)
+    assert "| FAILS |" in check_summary(report)
     assert main(["check", str(bundle)]) == 3
     assert "fails: files of digits: onnx/model.onnx" in capsys.readouterr().out
 
@@ -119,6 +120,17 @@ def test_gates_that_compare_need_something_to_compare_with(
     asked = measured()
     with pytest.raises(RecipeError, match=r"gates.min_speedup compares with a baseline: give --against"):
         check_bundle(bundle, values=["gates.min_speedup=2"])
+    assert asked == []
+
+
+def test_gates_where_nothing_is_measured_and_data_of_another_kind_are_refused(
+    bundle: Path, measured: Callable[..., list[Any]]
+) -> None:
+    asked = measured()
+    with pytest.raises(RecipeError, match=r"gates.batch: 77 is not measured; measure.batch is "):
+        check_bundle(bundle, values=["gates.batch=77", "gates.max_p95_ms=1"])
+    with pytest.raises(DataError, match="texts need a tokenizer"):  # which a model of numbers hasn't
+        check_bundle(bundle, values=["data={source: file, train: gone.csv}"])
     assert asked == []
 
 
@@ -166,7 +178,7 @@ def test_answers_that_are_not_the_modules_fail_and_nothing_is_timed(
 
 
 def test_what_is_no_run_is_refused(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="not a bundle"):
+    with pytest.raises(OutputError, match="not a finished bundle"):
         check_bundle(tmp_path)
     (bundle / "recipe.resolved.yaml").unlink()
     with pytest.raises(OutputError, match="nothing says which rows to answer"):

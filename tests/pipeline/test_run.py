@@ -37,6 +37,7 @@ from compress.stage import Context
 
 # `import compress.pipeline.run` gives the function of that name.
 EXPORTED = import_module("compress.pipeline.exported")
+MEASURED = import_module("compress.pipeline.measured")
 RUN = import_module("compress.pipeline.run")
 RECOVERY = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "fp32"}
 STAGES: dict[str, list[Any]] = {
@@ -342,7 +343,7 @@ def quick(runs: _Runs, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]
             return path
 
         monkeypatch.setattr(EXPORTED, "export_onnx", export_onnx)
-        monkeypatch.setattr(RUN, "measure_pair", lambda *_, **__: outcome.report.measurement)
+        monkeypatch.setattr(MEASURED, "measure_pair", lambda *_, **__: outcome.report.measurement)
 
     return use
 

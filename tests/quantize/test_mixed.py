@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from compress.data.config import DigitsData
 from compress.errors import StageError
 from compress.model.calls import predict_logits
-from compress.model.quantized import Int4Linear, Int8Linear
+from compress.model.grouped import Int4Linear
+from compress.model.int8 import Int8Linear
 from compress.quantize.assignment import cheapest_first
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static

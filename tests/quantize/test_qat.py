@@ -17,7 +17,8 @@ from compress.data import Splits, from_arrays
 from compress.errors import StageError
 from compress.export import export_onnx
 from compress.model.calls import predict_logits
-from compress.model.quantized import Int4Linear, QuantizedModule
+from compress.model.grouped import Int4Linear
+from compress.model.quantized import QuantizedModule
 from compress.prune.magnitude import MagnitudePruning
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static

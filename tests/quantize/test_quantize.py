@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from compress.data.split import Split
 from compress.errors import StageError
-from compress.model.quantized import Int4Embedding, Int4Linear, Int8Embedding, Int8Linear
+from compress.model.grouped import Int4Embedding, Int4Linear
+from compress.model.int8 import Int8Embedding, Int8Linear
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.replace import tensor_bytes
 from compress.quantize.torchao_weights import int4_by_group, int8_by_row

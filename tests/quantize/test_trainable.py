@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.model.quantized import Int8Linear
+from compress.model.int8 import Int8Linear
 from compress.quantize.grid import Grid, Steps, dequantize, per_input
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
@@ -171,3 +171,41 @@ def test_under_autocast_it_answers_in_float32_from_bf16() -> None:
     assert torch.equal(y, learning.exported()(x.float()))
     y.sum().backward()
     assert x.grad is not None and x.grad.dtype == torch.bfloat16
+
+
+def _torchao() -> Any:
+    from compress.quantize.torchao_weights import _quiet
+
+    with _quiet():
+        import torchao.quantization.qat as qat
+        from torchao.quantization.granularity import PerGroup, PerToken
+    return qat, PerGroup, PerToken
+
+
+def test_torchaos_fake_quantizers_choose_other_numbers_than_our_layers_multiply() -> None:
+    """Why they are not trained with: at the same weights and inputs they are up to a step away."""
+    qat, per_group, per_token = _torchao()
+    layer = linear(32, 6)
+    learning = trainable(Int4WeightOnly(group_size=16), layer)
+    weights = qat.IntxFakeQuantizer(qat.IntxFakeQuantizeConfig(torch.int4, per_group(16), is_symmetric=True))
+    theirs, ours = weights(layer.weight.detach()), learning.exported().dequantize()
+    assert (theirs - ours).abs().max() > 0.1 * learning.scale.min()
+    x = torch.randn(5, 32)
+    tokens = qat.IntxFakeQuantizer(qat.IntxFakeQuantizeConfig(torch.int8, per_token(), is_symmetric=False))
+    exported = trainable(Int8Dynamic(), layer).exported()
+    assert isinstance(exported, Int8Linear)
+    whole, scale, zero_point = exported.activations(x)
+    assert not torch.allclose(tokens(x), (whole - zero_point) * scale, atol=1e-4)
+
+
+def test_with_our_scales_torchaos_rounding_is_ours() -> None:
+    _torchao()
+    from torchao.quantization.qat.utils import _fake_quantize_per_channel_group
+
+    learning = trainable(Int4WeightOnly(group_size=16), linear(32, 6))
+    with torch.no_grad():
+        learning.weight.add_(0.02 * torch.randn_like(learning.weight))
+    zeros = torch.zeros_like(learning.scale, dtype=torch.int32)
+    theirs = _fake_quantize_per_channel_group(learning.weight.detach(), learning.scale, zeros, -8, 7, 16)
+    # It multiplies by the inverse of a scale where we divide: a weight near a tie may go the other way.
+    assert ((theirs - learning.exported().dequantize()).abs() > 1e-6).float().mean() < 0.01

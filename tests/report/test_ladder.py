@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.measure.results import AccuracyDifference, Ratio, Rung
+from compress.measure.results import AccuracyDifference, Interval, Rung
 from compress.report import RunReport, to_html, to_markdown
 from compress.report.ladder_words import ladder_dots, ladder_note, ladder_sentences, ladder_table
 
@@ -25,8 +25,8 @@ def rung(
             value=value, low=low, high=high, rows=500, gained=3, lost=5, agreement=0.98
         ),
         p50_ms=12.0 / speedup,
-        speedup=Ratio(value=speedup, low=speedup * 0.95, high=speedup * 1.05),
-        gain=Ratio(value=gain[0], low=gain[1], high=gain[2]),
+        speedup=Interval(value=speedup, low=speedup * 0.95, high=speedup * 1.05),
+        gain=Interval(value=gain[0], low=gain[1], high=gain[2]),
         file_bytes=int(mb * 1e6),
     )
 

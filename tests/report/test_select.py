@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from compress.errors import OutputError, RecipeError
+from compress.errors import NotReachedError, RecipeError
 from compress.report import (
     Comparison,
     RunReport,
     best_run,
     compare_reports,
     comparison_csv,
-    selected,
     sorted_by,
 )
 
@@ -23,14 +22,17 @@ MakeReport = Callable[..., RunReport]
 
 
 @pytest.fixture
-def comparison(make_report: MakeReport) -> Comparison:
-    return compare_reports(
-        [
-            make_report("exact", speedup=(1.5, 1.4, 1.6), difference=(0.0, -0.004, 0.004), file_mb=120.0),
-            make_report("fast", speedup=(4.0, 3.8, 4.2), difference=(-0.02, -0.035, -0.006), file_mb=40.0),
-            make_report("small", speedup=(0.9, 0.8, 1.0), difference=(-0.004, -0.012, 0.003), file_mb=20.0),
-        ]
-    )
+def runs(make_report: MakeReport) -> list[RunReport]:
+    return [
+        make_report("exact", speedup=(1.5, 1.4, 1.6), difference=(0.0, -0.004, 0.004), file_mb=120.0),
+        make_report("fast", speedup=(4.0, 3.8, 4.2), difference=(-0.02, -0.035, -0.006), file_mb=40.0),
+        make_report("small", speedup=(0.9, 0.8, 1.0), difference=(-0.004, -0.012, 0.003), file_mb=20.0),
+    ]
+
+
+@pytest.fixture
+def comparison(runs: list[RunReport]) -> Comparison:
+    return compare_reports(list(runs))
 
 
 def names(comparison: Comparison) -> list[str]:
@@ -50,16 +52,14 @@ def names(comparison: Comparison) -> list[str]:
         ("accuracy < 0", []),
     ],
 )
-def test_conditions_keep_the_runs_that_meet_them(
-    comparison: Comparison, where: str, expected: list[str]
-) -> None:
-    found = selected(comparison, where)
+def test_conditions_keep_the_runs_that_meet_them(runs: list[Any], where: str, expected: list[str]) -> None:
+    found = compare_reports(runs, where)
     assert names(found) == ["baseline", *expected]
     assert any(f"not meet: {where}" in note for note in found.notes)
 
 
-def test_marks_are_those_of_what_is_left(comparison: Comparison) -> None:
-    left = selected(comparison, "size_mb > 30")
+def test_marks_are_those_of_what_is_left(runs: list[Any]) -> None:
+    left = compare_reports(runs, "size_mb > 30")
     marked = {row.name for row in left.rows if "file_bytes" in row.best}
     assert marked == {"fast"}, "small, the smallest, is gone"
 
@@ -76,9 +76,9 @@ def test_marks_are_those_of_what_is_left(comparison: Comparison) -> None:
         ("", "'' is no condition"),
     ],
 )
-def test_what_cannot_be_read_is_refused(comparison: Comparison, where: str, words: str) -> None:
+def test_what_cannot_be_read_is_refused_before_reports_are_read(where: str, words: str) -> None:
     with pytest.raises(RecipeError, match="--where") as error:
-        selected(comparison, where)
+        compare_reports("/nowhere", where)
     assert words in str(error.value)
 
 
@@ -96,7 +96,7 @@ def test_the_best_is_named_within_a_proven_drop(comparison: Comparison) -> None:
     assert best_run(comparison, "accuracy").name == "exact"
     assert best_run(comparison, "speed", 0.034).name == "exact", "fast may have lost 3.5 points"
     assert best_run(comparison, "size", 0.012).name == "small"
-    with pytest.raises(OutputError, match=r"no run is proven to stay within it.*0.0040"):
+    with pytest.raises(NotReachedError, match=r"no run is proven to stay within it.*0.0040"):
         best_run(comparison, "size", 0.003)
 
 
@@ -105,7 +105,7 @@ def test_figures_that_do_not_compare_are_not_chosen(make_report: MakeReport) -> 
     there = make_report("there", machine="m2", speedup=(9.0, 8.0, 10.0))
     comparison = compare_reports([there, *here])
     assert best_run(comparison, "speed").name in ("slow", "also")
-    assert "there" not in names(selected(comparison, "speedup > 0"))
+    assert "there" not in names(compare_reports([there, *here], "speedup > 0"))
     assert names(sorted_by(comparison, "speedup"))[-1] == "there"
 
 
