@@ -52,7 +52,7 @@ def compare(
     if sort is not None:
         comparison = sorted_by(comparison, sort)
     if html is not None:
-        write_text(html, comparison.to_html())
+        write_text(html, comparison.to_html(html.parent))
         typer.echo(f"wrote {html}", err=True)
     if as_json:
         typer.echo(comparison.to_json())

@@ -161,7 +161,7 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
         comparison = compare_reports(directories)
         console.print(comparison.to_table())
         page = output / "compare.html"
-        write_text(page, comparison.to_html())
+        write_text(page, comparison.to_html(output))
     for directory in directories:
         say(f"bundle  {directory}", "", "  (onnx/model.onnx, report.html, README.md)", "dim")
     say(f"report  {page.resolve()}")

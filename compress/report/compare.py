@@ -16,7 +16,7 @@ from compress.errors import OutputError
 from compress.measure.results import Interval, LatencyComparison
 from compress.report.comparison import COLUMNS, Column, Comparison, ComparisonRow, ranked
 from compress.report.pairs import pair_differences, recipe_differences
-from compress.report.schema import REPORT_FILE, RunReport, load_report
+from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport, load_report
 from compress.report.select import condition_of
 from compress.report.words import headline, milliseconds, setting, stages_in_short, verdict
 
@@ -47,9 +47,10 @@ def compare_reports(
     reports = [report for report, _ in runs]
     usual = _Usual(reports)
     rows, names = [], _names(runs)
-    for name, report in zip(names, reports, strict=True):
+    for name, (report, where_from) in zip(names, runs, strict=True):
         flags, not_comparable = usual.differences(report)
-        rows.append(_row(name, report, usual.latency(report), flags, not_comparable))
+        row = _row(name, report, usual.latency(report), flags, not_comparable)
+        rows.append(row.model_copy(update={"page": _page(where_from)}))
     said = usual.drift(reports)
     if meets is not None:
         kept = [at for at, row in enumerate(rows) if meets(row)]
@@ -186,6 +187,11 @@ def _setting_key(latency: LatencyComparison | None) -> tuple[int, int, int] | No
 def _baseline_key(report: RunReport) -> tuple[int, int, int]:
     baseline = report.measurement.baseline
     return report.model.parameters, baseline.size.file_bytes, baseline.accuracy.correct
+
+
+def _page(directory: Path | None) -> str | None:
+    page = None if directory is None else directory / REPORT_PAGE
+    return str(page) if page is not None and page.is_file() else None
 
 
 def _row(

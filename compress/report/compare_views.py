@@ -1,4 +1,4 @@
-"""A Comparison for the terminal, as Markdown and as HTML."""
+"""A Comparison for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from compress.report.comparison import Column, Comparison, ComparisonRow, shown
-from compress.report.html import render
 from compress.report.markdown import escape_markdown, table_markdown
-from compress.report.svg import Dot, scatter
 from compress.report.tables import Table
 from compress.report.words import MB_NOTE, accuracy_words, interval_text, percent, points
 
-__all__ = ["comparison_html", "comparison_markdown", "terminal_table"]
+__all__ = [
+    "COLUMN_NAMES",
+    "comparison_markdown",
+    "differs_table",
+    "flags",
+    "interval_of_difference",
+    "interval_of_speedup",
+    "legend",
+    "marked",
+    "pairs_table",
+    "terminal_table",
+]
 
-_MOST_NAMES = 8
-_COLUMNS = (
+COLUMN_NAMES = (
     "run",
     "stages",
     "accuracy",
@@ -30,23 +38,26 @@ _COLUMNS = (
 )
 
 
-def _marked(row: ComparisonRow, column: Column) -> str:
+def marked(row: ComparisonRow, column: Column) -> str:
+    """A figure with its mark: best in the column, or not comparable."""
     mark = "*" if column in row.best else "†" if column in row.not_comparable else ""
     return shown(row, column) + mark
 
 
-def _difference(row: ComparisonRow) -> tuple[str, str]:
+def interval_of_difference(row: ComparisonRow) -> tuple[str, str]:
     """The difference in points and its interval, or two empty texts."""
     each = row.difference
     return ("", "") if each is None else points(each.value, each.low, each.high)
 
 
-def _speedup_interval(row: ComparisonRow) -> str:
+def interval_of_speedup(row: ComparisonRow) -> str:
+    """The speed-up's interval, or nothing."""
     each = row.speedup
     return "" if each is None or row.is_baseline else interval_text(each.value, each.low, each.high)
 
 
-def _legend(comparison: Comparison) -> list[str]:
+def legend(comparison: Comparison) -> list[str]:
+    """What the columns and the marks mean."""
     lines = [
         f"Accuracy on {comparison.test_rows:,} test rows; latency p50 at {comparison.setting}. Speed-up, "
         f"difference (in points) and their 95 % intervals are against the run's own baseline. {MB_NOTE}",
@@ -58,7 +69,8 @@ def _legend(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _flags(comparison: Comparison) -> list[str]:
+def flags(comparison: Comparison) -> list[str]:
+    """What doesn't compare, and why, a sentence each."""
     return [f"{row.name}: {flag}." for row in comparison.rows for flag in row.flags] + list(comparison.notes)
 
 
@@ -70,7 +82,7 @@ def terminal_table(comparison: Comparison) -> TerminalTable:
         collapse_padding=True,
         pad_edge=False,
         show_lines=False,
-        caption=Text("\n".join(_legend(comparison) + _flags(comparison))),
+        caption=Text("\n".join(legend(comparison) + flags(comparison))),
         caption_justify="left",
     )
     table.add_column("run", overflow="fold", min_width=10, max_width=26)
@@ -79,13 +91,13 @@ def terminal_table(comparison: Comparison) -> TerminalTable:
         table.add_column(head, justify="right", no_wrap=True)
     last = len(comparison.rows) - 1
     for place, row in enumerate(comparison.rows):
-        difference, interval = _difference(row)
+        difference, interval = interval_of_difference(row)
         # Text, not str: rich would read [brackets] in a name as its own markup.
         table.add_row(
             Text.assemble((row.name, "bold"), "\n", (row.stages, "dim")),
             _stack(row, "accuracy", difference, interval),
             _stack(row, "p50_ms"),
-            _stack(row, "speedup", _speedup_interval(row)),
+            _stack(row, "speedup", interval_of_speedup(row)),
             Text("\n").join([_stack(row, "file_bytes"), _stack(row, "gzip_bytes")]),
             _stack(row, "smaller"),
             _stack(row, "peak_memory_bytes"),
@@ -96,29 +108,29 @@ def terminal_table(comparison: Comparison) -> TerminalTable:
 
 def _stack(row: ComparisonRow, column: Column, *below: str) -> Text:
     style = "bold" if column in row.best else "dim" if column in row.not_comparable else ""
-    return Text("\n").join([Text(_marked(row, column), style), *(Text(x, "dim") for x in below if x)])
+    return Text("\n").join([Text(marked(row, column), style), *(Text(x, "dim") for x in below if x)])
 
 
 def _table(comparison: Comparison) -> Table:
     rows = []
     for row in comparison.rows:
-        difference, interval = _difference(row)
-        speedup = _speedup_interval(row)
+        difference, interval = interval_of_difference(row)
+        speedup = interval_of_speedup(row)
         rows.append(
             (
                 row.name,
                 row.stages,
-                _marked(row, "accuracy"),
+                marked(row, "accuracy"),
                 f"{difference} ({interval})" if interval else "",
-                _marked(row, "p50_ms"),
-                _marked(row, "speedup") + (f" ({speedup})" if speedup else ""),
-                _marked(row, "file_bytes"),
-                _marked(row, "gzip_bytes"),
-                _marked(row, "smaller"),
-                _marked(row, "peak_memory_bytes"),
+                marked(row, "p50_ms"),
+                marked(row, "speedup") + (f" ({speedup})" if speedup else ""),
+                marked(row, "file_bytes"),
+                marked(row, "gzip_bytes"),
+                marked(row, "smaller"),
+                marked(row, "peak_memory_bytes"),
             )
         )
-    return Table(_COLUMNS, tuple(rows), "llrrrrrrrr")
+    return Table(COLUMN_NAMES, tuple(rows), "llrrrrrrrr")
 
 
 def pairs_table(comparison: Comparison) -> Table:
@@ -141,10 +153,10 @@ def differs_table(comparison: Comparison) -> Table:
 def comparison_markdown(comparison: Comparison) -> str:
     """Table, legend, what doesn't compare, and each run's verdict."""
     parts = ["# Comparison", table_markdown(_table(comparison))]
-    parts += map(escape_markdown, _legend(comparison))
-    flags = _flags(comparison)
-    if flags:
-        parts += ["## Before comparing", "\n".join(f"- {escape_markdown(flag)}" for flag in flags)]
+    parts += map(escape_markdown, legend(comparison))
+    doubts = flags(comparison)
+    if doubts:
+        parts += ["## Before comparing", "\n".join(f"- {escape_markdown(doubt)}" for doubt in doubts)]
     if comparison.pairs:
         parts += ["## Against each other", table_markdown(pairs_table(comparison))]
     if comparison.differs:
@@ -152,56 +164,3 @@ def comparison_markdown(comparison: Comparison) -> str:
     runs = (row for row in comparison.rows if not row.is_baseline)
     verdicts = (f"- **{escape_markdown(row.name)}**: {escape_markdown(row.verdict)}" for row in runs)
     return "\n\n".join([*parts, "## Verdicts", "\n".join(verdicts)]) + "\n"
-
-
-def comparison_html(comparison: Comparison) -> str:
-    """One self-contained page."""
-    drawn = [row for row in comparison.rows if _drawable(row)]
-    # Many names would cover each other: numbers stand for them.
-    numbered = len(drawn) > _MOST_NAMES
-    labels = [str(i) for i in range(len(drawn))] if numbered else [row.name for row in drawn]
-    dots = [_dot(row, label) for row, label in zip(drawn, labels, strict=True)]
-    left_out = [row.name for row in comparison.rows if not _drawable(row)]
-    return render(
-        "compare.html.j2",
-        {
-            "comparison": comparison,
-            "columns": _COLUMNS,
-            "cells": {row.name: _cells(row) for row in comparison.rows},
-            "legend": _legend(comparison),
-            "flags": _flags(comparison),
-            "picture": scatter(dots),
-            "names": list(zip(labels, drawn, strict=True)) if numbered else [],
-            "left_out": left_out,
-            "pairs": pairs_table(comparison) if comparison.pairs else None,
-            "differs": differs_table(comparison) if comparison.differs else None,
-            "front": [row.name for row in comparison.rows if row.on_front],
-        },
-    )
-
-
-def _cells(row: ComparisonRow) -> list[tuple[str, str, bool]]:
-    """Each cell after the first two: text, text below it, whether it is best."""
-    difference, interval = _difference(row)
-    below = {"speedup": _speedup_interval(row)}
-    columns: tuple[Column, ...] = (
-        "p50_ms",
-        "speedup",
-        "file_bytes",
-        "gzip_bytes",
-        "smaller",
-        "peak_memory_bytes",
-    )
-    cells = [(_marked(row, "accuracy"), "", "accuracy" in row.best), (difference, interval, False)]
-    return cells + [(_marked(row, x), below.get(x, ""), x in row.best) for x in columns]
-
-
-def _drawable(row: ComparisonRow) -> bool:
-    return row.p50_ms is not None and not {"accuracy", "p50_ms"} & set(row.not_comparable)
-
-
-def _dot(row: ComparisonRow, label: str) -> Dot:
-    # The paired interval around the baseline's accuracy: it crosses that line where nothing is measurable.
-    base = row.accuracy - (row.difference.value if row.difference else 0)
-    low, high = (base + row.difference.low, base + row.difference.high) if row.difference else (base, base)
-    return Dot(label, row.p50_ms or 0.0, row.accuracy, low, high, row.is_baseline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +55,8 @@ class ComparisonRow(_Part):
         not_comparable: the columns that the flags are about.
         best: the columns in which it is best, or shares that place, as shown.
         on_front: no comparable model is both faster and more accurate.
+        on_size_front: the same for smaller in place of faster.
+        page: the run's HTML report; none where there is no such file, and for the baseline.
     """
 
     name: str
@@ -72,6 +75,8 @@ class ComparisonRow(_Part):
     not_comparable: tuple[Column, ...] = ()
     best: tuple[Column, ...] = ()
     on_front: bool = False
+    on_size_front: bool = False
+    page: str | None = None
 
 
 class PairDifference(_Part):
@@ -119,11 +124,16 @@ class Comparison(_Part):
 
         return comparison_markdown(self)
 
-    def to_html(self) -> str:
-        """As one self-contained page, with a picture of accuracy over latency."""
-        from compress.report.compare_views import comparison_html
+    def to_html(self, folder: Path | None = None) -> str:
+        """As one self-contained page, with pictures of accuracy over latency and over size.
 
-        return comparison_html(self)
+        Args:
+            folder: where the page will be; its links to the runs' reports are relative to it. None: they
+                are absolute.
+        """
+        from compress.report.compare_page import comparison_html
+
+        return comparison_html(self, folder)
 
     def to_json(self) -> str:
         """As JSON that `Comparison.model_validate_json` reads back."""
@@ -151,29 +161,37 @@ def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
         values = [(_value(row, column), shown(row, column)) for row in rows if _competes(row, column)]
         if values:
             best[column] = (max if column in _MORE_IS_BETTER else min)(values)[1]
-    front = _front(rows)
+    front, size_front = (_front(rows, column) for column in ("p50_ms", "file_bytes"))
     return tuple(
         row.model_copy(
             update={
                 # As shown: two figures that read the same share the place.
                 "best": tuple(x for x in best if _competes(row, x) and shown(row, x) == best[x]),
                 "on_front": at in front,
+                "on_size_front": at in size_front,
             }
         )
         for at, row in enumerate(rows)
     )
 
 
-def _front(rows: Sequence[ComparisonRow]) -> set[int]:
-    """Places of the rows that no other is as fast and as accurate as, and better in one; O(n log n)."""
-    racing = [(at, _value(row, "p50_ms"), row.accuracy) for at, row in enumerate(rows) if _races(row)]
+def _front(rows: Sequence[ComparisonRow], column: Literal["p50_ms", "file_bytes"]) -> set[int]:
+    """Places of the rows that no other is as low in a column and as accurate as, and better in one.
+
+    O(n log n).
+    """
+    racing = [
+        (at, _value(row, column), row.accuracy)
+        for at, row in enumerate(rows)
+        if _competes(row, "accuracy") and _competes(row, column)
+    ]
     racing.sort(key=lambda each: (each[1], -each[2]))
     front: set[int] = set()
-    last_ms, last_accuracy = 0.0, -1.0  # of the last row on the front: as fast or faster, as accurate or more
-    for at, p50_ms, accuracy in racing:
-        if accuracy > last_accuracy or (p50_ms, accuracy) == (last_ms, last_accuracy):
+    last, last_accuracy = 0.0, -1.0  # of the last row on the front: as low or lower, as accurate or more
+    for at, value, accuracy in racing:
+        if accuracy > last_accuracy or (value, accuracy) == (last, last_accuracy):
             front.add(at)
-            last_ms, last_accuracy = p50_ms, accuracy
+            last, last_accuracy = value, accuracy
     return front
 
 
@@ -184,7 +202,3 @@ def _value(row: ComparisonRow, column: Column) -> float:
 
 def _competes(row: ComparisonRow, column: Column) -> bool:
     return column not in row.not_comparable and getattr(row, column) is not None
-
-
-def _races(row: ComparisonRow) -> bool:
-    return _competes(row, "accuracy") and _competes(row, "p50_ms")

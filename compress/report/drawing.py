@@ -1,42 +1,157 @@
-"""What inline pictures are made of: lines, words, round ticks. Widths are percentages, heights pixels."""
+"""Matplotlib's SVG as part of a page: colours are the page's own (light and dark), text stays text.
+
+Points can say something (a tooltip, also for screen readers) and lead somewhere, without a script.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import floor, log10
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-__all__ = ["line", "moved", "picture", "round_ticks", "text"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BASELINE",
+    "CANDIDATE",
+    "CARD",
+    "INK",
+    "LINE",
+    "SOFT",
+    "Spot",
+    "panel",
+    "sheet",
+    "spot",
+    "themed",
+    "to_svg",
+]
+
+# What Matplotlib draws with, and the page's variable that it becomes. No two are the same.
+INK, SOFT, LINE, CARD = "#1b2330", "#5a6577", "#dde2ea", "#fefdfc"
+CANDIDATE, BASELINE = "#2f6fd0", "#5a6578"
+_VARIABLES = {
+    INK: "--ink",
+    SOFT: "--soft",
+    LINE: "--line",
+    CARD: "--card",
+    CANDIDATE: "--candidate",
+    BASELINE: "--baseline",
+}
+_SETTINGS: Any = {  # Matplotlib types each of its hundreds of settings
+    "svg.fonttype": "none",  # words can be searched, copied, and read aloud
+    "svg.hashsalt": "modelpress",  # the same report gives the same bytes
+    "text.parse_math": False,  # a run may be called $x$
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "grid.color": LINE,
+    "grid.linewidth": 1.0,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "axes.labelsize": 11.5,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "butt",
+}
+_P = ParamSpec("_P")
+_POINTS = 72  # an inch; a point is one pixel of the SVG
+_SPOT = "#spot-"
 
 
-def picture(title: str, height: float, parts: Iterable[Markup]) -> Markup:
-    """One picture, `height` pixels high and as wide as there is room; a screen reader says the title."""
-    head = Markup('<svg role="img" width="100%" height="{0:.0f}" aria-label="{1}"><title>{1}</title>')
-    return head.format(height, title) + Markup("").join(parts) + Markup("</svg>")
+@dataclass(frozen=True)
+class Spot:
+    """What a point says, and the address that it leads to (empty: nowhere)."""
+
+    words: str
+    link: str = ""
 
 
-def text(x: str, y: float, words: str, kind: str = "", dx: float = 0, anchor: str = "start") -> Markup:
-    """Words; `x` in percent, `y` and `dx` in pixels, `kind` a class of the page's style."""
-    return Markup('<text x="{}" y="{:.1f}" dx="{:g}" text-anchor="{}" class="{}">{}</text>').format(
-        x, y, dx, anchor, kind, words
-    )
+def spot(number: int) -> str:
+    """What a mark's `url` (or an entry of its `urls`) must be, to be the spot of this number."""
+    return f"{_SPOT}{number}"
 
 
-def line(x1: str, y1: float, x2: str, y2: float, kind: str) -> Markup:
-    """A line; `x1` and `x2` in percent, `y1` and `y2` in pixels."""
-    return Markup('<line x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
+def themed(draw: Callable[_P, Markup]) -> Callable[_P, Markup]:
+    """Let a function that makes a picture draw in our style, and leave Matplotlib's own settings alone."""
+
+    @wraps(draw)
+    def drawn(*given: _P.args, **named: _P.kwargs) -> Markup:
+        from matplotlib import rc_context
+
+        with rc_context(_SETTINGS):
+            return draw(*given, **named)
+
+    return drawn
 
 
-def moved(x: float, parts: Iterable[Markup]) -> Markup:
-    """Pixels that percentages then count on top of."""
-    return Markup('<g transform="translate({:g} 0)">').format(x) + Markup("").join(parts) + Markup("</g>")
+def sheet(width: float, height: float) -> Figure:
+    """An empty picture, in pixels at its natural size."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / _POINTS, height / _POINTS))
 
 
-def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers within [low, high], at most about `most`."""
-    span = max(high - low, 1e-9)
-    unit = 10 ** floor(log10(span / most))
-    step = next(unit * x for x in (1, 2, 5, 10) if span / (unit * x) <= most)
-    first = -floor(-low / step)
-    return [step * i for i in range(first, floor(high / step + 1e-9) + 1)]
+def panel(figure: Figure, left: float, top: float, right: float, bottom: float, **options: Any) -> Axes:
+    """Axes that leave these many pixels of the picture free at each side."""
+    width, height = (float(x) * _POINTS for x in figure.get_size_inches())
+    place = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    return figure.add_axes(place, **options)
+
+
+def to_svg(figure: Figure, title: str, spots: Sequence[Spot] = ()) -> Markup:
+    """The picture as one SVG element; a screen reader says the title.
+
+    Args:
+        spots: by number, what marks whose `url` is `spot(number)` say, and where they lead.
+    """
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    body = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    body = body[body.index("<svg") :]
+    body = body[body.index(">") + 1 :]
+    body = re.sub(r' id="[A-Za-z]+[._A-Za-z\d]*_\d+"', "", body)  # an id may be only once in a page
+    body = re.sub(r'style="[^"]*"', lambda style: _themed(style[0]), body)
+    body = re.sub(rf'<a xlink:href="{_SPOT}(\d+)"[^>]*>', lambda found: _opened(spots[int(found[1])]), body)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
+    body = re.sub(r"\s*\n\s*", " ", body).replace("> <", "><")
+    width, height = (x * _POINTS for x in figure.get_size_inches())
+    head = Markup(
+        '<svg role="img" viewBox="0 0 {0:.0f} {1:.0f}" style="max-width: {2:.0f}px" aria-label="{3}">'
+        "<title>{3}</title>"
+    ).format(width, height, width * 1.25, title)
+    # Matplotlib has escaped what came from us, and `_opened` the rest.
+    return head + Markup(body.rstrip())
+
+
+def _themed(style: str) -> str:
+    for colour, variable in _VARIABLES.items():
+        style = style.replace(colour, f"var({variable})")
+    return re.sub(r"font-family: [^;\"]*;? ?|font: (?:(\w+) )?([\d.]+)px [^;\"]*", _font, style)
+
+
+def _font(found: re.Match[str]) -> str:
+    """Size and weight as drawn; the family is the page's."""
+    size = f"font-size: {found[2]}px" if found[2] else ""
+    return f"{size}; font-weight: {found[1]}" if found[1] else size
+
+
+def _opened(each: Spot) -> str:
+    to = f' href="{escape(each.link)}"' if each.link else ""
+    return f"<a{to}><title>{escape(each.words)}</title>"

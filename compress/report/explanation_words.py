@@ -129,7 +129,7 @@ def _parts_table(found: Explanation) -> Table:
         # Its ms and share; then the candidate's all.
         rows = [(*row[:3], *row[1 + len(heads) :]) for row in rows]
         heads = ("baseline ms", "share", "candidate ms", *heads[1:])
-    return Table(("what for", *heads), tuple(rows), "l" + "r" * len(heads))
+    return Table(("what for", *heads), tuple(rows), "l" + "r" * len(heads), sorts=False)
 
 
 def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
-"""RunReport to one HTML page that needs nothing else: no network, no script, no font."""
+"""RunReport to one HTML page that needs no network and no font; one script of ours sorts tables."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from compress.report import cut_svg, cut_words, svg, tables
+from compress.report import charts, cut_charts, cut_words, tables
 from compress.report.cut import Cut, cuts_of
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
@@ -50,9 +54,17 @@ def _environment() -> Environment:
     )
 
 
+@cache
+def _script() -> dict[str, Markup | str]:
+    """The one script of our pages, and what allows it and no other."""
+    text = (files("compress.report") / "templates" / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"script": Markup(text), "script_hash": f"sha256-{digest}"}
+
+
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Fill one of our templates."""
-    return _environment().get_template(template).render(context)
+    return _environment().get_template(template).render({**_script(), **context})
 
 
 def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
@@ -74,10 +86,10 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "tiles": _tiles(report),
             "figures": tables.figures_table(report),
             "latency": tables.latency_table(report),
-            "latency_bars": svg.latency_bars(measured.latency),
+            "latency_boxes": charts.latency_boxes(measured.latency),
             "parts": _parts(report),
             "has_quartiles": any(x.candidate.p25_ms is not None for x in measured.latency),
-            "size_bars": svg.size_bars(measured.baseline, measured.candidate),
+            "size_bars": charts.size_bars(measured.baseline, measured.candidate),
             "runtimes": _runtimes(report),
             "why": _why(report),
             "ladder": _ladder(report),
@@ -140,7 +152,7 @@ def _cut(report: RunReport, cut: Cut) -> dict[str, Any]:
         "title": f"{cut.number}. {cut.stage}",
         "sentences": " ".join(cut_words.cut_sentences(cut)),
         "bars": [
-            (cut_words.unit_words(kind), cut_svg.width_bars([x for x in cut.sites if x.kind == kind]))
+            (cut_words.unit_words(kind), cut_charts.width_bars([x for x in cut.sites if x.kind == kind]))
             for kind in kinds
         ],
         "widths": cut_words.widths_table(cut) if cut.sites else None,
@@ -150,7 +162,7 @@ def _cut(report: RunReport, cut: Cut) -> dict[str, Any]:
         "about": cut_words.cost_pairs(cut),
         "curves": []
         if table is None
-        else [(cut_words.cost_name(cost, cut), cut_svg.cost_curve(cost, most)) for cost in table.kinds],
+        else [(cut_words.cost_name(cost, cut), cut_charts.cost_curve(cost, most)) for cost in table.kinds],
         "costs": cut_words.cost_tables(cut),
     }
 
@@ -179,7 +191,7 @@ def _parts(report: RunReport) -> dict[str, Any] | None:
     """Where the bytes are, in reports that know."""
     if not report.parts:
         return None
-    return {"picture": svg.part_bars(report.parts), "table": tables.parts_table(report)}
+    return {"picture": charts.part_bars(report.parts), "table": tables.parts_table(report)}
 
 
 def _ladder(report: RunReport) -> dict[str, Any] | None:
@@ -191,14 +203,14 @@ def _ladder(report: RunReport) -> dict[str, Any] | None:
         "note": ladder_note(report.ladder),
         "sentences": ladder_sentences(report.ladder),
         "table": ladder_table(report.ladder, setting(first)),
-        "picture": svg.scatter(ladder_dots(report.ladder)),
+        "picture": charts.scatter(ladder_dots(report.ladder)),
     }
 
 
 def _curve(curve: Sequence[EpochRecord]) -> dict[str, Any]:
     return {
-        "loss": svg.loss_curve(curve),
-        "metric": svg.metric_curve(curve),
+        "loss": charts.loss_curve(curve),
+        "metric": charts.metric_curve(curve),
         "table": tables.curve_table(tuple(curve)),
     }
 

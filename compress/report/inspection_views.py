@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import OutputError
+from compress.report.charts import silencing_curve
 from compress.report.heat import ATTENTION_STEPS, attention_map, heat_row
 from compress.report.html import render
 from compress.report.inspection import INSPECTION_FILES, Inspection
@@ -21,7 +22,6 @@ from compress.report.inspection_tables import (
 )
 from compress.report.inspection_words import alike_pairs, method, needed_heads, neuron_sentence
 from compress.report.markdown import escape_markdown, table_markdown
-from compress.report.svg import silencing_curve
 from compress.report.words import duration, percent
 
 __all__ = ["inspection_html", "inspection_markdown", "write_inspection"]

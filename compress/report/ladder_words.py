@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from compress.measure.results import Interval, Rung
-from compress.report.svg import Dot
+from compress.report.charts import Dot
 from compress.report.tables import Table
 from compress.report.words import (
     difference_text,

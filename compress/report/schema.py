@@ -20,6 +20,7 @@ __all__ = [
     "Parity",
     "PartSize",
     "REPORT_FILE",
+    "REPORT_PAGE",
     "RunReport",
     "SCHEMA_VERSION",
     "SaturationRecord",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 REPORT_FILE = "report.json"
+REPORT_PAGE = "report.html"
 
 SCHEMA_VERSION = 1
 

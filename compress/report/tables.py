@@ -42,12 +42,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows; `align` has one letter a column: l(eft) or r(ight)."""
+    """Text in rows.
+
+    Attributes:
+        align: one letter a column: l(eft) or r(ight).
+        sorts: its rows are of one kind, so that a reader may order them.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     align: str
     title: str = ""
+    sorts: bool = True
 
 
 def _accuracy(accuracy: Accuracy) -> str:
@@ -107,7 +113,7 @@ def figures_table(report: RunReport) -> Table:
             size_words(before.load_ms, after.load_ms, "shorter", "longer", RUN_NOISE),
         ),
     ]
-    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl")
+    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl", sorts=False)
 
 
 def _bytes_row(name: str, before: int, after: int) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from compress.errors import OutputError
 from compress.report.html import to_html
 from compress.report.markdown import to_markdown
-from compress.report.schema import REPORT_FILE, RunReport
+from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport
 
 __all__ = ["write_reports"]
 
@@ -29,6 +29,6 @@ def write_reports(report: RunReport, directory: Path, inputs: Sequence[str] = ()
         directory.mkdir(parents=True, exist_ok=True)
         report.save(directory / REPORT_FILE)
         (directory / "report.md").write_text(markdown, encoding="utf-8")
-        (directory / "report.html").write_text(html, encoding="utf-8")
+        (directory / REPORT_PAGE).write_text(html, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{directory}: the report cannot be written: {error.strerror}") from error

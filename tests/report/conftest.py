@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from compress.measure.results import (
 from compress.report import DataFacts, EpochRecord, ModelFacts, Parity, RunReport, StageRecord
 
 MakeReport = Callable[..., RunReport]
+Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
 
 
 def _latency(p50_ms: float) -> Latency:
@@ -270,3 +272,15 @@ def sparse() -> RunReport:
 @pytest.fixture
 def structured() -> RunReport:
     return _report("structured", "structured", speedup=(2.97, 2.93, 3.01), base_ms=24.4, threads=2)
+
+
+@pytest.fixture
+def extents() -> Extents:
+    """Left, top, right, bottom of each path of a picture whose style has these words, in pixels."""
+
+    def found(picture: Any, style: str) -> list[tuple[float, float, float, float]]:
+        paths = re.findall(rf'<path d="([^"]*)"[^>]*style="[^"]*{re.escape(style)}', str(picture))
+        points = [[float(x) for x in re.findall(r"-?[\d.]+", path)] for path in paths]
+        return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in points]
+
+    return found

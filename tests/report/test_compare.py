@@ -178,5 +178,35 @@ def test_markdown_and_html_name_runs_flags_and_verdicts(
 def test_picture_of_many_runs_uses_numbers_and_says_whose_they_are(make_report: MakeReport) -> None:
     runs = [make_report(f"run-{i}", difference=(-0.001 * i, -0.02, 0.01)) for i in range(12)]
     text = compare_reports(runs).to_html()
-    assert 'class="label">12</text>' in text and "12&nbsp;=&nbsp;run-11" in text
-    assert 'class="label">run-1</text>' in compare_reports(runs[:3]).to_html()
+    assert ">12</text>" in text and "12&nbsp;=&nbsp;run-11" in text
+    few = compare_reports(runs[:3]).to_html()
+    assert few.count(">run-1</text>") == 2 and "&nbsp;=&nbsp;" not in few  # over latency and over size
+
+
+def test_of_very_many_runs_only_the_front_is_numbered(make_report: MakeReport) -> None:
+    runs = [make_report(f"run-{i}", difference=(-0.001 * i, -0.02, 0.01)) for i in range(50)]
+    comparison = compare_reports(runs)
+    text = comparison.to_html()
+    assert "Numbered: the baseline and the fronts" in text
+    on_front = [row for row in comparison.rows if row.on_front or row.on_size_front or row.is_baseline]
+    assert text.count("&nbsp;=&nbsp;") == len(on_front) < 50
+
+
+def test_points_say_what_they_are_and_lead_to_the_reports(make_report: MakeReport, tmp_path: Path) -> None:
+    for name in ("a&b c", "plain"):
+        write_reports(make_report(name), tmp_path / "runs" / name)
+    comparison = compare_reports(tmp_path / "runs")
+    page = comparison.to_html(tmp_path / "pages")
+    assert page.count('href="../runs/a%26b%20c/report.html"') == 3  # its name, and a point in each picture
+    assert "<title>a&amp;b c: " in page and "<title>baseline: " in page
+    assert (tmp_path / "runs").as_uri() not in page and (tmp_path / "runs").as_uri() in comparison.to_html()
+    (tmp_path / "runs" / "plain" / "report.html").unlink()
+    assert "plain/report.html" not in compare_reports(tmp_path / "runs").to_html(tmp_path / "pages")
+
+
+def test_the_front_over_size_is_of_size(int8: RunReport, int4: RunReport) -> None:
+    small = min((int8, int4), key=lambda x: x.measurement.candidate.size.file_bytes)
+    rows = {row.name: row for row in compare_reports([int8, int4]).rows}
+    assert rows[small.name].on_size_front
+    less_accurate = rows[int4.name].accuracy < rows[int8.name].accuracy
+    assert less_accurate and not rows[int4.name].on_front  # slower and less accurate, and yet smaller

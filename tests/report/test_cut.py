@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 
 from compress.report import RunReport, StageRecord, caveats, to_html, to_markdown, to_model_card, verdict
 from compress.report.cut import CutSite, cut_of, cuts_of
-from compress.report.cut_svg import cost_curve, width_bars
+from compress.report.cut_charts import cost_curve, width_bars
 from compress.report.cut_words import cost_tables, cut_sentences, steps_table, widths_line, widths_table
 from compress.report.facts import facts_of
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
+
+Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
 
 PLACE = "batch 1, 128 tokens, 2 threads"
 KEYS = (
@@ -102,24 +105,30 @@ def test_widths_of_two_layers_are_said_a_layer_a_row() -> None:
     assert cut_sentences(cut) == ["1 of 3 sub-layers is gone whole."]
 
 
-def test_bars_are_as_long_as_what_was_kept() -> None:
+def test_bars_are_as_long_as_what_was_kept(extents: Extents) -> None:
     sites = [CutSite(kind="attention", layer=i, before=4, kept=kept) for i, kept in ((1, 0), (0, 1))]
     picture = str(width_bars(sites))
-    # 40 % is the widest bar: 4 of 4; a quarter of it is 1 of 4; nothing kept has no filled bar.
-    assert picture.count('width="40.00%"') == 2 and picture.count('width="10.00%"') == 1
-    assert picture.count('class="candidate"') == 1
+    before, kept = (
+        [x[2] - x[0] for x in extents(picture, f"fill: var(--{c})")] for c in ("card", "candidate")
+    )
+    assert len(before) == 2 and len(kept) == 1  # nothing kept has no filled bar
+    assert before == pytest.approx([4 * kept[0]] * 2, abs=0.01)
     assert picture.index("1 of 4") < picture.index("0 of 4: gone")
 
 
-def test_cost_curve_starts_at_zero_and_ends_at_the_shared_top(structured: RunReport) -> None:
+def test_cost_curves_share_their_scale(structured: RunReport, extents: Extents) -> None:
     table = cuts_of(structured)[0].latency_table
     assert table is not None
     heads, neurons = table.kinds
     most = neurons.ms[-1]
-    assert str(cost_curve(heads, most)).count("<circle") == 13
-    # The picture's axis runs from y = 130 (0 ms) up to y = 10 (the largest ms of all kinds).
-    assert 'cy="10.0"' in str(cost_curve(neurons, most)) and 'cy="10.0"' not in str(cost_curve(heads, most))
-    assert 'cy="130.0"' in str(cost_curve(heads, most))
+    heights = []
+    for cost in (heads, neurons):
+        picture = str(cost_curve(cost, most))
+        assert picture.count("<use ") == len(cost.units) <= 20
+        _, top, _, bottom = max(extents(picture, "fill: none; stroke: var(--candidate); stroke-width: 2"))
+        heights.append(bottom - top)
+    rises = [max(cost.ms) - min(cost.ms) for cost in (heads, neurons)]
+    assert heights[0] / heights[1] == pytest.approx(rises[0] / rises[1], rel=1e-3)
 
 
 def test_both_reports_have_widths_promise_latency_table_and_steps(structured: RunReport) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,10 +30,11 @@ from compress.report import (
     to_model_card,
     write_reports,
 )
+from compress.report.charts import latency_boxes, loss_curve
 from compress.report.facts import facts_of
-from compress.report.svg import loss_curve
 
 MakeReport = Callable[..., RunReport]
+Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
 INPUTS = ("input_ids", "attention_mask")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -64,8 +69,11 @@ def _check_page(text: str) -> _Page:
     page = _Page(text)
     assert not page.open
     assert all(link.startswith("#") for link in page.loads)
-    assert not page.tags & {"script", "link", "iframe", "img"}
-    assert "url(" not in text and "@import" not in text
+    assert not page.tags & {"link", "iframe", "img"}
+    (script,) = re.findall("<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text and "</" not in script
+    assert "url(" not in text.replace("url(#", "") and "@import" not in text
     assert len(text.encode()) < 2_000_000
     return page
 
@@ -112,7 +120,7 @@ def test_html_escapes_names_that_are_markup(make_report: MakeReport) -> None:
     )
     for text in (to_html(report, (bad,)), compare_reports([report]).to_html()):
         _check_page(text)
-        assert bad not in text and "&lt;script&gt;" in text
+        assert bad not in text and "&lt;script&gt;alert" in text
 
 
 def test_page_stays_small_with_very_many_facts(int8: RunReport) -> None:
@@ -269,12 +277,27 @@ def test_where_the_bytes_are_is_shown_where_it_is_known(int8: RunReport) -> None
         assert "Where the bytes are" in page and "46.9 MB" in page and "4.0x smaller" in page
 
 
-def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(int8: RunReport) -> None:
-    assert 'class="half"' not in to_html(int8)
-    measured = int8.measurement
-    spread = {"p05_ms": 1.0, "p25_ms": 2.0, "p75_ms": 4.0}
-    first = measured.latency[0]
-    candidate = first.candidate.model_copy(update=spread)
-    latency = (first.model_copy(update={"candidate": candidate}), *measured.latency[1:])
-    report = int8.model_copy(update={"measurement": measured.model_copy(update={"latency": latency})})
-    assert to_html(report).count('class="half"') == 1
+def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(
+    int8: RunReport, extents: Extents
+) -> None:
+    spread = {"p05_ms": 1.0, "p25_ms": 2.0, "p50_ms": 3.0, "p75_ms": 4.0, "p95_ms": 5.0}
+    first = int8.measurement.latency[0]
+    known = first.model_copy(update={"candidate": first.candidate.model_copy(update=spread)})
+    assert "the line is the median, the whisker goes to p95" in to_html(int8)
+    (unknown,) = extents(latency_boxes([first]), "fill: var(--candidate)")
+    assert unknown[0] == unknown[2]  # no box
+    (box,) = extents(latency_boxes([known]), "fill: var(--candidate)")
+    pixels = 312 / (first.baseline.p95_ms * 1.04)  # a millisecond
+    assert (box[0], box[2]) == pytest.approx((76 + 2 * pixels, 76 + 4 * pixels), abs=0.01)
+    measured = int8.measurement.model_copy(update={"latency": (known, *int8.measurement.latency[1:])})
+    page = to_html(int8.model_copy(update={"measurement": measured}))
+    assert "half of them lie in the box" in page
+
+
+def test_pictures_are_drawn_the_same_each_time_and_without_settings_of_ones_own(int8: RunReport) -> None:
+    from matplotlib import rc_context, rcParams
+
+    before, once = dict(rcParams), to_html(int8)
+    with rc_context({"font.size": 40, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        assert to_html(int8) == once
+    assert dict(rcParams) == before

@@ -1,0 +1,154 @@
+"""A Comparison as one HTML page: a table that sorts, and points that lead to the runs' reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from compress.report.charts import Dot, scatter
+from compress.report.compare_views import (
+    COLUMN_NAMES,
+    differs_table,
+    flags,
+    interval_of_difference,
+    interval_of_speedup,
+    legend,
+    marked,
+    pairs_table,
+)
+from compress.report.comparison import COLUMNS, Column, Comparison, ComparisonRow
+from compress.report.html import render
+from compress.report.words import milliseconds, percent, size
+
+__all__ = ["comparison_html"]
+
+_MOST_NAMES = 8  # beside the points; more would cover each other, and numbers stand for them
+_MOST_NUMBERS = 40  # of more, those on the front alone are numbered
+_MOST_VERDICTS = 100
+
+_Over = Literal["p50_ms", "file_bytes"]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A figure in the table, and what the column is sorted by; none: last."""
+
+    text: str
+    below: str = ""
+    is_best: bool = False
+    value: float | None = None
+
+
+def comparison_html(comparison: Comparison, folder: Path | None = None) -> str:
+    """One self-contained page.
+
+    Args:
+        folder: where it will be; None: links to reports are absolute.
+    """
+    links = {row.name: _link(row, folder) for row in comparison.rows}
+    shown = [row for row in comparison.rows if _drawable(row, "p50_ms") or _drawable(row, "file_bytes")]
+    labels = _labels(shown)
+    numbered = len(shown) > _MOST_NAMES
+    fronts: tuple[tuple[_Over, str, list[str]], ...] = (
+        ("p50_ms", "faster", [row.name for row in comparison.rows if row.on_front]),
+        ("file_bytes", "smaller", [row.name for row in comparison.rows if row.on_size_front]),
+    )
+    runs = [row for row in comparison.rows if not row.is_baseline]
+    return render(
+        "compare.html.j2",
+        {
+            "comparison": comparison,
+            "columns": COLUMN_NAMES,
+            "cells": {row.name: _cells(row) for row in comparison.rows},
+            "links": links,
+            "legend": legend(comparison),
+            "flags": flags(comparison),
+            "pictures": [
+                {
+                    "picture": _picture(comparison.rows, over, labels, links),
+                    "left_out": [row.name for row in comparison.rows if not _drawable(row, over)],
+                    "front": names,
+                    "better": better,
+                }
+                for over, better, names in fronts
+            ],
+            "names": [(labels[row.name], row.name) for row in shown if labels[row.name]] if numbered else [],
+            "numbered_all": len(shown) <= _MOST_NUMBERS,
+            "pairs": pairs_table(comparison) if comparison.pairs else None,
+            "differs": differs_table(comparison) if comparison.differs else None,
+            "verdicts": runs[:_MOST_VERDICTS],
+            "more_verdicts": len(runs[_MOST_VERDICTS:]),
+        },
+    )
+
+
+def _link(row: ComparisonRow, folder: Path | None) -> str:
+    """Where the run's own report is, as a link; empty without one."""
+    if row.page is None:
+        return ""
+    page = Path(row.page)
+    if folder is not None:
+        try:
+            return quote(Path(os.path.relpath(page, folder)).as_posix())
+        except ValueError:
+            pass  # another drive
+    return page.absolute().as_uri()
+
+
+def _labels(rows: Sequence[ComparisonRow]) -> dict[str, str]:
+    """What stands beside each point: a name, a number, or nothing."""
+    if len(rows) <= _MOST_NAMES:
+        return {row.name: row.name for row in rows}
+    all_of_them = len(rows) <= _MOST_NUMBERS
+    return {
+        row.name: str(place) if all_of_them or row.is_baseline or row.on_front or row.on_size_front else ""
+        for place, row in enumerate(rows)
+    }
+
+
+def _picture(
+    rows: Sequence[ComparisonRow], over: _Over, labels: dict[str, str], links: dict[str, str]
+) -> str:
+    drawn = [row for row in rows if _drawable(row, over)]
+    dots = [_dot(row, over, labels[row.name], links[row.name]) for row in drawn]
+    what = "latency p50, ms (left is faster)" if over == "p50_ms" else "file, MB (left is smaller)"
+    return scatter(dots, what)
+
+
+def _drawable(row: ComparisonRow, over: _Over) -> bool:
+    return getattr(row, over) is not None and not {"accuracy", over} & set(row.not_comparable)
+
+
+def _dot(row: ComparisonRow, over: _Over, label: str, link: str) -> Dot:
+    # The paired interval around the baseline's accuracy: it crosses that line where nothing is measurable.
+    base = row.accuracy - (row.difference.value if row.difference else 0)
+    low, high = (base + row.difference.low, base + row.difference.high) if row.difference else (base, base)
+    on_front = row.on_front if over == "p50_ms" else row.on_size_front
+    x = (row.p50_ms or 0.0) if over == "p50_ms" else row.file_bytes / 1e6
+    return Dot(label, x, row.accuracy, low, high, row.is_baseline, _words(row), link, on_front)
+
+
+def _words(row: ComparisonRow) -> str:
+    figures = [percent(row.accuracy), size(row.file_bytes)]
+    if row.p50_ms is not None:
+        figures.insert(1, milliseconds(row.p50_ms))
+    return f"{row.name}: {row.stages}\n{', '.join(figures)}"
+
+
+def _cells(row: ComparisonRow) -> list[_Cell]:
+    """Each cell after the first two."""
+    difference, interval = interval_of_difference(row)
+    change = row.difference.value if row.difference else None
+    cells = [_cell(row, column) for column in COLUMNS]
+    return [cells[0], _Cell(difference, interval, value=change), *cells[1:]]
+
+
+def _cell(row: ComparisonRow, column: Column) -> _Cell:
+    raw = getattr(row, column)
+    value = None if raw is None else float(getattr(raw, "value", raw))
+    below = interval_of_speedup(row) if column == "speedup" else ""
+    return _Cell(marked(row, column), below, column in row.best, value)
