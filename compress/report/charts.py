@@ -267,7 +267,8 @@ def _labels(axes: Axes, dots: Sequence[Dot]) -> None:
     places = axes.transData.transform([(x.x, x.accuracy) for x in dots])
     box = axes.get_window_extent()
     taken: list[tuple[float, float, float]] = []  # from, to, height; pixels
-    for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda each: -each[1][1]):
+    named = [each for each in zip(dots, places, strict=True) if each[0].label]
+    for dot, (x, y) in sorted(named, key=lambda each: -each[1][1]):
         words = dot.label if len(dot.label) <= 28 else dot.label[:27] + "…"
         width = _LETTER * len(words) + 14
         on_left = x - box.x0 > width and x > (box.x0 + box.x1) / 2

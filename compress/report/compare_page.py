@@ -27,7 +27,7 @@ from compress.report.words import milliseconds, percent, size
 __all__ = ["comparison_html"]
 
 _MOST_NAMES = 8  # beside the points; more would cover each other, and numbers stand for them
-_MOST_NUMBERS = 40  # of more, those on the front alone are numbered
+_MOST_NUMBERS = 40  # of more, those on the fronts alone are numbered, if they are not too many either
 _MOST_VERDICTS = 100
 
 _Over = Literal["p50_ms", "file_bytes"]
@@ -103,11 +103,12 @@ def _labels(rows: Sequence[ComparisonRow]) -> dict[str, str]:
     """What stands beside each point: a name, a number, or nothing."""
     if len(rows) <= _MOST_NAMES:
         return {row.name: row.name for row in rows}
-    all_of_them = len(rows) <= _MOST_NUMBERS
-    return {
-        row.name: str(place) if all_of_them or row.is_baseline or row.on_front or row.on_size_front else ""
-        for place, row in enumerate(rows)
-    }
+    numbered = {row.name for row in rows}
+    if len(rows) > _MOST_NUMBERS:
+        fronts = {row.name for row in rows if row.on_front or row.on_size_front}
+        numbered = {row.name for row in rows if row.is_baseline}
+        numbered |= fronts if len(fronts) <= _MOST_NUMBERS else set()
+    return {row.name: str(place) if row.name in numbered else "" for place, row in enumerate(rows)}
 
 
 def _picture(

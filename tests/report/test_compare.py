@@ -187,7 +187,7 @@ def test_of_very_many_runs_only_the_front_is_numbered(make_report: MakeReport) -
     runs = [make_report(f"run-{i}", difference=(-0.001 * i, -0.02, 0.01)) for i in range(50)]
     comparison = compare_reports(runs)
     text = comparison.to_html()
-    assert "Numbered: the baseline and the fronts" in text
+    assert "Numbered: the baseline, and the fronts" in text
     on_front = [row for row in comparison.rows if row.on_front or row.on_size_front or row.is_baseline]
     assert text.count("&nbsp;=&nbsp;") == len(on_front) < 50
 
