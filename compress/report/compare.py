@@ -50,7 +50,7 @@ def compare_reports(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Reading thousands of reports makes millions of objects and no cycle: looking for some took 4/5 of it."""
+    """Reading thousands of reports makes millions of objects and no cycle: looking for one took 4/5 of it."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -23,6 +23,7 @@ from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
 from compress.report.runtime_words import runtime_sentences, runtime_table
 from compress.report.schema import EpochRecord, RunReport, StageRecord
+from compress.report.stage_pictures import kept_pictures, sensitivity_map
 from compress.report.words import (
     MB_NOTE,
     RUN_NOISE,
@@ -232,4 +233,6 @@ def _stage(stage: StageRecord, metric_before: float) -> dict[str, Any]:
         "pairs": pairs,
         "tables": fact_tables,
         "curve": _curve(stage.curve) if stage.curve else None,
+        "kept": kept_pictures(stage.facts),
+        "sensitivity": sensitivity_map(stage.facts),
     }

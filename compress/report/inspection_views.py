@@ -195,7 +195,7 @@ def _quantized_heat(inspection: Inspection) -> dict[str, Any]:
     largest = max((value for group in groups for value in group.divergence.values()), default=0.0)
     return {
         "lead": _quantized(inspection).replace("`", ""),
-        "schemes": list(groups[0].divergence) if groups else [],
+        "columns": list(groups[0].divergence) if groups else [],
         "rows": [
             (group.name, heat_row([1000 * value for value in group.divergence.values()], 1000 * largest))
             for group in groups
