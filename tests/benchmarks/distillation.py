@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--rows", type=int, default=0, help="training rows; 0: all")
-    parser.add_argument("--only", nargs="*", default=[], help="of the losses or rows, by their names")
+    parser.add_argument("--only", nargs="*", default=[], help="of the losses, rows or students, by their names")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     given = parser.parse_args()
@@ -188,6 +188,8 @@ def print_students(given: argparse.Namespace, model: nn.Module, splits: Splits, 
         "ours, 2 changed copies of each row, 8 epochs": ({"losses": ours, "rows": {"augment": 2}}, 8, 1e-4),
     }
     for name, (settings, epochs, rate) in ways.items():
+        if given.only and name not in given.only:
+            continue
         fixed = argparse.Namespace(**{**vars(given), "epochs": epochs, "rate": rate})
         measure(name, fixed, settings, model, splits, context)
 
