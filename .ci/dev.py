@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = Path(os.environ.get("MODELPRESS_VENV", ROOT / ".venv")).resolve()
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+ON_DIGITS = ["digits", "cnn", "rnn"]
 DEMO = ["prune-heads", "quantize-int8", "distill", "joint"]
 
 
@@ -62,16 +63,16 @@ def test(arguments: list[str]) -> int:
 
 
 def reference(arguments: list[str]) -> int:
-    """Run the digits recipes and keep their reports, without weights."""
+    """Run the recipes on digits and keep their reports, without weights."""
     install("")
-    recipes = sorted((ROOT / "recipes" / "digits").glob("*.yaml"))
+    recipes = sorted(path for each in ON_DIGITS for path in (ROOT / "recipes" / each).glob("*.yaml"))
     scratch = ROOT / "reports" / ".reference"
     names = [path.relative_to(ROOT).as_posix() for path in recipes]
     code = call("modelpress", "run", *names, "-o", str(scratch), *arguments)
     if code:
         return code
     for recipe in recipes:
-        name = f"digits-{recipe.stem}"
+        name = f"{recipe.parent.name}-{recipe.stem}"
         target = ROOT / "reports" / "reference" / name
         target.mkdir(parents=True, exist_ok=True)
         for kept in ("report.json", "report.md", "report.html"):

@@ -15,6 +15,7 @@ __all__ = ["STAGES", "stage_class", "stage_names"]
 STAGES: dict[str, str] = {
     "prune/magnitude": "compress.prune.magnitude:MagnitudePruning",
     "prune/heads": "compress.prune.heads:HeadPruning",
+    "prune/channels": "compress.prune.channels:ChannelPruning",
     "prune/structured": "compress.prune.structured:StructuredPruning",
     "prune/embeddings": "compress.prune.embeddings:EmbeddingFactorization",
     "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import compress
+from compress.model.definition import Definition
 from compress.registry import STAGES, stage_class, stage_names
 from compress.stage import Context, Stage
 
@@ -22,9 +23,11 @@ MODULES = sorted(
     m.name for m in pkgutil.walk_packages(compress.__path__, "compress.") if "__main__" not in m.name
 )
 PACKAGES = ["compress", *(m.name for m in pkgutil.walk_packages(compress.__path__, "compress.") if m.ispkg)]
+RNN = Path(__file__).resolve().parents[1] / "models" / "rnn.py"
 NEED_TEXT = ("prune/embeddings", "prune/vocabulary")
 RECOVERY = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "fp32"}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "prune/channels": {"sparsity": 0.5, "min_channels": 1, "calibration_rows": 32, "recovery": RECOVERY},
     "prune/magnitude": {"sparsity": 0.5, "recovery": RECOVERY},
     "prune/heads": {"sparsity": 0.5, "steps": 2, "recovery": RECOVERY},
     "prune/structured": {
@@ -93,7 +96,10 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 
 @pytest.fixture
 def model(model: nn.Module, stage: Stage, request: pytest.FixtureRequest) -> nn.Module:
-    """A model that the stage can work on, where it needs a vocabulary."""
+    """A model that the stage can work on, where it needs a vocabulary, or channels."""
+    if stage.name == "prune/channels":
+        args = {"input_dim": 4, "output_dim": 10, "hidden": 6, "num_layers": 2, "cell": "gru"}
+        return Definition.from_file(RNN, "patch_classifier", args).build()
     return request.getfixturevalue("text_model") if stage.name in NEED_TEXT else model
 
 

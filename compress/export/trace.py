@@ -46,6 +46,7 @@ def trace(
     Raises:
         Exception: whatever torch.export raises.
     """
+    _forget_recurrent_kernels()
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -64,6 +65,19 @@ def trace(
     optimize_(program.model)
     _drop_notes_(program.model)
     return program
+
+
+def _forget_recurrent_kernels() -> None:
+    """Let torch choose anew how it traces LSTM and GRU.
+
+    Its exporter puts a traceable kernel in their place while it works, which the dispatcher remembers; from
+    the second export of a process on it then unrolls them over a fixed sequence (torch 2.14).
+    """
+    aten = torch.ops.aten
+    for kernel in (aten.lstm.input, aten.lstm.data, aten.gru.input, aten.gru.data):
+        remembered = getattr(kernel, "_dispatch_cache", None)
+        if remembered is not None:
+            remembered.clear()
 
 
 def _drop_notes_(model: Any) -> None:

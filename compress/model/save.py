@@ -26,7 +26,32 @@ from compress.model.removed import Removed
 __all__ = ["load_module", "module_fingerprint", "save_module"]
 
 _FORMAT = 1
-_TORCH: dict[str, Any] = {"linear": nn.Linear, "embedding": nn.Embedding, "layer_norm": nn.LayerNorm}
+_TORCH: dict[str, Any] = {
+    "linear": nn.Linear,
+    "embedding": nn.Embedding,
+    "layer_norm": nn.LayerNorm,
+    "conv1d": nn.Conv1d,
+    "conv2d": nn.Conv2d,
+    "batch_norm1d": nn.BatchNorm1d,
+    "batch_norm2d": nn.BatchNorm2d,
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+}
+# What a module of these kinds is built with, but for its bias: the attributes that have the arguments' names.
+_BUILT_WITH: dict[str, tuple[str, ...]] = {
+    "linear": ("in_features", "out_features"),
+    "embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
+    "layer_norm": ("normalized_shape", "eps", "elementwise_affine"),
+    "batch_norm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "lstm": ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"),
+}
+_BUILT_WITH["conv1d"] = _BUILT_WITH["conv2d"] = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    "padding_mode",
+)
+_BUILT_WITH["batch_norm2d"] = _BUILT_WITH["batch_norm1d"]
+_BUILT_WITH["gru"] = _BUILT_WITH["lstm"]
+_HAVE_BIAS = ("linear", "layer_norm", "conv1d", "conv2d")
 _OWN: dict[str, Any] = {**QUANTIZED_KINDS, "removed": Removed, "factorized_embedding": FactorizedEmbedding}
 _OWN_KINDS = tuple(_OWN.values())
 _WEIGHTS, _STRUCTURE, _CODE = "model.safetensors", "structure.json", "definition.py"
@@ -155,29 +180,17 @@ def _describe(module: nn.Module) -> dict[str, Any] | None:
     if isinstance(module, _OWN_KINDS):
         kind = next(kind for kind, cls in _OWN.items() if type(module) is cls)
         return {"kind": kind, **module.config()}
-    if type(module) is nn.Linear:
-        return {
-            "kind": "linear",
-            "in_features": module.in_features,
-            "out_features": module.out_features,
-            "bias": module.bias is not None,
-        }
-    if type(module) is nn.Embedding:
-        return {
-            "kind": "embedding",
-            "num_embeddings": module.num_embeddings,
-            "embedding_dim": module.embedding_dim,
-            "padding_idx": module.padding_idx,
-        }
-    if type(module) is nn.LayerNorm:
-        return {
-            "kind": "layer_norm",
-            "normalized_shape": list(module.normalized_shape),
-            "eps": module.eps,
-            "elementwise_affine": module.elementwise_affine,
-            "bias": module.bias is not None,
-        }
+    for kind, names in _BUILT_WITH.items():
+        if type(module) is _TORCH[kind]:
+            described = {name: _plain(getattr(module, name)) for name in names}
+            if kind in _HAVE_BIAS:
+                described["bias"] = module.bias is not None
+            return {"kind": kind, **described}
     return None
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _build_changed(changed: dict[str, Any]) -> nn.Module:

@@ -2,16 +2,17 @@
 
 A **site** is a place where equal units stand side by side: heads of an attention block, neurons of a
 feed-forward. A unit is some rows of each producer and the matching columns of the consumer; cut away both and
-the model computes without it. A site knows its paths, nothing of what kind of model it stands in: filters of
-a convolution or hidden units of a recurrent layer are the same thing with other producers.
+the model computes without it. Features that more than one pair of layers shares are **coupled**: the width
+between layers, the filters of convolutions, the hidden units of recurrent layers.
 
-Known for the Hugging Face encoders in `_ENCODERS`, and for any module that offers `structure()`: a dict of
+Known for the Hugging Face encoders of `encoders.py`, and for any module that offers `structure()`: a dict of
 module paths, as `models/transformer.py` gives,
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...],
      "feed_forward": [{"up": path, "down": path}, ...],  (with "gate": path where it is gated)
      "layers": path,           (of the nn.ModuleList: to distil, and to time a layer)
      "token_embedding": path,  (to cut the vocabulary)
-     "hidden": {"embeddings": [], "writers": [], "readers": [], "norms": [], "tables": []}}  (the width)
+     "hidden": {"embeddings": [], "writers": [], "readers": [], "norms": [], "tables": []},  (the width)
+     "channels": {name: {"writers": [], "readers": [], "norms": []}, ...}}  (filters, hidden units)
 of which only what is offered can be cut. A site's optional "removed": [[path, "input" or "bias", as_tuple]]
 says what stands in its place when no unit is left (see `Removed`); without it one unit always stays.
 """
@@ -26,7 +27,7 @@ from torch import nn
 
 from compress.errors import ModelError
 
-__all__ = ["Hidden", "Site", "Structure", "Stub", "known_architectures", "structure_of"]
+__all__ = ["Coupled", "Site", "Structure", "Stub", "known_architectures", "structure_of"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Site:
             consumer = model.get_submodule(self.consumer)
         except AttributeError:
             return 0
-        features = getattr(consumer, "in_features", 0)
+        names = ("in_features", "in_channels", "input_size")  # of a Linear, a convolution, a recurrent layer
+        features = next((getattr(consumer, name) for name in names if hasattr(consumer, name)), 0)
         return int(features) // self.unit_size if isinstance(features, int) else 0
 
     @property
@@ -89,21 +91,27 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """The width between layers: everything that holds one number (row, column, entry) a hidden feature.
+class Coupled:
+    """Features that go together: everything that holds one number (row, column, entry) for each of them.
+
+    The width between the layers of a Transformer; the filters of convolutions that a skip connection adds;
+    the hidden units of a recurrent layer.
 
     Attributes:
+        name: for people and reports.
         embeddings: nn.Embedding, columns.
-        writers: Linear whose output is added to the residual stream, rows.
-        readers: Linear that reads the residual stream, columns.
-        norms: LayerNorm over it.
-        tables: buffers that are added to it, last dimension.
+        writers: Linear, convolution, LSTM or GRU whose outputs the features are.
+        readers: the same, whose inputs they are; a Linear may read several values a feature, as behind a
+            flattened picture, those of one feature side by side.
+        norms: LayerNorm, BatchNorm or depthwise convolution over them.
+        tables: buffers that are added to them, last dimension.
     """
 
-    embeddings: tuple[str, ...]
-    writers: tuple[str, ...]
-    readers: tuple[str, ...]
-    norms: tuple[str, ...]
+    name: str = "hidden"
+    embeddings: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
 
 
@@ -117,13 +125,15 @@ class Structure:
         layers: path of the nn.ModuleList of layers.
         token_embedding: path of the table of the vocabulary.
         hidden: what is coupled by the width between layers.
+        channels: filters and hidden units, group by group.
     """
 
     sites: tuple[Site, ...]
     removed: tuple[Site, ...] = ()
     layers: str | None = None
     token_embedding: str | None = None
-    hidden: Hidden | None = None
+    hidden: Coupled | None = None
+    channels: tuple[Coupled, ...] = ()
 
     @property
     def attention(self) -> tuple[Site, ...]:
@@ -136,64 +146,11 @@ class Structure:
         return tuple(site for site in self.sites if site.kind == "feed_forward")
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """Paths of a Hugging Face encoder, relative to a layer, or with {base} to the model."""
-
-    layers: str
-    q: str
-    k: str
-    v: str
-    out: str
-    up: str
-    down: str
-    attention_removal: tuple[Stub, ...]
-    feed_forward_removal: tuple[Stub, ...]
-    norms: tuple[str, ...]
-    head_readers: tuple[str, ...]
-    embeddings: tuple[str, ...] = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-
-
-_BERT = _Encoder(
-    layers="{base}.encoder.layer",
-    q="attention.self.query",
-    k="attention.self.key",
-    v="attention.self.value",
-    out="attention.output.dense",
-    up="intermediate.dense",
-    down="output.dense",
-    attention_removal=(
-        Stub("attention.self", "input", as_tuple=True),
-        Stub("attention.output.dense", "bias"),
-    ),
-    feed_forward_removal=(Stub("intermediate", "input"), Stub("output.dense", "bias")),
-    norms=("attention.output.LayerNorm", "output.LayerNorm"),
-    head_readers=("{base}.pooler.dense",),
-)
-_ENCODERS = {
-    "bert": _BERT,
-    "electra": replace(_BERT, head_readers=("classifier.dense",)),
-    "roberta": replace(_BERT, head_readers=("classifier.dense",)),
-    "distilbert": _Encoder(
-        layers="{base}.transformer.layer",
-        q="attention.q_lin",
-        k="attention.k_lin",
-        v="attention.v_lin",
-        out="attention.out_lin",
-        up="ffn.lin1",
-        down="ffn.lin2",
-        attention_removal=(Stub("attention", "bias", as_tuple=True),),
-        feed_forward_removal=(Stub("ffn", "bias"),),
-        norms=("sa_layer_norm", "output_layer_norm"),
-        head_readers=("pre_classifier",),
-        embeddings=("word_embeddings", "position_embeddings"),
-    ),
-}
-
-
 def known_architectures() -> list[str]:
     """Hugging Face model types whose structure is known."""
-    return sorted(_ENCODERS)
+    from compress.model.encoders import ENCODERS
+
+    return sorted(ENCODERS)
 
 
 def structure_of(model: nn.Module) -> Structure:
@@ -205,9 +162,11 @@ def structure_of(model: nn.Module) -> Structure:
     offered = getattr(model, "structure", None)
     if callable(offered):
         return _from_module(model, offered())
+    from compress.model.encoders import ENCODERS, encoder_structure
+
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type in _ENCODERS:
-        return _from_hf(model, _ENCODERS[model_type])
+    if model_type in ENCODERS:
+        return encoder_structure(model, ENCODERS[model_type])
     what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
     raise ModelError(
         f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module "
@@ -218,18 +177,21 @@ def structure_of(model: nn.Module) -> Structure:
 def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
     try:
         layers = offered.get("layers")
-        sites = [_attention_site(given, index, layers) for index, given in enumerate(offered["attention"])]
+        sites = [
+            _attention_site(given, index, layers) for index, given in enumerate(offered.get("attention", ()))
+        ]
         sites += [
             _feed_forward_site(given, index, layers)
             for index, given in enumerate(offered.get("feed_forward", ()))
         ]
         hidden = offered.get("hidden")
-        structure = _sorted(
+        structure = sorted_sites(
             model,
             sites,
             layers=None if layers is None else str(layers),
             token_embedding=offered.get("token_embedding"),
-            hidden=None if hidden is None else Hidden(**{k: tuple(v) for k, v in hidden.items()}),
+            hidden=None if hidden is None else _coupled("hidden", hidden),
+            channels=tuple(_coupled(name, each) for name, each in offered.get("channels", {}).items()),
         )
         _paths_exist(model, structure)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -238,6 +200,10 @@ def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
             "form"
         ) from error
     return structure
+
+
+def _coupled(name: str, given: Mapping[str, Any]) -> Coupled:
+    return Coupled(name=str(name), **{role: tuple(paths) for role, paths in given.items()})
 
 
 def _attention_site(given: Mapping[str, Any], index: int, layers: str | None) -> Site:
@@ -298,72 +264,8 @@ def _layer_index(path: str, layers: str | None, position: int) -> int:
     return position
 
 
-def _from_hf(model: nn.Module, encoder: _Encoder) -> Structure:
-    base = getattr(model, "base_model_prefix", "")
-    layers = encoder.layers.format(base=base)
-    config: Any = model.config
-    head_size = int(config.hidden_size) // int(config.num_attention_heads)
-    count = len(list(model.get_submodule(layers).children()))
-    sites = []
-    for index in range(count):
-        at = f"{layers}.{index}"
-        sites.append(
-            Site(
-                name=f"{at}.attention",
-                kind="attention",
-                layer=index,
-                producers=tuple((f"{at}.{path}", head_size) for path in (encoder.q, encoder.k, encoder.v)),
-                consumer=f"{at}.{encoder.out}",
-                unit_size=head_size,
-                removal=_under(at, encoder.attention_removal),
-            )
-        )
-        sites.append(
-            Site(
-                name=f"{at}.{encoder.down.split('.')[0]}",
-                kind="feed_forward",
-                layer=index,
-                producers=((f"{at}.{encoder.up}", 1),),
-                consumer=f"{at}.{encoder.down}",
-                unit_size=1,
-                removal=_under(at, encoder.feed_forward_removal),
-            )
-        )
-    return _sorted(
-        model,
-        sites,
-        layers=layers,
-        token_embedding=f"{base}.embeddings.word_embeddings",
-        hidden=_hf_hidden(model, encoder, base, [f"{layers}.{index}" for index in range(count)]),
-    )
-
-
-def _under(at: str, stubs: Sequence[Stub]) -> tuple[Stub, ...]:
-    return tuple(replace(stub, path=f"{at}.{stub.path}") for stub in stubs)
-
-
-def _hf_hidden(model: nn.Module, encoder: _Encoder, base: str, layers: Sequence[str]) -> Hidden:
-    # ELECTRA may embed narrower and project: then the projection alone writes into the stream.
-    names = dict(model.named_modules())
-    projected = f"{base}.embeddings_project" in names
-    embeddings = () if projected else tuple(f"{base}.embeddings.{name}" for name in encoder.embeddings)
-    writers: tuple[str, ...] = (f"{base}.embeddings_project",) if projected else ()
-    norms: tuple[str, ...] = () if projected else (f"{base}.embeddings.LayerNorm",)
-    readers: tuple[str, ...] = ()
-    for at in layers:
-        readers += tuple(f"{at}.{path}" for path in (encoder.q, encoder.k, encoder.v, encoder.up))
-        writers += tuple(f"{at}.{path}" for path in (encoder.out, encoder.down))
-        norms += tuple(f"{at}.{path}" for path in encoder.norms)
-    readers += tuple(path.format(base=base) for path in encoder.head_readers)
-    return Hidden(
-        embeddings=tuple(path for path in embeddings if path in names),
-        writers=writers,
-        readers=readers,
-        norms=norms,
-    )
-
-
-def _sorted(model: nn.Module, sites: Sequence[Site], **rest: Any) -> Structure:
+def sorted_sites(model: nn.Module, sites: Sequence[Site], **rest: Any) -> Structure:
+    """A structure of these sites in the order of the forward pass; those without a unit were removed."""
     ordered = sorted(sites, key=lambda site: (site.layer, site.kind != "attention"))
     return Structure(
         sites=tuple(site for site in ordered if site.units(model) > 0),

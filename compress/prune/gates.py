@@ -33,17 +33,21 @@ def gated(model: nn.Module, sites: Sequence[Site], gates: list[Tensor]) -> Itera
     Args:
         gates: one tensor a site, [u] or [b, u]; it is read at each call, so its entries may be exchanged.
     """
+    import torch
+
     handles = []
     for index, site in enumerate(sites):
 
         def gate(
-            _: nn.Module, inputs: tuple[Tensor, ...], index: int = index, size: int = site.unit_size
+            module: nn.Module, inputs: tuple[Tensor, ...], index: int = index, size: int = site.unit_size
         ) -> tuple[Tensor, ...]:
-            x = inputs[0]  # [b, ..., u*d]
-            factor = gates[index]
-            if factor.ndim == 2:
-                factor = factor.reshape(len(factor), *[1] * (x.ndim - 2), -1)  # [b, 1, u]
-            return (x * factor.repeat_interleave(size, dim=-1), *inputs[1:])
+            x = inputs[0]  # [b, ..., u*d], or [b, u*d, ...] of a convolution
+            factor = gates[index].repeat_interleave(size, dim=-1)  # [u*d] or [b, u*d]
+            inner = [1] * (x.ndim - 2)
+            is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
+            shape = (-1, *inner) if is_convolution else (*inner, -1)
+            factor = factor.reshape(*factor.shape[:-1], *shape) if inner else factor
+            return (x * factor, *inputs[1:])
 
         handles.append(model.get_submodule(site.consumer).register_forward_pre_hook(gate))
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import StageError
-from compress.prune.ranking import weakest_first
+from compress.prune.removal import Removal, Scope, remove_in_steps
 from compress.prune.taylor import taylor_importance
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
@@ -22,45 +22,7 @@ from compress.stage import Context, Stage
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["HeadPruning", "choose_heads"]
-
-
-def choose_heads(
-    importance: Sequence[Tensor], remove: int, *, scope: Literal["global", "layer"], min_heads: int
-) -> list[list[int]]:
-    """Choose which heads stay.
-
-    Args:
-        importance: one tensor [h] a block.
-        remove: heads to remove in all.
-        scope: `global` removes the least important after each block's L2 norm is divided out; `layer` removes
-            the same share of each block.
-        min_heads: each block keeps at least so many.
-
-    Returns:
-        Kept head indices of each block, ascending; exactly `remove` heads are missing.
-    """
-    room = [max(0, len(scores) - min_heads) for scores in importance]
-    if scope == "layer":
-        quota = _even_quota(room, remove)
-    gone: list[set[int]] = [set() for _ in importance]
-    for block, head in weakest_first(importance):
-        limit = min(room[block], quota[block]) if scope == "layer" else room[block]
-        if sum(map(len, gone)) < remove and len(gone[block]) < limit:
-            gone[block].add(head)
-    return [
-        [head for head in range(len(scores)) if head not in gone[block]]
-        for block, scores in enumerate(importance)
-    ]
-
-
-def _even_quota(room: list[int], remove: int) -> list[int]:
-    # One after the other from the first block on, so that counts differ by one at the most.
-    quota = [0] * len(room)
-    while sum(quota) < min(remove, sum(room)):
-        block = min((q, i) for i, q in enumerate(quota) if q < room[i])[1]
-        quota[block] += 1
-    return quota
+__all__ = ["HeadPruning"]
 
 
 class HeadPruning(Stage):
@@ -84,7 +46,7 @@ class HeadPruning(Stage):
     )
 
     sparsity: float = Field(gt=0, lt=1)
-    scope: Literal["global", "layer"] = "global"
+    scope: Scope = "global"
     min_heads: int = Field(default=1, ge=1)
     steps: int = Field(default=4, ge=1, le=100)
     calibration_rows: int = Field(default=512, ge=1)
@@ -120,22 +82,24 @@ class HeadPruning(Stage):
         structure = structure_of(pruned)
         before = [site.units(pruned) for site in structure.attention]
         remove = self._heads_to_remove(before)
-        kept = [list(range(count)) for count in before]
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
+
+        def score() -> list[Tensor]:
+            return taylor_importance(
+                pruned, structure.attention, calibration, context.task, device=context.device
+            )
+
+        def keep_(block: int, heads: list[int]) -> None:
+            keep_units_(pruned, structure.attention[block], heads)
+
         with context.progress.bar("prune/heads: scoring heads", self.steps) as bar:
-            for step in range(1, self.steps + 1):
-                so_far = sum(before) - sum(map(len, kept))
-                portion = round(remove * step / self.steps) - so_far
-                if portion > 0:
-                    scores = taylor_importance(
-                        pruned, structure.attention, calibration, context.task, device=context.device
-                    )
-                    chosen = choose_heads(scores, portion, scope=self.scope, min_heads=self.min_heads)
-                    for block, site in enumerate(structure.attention):
-                        if len(chosen[block]) < len(kept[block]):
-                            keep_units_(pruned, site, chosen[block])
-                            kept[block] = [kept[block][head] for head in chosen[block]]
-                bar.advance(1, f"{sum(map(len, kept))} of {sum(before)} heads left")
+            kept = remove_in_steps(
+                score,
+                keep_,
+                before,
+                Removal(remove, self.steps, self.scope, self.min_heads),
+                on_step=lambda left: bar.advance(1, f"{left} of {sum(before)} heads left"),
+            )
         context.facts["heads_before"] = before
         context.facts["heads_kept"] = [len(heads) for heads in kept]
         context.facts["heads_kept_indices"] = kept

@@ -9,6 +9,7 @@ Shapes: m = hidden features, b = rows of a batch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -22,32 +23,45 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
+    from compress.model.structure import Coupled
     from compress.task import Task
 
 __all__ = ["WidthPruning", "feature_importance", "strongest"]
 
 
-def feature_importance(model: nn.Module, split: Split, task: Task, **options: Any) -> Tensor:
-    """Score each hidden feature, [m] on the CPU.
+def feature_importance(
+    model: nn.Module, split: Split, task: Task, groups: Sequence[Coupled | None] = (None,), **options: Any
+) -> list[Tensor]:
+    """Score each feature of groups, all in one pass: [m] a group, on the CPU.
 
     Args:
+        groups: none is the width between layers.
         options: those of `gate_gradients`.
 
     Raises:
-        ModelError: the model doesn't say what has the hidden width.
+        ModelError: the model doesn't say what a group is.
         StageError: a gradient is not a number.
     """
     import torch
 
     from compress.model.structure import Site
-    from compress.model.width import hidden_width, present_readers
+    from compress.model.width import feature_count, hidden_group, present_readers
 
-    # A reader's input columns are units like any other: one column each.
-    readers = [Site(path, "feed_forward", 0, (), path, 1) for path in present_readers(model)]
-    total = torch.zeros(hidden_width(model))
+    # A reader's inputs are units like any other: one column each, or several behind a flattened picture.
+    counts, readers, of = [], [], []
+    for place, given in enumerate(groups):
+        group = given or hidden_group(model)
+        counts.append(feature_count(model, group))
+        for path in present_readers(model, group):
+            columns = getattr(model.get_submodule(path), "in_features", counts[-1])
+            readers.append(Site(path, "feed_forward", 0, (), path, int(columns) // counts[-1]))
+            of.append(place)
+    totals = [torch.zeros(count) for count in counts]
     for gradients in gate_gradients(model, readers, split, task, **options):
-        total += torch.stack(gradients).sum(0).abs().sum(0)  # [readers, b, m] -> [m]
-    return total / len(split)
+        for place, total in enumerate(totals):
+            mine = [gradient for gradient, its in zip(gradients, of, strict=True) if its == place]
+            total += torch.stack(mine).sum(0).abs().sum(0)  # [readers, b, m] -> [m]
+    return [total / len(split) for total in totals]
 
 
 def strongest(scores: Tensor, count: int) -> list[int]:
@@ -107,7 +121,7 @@ class WidthPruning(Stage):
         before = hidden_width(pruned)
         count = self._kept(before)
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
-        scores = feature_importance(pruned, calibration, context.task, device=context.device)
+        (scores,) = feature_importance(pruned, calibration, context.task, device=context.device)
         keep_features_(pruned, strongest(scores, count))
         context.facts["width_before"], context.facts["width_kept"] = before, count
         context.facts["importance_kept"] = round(

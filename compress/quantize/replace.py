@@ -41,7 +41,8 @@ class Replaced:
     Attributes:
         model: the new model, in eval mode.
         layers: how many layers of each kind of `QUANTIZED_KINDS` it now has.
-        left_float: names of linear, convolution and embedding layers that were not replaced, and why.
+        left_float: names of linear, convolution, embedding and recurrent layers that were not replaced, and
+            why.
         bytes_before: parameters and buffers of the model as it was given.
         bytes_after: the same of the new model.
     """
@@ -101,7 +102,7 @@ def replace_layers(
     return Replaced(
         model=model,
         layers=dict(sorted(Counter(new.kind for new in made.values()).items())),
-        left_float={name: left[id(layer)] for name, layer in found if id(layer) in left},
+        left_float={name: left[id(layer)] for name, layer in found if id(layer) in left} | _recurrent(model),
         bytes_before=total,
         bytes_after=tensor_bytes(model),
     )
@@ -238,6 +239,12 @@ def _nothing_to_quantize(model: nn.Module, reasons: dict[str, str]) -> str:
         return f"{type(model).__name__} has no nn.Linear, nn.Embedding, nn.Conv1d or nn.Conv2d to quantize"
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return f"no layer of {type(model).__name__} is left to quantize ({listed})"
+
+
+def _recurrent(model: nn.Module) -> dict[str, str]:
+    """Recurrent layers, which no stage quantizes, and the word for it."""
+    found = (name for name, each in model.named_modules() if isinstance(each, nn.RNNBase))
+    return {name: "recurrent layers stay float" for name in found}
 
 
 def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:

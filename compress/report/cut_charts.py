@@ -26,10 +26,11 @@ def width_bars(sites: Sequence[CutSite]) -> Markup:
     full = max((max(x.before, x.kept) for x in ordered), default=0) or 1
     height = max(_ROW * len(ordered), 1)
     figure = sheet(400, height)
-    axes = panel(figure, 62, 0, 100, 0)
+    room = max((len(_row_name(site)) for site in ordered), default=0) * 6.5 + 14
+    axes = panel(figure, room, 0, 100, 0)
     for place, site in enumerate(ordered):
         y = -_ROW * (place + 0.5)
-        bar_row(axes, y, "baseline", site.before / full, f"layer {site.layer}", "")
+        bar_row(axes, y, "baseline", site.before / full, _row_name(site), "")
         if site.kept:
             bar_row(axes, y, "candidate", site.kept / full, "", "")
         axes.annotate(
@@ -43,6 +44,12 @@ def width_bars(sites: Sequence[CutSite]) -> Markup:
     axes.set_axis_off()
     what = unit_words(ordered[0].kind) if ordered else "units"
     return to_svg(figure, f"{what[:1].upper()}{what[1:]} kept in each layer")
+
+
+def _row_name(site: CutSite) -> str:
+    """A layer's number, or the name of a group of channels, its end where it is long."""
+    name = site.name if site.kind == "channels" else f"layer {site.layer}"
+    return name if len(name) <= 20 else f"…{name[-19:]}"
 
 
 @themed

@@ -51,8 +51,8 @@ def shapes_table(shapes: Sequence[Shape]) -> Table:
                 _counts(x.neurons),
                 _count(x.hidden_width),
                 _count(x.vocabulary),
-                f"{x.parameters / 1e6:,.1f} M",
-                f"{x.macs / 1e6:,.0f} M",
+                _millions(x.parameters, 1),
+                _millions(x.macs, 0),
                 size(x.weight_bytes, unit=False),
             )
         )
@@ -69,6 +69,12 @@ def shapes_note(shapes: Sequence[Shape]) -> str:
     if guesses:
         words += f" * Found only by work, so not known here: {'; '.join(guesses)}."
     return words
+
+
+def _millions(value: float, digits: int) -> str:
+    """Millions; of small models two significant digits."""
+    millions = value / 1e6
+    return f"{millions:,.{digits}f} M" if millions >= 10**-digits * 10 else f"{millions:.2g} M"
 
 
 def _count(value: int | None) -> str:

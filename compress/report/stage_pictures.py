@@ -32,15 +32,21 @@ class SensitivityMap:
 
 
 def kept_pictures(facts: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """Bars of the heads that were kept in each layer, with words; empty for stages that removed none."""
+    """Bars of what was kept in each layer or group, with words; empty for stages that removed nothing."""
+    found = []
     before, kept = facts.get("heads_before"), facts.get("heads_kept")
-    if not (isinstance(before, list | tuple) and isinstance(kept, list | tuple) and len(before) == len(kept)):
-        return []
-    sites = [
-        CutSite(kind="attention", layer=layer, before=was, kept=now)
-        for layer, (was, now) in enumerate(zip(before, kept, strict=True))
-    ]
-    return [("Heads kept in each layer.", width_bars(sites))]
+    if isinstance(before, list | tuple) and isinstance(kept, list | tuple) and len(before) == len(kept):
+        pairs = enumerate(zip(before, kept, strict=True))
+        heads = [CutSite(kind="attention", layer=layer, before=was, kept=now) for layer, (was, now) in pairs]
+        found.append(("Heads kept in each layer.", width_bars(heads)))
+    channels = facts.get("channels")
+    if isinstance(channels, Mapping) and all(isinstance(x, Mapping) for x in channels.values()):
+        groups = [
+            CutSite(name=name, kind="channels", layer=place, before=x.get("before", 0), kept=x.get("kept", 0))
+            for place, (name, x) in enumerate(channels.items())
+        ]
+        found.append(("Channels kept in each group.", width_bars(groups)))
+    return found
 
 
 def sensitivity_map(facts: Mapping[str, Any]) -> SensitivityMap | None:

@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--rows", type=int, default=0, help="training rows; 0: all")
-    parser.add_argument("--only", nargs="*", default=[], help="of the losses, rows or students, by their names")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="of the losses, rows or students, by their names"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     given = parser.parse_args()

@@ -194,10 +194,13 @@ def _hidden(**given: list[str]) -> dict[str, list[str]]:
     ("hidden", "message"),
     [
         (None, r"structure\(\) doesn't say what has the hidden width"),
-        (_hidden(), r"names nothing that has the hidden width"),
+        (_hidden(), r"names nothing that has hidden features"),
         (_hidden(writers=["a"], readers=["b"]), r"b has 8 hidden features, but a has 6"),
         (_hidden(writers=["c"]), r"structure\(\) names c, but there is no such module"),
-        (_hidden(norms=["act"]), r"act is ReLU, not LayerNorm: the width can't be cut"),
+        (
+            _hidden(norms=["act"]),
+            r"act is ReLU, not LayerNorm or BatchNorm1d or .*: its features can't be cut",
+        ),
         (_hidden(tables=["act.table"]), r"names the table act\.table, but there is no such buffer"),
     ],
 )

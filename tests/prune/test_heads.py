@@ -12,27 +12,28 @@ from compress.data import Splits
 from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.calls import logits, to_tensors
-from compress.prune.heads import HeadPruning, choose_heads
+from compress.prune.heads import HeadPruning
+from compress.prune.removal import choose_units
 from compress.prune.taylor import taylor_importance
 from compress.recovery import RecoveryConfig
 from compress.stage import Context
 
 
-def test_choose_heads_removes_the_least_important_after_normalising_each_layer() -> None:
+def test_choose_units_removes_the_least_important_after_normalising_each_layer() -> None:
     # Layer norms are 5 and 50: normalised .6 .8 and .6 .8, so raw size doesn't decide between layers.
     scores = [torch.tensor([3.0, 4.0]), torch.tensor([40.0, 30.0])]
-    assert choose_heads(scores, 2, scope="global", min_heads=1) == [[1], [0]]
+    assert choose_units(scores, 2, scope="global", least=1) == [[1], [0]]
 
 
-def test_choose_heads_takes_unevenly_when_global_and_evenly_when_per_layer() -> None:
+def test_choose_units_takes_unevenly_when_global_and_evenly_when_per_layer() -> None:
     scores = [torch.tensor([0.1, 0.1, 0.1, 9.0]), torch.tensor([5.0, 5.0, 5.0, 5.0])]
-    assert choose_heads(scores, 3, scope="global", min_heads=1) == [[3], [0, 1, 2, 3]]
-    assert [len(kept) for kept in choose_heads(scores, 4, scope="layer", min_heads=1)] == [2, 2]
+    assert choose_units(scores, 3, scope="global", least=1) == [[3], [0, 1, 2, 3]]
+    assert [len(kept) for kept in choose_units(scores, 4, scope="layer", least=1)] == [2, 2]
 
 
-def test_choose_heads_leaves_the_least_number_of_heads() -> None:
+def test_choose_units_leaves_the_least_number_of_heads() -> None:
     scores = [torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 1.0, 1.0])]
-    assert [len(kept) for kept in choose_heads(scores, 4, scope="global", min_heads=1)] == [1, 1]
+    assert [len(kept) for kept in choose_units(scores, 4, scope="global", least=1)] == [1, 1]
 
 
 def test_importance_is_the_mean_absolute_derivative_of_each_rows_loss(

@@ -28,7 +28,7 @@ def test_importance_is_the_mean_absolute_derivative_of_one_gate_before_all_reade
     model: nn.Module, splits: Splits
 ) -> None:
     rows = splits.validation.take(3, seed=0)
-    found = feature_importance(model, rows, splits.task, batch_size=2)
+    (found,) = feature_importance(model, rows, splits.task, batch_size=2)
     weights = {path: model.get_submodule(path).weight for path in present_readers(model)}
     kept = {path: weight.data.clone() for path, weight in weights.items()}
     step, by_hand = 1e-2, torch.zeros(32)
@@ -50,9 +50,8 @@ def test_features_that_nobody_reads_go_first(model: nn.Module, context: Context)
     deaf = [3, 17, 30]
     for path in present_readers(model):
         model.get_submodule(path).weight.data[:, deaf] = 0
-    assert strongest(feature_importance(model, context.train, context.task), 29) == [
-        index for index in range(32) if index not in deaf
-    ]
+    (scores,) = feature_importance(model, context.train, context.task)
+    assert strongest(scores, 29) == [index for index in range(32) if index not in deaf]
 
 
 @pytest.mark.parametrize(("asked", "left"), [({"width": 24}, 24), ({"sparsity": 0.5}, 16)])

@@ -14,7 +14,11 @@ from compress.report import load_report
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
-DIGITS = [path for path in RECIPES if path.parent.name == "digits"]
+DIGITS = [path for path in RECIPES if path.parent.name in ("digits", "cnn", "rnn")]
+FOLDERS = [
+    (folder, [path for path in RECIPES if path.parent.name == folder])
+    for folder in sorted({path.parent.name for path in RECIPES})
+]
 NEED_TEXT = {"prune/embeddings", "prune/vocabulary"}  # the digits have no vocabulary
 ORDER = ["model", "data", "stages", "export", "measure", "gates"]
 
@@ -52,19 +56,18 @@ def test_model_file_that_a_recipe_names_is_shipped_with_it(path: Path) -> None:
 
 
 def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
-    folders = {path.parent.name for path in RECIPES}
-    assert folders == {"digits", "reviews"}
-    for folder in folders:
-        used = {s.name for path in RECIPES if path.parent.name == folder for s in load_recipe(path).stages}
-        assert used == set(stage_names()) - (NEED_TEXT if folder == "digits" else set()), folder
+    used = {folder: {s.name for path in paths for s in load_recipe(path).stages} for folder, paths in FOLDERS}
+    assert set(used) == {"digits", "reviews", "cnn", "rnn"}
+    everything = set(stage_names()) - {"prune/channels"}
+    assert used["reviews"] == everything and used["digits"] == everything - NEED_TEXT
+    assert used["cnn"] == {"prune/channels", "quantize/int8_static", "distill/student"}
+    assert used["rnn"] == {"prune/channels", "distill/student"}  # recurrent layers stay float
 
 
-def test_both_folders_hold_recipes_of_the_same_names() -> None:
+def test_both_folders_of_transformers_hold_recipes_of_the_same_names() -> None:
     """What somebody tried on the digits is there for a model of their own."""
-    names = [
-        {path.stem for path in RECIPES if path.parent.name == folder} for folder in ("digits", "reviews")
-    ]
-    assert names[0] == names[1] - {name.replace("/", "-") for name in NEED_TEXT}
+    names = {folder: {path.stem for path in paths} for folder, paths in FOLDERS}
+    assert names["digits"] == names["reviews"] - {name.replace("/", "-") for name in NEED_TEXT}
 
 
 @pytest.mark.parametrize("path", DIGITS, ids=_name)

@@ -1,0 +1,137 @@
+"""One module with fewer features: what it makes, what it reads, or what it does to each feature.
+
+Shapes: m = features, g = gates of a recurrent layer (4 of an LSTM, 3 of a GRU).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+
+__all__ = ["Role", "Shared", "count_features", "keep_in_module_"]
+
+Role = Literal["embedding", "writer", "reader", "norm"]
+Shared = dict[int, tuple[Tensor, nn.Parameter]]
+"""Old parameter by its id, with what took its place: a tied weight is cut once and stays tied."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+_RECURRENT = (nn.LSTM, nn.GRU)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_KINDS: dict[Role, tuple[type[nn.Module], ...]] = {
+    "embedding": (nn.Embedding,),
+    "writer": (nn.Linear, *_CONVOLUTIONS, *_RECURRENT),
+    "reader": (nn.Linear, *_CONVOLUTIONS, *_RECURRENT),
+    "norm": (nn.LayerNorm, *_BATCH_NORMS, *_CONVOLUTIONS),
+}
+# What holds the count, and the parameters (or buffers) with the dimension that the features have there.
+_Plan = tuple[str, tuple[tuple[str, int], ...]]
+_PLANS: dict[tuple[Role, type[nn.Module]], _Plan] = {
+    ("embedding", nn.Embedding): ("embedding_dim", (("weight", 1),)),
+    ("writer", nn.Linear): ("out_features", (("weight", 0), ("bias", 0))),
+    ("reader", nn.Linear): ("in_features", (("weight", 1),)),
+    ("reader", nn.LSTM): ("input_size", (("weight_ih_l0", 1),)),
+    ("reader", nn.GRU): ("input_size", (("weight_ih_l0", 1),)),
+}
+for _convolution in _CONVOLUTIONS:
+    _PLANS["writer", _convolution] = ("out_channels", (("weight", 0), ("bias", 0)))
+    _PLANS["reader", _convolution] = ("in_channels", (("weight", 1),))
+    _PLANS["norm", _convolution] = ("groups", (("weight", 0), ("bias", 0)))
+for _batch_norm in _BATCH_NORMS:
+    _PLANS["norm", _batch_norm] = (
+        "num_features",
+        (("weight", 0), ("bias", 0), ("running_mean", 0), ("running_var", 0)),
+    )
+
+
+def count_features(module: nn.Module, path: str, role: Role) -> int:
+    """How many features the module has in this role; a Linear may read several values a feature.
+
+    Args:
+        path: for the message.
+
+    Raises:
+        ModelError: it can't be cut in this role.
+    """
+    if not isinstance(module, _KINDS[role]):
+        wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in _KINDS[role]))
+        raise ModelError(f"{path} is {type(module).__name__}, not {wanted}: its features can't be cut")
+    if isinstance(module, _CONVOLUTIONS):
+        each = module.groups == module.in_channels == module.out_channels
+        if not each if role == "norm" else module.groups > 1:
+            raise ModelError(
+                f"{path} has {module.groups} groups of its {module.in_channels} channels: only convolutions "
+                "of one group, and depthwise ones among the norms, can be cut"
+            )
+    if isinstance(module, _RECURRENT) and (module.num_layers, module.bidirectional, module.proj_size) != (
+        1,
+        False,
+        0,
+    ):
+        raise ModelError(
+            f"{path} has {module.num_layers} layers"
+            f"{', reads in both directions' if module.bidirectional else ''}"
+            f"{', projects its output' if module.proj_size else ''}: only one plain layer a module can be cut"
+        )
+    if isinstance(module, nn.LayerNorm):
+        return int(module.normalized_shape[-1])
+    if role == "writer" and isinstance(module, _RECURRENT):
+        return int(module.hidden_size)
+    return int(getattr(module, _plan(module, role)[0]))
+
+
+def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, shared: Shared) -> None:
+    """Keep only these features of a module, in place.
+
+    Args:
+        index: features to keep, ascending, [<= m].
+        before: how many there are.
+        shared: what was cut already, for weights that modules share.
+    """
+    count = len(index)
+    if isinstance(module, nn.LayerNorm):
+        for name in ("weight", "bias"):
+            _cut_tensor_(module, name, 0, index, shared)
+        module.normalized_shape = (count,)
+        return
+    if role == "writer" and isinstance(module, _RECURRENT):
+        _keep_hidden_units_(module, index, shared)
+        return
+    holder, parts = _plan(module, role)
+    each = int(getattr(module, holder)) // before  # values a feature
+    chosen = (index[:, None] * each + torch.arange(each)).flatten() if each > 1 else index
+    for name, dim in parts:
+        _cut_tensor_(module, name, dim, chosen, shared)
+    setattr(module, holder, len(chosen))
+    if role == "norm" and isinstance(module, _CONVOLUTIONS):
+        module.in_channels = module.out_channels = count
+
+
+def _plan(module: nn.Module, role: Role) -> _Plan:
+    return next(plan for (of, kind), plan in _PLANS.items() if of == role and isinstance(module, kind))
+
+
+def _keep_hidden_units_(module: nn.LSTM | nn.GRU, index: Tensor, shared: Shared) -> None:
+    """A hidden unit goes with its rows of all gates and what it tells the others at the next step."""
+    gates = 4 if isinstance(module, nn.LSTM) else 3
+    rows = (torch.arange(gates)[:, None] * module.hidden_size + index).flatten()
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+        _cut_tensor_(module, name, 0, rows, shared)
+    _cut_tensor_(module, "weight_hh_l0", 1, index, {})
+    module.hidden_size = len(index)
+
+
+def _cut_tensor_(module: nn.Module, name: str, dim: int, index: Tensor, shared: Shared) -> None:
+    old = getattr(module, name, None)
+    if old is None:
+        return
+    smaller = old.detach().index_select(dim, index.to(old.device)).clone()
+    if not isinstance(old, nn.Parameter):
+        setattr(module, name, smaller)  # a buffer: no two modules share one
+        return
+    if id(old) not in shared:
+        shared[id(old)] = (old, nn.Parameter(smaller, requires_grad=old.requires_grad))
+    setattr(module, name, shared[id(old)][1])

@@ -1,0 +1,138 @@
+"""Channels: filters of convolutions and hidden units of recurrent layers go, with all that is coupled.
+
+The filters that a skip connection adds are one group with their batch norms; a hidden unit goes with all its
+gates. A channel's score is the mean over rows of |d loss / d gate| (Molchanov et al. 2017, arXiv 1611.06440,
+sec. 2.2, with the gate a factor 1 on the channel wherever a layer reads it).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.errors import ModelError, StageError, did_you_mean
+from compress.prune.removal import Removal, Scope, choose_units, remove_in_steps
+from compress.prune.width import feature_importance
+from compress.recovery import RecoveryConfig, recover_
+from compress.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.model.structure import Coupled
+
+__all__ = ["ChannelPruning"]
+
+
+class ChannelPruning(Stage):
+    """Remove channels, physically: convolutions, batch norms and recurrent layers become narrower.
+
+    Attributes:
+        sparsity: fraction of all channels to remove.
+        groups: names of the groups that lose some, as `modelpress show` lists them; none: all.
+        scope: `global` lets each group keep as many as matter there; `layer` removes the same share
+            everywhere.
+        min_channels: each group keeps at least so many.
+        steps: remove in so many equal portions and score again after each.
+        calibration_rows: training rows that the score is taken over.
+        recovery: training after the cut.
+    """
+
+    name: ClassVar[str] = "prune/channels"
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
+    summary: ClassVar[str] = (
+        "remove filters of convolutions and hidden units of recurrent layers by their Taylor score: smaller "
+        "and faster"
+    )
+
+    sparsity: float = Field(gt=0, lt=1)
+    groups: tuple[str, ...] = ()
+    scope: Scope = "global"
+    min_channels: int = Field(default=4, ge=1)
+    steps: int = Field(default=4, ge=1, le=100)
+    calibration_rows: int = Field(default=512, ge=1)
+    recovery: RecoveryConfig | None = None
+
+    @property
+    def guess(self) -> str:
+        """Which go where; see `Stage.guess`."""
+        return "which groups lose channels (shown: as many from each)"
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that so many channels can go, and cut the first ones."""
+        import torch
+
+        from compress.model.width import keep_features_
+
+        groups, before = self._groups(model)
+        remove = self._channels_to_remove(before)
+        even = [torch.arange(count, dtype=torch.float) for count in before]
+        shape = copy.deepcopy(model)
+        for group, kept in zip(
+            groups, choose_units(even, remove, scope="layer", least=self.min_channels), strict=True
+        ):
+            keep_features_(shape, kept, group)
+        return shape
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with fewer channels."""
+        from compress.model.width import keep_features_
+
+        pruned = copy.deepcopy(model).eval()
+        groups, before = self._groups(pruned)
+        remove = self._channels_to_remove(before)
+        calibration = context.train.take(self.calibration_rows, seed=context.seed)
+
+        def score() -> list[Tensor]:
+            return feature_importance(pruned, calibration, context.task, groups, device=context.device)
+
+        with context.progress.bar("prune/channels: scoring channels", self.steps) as bar:
+            kept = remove_in_steps(
+                score,
+                lambda place, channels: keep_features_(pruned, channels, groups[place]),
+                before,
+                Removal(remove, self.steps, self.scope, self.min_channels),
+                on_step=lambda left: bar.advance(1, f"{left} of {sum(before)} channels left"),
+            )
+        context.facts["channels"] = {
+            group.name: {"before": count, "kept": len(channels)}
+            for group, count, channels in zip(groups, before, kept, strict=True)
+        }
+        context.facts["calibration_rows"] = len(calibration)
+        if self.recovery is not None:
+            recover_(pruned, model, self.recovery, context, "prune/channels recovery")
+        return pruned.eval()
+
+    def _groups(self, model: nn.Module) -> tuple[list[Coupled], list[int]]:
+        """The groups that lose channels, and how many each has."""
+        from compress.model.structure import structure_of
+        from compress.model.width import feature_count
+
+        known = {group.name: group for group in structure_of(model).channels}
+        if not known:
+            raise ModelError(
+                f"{type(model).__name__}.structure() names no channels: prune/channels has nothing to cut "
+                "(models/cnn.py and models/rnn.py show how; Transformers: prune/structured, prune/width)"
+            )
+        for name in self.groups:
+            if name not in known:
+                raise StageError(f"prune/channels: there is no group '{name}'{did_you_mean(name, known)}")
+        chosen = [group for name, group in known.items() if not self.groups or name in self.groups]
+        return chosen, [feature_count(model, group) for group in chosen]
+
+    def _channels_to_remove(self, before: list[int]) -> int:
+        remove = round(sum(before) * self.sparsity)
+        room = sum(max(0, count - self.min_channels) for count in before)
+        if remove > room:
+            raise StageError(
+                f"prune/channels: sparsity {self.sparsity:g} would remove {remove} of {sum(before)} "
+                f"channels, but with min_channels {self.min_channels} at most {room} can go; use a sparsity "
+                f"up to {room / sum(before):.2f}"
+            )
+        if remove == 0:
+            raise StageError(
+                f"prune/channels: sparsity {self.sparsity:g} of {sum(before)} channels removes none"
+            )
+        return remove
