@@ -22,7 +22,7 @@ from compress.cli.common import INTERRUPTED, start_logging
 from compress.errors import CompressError
 from compress.progress_lines import Sender
 
-__all__ = ["main"]
+__all__ = ["main", "tied_to_its_parent"]
 
 _TO_END_S = 10.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -32,8 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run a recipe and return the exit code."""
     given = _read(arguments)
     try:
-        _end_with_who_started_this()
-        with _own_output() as out:
+        with tied_to_its_parent(), _own_output() as out:
             return _run(given, Sender(out))
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -72,8 +71,9 @@ def _own_output() -> Iterator[TextIO]:
         yield own
 
 
-def _end_with_who_started_this() -> None:
-    """End when standard input does, in order: who started this would have ended it otherwise.
+@contextlib.contextmanager
+def tied_to_its_parent() -> Iterator[None]:
+    """Interrupt this process when its standard input ends: its parent, gone, would have done so.
 
     One that stands still sees no end of anything. On Linux the kernel wakes it when its parent dies; on other
     Unix systems too, because its process group, suspended, is then an orphan (POSIX: SIGHUP, SIGCONT).
@@ -87,22 +87,34 @@ def _end_with_who_started_this() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT))
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
+    try:
+        yield
+    finally:
+        _kill_children()  # what is done needs none; what was interrupted may have left some
+
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
 def _wait_for_the_end() -> None:
-    import psutil
-
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)  # interrupts what the main thread waits for
+    if sys.platform == "win32":
+        os.kill(os.getpid(), signal.SIGTERM)  # ends it at once
+    else:  # to the main thread: taken by another one, it would not interrupt what the main one waits for
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     time.sleep(_TO_END_S)
+    _kill_children()
+    os._exit(INTERRUPTED)
+
+
+def _kill_children() -> None:
+    import psutil
+
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -294,6 +294,7 @@ def test_an_interrupted_training_leaves_nothing_half_written(runs: _Runs) -> Non
     left = runs.left_by_interrupts["magnitude"]
     assert not [name for name in left if name.startswith("magnitude") or "partial" in name]
     pieces = [name for name in left if name.startswith(".cache/") and name.count("/") == 1]
+    pieces.remove(".cache/locks")
     assert len(pieces) == 4  # the trained model, its export, the stage of heads, and what its teacher said
     assert all(f"{piece}/record.json" in left for piece in pieces)
 
