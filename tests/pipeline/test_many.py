@@ -45,10 +45,10 @@ STAGES = {
     "pruned": [{"prune/magnitude": {"sparsity": 0.5, "recovery": {**TRAIN, "epochs": 8}}}],
     "distilled": [DISTILL],
 }
-# What a clock or the memory says, or when it was; all else must be the same.
+# What a clock or the memory says, or when and after what it was; all else must be the same.
 MEASURED = {
     "created", "environment", "explanation", "gain", "latency", "load_ms", "noise", "p50_ms",
-    "peak_memory_bytes", "reused", "runtimes", "seconds", "speedup", "warnings",
+    "peak_memory_bytes", "reused", "resumed_at_epoch", "runtimes", "seconds", "speedup", "warnings",
 }  # fmt: skip
 
 
