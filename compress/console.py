@@ -199,12 +199,12 @@ class _Row:
         self.show()
 
     def show(self) -> None:
-        """Show the bar that was begun last."""
+        """Show the bar that was begun last, or else what was said last."""
         if not console.is_terminal:
             return
         if self._task is None:
             self._task = self._progress.add_task(escape(self.name), total=None, facts="")
-        bar = self._bars[-1] if self._bars else _RowBar(self, "", None)
+        bar = self._bars[-1] if self._bars else _RowBar(self, self._said, None)
         description = f"[bold]{escape(self.name)}[/] {escape(bar.description)}".rstrip()
         self._progress.reset(
             self._task, total=bar.total, completed=bar.done, description=description, facts=escape(bar.facts)

@@ -151,7 +151,9 @@ def _write_reviews(path: Path) -> None:
 
 
 def _everything_in(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")) if folder.exists() else []
+    """Files and folders, but for the locks', which are empty and stay."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return sorted(name for name in found if not name.startswith(".cache/locks"))
 
 
 def _test_rows(recipe: Path) -> Split:
@@ -289,12 +291,11 @@ def test_no_stage_is_given_a_test_row(runs: _Runs) -> None:
 
 
 def test_an_interrupted_training_leaves_nothing_half_written(runs: _Runs) -> None:
-    assert runs.left_by_interrupts["heads"] == []
+    assert runs.left_by_interrupts["heads"] == [".cache"]
     # What was finished before is kept whole; magnitude's own attempt adds nothing to it.
     left = runs.left_by_interrupts["magnitude"]
     assert not [name for name in left if name.startswith("magnitude") or "partial" in name]
     pieces = [name for name in left if name.startswith(".cache/") and name.count("/") == 1]
-    pieces.remove(".cache/locks")
     assert len(pieces) == 4  # the trained model, its export, the stage of heads, and what its teacher said
     assert all(f"{piece}/record.json" in left for piece in pieces)
 
