@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -22,7 +24,16 @@ if TYPE_CHECKING:
     from compress.measure import Explanation
     from compress.report.tables import Table as ReportTable
 
-__all__ = ["RichProgress", "console", "draw", "error_console", "listing", "say", "show_explanation"]
+__all__ = [
+    "JobRows",
+    "RichProgress",
+    "console",
+    "draw",
+    "error_console",
+    "listing",
+    "say",
+    "show_explanation",
+]
 
 console = Console()
 error_console = Console(stderr=True)
@@ -66,6 +77,20 @@ class _RichBar:
             self._progress.update(self._task, advance=steps)
 
 
+def _bars(where: Console, *, transient: bool = False) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=8),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        # What is too long for the terminal is cut here, at the end, and nowhere else.
+        TextColumn("[dim]{task.fields[facts]}[/]", table_column=Column(no_wrap=True, ratio=1)),
+        console=where,
+        expand=True,
+        transient=transient,
+    )
+
+
 class RichProgress:
     """Bars with a line of facts and the time left; use as a context manager.
 
@@ -74,16 +99,7 @@ class RichProgress:
     """
 
     def __init__(self, *, to_stderr: bool = False) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=8),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            # What is too long for the terminal is cut here, at the end, and nowhere else.
-            TextColumn("[dim]{task.fields[facts]}[/]", table_column=Column(no_wrap=True, ratio=1)),
-            console=error_console if to_stderr else console,
-            expand=True,
-        )
+        self._progress = _bars(error_console if to_stderr else console)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -101,6 +117,134 @@ class RichProgress:
     def say(self, line: str) -> None:
         """Show one line that stays."""
         self._progress.console.print(f"[dim]{escape(line)}[/]", highlight=False)
+
+
+class JobRows:
+    """A row for each job that runs: its name, and what it does now; use as a context manager.
+
+    Where there is no terminal, each thing that a job begins is a line.
+    """
+
+    def __init__(self) -> None:
+        self._progress = _bars(console, transient=True)
+        self._rows: dict[str, _Row] = {}
+
+    def __enter__(self) -> Self:
+        if console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if console.is_terminal:
+            self._progress.stop()
+
+    def row(self, name: str) -> _Row:
+        """What shows the progress of a job; its row appears with the first thing that it tells."""
+        self._rows[name] = _Row(name, self._progress)
+        return self._rows[name]
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """Take away the row of a job that has ended, and all rows while its end is printed."""
+        self._rows[name].remove()
+        with _stopped(self._progress):
+            yield
+
+
+@contextmanager
+def _stopped(progress: Progress) -> Iterator[None]:
+    """Take the rows away while something else is printed."""
+    if not console.is_terminal:  # they were never shown
+        yield
+        return
+    progress.stop()
+    try:
+        yield
+    finally:
+        progress.start()
+
+
+class _Row:
+    """The row of a job: the bar that it began last; its own lines stand above all rows."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.name, self._progress = name, progress
+        self._task: TaskID | None = None
+        self._bars: list[_RowBar] = []
+        self._said = ""
+
+    def bar(self, description: str, total: int) -> _RowBar:
+        """Start a bar of `total` steps."""
+        if not console.is_terminal:
+            self._line(description)
+        self._bars.append(_RowBar(self, description, total))
+        self.show()
+        return self._bars[-1]
+
+    def say(self, line: str) -> None:
+        """Show one line that stays."""
+        self._line(line)
+        self.show()
+
+    def complain(self, line: str) -> None:
+        """Show one line on stderr."""
+        with _stopped(self._progress):
+            say(f"{self.name}: ", "bold", line, error=True)
+
+    def end_bar(self, bar: _RowBar) -> None:
+        """Show the bar that was begun before this one."""
+        self._bars.remove(bar)
+        self.show()
+
+    def show(self) -> None:
+        """Show the bar that was begun last, or else what was said last."""
+        if not console.is_terminal:
+            return
+        if self._task is None:
+            self._task = self._progress.add_task(escape(self.name), total=None, facts="")
+        bar = self._bars[-1] if self._bars else _RowBar(self, self._said, None)
+        description = f"[bold]{escape(self.name)}[/] {escape(bar.description)}".rstrip()
+        self._progress.reset(
+            self._task, total=bar.total, completed=bar.done, description=description, facts=escape(bar.facts)
+        )
+
+    def update(self, bar: _RowBar) -> None:
+        """Show how far a bar is, if it is the one that is shown."""
+        if self._task is not None and bar is self._bars[-1]:
+            self._progress.update(self._task, completed=bar.done, facts=escape(bar.facts))
+
+    def remove(self) -> None:
+        """Take the row away."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = None
+
+    def _line(self, line: str) -> None:
+        if line != self._said:
+            self._progress.console.print(
+                f"[bold]{escape(self.name)}:[/] [dim]{escape(line)}[/]", highlight=False, soft_wrap=True
+            )
+        self._said = line
+
+
+class _RowBar:
+    def __init__(self, row: _Row, description: str, total: int | None) -> None:
+        self._row, self.description, self.total = row, description, total
+        self.done, self.facts = 0, ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._row.end_bar(self)
+
+    def advance(self, steps: int = 1, facts: str = "") -> None:
+        self.done, self.facts = self.done + steps, facts or self.facts
+        self._row.update(self)
 
 
 def show_explanation(found: Explanation) -> None:

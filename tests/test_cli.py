@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, NamedTuple
 
 import pytest
@@ -151,6 +152,8 @@ def test_show_shapes_prints_a_row_for_the_model_and_each_stage(
     [
         (["launch"], "No such command"),
         (["run"], "Missing argument"),
+        (["run", "r.yaml", "--jobs", "0"], "'--jobs'"),
+        (["run", "r.yaml", "--jobs", "-2"], "'--jobs'"),
         (["compare", "--jsn", "x"], "No such option"),
         (["export", "x", "-o", "y", "--max-length", "1"], "'--max-length'"),
     ],
@@ -501,6 +504,80 @@ def test_a_recipe_that_fails_does_not_stop_the_others(
     assert "nothing was published" in said.err
     assert "1 of 2 recipes failed; the messages stand above" in said.err
     assert sorted(path.name for path in quick.iterdir()) == [".cache", "digits"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_side_by_side_what_fails_or_dies_does_not_stop_the_others(
+    call: Callable[..., Said], digits_run: Path, write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    shutil.copytree(digits_run / "reports", tmp_path / "out")
+    (tmp_path / "dies.py").write_text(
+        "import os, signal\ndef build():\n    print('building')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    model = {"file": str(tmp_path / "dies.py"), "builder": "build"}
+    dies = write_recipe(tmp_path / "dies.yaml", name="dies", model=model)
+    fails = write_recipe(tmp_path / "fails.yaml", {"prune/heads": {"sparsity": 0.5}}, name="fails")
+    (tmp_path / "out" / "fails").mkdir()
+    (tmp_path / "out" / "fails" / "thesis.txt").write_text("mine")
+    said = call("run", dies, digits_run / "digits.yaml", fails, "-o", "out", "--jobs", "2")
+    assert said.code == 2  # the largest
+    assert "error: dies: the process of this recipe ended by signal 9 (SIGKILL); the system kills" in said.err
+    assert "error: fails: out/fails exists and is not a run of modelpress" in said.err
+    assert said.err.count("error: ") == 2
+    assert "2 of 3 recipes failed; the messages stand above" in said.err
+    assert "Traceback" not in said.err + said.out
+    assert "done before, with the same recipe" in said.out
+    for line in ("bundle  out/digits", "modelpress compare out"):
+        assert line in said.out
+
+
+def test_more_jobs_than_recipes_are_as_many_as_recipes(
+    call: Callable[..., Said], digits_run: Path, quick: Path
+) -> None:
+    said = call("run", digits_run / "digits.yaml", "name=new", "-o", "out", "--jobs", "7")
+    assert (said.code, said.err) == (0, "")
+    assert "the trained model is in the cache: not trained again" in said.out
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_jobs_of_several_processes_are_refused_once(
+    call: Callable[..., Said], digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    said = call("run", digits_run / "digits.yaml", "-o", "out", "--jobs", "2")
+    assert said.code == 2
+    if rank == 0:
+        assert_refused(said, "--jobs 2 was given to 2 processes, which train one model together")
+    else:
+        assert said.err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_of_one_recipe_at_once_are_one(digits_run: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from compress.locks import only_one
+    from compress.progress import Silent
+
+    reports = digits_run / "reports"
+
+    class _Listening(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+            # What the other run, which holds the lock, finishes meanwhile.
+            shutil.copytree(reports / "digits", tmp_path / "digits")
+            waits.release()
+
+    said: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        waits = Semaphore(0)
+        with only_one(tmp_path / ".cache", "run-digits", "writes it", pytest.fail):
+            second = pool.submit(RUN.run, digits_run / "digits.yaml", tmp_path, progress=_Listening())
+            assert waits.acquire(timeout=120)
+        outcome = second.result(120)
+    assert said == [f"waiting for another run that writes {tmp_path / 'digits'}"]
+    assert outcome.already_done
 
 
 def test_one_recipe_that_fails_is_told_once(

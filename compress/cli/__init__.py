@@ -6,7 +6,6 @@ Nothing heavy is imported before a command needs it: `--help` answers at once.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli.common import print_error
+from compress.cli.common import INTERRUPTED, print_error, start_logging
 from compress.cli.compare import check, compare
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
@@ -48,16 +47,10 @@ for _command in (init, run, export, bundle, inspect, explain, compare, check):
 app.command("list")(list_)
 app.command()(show)
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    logging.basicConfig(
-        level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
-    )
-    # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    start_logging()
     # One line of a library's own progress between ours is one too many; its errors still come through.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -70,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
+        code = INTERRUPTED
     except typer.Exit as stop:
         code = stop.exit_code
     except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
@@ -78,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         error.show()  # type: ignore[attr-defined]
         return 2
-    if code == _INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
+    if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
         typer.echo(
             "\ninterrupted: nothing half-written is left; finished pieces and the epochs of a training are "
             "kept, so the same command goes on from them",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +17,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GATES_FAILED",
+    "INTERRUPTED",
     "append_text",
     "load_recipes",
     "print_error",
     "print_gates",
     "print_verdict",
+    "start_logging",
     "write_text",
 ]
 
 
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+def start_logging() -> None:
+    """Log to stderr what the user asked for, and not what a library warns of itself."""
+    logging.basicConfig(
+        level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
+    )
+    # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def load_recipes(words: Sequence[str]) -> list[Recipe]:

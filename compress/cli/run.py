@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compress import errors
 from compress.cli.common import GATES_FAILED, load_recipes, print_error, print_gates, write_text
-from compress.errors import CompressError, RecipeError
+from compress.errors import CompressError, RecipeError, StageError
 from compress.processes import is_main, process_count
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ __all__ = ["init", "run"]
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the cache.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
+_Jobs = Annotated[
+    int,
+    typer.Option("--jobs", "-j", min=1, help="Recipes at a time; what is timed is timed alone all the same."),
+]
 
 
 def init(directory: Annotated[Path, typer.Argument(help="Where to write models/ and recipes/.")]) -> None:
@@ -42,18 +48,20 @@ def run(
     ],
     output: _Output = Path("reports"),
     overwrite: _Overwrite = False,
+    jobs: _Jobs = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check recipe, data, model and output; say what would be done.")
     ] = False,
 ) -> None:
     """Run recipes: compress, export to ONNX, prove, measure, report."""
-    from compress.console import RichProgress, console
-
     recipes = load_recipes(words)
-    if process_count() > 1 and len(recipes) > 1:
+    if process_count() > 1 and (len(recipes) > 1 or jobs > 1):
+        if not is_main():
+            raise typer.Exit(RecipeError.exit_code)  # the main process says why
+        many = f"{len(recipes)} recipes were given" if len(recipes) > 1 else f"--jobs {jobs} was given"
         raise RecipeError(
-            f"{len(recipes)} recipes were given to {process_count()} processes, which train one model "
-            "together: give one recipe"
+            f"{many} to {process_count()} processes, which train one model together: give one recipe, and "
+            "no --jobs"
         )
     if dry_run and not is_main():
         return
@@ -69,6 +77,30 @@ def run(
     if not is_main():
         run_recipe(recipes[0], output, overwrite=overwrite)  # the main process says how it goes
         return
+    at_once = min(jobs, len(recipes))
+    if at_once > 1:
+        outcomes, failures = _side_by_side(recipes, output, overwrite=overwrite, at_once=at_once)
+    else:
+        outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite)
+    _close(outcomes, output)
+    failed = [outcome for outcome in outcomes if not all(gate.holds for gate in outcome.gates)]
+    if failed:
+        names = ", ".join(outcome.directory.name for outcome in failed)
+        typer.echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
+    if failures:
+        typer.echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
+        raise typer.Exit(max(error.exit_code for error in failures))
+    if failed:
+        raise typer.Exit(GATES_FAILED)
+
+
+def _one_by_one(
+    recipes: Sequence[Recipe], output: Path, *, overwrite: bool
+) -> tuple[list[Outcome], list[CompressError]]:
+    """Run recipes one after the other; say how each ends."""
+    from compress.console import RichProgress, console
+    from compress.pipeline import run as run_recipe
+
     outcomes: list[Outcome] = []
     failures: list[CompressError] = []
     for recipe in recipes:
@@ -84,16 +116,60 @@ def run(
             continue
         outcomes.append(outcome)
         _summarise(outcome)
-    _close(outcomes, output)
-    failed = [outcome for outcome in outcomes if not all(gate.holds for gate in outcome.gates)]
-    if failed:
-        names = ", ".join(outcome.directory.name for outcome in failed)
-        typer.echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
-    if failures:
-        typer.echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
-        raise typer.Exit(max(error.exit_code for error in failures))
-    if failed:
-        raise typer.Exit(GATES_FAILED)
+    return outcomes, failures
+
+
+def _side_by_side(
+    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int
+) -> tuple[list[Outcome], list[CompressError]]:
+    """Run recipes in processes of their own, some at a time; say how each ends, in that order.
+
+    Returns:
+        Outcomes in the order of the recipes, and what failed.
+    """
+    from compress.console import JobRows, console
+    from compress.pipeline import outcome_of
+    from compress.pipeline.jobs import Job, run_jobs
+
+    outcomes: dict[int, Outcome] = {}
+    failures: list[CompressError] = []
+    with JobRows() as rows:
+        jobs = []
+        for recipe in recipes:
+            row = rows.row(recipe.run_name)
+            command = _job_command(recipe, output, overwrite=overwrite)
+            jobs.append(Job(recipe.run_name, command, row, row.complain))
+        with closing(run_jobs(jobs, at_once=at_once)) as ended:
+            for end in ended:
+                recipe, said = recipes[end.index], end.said
+                with rows.aside(recipe.run_name):
+                    console.rule(f"[bold]{recipe.run_name}")
+                    if said is None or "error" in said:
+                        error = _error_of(recipe, said, end.died)
+                        failures.append(error)
+                        print_error(error)
+                        continue
+                    outcome = outcome_of(recipe, output, already_done=said["already_done"])
+                    outcomes[end.index] = outcome
+                    _summarise(outcome)
+    return [outcomes[index] for index in sorted(outcomes)], failures
+
+
+def _job_command(recipe: Recipe, output: Path, *, overwrite: bool) -> list[str]:
+    from compress.measure.process import python_command
+
+    assert recipe.path is not None
+    options = ["--output", str(output), *(["--overwrite"] if overwrite else [])]
+    return python_command("compress.cli.job", *options, "--", recipe.path, *recipe.overrides)
+
+
+def _error_of(recipe: Recipe, said: dict[str, Any] | None, died: str) -> CompressError:
+    """The error that a job's process ended with, under its recipe's name."""
+    if said is None:
+        return StageError(f"{recipe.run_name}: the process of this recipe ended {died}")
+    kind = getattr(errors, said["error"], CompressError)
+    error: CompressError = kind(f"{recipe.run_name}: {said['message']}")
+    return error
 
 
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:

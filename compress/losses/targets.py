@@ -15,12 +15,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from compress.errors import StageError
+from compress.locks import only_one
 from compress.losses.target_files import ANSWERS, KeptTargets, Sizes, is_whole, keep_targets, size_words
 from compress.losses.views import Watch
 from compress.processes import from_main
@@ -98,20 +100,18 @@ def teacher_targets(
     key = _key(teachers, rows, places)
     folder = place.folder or from_main(lambda: Path(tempfile.mkdtemp(prefix="modelpress-targets-")))
     found = folder / f"targets-{key[:32]}"
-    if from_main(lambda: is_whole(found, key)):
-        progress.say(f"the teacher's answers are in the cache ({size}): not asked again")
-    else:
-        progress.say(f"the teacher's answers on {len(rows):,} rows take {size} in {folder}")
-        try:
-            from_main(
-                lambda: keep_targets(
-                    found, key, sizes, _asked(teachers, rows, places, task, device, progress)
-                )
-            )
-        except BaseException:
-            if place.folder is None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+    try:
+        with only_one(folder, found.name, "asks the same teacher", progress.say):
+            if from_main(lambda: is_whole(found, key)):
+                progress.say(f"the teacher's answers are in the cache ({size}): not asked again")
+            else:
+                progress.say(f"the teacher's answers on {len(rows):,} rows take {size} in {folder}")
+                asked = partial(_asked, teachers, rows, places, task, device, progress)
+                from_main(lambda: keep_targets(found, key, sizes, asked()))
+    except BaseException:
+        if place.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     return KeptTargets(found, sizes, temporary=folder if place.folder is None else None)
 
 

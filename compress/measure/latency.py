@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compress.alone import alone
 from compress.data.split import Batch
 from compress.measure.results import Latency, LatencyComparison
 from compress.measure.session import Session, answer, feeds
@@ -107,19 +108,20 @@ def time_in_turns(
     clock: Clock = time.perf_counter_ns,
 ) -> list[Round]:
     """Call two functions for `seconds` each in every round; both are first warmed up for as long, untimed."""
-    _time_for(baseline, seconds, clock)
-    _time_for(candidate, seconds, clock)
     timed = []
-    for index in range(rounds):
-        if index % 2 == 0:
-            first = _time_for(baseline, seconds, clock)
-            this = Round(first, _time_for(candidate, seconds, clock))
-        else:
-            first = _time_for(candidate, seconds, clock)
-            this = Round(_time_for(baseline, seconds, clock), first)
-        timed.append(this)
-        if on_round is not None:
-            on_round(this)
+    with alone():
+        _time_for(baseline, seconds, clock)
+        _time_for(candidate, seconds, clock)
+        for index in range(rounds):
+            if index % 2 == 0:
+                first = _time_for(baseline, seconds, clock)
+                this = Round(first, _time_for(candidate, seconds, clock))
+            else:
+                first = _time_for(candidate, seconds, clock)
+                this = Round(_time_for(baseline, seconds, clock), first)
+            timed.append(this)
+            if on_round is not None:
+                on_round(this)
     return timed
 
 
@@ -154,13 +156,14 @@ def rounds_in_turns(
         For each, its median in each round, in ms.
     """
     medians: list[list[float]] = [[] for _ in calls]
-    for index in range(rounds + 1):
-        for call, found in zip(calls, medians, strict=True):
-            median = float(np.median(_time_for(call, seconds, clock)))
-            if index > 0:
-                found.append(median)
-        if on_round is not None:
-            on_round()
+    with alone():
+        for index in range(rounds + 1):
+            for call, found in zip(calls, medians, strict=True):
+                median = float(np.median(_time_for(call, seconds, clock)))
+                if index > 0:
+                    found.append(median)
+            if on_round is not None:
+                on_round()
     return medians
 
 

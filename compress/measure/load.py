@@ -27,6 +27,7 @@ from typing import Self
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from compress.alone import alone
 from compress.data.split import Split
 from compress.errors import MeasureError
 from compress.measure.process import python_command, python_environment
@@ -71,22 +72,23 @@ def measure_load(
     job = folder / "probe.json"
     job.write_text(probe.model_dump_json(), encoding="utf-8")
     loads, peaks = [], []
-    for _ in range(processes):
-        ended = subprocess.run(
-            python_command(__name__, job),
-            env=python_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ended.returncode != 0:
-            said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-            raise MeasureError(f"{probe.model}: the process that loads this file died: {said[0]}")
-        answered = json.loads(ended.stdout)
-        loads.append(float(answered["load_ms"]))
-        peaks.append(int(answered["peak_bytes"]))
-        if on_process is not None:
-            on_process()
+    with alone():
+        for _ in range(processes):
+            ended = subprocess.run(
+                python_command(__name__, job),
+                env=python_environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if ended.returncode != 0:
+                said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
+                raise MeasureError(f"{probe.model}: the process that loads this file died: {said[0]}")
+            answered = json.loads(ended.stdout)
+            loads.append(float(answered["load_ms"]))
+            peaks.append(int(answered["peak_bytes"]))
+            if on_process is not None:
+                on_process()
     return median(loads), int(median(peaks))
 
 

@@ -22,7 +22,7 @@ from compress.errors import MeasureError
 from compress.measure.environment import available_cores
 from compress.measure.job import Job, Setting
 from compress.measure.noise import usable_threads
-from compress.measure.process import python_command, python_environment
+from compress.measure.process import how_it_ended, python_command, python_environment
 from compress.measure.results import Measurement
 from compress.measure.rows import resolve_sequence
 from compress.measure.size import model_files
@@ -139,7 +139,7 @@ def _run(job: Job, bar: Bar) -> None:
         tail = " / ".join(
             stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_STDERR_LINES:]
         )
-        raise MeasureError(f"the measuring process ended {_how(code)}{': ' + tail if tail else ''}")
+        raise MeasureError(f"the measuring process ended {how_it_ended(code)}{': ' + tail if tail else ''}")
 
 
 @contextmanager
@@ -181,13 +181,6 @@ def _said(line: str) -> dict[str, Any]:
         return said
     _log.info("the measuring process says: %s", line.rstrip())  # a native library that prints
     return {}
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"with exit code {code} and no result"
-    hint = "; the system kills a process like this when memory runs out" if -code == signal.SIGKILL else ""
-    return f"by signal {-code} ({signal.Signals(-code).name}){hint}"
 
 
 def _first_complaint(error: ValidationError) -> str:

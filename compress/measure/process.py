@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
-__all__ = ["python_command", "python_environment"]
+__all__ = ["how_it_ended", "python_command", "python_environment"]
 
 
-def python_command(module: str, *arguments: Path) -> list[str]:
+def python_command(module: str, *arguments: str | Path) -> list[str]:
     """Build the command that runs a module; -P keeps a user's file named like a library out of the way."""
     return [sys.executable, "-P", "-m", module, *map(str, arguments)]
 
@@ -18,3 +19,11 @@ def python_environment() -> dict[str, str]:
     """Build the environment that hands on this process's search path, as multiprocessing's spawn does."""
     path = os.pathsep.join(str(Path.cwd()) if entry == "" else entry for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path}
+
+
+def how_it_ended(code: int) -> str:
+    """Say how a process ended that did not do its work, from its return code."""
+    if code >= 0:
+        return f"with exit code {code} and no result"
+    hint = "; the system kills a process like this when memory runs out" if -code == signal.SIGKILL else ""
+    return f"by signal {-code} ({signal.Signals(-code).name}){hint}"

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.alone import alone
 from compress.data.split import Batch
 from compress.errors import MeasureError
 from compress.measure.events import Call, Key, calls_of, elements
@@ -104,9 +105,10 @@ def profile_in_turns(
                 home = Path(name) / str(index)
                 home.mkdir()
                 opened.append(_Opened(path, batch, threads, home))
-            for turn in range(turns):
-                for each in opened if turn % 2 == 0 else opened[::-1]:
-                    each.turn(turn_seconds)
+            with alone():
+                for turn in range(turns):
+                    for each in opened if turn % 2 == 0 else opened[::-1]:
+                        each.turn(turn_seconds)
         finally:
             profiles = [each.end() for each in opened]
         return tuple(each.read(profile) for each, profile in zip(opened, profiles, strict=True))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from compress.alone import alone
 from compress.data.split import Split
 from compress.errors import CompressError, MeasureError
 from compress.measure.accuracy import BATCHED_SIZE, Classes, accuracy, accuracy_difference, predict
@@ -56,7 +57,8 @@ _LOOK_SECONDS = 0.5
 def measure(job: Job, step: Step) -> Measurement:
     """Measure both files of a job in this process (loading and memory in processes of their own)."""
     begin = time.perf_counter()
-    noise = (*job.notes, *busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100))
+    with alone():
+        noise = (*job.notes, *busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100))
     test = Split.load(job.rows, job.split, job.inputs)
     candidate_test = test
     if job.candidate_rows is not None:

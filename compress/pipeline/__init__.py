@@ -4,7 +4,7 @@ from compress.pipeline.check import check_bundle
 from compress.pipeline.export import export_model
 from compress.pipeline.inspect import inspect_model, inspection_recipe
 from compress.pipeline.prepare import Prepared, check_can_be_made, check_files, prepare
-from compress.pipeline.run import Outcome, run
+from compress.pipeline.run import Outcome, outcome_of, run
 from compress.pipeline.shapes import recipe_shapes
 from compress.pipeline.variants import bundle_variants
 
@@ -18,6 +18,7 @@ __all__ = [
     "export_model",
     "inspect_model",
     "inspection_recipe",
+    "outcome_of",
     "prepare",
     "recipe_shapes",
     "run",

@@ -1,8 +1,8 @@
 """Finished pieces of work, kept by a fingerprint of all that they depend on.
 
 A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model
-share its training; a run that was interrupted goes on from its last finished piece. Delete the folder at any
-time.
+share its training; a run that was interrupted goes on from its last finished piece. Of two runs at once that
+need the same piece, one makes it and the other waits (see `compress.locks`). Delete the folder at any time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import nn
 
 from compress.errors import ModelError, OutputError
 from compress.export import sha256_of
+from compress.locks import only_one
 from compress.model import load_module, save_module
 from compress.processes import from_main
 
@@ -59,15 +60,27 @@ _FILES = "sha256"  # of each file of a piece, by name, in its record
 class Cache:
     """A folder of pieces."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:
+        """`say` is told when another run makes what is needed."""
         self.root = root
+        self._say = say or (lambda line: None)
 
     def holds(self, key: str) -> bool:
         """Say whether a piece is there."""
         return (self.root / key / "record.json").is_file()
 
-    def module(self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Piece:
-        """Return the piece of this key, making and keeping it if it isn't there (or is damaged)."""
+    def module(
+        self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]], *, what: str = "the same piece"
+    ) -> Piece:
+        """Return the piece of this key, making and keeping it if it isn't there (or is damaged).
+
+        Args:
+            what: the piece in words, for who waits for another run that makes it.
+        """
+        with only_one(self.root, key, f"makes {what}", self._say):
+            return self._module(key, make)
+
+    def _module(self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Piece:
         loaded: list[nn.Module] = []  # in the main process
         found = from_main(lambda: self._loadable(key, loaded))
         if found is not None:
@@ -97,24 +110,37 @@ class Cache:
         """Where checkpoints stay until the piece of this key is kept."""
         return self.root / f"{key}.training"
 
-    def file(self, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-        """Return the directory of this key and its record; `make` writes files into a directory."""
-        return self.root / key, from_main(lambda: self._files(key, make))
+    def file(
+        self,
+        key: str,
+        make: Callable[[Path], dict[str, Any]],
+        *,
+        what: str = "the same piece",
+        usable: Callable[[dict[str, Any]], bool] = lambda record: True,
+    ) -> tuple[Path, dict[str, Any]]:
+        """Return the directory of this key and its record; `make` writes files into a directory.
 
-    def _files(self, key: str, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        found = self._record(key)
-        if found is None:
-            found = {}
+        Args:
+            what: as for `module`.
+            usable: whether a piece of this record is good here; if not, it is made again.
+        """
+        return self.root / key, from_main(lambda: self._files(key, make, what, usable))
 
-            def write(directory: Path, record: dict[str, Any] = found) -> None:
-                record.update(make(directory))
-
-            self._keep(key, write, found)
-        return found
-
-    def drop(self, key: str) -> None:
-        """Forget a piece."""
-        shutil.rmtree(self.root / key, ignore_errors=True)
+    def _files(
+        self,
+        key: str,
+        make: Callable[[Path], dict[str, Any]],
+        what: str,
+        usable: Callable[[dict[str, Any]], bool],
+    ) -> dict[str, Any]:
+        with only_one(self.root, key, f"makes {what}", self._say):
+            found = self._record(key)
+            if found is not None and usable(found):
+                return found
+            shutil.rmtree(self.root / key, ignore_errors=True)
+            made: dict[str, Any] = {}
+            self._keep(key, lambda directory: made.update(make(directory)), made)
+            return made
 
     def _record(self, key: str) -> dict[str, Any] | None:
         """Return the record of a whole piece; remove a damaged one and return none."""

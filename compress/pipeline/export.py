@@ -64,7 +64,9 @@ def export_model(
             recipe = load_recipe(Path(model), need_stages=False)
             prepared = prepare(recipe, Path(scratch))
             encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
-            module, _ = trained_model(prepared, Cache(output.absolute().parent / ".cache"), progress)
+            module, _ = trained_model(
+                prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
+            )
             max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
         else:
             loaded = load_model(model_config_of(model), seed=0, scratch=Path(scratch))

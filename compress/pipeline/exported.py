@@ -35,7 +35,7 @@ def exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progres
         return exported(base, prepared, prepared.splits, directory).parity.model_dump()
 
     key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
-    directory, record = cache.file(key, make)
+    directory, record = cache.file(key, make, what="the ONNX file of the uncompressed model")
     return Exported(directory / ONNX_PATH.name, Parity(**record))
 
 

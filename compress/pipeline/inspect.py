@@ -95,7 +95,7 @@ def inspect_model(
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe.model_copy(update={"stages": ()}), Path(scratch))
         structure = _structure(prepared.loaded)
-        module, _ = trained_model(prepared, Cache(cache or Path(scratch) / "cache"), progress)
+        module, _ = trained_model(prepared, Cache(cache or Path(scratch) / "cache", progress.say), progress)
         bench = bench_of(prepared, module.eval(), structure, validation_rows)
         calibration = prepared.splits.train.take(calibration_rows, seed=recipe.seed)
         progress.say(f"scoring heads and neurons on {len(calibration):,} train rows")

@@ -54,7 +54,7 @@ def step_after(
 
     key = fingerprint(prepared.stage_keys[index], "step", prepared.recipe.export.model_dump(mode="json"))
     try:
-        directory, _ = cache.file(key, make)
+        directory, _ = cache.file(key, make, what=f"the ONNX file after {name}")
     except (ExportError, ParityError) as error:
         progress.say(f"left out of the ladder: {name}: {error}")
         return []

@@ -19,6 +19,7 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
+from compress.locks import only_one
 from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes
 from compress.model.counts import weight_counts
@@ -54,7 +55,7 @@ from compress.report import (
 from compress.stage import Context
 from compress.train import evaluate, fit_
 
-__all__ = ["Outcome", "run", "trained_model"]
+__all__ = ["Outcome", "outcome_of", "run", "trained_model"]
 
 _SATURATION_ROWS = 64  # answered one at a time, twice
 
@@ -115,13 +116,27 @@ def run(
     target = Path(output) / recipe.run_name
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
-        if from_main(lambda: check_output(target, prepared.run_key, overwrite=overwrite)):
-            report = load_report(target)
-            return Outcome(target, report, already_done=True, gates=judged(recipe.gates, report.measurement))
-        own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(Path(scratch))
-        with own as directory:
-            report = _work(prepared, directory, Cache(Path(output) / ".cache"), Path(scratch), progress)
+
+        def is_done() -> bool:
+            return check_output(target, prepared.run_key, overwrite=overwrite)
+
+        if from_main(is_done):
+            return outcome_of(recipe, output, already_done=True)
+        cache = Cache(Path(output) / ".cache", progress.say)
+        with only_one(cache.root, f"run-{recipe.run_name}", f"writes {target}", progress.say):
+            if from_main(is_done):  # by another run that was waited for
+                return outcome_of(recipe, output, already_done=True)
+            own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(Path(scratch))
+            with own as directory:
+                report = _work(prepared, directory, cache, Path(scratch), progress)
     return Outcome(target, report, already_done=False, gates=report.gates)
+
+
+def outcome_of(recipe: Recipe, output: str | Path, *, already_done: bool) -> Outcome:
+    """What a run that has ended left behind."""
+    target = Path(output) / recipe.run_name
+    report = load_report(target)
+    return Outcome(target, report, already_done, gates=judged(recipe.gates, report.measurement))
 
 
 def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, progress: Progress) -> RunReport:
@@ -218,7 +233,7 @@ def trained_model(
         )
         return loaded.module, {"curve": fit.curve}
 
-    piece = cache.module(prepared.base_key, make)
+    piece = cache.module(prepared.base_key, make, what="the trained model")
     if piece.reused:
         progress.say("the trained model is in the cache: not trained again")
     return piece.module, piece.record["curve"]
@@ -271,7 +286,7 @@ def _staged(
             "peak_memory_bytes": cost.peak_memory_bytes,
         }
 
-    piece = cache.module(key, make)
+    piece = cache.module(key, make, what=f"stage {stage.name}")
     if piece.reused:
         progress.say(f"stage {stage.name} is in the cache: not repeated")
     record = piece.record | {"curve": _epochs(piece.record["curve"]), "reused": piece.reused}

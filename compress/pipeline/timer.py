@@ -181,15 +181,16 @@ class OnnxTimer:
             (directory / "times.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
             return {"machine": machine, "times": made}
 
-        _, record = self.cache.file(key, write)
-        if record["machine"] != machine:
+        def is_of_here(record: dict[str, Any]) -> bool:
             differs = [name for name in machine if record["machine"].get(name) != machine[name]]
-            self.progress.say(
-                f"the latency table in the cache is of another machine or version ({', '.join(differs)}): "
-                "refused, measured again"
-            )
-            self.cache.drop(key)
-            _, record = self.cache.file(key, write)
+            if differs:
+                self.progress.say(
+                    "the latency table in the cache is of another machine or version "
+                    f"({', '.join(differs)}): refused, measured again"
+                )
+            return not differs
+
+        _, record = self.cache.file(key, write, what="the same latency table", usable=is_of_here)
         times: dict[str, Any] = record["times"]
         return times
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from compress.alone import alone
 from compress.data.split import Split
 from compress.task import Task
 from compress.train.forward import LossFunction, forward_loss
@@ -28,12 +29,13 @@ def use_bf16(
         return False
     batch = next(train.batches(config.batch_size))
     seconds = {}
-    for bf16 in (False, True, False, True):  # in turns; the first of each is its warm-up
-        began = time.perf_counter()
-        for _ in range(2):
-            value = forward_loss(module, batch, task, loss, device=device, bf16=bf16)
-            value.backward()  # type: ignore[no-untyped-call]
-        seconds[bf16] = time.perf_counter() - began
+    with alone():
+        for bf16 in (False, True, False, True):  # in turns; the first of each is its warm-up
+            began = time.perf_counter()
+            for _ in range(2):
+                value = forward_loss(module, batch, task, loss, device=device, bf16=bf16)
+                value.backward()  # type: ignore[no-untyped-call]
+            seconds[bf16] = time.perf_counter() - began
     module.zero_grad()
     return seconds[False] > _MUST_BE_FASTER_BY * seconds[True]
 

@@ -151,7 +151,9 @@ def _write_reviews(path: Path) -> None:
 
 
 def _everything_in(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")) if folder.exists() else []
+    """Files and folders, but for the locks', which are empty and stay."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return sorted(name for name in found if not name.startswith(".cache/locks"))
 
 
 def _test_rows(recipe: Path) -> Split:
@@ -289,7 +291,7 @@ def test_no_stage_is_given_a_test_row(runs: _Runs) -> None:
 
 
 def test_an_interrupted_training_leaves_nothing_half_written(runs: _Runs) -> None:
-    assert runs.left_by_interrupts["heads"] == []
+    assert runs.left_by_interrupts["heads"] == [".cache"]
     # What was finished before is kept whole; magnitude's own attempt adds nothing to it.
     left = runs.left_by_interrupts["magnitude"]
     assert not [name for name in left if name.startswith("magnitude") or "partial" in name]
@@ -504,5 +506,6 @@ def test_ctrl_c_in_training_ends_with_130_and_a_line(
     left = [name for name in _everything_in(tmp_path / "out") if not name.startswith(".cache")]
     assert left == []
     # Of the training what it goes on from, if an epoch was done, and nothing else.
-    files = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    paths = [tmp_path / "out" / name for name in _everything_in(tmp_path / "out")]
+    files = [path.name for path in paths if path.is_file()]
     assert files in ([], ["checkpoint.pt"])
