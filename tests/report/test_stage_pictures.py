@@ -32,6 +32,17 @@ def test_heads_kept_are_drawn_where_heads_were_removed() -> None:
     assert not kept_pictures({}) and not kept_pictures({"heads_before": 8, "heads_kept": [1]})
 
 
+def test_channels_kept_are_drawn_by_their_groups() -> None:
+    channels = {
+        "stage 0": {"before": 32, "kept": 20},
+        "blocks.0.with.a.very.long.name": {"before": 8, "kept": 8},
+    }
+    ((words, picture),) = kept_pictures({"channels": channels})
+    assert "Channels kept" in words and ">stage 0<" in picture and ">20 of 32<" in picture
+    assert "very.long.name<" in picture and "blocks.0.with" not in picture
+    assert not kept_pictures({"channels": 3})
+
+
 def test_reports_show_both(int8: RunReport) -> None:
     facts = {"map": MAP, "sensitivity_rows": 12, "heads_before": [8], "heads_kept": [2]}
     stage = int8.stages[0].model_copy(update={"facts": facts})
