@@ -86,7 +86,8 @@ with alone():
     time.sleep(600)
 """
 STARTS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 from compress.pipeline.jobs import Job, run_jobs
 from compress.progress import Silent
 begin, script, *names = sys.argv[1:]

@@ -83,4 +83,5 @@ def test_the_next_file_stands_for_stages_whose_models_cannot_be_exported(
     assert sorted(asked) == sorted([0, 1, 2, *refused])
     said = [line for line in progress.lines if "left out" in line]
     assert said == 2 * [f"left out of the ladder: {NAMES[x]}: an operator is missing" for x in refused]
-    assert len(list((tmp_path / "cache").iterdir())) == 3 - len(refused)
+    pieces = [path for path in (tmp_path / "cache").iterdir() if path.name != "locks"]
+    assert len(pieces) == 3 - len(refused)
