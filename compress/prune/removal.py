@@ -30,12 +30,19 @@ class Removal:
         steps: portions.
         scope: as in `choose_units`.
         least: units that each block keeps.
+        multiple_of: what is left in a block is rounded to the nearest multiple, of two the larger.
     """
 
     remove: int
     steps: int
     scope: Scope
     least: int
+    multiple_of: int = 1
+
+    def rounded(self, count: int, most: int) -> int:
+        """How many are left of a block that has `most`, and would have `count`."""
+        nearest = max(1, (2 * count + self.multiple_of) // (2 * self.multiple_of)) * self.multiple_of
+        return min(nearest, most)
 
 
 def remove_in_steps(
@@ -61,13 +68,21 @@ def remove_in_steps(
         so_far = sum(before) - sum(map(len, kept))
         portion = round(removal.remove * step / removal.steps) - so_far
         if portion > 0:
-            chosen = choose_units(score(), portion, scope=removal.scope, least=removal.least, before=before)
-            for block, units in enumerate(chosen):
+            scores = score()
+            chosen = choose_units(scores, portion, scope=removal.scope, least=removal.least, before=before)
+            for block, found in enumerate(chosen):
+                units = _strongest(scores[block], removal.rounded(len(found), len(kept[block])))
                 if len(units) < len(kept[block]):
                     keep_(block, units)
                     kept[block] = [kept[block][unit] for unit in units]
         on_step(sum(map(len, kept)))
     return kept
+
+
+def _strongest(scores: Tensor, count: int) -> list[int]:
+    """Places of the `count` highest of the scores [u], ascending; of equal ones the last, as they go last."""
+    order = sorted(range(len(scores)), key=lambda unit: (float(scores[unit]), unit))
+    return sorted(order[len(scores) - count :])
 
 
 def choose_units(

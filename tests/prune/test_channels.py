@@ -15,6 +15,7 @@ from compress.model import structure_of
 from compress.model.definition import Definition
 from compress.model.width import feature_count
 from compress.prune.channels import ChannelPruning
+from compress.prune.removal import Removal
 from compress.prune.width import feature_importance
 from compress.stage import Context
 
@@ -108,6 +109,23 @@ def test_channels_that_nobody_reads_go_first(digits: Splits) -> None:
     whole = model.get_submodule("classifier").weight
     assert torch.equal(weight, whole[:, [i for i in range(12) if i not in deaf]])
     assert pruned(x).shape == (1, 10)
+
+
+def test_what_is_left_is_a_multiple_of_what_kernels_like(digits: Splits) -> None:
+    args = {**ARGS, "widths": [16, 32]}
+    model = Definition.from_file(MODELS / "cnn.py", "patch_classifier", args).build()
+    stage = ChannelPruning(sparsity=0.5, multiple_of=8)
+    after = _counts(stage.apply(model, _context(digits)))
+    assert all(count % 8 == 0 for count in after.values()) and sum(after.values()) <= 64
+    assert all(count % 8 == 0 for count in _counts(stage.rehearse(model)).values())
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "left"),
+    [(22, 32, 16), (24, 32, 32), (25, 64, 32), (3, 64, 16), (60, 60, 60), (5, 7, 7)],
+)
+def test_the_nearest_multiple_is_taken_and_no_more_than_there_are(count: int, most: int, left: int) -> None:
+    assert Removal(1, 1, "global", 1, multiple_of=16).rounded(count, most) == left
 
 
 def test_rehearsal_has_the_shape_of_as_many_from_each_group() -> None:
