@@ -170,10 +170,8 @@ def _moments(draw: random.Random, jobs: int, kills: int) -> list[Callable[[list[
     return [*moments, lambda lines: any(line.startswith("accuracy ") for line in lines)]
 
 
-@pytest.mark.parametrize(
-    ("jobs", "kills"),
-    [(2, 1), pytest.param(1, 5, marks=pytest.mark.slow), pytest.param(2, 8, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "kills"), [(1, 5), (2, 1), (2, 8)])
 def test_a_batch_that_is_killed_does_what_is_missing_with_the_same_bits(
     whole: _Whole, recipes: list[Path], tmp_path: Path, jobs: int, kills: int
 ) -> None:
