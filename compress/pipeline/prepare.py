@@ -6,12 +6,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from compress.data import DatasetsData, DigitsData, FileData, Split, Splits, TextEncoder, load_splits
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
+from compress.export import sha256_of
 from compress.measure import check_runtimes
 from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
@@ -30,6 +32,7 @@ __all__ = [
     "check_files",
     "check_output",
     "encoder_of",
+    "files_named",
     "gates_are_measured",
     "prepare",
 ]
@@ -108,6 +111,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 base,
                 stage.name,
                 stage.model_dump(mode="json"),
+                files_named(stage.model_dump(mode="json")),
                 recipe.seed,
                 None if splits.unlabelled is None else splits.unlabelled.fingerprint(),
                 _later_facts(recipe, index) if stage.sees_later else None,
@@ -120,6 +124,21 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
     )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def files_named(settings: Any) -> list[tuple[str, str]]:
+    """Files that a stage's settings name by their whole path, such as a student's: each with its SHA-256.
+
+    Of a directory all files below it.
+    """
+    if isinstance(settings, dict | list):
+        inner = settings.values() if isinstance(settings, dict) else settings
+        return [found for each in inner for found in files_named(each)]
+    if not isinstance(settings, str) or not os.path.isabs(settings):
+        return []
+    path = Path(settings)
+    below = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(str(each), sha256_of(each)) for each in below if each.is_file()]
 
 
 def gates_are_measured(recipe: Recipe, splits: Splits) -> None:

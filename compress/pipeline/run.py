@@ -291,7 +291,8 @@ def _staged(
         progress.say(f"stage {stage.name} is in the cache: not repeated")
     record = piece.record | {"curve": _epochs(piece.record["curve"]), "reused": piece.reused}
     given = given.with_vocabulary(record.pop("kept_tokens", ()), scratch)
-    return piece.module, StageRecord(name=stage.name, settings=stage.model_dump(mode="json"), **record), given
+    settings = prepared.recipe.resolved(relative_to=Path.cwd())["stages"][index][stage.name]
+    return piece.module, StageRecord(name=stage.name, settings=settings, **record), given
 
 
 def _parts(base: nn.Module, module: nn.Module) -> tuple[PartSize, ...]:

@@ -14,7 +14,7 @@ import torch
 
 from compress.errors import DataError, ModelError, OutputError, RecipeError
 from compress.export import write_bundle_, write_manifest_
-from compress.pipeline.prepare import Prepared, check_files, check_output, prepare
+from compress.pipeline.prepare import Prepared, check_files, check_output, files_named, prepare
 from compress.recipe import load_recipe
 from compress.stage import Context
 
@@ -327,3 +327,20 @@ def test_rows_without_labels_change_the_stages_but_not_the_training_before_them(
     assert more.splits.unlabelled is not None and len(more.splits.unlabelled) == 2
     with pytest.raises(DataError, match=r"data\.unlabelled: .*nowhere\.txt does not exist"):
         on_text(unlabelled="nowhere.txt")
+
+
+def test_files_that_a_stage_names_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    file, folder = tmp_path / "student.py", tmp_path / "teacher"
+    folder.mkdir()
+    settings = {"student": {"model": {"file": str(file)}}, "teachers": [{"hf": str(folder)}], "keep": "best"}
+    file.write_text("one")
+    (folder / "weights").write_bytes(b"1")
+    before = files_named(settings)
+    assert [Path(name).name for name, _ in before] == ["student.py", "weights"]
+    assert files_named(settings) == before
+    file.write_text("two")
+    changed = files_named(settings)
+    assert changed[0] != before[0] and changed[1] == before[1]
+    (folder / "weights").write_bytes(b"2")
+    assert files_named(settings)[1] != before[1]
+    assert not files_named({"file": "models/cnn.py", "other": str(tmp_path / "missing"), "n": 3})
