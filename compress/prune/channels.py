@@ -31,7 +31,7 @@ class ChannelPruning(Stage):
 
     Attributes:
         sparsity: fraction of all channels to remove.
-        groups: names of the groups that lose some, as `modelpress show` lists them; none: all.
+        groups: names of the groups that lose some, as the model's `structure()` has them; none: all.
         scope: `global` lets each group keep as many as matter there; `layer` removes the same share
             everywhere.
         min_channels: each group keeps at least so many.

@@ -50,10 +50,6 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "baseline": {"facecolor": CARD, "edgecolor": BASELINE},
     "candidate": {"facecolor": CANDIDATE},
 }
-_FILL: dict[str, dict[str, Any]] = {
-    "baseline": {"color": CARD, "zorder": 1},
-    "candidate": {"color": CANDIDATE, "zorder": 1},
-}
 _MOST_MARKS = 20  # of a curve; more would hide it
 
 
@@ -102,7 +98,8 @@ def latency_boxes(latency: Sequence[LatencyComparison]) -> Markup:
         boxes["medians"][0].set(color=CARD, linewidth=2)  # on the filled one
         for low, who in zip(stats, reversed(_WHO), strict=True):
             y = 0 if who == "candidate" else 1
-            axes.barh(y, low["q3"] - low["q1"], left=low["q1"], height=0.5, linewidth=0, **_FILL[who])
+            fill = {"color": _LOOKS[who]["facecolor"], "linewidth": 0, "zorder": 1}
+            axes.barh(y, low["q3"] - low["q1"], left=low["q1"], height=0.5, **fill)
         axes.set_yticks([0, 1], reversed(_WHO))
         axes.set_xlim(0, max(x["whishi"] for x in stats) * 1.04 or 1.0)
         axes.set_ylim(-0.5, 1.6)
@@ -248,7 +245,6 @@ def scatter(dots: Sequence[Dot], over: str = "latency p50, ms (left is faster)")
     axes.set_xlim(0, max(x.x for x in dots) * 1.08 or 1.0)
     axes.margins(y=0.08)
     axes.set_xlabel(over, loc="right")
-    axes.set_ylabel("")
     axes.yaxis.set_major_formatter(lambda y, _: percent(y))
     axes.locator_params(axis="both", nbins=6)
     axes.grid(axis="y")

@@ -1,4 +1,4 @@
-"""What single stages found, as pictures: heads that were kept, and what quantizing each layer costs."""
+"""What single stages found, as pictures: heads and channels kept, and what quantizing layers costs."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def _features(splits: Splits, count: int = 5) -> Tensor:
     return torch.from_numpy(np.stack([row["features"] for row in splits.validation.rows[:count]]))
 
 
-def _silent_(model: nn.Module, path: str, gone: list[int], width: int) -> None:
+def _silent_(model: nn.Module, path: str, gone: list[int]) -> None:
     """Make a reader deaf to these features."""
     reader = model.get_submodule(path)
     if isinstance(reader, nn.LSTM | nn.GRU):
@@ -67,7 +67,7 @@ def test_what_is_cut_is_what_was_silent(family: str, digits: Splits) -> None:
         gone = sorted(set(range(width)) - set(kept))
         silent, cut = copy.deepcopy(model), copy.deepcopy(model)
         for path in present_readers(silent, group):
-            _silent_(silent, path, gone, width)
+            _silent_(silent, path, gone)
         for path in group.writers:  # a hidden unit also tells the others at the next step
             writer = silent.get_submodule(path)
             if isinstance(writer, nn.LSTM | nn.GRU):
