@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import ModelError, StageError, did_you_mean
-from compress.prune.removal import Removal, Scope, choose_units, remove_in_steps
+from compress.prune.removal import Removal, Scope, choose_units, remove_in_steps, units_to_remove
 from compress.prune.width import feature_importance
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
@@ -131,16 +131,4 @@ class ChannelPruning(Stage):
         return chosen, [feature_count(model, group) for group in chosen]
 
     def _channels_to_remove(self, before: list[int]) -> int:
-        remove = round(sum(before) * self.sparsity)
-        room = sum(max(0, count - self.min_channels) for count in before)
-        if remove > room:
-            raise StageError(
-                f"prune/channels: sparsity {self.sparsity:g} would remove {remove} of {sum(before)} "
-                f"channels, but with min_channels {self.min_channels} at most {room} can go; use a sparsity "
-                f"up to {room / sum(before):.2f}"
-            )
-        if remove == 0:
-            raise StageError(
-                f"prune/channels: sparsity {self.sparsity:g} of {sum(before)} channels removes none"
-            )
-        return remove
+        return units_to_remove(self.name, "channel", before, self.sparsity, self.min_channels)

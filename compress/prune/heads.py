@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import StageError
-from compress.prune.removal import Removal, Scope, remove_in_steps
+from compress.prune.removal import Removal, Scope, remove_in_steps, units_to_remove
 from compress.prune.taylor import taylor_importance
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, Stage
@@ -111,14 +111,4 @@ class HeadPruning(Stage):
     def _heads_to_remove(self, before: Sequence[int]) -> int:
         if not before:
             raise StageError("prune/heads: the model has no attention block")
-        remove = round(sum(before) * self.sparsity)
-        room = sum(max(0, count - self.min_heads) for count in before)
-        if remove > room:
-            raise StageError(
-                f"prune/heads: sparsity {self.sparsity:g} would remove {remove} of {sum(before)} heads, but "
-                f"with min_heads {self.min_heads} at most {room} can go; use a sparsity up to "
-                f"{room / sum(before):.2f}"
-            )
-        if remove == 0:
-            raise StageError(f"prune/heads: sparsity {self.sparsity:g} of {sum(before)} heads removes none")
-        return remove
+        return units_to_remove(self.name, "head", before, self.sparsity, self.min_heads)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from compress.errors import StageError
 from compress.prune.ranking import weakest_first
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Removal", "Scope", "choose_units", "remove_in_steps"]
+__all__ = ["Removal", "Scope", "choose_units", "remove_in_steps", "units_to_remove"]
 
 Scope = Literal["global", "layer"]
 
@@ -43,6 +44,28 @@ class Removal:
         """How many are left of a block that has `most`, and would have `count`."""
         nearest = max(1, (2 * count + self.multiple_of) // (2 * self.multiple_of)) * self.multiple_of
         return min(nearest, most)
+
+
+def units_to_remove(stage: str, unit: str, before: Sequence[int], sparsity: float, least: int) -> int:
+    """How many units a share is.
+
+    Args:
+        stage, unit: for messages, as in `prune/heads` and `head`; its option for `least` is `min_heads`.
+        before: units of each block.
+
+    Raises:
+        StageError: more than can go, or none.
+    """
+    remove = round(sum(before) * sparsity)
+    room = sum(max(0, count - least) for count in before)
+    if remove > room:
+        raise StageError(
+            f"{stage}: sparsity {sparsity:g} would remove {remove} of {sum(before)} {unit}s, but with "
+            f"min_{unit}s {least} at most {room} can go; use a sparsity up to {room / sum(before):.2f}"
+        )
+    if remove == 0:
+        raise StageError(f"{stage}: sparsity {sparsity:g} of {sum(before)} {unit}s removes none")
+    return remove
 
 
 def remove_in_steps(
