@@ -5,7 +5,7 @@ Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762; rotary posit
 loaded as a whole.
 
 Shapes: b = batch, s = sequence, h = heads, d = head_size, m = d_model, f = dim_feedforward, v = vocabulary,
-c = classes.
+c = classes, p = tokens before these, whose keys and values a causal model remembers.
 
 Widths are read from what the projections put out, never from a remembered number of heads, so that heads,
 feed-forward units and whole layers can be cut without patching anything else. `structure()` tells where.
@@ -14,6 +14,8 @@ feed-forward units and whole layers can be cut without patching anything else. `
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 Rotation = tuple[Tensor, Tensor]  # cos and sin, [s, d] each
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def scaled_dot_product_attention(
@@ -59,7 +62,9 @@ def scaled_dot_product_attention(
     return scores.softmax(dim=-1) @ value
 
 
-def visible_positions(tokens: Tensor, attention_mask: Tensor | None, causal: bool) -> Tensor | None:
+def visible_positions(
+    tokens: Tensor, attention_mask: Tensor | None, causal: bool, before: int = 0
+) -> Tensor | None:
     """Say which positions each position may attend to.
 
     Every position sees at least itself, padding too: a softmax over nothing is NaN, and 0 * NaN would carry
@@ -67,24 +72,26 @@ def visible_positions(tokens: Tensor, attention_mask: Tensor | None, causal: boo
 
     Args:
         tokens: [b, s, m]; only its shape and device count.
-        attention_mask: [b, s]; 1 = keep, 0 = padding.
+        attention_mask: [b, p + s]; 1 = keep, 0 = padding.
         causal: whether a position sees only itself and what comes before.
+        before: p, how many tokens came before and are seen too.
 
     Returns:
-        Boolean mask, [b, 1, s, s] (ONNX Attention takes no [b, 1, 1, s]), or None when all is visible.
+        Boolean mask, [b, 1, s, p + s] (ONNX Attention takes no [b, 1, 1, s]), or None when all is visible.
     """
     if attention_mask is None and not causal:
         return None
     batch, length = tokens.shape[0], tokens.shape[1]
     # Computed, not stored: a [max_length, max_length] table would be shipped in the ONNX file.
-    position = _position(tokens)
-    earlier = position[:, None] >= position[None, :]  # [s, s]
+    position = _position(tokens, before)  # [s]
+    column = torch.arange(before + length, device=tokens.device)  # [p + s]
+    earlier = position[:, None] >= column[None, :]  # [s, p + s]
     if attention_mask is None:
-        return earlier.expand(batch, 1, length, length)
-    keep = attention_mask.bool()[:, None, None, :]  # [b, 1, 1, s]
+        return earlier.expand(batch, 1, length, before + length)
+    keep = attention_mask.bool()[:, None, None, :]  # [b, 1, 1, p + s]
     if causal:
-        keep = keep & earlier  # [b, 1, s, s]
-    return keep | (position[:, None] == position[None, :])
+        keep = keep & earlier  # [b, 1, s, p + s]
+    return keep | (position[:, None] == column[None, :])
 
 
 class SinusoidalPositions(nn.Module):
@@ -101,9 +108,9 @@ class SinusoidalPositions(nn.Module):
         table[:, 1::2] = angle[:, : d_model // 2].cos()  # an odd m ends in a sine
         self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Rotation | None]:
-        """Add positions to hidden, [b, s, m] -> [b, s, m]; no rotation."""
-        return hidden + self.table.index_select(0, _position(hidden)), None
+    def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
+        """Add positions to hidden, [b, s, m] -> [b, s, m], the first is `before`; no rotation."""
+        return hidden + self.table.index_select(0, _position(hidden, before)), None
 
 
 class LearnedPositions(nn.Module):
@@ -114,9 +121,9 @@ class LearnedPositions(nn.Module):
         self.embedding = nn.Embedding(max_length, d_model)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Rotation | None]:
-        """Add positions to hidden, [b, s, m] -> [b, s, m]; no rotation."""
-        return hidden + self.embedding(_position(hidden)), None
+    def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
+        """Add positions to hidden, [b, s, m] -> [b, s, m], the first is `before`; no rotation."""
+        return hidden + self.embedding(_position(hidden, before)), None
 
 
 class RotaryPositions(nn.Module):
@@ -132,9 +139,9 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cos", angle.cos().to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("sin", angle.sin().to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Rotation | None]:
-        """Leave hidden as it is, [b, s, m]; cos and sin, [s, d] each."""
-        position = _position(hidden)
+    def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
+        """Leave hidden as it is, [b, s, m]; cos and sin, [s, d] each, of positions from `before` on."""
+        position = _position(hidden, before)
         return hidden, (self.cos.index_select(0, position), self.sin.index_select(0, position))
 
 
@@ -143,9 +150,9 @@ def _angles(max_length: int, frequency: Tensor) -> Tensor:
     return torch.arange(max_length, dtype=torch.float64)[:, None] * frequency  # [max_length, frequencies]
 
 
-def _position(hidden: Tensor) -> Tensor:
+def _position(hidden: Tensor, before: int) -> Tensor:
     # Tables are gathered by these, not sliced: a slice would bound the sequence in torch.export.
-    return torch.arange(hidden.shape[1], device=hidden.device)  # [s]
+    return before + torch.arange(hidden.shape[1], device=hidden.device)  # [s]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
@@ -172,13 +179,21 @@ class MultiHeadAttention(nn.Module):
         self.v_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
-        """Attend from hidden to itself.
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+        remember: Remember | None = None,
+    ) -> Tensor:
+        """Attend from hidden to itself, and to what came before.
 
         Args:
             hidden: [b, s, m].
-            mask: boolean, broadcasts to [b, h, s, s]; True = visible.
+            mask: boolean, broadcasts to [b, h, s, p + s]; True = visible.
             rotation: cos and sin of the rotary positions, [s, d] each.
+            remember: takes the keys and values of these tokens, [b, h, s, d] each, and returns those of all
+                tokens up to now, [b, h, p + s, d].
 
         Returns:
             [b, s, m].
@@ -188,6 +203,8 @@ class MultiHeadAttention(nn.Module):
         value = self._heads(self.v_proj(hidden))
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
+        if remember is not None:
+            key, value = remember(key, value)
         dropout = self.dropout if self.training else 0.0
         # Its default scale is 1 / sqrt(d) of the tensors given: cutting heads leaves it as it was.
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
@@ -235,12 +252,19 @@ class TransformerLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
-        """[b, s, m] -> [b, s, m]; mask and rotation as in `MultiHeadAttention.forward`."""
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+        remember: Remember | None = None,
+    ) -> Tensor:
+        """[b, s, m] -> [b, s, m]; the rest as in `MultiHeadAttention.forward`."""
         if self.norm_first:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask, rotation))
+            attended = self.attention(self.attention_norm(hidden), mask, rotation, remember)
+            hidden = hidden + self.dropout(attended)
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask, rotation)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask, rotation, remember)))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
 
 
@@ -279,19 +303,23 @@ class _Transformer(nn.Module):
         # Layers that norm first leave their last sum unnormalized.
         self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
 
-    def _encode(self, hidden: Tensor, attention_mask: Tensor | None, causal: bool = False) -> Tensor:
-        """[b, s, m] embedded inputs -> [b, s, m] encoded."""
+    def _encode(
+        self, hidden: Tensor, attention_mask: Tensor | None, causal: bool = False, past: Any = None
+    ) -> Tensor:
+        """[b, s, m] embedded inputs -> [b, s, m] encoded; `past` as in `CausalLM.forward`."""
+        before = 0 if past is None else past.get_seq_length()
         # Not while exporting: it would narrow the dynamic sequence. ONNX Runtime refuses at the table.
-        if not torch.compiler.is_exporting() and hidden.shape[1] > self.max_length:
+        if not torch.compiler.is_exporting() and before + hidden.shape[1] > self.max_length:
             raise ValueError(
-                f"sequence length {hidden.shape[1]} is over max_length {self.max_length}; "
+                f"sequence length {before + hidden.shape[1]} is over max_length {self.max_length}; "
                 "truncate the input or build the model with a larger max_length"
             )
-        mask = visible_positions(hidden, attention_mask, causal)
-        hidden, rotation = self.positions(hidden)
+        mask = visible_positions(hidden, attention_mask, causal, before)
+        hidden, rotation = self.positions(hidden, before)
         hidden = self.dropout(hidden)
-        for layer in self.layers:
-            hidden = layer(hidden, mask, rotation)
+        for index, layer in enumerate(self.layers):
+            remember = None if past is None else partial(past.update, layer_idx=index)
+            hidden = layer(hidden, mask, rotation, remember)
         return self.norm(hidden)
 
     def structure(self) -> dict[str, Any]:
@@ -405,18 +433,23 @@ class CausalLM(_Transformer):
         if tie_embeddings:
             self.classifier.weight = self.embedding.weight
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None
+    ) -> Tensor:
         """Predict each next token.
 
         Args:
             input_ids: int64, [b, s]; pad on the right, positions are counted from the left.
-            attention_mask: int64, [b, s]; 1 = token, 0 = padding. Without it all are tokens.
+            attention_mask: int64, [b, p + s]; 1 = token, 0 = padding. Without it all are tokens.
+            past_key_values: what came before, so that its keys and values aren't computed again: an object
+                with get_seq_length(), p, and update(key, value, layer_idx), which returns all keys and values
+                up to now. So do the caches of transformers.
 
         Returns:
             Logits, [b, s, v]; those at padded positions mean nothing.
         """
         embedded = self.embedding(input_ids) * self.embedding_scale  # [b, s, m]
-        return self.classifier(self._encode(embedded, attention_mask, causal=True))
+        return self.classifier(self._encode(embedded, attention_mask, causal=True, past=past_key_values))
 
 
 def token_classifier(

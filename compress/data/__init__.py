@@ -6,12 +6,15 @@ Importing it costs numpy and pydantic; scikit-learn, tokenizers, pyarrow and dat
 from compress.data.arrays import from_arrays
 from compress.data.config import (
     CommandLineText,
+    CorpusData,
     DataConfig,
     DatasetsData,
+    DataSource,
     DigitsData,
     FileData,
     PathOrName,
     RecipePath,
+    StdlibData,
 )
 from compress.data.split import Batch, Row, Split, Splits, collate
 from compress.data.splits import load_splits
@@ -20,7 +23,9 @@ from compress.data.tokenize import TextEncoder
 __all__ = [
     "Batch",
     "CommandLineText",
+    "CorpusData",
     "DataConfig",
+    "DataSource",
     "DatasetsData",
     "DigitsData",
     "FileData",
@@ -29,6 +34,7 @@ __all__ = [
     "Row",
     "Split",
     "Splits",
+    "StdlibData",
     "TextEncoder",
     "collate",
     "from_arrays",

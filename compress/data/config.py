@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from compress.task import TaskName
+
 __all__ = [
     "CommandLineText",
+    "CorpusData",
     "DataConfig",
+    "DataSource",
     "DatasetsData",
     "DigitsData",
     "FileData",
     "PathOrName",
     "RecipePath",
+    "StdlibData",
 ]
 
 
@@ -51,6 +56,8 @@ PathOrName = Annotated[str, BeforeValidator(_resolved_if_there)]
 
 class _Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: ClassVar[TaskName] = "classification"
 
     seed: int = 0
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -109,4 +116,51 @@ class DatasetsData(_Source):
     max_length: int = Field(default=128, ge=2)
 
 
-DataConfig = Annotated[DigitsData | FileData | DatasetsData, Field(discriminator="source")]
+class _Stream(_Source):
+    """Text for a language model: documents, one after the other, cut into rows of `max_length` tokens.
+
+    Attributes:
+        max_length: tokens a row; each position's label is the token that follows it.
+        validation_limit, test_limit: rows that are kept to measure on, drawn by the seed.
+    """
+
+    task: ClassVar[TaskName] = "language-modelling"
+
+    max_length: int = Field(default=256, ge=2)
+    validation_limit: int = Field(default=128, ge=2)
+    test_limit: int = Field(default=256, ge=2)
+
+
+class CorpusData(_Stream):
+    """Language modelling on the user's text: a file, a folder of files, or a `datasets` directory.
+
+    A .txt file, or any file of a folder that `files` matches, is one document; in CSV, JSONL and Parquet
+    files and `datasets` directories each row is one. A split that is not given is drawn from train, by whole
+    documents.
+
+    Attributes:
+        files: which files of a folder are read, by their names.
+        text: the column that holds the text.
+    """
+
+    source: Literal["corpus"] = "corpus"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+    files: str = "*.txt"
+    text: str = "text"
+
+
+class StdlibData(_Stream):
+    """Language modelling on the source of Python's own standard library; nothing is downloaded.
+
+    Attributes:
+        train_bytes: how much of it is trained on: whole files, drawn by the seed.
+    """
+
+    source: Literal["stdlib"] = "stdlib"
+    train_bytes: int = Field(default=2_000_000, ge=10_000)
+
+
+DataSource = DigitsData | FileData | DatasetsData | CorpusData | StdlibData
+DataConfig = Annotated[DataSource, Field(discriminator="source")]

@@ -1,6 +1,6 @@
 """Rows, splits and batches: numpy only, so that the measuring process needs no torch.
 
-Shapes: b = batch, s = the row's own length; a row is never padded before it is in a batch.
+Shapes: n = rows, b = batch, s = the row's own length; a row is never padded before it is in a batch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
+from compress.task import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
 
-NO_LABEL = -1  # of rows without labels: no class has this index, and no loss takes it
+_LABEL_BYTES = "label_bytes"
 
 Array = NDArray[Any]
 Row = dict[str, Array]
@@ -48,9 +48,11 @@ class Split:
     Attributes:
         name: train, validation, test, unlabelled or synthetic.
         rows: one dict a row, input name -> array [s, ...], unpadded.
-        labels: class indices, int64 [n]; `NO_LABEL` where rows have none.
+        labels: class indices, int64 [n]; `NO_LABEL` where rows have none. Of a language model the token that
+            follows each position, [n, s]: all rows are of one length then.
         inputs: what each row holds.
         texts: the raw text of each row where there is one, else empty.
+        label_bytes: of a language model, bytes of text that each row's labels stand for, int64 [n].
     """
 
     name: str
@@ -58,6 +60,7 @@ class Split:
     labels: NDArray[np.int64]
     inputs: tuple[InputSpec, ...]
     texts: tuple[str, ...] = ()
+    label_bytes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -136,8 +139,19 @@ class Split:
 
     def at(self, picked: NDArray[np.int64]) -> Split:
         """Return the rows of these indices, in their order."""
-        texts = tuple(self.texts[i] for i in picked) if self.texts else ()
-        return Split(self.name, tuple(self.rows[i] for i in picked), self.labels[picked], self.inputs, texts)
+        return Split(
+            self.name,
+            tuple(self.rows[i] for i in picked),
+            self.labels[picked],
+            self.inputs,
+            tuple(self.texts[i] for i in picked) if self.texts else (),
+            None if self.label_bytes is None else self.label_bytes[picked],
+        )
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """All labels one after the other, int64 [n], or of a language model [n s]."""
+        return self.labels.reshape(-1)
 
     def joined(self, other: Split) -> Split:
         """Return these rows and then another split's; texts are left out."""
@@ -160,6 +174,8 @@ class Split:
     def save(self, path: Path) -> None:
         """Write rows and labels to an .npz file without pickle (texts are left out)."""
         arrays: dict[str, Array] = {LABELS_KEY: self.labels}
+        if self.label_bytes is not None:
+            arrays[_LABEL_BYTES] = self.label_bytes
         for spec in self.inputs:
             columns = [row[spec.name] for row in self.rows]
             arrays[f"flat.{spec.name}"] = (
@@ -187,8 +203,9 @@ class Split:
                 for spec in inputs
             }
             labels = stored[LABELS_KEY]
+            label_bytes = stored.get(_LABEL_BYTES)
         rows = tuple({spec.name: columns[spec.name][i] for spec in inputs} for i in range(len(labels)))
-        return cls(name, rows, labels, inputs)
+        return cls(name, rows, labels, inputs, label_bytes=label_bytes)
 
 
 @dataclass(frozen=True)

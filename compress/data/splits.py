@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.config import DatasetsData, DigitsData, FileData
+from compress.data.config import CorpusData, DatasetsData, DataSource, DigitsData, FileData, StdlibData
+from compress.data.corpus import load_corpus
 from compress.data.digits import DIGITS_INPUTS, read_digits
 from compress.data.labels import order_labels
 from compress.data.partition import PARTS, Partition, distinct_from, partition
@@ -28,7 +29,7 @@ __all__ = ["load_splits"]
 
 
 def load_splits(
-    config: DigitsData | FileData | DatasetsData,
+    config: DataSource,
     *,
     encoder: TextEncoder | None = None,
     label_order: Sequence[str] | None = None,
@@ -51,6 +52,8 @@ def load_splits(
             "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, "
             "or use a model.hf that has one"
         )
+    if isinstance(config, CorpusData | StdlibData):
+        return load_corpus(config, encoder)
     tables = _read_files(config) if isinstance(config, FileData) else read_datasets(config)
     splits = _split_texts(config, tables, encoder, label_order)
     return splits if config.unlabelled is None else _with_unlabelled(config, splits, encoder)

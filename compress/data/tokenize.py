@@ -8,14 +8,14 @@ Shapes: s = tokens of one text, special tokens counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.data.split import Row
+from compress.data.split import Array, Row
 from compress.data.table import shown
 from compress.errors import DataError
 from compress.task import InputSpec
@@ -27,6 +27,7 @@ __all__ = ["TEXT_INPUTS", "TextEncoder"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _CHUNK = 1024  # texts that are encoded at once: an Encoding holds far more than its ids
+_WHOLE_CHUNK = 16  # the same of documents, which may be long
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class TextEncoder:
         tokenizer: that file, loaded; its truncation and padding settings are ours to change.
         input_names: which of input_ids, attention_mask and token_type_ids the model takes, in its order.
         pad_id: the id that fills a shorter row.
+        end_id: the id that ends a text of a language model; none: the tokenizer names none.
         truncation_side: the end of a long text that is cut, left or right.
     """
 
@@ -46,6 +48,7 @@ class TextEncoder:
     input_names: tuple[str, ...]
     pad_id: int
     truncation_side: str = "right"
+    end_id: int | None = None
 
     @classmethod
     def from_directory(
@@ -66,7 +69,12 @@ class TextEncoder:
                 f"{directory / 'tokenizer_config.json'}: truncation_side '{side}' is neither left nor right"
             )
         return cls(
-            directory, tokenizer, input_names, _pad_id(directory, tokenizer, config), str(side).lower()
+            directory,
+            tokenizer,
+            input_names,
+            _pad_id(directory, tokenizer, config),
+            str(side).lower(),
+            _special_id(directory, tokenizer, config, "eos_token"),
         )
 
     @property
@@ -115,6 +123,27 @@ class TextEncoder:
                 cut += bool(encoding.overflowing)
         return tuple(rows), cut
 
+    def encode_whole(self, texts: Sequence[str]) -> Iterator[tuple[Array, Array]]:
+        """Encode documents, each whole and without special tokens, and yield each one's ids and bytes.
+
+        Yields:
+            Token ids and the bytes (UTF-8) of the text that each token stands for, both int64 [t]; they sum
+            to the document's bytes.
+
+        Raises:
+            DataError: the tokenizer fails.
+        """
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        for start in range(0, len(texts), _WHOLE_CHUNK):
+            chunk = list(texts[start : start + _WHOLE_CHUNK])
+            try:
+                encodings = self.tokenizer.encode_batch(chunk, add_special_tokens=False)
+            except Exception as error:  # the library raises Exception itself
+                raise DataError(f"{self._file}: cannot encode: {error}") from error
+            for text, encoding in zip(chunk, encodings, strict=True):
+                yield np.array(encoding.ids, dtype=np.int64), _token_bytes(text, encoding.offsets)
+
     def tokenizer_json(self, *, max_length: int) -> str:
         """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle."""
         self._configure_(max_length)
@@ -132,6 +161,21 @@ class TextEncoder:
             )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+
+
+def _token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> Array:
+    """Bytes from the end of the token before to the end of each, [t]; the last one has the rest."""
+    if not offsets:
+        return np.zeros(0, dtype=np.int64)
+    if text.isascii():
+        ends = np.array([end for _, end in offsets], dtype=np.int64)
+    else:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        sizes = 1 + (codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)
+        ends = np.concatenate(([0], np.cumsum(sizes)))[[end for _, end in offsets]]
+    ends = np.maximum.accumulate(ends)
+    ends[-1] = len(text.encode("utf-8", "surrogatepass"))
+    return np.diff(ends, prepend=0)
 
 
 def _check_input_names(input_names: tuple[str, ...]) -> None:
@@ -176,16 +220,22 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _pad_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int:
+    found = _special_id(directory, tokenizer, config, "pad_token")
+    # A tokenizer without a pad token (GPT-2) may fill with anything, for the attention mask is 0 there.
+    return int((tokenizer.padding or {}).get("pad_id", 0)) if found is None else found
+
+
+def _special_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any], role: str) -> int | None:
+    """The id of the token that the files beside the tokenizer give a role, such as pad_token, or none."""
     sources = {"tokenizer_config.json": config}
-    if not config.get("pad_token"):
+    if not config.get(role):
         sources["special_tokens_map.json"] = _read_json(directory / "special_tokens_map.json")
     for name, source in sources.items():
-        token = source.get("pad_token")
+        token = source.get(role)
         token = token.get("content") if isinstance(token, dict) else token
         if token:
             found = tokenizer.token_to_id(token)
             if found is None:
-                raise DataError(f"{directory / name}: pad_token '{token}' is not in tokenizer.json")
+                raise DataError(f"{directory / name}: {role} '{token}' is not in tokenizer.json")
             return int(found)
-    # A tokenizer without a pad token (GPT-2) may fill with anything, for the attention mask is 0 there.
-    return int((tokenizer.padding or {}).get("pad_id", 0))
+    return None

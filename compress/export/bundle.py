@@ -138,15 +138,20 @@ def write_bundle_(
 
 
 def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:
-    labels = {
+    labels: dict[str, Any] = {
         "id2label": {str(index): label for index, label in enumerate(task.labels)},
         "label2id": {label: index for index, label in enumerate(task.labels)},
     }
+    if task.vocabulary:
+        labels = {}
     config = getattr(module, "config", None)
     if config is None or not hasattr(config, "to_dict"):
-        return {"model_type": "modelpress", "architectures": [type(module).__name__], **labels}
+        own = {"vocab_size": task.vocabulary} if task.vocabulary else {}
+        return {"model_type": "modelpress", "architectures": [type(module).__name__], **labels, **own}
     known = config.to_dict()
     known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
+    if task.vocabulary:
+        known["use_cache"] = True  # switched off for training
     return {**known, "architectures": [type(module).__name__], **labels}
 
 
@@ -166,7 +171,9 @@ def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
                 }
                 for s in task.inputs
             ],
-            "outputs": [{"name": task.output, "dtype": "float32", "shape": ["batch_size", len(task.labels)]}],
+            "outputs": [
+                {"name": task.output, "dtype": "float32", "shape": ["batch_size", *task.answer_shape]}
+            ],
             "labels": list(task.labels),
             **facts,
         },

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.data.past import past_names, present_names
 from compress.data.split import Split
 from compress.errors import ExportError
 from compress.export.operators import check_operators
 from compress.export.trace import trace
+from compress.model.cached import CachedDecoder, cache_layers
 from compress.model.calls import logits, to_tensors
 from compress.task import Task
 
@@ -36,6 +40,9 @@ def export_onnx(
 ) -> Path:
     """Write the module as an ONNX file.
 
+    A language model's file takes and returns the keys and values of the tokens before, so that one file reads
+    a prompt and adds a token to it.
+
     Args:
         module: called by keyword with the task's inputs; its logits become the output.
         split: rows to trace with; at least two, since one row would fix the batch at 1.
@@ -46,22 +53,21 @@ def export_onnx(
         The path.
 
     Raises:
+        ModelError: a language model keeps no keys and values.
         ExportError: torch.export or the translation to ONNX failed; says why in the first line of theirs.
         ParityError: ONNX Runtime computes a quantized operator of the module in another way than it is
             defined.
     """
     path = Path(path)
     check_operators(module, opset=opset)
-    # A clone: the exporter leaves fake tensors behind on some modules when it fails.
-    wrapper = _ByPosition(module, task.input_names).eval()
-    example = to_tensors(next(_tracing_rows(split).batches(2)), task.input_names)
+    graph = _decoder_graph(module, split, task) if task.vocabulary else _answer_graph(module, split, task)
     try:
         program = trace(
-            wrapper,
-            tuple(example.values()),
-            inputs=task.input_names,
-            output=task.output,
-            dynamic_shapes=_dynamic_shapes(task),
+            graph.module.eval(),
+            graph.example,
+            inputs=[name for name, _ in graph.inputs],
+            outputs=[name for name, _ in graph.outputs],
+            dynamic_shapes=graph.dynamic_shapes,
             opset=opset,
         )
     except Exception as error:
@@ -73,36 +79,93 @@ def export_onnx(
             f"{type(module).__name__} cannot be exported to ONNX: {reason}. The module must be traceable by "
             "torch.export with dynamic batch and sequence: no Python branches on values, no fixed sizes"
         ) from error
-    _name_dimensions_(program.model, task)
+    _name_dimensions_(program.model, graph)
     program.save(str(path), external_data=False if _bytes(module) < 1_900_000_000 else None)
     return path
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """What is traced: a module by position, and the names and dimensions that the graph shall have.
+
+    Attributes:
+        inputs, outputs: name and shape; a word is a dynamic dimension.
+        fixed: how many of the inputs are arguments of their own; the others are one list of the forward.
+    """
+
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    inputs: list[tuple[str, tuple[int | str, ...]]]
+    outputs: list[tuple[str, tuple[int | str, ...]]]
+    fixed: int
+
+    @property
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        # DYNAMIC lets torch.export find the bounds itself (a position table's length); names come afterwards.
+        dynamic = torch.export.Dim.DYNAMIC
+        each = [
+            {at: dynamic for at, size in enumerate(shape) if isinstance(size, str)}
+            for _, shape in self.inputs
+        ]
+        return (*each[: self.fixed], tuple(each[self.fixed :]))
+
+
+def _answer_graph(module: nn.Module, split: Split, task: Task) -> _Graph:
+    example = to_tensors(next(_tracing_rows(split).batches(2)), task.input_names)
+    return _Graph(
+        _ByPosition(module, task.input_names),
+        tuple(example.values()),
+        [(spec.name, ("batch_size", *spec.shape)) for spec in task.inputs],
+        [(task.output, ("batch_size", *task.answer_shape))],
+        fixed=0,
+    )
+
+
+def _decoder_graph(module: nn.Module, split: Split, task: Task) -> _Graph:
+    """A decoder is traced with a past: the first half of its rows, of which only the shape counts."""
+    layers = cache_layers(module)
+    ids = to_tensors(next(_tracing_rows(split).batches(2)), ("input_ids",))["input_ids"]
+    before = ids.shape[1] // 2
+    past = [torch.zeros(2, each.heads, before, each.head_size) for each in layers for _ in range(2)]
+    heads = [(each.heads, each.head_size) for each in layers for _ in range(2)]
+    total = "total_sequence_length"
+    return _Graph(
+        CachedDecoder(module),
+        (ids[:, before:], torch.ones_like(ids), *past),
+        [
+            ("input_ids", ("batch_size", "sequence_length")),
+            ("attention_mask", ("batch_size", total)),
+            *(
+                (name, ("batch_size", count, "past_sequence_length", size))
+                for name, (count, size) in zip(past_names(len(layers)), heads, strict=True)
+            ),
+        ],
+        [
+            (task.output, ("batch_size", *task.answer_shape)),
+            *(
+                (name, ("batch_size", count, total, size))
+                for name, (count, size) in zip(present_names(len(layers)), heads, strict=True)
+            ),
+        ],
+        fixed=2,
+    )
 
 
 def _tracing_rows(split: Split) -> Split:
     if len(split) < 2:
         raise ExportError(f"exporting needs two rows to trace with; {split.name} has {len(split)}")
     longest = sorted(range(len(split)), key=lambda i: -split.rows[i][split.inputs[0].name].shape[0])[:2]
-    return Split(split.name, tuple(split.rows[i] for i in longest), split.labels[longest], split.inputs)
+    return split.at(np.array(longest))
 
 
-def _dynamic_shapes(task: Task) -> tuple[tuple[dict[int, Any], ...]]:
-    # DYNAMIC lets torch.export find the bounds itself (a position table's length); names come afterwards.
-    dynamic = torch.export.Dim.DYNAMIC
-    each = tuple(
-        {0: dynamic, **{i + 1: dynamic for i, size in enumerate(spec.shape) if isinstance(size, str)}}
-        for spec in task.inputs
-    )
-    return (each,)  # one entry for *inputs
-
-
-def _name_dimensions_(model: Any, task: Task) -> None:
+def _name_dimensions_(model: Any, graph: _Graph) -> None:
     import onnx_ir as ir
 
-    for value, spec in zip(model.graph.inputs, task.inputs, strict=True):
-        value.shape = ir.Shape(["batch_size", *spec.shape])
-    output = model.graph.outputs[0]
-    if output.shape is not None:
-        output.shape = ir.Shape(["batch_size", *list(output.shape)[1:]])
+    for value, (_, shape) in zip(model.graph.inputs, graph.inputs, strict=True):
+        value.shape = ir.Shape(shape)
+    for value, (_, shape) in zip(model.graph.outputs, graph.outputs, strict=True):
+        if value.shape is not None:
+            value.shape = ir.Shape(shape)
 
 
 def _bytes(module: nn.Module) -> int:

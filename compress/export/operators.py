@@ -73,7 +73,7 @@ def _check(name: str, layer: QuantizedModule, opset: int) -> None:
 
 def _run(module: nn.Module, x: Tensor, opset: int) -> np.ndarray:
     batch = {0: torch.export.Dim.DYNAMIC}
-    program = trace(module, (x,), inputs=("x",), output="y", dynamic_shapes=(batch,), opset=opset)
+    program = trace(module, (x,), inputs=("x",), outputs=("y",), dynamic_shapes=(batch,), opset=opset)
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         path = Path(scratch) / "operator.onnx"
         program.save(str(path))

@@ -32,15 +32,15 @@ def trace(
     example: tuple[Tensor, ...],
     *,
     inputs: Sequence[str],
-    output: str,
+    outputs: Sequence[str],
     dynamic_shapes: Any,
     opset: int,
 ) -> torch.onnx.ONNXProgram:
-    """Translate a module that takes tensors by position and returns one.
+    """Translate a module that takes tensors by position and returns one, or a tuple of them.
 
     Args:
         example: what to trace with.
-        inputs: their names in the graph.
+        inputs, outputs: their names in the graph.
         dynamic_shapes: as torch.export takes them.
 
     Raises:
@@ -52,7 +52,7 @@ def trace(
             module,
             example,
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_shapes=dynamic_shapes,
             opset_version=opset,
             dynamo=True,

@@ -1,25 +1,37 @@
 """Accuracy of an ONNX file, and the paired difference of two on the same rows.
 
 Wilson 1927 for one accuracy; Tango 1998, Statistics in Medicine 17, 891-908, for the difference of two.
-Shapes: n = rows, b = batch, c = classes.
+Shapes: n = rows, b = batch, c = classes, s = positions of a language model's row.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.split import Split
+from compress.data.split import Array, Batch, Split
 from compress.errors import MeasureError
 from compress.measure.results import Accuracy, AccuracyDifference
 from compress.measure.session import Session, answer
+from compress.task import LABELS_KEY
 
-__all__ = ["BATCHED_SIZE", "accuracy", "accuracy_difference", "paired_interval", "predict", "wilson_interval"]
+__all__ = [
+    "BATCHED_SIZE",
+    "accuracy",
+    "accuracy_difference",
+    "batched_size",
+    "mean_interval",
+    "paired_interval",
+    "predict",
+    "wilson_interval",
+]
 
 BATCHED_SIZE = 32
+_MOST_LOGITS = 1 << 26  # of one batch, which are in memory at once
 _Z95 = 1.959963984540054
 _BISECTIONS = 60  # halves an interval of length 2 to below the spacing of doubles
 
@@ -27,7 +39,12 @@ Classes = NDArray[np.int64]
 
 
 def predict(
-    session: Session, split: Split, batch_size: int, *, on_rows: Callable[[int], None] | None = None
+    session: Session,
+    split: Split,
+    batch_size: int,
+    *,
+    on_rows: Callable[[int], None] | None = None,
+    on_logits: Callable[[Array, Batch], None] | None = None,
 ) -> Classes:
     """Answer every row of a split, in order.
 
@@ -36,31 +53,46 @@ def predict(
         split: the rows; a batch is padded to its own longest row.
         batch_size: rows a call; 1 pads nothing.
         on_rows: told how many rows are answered so far, after each call.
+        on_logits: given the logits and the batch of each call.
 
     Returns:
-        Class indices [n].
+        Class indices [n], or [n s] of a language model.
 
     Raises:
         MeasureError: if the split is empty, or an answer is NaN.
     """
     if len(split) == 0:
         raise MeasureError(f"the {split.name} split has no rows to measure on")
-    predicted = np.empty(len(split), dtype=np.int64)
-    done = 0
+    predicted = np.empty(split.answers.size, dtype=np.int64)
+    done = rows = 0
     for batch in split.batches(batch_size):
         logits = answer(session, batch)  # [b, c]
         if np.isnan(logits).any():
-            row = done + int(np.isnan(logits).any(axis=1).argmax())
+            row = rows + int(np.isnan(logits).any(axis=1).argmax()) * len(batch[LABELS_KEY]) // len(logits)
             raise MeasureError(f"the ONNX file answers NaN on row {row} of the {split.name} split")
         predicted[done : done + len(logits)] = logits.argmax(axis=1)
-        done += len(logits)
+        done, rows = done + len(logits), rows + len(batch[LABELS_KEY])
+        if on_logits is not None:
+            on_logits(logits, batch)
         if on_rows is not None:
-            on_rows(done)
+            on_rows(rows)
     return predicted
 
 
+def batched_size(session: Session, split: Split) -> int:
+    """Rows of a batch: 32, or as many as a language model's logits leave room for, but two at the least."""
+    width = session.get_outputs()[0].shape[-1]
+    each = split.labels[:1].size * (width if isinstance(width, int) else 1)
+    return max(2, min(BATCHED_SIZE, _MOST_LOGITS // max(each, 1)))
+
+
 def accuracy(
-    single: Classes, batched: Classes, labels: Classes, *, batched_size: int = BATCHED_SIZE
+    single: Classes,
+    batched: Classes,
+    labels: Classes,
+    *,
+    batched_size: int = BATCHED_SIZE,
+    positions: int = 1,
 ) -> Accuracy:
     """Sum up the answers given one row at a time, and those given in padded batches.
 
@@ -69,10 +101,13 @@ def accuracy(
         batched: predicted classes in batches of `batched_size` [n].
         labels: true classes [n].
         batched_size: rows a batch of `batched`.
+        positions: answers that each row has, one after the other: s of a language model, whose n is n s.
     """
     rows = len(labels)
     correct = int((single == labels).sum())
     low, high = wilson_interval(correct, rows)
+    if positions > 1:
+        low, high = _wider((low, high), mean_interval(_by_row(single == labels, positions)))
     return Accuracy(
         value=correct / rows,
         low=low,
@@ -85,12 +120,17 @@ def accuracy(
     )
 
 
-def accuracy_difference(baseline: Classes, candidate: Classes, labels: Classes) -> AccuracyDifference:
-    """Compare two models' predicted classes [n] on the same rows with labels [n]."""
+def accuracy_difference(
+    baseline: Classes, candidate: Classes, labels: Classes, *, positions: int = 1
+) -> AccuracyDifference:
+    """Compare two models' predicted classes [n] on rows with labels [n]; positions as in `accuracy`."""
     rows = len(labels)
     gained = int(((candidate == labels) & (baseline != labels)).sum())
     lost = int(((baseline == labels) & (candidate != labels)).sum())
     low, high = paired_interval(gained, lost, rows)
+    if positions > 1:
+        change = (candidate == labels).astype(np.float64) - (baseline == labels)
+        low, high = _wider((low, high), mean_interval(_by_row(change, positions)))
     return AccuracyDifference(
         value=(gained - lost) / rows,
         low=low,
@@ -100,6 +140,23 @@ def accuracy_difference(baseline: Classes, candidate: Classes, labels: Classes) 
         lost=lost,
         agreement=int((baseline == candidate).sum()) / rows,
     )
+
+
+def mean_interval(values: NDArray[np.float64], *, z: float = _Z95) -> tuple[float, float]:
+    """Normal interval of the mean of independent values [n]; of one value, that value."""
+    mean = float(values.mean())
+    half = z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return mean - half, mean + half
+
+
+def _by_row(answers: NDArray[Any], positions: int) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = answers.reshape(-1, positions).mean(axis=1, dtype=np.float64)
+    return found
+
+
+def _wider(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """The lower of both ends and the higher, within what a share (or a difference of two) can be."""
+    return max(min(first[0], second[0]), -1.0), min(max(first[1], second[1]), 1.0)
 
 
 def wilson_interval(correct: int, rows: int, *, z: float = _Z95) -> tuple[float, float]:

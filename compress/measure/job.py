@@ -49,6 +49,7 @@ class Job(_Asked):
         seconds: of timing one file in one round.
         seed: of the bootstrap.
         runtimes: by name, those that are measured; onnxruntime is, whatever stands here.
+        decode: whether the files are language models, whose losses and time a token are measured too.
         notes: doubts that are known before the start, for the result's `noise`.
         folder: for temporary files; who made it removes it.
         result: where the Measurement is written as JSON.
@@ -66,6 +67,7 @@ class Job(_Asked):
     seconds: float = Field(gt=0)
     seed: int = 0
     runtimes: tuple[str, ...] = ()
+    decode: bool = False
     notes: tuple[str, ...] = ()
     folder: Path
     result: Path
@@ -74,7 +76,8 @@ class Job(_Asked):
     def steps(self) -> int:
         """How many steps of progress the work has."""
         others = 2 + len(self.settings) if self.runtimes else 0  # answers of two files, then each setting
-        return 2 * _STEPS_PER_MODEL + len(self.settings) * self.rounds + EXPLAIN_STEPS + others
+        timed = len(self.settings) * self.rounds * (2 if self.decode else 1)
+        return 2 * _STEPS_PER_MODEL + timed + EXPLAIN_STEPS + others
 
     @property
     def threads(self) -> tuple[int, ...]:

@@ -77,7 +77,7 @@ def measure_ladder(
             for session, batch in zip(sessions, batches, strict=True)
         ]
         times = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=lambda: bar.advance(1))
-    labels = rows[0].labels
+    labels, positions = rows[0].answers, rows[0].answers.size // len(rows[0])
     found = []
     for at, step in enumerate(steps):
         before = max(at - 1, 0)
@@ -87,7 +87,7 @@ def measure_ladder(
                 rows=len(labels),
                 accuracy=float((answers[at] == labels).mean()),
                 agreement=float((answers[at] == answers[0]).mean()),
-                change=accuracy_difference(answers[before], answers[at], labels),
+                change=accuracy_difference(answers[before], answers[at], labels, positions=positions),
                 p50_ms=float(np.median(times[at])),
                 speedup=_ratio(times[0], times[at], seed),
                 gain=_ratio(times[before], times[at], seed),

@@ -27,6 +27,15 @@ _SHORT_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 @dataclass(frozen=True)
 class _Named:
     name: str
+    shape: tuple[int | str, ...]
+
+
+def _named(port: Any) -> _Named:
+    dimensions = port.get_partial_shape()
+    return _Named(
+        port.get_any_name(),
+        tuple(each.get_length() if each.is_static else str(each) for each in dimensions),
+    )
 
 
 class OpenvinoSession:
@@ -46,11 +55,11 @@ class OpenvinoSession:
 
     def get_inputs(self) -> Sequence[_Named]:
         """Describe the inputs."""
-        return [_Named(port.get_any_name()) for port in self._compiled.inputs]
+        return [_named(port) for port in self._compiled.inputs]
 
     def get_outputs(self) -> Sequence[_Named]:
         """Describe the outputs."""
-        return [_Named(port.get_any_name()) for port in self._compiled.outputs]
+        return [_named(port) for port in self._compiled.outputs]
 
     def run(self, output_names: Sequence[str] | None, input_feed: dict[str, Array]) -> Sequence[Array]:
         """Answer one batch."""

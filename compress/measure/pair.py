@@ -104,6 +104,7 @@ def measure_pair(
                 seconds=seconds,
                 seed=seed,
                 runtimes=tuple(runtimes),
+                decode=test.labels.ndim == 2,
                 notes=notes,
                 folder=folder,
                 result=folder / "result.json",

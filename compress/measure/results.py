@@ -18,6 +18,8 @@ __all__ = [
     "Answers",
     "Environment",
     "Interval",
+    "Language",
+    "LanguageModel",
     "Latency",
     "LatencyComparison",
     "Measurement",
@@ -37,6 +39,9 @@ class _Result(BaseModel):
 class Accuracy(_Result):
     """Share of test rows answered right, one row at a time (batch 1, no padding), with its Wilson interval.
 
+    Of a language model each token of a row is an answer: all counts are of tokens, and the interval is that
+    of the mean over rows, whose tokens are not independent.
+
     Attributes:
         batched_value: the same rows in padded batches of `batched_size`; a value that differs says that
             answers depend on batch-mates or padding.
@@ -55,6 +60,8 @@ class Accuracy(_Result):
 
 class AccuracyDifference(_Result):
     """Candidate minus baseline on the same test rows, with the paired score interval of Tango (1998).
+
+    Of a language model all counts are of tokens, and the interval is no narrower than that over rows.
 
     Attributes:
         gained: rows that only the candidate answers right.
@@ -77,11 +84,13 @@ class Answers(_Result):
     Attributes:
         labels: the true ones.
         baseline, candidate: those that the files name.
+        positions: answers that each row has, one after the other: more than one of a language model.
     """
 
     labels: str
     baseline: str
     candidate: str
+    positions: int = 1
 
     @model_validator(mode="after")
     def _of_the_same_rows(self) -> Self:
@@ -236,6 +245,40 @@ class Rung(_Result):
     stages: int = 1
 
 
+class LanguageModel(_Result):
+    """Losses of one file on the test rows.
+
+    Attributes:
+        loss: mean over tokens, in nats.
+        perplexity: exp of it.
+        bits_per_byte: the loss by the bytes of text that the tokens stand for; None: their number is unknown.
+        cache_bytes_per_token: what one more token of one row adds to the keys and values.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    cache_bytes_per_token: int
+
+
+class Language(_Result):
+    """Two language models on the same test rows, each row from an empty past.
+
+    Attributes:
+        perplexity_ratio: candidate / baseline; the interval takes rows, not tokens, as independent.
+        decode: times of one more token after `sequence` tokens, in turns; throughput is tokens a second. The
+            `latency` of a measurement is that of reading a prompt of `sequence` tokens.
+    """
+
+    rows: int
+    tokens: int
+    text_bytes: int
+    baseline: LanguageModel
+    candidate: LanguageModel
+    perplexity_ratio: Interval
+    decode: tuple[LatencyComparison, ...]
+
+
 class Environment(_Result):
     """Machine and versions that the figures hold for; `fingerprint` is equal where figures compare."""
 
@@ -259,6 +302,7 @@ class Measurement(_Result):
             were any, and where it could not be had (`noise` then says why).
         runtimes: the same files in other runtimes; None where only ONNX Runtime was asked for.
         answers: row by row; None in reports from before they were kept.
+        language: what else is measured of language models; None of others.
     """
 
     baseline: ModelMeasurement
@@ -271,3 +315,4 @@ class Measurement(_Result):
     explanation: Explanation | None = None
     runtimes: Runtimes | None = None
     answers: Answers | None = None
+    language: Language | None = None

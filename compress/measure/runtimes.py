@@ -176,7 +176,7 @@ def _agreement(way: OpenRuntime, given: Answered, threads: int) -> RuntimeFile:
         precision=getattr(session, "precision", ""),
         products=getattr(session, "products", {}),
         agreement=float((classes == given.classes).mean()),
-        accuracy=float((classes == given.rows.labels).mean()),
+        accuracy=float((classes == given.rows.answers).mean()),
     )
 
 

@@ -2,7 +2,7 @@
 
 Threads do not spin while they wait: two sessions whose threads spin slow each other several times over when
 they are timed in turns on few cores. onnxruntime is imported when the first session is made, not before.
-Shapes: b = batch, s = sequence.
+Shapes: b = batch, s = sequence, v = tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from compress.data.past import empty_past, is_past
 from compress.data.split import Array, Batch
 from compress.errors import MeasureError
 
@@ -26,6 +27,9 @@ _CONFIG = {"session.intra_op.allow_spinning": "0"}
 class _Value(Protocol):
     @property
     def name(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[Any]: ...
 
 
 class Session(Protocol):
@@ -107,21 +111,26 @@ def create_session(
 def feeds(batch: Batch, session: Session) -> Batch:
     """Pick from a batch what the session takes; an input that the export dropped as unused is left out.
 
+    A decoder's file is given an empty past where the batch has none.
+
     Raises:
         MeasureError: if the session wants an input that the batch does not have.
     """
+    given = {**empty_past(session.get_inputs(), len(next(iter(batch.values())))), **batch}
     wanted = [value.name for value in session.get_inputs()]
-    missing = [name for name in wanted if name not in batch]
+    missing = [name for name in wanted if name not in given]
     if missing:
         raise MeasureError(
             f"the ONNX file wants input {', '.join(map(repr, missing))}, which the data does not have; "
             f"it has {', '.join(sorted(batch))}"
         )
-    return {name: batch[name] for name in wanted}
+    return {name: given[name] for name in wanted}
 
 
 def answer(session: Session, batch: Batch) -> Array:
     """Run one batch and return the logits [b, c]: the output `logits`, or else the first one.
+
+    Those of a language model, [b, s, v], come as [b s, v].
 
     Raises:
         MeasureError: if ONNX Runtime fails on this batch, or the answer is not one row of numbers a row.
@@ -129,14 +138,16 @@ def answer(session: Session, batch: Batch) -> Array:
     names = [value.name for value in session.get_outputs()]
     name = "logits" if "logits" in names else names[0]
     inputs = feeds(batch, session)
-    shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in inputs.items())
+    shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in inputs.items() if not is_past(key))
     try:
         logits: Array = session.run([name], inputs)[0]
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise MeasureError(f"ONNX Runtime fails on {shapes}: {error}") from error
-    rows = next(iter(inputs.values())).shape[0]
-    if logits.ndim != 2 or logits.shape[0] != rows:
+    first = next(iter(inputs.values()))
+    if logits.ndim == 3 and logits.shape[:2] == first.shape[:2]:
+        return logits.reshape(-1, logits.shape[-1])
+    if logits.ndim != 2 or logits.shape[0] != first.shape[0]:
         raise MeasureError(
-            f"output '{name}' has shape {list(logits.shape)} for {shapes}; wanted [{rows}, classes]"
+            f"output '{name}' has shape {list(logits.shape)} for {shapes}; wanted [{first.shape[0]}, classes]"
         )
     return logits

@@ -23,18 +23,20 @@ import psutil
 from compress.alone import alone
 from compress.data.split import Split
 from compress.errors import CompressError, MeasureError
-from compress.measure.accuracy import BATCHED_SIZE, Classes, accuracy, accuracy_difference, predict
+from compress.measure.accuracy import Classes, accuracy, accuracy_difference, batched_size, predict
 from compress.measure.answers import pack_classes
 from compress.measure.environment import environment
 from compress.measure.explain import explain_batch
 from compress.measure.explanation import Explanation
 from compress.measure.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job, Setting
+from compress.measure.language import RowLosses, cache_bytes_per_token, compare_decoding, compare_losses
 from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
 from compress.measure.noise import busy_note, spread_notes
 from compress.measure.operators import operators_of
 from compress.measure.results import (
     Answers,
+    Language,
     LatencyComparison,
     Measurement,
     ModelMeasurement,
@@ -63,8 +65,11 @@ def measure(job: Job, step: Step) -> Measurement:
     candidate_test = test
     if job.candidate_rows is not None:
         candidate_test = Split.load(job.candidate_rows, job.split, job.candidate_inputs)
-    baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, step)
-    candidate, candidate_classes = _measure_model(job, "candidate", job.candidate, candidate_test, step)
+    before, after = RowLosses(), RowLosses()
+    baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, before, step)
+    candidate, candidate_classes = _measure_model(
+        job, "candidate", job.candidate, candidate_test, after, step
+    )
     # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
     latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
     explanation, doubts = _explain(job, candidate_test, step)
@@ -75,7 +80,9 @@ def measure(job: Job, step: Step) -> Measurement:
     return Measurement(
         baseline=baseline,
         candidate=candidate,
-        difference=accuracy_difference(baseline_classes, candidate_classes, test.labels),
+        difference=accuracy_difference(
+            baseline_classes, candidate_classes, test.answers, positions=_positions(test)
+        ),
         latency=latency,
         environment=environment(job.threads),
         noise=(*noise, *spread_notes(latency), *doubts),
@@ -83,22 +90,27 @@ def measure(job: Job, step: Step) -> Measurement:
         explanation=explanation,
         runtimes=_others(job, files, candidate_test, step),
         answers=Answers(
-            labels=pack_classes(test.labels),
+            labels=pack_classes(test.answers),
             baseline=pack_classes(baseline_classes),
             candidate=pack_classes(candidate_classes),
+            positions=_positions(test),
         ),
+        language=_language(job, (before, after), candidate_test, step) if job.decode else None,
     )
 
 
 def _measure_model(
-    job: Job, role: str, path: Path, test: Split, step: Step
+    job: Job, role: str, path: Path, test: Split, losses: RowLosses, step: Step
 ) -> tuple[ModelMeasurement, Classes]:
     threads = max(job.threads)
     session = create_session(path, threads=threads)
-    single = predict(session, test, 1, on_rows=_Tenths(f"{role}: accuracy", len(test), SINGLE_STEPS, step).at)
+    one_by_one = _Tenths(f"{role}: accuracy", len(test), SINGLE_STEPS, step)
+    on_logits = losses.add if job.decode else None
+    single = predict(session, test, 1, on_rows=one_by_one.at, on_logits=on_logits)
     in_batches = _Tenths(f"{role}: accuracy in batches", len(test), BATCHED_STEPS, step)
-    batched = predict(session, test, BATCHED_SIZE, on_rows=in_batches.at)
-    found = accuracy(single, batched, test.labels)
+    at_once = batched_size(session, test)
+    batched = predict(session, test, at_once, on_rows=in_batches.at)
+    found = accuracy(single, batched, test.answers, batched_size=at_once, positions=_positions(test))
     del session
 
     operators = operators_of(path, next(test.take(1, seed=0).batches(1)), threads=threads, folder=job.folder)
@@ -134,6 +146,36 @@ def _time(job: Job, setting: Setting, test: Split, step: Step) -> LatencyCompari
         seed=job.seed,
         on_round=on_round,
     )
+
+
+def _positions(test: Split) -> int:
+    return test.answers.size // len(test)
+
+
+def _language(job: Job, losses: tuple[RowLosses, RowLosses], test: Split, step: Step) -> Language:
+    """Sum up the losses, and time one more token at each setting."""
+    decode, cache_bytes = [], (0, 0)
+    for setting in job.settings:
+        baseline = create_session(job.baseline, threads=setting.threads)
+        candidate = create_session(job.candidate, threads=setting.threads)
+        cache_bytes = (cache_bytes_per_token(baseline), cache_bytes_per_token(candidate))
+
+        def on_round(this: Round, setting: Setting = setting) -> None:
+            step(1, f"one more token, {setting}: {this.ratio:.2f}x")
+
+        decode.append(
+            compare_decoding(
+                baseline,
+                candidate,
+                steady_batch(test, setting.batch, setting.sequence),
+                threads=setting.threads,
+                rounds=job.rounds,
+                seconds=job.seconds,
+                seed=job.seed,
+                on_round=on_round,
+            )
+        )
+    return compare_losses(*losses, test, cache_bytes, tuple(decode))
 
 
 def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tuple[str, ...]]:

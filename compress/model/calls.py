@@ -45,16 +45,16 @@ def to_tensors(batch: Mapping[str, Any], names: tuple[str, ...], device: str = "
 def predict_logits(
     module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu"
 ) -> Tensor:
-    """Answer all rows of a split in order: logits [n, c] on the CPU."""
+    """Answer all rows of a split in order: logits [n, c] on the CPU; [n s, v] of a language model."""
     was_training = module.training
     module.eval()
     with torch.inference_mode():
         parts = [
-            logits(module, to_tensors(batch, task.input_names, device)).float().cpu()
+            logits(module, to_tensors(batch, task.input_names, device)).float().cpu().flatten(0, -2)
             for batch in split.batches(batch_size)
         ]
     module.train(was_training)
-    return torch.cat(parts)  # [n, c]
+    return torch.cat(parts)
 
 
 def accepted_inputs(module: nn.Module) -> tuple[str, ...]:

@@ -19,8 +19,10 @@ class ModelConfig(BaseModel):
         file: a Python file; it is run, so use only files that you trust.
         builder: the function or class in that file that returns an nn.Module.
         args: keyword arguments of the builder.
-        tokenizer: a directory with tokenizer.json, for a `file` model that reads text.
-        hf: a Hugging Face directory or hub name with a sequence classification model.
+        tokenizer: a directory with tokenizer.json, for a `file` model that reads text, or `bytes`, a token
+            a byte.
+        hf: a Hugging Face directory or hub name with a model of the data's task, or the .gguf file of a
+            language model.
         bundle: a directory that modelpress wrote.
         train: train it first, on the recipe's data; the result is cached and shared between recipes.
     """

@@ -21,8 +21,16 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError, did_you_mean
+from compress.task import TaskName
 
-__all__ = ["Definition", "attach_definition_", "definition_of", "seeded"]
+__all__ = [
+    "Definition",
+    "attach_definition_",
+    "auto_class",
+    "definition_of",
+    "seeded",
+    "with_plain_linears_",
+]
 
 _ATTRIBUTE = "_modelpress_definition"
 
@@ -45,6 +53,7 @@ class Definition:
         builder: name of the builder in the file.
         code: text of the file.
         file_name: name of the file, for messages.
+        head: what a Hugging Face model answers: a class, or the next token.
     """
 
     kind: Literal["file", "hf"]
@@ -52,6 +61,7 @@ class Definition:
     builder: str = ""
     code: str = ""
     file_name: str = ""
+    head: TaskName = "classification"
 
     @classmethod
     def from_file(cls, path: Path, builder: str, args: Mapping[str, Any]) -> Definition:
@@ -83,12 +93,10 @@ class Definition:
         model_type = config.pop("model_type")
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)
-            module: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
-                parsed, attn_implementation="sdpa"
-            )
+            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation="sdpa")
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"cannot build a {model_type} model from its configuration: {error}") from error
-        return module
+        return with_plain_linears_(module)
 
     def _build_file(self) -> nn.Module:
         builder = self.load_builder()
@@ -164,13 +172,14 @@ class Definition:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for structure.json; the code is kept in a file of its own."""
         common = {"kind": self.kind, "args": dict(self.args)}
-        return (
-            common if self.kind == "hf" else {**common, "builder": self.builder, "file_name": self.file_name}
-        )
+        if self.kind == "hf":
+            return {**common, "head": self.head}
+        return {**common, "builder": self.builder, "file_name": self.file_name}
 
     def fingerprint(self) -> str:
         """SHA-256 over code and arguments, hexadecimal."""
-        text = json.dumps([self.kind, self.builder, self.code, dict(self.args)], sort_keys=True, default=str)
+        parts = [self.kind, self.builder, self.code, dict(self.args), self.head]
+        text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -194,6 +203,29 @@ def _line_in(file_name: str, error: Exception) -> str:
             line = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return line
+
+
+def auto_class(head: TaskName) -> Any:
+    """The class of transformers that builds and loads models of a task."""
+    transformers = _transformers()
+    return {
+        "classification": transformers.AutoModelForSequenceClassification,
+        "language-modelling": transformers.AutoModelForCausalLM,
+    }[head]
+
+
+def with_plain_linears_(module: nn.Module) -> nn.Module:
+    """Exchange each transposed Linear, as GPT-2 has, for an nn.Linear, in place; answers are the same."""
+    from transformers.pytorch_utils import Conv1D
+
+    for path, child in list(module.named_modules()):
+        if isinstance(child, Conv1D):
+            features_in, features_out = child.weight.shape
+            linear = nn.Linear(features_in, features_out, device="meta")
+            linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
+            linear.bias = child.bias
+            module.set_submodule(path, linear.train(child.training))
+    return module
 
 
 def _transformers() -> Any:

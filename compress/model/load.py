@@ -10,11 +10,20 @@ from typing import Any
 
 from torch import nn
 
+from compress.data.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
 from compress.errors import ModelError
 from compress.model.calls import accepted_inputs
 from compress.model.config import ModelConfig
-from compress.model.definition import Definition, _transformers, attach_definition_
+from compress.model.definition import (
+    Definition,
+    _transformers,
+    attach_definition_,
+    auto_class,
+    with_plain_linears_,
+)
+from compress.model.gguf import directory_of_gguf
 from compress.model.save import load_module
+from compress.task import TaskName
 
 __all__ = ["LoadedModel", "load", "load_model"]
 
@@ -40,7 +49,12 @@ class LoadedModel:
 
 
 def load_model(
-    config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None = None
+    config: ModelConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    num_labels: int | None = None,
+    task: TaskName = "classification",
 ) -> LoadedModel:
     """Load or build the model that a recipe names.
 
@@ -48,6 +62,7 @@ def load_model(
         seed: of the random weights, where there are no others.
         scratch: a directory in which the tokenizer's files may be written.
         num_labels: classes that the data has; a Hugging Face model without a classification head gets one.
+        task: what a Hugging Face model is to answer.
 
     Raises:
         ModelError: it can't be loaded; the message says why and what would help.
@@ -55,7 +70,7 @@ def load_model(
     if config.bundle is not None:
         return _from_bundle(config.bundle)
     if config.hf is not None:
-        return _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels)
+        return _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, task=task)
     assert config.file is not None and config.builder is not None
     definition = Definition.from_file(config.file, config.builder, config.args)
     module = definition.build(seed=seed)
@@ -98,7 +113,9 @@ def _from_bundle(directory: Path) -> LoadedModel:
     return LoadedModel(module, f"bundle {directory.name}", tokenizer, labels, names if tokenizer else ())
 
 
-def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None) -> LoadedModel:
+def _from_hf(
+    config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None, task: TaskName
+) -> LoadedModel:
     from compress.model.definition import seeded
 
     name = config.hf
@@ -106,19 +123,24 @@ def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int |
     if not Path(name).exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
         raise ModelError(f"there is no directory '{name}', and it can't be a name on the Hugging Face Hub")
     transformers = _transformers()
+    short = Path(name).name if Path(name).exists() else name
+    if Path(name).suffix == ".gguf" and Path(name).is_file():
+        name = str(directory_of_gguf(Path(name), scratch))
     settings: Any = _explained(name, transformers.AutoConfig.from_pretrained, name)
-    head = "ForSequenceClassification"
-    trained_head = any(head in kind for kind in settings.architectures or ())
+    head, what = _HEADS[task]
+    trained_head = any(kind.endswith(head) for kind in settings.architectures or ())
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
     if not trained_head and config.train is None:
         raise ModelError(
-            f"{name} has no trained classification head (architectures: {settings.architectures}); "
+            f"{name} has no trained {what} head (architectures: {settings.architectures}); "
             "give model.train to train one first"
         )
+    if task == "language-modelling":
+        options["use_cache"] = False  # where a past is wanted, it is given
     with seeded(seed):
         module: nn.Module = _explained(
             name,
-            transformers.AutoModelForSequenceClassification.from_pretrained,
+            auto_class(task).from_pretrained,
             name,
             attn_implementation="sdpa",
             dtype="float32",
@@ -126,18 +148,23 @@ def _from_hf(config: ModelConfig, *, seed: int, scratch: Path, num_labels: int |
             **options,
         )
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
-    attach_definition_(module, Definition("hf", _plain_config(arguments)))
-    labels = settings.id2label if trained_head else {}
+    attach_definition_(with_plain_linears_(module), Definition("hf", _plain_config(arguments), head=task))
+    labels = settings.id2label if trained_head and task == "classification" else {}
     order = tuple(str(labels[index]) for index in sorted(labels)) or None
-    short = Path(name).name if Path(name).exists() else name
     return LoadedModel(
         module.eval(),
         f"Hugging Face {settings.model_type} '{short}'",
         _tokenizer_directory(name, scratch),
         order,
-        accepted_inputs(module),
-        has_trained_head=trained_head,
+        accepted_inputs(module) if task == "classification" else ("input_ids", "attention_mask"),
+        has_trained_head=trained_head or task != "classification",
     )
+
+
+_HEADS: dict[TaskName, tuple[str | tuple[str, ...], str]] = {
+    "classification": ("ForSequenceClassification", "classification"),
+    "language-modelling": (("ForCausalLM", "LMHeadModel"), "language-modelling"),
+}
 
 
 def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +190,8 @@ def _explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any
 def _tokenizer_directory(name: str, scratch: Path) -> Path:
     """Write the tokenizer's own files to a directory: what is encoded with is then what is shipped."""
     path = Path(name)
+    if name == BYTE_TOKENIZER:
+        return write_byte_tokenizer(scratch / "byte-tokenizer")
     if (path / "tokenizer.json").is_file():
         return path
     transformers = _transformers()

@@ -215,6 +215,6 @@ def _read_structure(path: Path) -> dict[str, Any]:
 
 def _read_definition(stored: dict[str, Any], directory: Path) -> Definition:
     if stored["kind"] == "hf":
-        return Definition("hf", stored["args"])
+        return Definition("hf", stored["args"], head=stored.get("head", "classification"))
     read = Definition.from_file(directory / _CODE, stored["builder"], stored["args"])
     return Definition("file", read.args, builder=read.builder, code=read.code, file_name=stored["file_name"])

@@ -5,8 +5,8 @@ feed-forward. A unit is some rows of each producer and the matching columns of t
 the model computes without it. Features that more than one pair of layers shares are **coupled**: the width
 between layers, the filters of convolutions, the hidden units of recurrent layers.
 
-Known for the Hugging Face encoders of `encoders.py`, and for any module that offers `structure()`: a dict of
-module paths, as `models/transformer.py` gives,
+Known for the Hugging Face models of `encoders.py` and `decoders.py`, and for any module that offers
+`structure()`: a dict of module paths, as `models/transformer.py` gives,
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...],
      "feed_forward": [{"up": path, "down": path}, ...],  (with "gate": path where it is gated)
      "layers": path,           (of the nn.ModuleList: to distil, and to time a layer)
@@ -148,9 +148,10 @@ class Structure:
 
 def known_architectures() -> list[str]:
     """Hugging Face model types whose structure is known."""
+    from compress.model.decoders import DECODERS
     from compress.model.encoders import ENCODERS
 
-    return sorted(ENCODERS)
+    return sorted({**ENCODERS, **DECODERS})
 
 
 def structure_of(model: nn.Module) -> Structure:
@@ -162,11 +163,14 @@ def structure_of(model: nn.Module) -> Structure:
     offered = getattr(model, "structure", None)
     if callable(offered):
         return _from_module(model, offered())
+    from compress.model.decoders import DECODERS, decoder_structure
     from compress.model.encoders import ENCODERS, encoder_structure
 
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type in ENCODERS:
         return encoder_structure(model, ENCODERS[model_type])
+    if model_type in DECODERS:
+        return decoder_structure(model, DECODERS[model_type])
     what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
     raise ModelError(
         f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module "

@@ -17,7 +17,7 @@ from compress.measure import Measurement
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.pipeline.exported import parity_of
 from compress.pipeline.measured import measured
-from compress.pipeline.prepare import encoder_of, gates_are_measured
+from compress.pipeline.prepare import encoder_of, fitting, gates_are_measured
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
@@ -126,7 +126,7 @@ def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel
     """The module, and the recipe's rows as this bundle reads them."""
     loaded = load_model(ModelConfig(bundle=directory), seed=recipe.seed, scratch=scratch)
     splits = load_splits(recipe.data, encoder=encoder_of(loaded), label_order=loaded.label_order)
-    return loaded, splits
+    return loaded, fitting(loaded, splits)
 
 
 def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> None:

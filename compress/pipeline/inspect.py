@@ -215,7 +215,7 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
 
 def _notes(recipe: Recipe, splits: Splits, bench: Bench, low: float) -> tuple[str, ...]:
     found = []
-    chance = max(Counter(bench.rows.labels.tolist()).values()) / len(bench.rows)
+    chance = max(Counter(bench.rows.answers.tolist()).values()) / len(bench.rows.answers)
     if low <= chance:
         found.append(
             "the full model is not measurably better than always naming the commonest label: it answers "

@@ -26,15 +26,23 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
     """
     recipe, measurement = prepared.recipe, report.measurement
     machine, accuracy = measurement.environment, measurement.candidate.accuracy
+    length = getattr(recipe.data, "max_length", 0)
     return {
         "run_key": prepared.run_key,
         "modelpress": compress.__version__,
-        "max_length": getattr(recipe.data, "max_length", 0) or None,
+        "max_length": length or None,
         "stages": [stage.name for stage in recipe.stages],
         "accuracy": {
             "value": accuracy.value,
             "rows": accuracy.rows,
             "how": "one row at a time, truncated to max_length, no padding",
+        }
+        if measurement.language is None
+        else {
+            "value": accuracy.value,
+            "tokens": accuracy.rows,
+            "perplexity": measurement.language.candidate.perplexity,
+            "how": f"of the next token, in rows of {length} from an empty past",
         },
         "measured_on": machine.cpu,
         "instruction_sets": list(machine.instruction_sets),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from compress.data import DatasetsData, DigitsData, FileData, Split, Splits, TextEncoder, load_splits
+from compress.data import CorpusData, DataSource, FileData, Split, Splits, TextEncoder, load_splits
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import sha256_of
 from compress.measure import check_runtimes
@@ -19,6 +19,7 @@ from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
+from compress.model.cached import cache_layers
 from compress.model.definition import definition_of
 from compress.model.save import module_fingerprint
 from compress.pipeline.cache import fingerprint
@@ -33,6 +34,7 @@ __all__ = [
     "check_output",
     "encoder_of",
     "files_named",
+    "fitting",
     "gates_are_measured",
     "prepare",
 ]
@@ -63,14 +65,14 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         CompressError: of the kind that names what is wrong.
     """
     check_files(recipe)
-    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch)
+    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
     encoder = encoder_of(loaded)
     splits = load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
     if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
         loaded = load_model(
             recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
         )
-    _fits(loaded, splits)
+    splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
     shape = loaded.module
     context = Context(
@@ -216,7 +218,7 @@ def check_can_be_made(target: Path) -> None:
         raise OutputError(f"cannot write {target}: {there} is read-only for this user")
 
 
-def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData) -> None:
+def _files_exist(model: ModelConfig, data: DataSource) -> None:
     if model.file is not None and not model.file.is_file():
         raise ModelError(f"model.file: {model.file} does not exist")
     if model.bundle is not None and not model.bundle.is_dir():
@@ -225,6 +227,11 @@ def _files_exist(model: ModelConfig, data: DigitsData | FileData | DatasetsData)
         for name in ("train", "validation", "test", "unlabelled"):
             path = getattr(data, name)
             if path is not None and not path.is_file():
+                raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
+    if isinstance(data, CorpusData):
+        for name in ("train", "validation", "test"):
+            path = getattr(data, name)
+            if path is not None and not path.exists():
                 raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
 
 
@@ -259,8 +266,15 @@ def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
         )
 
 
-def _fits(loaded: LoadedModel, splits: Splits) -> None:
-    """Answer the longest rows: input names, shapes, positions and the number of classes must fit."""
+def fitting(loaded: LoadedModel, splits: Splits) -> Splits:
+    """Answer the longest rows: input names, shapes, positions and the number of classes must fit.
+
+    Returns:
+        The splits; a language model may tell more tokens apart than its tokenizer has: their task says so.
+
+    Raises:
+        ModelError: they don't fit, or a language model keeps no keys and values.
+    """
     rows, length = _longest(splits)
     batch = next(rows.batches(len(rows)))
     try:
@@ -274,13 +288,27 @@ def _fits(loaded: LoadedModel, splits: Splits) -> None:
             f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; the "
             f"longest has {length} positions): {type(error).__name__}: {first}"
         ) from error
-    classes = len(splits.task.labels)
+    if splits.task.vocabulary:
+        return _fitting_vocabulary(loaded, splits, answer, length)
+    classes = splits.task.classes
     if tuple(answer.shape) != (len(rows), classes):
         raise ModelError(
             f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data "
             f"has {classes} labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is "
             "needed"
         )
+    return splits
+
+
+def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tensor, length: int) -> Splits:
+    wanted = splits.task.vocabulary
+    if answer.ndim != 3 or answer.shape[1] != length or answer.shape[2] < wanted:
+        raise ModelError(
+            f"{loaded.source} answers with logits of shape {list(answer.shape)}; a language model answers "
+            f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
+        )
+    cache_layers(loaded.module)
+    return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
 
 
 def _longest(splits: Splits) -> tuple[Split, int]:
@@ -289,5 +317,6 @@ def _longest(splits: Splits) -> tuple[Split, int]:
     parts += [] if splits.unlabelled is None else [splits.unlabelled]
     name = splits.task.input_names[0]
     rows = [max(part.rows, key=lambda row: row[name].shape[0]) for part in parts]
-    split = Split("longest", tuple(rows), np.zeros(len(rows), np.int64), splits.task.inputs)
+    labels = np.zeros((len(rows), *splits.train.labels.shape[1:]), np.int64)
+    split = Split("longest", tuple(rows), labels, splits.task.inputs)
     return split, max(row[name].shape[0] for row in rows)

@@ -33,11 +33,17 @@ def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
 
 
 def _chance_level(splits: Splits, measurement: Measurement) -> tuple[str, ...]:
-    counts = Counter(splits.test.labels.tolist())
-    chance = max(counts.values()) / len(splits.test)
+    counts = Counter(splits.test.answers.tolist())
+    chance = max(counts.values()) / len(splits.test.answers)
     accuracy = measurement.baseline.accuracy
     if accuracy.low > chance:
         return ()
+    if splits.task.vocabulary:
+        return (
+            "the uncompressed model is not measurably better than always naming the commonest token: it "
+            f"names {accuracy.value:.1%} of the test tokens right, and {chance:.1%} of them are that one. "
+            "Was it trained? No comparison means much before that is mended",
+        )
     return (
         "the uncompressed model is not measurably better than always naming the commonest label: it answers "
         f"{accuracy.value:.1%} of the test rows right, and {chance:.1%} of them have that label. Was it "

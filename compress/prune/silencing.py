@@ -49,7 +49,7 @@ class Batches:
         """Sort the rows of a split by length and batch them."""
         lengths = [row[split.inputs[0].name].shape[0] for row in split.rows]
         order = np.argsort(lengths, kind="stable")
-        ordered = Split(split.name, tuple(split.rows[i] for i in order), split.labels[order], split.inputs)
+        ordered = split.at(order)
         inputs = tuple(to_tensors(batch, task.input_names, device) for batch in ordered.batches(batch_size))
         return cls(inputs, torch.from_numpy(ordered.labels))
 

@@ -189,4 +189,4 @@ def _answered(split: Split, dense: nn.Module, context: Context) -> Split:
     answers = predict_logits(dense, split, context.task, device=context.device)  # [n, c]
     draw = torch.Generator().manual_seed(context.seed)
     labels = torch.multinomial(answers.float().softmax(-1), 1, generator=draw)[:, 0]
-    return replace(split, labels=labels.numpy())
+    return replace(split, labels=labels.numpy().reshape(split.labels.shape))

@@ -80,7 +80,7 @@ class QuantizeLayers(Stage):
             return (
                 f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers use train"
             )
-        if self.calibration == "unlabelled" and data.unlabelled is None:
+        if self.calibration == "unlabelled" and getattr(data, "unlabelled", None) is None:
             return "calibrates on unlabelled rows: give them as data.unlabelled"
         return None
 

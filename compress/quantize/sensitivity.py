@@ -154,7 +154,7 @@ def damage_of(logits: Tensor, truth: Tensor, rows: Split) -> Damage:
 
 
 def _accuracy(logits: Tensor, rows: Split) -> float:
-    return float((logits.argmax(-1).numpy() == rows.labels).mean())
+    return float((logits.argmax(-1).numpy() == rows.answers).mean())
 
 
 def _groups(whole: Mapping[str, nn.Module], context: Context) -> list[Group]:

@@ -31,7 +31,7 @@ def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tupl
         if a.data.test_fingerprint != b.data.test_fingerprint:
             continue
         before, after, labels = map(unpack_classes, (theirs.candidate, mine.candidate, mine.labels))
-        difference = accuracy_difference(before, after, labels)
+        difference = accuracy_difference(before, after, labels, positions=mine.positions)
         found.append(PairDifference(one=one, other=other, difference=difference))
     return tuple(found)
 

@@ -57,9 +57,7 @@ def test_heads_of_every_known_hugging_face_encoder_can_be_cut(hf_directory: Path
 
 
 def test_an_unknown_architecture_is_refused_with_what_is_known() -> None:
-    with pytest.raises(
-        ModelError, match=r"module Linear is not known; known: bert, distilbert, electra, roberta"
-    ):
+    with pytest.raises(ModelError, match=r"module Linear is not known; known: bert, distilbert, .*, roberta"):
         structure_of(nn.Linear(2, 2))
 
 

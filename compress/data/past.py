@@ -1,0 +1,59 @@
+"""The keys and values that an ONNX decoder is given and returns, by the names that the Hub's decoders use.
+
+Shapes: b = batch, k = heads of keys and values, p = tokens before, t = all tokens, d = head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from compress.data.split import Array, Batch
+
+__all__ = ["PAST", "PRESENT", "empty_past", "is_past", "past_names", "past_of_present", "present_names"]
+
+PAST = "past_key_values"
+PRESENT = "present"
+
+
+class _Value(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[Any]: ...
+
+
+def past_names(layers: int) -> list[str]:
+    """Names of the inputs: key and value of each layer in turn."""
+    return [f"{PAST}.{index}.{part}" for index in range(layers) for part in ("key", "value")]
+
+
+def present_names(layers: int) -> list[str]:
+    """Names of the outputs, in the same order."""
+    return [f"{PRESENT}.{index}.{part}" for index in range(layers) for part in ("key", "value")]
+
+
+def is_past(name: str) -> bool:
+    """Whether an input is keys or values of tokens before."""
+    return name.startswith(f"{PAST}.")
+
+
+def empty_past(inputs: Sequence[_Value], batch: int) -> Batch:
+    """Of a session's inputs those that hold the past, for rows that have none: float32 [b, k, 0, d] each."""
+    return {
+        value.name: np.zeros((batch, int(value.shape[1]), 0, int(value.shape[3])), dtype=np.float32)
+        for value in inputs
+        if is_past(value.name)
+    }
+
+
+def past_of_present(outputs: Mapping[str, Array]) -> Batch:
+    """What a session returned as the present, [b, k, t, d] each, by the names that it takes the past by."""
+    return {
+        f"{PAST}{name.removeprefix(PRESENT)}": array
+        for name, array in outputs.items()
+        if name.startswith(f"{PRESENT}.")
+    }

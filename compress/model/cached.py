@@ -1,0 +1,137 @@
+"""A decoder with its keys and values as tensors: those of before go in, and with this call's come out.
+
+A module takes part by the convention of transformers: its forward takes `past_key_values`, an object whose
+`get_seq_length()` says how many tokens came before, and whose `update(key, value, layer)` returns the keys
+and values of all tokens up to now. Here that object holds plain tensors, so that one graph serves a prompt
+(the past is empty) and each further token.
+Shapes: b = batch, s = new tokens, p = tokens before, t = p + s, k = heads of keys and values, d = head size,
+v = tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.model.calls import logits
+
+__all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers"]
+
+_LENGTH = 3  # of the rows that a module is tried on
+
+
+class KeyValues:
+    """Keys and values of the tokens before, [b, k, p, d] a layer, and then of all tokens, [b, k, t, d].
+
+    Attributes:
+        present: by layer, what `update` returned.
+    """
+
+    is_compileable = False  # asked by transformers
+
+    def __init__(self, past: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+        """`past` is empty where nothing came before, or has a pair for each layer that asks."""
+        self._past = list(past)
+        self.present: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """How many tokens came before: p."""
+        del layer_idx
+        return self._past[0][0].shape[2] if self._past else 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Put this call's keys and values, [b, k, s, d], behind those before."""
+        index = len(self.present)  # layers ask in order, also where some were cut and their numbers have gaps
+        if self._past:
+            key, value = self._past[index]
+            key_states = torch.cat((key, key_states), dim=2)
+            value_states = torch.cat((value, value_states), dim=2)
+        self.present[index] = (key_states, value_states)
+        del layer_idx
+        return key_states, value_states
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """Heads and head size of the keys and values that one layer keeps."""
+
+    heads: int
+    head_size: int
+
+    @property
+    def numbers_per_token(self) -> int:
+        """Numbers that a token adds to the cache, keys and values together."""
+        return 2 * self.heads * self.head_size
+
+
+class CachedDecoder(nn.Module):
+    """Takes tokens, the mask and the past by position; returns logits and the keys and values of all tokens.
+
+    Args:
+        module: a decoder as this file's convention says.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """Answer.
+
+        Args:
+            input_ids: int64 [b, s].
+            attention_mask: int64 [b, t]; 1 = token, 0 = padding, the past counted.
+            past: key and value of each layer in turn, [b, k, p, d].
+
+        Returns:
+            Logits [b, s, v], then key and value of each layer in turn, [b, k, t, d].
+        """
+        pairs = list(zip(past[0::2], past[1::2], strict=True))
+        cache = KeyValues(pairs)
+        before = cache.get_seq_length()
+        inputs: dict[str, Any] = {"input_ids": input_ids, "past_key_values": cache}
+        if self._takes_positions:
+            # Of transformers: a mask of four dimensions is taken as it is, so its own making of one, which
+            # can't be traced with an open past, is not asked.
+            position = before + torch.arange(input_ids.shape[1], device=input_ids.device)
+            column = torch.arange(attention_mask.shape[1], device=input_ids.device)
+            visible = (column[None, :] <= position[:, None])[None, None]  # [1, 1, s, t]
+            inputs["attention_mask"] = visible & attention_mask.bool()[:, None, None, :]
+            counted = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = counted[:, before:]
+            inputs["use_cache"] = True
+        else:
+            inputs["attention_mask"] = attention_mask
+        answer = logits(self.module, inputs)
+        return (answer, *(tensor for pair in cache.present.values() for tensor in pair))
+
+
+def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
+    """See which keys and values a decoder keeps, by asking it once.
+
+    Raises:
+        ModelError: it takes no `past_key_values`, or never asks it.
+    """
+    if "past_key_values" not in inspect.signature(module.forward).parameters:
+        raise ModelError(
+            f"{type(module).__name__}.forward() takes no past_key_values: a decoder without a cache computes "
+            "the whole text again for each token; models/transformer.py shows how one takes it"
+        )
+    device = next(module.parameters()).device
+    ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device)
+    was_training = module.training
+    with torch.no_grad():
+        _, *present = CachedDecoder(module.eval())(ids, torch.ones_like(ids))
+    module.train(was_training)
+    if not present:
+        raise ModelError(f"{type(module).__name__} takes past_key_values and never calls its update()")
+    return tuple(CacheLayer(key.shape[1], key.shape[3]) for key in present[0::2])
