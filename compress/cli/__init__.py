@@ -16,6 +16,7 @@ import typer
 from compress import __version__
 from compress.cli.common import INTERRUPTED, print_error, start_logging
 from compress.cli.compare import check, compare
+from compress.cli.generate import generate
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
@@ -42,7 +43,7 @@ def _version(
         raise typer.Exit
 
 
-for _command in (init, run, export, bundle, inspect, explain, compare, check):
+for _command in (init, run, export, bundle, inspect, explain, compare, check, generate):
     app.command()(_command)
 app.command("list")(list_)
 app.command()(show)

@@ -117,6 +117,7 @@ def accuracy(
         batched_value=int((batched == labels).sum()) / rows,
         batched_size=batched_size,
         batched_disagreements=int((single != batched).sum()),
+        unit="token" if positions > 1 else "row",
     )
 
 
@@ -139,6 +140,7 @@ def accuracy_difference(
         gained=gained,
         lost=lost,
         agreement=int((baseline == candidate).sum()) / rows,
+        unit="token" if positions > 1 else "row",
     )
 
 

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+Unit = Literal["row", "token"]
+"""What is answered, and counted."""
+
+
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +60,7 @@ class Accuracy(_Result):
     batched_value: float
     batched_size: int
     batched_disagreements: int
+    unit: Unit = "row"
 
 
 class AccuracyDifference(_Result):
@@ -76,6 +81,7 @@ class AccuracyDifference(_Result):
     gained: int
     lost: int
     agreement: float
+    unit: Unit = "row"
 
 
 class Answers(_Result):

@@ -43,8 +43,8 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
         said = str(error).strip().splitlines()
         raise ModelError(
             f"{file}: transformers {transformers.__version__} cannot read this GGUF file: "
-            f"{said[0] if said else type(error).__name__}; convert it to a Hugging Face directory with the tools "
-            "of the model's makers"
+            f"{said[0] if said else type(error).__name__}; convert it to a Hugging Face directory with the "
+            "tools of the model's makers"
         ) from error
     # transformers refuses to save what it has read from GGUF: a plain model of the same weights is saved.
     config = read.config

@@ -31,6 +31,7 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
         "run_key": prepared.run_key,
         "modelpress": compress.__version__,
         "max_length": length or None,
+        **({} if measurement.language is None else {"context_length": _context_length(prepared)}),
         "stages": [stage.name for stage in recipe.stages],
         "accuracy": {
             "value": accuracy.value,
@@ -53,6 +54,17 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
         "baseline_sha256": sha256_of(baseline),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+
+
+def _context_length(prepared: Prepared) -> int | None:
+    """How many tokens a language model can see, prompt and answer together; none: it doesn't say."""
+    module = prepared.loaded.module
+    config = getattr(module, "config", None)
+    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
+        found = getattr(owner, name, None)
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def _where_answers_hold(report: RunReport) -> str:

@@ -144,12 +144,17 @@ def files_named(settings: Any) -> list[tuple[str, str]]:
 
 
 def gates_are_measured(recipe: Recipe, splits: Splits) -> None:
-    """See that the recipe measures where its gates judge speed.
+    """See that the recipe measures where its gates judge speed, and what they judge.
 
     Raises:
         RecipeError: it doesn't.
     """
     gates, measured = recipe.gates, recipe.measure
+    if gates.of_language and not splits.task.vocabulary:
+        raise RecipeError(
+            f"{recipe.path or recipe.run_name}: gates.{gates.of_language[0]}: only a language model can be "
+            "judged by it, and this is a classification"
+        )
     lengths = measured.sequence or (resolve_sequence(splits.test, None),)
     threads, _ = usable_threads(measured.threads, available_cores())
     places = {"batch": measured.batch, "sequence": lengths, "threads": threads}

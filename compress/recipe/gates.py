@@ -17,6 +17,9 @@ class GatesConfig(BaseModel):
         max_size_mb: of the ONNX file with its external data, in MB of 1,000,000 bytes.
         max_p95_ms: that 95 of 100 single calls take at the most.
         min_agreement: share of the test rows that are answered as the baseline answers them.
+        max_perplexity_ratio: of a language model, candidate over baseline; the upper end of the 95 % interval
+            must reach it.
+        min_decode_speedup: of writing one more token; the lower end of the 95 % interval must reach it.
         batch, sequence, threads: where speed is judged; none: the first of each that is measured.
     """
 
@@ -27,6 +30,8 @@ class GatesConfig(BaseModel):
     max_size_mb: float | None = Field(default=None, gt=0)
     max_p95_ms: float | None = Field(default=None, gt=0)
     min_agreement: float | None = Field(default=None, ge=0, le=1)
+    max_perplexity_ratio: float | None = Field(default=None, gt=0)
+    min_decode_speedup: float | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, ge=1)
     sequence: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
@@ -41,4 +46,9 @@ class GatesConfig(BaseModel):
     @property
     def needs_baseline(self) -> list[str]:
         """Those that compare with a baseline."""
-        return [x for x in self.limits if x in ("max_accuracy_drop", "min_speedup", "min_agreement")]
+        return [x for x in self.limits if x not in ("max_size_mb", "max_p95_ms")]
+
+    @property
+    def of_language(self) -> list[str]:
+        """Those that only a language model can be judged by."""
+        return [x for x in self.limits if x in ("max_perplexity_ratio", "min_decode_speedup")]

@@ -73,8 +73,8 @@ def check_lines(report: CheckReport) -> list[str]:
         return []
     model = measured.candidate
     lines = [
-        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.rows:,} test rows, file "
-        f"{size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
+        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.rows:,} test {model.accuracy.unit}s, "
+        f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
         f"{measured.environment.cpu}"
     ]
     if report.against is not None:

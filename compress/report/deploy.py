@@ -27,6 +27,8 @@ def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
 
 def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
     """A program that answers one row, to be run inside the bundle's directory."""
+    if report.measurement.language is not None:
+        return _writing_snippet(file)
     text, latency = reads_text(inputs), headline(report)
     lines = ["import numpy as np", "import onnxruntime as ort"]
     if text:
@@ -43,6 +45,33 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
     else:
         lines.append("print(int(logits[0].argmax()))  # the place of the label in manifest.json")
     return "\n".join(lines) + "\n"
+
+
+def _writing_snippet(file: str) -> str:
+    """A program that writes on from a text, the likeliest token each time."""
+    return f'''import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+session = ort.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.no_truncation()
+names = [value.name for value in session.get_outputs()]
+past = {{
+    value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+    for value in session.get_inputs()
+    if value.name.startswith("past_key_values.")
+}}
+ids = tokenizer.encode("Put the text here.").ids
+new = ids
+for _ in range(50):
+    feed = {{"input_ids": np.array([new]), "attention_mask": np.ones((1, len(ids)), np.int64), **past}}
+    found = dict(zip(names, session.run(None, feed)))
+    past = {{f"past_key_values{{k[7:]}}": v for k, v in found.items() if k.startswith("present.")}}
+    new = [int(found["logits"][0, -1].argmax())]
+    ids = ids + new
+print(tokenizer.decode(ids))
+'''
 
 
 def _text_feed(report: RunReport, inputs: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from compress.measure.results import LatencyComparison, Measurement
 from compress.recipe.gates import GatesConfig
 from compress.report.schema import GateRecord
-from compress.report.words import milliseconds, percent, promised_amount, setting, size
+from compress.report.words import decode_setting, milliseconds, percent, promised_amount, setting, size
 
 __all__ = ["gate_sentence", "judged"]
 
@@ -22,12 +22,18 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
     difference = measurement.difference
     where = "" if latency is None else setting(latency)
     speed = None if latency is None else (latency.speedup, latency.speedup_low)
+    language = measurement.language
+    write = None if language is None else _place(gates, language.decode)
+    writing = None if write is None else (write.speedup, write.speedup_low)
+    ratio = None if language is None else language.perplexity_ratio
     found: dict[str, tuple[float | None, float | None, str]] = {
         "max_accuracy_drop": (-difference.value, -difference.low, ""),
         "min_speedup": (*(speed or (None, None)), where),
         "max_size_mb": (measurement.candidate.size.file_bytes / 1e6, None, ""),
         "max_p95_ms": (None if latency is None else latency.candidate.p95_ms, None, where),
         "min_agreement": (difference.agreement, None, ""),
+        "max_perplexity_ratio": (None, None, "") if ratio is None else (ratio.value, ratio.high, ""),
+        "min_decode_speedup": (*(writing or (None, None)), "" if write is None else decode_setting(write)),
     }
     records = []
     for name, limit in gates.limits.items():
@@ -54,7 +60,9 @@ def gate_sentence(gate: GateRecord) -> str:
             return f"{100 * value:.2f} points".replace("-", "−")
         if gate.name == "min_agreement":
             return percent(value)
-        if gate.name == "min_speedup":
+        if gate.name == "max_perplexity_ratio":
+            return f"{value:.3f}x"
+        if gate.name in ("min_speedup", "min_decode_speedup"):
             return promised_amount("speedup", value)
         return size(value * 1e6) if gate.name == "max_size_mb" else milliseconds(value)
 
@@ -64,6 +72,8 @@ def gate_sentence(gate: GateRecord) -> str:
         "max_size_mb": "file size",
         "max_p95_ms": "95th percentile of latency",
         "min_agreement": "answers as the baseline's",
+        "max_perplexity_ratio": "perplexity over the baseline's",
+        "min_decode_speedup": "speed-up of writing a token",
     }[gate.name]
     least = gate.name.startswith("min_")
     words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"

@@ -12,12 +12,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compress.measure.results import Language
 from compress.report import charts, cut_charts, cut_words, tables
 from compress.report.cut import Cut, cuts_of
 from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, settings_of
 from compress.report.ladder_words import ladder_dots, ladder_note, ladder_sentences, ladder_table
+from compress.report.language_words import LANGUAGE_NOTE, language_sentences, language_tables
 from compress.report.markdown import recipe_yaml
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
@@ -29,6 +31,7 @@ from compress.report.words import (
     RUN_NOISE,
     accuracy_words,
     caveats,
+    decode_setting,
     duration,
     headline,
     milliseconds,
@@ -89,6 +92,7 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "latency": tables.latency_table(report),
             "latency_boxes": charts.latency_boxes(measured.latency),
             "parts": _parts(report),
+            "language": _language(report),
             "has_quartiles": any(x.candidate.p25_ms is not None for x in measured.latency),
             "size_bars": charts.size_bars(measured.baseline, measured.candidate),
             "runtimes": _runtimes(report),
@@ -119,7 +123,9 @@ def _tiles(report: RunReport) -> list[dict[str, str]]:
     words, _, interval = accuracy_words(measured.difference).partition(" (")
     values = before.accuracy.value, after.accuracy.value
     tiles = [_tile("Accuracy", words, *values, percent, interval.rstrip(")"))]
-    if latency is not None:
+    if measured.language is not None:
+        tiles += _language_tiles(measured.language)
+    elif latency is not None:
         words, _, interval = speedup_words(latency).partition(" (")
         values = latency.baseline.p50_ms, latency.candidate.p50_ms
         tiles.append(_tile("Latency", words, *values, milliseconds, f"p50 at {setting(latency)} ({interval}"))
@@ -130,6 +136,20 @@ def _tiles(report: RunReport) -> list[dict[str, str]]:
     words = size_words(*memory, "less", "more", RUN_NOISE)
     tiles.append(_tile("Peak memory", words, *memory, size, "to load the model and answer rows"))
     return tiles
+
+
+def _language_tiles(language: Language) -> list[dict[str, str]]:
+    """Perplexity, and a token's time at the first setting."""
+    ratio, write = language.perplexity_ratio, language.decode[0]
+    values = language.baseline.perplexity, language.candidate.perplexity
+    same = ratio.low <= 1 <= ratio.high
+    note = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    words = "no measurable change" if same else f"{ratio.value:.3f}x"
+    tiles = [_tile("Perplexity", words, *values, lambda value: f"{value:.2f}", note)]
+    words, _, interval = speedup_words(write).partition(" (")
+    values = write.baseline.p50_ms, write.candidate.p50_ms
+    note = f"p50 at {decode_setting(write)} ({interval}"
+    return [*tiles, _tile("A token", words, *values, milliseconds, note)]
 
 
 def _tile(
@@ -174,6 +194,18 @@ def _runtimes(report: RunReport) -> dict[str, Any] | None:
     if found is None:
         return None
     return {"table": runtime_table(found), "sentences": runtime_sentences(found)}
+
+
+def _language(report: RunReport) -> dict[str, Any] | None:
+    """Perplexity and tokens a second, of language models."""
+    found = report.measurement.language
+    if found is None:
+        return None
+    return {
+        "note": LANGUAGE_NOTE,
+        "sentences": language_sentences(found),
+        "tables": language_tables(report),
+    }
 
 
 def _why(report: RunReport) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from compress.report.deploy import deploy_packages, deploy_snippet
 from compress.report.explanation_words import explanation_sentences, explanation_tables
 from compress.report.facts import facts_of, plain, settings_of
 from compress.report.ladder_words import ladder_note, ladder_sentences, ladder_table
+from compress.report.language_words import LANGUAGE_NOTE, language_sentences, language_tables
 from compress.report.promise import promise_of
 from compress.report.promise_words import promise_sentences, promise_table
 from compress.report.runtime_words import runtime_sentences, runtime_table
@@ -100,6 +101,7 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
         "Baseline is the uncompressed model, candidate the compressed one, both as ONNX files run by ONNX "
         f"Runtime. Intervals are 95 % intervals. {MB_NOTE}",
         table_markdown(figures_table(report)),
+        *_language(report),
         "## Latency",
         "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds.",
         table_markdown(latency_table(report)),
@@ -127,6 +129,15 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
             fenced(deploy_snippet(report, inputs), "python"),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _language(report: RunReport) -> list[str]:
+    """Of a language model: perplexity, and tokens a second."""
+    found = report.measurement.language
+    if found is None:
+        return []
+    said = " ".join(map(escape_markdown, language_sentences(found)))
+    return ["## Language", said, LANGUAGE_NOTE, *map(table_markdown, language_tables(report))]
 
 
 def _why(report: RunReport) -> list[str]:

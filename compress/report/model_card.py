@@ -51,12 +51,14 @@ def _front_matter(report: RunReport, inputs: Sequence[str]) -> dict[str, Any]:
     families = dict.fromkeys(stage.name.split("/", 1)[0] for stage in report.stages)
     front: dict[str, Any] = {"library_name": "onnx"}
     if reads_text(inputs):
-        front["pipeline_tag"] = "text-classification"
+        front["pipeline_tag"] = (
+            "text-generation" if report.measurement.language is not None else "text-classification"
+        )
     base = _hub_name(report)
     if base is not None:
         front["base_model"] = base
     front["tags"] = ["onnx", "onnxruntime", "modelpress", *(_TAGS[x] for x in families if x in _TAGS)]
-    front["metrics"] = ["accuracy"]
+    front["metrics"] = ["accuracy" if report.measurement.language is None else "perplexity"]
     return front
 
 

@@ -65,26 +65,29 @@ def figures_table(report: RunReport) -> Table:
     measured = report.measurement
     before, after, difference = measured.baseline, measured.candidate, measured.difference
     same = difference.low <= 0 <= difference.high
+    tokens = difference.unit == "token"
+    batches = f"{'batches' if tokens else 'padded batches'} of {after.accuracy.batched_size}"
     rows = [
         (
-            f"accuracy, {after.accuracy.rows:,} test rows (95 % interval)",
+            f"{'next-token ' if tokens else ''}accuracy, {after.accuracy.rows:,} test {difference.unit}s "
+            "(95 % interval)",
             _accuracy(before.accuracy),
             _accuracy(after.accuracy),
             f"{difference_text(difference)} points" + (": no measurable difference" if same else ""),
         ),
         (
-            f"accuracy in padded batches of {after.accuracy.batched_size}",
+            f"accuracy in {batches}",
             percent(before.accuracy.batched_value),
             percent(after.accuracy.batched_value),
-            f"{before.accuracy.batched_disagreements:,} and {after.accuracy.batched_disagreements:,} rows "
-            "answered otherwise than one at a time",
+            f"{before.accuracy.batched_disagreements:,} and {after.accuracy.batched_disagreements:,} "
+            f"{difference.unit}s answered otherwise than one row at a time",
         ),
         (
-            "same class as the baseline",
+            "same token as the baseline" if tokens else "same class as the baseline",
             "",
             percent(difference.agreement),
-            f"{difference.gained:,} rows that only the candidate gets right, {difference.lost:,} that only "
-            "the baseline does",
+            f"{difference.gained:,} {difference.unit}s that only the candidate gets right, "
+            f"{difference.lost:,} that only the baseline does",
         ),
     ]
     latency = headline(report)
@@ -186,7 +189,7 @@ def data_table(report: RunReport) -> Table:
             "rows: train, validation, test",
             f"{data.train_rows:,}, {data.validation_rows:,}, {data.test_rows:,}",
         ),
-        (f"labels ({len(data.labels):,})", labels),
+        *([(f"labels ({len(data.labels):,})", labels)] if data.labels else []),
         ("fingerprint of the test rows", data.test_fingerprint),
         *(("note", note) for note in data.notes),
     ]

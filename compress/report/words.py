@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import isfinite, log10
 
-from compress.measure.results import AccuracyDifference, LatencyComparison
+from compress.measure.results import AccuracyDifference, Language, LatencyComparison
 from compress.report.promise import Promise, last_promise
 from compress.report.schema import RunReport, StageRecord
 
@@ -16,6 +16,8 @@ __all__ = [
     "MB_NOTE",
     "RUN_NOISE",
     "accuracy_words",
+    "decode_setting",
+    "perplexity_words",
     "caveats",
     "difference_text",
     "duration",
@@ -114,7 +116,7 @@ def difference_text(difference: AccuracyDifference) -> str:
 def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> str:
     """Say what became of accuracy; nothing is called a loss or gain while the interval holds 0."""
     value, interval = points(difference.value, difference.low, difference.high)
-    tail = f"95 % interval {interval}, {difference.rows:,} rows"
+    tail = f"95 % interval {interval}, {difference.rows:,} {difference.unit}s"
     if difference.low <= 0 <= difference.high:
         return f"no measurable {noun} ({value} points, {tail})"
     return f"{value.lstrip('+−')} points {'higher' if difference.value > 0 else 'lower'} ({tail})"
@@ -218,7 +220,38 @@ def verdict(report: RunReport) -> str:
     return words if promise is None else f"{words} P{promise_words(promise)[1:]}."
 
 
+def perplexity_words(language: Language) -> str:
+    """Say what became of perplexity; nothing is called worse or better while the interval holds 1."""
+    ratio = language.perplexity_ratio
+    was, now = language.baseline.perplexity, language.candidate.perplexity
+    tail = f"{was:.2f} to {now:.2f}, {ratio.value:.3f}x, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    if ratio.low <= 1 <= ratio.high:
+        return f"no measurable change in perplexity ({tail})"
+    percents = f"{100 * abs(ratio.value - 1):.1f} %"
+    return f"perplexity is {percents} {'higher' if ratio.value > 1 else 'lower'} ({tail})"
+
+
+def decode_setting(latency: LatencyComparison) -> str:
+    """Where one more token was timed: `batch 1, after 256 tokens, 1 thread`."""
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    return f"batch {latency.batch}, after {latency.sequence} tokens, {threads}"
+
+
+def _language_verdict(report: RunReport, language: Language) -> str:
+    measured, read, write = report.measurement, headline(report), language.decode[0]
+    small = size_words(measured.baseline.size.file_bytes, measured.candidate.size.file_bytes)
+    words = (
+        f"{small[0].upper()}{small[1:]} than the fp32 ONNX model; writing a token: {speedup_words(write)} "
+    )
+    words += f"at {decode_setting(write)}"
+    if read is not None:
+        words += f"; reading {read.sequence} tokens: {speedup_words(read)}"
+    return f"{words}; {perplexity_words(language)}."
+
+
 def _verdict(report: RunReport) -> str:
+    if report.measurement.language is not None:
+        return _language_verdict(report, report.measurement.language)
     measured, latency = report.measurement, headline(report)
     before, after = measured.baseline.size.file_bytes, measured.candidate.size.file_bytes
     small = size_words(before, after)
@@ -260,8 +293,8 @@ def caveats(report: RunReport) -> tuple[str, ...]:
         )
     if difference.low <= 0 <= difference.high and -100 * difference.low >= _POINTS_WORTH_SAYING:
         said.append(
-            f"{difference.rows:,} test rows cannot rule out a loss of up to {-100 * difference.low:.1f} "
-            "points; more test rows narrow the interval."
+            f"{difference.rows:,} test {difference.unit}s cannot rule out a loss of up to "
+            f"{-100 * difference.low:.1f} points; more test rows narrow the interval."
         )
     first = headline(report)
     if first is not None and first.speedup_high >= 1:
@@ -270,8 +303,9 @@ def caveats(report: RunReport) -> tuple[str, ...]:
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
             said.append(
-                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.rows:,} test rows "
-                f"otherwise in padded batches of {accuracy.batched_size} than one at a time."
+                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.rows:,} test "
+                f"{accuracy.unit}s otherwise in {'padded ' if accuracy.unit == 'row' else ''}batches of "
+                f"{accuracy.batched_size} than one row at a time."
             )
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
         if not parity.holds:
