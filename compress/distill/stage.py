@@ -91,16 +91,22 @@ class StudentDistillation(Distillation):
             raise StageError(
                 f"{self.name}: rows.augment and rows.synthetic make up texts: the model reads none"
             )
+        if context.task.vocabulary and (rows.augment or rows.synthetic):
+            raise StageError(
+                f"{self.name}: rows.augment and rows.synthetic make up texts to classify, not to write on "
+                "from: leave them out for a language model"
+            )
         if not (rows.train or rows.synthetic or (rows.unlabelled and context.unlabelled is not None)):
             raise StageError(
                 f"{self.name}: rows: there is nothing to learn on; give data.unlabelled or rows.synthetic"
             )
         if not rows.train and set(self.losses.terms()) == {"labels"}:
             raise StageError(f"{self.name}: losses: only training rows have labels, and rows.train is false")
-        classes = len(context.task.labels)
+        classes = context.task.classes
         others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
         for config in others:
-            self._same_words(config, load_student(config, model, classes, 0), context)
+            loaded = load_student(config, model, classes, 0, context.task.name)
+            self._same_words(config, loaded, context)
         super().check(model, context)
 
     def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:
@@ -124,21 +130,23 @@ class StudentDistillation(Distillation):
             shape = list(logits(loaded.module.eval(), batch).shape)
         except Exception as error:
             raise StageError(f"{name} can't answer the data's rows: {error}") from error
-        if shape[1:] != [len(context.task.labels)]:
+        if shape[-1] != context.task.classes or len(shape) != (3 if context.task.vocabulary else 2):
+            what = "tokens" if context.task.vocabulary else "labels"
             raise StageError(
-                f"{name} answers with {shape[1:]} numbers; the data has {len(context.task.labels)} labels"
+                f"{name} answers with {shape[1:]} numbers; the data has {context.task.classes} {what}"
             )
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
         """As the recipe says; which layers are best is tried on validation."""
         if context is None:
             return build_student(self.student, model, seed=0)
-        classes = len(context.task.labels)
+        classes = context.task.classes
         return build_student(
             self.student,
             model,
             seed=context.seed,
             classes=classes,
+            task=context.task.name,
             best=lambda count: self._best_layers(model, count, context),
         )
 
@@ -169,8 +177,8 @@ class StudentDistillation(Distillation):
         """The recipe's first model, or those that are given."""
         if not self.teachers:
             return super().teachers_of(model, context)
-        classes = len(context.task.labels)
-        return [load_student(config, model, classes, 0).module for config in self.teachers]
+        task = context.task
+        return [load_student(config, model, task.classes, 0, task.name).module for config in self.teachers]
 
     def rows_of(self, context: Context) -> Split:
         """Training rows and unlabelled ones, changed copies of both, made-up ones."""

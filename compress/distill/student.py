@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compress.errors import ModelError, StageError
 from compress.losses.plan import spread_layers
 from compress.model.config import ModelConfig
+from compress.task import TaskName
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def build_student(
     *,
     seed: int,
     classes: int | None = None,
+    task: TaskName = "classification",
     best: Callable[[int], list[int]] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Make the student, untrained, and say what it begins as.
@@ -115,6 +117,7 @@ def build_student(
     Args:
         model: the one to be made smaller; it is left as it was.
         classes: of the task, for a Hugging Face student without a head; none: the model's.
+        task: what a Hugging Face student is to answer.
         best: says which layers are best; none (nothing may be run): the first do.
 
     Raises:
@@ -123,7 +126,7 @@ def build_student(
     from compress.model.depth import keep_layers_, layer_count
 
     if config.model is not None:
-        return load_student(config.model, model, classes, seed).module, {}
+        return load_student(config.model, model, classes, seed, task).module, {}
     if config.args:
         student = rebuilt(model, config.args, seed)
         return student, {"tensors_from_teacher": initialise_(student, model, "spaced")}
@@ -165,8 +168,14 @@ def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module
         raise StageError(f"student: {error}") from error
 
 
-def load_student(config: ModelConfig, model: nn.Module, classes: int | None, seed: int) -> LoadedModel:
-    """Load another model; a Hugging Face one without a head gets as many classes as the task has.
+def load_student(
+    config: ModelConfig,
+    model: nn.Module,
+    classes: int | None,
+    seed: int,
+    task: TaskName = "classification",
+) -> LoadedModel:
+    """Load another model for a task; a Hugging Face one without a head gets as many classes as the task has.
 
     Raises:
         ModelError: it can't be loaded.
@@ -177,7 +186,7 @@ def load_student(config: ModelConfig, model: nn.Module, classes: int | None, see
         classes = getattr(getattr(model, "config", None), "num_labels", None)
     trained_later = config.model_copy(update={"train": TrainConfig()})
     with tempfile.TemporaryDirectory(prefix="modelpress-student-") as scratch:
-        return load_model(trained_later, seed=seed, scratch=Path(scratch), num_labels=classes)
+        return load_model(trained_later, seed=seed, scratch=Path(scratch), num_labels=classes, task=task)
 
 
 def initialise_(student: nn.Module, model: nn.Module, keep: Literal["spaced", "first", "last"]) -> str:

@@ -33,6 +33,7 @@ import compress.model.ops as ops
 __all__ = ["OPSET_VERSION", "finish_", "translation_table"]
 
 OPSET_VERSION = 21
+_INT8_BLOCKS = 4  # accuracy_level of MatMulNBits: activations in 8 bits
 Value = Any  # a tensor of the graph that is being built
 
 
@@ -186,7 +187,13 @@ def _zero_points_like(token_scale: Value) -> Value:
 
 
 def _weight_only_linear(
-    x: Value, qdata: Value, scale: Value, zero_point: Value, bias: Value, bits: int
+    x: Value,
+    qdata: Value,
+    scale: Value,
+    zero_point: Value,
+    bias: Value,
+    bits: int,
+    int8_activations: bool = False,
 ) -> Value:
     return _matmul_nbits(
         x,
@@ -199,7 +206,7 @@ def _weight_only_linear(
         N=int(qdata.shape[0]),
         bits=bits,
         block_size=int(qdata.shape[2]) * 8 // bits,
-        accuracy_level=0,
+        accuracy_level=_INT8_BLOCKS if int8_activations else 0,
     )
 
 

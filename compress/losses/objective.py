@@ -18,7 +18,8 @@ from compress.losses.hidden import hidden_distance
 from compress.losses.logits import soft_loss
 from compress.losses.plan import Comparison, comparisons
 from compress.losses.relations import relation_divergence
-from compress.losses.targets import ANSWERS, TargetPlace, teacher_targets
+from compress.losses.targets import ANSWERS, TOKEN_VALUES, TOKENS, TargetPlace, teacher_targets
+from compress.losses.tokens import token_divergence
 from compress.losses.views import Watch
 from compress.progress import Progress
 from compress.task import LABELS_KEY, ROW_INDEX_KEY
@@ -98,7 +99,7 @@ class Objective:
         self.state["done"] = done / total
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """The weighted sum on a batch, a scalar; logits [b, c]."""
+        """The weighted sum on a batch, a scalar; logits [b, c], or [b, s, c] of a language model."""
         terms = {
             name: term for name, term in self._config.terms().items() if term.counts_at(self.state["done"])
         }
@@ -112,8 +113,9 @@ class Objective:
         inputs = {name: batch[name] for name in self._task.input_names}
         targets = self._targets.at(inputs, batch[ROW_INDEX_KEY])
         if self._config.logits is not None and "logits" in terms:
-            answer = soft_loss(logits, targets[ANSWERS], self._config.logits.temperature)
-            total = total + terms["logits"].weight * answer
+            total = total + terms["logits"].weight * _answered(
+                logits, targets, self._config.logits.temperature
+            )
         mask = inputs.get(_MASK)
         # A model that evaluates shows no states: that happens where a step is only timed.
         for name in set(terms) & {each.term for each in self.plan} if seen else ():
@@ -189,6 +191,13 @@ class Objective:
 
         with torch.no_grad():
             logits(self._student, inputs)
+
+
+def _answered(logits: Tensor, targets: dict[str, Tensor], temperature: float) -> Tensor:
+    """Divergence from the teachers' answers, of rows or of each position's token."""
+    if TOKENS in targets:
+        return token_divergence(logits, targets[TOKEN_VALUES], targets[TOKENS].long(), temperature)
+    return soft_loss(logits, targets[ANSWERS], temperature)
 
 
 def _name(pair: Comparison) -> str:

@@ -23,10 +23,22 @@ from compress.errors import StageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ANSWERS", "KeptTargets", "Sizes", "is_whole", "keep_targets", "size_words"]
+__all__ = [
+    "ANSWERS",
+    "TOKENS",
+    "TOKEN_VALUES",
+    "KeptTargets",
+    "Sizes",
+    "is_whole",
+    "keep_targets",
+    "size_words",
+]
 
 ANSWERS = "answers"
 """The name of logits among the places."""
+
+TOKEN_VALUES, TOKENS = "answers: values", "answers: tokens"
+"""Of a language model instead, as places of their own: see `losses.tokens`. Ids are whole float32 numbers."""
 
 Found = tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]
 """Which rows, [b], and of them the answers and each place's states."""
@@ -43,7 +55,7 @@ class Sizes:
         extra: positions that the model adds before the row's own, as a class token.
         widths: of each place, by its path.
         wide: places that need float32.
-        classes: c.
+        classes: c; 0 of a language model, whose answers are places.
     """
 
     lengths: np.ndarray[Any, Any]
@@ -80,7 +92,9 @@ class KeptTargets:
         first = next(iter(inputs.values()))
         device, longest = first.device, first.shape[1] + self._extra
         picked = rows.cpu().numpy()
-        found = {ANSWERS: torch.from_numpy(np.array(self._answers[picked])).to(device)}
+        found = {}
+        if self._answers.shape[1]:
+            found[ANSWERS] = torch.from_numpy(np.array(self._answers[picked])).to(device)
         for path, kept in self._states.items():
             states = np.zeros((len(picked), longest, kept.shape[1]), dtype=np.float32)
             for index, row in enumerate(picked):
@@ -129,7 +143,8 @@ def _write(folder: Path, sizes: Sizes, found: Iterable[Found]) -> None:
             files[path] = _Rows(file, int(ends[-1]), sizes.widths[path], path in sizes.wide)
             open_files.callback(files[path].close)
         for picked, parts in found:
-            answers[picked] = parts[ANSWERS]
+            if sizes.classes:
+                answers[picked] = parts[ANSWERS]
             for path, rows in files.items():
                 _store(rows, parts[path], picked, sizes.lengths, ends)
     np.save(folder / f"{ANSWERS}.npy", answers)

@@ -23,7 +23,17 @@ import numpy as np
 
 from compress.errors import StageError
 from compress.locks import only_one
-from compress.losses.target_files import ANSWERS, KeptTargets, Sizes, is_whole, keep_targets, size_words
+from compress.losses.target_files import (
+    ANSWERS,
+    TOKEN_VALUES,
+    TOKENS,
+    KeptTargets,
+    Sizes,
+    is_whole,
+    keep_targets,
+    size_words,
+)
+from compress.losses.tokens import top_answers
 from compress.losses.views import Watch
 from compress.processes import from_main
 from compress.progress import Progress
@@ -35,10 +45,11 @@ if TYPE_CHECKING:
     from compress.data.split import Split
     from compress.task import Task
 
-__all__ = ["ANSWERS", "TargetPlace", "Targets", "teacher_targets"]
+__all__ = ["ANSWERS", "TOKENS", "TOKEN_VALUES", "TargetPlace", "Targets", "teacher_targets"]
 
 _LARGE = 1e3  # a place with numbers above this is kept in float32: float16 ends at 65,504
 _ROWS = 32  # that a teacher answers at once
+_MOST_LOGITS = 1 << 26
 _FREE_PART = 0.5  # of the free disk that targets may take
 
 
@@ -60,6 +71,8 @@ class Targets(Protocol):
 
     def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """Of a batch: `ANSWERS` [b, c], and each place by its path [b, s, w], float32, on the batch's device.
+
+        Of a language model `TOKEN_VALUES` and `TOKENS`, both [b, s, k], in the place of `ANSWERS`.
 
         Args:
             rows: which rows of the split they are, [b].
@@ -119,7 +132,7 @@ def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -
     from compress.model.calls import logits, to_tensors
 
     lengths = np.array([len(row[rows.inputs[0].name]) for row in rows.rows])
-    batch = to_tensors(next(rows.batches(_ROWS)), task.input_names)
+    batch = to_tensors(next(rows.batches(_at_once(rows, task))), task.input_names)
     seen, answers = _look(teacher, places, batch, lambda: logits(teacher, batch))
     longest, extra = batch[task.input_names[0]].shape[1], 0
     for path in places:
@@ -139,7 +152,16 @@ def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -
         )
     large = frozenset(path for path in places if float(seen[path].abs().max()) > _LARGE)
     widths = {path: int(seen[path].shape[-1]) for path in places}
+    if answers.ndim == 3:
+        width = int(top_answers(answers[:1, :1])[0].shape[-1])
+        widths |= {TOKEN_VALUES: width, TOKENS: width}
+        return Sizes(lengths + extra, extra, widths, large | {TOKEN_VALUES, TOKENS}, 0)
     return Sizes(lengths + extra, extra, widths, large, int(answers.shape[-1]))
+
+
+def _at_once(rows: Split, task: Task) -> int:
+    """Rows that a teacher answers at once: fewer where the logits of each are many."""
+    return max(1, min(_ROWS, _MOST_LOGITS // max(rows.labels[:1].size * task.classes, 1)))
 
 
 class _Running:
@@ -170,7 +192,11 @@ def _answered(
     seen, answers = _look(first, places, inputs, lambda: logits(first, inputs))
     with torch.no_grad():
         total = answers.float() + sum(logits(each, inputs).float() for each in others)
-    return {ANSWERS: total / len(teachers), **{path: seen[path].float() for path in places}}
+    states = {path: seen[path].float() for path in places}
+    if total.ndim == 3:
+        values, ids = top_answers(total / len(teachers))
+        return {TOKEN_VALUES: values, TOKENS: ids.float(), **states}
+    return {ANSWERS: total / len(teachers), **states}
 
 
 def _look(model: nn.Module, places: Sequence[str], inputs: Any, answer: Any) -> tuple[dict[str, Tensor], Any]:
@@ -200,9 +226,9 @@ def _asked(
         each.to(device)
     try:
         with progress.bar("asking the teacher", len(rows)) as bar:
-            for batch in rows.batches(_ROWS, shuffle_seed=0):
+            for batch in rows.batches(_at_once(rows, task), shuffle_seed=0):
                 found = _answered(teachers, places, to_tensors(batch, task.input_names, device))
-                if not bool(found[ANSWERS].isfinite().all()):
+                if not bool(found[TOKEN_VALUES if TOKENS in found else ANSWERS].isfinite().all()):
                     raise StageError("the teacher answers a row with something that is not a number")
                 yield batch[ROW_INDEX_KEY], {name: each.cpu().numpy() for name, each in found.items()}
                 bar.advance(len(batch[ROW_INDEX_KEY]))

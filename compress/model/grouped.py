@@ -33,9 +33,11 @@ class _GroupLinear(LinearModule):
         bias: bool = True,
         group_size: int = 32,
         zero_points: bool = False,
+        int8_activations: bool = False,
     ) -> None:
         super().__init__(in_features, out_features, bias)
         self.group_size = group_size
+        self.int8_activations = int8_activations
         groups = -(-in_features // group_size)
         # Nothing but zeros: each integer is stored plus half the range.
         zero = 0x88 if self.bits == 4 else 0x80
@@ -55,11 +57,14 @@ class _GroupLinear(LinearModule):
             **super().config(),
             "group_size": self.group_size,
             "zero_points": self.zero_point is not None,
+            "int8_activations": self.int8_activations,
         }
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] to [..., o]."""
-        y: Tensor = ops.weight_only_linear(x, self.qdata, self.scale, self.zero_point, self.bias, self.bits)
+        y: Tensor = ops.weight_only_linear(
+            x, self.qdata, self.scale, self.zero_point, self.bias, self.bits, self.int8_activations
+        )
         return y
 
     def zero_points_(self, zero_point: Tensor) -> Self:
@@ -81,7 +86,7 @@ class _GroupLinear(LinearModule):
 
 
 class Int4Linear(_GroupLinear):
-    """Weights of 4 bits with a scale per output and group of inputs, times float activations.
+    """Weights of 4 bits with a scale per output and group of inputs, times activations (float, or int8).
 
     Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, ceil(g / 2)] or none, bias [o] or none.
     """
@@ -91,7 +96,7 @@ class Int4Linear(_GroupLinear):
 
 
 class Int8GroupLinear(_GroupLinear):
-    """Weights of 8 bits with a scale per output and group of inputs, times float activations.
+    """Weights of 8 bits with a scale per output and group of inputs, times activations (float, or int8).
 
     Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, g] or none, bias [o] or none.
     """

@@ -24,6 +24,7 @@ __all__ = [
     "int8_tensor_linear",
     "pack_int4",
     "quantized",
+    "rounded_groups",
     "tensor_steps",
     "token_integers",
     "unpack_int4",
@@ -177,9 +178,15 @@ def _asymmetric_product(x: Tensor, qdata: Tensor, x_scale: Tensor, zero_point: T
 
 @torch.library.custom_op("modelpress::weight_only_linear", mutates_args=())
 def weight_only_linear(
-    x: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None, bits: int
+    x: Tensor,
+    qdata: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    bias: Tensor | None,
+    bits: int,
+    int8_activations: bool = False,
 ) -> Tensor:
-    """Multiply float activations with weights of 4 or 8 bits that share a scale in groups of inputs.
+    """Multiply activations with weights of 4 or 8 bits that share a scale in groups of inputs.
 
     Where i is not a multiple of the group the last one is padded; the filling is never multiplied.
 
@@ -190,12 +197,28 @@ def weight_only_linear(
         zero_point: uint8, of 8 bits [o, g], of 4 bits packed [o, ceil(g / 2)]; none: half the range.
         bias: float32 [o] or none.
         bits: 4 or 8.
+        int8_activations: whether activations are rounded to 8 bits in the same groups (`rounded_groups`), so
+            that products are of integers.
 
     Returns:
         float32 [..., o].
     """
-    weight = dequantize_groups(qdata, scale, zero_point, bits).flatten(1)[:, : x.shape[-1]]  # [o, i]
-    return F.linear(x, weight, bias)
+    groups = dequantize_groups(qdata, scale, zero_point, bits)  # [o, g, group size]
+    weight = groups.flatten(1)[:, : x.shape[-1]]  # [o, i]
+    return F.linear(rounded_groups(x, groups.shape[-1]) if int8_activations else x, weight, bias)
+
+
+def rounded_groups(x: Tensor, size: int) -> Tensor:
+    """Round to whole steps of the largest magnitude of each group / 127, as MatMulNBits does; [..., i] both.
+
+    Each token's groups have steps of their own, so an answer doesn't depend on its batch-mates.
+    """
+    padded = F.pad(x, (0, -x.shape[-1] % size))
+    groups = padded.reshape(*x.shape[:-1], -1, size)  # [..., g, size]
+    top = groups.abs().amax(-1, keepdim=True)
+    steps = (groups * torch.where(top == 0, top, 127 / top)).round()
+    rounded: Tensor = (steps * (top / 127)).flatten(-2)[..., : x.shape[-1]]
+    return rounded
 
 
 def dequantize_groups(qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
@@ -209,7 +232,13 @@ def dequantize_groups(qdata: Tensor, scale: Tensor, zero_point: Tensor | None, b
 
 @weight_only_linear.register_fake
 def _(
-    x: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None, bits: int
+    x: Tensor,
+    qdata: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    bias: Tensor | None,
+    bits: int,
+    int8_activations: bool = False,
 ) -> Tensor:
     return x.new_empty((*x.shape[:-1], qdata.shape[0]))
 

@@ -1,11 +1,13 @@
-"""Weights of few bits in groups that share a scale; activations stay float.
+"""Weights of few bits in groups that share a scale; activations stay float, or are rounded to 8 bits.
 
 It buys size, and speed where reading weights is the cost (one token at a time); an encoder gets no faster.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from compress.quantize.grid import Grid
 from compress.quantize.integers import Integers, integers_of_table
@@ -24,6 +26,13 @@ class _WeightOnly(QuantizeLayers):
 
     group_size: Literal[16, 32, 64, 128] = 32
     zero_points: bool = False
+    activations: Literal["float", "int8"] = "float"
+
+    @model_validator(mode="after")
+    def _trained_as_exported(self) -> Self:
+        if self.qat is not None and self.activations == "int8":
+            raise ValueError("activations: int8 is not trained by qat: leave one of them out")
+        return self
 
     def grid(self) -> Grid:
         """One scale per output and group of inputs."""
@@ -40,7 +49,14 @@ class _WeightOnly(QuantizeLayers):
         from compress.model.grouped import Int4Linear, Int8GroupLinear
 
         made = Int4Linear if self.bits == 4 else Int8GroupLinear
-        new = made(layer.in_features, layer.out_features, bias is not None, self.group_size, self.zero_points)
+        new = made(
+            layer.in_features,
+            layer.out_features,
+            bias is not None,
+            self.group_size,
+            self.zero_points,
+            self.activations == "int8",
+        )
         if integers.steps.zero_point is not None:
             new.zero_points_(integers.steps.zero_point)
         return new.fill_(self._padded(integers.values), integers.steps.scale, bias)
@@ -58,6 +74,8 @@ class Int4WeightOnly(_WeightOnly):
     Attributes (and those of `QuantizeLayers`):
         group_size: inputs that share a scale; larger groups are smaller and coarser.
         zero_points: groups have a zero point too, which fits weights that don't lie around 0.
+        activations: int8 rounds them to 8 bits in the weights' groups, each token's by its own scales; the
+            products are of integers then, which is faster.
     """
 
     name: ClassVar[str] = "quantize/int4_weight_only"
@@ -93,6 +111,8 @@ class Int8WeightOnly(_WeightOnly):
     Attributes (and those of `QuantizeLayers`):
         group_size: inputs that share a scale; embeddings have one scale a row.
         zero_points: groups have a zero point too, which fits weights that don't lie around 0.
+        activations: int8 rounds them to 8 bits in the weights' groups, each token's by its own scales; the
+            products are of integers then, which is faster.
     """
 
     name: ClassVar[str] = "quantize/int8_weight_only"

@@ -80,7 +80,7 @@ def figures_table(report: RunReport) -> Table:
             percent(before.accuracy.batched_value),
             percent(after.accuracy.batched_value),
             f"{before.accuracy.batched_disagreements:,} and {after.accuracy.batched_disagreements:,} "
-            f"{difference.unit}s answered otherwise than one row at a time",
+            f"{difference.unit}s answered otherwise than one {'row ' if tokens else ''}at a time",
         ),
         (
             "same token as the baseline" if tokens else "same class as the baseline",

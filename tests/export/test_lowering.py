@@ -234,6 +234,24 @@ def test_inputs_of_rank_two_work_too(flat: Exported) -> None:
             assert np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_products_with_int8_activations_agree_to_the_order_of_a_float_sum(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    cls = {4: Int4Linear, 8: Int8GroupLinear}[bits]
+    layers = [
+        random_groups(cls(150, 3, True, group, points, True), 3, 150, group, bits, points)
+        for group in (16, 128)
+        for points in (False, True)
+    ]
+    found = export(Groups(layers), torch.randn(2, 3, 150), tmp_path / "model.onnx")
+    for name in ("plain", "one token", "zero", "outlier"):
+        x = inputs(150, 0)[name]
+        got, expected = found.run(x), found.eager(x)
+        # One rounded the other way would be 1/127 of a group's largest, times a weight: far above this.
+        allowed = 3e-6 * (np.abs(expected).max() + float(x.abs().max()))
+        assert (np.abs(got - expected) <= allowed).all(), name
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_weight_only_products_of_every_group_agree_to_the_order_of_a_float_sum(
     groups: Exported, seed: int

@@ -33,6 +33,7 @@ SHAPES = {
         "bias": False,
         "group_size": 16,
         "zero_points": False,
+        "int8_activations": True,
     },
     "int8_group_linear": {
         "in_features": 33,
@@ -40,6 +41,7 @@ SHAPES = {
         "bias": True,
         "group_size": 16,
         "zero_points": True,
+        "int8_activations": False,
     },
     "int8_embedding": {"num_embeddings": 5, "embedding_dim": 6, "padding_idx": 0},
     "int4_embedding": {
@@ -130,6 +132,12 @@ def test_groups_have_scales_and_zero_points_of_their_own(cls: type[QuantizedModu
     shifted = cls(40, 1, False, group_size=16, zero_points=True).zero_points_(points)  # type: ignore[attr-defined]
     shifted.fill_(values.to(torch.int16) + zero, scale)
     assert shifted(x).item() == 3 - 10 * (4 + 16) + 100 * (5 + 8), "16 whole and 8 real inputs are shifted"
+
+
+def test_groups_are_rounded_by_their_own_largest_magnitude() -> None:
+    x = torch.tensor([[127.0, 0.6, -3.4, 0.0, 0.0, 0.0, 1.27, 0.004]])
+    wanted = torch.tensor([[127.0, 1.0, -3.0, 0.0, 0.0, 0.0, 1.27, 0.0]])
+    torch.testing.assert_close(ops.rounded_groups(x, 3), wanted)
 
 
 def test_a_token_of_zeros_gives_the_bias() -> None:

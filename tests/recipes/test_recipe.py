@@ -56,6 +56,7 @@ class Round(Stage):
 
 
 HEAD = "model: {hf: some/model}\ndata: {source: digits}\n"
+SOURCES = "'digits', 'file', 'datasets', 'corpus' or 'stdlib'"
 STAGES = "stages:\n  - quantize/int8_dynamic\n"
 
 Load = Callable[..., Recipe]
@@ -245,7 +246,7 @@ def cut(settings: str) -> str:
         ("model: {hf: a}\ndata: {source: file}\n" + STAGES, "x.yaml:2: missing key 'train' in data"),
         (
             "model: {hf: a}\ndata: {}\n" + STAGES,
-            "x.yaml:2: missing key 'source' in data; it must be 'digits', 'file' or 'datasets'",
+            f"x.yaml:2: missing key 'source' in data; it must be {SOURCES}",
         ),
         (
             "model: {hf: a}\ndata: digits\n" + STAGES,
@@ -253,11 +254,11 @@ def cut(settings: str) -> str:
         ),
         (
             "model: {hf: a}\ndata:\n  source: digit\n" + STAGES,
-            "x.yaml:3: source is 'digit'; it must be 'digits', 'file' or 'datasets'; did you mean 'digits'?",
+            f"x.yaml:3: source is 'digit'; it must be {SOURCES}; did you mean 'digits'?",
         ),
         (
             "model: {hf: a}\ndata: {source: [a]}\n" + STAGES,
-            "x.yaml:2: source is ['a']; it must be 'digits', 'file' or 'datasets'",
+            f"x.yaml:2: source is ['a']; it must be {SOURCES}",
         ),
         (
             "model:\n  hf: a\n  train:\n    precision: fp33\ndata: {source: digits}\n" + STAGES,

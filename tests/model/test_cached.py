@@ -1,0 +1,132 @@
+"""Keys and values as tensors: a text read in parts is answered as when it is read whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import ModelError
+from compress.model.cached import CachedDecoder, CacheLayer, KeyValues, cache_layers
+from compress.model.cut import keep_units_
+from compress.model.definition import Definition
+from compress.model.depth import keep_layers_
+from compress.model.structure import structure_of
+
+from ..conftest import TRANSFORMER
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 50, "max_position_embeddings": 64}
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {**SIZES, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "qwen2": {**SIZES, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "vocab_size": 50, "n_positions": 64},
+}
+IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+
+
+def decoder(kind: str) -> nn.Module:
+    """A tiny decoder: ours (`rope`, `learned`, `sinusoidal` positions) or of transformers."""
+    if kind in SHAPES:
+        args = {"model_type": kind, **SHAPES[kind], **IDS}
+        return Definition("hf", args, head="language-modelling").build(seed=0)
+    args = {"input_dim": 50, "d_model": 32, "nhead": 4, "num_layers": 3, "positions": kind, "max_length": 64}
+    return Definition.from_file(TRANSFORMER, "causal_lm", args).build(seed=0)
+
+
+KINDS = ("rope", "learned", "sinusoidal", *SHAPES)
+
+
+def _read_in(parts: tuple[int, ...], model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    cached, answers = CachedDecoder(model), []
+    past: list[torch.Tensor] = []
+    start = 0
+    with torch.no_grad():
+        for size in parts:
+            mask = torch.ones(len(ids), start + size, dtype=torch.long)
+            answer, *past = cached(ids[:, start : start + size], mask, *past)
+            answers.append(answer)
+            start += size
+    return torch.cat(answers, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_answered_as_the_whole(kind: str) -> None:
+    model = decoder(kind)
+    ids = torch.randint(3, 50, (2, 11), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    whole = answer if isinstance(answer, torch.Tensor) else answer.logits
+    for parts in ((11,), (7, 4), (5, 1, 1, 4)):
+        torch.testing.assert_close(_read_in(parts, model, ids), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_and_groups_may_go(kind: str) -> None:
+    model = decoder(kind)
+    keep_layers_(model, [0, 2])
+    for site in structure_of(model).attention[:1]:
+        keep_units_(model, site, range(site.units(model) - 1))
+    ids = torch.randint(3, 50, (1, 9), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(_read_in((4, 5), model, ids), _read_in((9,), model, ids), rtol=1e-4, atol=1e-5)
+    layers = cache_layers(model)
+    assert len(layers) == 2 and layers[1].head_size == 8
+    fewer = 0 if kind == "gpt2" else 1  # its queries, keys and values come from one projection
+    assert layers[0].heads == layers[1].heads - fewer
+
+
+def test_a_group_of_queries_goes_with_its_keys_and_values() -> None:
+    model = decoder("llama")
+    first, second = structure_of(model).sites[:2]
+    assert (first.kind, first.units(model), first.unit_size) == ("attention", 2, 16)
+    assert [rows for _, rows in first.producers] == [16, 8, 8]
+    assert (second.kind, second.units(model), len(second.producers)) == ("feed_forward", 48, 2)
+    with torch.no_grad():  # the second group says nothing: without it the answer is the same
+        model.get_submodule(first.consumer).weight[:, 16:] = 0
+        ids = torch.arange(3, 12)[None]
+        before = model(input_ids=ids).logits
+        keep_units_(model, first, [0])
+        torch.testing.assert_close(model(input_ids=ids).logits, before)
+
+
+def test_left_out_padding_changes_no_answer() -> None:
+    model = decoder("llama")
+    ids = torch.tensor([[7, 7, 5, 6, 9]])
+    mask = torch.tensor([[0, 0, 1, 1, 1]])
+    with torch.no_grad():
+        padded, *_ = CachedDecoder(model)(ids, mask)
+        alone, *_ = CachedDecoder(model)(ids[:, 2:], mask[:, 2:])
+    torch.testing.assert_close(padded[:, 2:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_token_keeps_is_counted() -> None:
+    assert cache_layers(decoder("llama")) == (CacheLayer(2, 8),) * 3
+    assert CacheLayer(2, 8).numbers_per_token == 32
+    assert KeyValues().get_seq_length() == 0
+
+
+class _NoCache(nn.Module):
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return input_ids
+
+
+class _NeverAsks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: Any, past_key_values: Any) -> torch.Tensor:
+        return self.table(input_ids)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (_NoCache(), r"_NoCache\.forward\(\) takes no past_key_values"),
+        (_NeverAsks(), "never calls its update"),
+    ],
+)
+def test_a_module_without_a_cache_is_told_how(module: nn.Module, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        cache_layers(module)

@@ -1,0 +1,206 @@
+"""A language model through a whole run, and what is done with it: report, gates, check, generate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from compress import load
+from compress.cli import app
+from compress.errors import ModelError, RecipeError
+from compress.generate import Sampling, Writer, Written, pick_token
+from compress.model.cached import CachedDecoder
+from compress.pipeline import run
+from compress.pipeline.check import check_bundle
+from compress.recipe import load_recipe
+from compress.report import load_report
+
+from ..conftest import TRANSFORMER
+
+ARGS = {"input_dim": 257, "d_model": 32, "nhead": 2, "num_layers": 2, "dim_feedforward": 48, "max_length": 96}
+RECIPE: dict[str, Any] = {
+    "model": {
+        "file": str(TRANSFORMER),
+        "builder": "causal_lm",
+        "args": {**ARGS, "dropout": 0.0},
+        "tokenizer": "bytes",
+        "train": {"epochs": 1, "batch_size": 16, "learning_rate": 3e-3, "precision": "fp32"},
+    },
+    "data": {
+        "source": "stdlib",
+        "train_bytes": 40_000,
+        "max_length": 48,
+        "validation_limit": 12,
+        "test_limit": 12,
+    },
+    "stages": [
+        {
+            "distill/student": {
+                "student": {"layers": 1},
+                "losses": {"labels": 0.5, "logits": {"weight": 0.5, "temperature": 1}, "hidden": 0.1},
+                "train": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "precision": "fp32"},
+            }
+        },
+        {"quantize/int4_weight_only": {"activations": "int8"}},
+    ],
+    "export": {"parity_rows": 4, "min_agreement": 0.9, "max_metric_difference": 0.1},
+    "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.01, "ladder": True},
+    "gates": {"max_perplexity_ratio": 50, "min_decode_speedup": 0.01},
+}
+
+
+def _write(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    return run(load_recipe(_write(folder / "tiny.yaml", name="tiny")), folder / "out").directory
+
+
+def test_the_report_has_perplexity_and_the_time_of_a_token(made: Path) -> None:
+    report = load_report(made)
+    language = report.measurement.language
+    assert language is not None
+    assert language.tokens == 12 * 48 == report.measurement.candidate.accuracy.rows
+    assert 1 < language.baseline.perplexity < 257 and language.text_bytes <= language.tokens
+    assert language.candidate.cache_bytes_per_token * 2 == language.baseline.cache_bytes_per_token == 2 * 256
+    (write,) = language.decode
+    assert (write.batch, write.sequence, write.rounds) == (1, 48, 3)
+    assert [gate.name for gate in report.gates] == ["max_perplexity_ratio", "min_decode_speedup"]
+    assert all(gate.holds for gate in report.gates)
+    assert [rung.change.unit for rung in report.ladder] == ["token"] * 3
+    text = (made / "report.md").read_text(encoding="utf-8")
+    assert "## Language" in text and "| write a token | batch 1, after 48 tokens, 1 thread |" in text
+    assert "next-token accuracy, 576 test tokens" in text and "labels (" not in text
+    assert 'id="language"' in (made / "report.html").read_text(encoding="utf-8")
+    assert "text-generation" in (made / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_bundle_has_the_hub_s_names_and_answers_as_its_module(made: Path) -> None:
+    session = ort.InferenceSession(str(made / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    shapes = {value.name: value.shape for value in session.get_inputs()}
+    assert shapes == {
+        "input_ids": ["batch_size", "sequence_length"],
+        "attention_mask": ["batch_size", "total_sequence_length"],
+        "past_key_values.0.key": ["batch_size", 2, "past_sequence_length", 16],
+        "past_key_values.0.value": ["batch_size", 2, "past_sequence_length", 16],
+    }
+    assert [value.name for value in session.get_outputs()] == ["logits", "present.0.key", "present.0.value"]
+    ids = np.array([[72, 101, 108], [10, 11, 12]])
+    past = [np.random.default_rng(0).normal(size=(2, 2, 5, 16)).astype(np.float32) for _ in range(2)]
+    feed = dict(zip(shapes, (ids, np.ones((2, 8), np.int64), *past), strict=True))
+    with torch.no_grad():
+        wanted = CachedDecoder(load(made))(*map(torch.from_numpy, feed.values()))
+    for got, each in zip(session.run(None, feed), wanted, strict=True):
+        np.testing.assert_allclose(got, each.numpy(), rtol=0, atol=2e-4)
+    manifest = json.loads((made / "manifest.json").read_text())
+    assert manifest["task"] == "language-modelling" and manifest["context_length"] == 96
+    assert manifest["outputs"][0]["shape"] == ["batch_size", "sequence_length", 257]
+
+
+def test_the_program_of_its_card_runs(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    card = (made / "README.md").read_text(encoding="utf-8")
+    program = card.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(made)
+    exec(compile(program, "card", "exec"), {})
+    assert capsys.readouterr().out.startswith("Put the text here.")
+
+
+def test_check_proves_it_again(made: Path) -> None:
+    report = check_bundle(made, made)
+    assert all(record.holds for record in report.checks), report.checks
+
+
+def test_generate_writes_what_step_by_step_gives(made: Path) -> None:
+    written = Written()
+    text = "".join(Writer(made).write("import os", most=20, written=written))
+    assert written.prompt_tokens == 9 and written.ended in ("length", "end") and 0 < len(written.ids) <= 20
+    module, ids = load(made), list(b"import os")
+    with torch.no_grad():
+        for _ in written.ids:
+            ids.append(int(module(torch.tensor([ids]))[0, -1].argmax()))
+    assert ids[9:] == written.ids
+    assert text == bytes(each for each in ids[9:] if each < 256).decode("utf-8", "replace")
+
+
+def test_draws_follow_their_seed(made: Path) -> None:
+    def drawn(seed: int) -> list[int]:
+        written = Written()
+        list(Writer(made).write("x", most=30, sampling=Sampling(1.0, 0.9, seed), written=written))
+        return written.ids
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_top_p_keeps_the_likeliest() -> None:
+    logits, draw = np.log(np.array([0.5, 0.3, 0.15, 0.05])), np.random.default_rng(0)
+    assert {pick_token(logits, Sampling(1.0, 0.6), draw) for _ in range(200)} == {0, 1}
+    assert {pick_token(logits, Sampling(1.0, 0.01), draw) for _ in range(50)} == {0}
+    assert {pick_token(logits, Sampling(1.0, 1.0), draw) for _ in range(500)} == {0, 1, 2, 3}
+    assert pick_token(logits, Sampling(), draw) == 0
+
+
+def test_the_command_says_how_fast_it_wrote(made: Path) -> None:
+    result = CliRunner().invoke(app, ["generate", str(made), "def f", "--max-tokens", "5"])
+    assert result.exit_code == 0
+    assert "5 tokens read in " in result.stderr and "written, " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "prompt", "said"),
+    [
+        (lambda made: None, "", "the prompt is empty"),
+        (lambda made: None, "x" * 96, "the prompt has 96 tokens, and the model sees 96 at most"),
+        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"no onnx.model\.onnx in it"),
+        (lambda made: (made / "tokenizer.json").unlink(), "x", r"tokenizer\.json: no such file"),
+        (lambda made: shutil.rmtree(made), "x", "there is no such directory"),
+    ],
+)
+def test_what_can_t_be_written_from_is_refused(
+    change: Callable[[Path], None], prompt: str, said: str, made: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(made, copy)
+    change(copy)
+    with pytest.raises(ModelError, match=said):
+        list(Writer(copy).write(prompt, most=3))
+
+
+def test_the_context_ends_what_is_written(made: Path) -> None:
+    written = Written()
+    list(Writer(made).write("x" * 90, most=50, written=written))
+    assert written.ended == "end" or (written.ended == "context" and len(written.ids) == 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model": {**RECIPE["model"], "args": {**ARGS, "output_dim": 200}}},
+            r"answers each of the 48 positions with 257 numbers at least",
+        ),
+        ({"model": {**RECIPE["model"], "args": {**ARGS, "max_length": 32}}}, "over max_length 32"),
+    ],
+)
+def test_a_model_that_does_not_fit_its_tokens_is_refused(changes: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=said):
+        run(load_recipe(_write(tmp_path / "r.yaml", **changes)), tmp_path / "out")
+
+
+def test_gates_of_language_are_for_language_models(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml"), ["gates.min_decode_speedup=2"])
+    with pytest.raises(RecipeError, match="only a language model can be judged by it"):
+        run(recipe, tmp_path / "out")
