@@ -9,8 +9,8 @@ rows choose nothing here, test rows are asked once). Times are medians of rounds
 writing is one more token after --length tokens, reading is --length tokens at once. Memory is the peak of a
 process that loads the file and answers a few rows, above that before loading.
 
---gguf names files of the same weights for llama.cpp, --llama a Python that has llama-cpp-python: its times are
-those of the same prompt and threads, in turns with ours, and its perplexity that of the same token rows.
+--gguf names files of the same weights for llama.cpp, --llama a Python that has llama-cpp-python: its times
+are those of a prompt of as many tokens on as many threads, after ours; its perplexity is of the same rows.
 """
 
 from __future__ import annotations
@@ -62,10 +62,8 @@ import json, sys, time
 import numpy as np
 from llama_cpp import Llama
 job = json.load(open(sys.argv[1]))
-began = time.perf_counter()
 model = Llama(job["file"], n_ctx=job["length"] + 8, n_batch=job["length"], n_threads=job["threads"],
               n_threads_batch=job["threads"], logits_all=True, verbose=False)
-load_ms = 1e3 * (time.perf_counter() - began)
 losses = []
 for row, labels in zip(job["rows"], job["labels"]):
     model.reset()
@@ -86,7 +84,7 @@ for _ in range(job["rounds"]):
         model.eval([job["rows"][0][-1]])
         write.append(1e3 * (time.perf_counter() - began))
 peak = [line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]
-print(json.dumps({"losses": losses, "read": read, "write": write, "load_ms": load_ms, "peak": int(peak) * 1024}))
+print(json.dumps({"losses": losses, "read": read, "write": write, "peak": int(peak) * 1024}))
 """
 
 
