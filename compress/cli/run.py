@@ -244,6 +244,13 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
     example = directories[-1]
     say("next    open the report in a browser; then")
     say(f"          modelpress compare {output}")
+    if outcomes[-1].report.measurement.language is not None:
+        say(
+            f'          modelpress generate {example} "Once upon a time"',
+            "",
+            "   # see that it writes",
+            "dim",
+        )
     loading = f"import compress; print(compress.load({str(example)!r}))"
     say(f'          python -c "{loading}"', "", "   # the PyTorch module", "dim")
     say(f"        to deploy: copy {example}; its README.md has the code")

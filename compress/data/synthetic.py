@@ -19,7 +19,7 @@ from compress.errors import DataError
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-__all__ = ["random_lengths", "synthetic_split"]
+__all__ = ["random_lengths", "synthetic_corpus", "synthetic_split"]
 
 _SHORTEST = 4  # tokens: one or two words and the special ones
 
@@ -50,6 +50,18 @@ def synthetic_split(encoder: TextEncoder, lengths: Sequence[int], *, seed: int) 
     draw = np.random.default_rng(seed)
     rows = tuple(_row(encoder, wrapped, draw, ids, length) for length in lengths)
     return Split.without_labels("synthetic", rows, encoder.inputs)
+
+
+def synthetic_corpus(encoder: TextEncoder, count: int, length: int, *, seed: int) -> Split:
+    """Make rows of random tokens for a language model, labelled by the token that follows each."""
+    vocabulary = encoder.tokenizer.get_vocab(with_added_tokens=True).values()
+    ids = np.array(sorted(set(vocabulary)), dtype=np.int64)
+    drawn = np.random.default_rng(seed).choice(ids, (count, length + 1))
+    ones = np.ones(length, dtype=np.int64)
+    rows = tuple(
+        {name: row[:-1] if name == "input_ids" else ones for name in encoder.input_names} for row in drawn
+    )
+    return Split("synthetic", rows, drawn[:, 1:], encoder.inputs)
 
 
 def _row(

@@ -25,7 +25,7 @@ from compress.model.gguf import directory_of_gguf
 from compress.model.save import load_module
 from compress.task import TaskName
 
-__all__ = ["LoadedModel", "load", "load_model"]
+__all__ = ["LoadedModel", "load", "load_model", "task_of"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,23 @@ def load_model(
     return LoadedModel(
         module, f"{config.file.name}: {config.builder}", tokenizer, None, accepted_inputs(module)
     )
+
+
+def task_of(config: ModelConfig) -> TaskName:
+    """What a model of files answers, by what its files say; a classification where they say nothing."""
+    if config.bundle is not None:
+        return _LANGUAGE if _says(config.bundle / "manifest.json", "task", _LANGUAGE) else _CLASSES
+    name = Path(config.hf or "")
+    decodes = name.suffix == ".gguf" or _says(name / "config.json", "architectures", _HEADS[_LANGUAGE][0])
+    return _LANGUAGE if decodes else _CLASSES
+
+
+def _says(file: Path, key: str, endings: str | tuple[str, ...]) -> bool:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return any(str(each).endswith(endings) for each in (found if isinstance(found, list) else [found]))
 
 
 def load(path: str | Path) -> nn.Module:
@@ -161,6 +178,8 @@ def _from_hf(
     )
 
 
+_CLASSES: TaskName = "classification"
+_LANGUAGE: TaskName = "language-modelling"
 _HEADS: dict[TaskName, tuple[str | tuple[str, ...], str]] = {
     "classification": ("ForSequenceClassification", "classification"),
     "language-modelling": (("ForCausalLM", "LMHeadModel"), "language-modelling"),

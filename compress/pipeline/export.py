@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 import compress
-from compress.data import CommandLineText, Row, Split, TextEncoder
-from compress.data.synthetic import random_lengths, synthetic_split
+from compress.data import CommandLineText, Row, Split, Splits, TextEncoder
+from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
 from compress.errors import ModelError, OutputError
 from compress.export import (
     ONNX_PATH,
@@ -20,16 +20,18 @@ from compress.export import (
     write_manifest_,
 )
 from compress.model import LoadedModel, ModelConfig, load_model, logits
+from compress.model.load import task_of
 from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import prepare
+from compress.pipeline.prepare import fitting, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
-from compress.task import Task
+from compress.task import Task, TaskName
 
 __all__ = ["export_model", "may_replace", "model_config_of"]
 
 _SYNTHETIC_ROWS = 64
+_SYNTHETIC_CORPUS = 8  # rows for a language model, which answers each position
 _LONGEST_SYNTHETIC = 64  # tokens
 
 
@@ -69,9 +71,11 @@ def export_model(
             )
             max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
         else:
-            loaded = load_model(model_config_of(model), seed=0, scratch=Path(scratch))
+            config = model_config_of(model)
+            task_name = task_of(config)
+            loaded = load_model(config, seed=0, scratch=Path(scratch), task=task_name)
             module, where = loaded.module, "synthetic rows (random tokens), not real ones"
-            encoder, task, rows = _synthetic(loaded, max_length)
+            encoder, task, rows = _synthetic(loaded, max_length, task_name)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
         onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
         parity = check_parity(
@@ -126,13 +130,17 @@ def model_config_of(model: str | Path) -> ModelConfig:
     return ModelConfig.model_validate({"hf": CommandLineText(model)})
 
 
-def _synthetic(loaded: LoadedModel, max_length: int) -> tuple[TextEncoder, Task, Split]:
+def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tuple[TextEncoder, Task, Split]:
     """Rows of random tokens, for a model that comes without data."""
     if loaded.tokenizer is None:
         raise ModelError(
             f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe"
         )
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+    if task_name == "language-modelling":
+        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
+        task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
+        return encoder, fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
     task = Task(encoder.inputs, loaded.label_order or ())
     _answers(loaded, synthetic_split(encoder, [max_length], seed=0).rows[0], max_length)
     lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)

@@ -20,7 +20,7 @@ from compress.cli import app
 from compress.errors import ModelError, RecipeError
 from compress.generate import Sampling, Writer, Written, pick_token
 from compress.model.cached import CachedDecoder
-from compress.pipeline import run
+from compress.pipeline import export_model, run
 from compress.pipeline.check import check_bundle
 from compress.recipe import load_recipe
 from compress.report import load_report
@@ -143,6 +143,28 @@ def test_draws_follow_their_seed(made: Path) -> None:
         return written.ids
 
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_a_decoder_s_directory_is_exported_as_it_is(made: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 257}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    ends = {"bos_token_id": 256, "eos_token_id": 256}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, **heads, **ends)).save_pretrained(tmp_path / "llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(made / name, tmp_path / "llama" / name)
+    found = export_model(tmp_path / "llama", tmp_path / "bundle")
+    assert found["agreement"] == 1 and found["max_abs_error"] < 1e-4
+    written = Written()
+    list(Writer(tmp_path / "bundle").write("abc", most=3, written=written))
+    assert written.prompt_tokens == 3 and written.ended
+    module, ids = load(tmp_path / "bundle"), torch.tensor([[97, 98, 99]])
+    with torch.no_grad():
+        assert int(module(input_ids=ids).logits[0, -1].argmax()) == (written.ids or [256])[0]
+    again = export_model(tmp_path / "bundle", tmp_path / "again")
+    assert again["agreement"] == 1
 
 
 def test_top_p_keeps_the_likeliest() -> None:
