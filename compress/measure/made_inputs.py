@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.data.past import is_past
 from compress.data.split import Array, Batch
 from compress.errors import ModelError
 
@@ -126,6 +127,8 @@ def made_batch(
     made: Batch = {}
     lengths: set[int] = set()
     for each in inputs:
+        if is_past(each.name):
+            continue  # a decoder's file is given an empty past where a batch has none
         if not each.dtype or each.shape is None:
             what = "its shape is not said" if each.dtype else "it is no tensor of numbers"
             raise ModelError(f"{path}: no batch can be made for input '{each.name}': {what}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import compress
 from compress.data import Split, Splits
-from compress.errors import ModelError
+from compress.errors import ModelError, RecipeError
 from compress.measure.accuracy import wilson_interval
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.quantized import QuantizedModule
@@ -92,6 +92,11 @@ def inspect_model(
     """
     began = time.perf_counter()
     progress = progress or Silent()
+    if recipe.data.task != "classification":
+        raise RecipeError(
+            f"{recipe.path or recipe.run_name}: inspect is for classifiers: for a language model begin with "
+            "prune/structured, whose report says what is kept where"
+        )
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe.model_copy(update={"stages": ()}), Path(scratch))
         structure = _structure(prepared.loaded)

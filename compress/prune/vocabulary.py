@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from compress.data.config import DataConfig
 from compress.errors import StageError
 from compress.stage import Context, Stage
 from compress.train_config import TrainConfig
@@ -92,6 +93,12 @@ class VocabularyPruning(Stage):
 
         token_embedding(model)
         return model
+
+    def data_objection(self, data: DataConfig) -> str | None:
+        """Refuse language models, whose answers are tokens."""
+        if data.task == "language-modelling":
+            return "can't cut what a language model writes: it works on classifiers of texts"
+        return None
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer tokens, and note in `context.kept_tokens` which ones.

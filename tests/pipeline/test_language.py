@@ -19,8 +19,9 @@ from compress import load
 from compress.cli import app
 from compress.errors import ModelError, RecipeError
 from compress.generate import Sampling, Writer, Written, pick_token
+from compress.measure import explain_file
 from compress.model.cached import CachedDecoder
-from compress.pipeline import export_model, run
+from compress.pipeline import export_model, inspect_model, inspection_recipe, run
 from compress.pipeline.check import check_bundle
 from compress.recipe import load_recipe
 from compress.report import load_report
@@ -165,6 +166,16 @@ def test_a_decoder_s_directory_is_exported_as_it_is(made: Path, tmp_path: Path) 
         assert int(module(input_ids=ids).logits[0, -1].argmax()) == (written.ids or [256])[0]
     again = export_model(tmp_path / "bundle", tmp_path / "again")
     assert again["agreement"] == 1
+
+
+def test_its_time_is_explained_and_its_heads_are_not(made: Path, tmp_path: Path) -> None:
+    found = explain_file(made, threads=1)
+    assert found.candidate.wall_ms > 0 and found.candidate.low_bits_by_block
+    recipe = _write(tmp_path / "r.yaml")
+    with pytest.raises(RecipeError, match="inspect is for classifiers"):
+        inspect_model(inspection_recipe(str(recipe)))
+    with pytest.raises(RecipeError, match="prune/vocabulary can't cut what a language model writes"):
+        load_recipe(_write(tmp_path / "v.yaml", stages=["prune/vocabulary"]))
 
 
 def test_top_p_keeps_the_likeliest() -> None:
