@@ -147,6 +147,11 @@ def _from_hf(
     head, what = _HEADS[task]
     trained_head = any(kind.endswith(head) for kind in settings.architectures or ())
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    if not trained_head and task == _LANGUAGE:
+        raise ModelError(
+            f"{name} is no language model (architectures: {settings.architectures}): the data are texts to "
+            "write on from, which wants a model whose architecture ends in ForCausalLM or LMHeadModel"
+        )
     if not trained_head and config.train is None:
         raise ModelError(
             f"{name} has no trained {what} head (architectures: {settings.architectures}); "
