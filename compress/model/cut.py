@@ -47,7 +47,9 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
         return
     for path, rows in site.producers:
         producer = float_linear(model, path)
-        features = unit_features(kept, rows).to(producer.weight.device)
+        # A unit's rows in each part: the parts lie one behind another.
+        stacked = [part * total + unit for part in range(site.stacked) for unit in kept]
+        features = unit_features(stacked, rows).to(producer.weight.device)
         bias = None if producer.bias is None else producer.bias[features]
         replace_linear_(model, path, producer.weight[features], bias)
     features = unit_features(kept, site.unit_size).to(consumer.weight.device)

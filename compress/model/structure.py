@@ -9,6 +9,8 @@ Known for the Hugging Face models of `encoders.py` and `decoders.py`, and for an
 `structure()`: a dict of module paths, as `models/transformer.py` gives,
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...],
      "feed_forward": [{"up": path, "down": path}, ...],  (with "gate": path where it is gated)
+                      (where one Linear makes queries, keys and values, or gates and neurons, one behind the
+                      other: "qkv": path in the place of q, k and v, "gate_up": path in that of gate and up)
      "layers": path,           (of the nn.ModuleList: to distil, and to time a layer)
      "token_embedding": path,  (to cut the vocabulary)
      "hidden": {"embeddings": [], "writers": [], "readers": [], "norms": [], "tables": []},  (the width)
@@ -48,6 +50,8 @@ class Site:
         kind: what a unit is: a head, or a feed-forward neuron.
         layer: index of the layer that it stands in.
         producers: paths whose output rows belong to the units, with the rows that one unit has there.
+        stacked: how many parts of equal size lie one behind another in each producer's rows, each with
+            those rows of every unit: 3 where one projection makes queries, keys and values.
         consumer: path of the projection whose input columns belong to the units.
         unit_size: columns of the consumer that one unit has.
         removal: what stands in its place without units; empty: one unit must stay.
@@ -60,6 +64,7 @@ class Site:
     consumer: str
     unit_size: int
     removal: tuple[Stub, ...] = ()
+    stacked: int = 1
 
     def units(self, model: nn.Module) -> int:
         """How many units stand there now; 0 once the site was removed."""
@@ -211,11 +216,12 @@ def _coupled(name: str, given: Mapping[str, Any]) -> Coupled:
 
 
 def _attention_site(given: Mapping[str, Any], index: int, layers: str | None) -> Site:
-    unknown = set(given) - {"q", "k", "v", "out", "head_size", "removed"}
+    unknown = set(given) - {"q", "k", "v", "qkv", "out", "head_size", "removed"}
     if unknown:
         raise TypeError(f"an attention site has no '{min(unknown)}'")
     size = int(given["head_size"])
-    producers = tuple((str(given[key]), size) for key in ("q", "k", "v"))
+    keys = _one_of(given, "qkv", ("q", "k", "v"))
+    producers = tuple((str(given[key]), size) for key in keys)
     return Site(
         name=_block_name(producers[0][0], given["out"]),
         kind="attention",
@@ -224,15 +230,27 @@ def _attention_site(given: Mapping[str, Any], index: int, layers: str | None) ->
         consumer=str(given["out"]),
         unit_size=size,
         removal=_stubs(given),
+        stacked=3 // len(keys),
     )
 
 
+def _one_of(given: Mapping[str, Any], whole: str, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of the producers: one that makes all parts, or those of the parts."""
+    if whole not in given:
+        return parts
+    twice = [key for key in parts if given.get(key) is not None]
+    if twice:
+        raise TypeError(f"a site has '{whole}' or '{twice[0]}', not both")
+    return (whole,)
+
+
 def _feed_forward_site(given: Mapping[str, Any], index: int, layers: str | None) -> Site:
-    unknown = set(given) - {"up", "gate", "down", "removed"}
+    unknown = set(given) - {"up", "gate", "gate_up", "down", "removed"}
     if unknown:
         raise TypeError(f"a feed-forward site has no '{min(unknown)}'")
-    producers = tuple((str(given[key]), 1) for key in ("up", "gate") if given.get(key) is not None)
-    if "up" not in given:
+    keys = _one_of(given, "gate_up", ("up", "gate"))
+    producers = tuple((str(given[key]), 1) for key in keys if given.get(key) is not None)
+    if not {"up", "gate_up"} & set(given):
         raise KeyError("up")
     return Site(
         name=_block_name(producers[0][0], given["down"]),
@@ -242,6 +260,7 @@ def _feed_forward_site(given: Mapping[str, Any], index: int, layers: str | None)
         consumer=str(given["down"]),
         unit_size=1,
         removal=_stubs(given),
+        stacked=2 if keys == ("gate_up",) else 1,
     )
 
 
@@ -283,10 +302,11 @@ def _paths_exist(model: nn.Module, structure: Structure) -> None:
     for site in structure.sites:
         for path, rows in site.producers:
             features = getattr(model.get_submodule(path), "out_features", None)
-            if features != rows * site.units(model):
+            if features != rows * site.units(model) * site.stacked:
+                times = f", {site.stacked} times" if site.stacked > 1 else ""
                 raise ValueError(
                     f"{path} puts out {features} features, but {site.consumer} takes {site.units(model)} "
-                    f"units of {rows}"
+                    f"units of {rows}{times}"
                 )
     for site in structure.removed:
         if not any(_is_removed(model, stub.path) for stub in site.removal):

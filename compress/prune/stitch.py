@@ -267,5 +267,5 @@ def unit_norms(model: nn.Module, site: Site) -> Tensor:
     norms = total.reshape(site.units(model), -1).sum(1)
     for path, _ in site.producers:
         rows = float_linear(model, path).weight.detach().square().sum(1)
-        norms = norms + rows.reshape(site.units(model), -1).sum(1)
+        norms = norms + rows.reshape(site.stacked, site.units(model), -1).sum((0, 2))
     return norms

@@ -138,7 +138,7 @@ def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pa
         return
     alone = {place.layers[0] for place in places if len(place.layers) == 1}
     for site in sites:
-        if site.consumer in alone:
+        if site.consumer in alone and site.stacked == 1:
             path, _ = site.producers[-1] if site.kind == "attention" else site.producers[0]
             yield Pair(path, (site.consumer,))
 

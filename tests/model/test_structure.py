@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from compress.model import (
     structure_of,
 )
 from compress.model.calls import logits
+from compress.prune.stitch import unit_norms
 
 
 def silenced(model: nn.Module, path: str, heads: list[int], size: int) -> None:
@@ -154,3 +156,57 @@ def test_gated_neurons_go_from_both_producers() -> None:
     assert (cut.up.out_features, cut.gate.out_features, cut.down.in_features) == (3, 3, 3)
     with pytest.raises(ModelError, match="at least 1"):
         keep_units_(cut, site, [])
+
+
+class _Fused(nn.Module):
+    """One projection for queries, keys and values, one for gates and neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(12, 36), nn.Linear(12, 12)
+        self.gate_up, self.down = nn.Linear(12, 20), nn.Linear(10, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (-1, 4)).transpose(1, 2) for part in parts)
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return x + self.down(gate.sigmoid() * up)
+
+    def structure(self) -> dict[str, object]:
+        return {
+            "attention": [{"qkv": "qkv", "out": "out", "head_size": 4}],
+            "feed_forward": [{"gate_up": "gate_up", "down": "down"}],
+        }
+
+
+@pytest.mark.parametrize("kept", [[1], [0, 2]])
+def test_units_go_from_every_part_of_a_fused_projection(kept: list[int]) -> None:
+    torch.manual_seed(0)
+    model, x = _Fused().eval(), torch.randn(2, 5, 12)
+    heads, neurons = structure_of(model).sites
+    assert (heads.units(model), neurons.units(model)) == (3, 10)
+    norms = unit_norms(model, heads)
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        for head in set(range(3)) - set(kept):
+            silent.out.weight[:, head * 4 : head * 4 + 4] = 0
+        for neuron in set(range(10)) - set(kept):
+            silent.down.weight[:, neuron] = 0
+        wanted = silent(x)
+        keep_units_(model, heads, kept)
+        keep_units_(model, neurons, kept)
+        torch.testing.assert_close(model(x), wanted)
+    assert model.qkv.out_features == 12 * len(kept) and model.gate_up.out_features == 2 * len(kept)
+    assert structure_of(model).attention[0].units(model) == len(kept)
+    torch.testing.assert_close(unit_norms(model, heads), norms[kept])
+
+
+def test_a_projection_is_fused_or_not() -> None:
+    model = _Fused()
+    model.structure = lambda: {"attention": [{"qkv": "qkv", "q": "qkv", "out": "out", "head_size": 4}]}  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="a site has 'qkv' or 'q', not both"):
+        structure_of(model)
+    model.structure = lambda: {"attention": [{"qkv": "out", "out": "out", "head_size": 4}]}  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="puts out 12 features, but out takes 3 units of 4, 3 times"):
+        structure_of(model)
