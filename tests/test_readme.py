@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -24,12 +25,14 @@ def test_the_python_example_runs_as_it_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     module, script = blocks("python")
-    assert len(script.strip().splitlines()) <= 10
+    assert len(module.strip().splitlines()) < 40 and len(script.strip().splitlines()) <= 12
     namespace: dict[str, object] = {"__name__": "readme"}
     exec(compile(module + script, "README.md", "exec"), namespace)
     assert "[2]" in capsys.readouterr().out
     session = ort.InferenceSession(tmp_path / "my-model.onnx", providers=["CPUExecutionProvider"])
-    assert [i.name for i in session.get_inputs()] == ["features"]
+    assert [i.name for i in session.get_inputs()] == ["features", "about"]
+    weights = onnx.load(tmp_path / "my-model.onnx").graph.initializer
+    assert [list(w.dims) for w in weights].count([64, 96]) == 1, "two of four heads, and stored once"
 
 
 def test_the_recipe_shown_is_a_recipe(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +72,33 @@ def export_onnx(
             opset=opset,
         )
     except Exception as error:
-        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        if reason.endswith(":") and len(lines) > 1:  # a heading; the reason itself is the first below it
-            reason = f"{reason} {lines[1]}"
         raise ExportError(
-            f"{type(module).__name__} cannot be exported to ONNX: {reason}. The module must be traceable by "
-            "torch.export with dynamic batch and sequence: no Python branches on values, no fixed sizes"
+            f"{type(module).__name__} cannot be exported to ONNX: {_reason(str(error.__cause__ or error))}"
         ) from error
     _name_dimensions_(program.model, graph)
     program.save(str(path), external_data=False if _bytes(module) < 1_900_000_000 else None)
     return path
+
+
+def _reason(said: str) -> str:
+    """What torch.export says, in a sentence or two: why, in which line of whose forward, and what to do."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = lines[0] if lines else "it says nothing"
+    if reason.endswith(":") and len(lines) > 1:  # a heading; the reason itself is the first below it
+        reason = f"{reason} {lines[1]}"
+    calls = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(\S.*)', said)
+    if "data-dependent" in reason and calls:
+        file, line, code = calls[-1]
+        return (
+            f"{Path(file).name}:{line}, `{code.strip()}`, takes one way or another by the values that it is "
+            f"given, and a graph has one way: choose between results with torch.where, or between functions "
+            f"with torch.cond ({reason})"
+        )
+    where = f" (at {Path(calls[-1][0]).name}:{calls[-1][1]}, `{calls[-1][2].strip()}`)" if calls else ""
+    return (
+        f"{reason}{where}. The module must be traceable by torch.export with dynamic batch and sequence: no "
+        "Python branches on values, no fixed sizes"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,10 @@ def test_a_module_that_cannot_be_exported_is_one_clear_error(
         export_onnx(module, splits.validation, splits.task, tmp_path / "model.onnx")
     message = str(caught.value)
     assert message.startswith(f"{type(module).__name__} cannot be exported to ONNX: ")
+    if isinstance(module, _Branching):
+        number = inspect.getsourcelines(_Branching.forward)[1] + 1
+        assert f"test_onnx_file.py:{number}, `return features.mean(1) if features.sum() > 0" in message
+        assert "torch.where" in message and "torch.cond" in message
     assert message.endswith("no Python branches on values, no fixed sizes")
     assert len(message.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
