@@ -154,7 +154,8 @@ def test_a_module_that_cannot_be_exported_is_one_clear_error(
         number = inspect.getsourcelines(_Branching.forward)[1] + 1
         assert f"test_onnx_file.py:{number}, `return features.mean(1) if features.sum() > 0" in message
         assert "torch.where" in message and "torch.cond" in message
-    assert message.endswith("no Python branches on values, no fixed sizes")
+    if isinstance(module, _FixedLength):
+        assert message.endswith("no Python branches on values, no fixed sizes")
     assert len(message.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
