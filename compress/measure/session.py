@@ -116,7 +116,8 @@ def feeds(batch: Batch, session: Session) -> Batch:
     Raises:
         MeasureError: if the session wants an input that the batch does not have.
     """
-    given = {**empty_past(session.get_inputs(), len(next(iter(batch.values())))), **batch}
+    open_past = [value for value in session.get_inputs() if value.name not in batch]
+    given = {**empty_past(open_past, len(next(iter(batch.values())))), **batch}
     wanted = [value.name for value in session.get_inputs()]
     missing = [name for name in wanted if name not in given]
     if missing:

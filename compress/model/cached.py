@@ -48,14 +48,17 @@ class KeyValues:
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Put this call's keys and values, [b, k, s, d], behind those before."""
-        index = len(self.present)  # layers ask in order, also where some were cut and their numbers have gaps
+        """Put this call's keys and values, [b, k, s, d], behind those before; layers ask in their order.
+
+        Their numbers are not looked at: where layers were cut away they have gaps.
+        """
+        del layer_idx
+        index = len(self.present)
         if self._past:
             key, value = self._past[index]
             key_states = torch.cat((key, key_states), dim=2)
             value_states = torch.cat((value, value_states), dim=2)
         self.present[index] = (key_states, value_states)
-        del layer_idx
         return key_states, value_states
 
 

@@ -133,13 +133,15 @@ class OnnxTimer:
         with tempfile.TemporaryDirectory(prefix="modelpress-blocks-") as name:
             folder = Path(name)
             whole = self._export(chain, folder / "chain.onnx")
-            blocks = extract_blocks(whole, paths, batch, folder)
+            # A decoder's graph is also given a past, which is empty here.
+            given = feeds(batch, create_session(whole, threads=point.threads))
+            blocks = extract_blocks(whole, paths, given, folder)
             files = [(block.path, block.feeds) for block in blocks]
             files += [(path, batch) for path in (self._export(model, folder / "model.onnx"), self.baseline)]
             calls: list[Callable[[], object]] = []
-            for path, given in files:
+            for path, values in files:
                 session = create_session(path, threads=point.threads)
-                calls.append(partial(session.run, None, feeds(given, session)))
+                calls.append(partial(session.run, None, feeds(values, session)))
             with self.progress.bar(f"timing {len(blocks)} widths, {point}", _BLOCK_ROUNDS + 1) as bar:
                 times = medians_in_turns(
                     calls,
