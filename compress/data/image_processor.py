@@ -184,6 +184,8 @@ class ImageProcessor:
             "resample": self.resample,
             "rescale_factor": self.factor,
         }
+        if self.channels == 1:  # transformers.js converts to RGB unless told otherwise
+            config |= {"do_convert_rgb": False, "do_convert_grayscale": True}
         optional: dict[str, Any] = {
             "size": _sides_written(self.size),
             "crop_size": _sides_written(self.crop),

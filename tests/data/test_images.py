@@ -127,7 +127,9 @@ def test_sizes_and_colours_are_made_one_and_counted(copied: Path) -> None:
     )
     grey = read(copied, size=8, channels=1)
     assert grey.task.inputs[0].shape == (1, 8, 8)
-    assert grey.processor is not None and grey.processor.to_config()["image_mean"] == [0.5]
+    assert grey.processor is not None
+    written = grey.processor.to_config()
+    assert (written["image_mean"], written["do_convert_grayscale"]) == ([0.5], True)
 
 
 def test_a_photo_is_turned_as_its_camera_says(copied: Path) -> None:
