@@ -78,6 +78,7 @@ def test_a_body_without_a_head_is_refused_unless_it_is_trained(vit_directory: Pa
         _load(body, tmp_path)
 
 
+@pytest.mark.usefixtures("cuttable_vit")
 def test_structure_names_all_heads_neurons_and_layers(loaded: LoadedModel) -> None:
     structure = structure_of(loaded.module)
     assert [site.units(loaded.module) for site in structure.attention] == [4, 4, 4]
@@ -86,6 +87,7 @@ def test_structure_names_all_heads_neurons_and_layers(loaded: LoadedModel) -> No
     assert hidden_width(loaded.module) == 32
 
 
+@pytest.mark.usefixtures("cuttable_vit")
 def test_heads_and_neurons_that_are_cut_are_those_that_were_silenced(loaded: LoadedModel) -> None:
     for site in structure_of(loaded.module).sites:
         silent, cut = copy.deepcopy(loaded.module), copy.deepcopy(loaded.module)
@@ -100,6 +102,7 @@ def test_heads_and_neurons_that_are_cut_are_those_that_were_silenced(loaded: Loa
         assert not torch.allclose(_answers(cut), _answers(loaded.module), atol=1e-3)
 
 
+@pytest.mark.usefixtures("cuttable_vit")
 def test_a_block_without_units_is_what_its_bias_adds(loaded: LoadedModel) -> None:
     for site in structure_of(loaded.module).sites[:2]:
         silent, cut = copy.deepcopy(loaded.module), copy.deepcopy(loaded.module)
@@ -114,6 +117,7 @@ def test_a_block_without_units_is_what_its_bias_adds(loaded: LoadedModel) -> Non
         torch.testing.assert_close(_answers(cut), _answers(silent), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("cuttable_vit")
 def test_the_width_is_cut_with_tokens_and_positions_and_all_is_loaded_again(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
@@ -134,6 +138,7 @@ def test_the_width_is_cut_with_tokens_and_positions_and_all_is_loaded_again(
     torch.testing.assert_close(_answers(again), _answers(model), rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("cuttable_vit")
 def test_positions_of_a_picture_are_its_patches_and_tokens(vit_directory: Path, tmp_path: Path) -> None:
     model = _load(vit_directory, tmp_path).module
     task = Task((InputSpec("pixel_values", "float32", (3, 12, 12)),), ("a", "b", "c"))
@@ -142,6 +147,7 @@ def test_positions_of_a_picture_are_its_patches_and_tokens(vit_directory: Path, 
     assert positions_of(model, (), row, task) == 1
 
 
+@pytest.mark.usefixtures("cuttable_vit")
 def test_a_transformers_whose_heads_cannot_be_cut_is_named(vit_directory: Path, tmp_path: Path) -> None:
     model = _load(vit_directory, tmp_path).module
     model.vit.encoder = nn.Module()  # where layers were before

@@ -30,6 +30,7 @@ TRAIN = {"epochs": 2, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp3
 
 @pytest.fixture(scope="module")
 def ran(
+    cuttable_vit: None,
     vit_directory: Path,
     pictures: Path,
     tmp_path_factory: pytest.TempPathFactory,
