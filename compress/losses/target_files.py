@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWERS",
-    "TOKENS",
-    "TOKEN_VALUES",
     "KeptTargets",
     "Sizes",
+    "TOKENS",
+    "TOKEN_VALUES",
     "is_whole",
     "keep_targets",
     "size_words",
