@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = Path(os.environ.get("MODELPRESS_VENV", ROOT / ".venv")).resolve()
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-ALONE = ("digits", "cnn", "rnn", "decoder")
+ALONE = ("digits", "cnn", "rnn", "decoder", "vit")
 DEMO = ["prune-heads", "quantize-int8", "distill", "joint"]
 
 

@@ -284,10 +284,14 @@ def listing() -> Table:
         table.add_row(name, escape(stage_class(name).summary))
     for path in sorted((starter_folder() / "models").glob("*.py")):
         table.add_row(f"models/{path.name}", _first_line(path.read_text(encoding="utf-8")))
-    table.add_row("hf: DIR or NAME", "a Hugging Face sequence classifier: BERT, DistilBERT, RoBERTa, ELECTRA")
+    table.add_row(
+        "hf: DIR or NAME",
+        "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of pictures: ViT, DeiT",
+    )
     table.add_row("bundle: DIR", "what modelpress wrote, to go on from")
     table.add_row(
-        "classification", "task: one label a row; text (CSV, JSONL, Parquet, datasets) or arrays (digits)"
+        "classification",
+        "task: one label a row; text (CSV, JSONL, Parquet, datasets), pictures (folders), arrays (digits)",
     )
     return table
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,69 @@ def write_hf_model(directory: Path, model_type: str, *, labels: tuple[str, ...] 
     )
     wrapped.save_pretrained(directory)
     return directory
+
+
+def _write_vit(directory: Path, model_type: str = "vit", *, kind: str = "", labels: int = 3) -> Path:
+    """Save a tiny Hugging Face model of 12x12 pictures, with its preprocessor_config.json."""
+    import transformers
+
+    config = transformers.AutoConfig.for_model(
+        model_type,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=12,
+        patch_size=4,
+        initializer_range=0.2,  # so that logits differ from picture to picture
+        id2label={index: f"class-{index}" for index in range(labels)},
+        label2id={f"class-{index}": index for index in range(labels)},
+    )
+    torch.manual_seed(0)
+    cls = getattr(transformers, kind or {"vit": "ViT", "deit": "DeiT"}[model_type] + "ForImageClassification")
+    cls(config).save_pretrained(directory)
+    settings = {"size": {"height": 12, "width": 12}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2] * 3}
+    (directory / "preprocessor_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+def _write_pictures(root: Path, *, classes: int = 3, each: int = 12, size: int = 12, seed: int = 0) -> Path:
+    """Write PNG files to sub-folders class-0 and so on; a class's pictures are of one colour, and noisy."""
+    from PIL import Image
+
+    draw = np.random.default_rng(seed)
+    for label in range(classes):
+        folder = root / f"class-{label}"
+        folder.mkdir(parents=True)
+        for index in range(each):
+            pixels = draw.integers(0, 120, (size, size, 3))
+            pixels[..., label % 3] += 120
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cuttable_vit() -> None:
+    """Skip where transformers is too old for a vision Transformer to be cut."""
+    major, minor = version("transformers").split(".")[:2]
+    if (int(major), int(minor)) < (5, 10):
+        pytest.skip("vision Transformers are cut with transformers 5.10 or newer")
+
+
+@pytest.fixture(scope="session")
+def write_vit() -> Callable[..., Path]:
+    """A function that saves a tiny Hugging Face vision Transformer."""
+    return _write_vit
+
+
+@pytest.fixture(scope="session")
+def vit_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write_vit(tmp_path_factory.mktemp("hf") / "vit")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write_pictures(tmp_path_factory.mktemp("images") / "pictures")
 
 
 @pytest.fixture(scope="session", params=HF_TYPES)

@@ -1,6 +1,7 @@
 """Data: sources to splits to batches, seeded and free of leaks.
 
-Importing it costs numpy and pydantic; scikit-learn, tokenizers, pyarrow and datasets are imported on use.
+Importing it costs numpy and pydantic; scikit-learn, Pillow, tokenizers, pyarrow and datasets are imported on
+use.
 """
 
 from compress.data.arrays import from_arrays
@@ -10,12 +11,15 @@ from compress.data.config import (
     DataConfig,
     DatasetsData,
     DataSource,
+    DigitImagesData,
     DigitsData,
     FileData,
+    ImagesData,
     PathOrName,
     RecipePath,
     StdlibData,
 )
+from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
 from compress.data.split import Batch, Row, Split, Splits, collate
 from compress.data.splits import load_splits
 from compress.data.tokenize import TextEncoder
@@ -27,8 +31,13 @@ __all__ = [
     "DataConfig",
     "DataSource",
     "DatasetsData",
+    "DigitImagesData",
     "DigitsData",
     "FileData",
+    "ImageProcessor",
+    "ImagesData",
+    "PIXELS",
+    "PREPROCESSOR_FILE",
     "PathOrName",
     "RecipePath",
     "Row",

@@ -21,8 +21,10 @@ __all__ = [
     "DataConfig",
     "DataSource",
     "DatasetsData",
+    "DigitImagesData",
     "DigitsData",
     "FileData",
+    "ImagesData",
     "PathOrName",
     "RecipePath",
     "StdlibData",
@@ -54,6 +56,14 @@ PathOrName = Annotated[str, BeforeValidator(_resolved_if_there)]
 """A directory that exists, or else a name on the Hugging Face Hub."""
 
 
+_Pixels = Annotated[int, Field(ge=1, le=4096)]
+_Channels = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value),
+    Field(min_length=1, max_length=3),
+]
+
+
 class _Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,6 +88,35 @@ class DigitsData(_Source):
     """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as 16 patches of 2x2; nothing is downloaded."""
 
     source: Literal["digits"] = "digits"
+
+
+class DigitImagesData(_Source):
+    """The same digits as pictures in grey, `pixel_values` [1, 8, 8], for a vision Transformer or a CNN."""
+
+    source: Literal["digit-images"] = "digit-images"
+
+
+class ImagesData(_Source):
+    """Image classification from folders: one sub-folder a class, of its name, with pictures in it.
+
+    A split without a folder of its own is drawn from train, stratified by class and seeded. What is not given
+    below is as the model's preprocessor_config.json says; without that file pictures stay as large as they
+    are, mean and std are 0.5, and there are 3 channels.
+
+    Attributes:
+        size: height and width that pictures are resized to, or one number for both.
+        mean, std: of each channel, of pixels from 0 to 1; or one number for all.
+        channels: 3 in colour, 1 in grey.
+    """
+
+    source: Literal["images"] = "images"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+    size: _Pixels | tuple[_Pixels, _Pixels] | None = None
+    mean: _Channels | None = None
+    std: _Channels | None = None
+    channels: Literal[1, 3] | None = None
 
 
 class FileData(_Source):
@@ -162,5 +201,5 @@ class StdlibData(_Stream):
     train_bytes: int = Field(default=2_000_000, ge=10_000)
 
 
-DataSource = DigitsData | FileData | DatasetsData | CorpusData | StdlibData
+DataSource = DigitsData | DigitImagesData | ImagesData | FileData | DatasetsData | CorpusData | StdlibData
 DataConfig = Annotated[DataSource, Field(discriminator="source")]

@@ -70,7 +70,13 @@ def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits
     if encoder.end_id is None:
         notes += ("the tokenizer names no end token: documents follow each other without one",)
     source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
-    return Splits(Task(encoder.inputs, vocabulary=encoder.vocab_size), **splits, source=source, notes=notes)
+    return Splits(
+        Task(encoder.inputs, vocabulary=encoder.vocab_size),
+        **splits,
+        source=source,
+        notes=notes,
+        processor=None,
+    )
 
 
 def _read_corpus(config: CorpusData) -> dict[str, _Documents]:

@@ -170,16 +170,22 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
             seen = {loose_key(item): index for index, item in reversed(list(enumerate(source.items)))}
             leaks = [index for index in indices[later] if loose_key(target.items[index]) in seen]
             if leaks:
+                # Bytes have neither case nor a text to show.
+                aside, colon = (", case and white space aside", ": ") if _is_text(target) else ("", "")
                 twins = [(index, seen[loose_key(target.items[index])]) for index in leaks[:2]]
                 examples = "; ".join(
-                    f"{target.place(index)} is {source.place(twin)} there: {shown(target.items[index])}"
+                    f"{target.place(index)} is {source.place(twin)} there{colon}{shown(target.items[index])}"
                     for index, twin in twins
                 )
                 raise DataError(
                     f"{target.where}: {len(leaks)} of {len(indices[later])} {later} rows stand in {earlier} "
-                    f"({source.where}) too, case and white space aside ({examples}); "
+                    f"({source.where}) too{aside} ({examples}); "
                     f"a figure measured on them would be worthless: remove them from {source.name}"
                 )
+
+
+def _is_text(table: Table) -> bool:
+    return isinstance(table.items[0], str)
 
 
 def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int) -> dict[str, Indices]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.image_processor import ImageProcessor
 from compress.task import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
@@ -217,6 +218,7 @@ class Splits:
         source: a line for people: where the rows come from.
         notes: what was dropped or decided on the way, a line each (duplicates, cut texts, label mapping).
         unlabelled: further rows without labels, none of which stands in validation or test; none: not given.
+        processor: how the pictures became rows; none: the rows are no pictures.
     """
 
     task: Task
@@ -226,6 +228,7 @@ class Splits:
     source: str
     notes: tuple[str, ...] = ()
     unlabelled: Split | None = None
+    processor: ImageProcessor | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 over the three splits with labels, hexadecimal."""

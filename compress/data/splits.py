@@ -8,9 +8,20 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.config import CorpusData, DatasetsData, DataSource, DigitsData, FileData, StdlibData
+from compress.data.config import (
+    CorpusData,
+    DatasetsData,
+    DataSource,
+    DigitImagesData,
+    DigitsData,
+    FileData,
+    ImagesData,
+    StdlibData,
+)
 from compress.data.corpus import load_corpus
 from compress.data.digits import DIGITS_INPUTS, read_digits
+from compress.data.image_processor import PIXELS, ImageProcessor
+from compress.data.images import processor_for, read_digit_images, read_image_folders
 from compress.data.labels import order_labels
 from compress.data.partition import PARTS, Partition, distinct_from, partition
 from compress.data.split import Row, Split, Splits
@@ -33,6 +44,7 @@ def load_splits(
     *,
     encoder: TextEncoder | None = None,
     label_order: Sequence[str] | None = None,
+    processor: ImageProcessor | None = None,
 ) -> Splits:
     """Read, deduplicate, split and encode the rows of a source.
 
@@ -40,6 +52,7 @@ def load_splits(
         config: where the rows are, and how they are split.
         encoder: the model's tokenizer; needed for texts, without meaning for digits.
         label_order: class names by the model's output index; none: the data decides.
+        processor: how the model reads pictures, but for what the config says itself.
 
     Raises:
         DataError: data that is missing, empty, leaking between splits or mislabelled; texts but no encoder.
@@ -47,6 +60,8 @@ def load_splits(
     if isinstance(config, DigitsData):
         table, features = read_digits()
         return _split_digits(config, table, features, label_order)
+    if isinstance(config, DigitImagesData | ImagesData):
+        return _split_images(config, processor_for(config, processor), label_order)
     if encoder is None:
         raise DataError(
             "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, "
@@ -75,6 +90,25 @@ def _split_digits(
     parts = _partition(config, tables)
     rows = {part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()}
     return _assemble(tables, parts, rows, DIGITS_INPUTS, label_order)
+
+
+def _split_images(
+    config: DigitImagesData | ImagesData, processor: ImageProcessor, label_order: Sequence[str] | None
+) -> Splits:
+    if isinstance(config, ImagesData):
+        read = read_image_folders(config, processor)
+    else:
+        read = {"train": read_digit_images()}
+    tables = {part: pictures.table for part, pictures in read.items()}
+    parts = _partition(config, tables)
+    rows: dict[str, tuple[Row, ...]] = {
+        part: tuple({PIXELS: read.get(part, read["train"]).values[i]} for i in picked)
+        for part, picked in parts.indices.items()
+    }
+    _, height, width = read["train"].values.shape[1:]
+    notes = tuple(note for pictures in read.values() for note in pictures.notes)
+    inputs = processor.inputs(height, width)
+    return _assemble(tables, parts, rows, inputs, label_order, notes=notes, processor=processor)
 
 
 def _split_texts(
@@ -115,7 +149,9 @@ def _cut_note(part: str, cut: int, count: int, max_length: int) -> tuple[str, ..
     return (f"{part}: {cut} of {count} texts cut to {max_length} tokens (max_length)",) if cut else ()
 
 
-def _partition(config: DigitsData | FileData | DatasetsData, tables: Mapping[str, Table]) -> Partition:
+def _partition(
+    config: DigitsData | DigitImagesData | ImagesData | FileData | DatasetsData, tables: Mapping[str, Table]
+) -> Partition:
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     return partition(tables, fractions=fractions, train_limit=config.train_limit, seed=config.seed)
 
@@ -129,6 +165,7 @@ def _assemble(
     *,
     texts: Mapping[str, tuple[str, ...]] | None = None,
     notes: tuple[str, ...] = (),
+    processor: ImageProcessor | None = None,
 ) -> Splits:
     train = tables["train"]
     present = {train.labels[index] for index in parts.indices["train"]}
@@ -147,7 +184,13 @@ def _assemble(
         for part in PARTS
     }
     task = Task(inputs, labels)
-    return Splits(task, **splits, source=_source(tables), notes=parts.notes + notes + label_notes)
+    return Splits(
+        task,
+        **splits,
+        source=_source(tables),
+        notes=parts.notes + notes + label_notes,
+        processor=processor,
+    )
 
 
 def _table_of(tables: Mapping[str, Table], part: str) -> Table:

@@ -24,6 +24,7 @@ class Table:
         declared: class names in the order that the source itself states, else empty.
         unit: what `numbers` counts: the lines of a file, or rows.
         numbers: where each row stands, from 1; empty: rows in order.
+        places: what each row is called instead, as the file of a picture.
     """
 
     name: str
@@ -33,12 +34,15 @@ class Table:
     declared: tuple[str, ...] = ()
     unit: Literal["line", "row"] = "row"
     numbers: tuple[int, ...] = ()
+    places: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
 
     def place(self, index: int) -> str:
-        """Say where a row stands: `line 7`."""
+        """Say where a row stands: `line 7`, `cats/1.png`."""
+        if self.places:
+            return self.places[index]
         return f"{self.unit} {self.numbers[index] if self.numbers else index + 1}"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.data import TextEncoder
+from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
 from compress.errors import OutputError
 from compress.model.save import save_module
 from compress.task import Task
@@ -47,7 +47,7 @@ _TOKENIZER_FILES = (
     "merges.txt",
 )
 
-HUB_FILES = ("config.json", "tokenizer.json", *_TOKENIZER_FILES)
+HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, *_TOKENIZER_FILES)
 """What other libraries read beside the ONNX file."""
 
 
@@ -107,12 +107,16 @@ def write_bundle_(
     *,
     encoder: TextEncoder | None,
     max_length: int,
+    processor: ImageProcessor | None = None,
 ) -> None:
-    """Put model, configuration and tokenizer into a directory; `write_manifest_` comes last.
+    """Put model, configuration, and how texts or pictures are read into a directory.
+
+    `write_manifest_` comes last.
 
     Args:
         encoder: of a model that reads text; its tokenizer.json is written such that it truncates to
             `max_length` by itself, as the rows were that the accuracy is measured on.
+        processor: of a model that reads pictures.
     """
     (directory / "onnx").mkdir(exist_ok=True)
     for source in sorted(onnx_file.parent.glob(f"{onnx_file.name}*")):
@@ -122,6 +126,8 @@ def write_bundle_(
     for weights in (directory / "pytorch").iterdir():
         weights.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read what it writes
     _write_json(directory / "config.json", _hub_config(module, task))
+    if processor is not None:
+        _write_json(directory / PREPROCESSOR_FILE, processor.to_config())
     if encoder is None:
         return
     for name in _TOKENIZER_FILES:

@@ -118,7 +118,7 @@ def made_batch(
 
     Returns:
         The batch, and the sequence that it has: the file's own, if it fixes the second dimension of each
-        input.
+        input; 1 for pictures.
 
     Raises:
         ModelError: an input can't be made, or the file fixes another batch or sequence than asked for.
@@ -138,12 +138,18 @@ def made_batch(
                 f"{path}: no batch is made for input '{each.name}': {shape} is more than fits; ask for less"
             )
         if len(shape) > 1:
-            lengths.add(shape[1])
+            lengths.add(1 if _is_picture(each) else shape[1])
         made[each.name] = _values(each, shape, draw)
     own = lengths.pop() if len(lengths) == 1 else sequence
     if fixed and own != sequence:
         raise ModelError(f"{path}: takes sequence {own} only, not {sequence}; leave --sequence out")
     return made, own
+
+
+def _is_picture(given: FileInput) -> bool:
+    """Say whether it has channels, height and width behind the batch: that counts as a sequence of 1."""
+    shape = given.shape or ()
+    return len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
 
 
 def _size(path: Path, given: FileInput, place: int, batch: int, sequence: int) -> int:

@@ -21,7 +21,7 @@ _LENGTH_MULTIPLE = 8
 
 
 def resolve_sequence(split: Split, sequence: int | None) -> int:
-    """Choose how long the timed rows are.
+    """Choose how long the timed rows are. A picture has no length: it counts as 1.
 
     None means the rows' own length where it is one, else their 95th percentile rounded up to a multiple of 8,
     but no longer than the longest row: what a server sees on nearly all its requests, and never more
@@ -35,6 +35,11 @@ def resolve_sequence(split: Split, sequence: int | None) -> int:
     elastic = [spec for spec in split.inputs if _is_elastic(spec, split)]
     lengths = _lengths((elastic or split.inputs)[0], split)
     if not elastic and sequence not in (None, lengths[0]):
+        if _is_picture(split.inputs[0]):
+            raise MeasureError(
+                f"measure.sequence: {sequence} is not possible: input '{split.inputs[0].name}' is a picture; "
+                "leave measure.sequence out"
+            )
         raise MeasureError(
             f"measure.sequence: {sequence} is not possible: input '{split.inputs[0].name}' is {lengths[0]} "
             f"long in every row; leave measure.sequence out"
@@ -68,7 +73,12 @@ def _repeated(array: Array, sequence: int) -> Array:
 
 
 def _lengths(spec: InputSpec, split: Split) -> list[int]:
-    return [row[spec.name].shape[0] for row in split.rows]
+    return [1 if _is_picture(spec) else row[spec.name].shape[0] for row in split.rows]
+
+
+def _is_picture(spec: InputSpec) -> bool:
+    """Say whether a row is channels, height and width."""
+    return len(spec.shape) == 3 and all(isinstance(size, int) for size in spec.shape)
 
 
 def _is_elastic(spec: InputSpec, split: Split) -> bool:

@@ -15,7 +15,7 @@ from compress.errors import StageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.data.split import Batch, Split
+    from compress.data.split import Batch, Row, Split
     from compress.task import Task
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "inputs_at",
     "inputs_of_sites",
     "placed_batches",
+    "positions_of",
     "visit_inputs",
     "without_padding",
 ]
@@ -147,6 +148,26 @@ def visit_inputs(
     for index, site in enumerate(sites):
         if index not in met:
             raise StageError(f"calibration: {site.name}: the forward pass does not call {site.consumer}")
+
+
+def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task) -> int:
+    """How many positions of a row a model's layers compute: its length; of a picture patches and tokens.
+
+    Args:
+        sites: of the model; a picture without any counts as one position.
+    """
+    from compress.model.calls import to_tensors
+
+    first = task.inputs[0]
+    if isinstance(first.shape[0], str) or len(first.shape) < 3:
+        return len(row[first.name])
+    if not sites:
+        return 1
+    was_training = model.training
+    batch = {name: row[name][None] for name in task.input_names}
+    given = input_at(model.eval(), sites[0], to_tensors(batch, task.input_names))  # [t, i]
+    model.train(was_training)
+    return len(given)
 
 
 def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:

@@ -25,12 +25,16 @@ from compress.task import TaskName
 
 __all__ = [
     "Definition",
+    "HeadName",
     "attach_definition_",
     "auto_class",
     "definition_of",
     "seeded",
     "with_plain_linears_",
 ]
+
+HeadName = TaskName | Literal["image-classification"]
+"""What a Hugging Face model answers, as the library groups its classes."""
 
 _ATTRIBUTE = "_modelpress_definition"
 
@@ -53,7 +57,7 @@ class Definition:
         builder: name of the builder in the file.
         code: text of the file.
         file_name: name of the file, for messages.
-        head: what a Hugging Face model answers: a class, or the next token.
+        head: what a Hugging Face model answers: the class of a text or of a picture, or the next token.
     """
 
     kind: Literal["file", "hf"]
@@ -61,7 +65,7 @@ class Definition:
     builder: str = ""
     code: str = ""
     file_name: str = ""
-    head: TaskName = "classification"
+    head: HeadName = "classification"
 
     @classmethod
     def from_file(cls, path: Path, builder: str, args: Mapping[str, Any]) -> Definition:
@@ -205,11 +209,12 @@ def _line_in(file_name: str, error: Exception) -> str:
     return line
 
 
-def auto_class(head: TaskName) -> Any:
-    """The class of transformers that builds and loads models of a task."""
+def auto_class(head: HeadName) -> Any:
+    """The class of transformers that builds and loads models with such a head."""
     transformers = _transformers()
     return {
         "classification": transformers.AutoModelForSequenceClassification,
+        "image-classification": transformers.AutoModelForImageClassification,
         "language-modelling": transformers.AutoModelForCausalLM,
     }[head]
 

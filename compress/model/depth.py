@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -54,8 +55,11 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     holder, _, last = path.rpartition(".")
     shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
     setattr(model.get_submodule(holder), last, shorter)
-    if definition.kind == "hf":
-        setattr(model.config, name, len(kept))
+    # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
+    config: Any = getattr(model, "config", None)
+    word = name if definition.kind == "hf" else "num_hidden_layers"
+    if getattr(config, word, None) == total:
+        setattr(config, word, len(kept))
     attach_definition_(model, changed)
 
 

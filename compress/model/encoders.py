@@ -1,13 +1,14 @@
-"""Structure of the Hugging Face encoders that are known."""
+"""Structure of the Hugging Face encoders that are known: of texts, and of pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from compress.errors import ModelError
 from compress.model.structure import Coupled, Site, Structure, Stub, sorted_sites
 
 __all__ = ["ENCODERS", "encoder_structure"]
@@ -29,6 +30,8 @@ class _Encoder:
     norms: tuple[str, ...]
     head_readers: tuple[str, ...]
     embeddings: tuple[str, ...] = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    patches: str | None = None  # what takes the place of embeddings in a model of pictures
+    tables: tuple[str, ...] = ()
 
 
 _BERT = _Encoder(
@@ -47,10 +50,28 @@ _BERT = _Encoder(
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
     head_readers=("{base}.pooler.dense",),
 )
+_VIT = _Encoder(
+    layers="{base}.layers",
+    q="attention.q_proj",
+    k="attention.k_proj",
+    v="attention.v_proj",
+    out="attention.o_proj",
+    up="mlp.fc1",
+    down="mlp.fc2",
+    attention_removal=(Stub("attention", "bias", as_tuple=True),),
+    feed_forward_removal=(Stub("mlp", "bias"),),
+    norms=("layernorm_before", "layernorm_after"),
+    head_readers=("classifier", "cls_classifier", "distillation_classifier"),
+    embeddings=(),
+    patches="{base}.embeddings.patch_embeddings.projection",
+    tables=("cls_token", "distillation_token", "position_embeddings"),
+)
 ENCODERS = {
     "bert": _BERT,
+    "deit": _VIT,
     "electra": replace(_BERT, head_readers=("classifier.dense",)),
     "roberta": replace(_BERT, head_readers=("classifier.dense",)),
+    "vit": _VIT,
     "distilbert": _Encoder(
         layers="{base}.transformer.layer",
         q="attention.q_lin",
@@ -69,10 +90,20 @@ ENCODERS = {
 
 
 def encoder_structure(model: nn.Module, encoder: _Encoder) -> Structure:
-    """What can be cut in such a model."""
+    """What can be cut in such a model.
+
+    Raises:
+        ModelError: transformers is too old for models of pictures.
+    """
     base = getattr(model, "base_model_prefix", "")
     layers = encoder.layers.format(base=base)
     config: Any = model.config
+    if encoder.patches is not None and not hasattr(getattr(model, base, None), "layers"):
+        # Before, their attention counted its heads by the configuration: fewer could not be computed.
+        raise ModelError(
+            f"a Hugging Face {config.model_type} can be cut with transformers 5.10 or newer; install that, "
+            "or quantize without cutting"
+        )
     head_size = int(config.hidden_size) // int(config.num_attention_heads)
     count = len(list(model.get_submodule(layers).children()))
     sites = []
@@ -104,7 +135,7 @@ def encoder_structure(model: nn.Module, encoder: _Encoder) -> Structure:
         model,
         sites,
         layers=layers,
-        token_embedding=f"{base}.embeddings.word_embeddings",
+        token_embedding=None if encoder.patches else f"{base}.embeddings.word_embeddings",
         hidden=_hf_hidden(model, encoder, base, [f"{layers}.{index}" for index in range(count)]),
     )
 
@@ -114,21 +145,35 @@ def _under(at: str, stubs: Sequence[Stub]) -> tuple[Stub, ...]:
 
 
 def _hf_hidden(model: nn.Module, encoder: _Encoder, base: str, layers: Sequence[str]) -> Coupled:
-    # ELECTRA may embed narrower and project: then the projection alone writes into the stream.
     names = dict(model.named_modules())
-    projected = f"{base}.embeddings_project" in names
-    embeddings = () if projected else tuple(f"{base}.embeddings.{name}" for name in encoder.embeddings)
-    writers: tuple[str, ...] = (f"{base}.embeddings_project",) if projected else ()
-    norms: tuple[str, ...] = () if projected else (f"{base}.embeddings.LayerNorm",)
-    readers: tuple[str, ...] = ()
+    into = _into_the_stream(encoder, base, names)
+    writers, norms, readers = into.writers, into.norms, into.readers
     for at in layers:
         readers += tuple(f"{at}.{path}" for path in (encoder.q, encoder.k, encoder.v, encoder.up))
         writers += tuple(f"{at}.{path}" for path in (encoder.out, encoder.down))
         norms += tuple(f"{at}.{path}" for path in encoder.norms)
-    readers += tuple(path.format(base=base) for path in encoder.head_readers)
-    return Coupled(
-        embeddings=tuple(path for path in embeddings if path in names),
+    heads = (path.format(base=base) for path in encoder.head_readers)
+    return replace(
+        into,
+        embeddings=tuple(path for path in into.embeddings if path in names),
         writers=writers,
-        readers=readers,
+        readers=readers + tuple(path for path in heads if not encoder.patches or path in names),
         norms=norms,
+    )
+
+
+def _into_the_stream(encoder: _Encoder, base: str, names: Mapping[str, nn.Module]) -> Coupled:
+    """What has the hidden width before the first layer and, of a model that norms first, behind the last."""
+    at = f"{base}.embeddings"
+    if encoder.patches is not None:
+        return Coupled(
+            writers=(encoder.patches.format(base=base),),
+            norms=(f"{base}.layernorm",),
+            tables=tuple(f"{at}.{name}" for name in encoder.tables if hasattr(names[at], name)),
+        )
+    if f"{base}.embeddings_project" in names:
+        # ELECTRA may embed narrower and project: then the projection alone writes into the stream.
+        return Coupled(writers=(f"{base}.embeddings_project",))
+    return Coupled(
+        embeddings=tuple(f"{at}.{name}" for name in encoder.embeddings), norms=(f"{at}.LayerNorm",)
     )

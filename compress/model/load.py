@@ -11,11 +11,13 @@ from typing import Any
 from torch import nn
 
 from compress.data.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
+from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
 from compress.errors import ModelError
 from compress.model.calls import accepted_inputs
 from compress.model.config import ModelConfig
 from compress.model.definition import (
     Definition,
+    HeadName,
     _transformers,
     attach_definition_,
     auto_class,
@@ -37,6 +39,7 @@ class LoadedModel:
         tokenizer: directory with tokenizer.json and its settings, for a model that reads text.
         label_order: class names by index, where the model says them.
         text_inputs: names of the inputs that a tokenizer must give.
+        processor: how it reads pictures, for a model that does.
         has_trained_head: false where the classification head is new and as wide as `num_labels`.
     """
 
@@ -45,6 +48,7 @@ class LoadedModel:
     tokenizer: Path | None
     label_order: tuple[str, ...] | None
     text_inputs: tuple[str, ...]
+    processor: ImageProcessor | None = None
     has_trained_head: bool = True
 
 
@@ -123,11 +127,20 @@ def _from_bundle(directory: Path) -> LoadedModel:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         names = tuple(spec["name"] for spec in manifest["inputs"])
+        channels = next((spec["shape"][1] for spec in manifest["inputs"] if spec["name"] == PIXELS), 3)
         labels = tuple(manifest["labels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
     tokenizer = directory if (directory / "tokenizer.json").is_file() else None
-    return LoadedModel(module, f"bundle {directory.name}", tokenizer, labels, names if tokenizer else ())
+    pictures = directory / PREPROCESSOR_FILE
+    return LoadedModel(
+        module,
+        f"bundle {directory.name}",
+        tokenizer,
+        labels,
+        names if tokenizer else (),
+        ImageProcessor.from_file(pictures, channels=channels) if pictures.is_file() else None,
+    )
 
 
 def _from_hf(
@@ -144,8 +157,9 @@ def _from_hf(
     if Path(name).suffix == ".gguf" and Path(name).is_file():
         name = str(directory_of_gguf(Path(name), scratch))
     settings: Any = _explained(name, transformers.AutoConfig.from_pretrained, name)
-    head, what = _HEADS[task]
-    trained_head = any(kind.endswith(head) for kind in settings.architectures or ())
+    head: HeadName = "image-classification" if task == "classification" and _sees(settings) else task
+    endings, what = _HEADS[head]
+    trained_head = any(kind.endswith(endings) for kind in settings.architectures or ())
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
     if not trained_head and task == _LANGUAGE:
         raise ModelError(
@@ -162,7 +176,7 @@ def _from_hf(
     with seeded(seed):
         module: nn.Module = _explained(
             name,
-            auto_class(task).from_pretrained,
+            auto_class(head).from_pretrained,
             name,
             attn_implementation="sdpa",
             dtype="float32",
@@ -170,9 +184,16 @@ def _from_hf(
             **options,
         )
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
-    attach_definition_(with_plain_linears_(module), Definition("hf", _plain_config(arguments), head=task))
+    plain = _plain_config(arguments)
+    if head == "image-classification":  # DeiT has two classes with such a head
+        plain["architectures"] = [type(module).__name__]
+    attach_definition_(with_plain_linears_(module), Definition("hf", plain, head=head))
     labels = settings.id2label if trained_head and task == "classification" else {}
     order = tuple(str(labels[index]) for index in sorted(labels)) or None
+    if head == "image-classification":
+        processor = _image_processor(name, settings)
+        source = f"Hugging Face {settings.model_type} '{short}'"
+        return LoadedModel(module.eval(), source, None, order, (), processor, has_trained_head=trained_head)
     return LoadedModel(
         module.eval(),
         f"Hugging Face {settings.model_type} '{short}'",
@@ -183,10 +204,41 @@ def _from_hf(
     )
 
 
+def _sees(settings: Any) -> bool:
+    """Whether a configuration is of a model that classifies pictures, and no texts."""
+    from transformers.models.auto import modeling_auto as known
+
+    texts = known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    pictures = known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return settings.model_type in pictures and settings.model_type not in texts
+
+
+def _image_processor(name: str, settings: Any) -> ImageProcessor:
+    """What the model's preprocessor_config.json says; without it the model's own size, mean and std 0.5."""
+    channels = int(getattr(settings, "num_channels", 3))
+    file = Path(name) / PREPROCESSOR_FILE
+    if not Path(name).is_dir():
+        from transformers.utils import cached_file
+
+        found = _explained(
+            name, cached_file, name, PREPROCESSOR_FILE, _raise_exceptions_for_missing_entries=False
+        )
+        file = Path(found) if found is not None else file
+    if file.is_file():
+        return ImageProcessor.from_file(file, channels=channels)
+    size = getattr(settings, "image_size", None)
+    sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
+    return ImageProcessor(channels=channels).changed(size=sides)
+
+
 _CLASSES: TaskName = "classification"
 _LANGUAGE: TaskName = "language-modelling"
-_HEADS: dict[TaskName, tuple[str | tuple[str, ...], str]] = {
+_HEADS: dict[HeadName, tuple[str | tuple[str, ...], str]] = {
     "classification": ("ForSequenceClassification", "classification"),
+    "image-classification": (
+        ("ForImageClassification", "ForImageClassificationWithTeacher"),
+        "image classification",
+    ),
     "language-modelling": (("ForCausalLM", "LMHeadModel"), "language-modelling"),
 }
 

@@ -1,8 +1,8 @@
 """Save and load a module whose shapes are no longer those of its definition.
 
-Three files: model.safetensors (weights), structure.json (definition, and each module whose shape or kind and
-each buffer whose shape differs from it), and definition.py for a file model. Weights load without running
-code; a model file is code, and loading a bundle of a file model runs it.
+Three files: model.safetensors (weights), structure.json (definition, and each module whose shape or kind,
+each buffer whose shape and each lone parameter whose shape differs from it), and definition.py for a file
+model. Weights load without running code; a model file is code, and loading a bundle of a file model runs it.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def save_module(module: nn.Module, directory: Path) -> None:
         "definition": definition.to_dict(),
         "modules": changed,
         "buffers": _changed_buffers(fresh, module, changed),
+        "parameters": _changed_parameters(fresh, module, changed),
         "tied": _tied(module),
     }
     (directory / _STRUCTURE).write_text(json.dumps(structure, indent=1) + "\n", encoding="utf-8")
@@ -103,6 +104,9 @@ def load_module(directory: Path) -> nn.Module:
         holder, _, name = path.rpartition(".")
         empty = torch.empty(buffer["shape"], dtype=getattr(torch, buffer["dtype"]))
         module.get_submodule(holder).register_buffer(name, empty, persistent=True)
+    for path, shape in structure.get("parameters", {}).items():
+        holder, _, name = path.rpartition(".")
+        setattr(module.get_submodule(holder), name, nn.Parameter(torch.empty(shape)))
     for path, first in structure.get("tied", {}).items():  # modules that were built anew don't share
         holder, _, name = path.rpartition(".")
         setattr(module.get_submodule(holder), name, module.get_parameter(first))
@@ -162,6 +166,18 @@ def _changed_buffers(fresh: nn.Module, module: nn.Module, changed: dict[str, Any
         if name in state
         and name.rpartition(".")[0] not in changed
         and (name not in original or original[name].shape != buffer.shape)
+    }
+
+
+def _changed_parameters(fresh: nn.Module, module: nn.Module, changed: dict[str, Any]) -> dict[str, Any]:
+    """Shapes of parameters, of modules that aren't built anew, that differ: a token or table of a width."""
+    original = dict(fresh.named_parameters())
+    return {
+        name: list(parameter.shape)
+        for name, parameter in module.named_parameters()
+        if name.rpartition(".")[0] not in changed
+        and name in original
+        and original[name].shape != parameter.shape
     }
 
 

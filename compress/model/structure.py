@@ -109,7 +109,7 @@ class Coupled:
         readers: the same, whose inputs they are; a Linear may read several values a feature, as behind a
             flattened picture, those of one feature side by side.
         norms: LayerNorm, BatchNorm or depthwise convolution over them.
-        tables: buffers that are added to them, last dimension.
+        tables: buffers or parameters that are added to them, or stand among them, last dimension.
     """
 
     name: str = "hidden"

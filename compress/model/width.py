@@ -162,7 +162,7 @@ def _count(holder: nn.Module, path: str, role: Role | None) -> int:
 def _table(holder: nn.Module, path: str) -> Tensor:
     table = getattr(holder, path.rpartition(".")[2], None)
     if not isinstance(table, Tensor):
-        raise ModelError(f"structure() names the table {path}, but there is no such buffer")
+        raise ModelError(f"structure() names the table {path}, but there is no such tensor")
     return table
 
 
@@ -177,8 +177,12 @@ def _cut_(
         keep_in_module_(holder.projection, "writer", index, before, shared)
         holder.embedding_dim = len(index)
     elif role is None:
-        smaller = _table(holder, path).index_select(-1, index).clone()
-        # Persistent from now on: the model's definition would compute a table of the full width.
-        holder.register_buffer(path.rpartition(".")[2], smaller, persistent=True)
+        smaller = _table(holder, path).detach().index_select(-1, index).clone()
+        name = path.rpartition(".")[2]
+        if isinstance(_table(holder, path), nn.Parameter):
+            setattr(holder, name, nn.Parameter(smaller, requires_grad=_table(holder, path).requires_grad))
+        else:
+            # Persistent from now on: the model's definition would compute a table of the full width.
+            holder.register_buffer(name, smaller, persistent=True)
     else:
         keep_in_module_(holder, role, index, before, shared)

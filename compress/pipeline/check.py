@@ -125,7 +125,12 @@ def _answers(
 def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
     """The module, and the recipe's rows as this bundle reads them."""
     loaded = load_model(ModelConfig(bundle=directory), seed=recipe.seed, scratch=scratch)
-    splits = load_splits(recipe.data, encoder=encoder_of(loaded), label_order=loaded.label_order)
+    splits = load_splits(
+        recipe.data,
+        encoder=encoder_of(loaded),
+        label_order=loaded.label_order,
+        processor=loaded.processor,
+    )
     return loaded, fitting(loaded, splits)
 
 

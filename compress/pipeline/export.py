@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import compress
-from compress.data import CommandLineText, Row, Split, Splits, TextEncoder
+from compress.data import PIXELS, CommandLineText, ImageProcessor, Row, Split, Splits, TextEncoder
 from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
 from compress.errors import ModelError, OutputError
 from compress.export import (
@@ -47,7 +48,8 @@ def export_model(
 
     Args:
         model: a recipe (its model, trained if it says so, compared on its validation rows), or a Hugging Face
-            directory or name, or a bundle (compared on synthetic rows: random tokens of random length).
+            directory or name, or a bundle (compared on synthetic rows: random tokens of random length, or
+            random pixels).
         output: the bundle's directory.
 
     Returns:
@@ -69,25 +71,40 @@ def export_model(
             module, _ = trained_model(
                 prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
             )
+            processor = prepared.splits.processor
             max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
         else:
             config = model_config_of(model)
             task_name = task_of(config)
             loaded = load_model(config, seed=0, scratch=Path(scratch), task=task_name)
-            module, where = loaded.module, "synthetic rows (random tokens), not real ones"
-            encoder, task, rows = _synthetic(loaded, max_length, task_name)
+            module, processor = loaded.module, loaded.processor
+            if processor is not None:
+                where = "synthetic rows (random pixels), not real ones"
+                encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)
+            else:
+                where = "synthetic rows (random tokens), not real ones"
+                encoder, task, rows = _synthetic(loaded, max_length, task_name)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
         onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
         parity = check_parity(
             module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
         )
-        write_bundle_(directory, module, onnx_file, task, encoder=encoder, max_length=max_length)
+        write_bundle_(
+            directory,
+            module,
+            onnx_file,
+            task,
+            encoder=encoder,
+            max_length=max_length,
+            processor=processor,
+        )
         write_manifest_(
             directory,
             task,
             {
                 "modelpress": compress.__version__,
                 "max_length": max_length if encoder is not None else None,
+                **({} if processor is None else {"image": processor.facts()}),
                 "stages": [],
                 "parity": {**vars(parity), "rows_from": where},
             },
@@ -145,6 +162,18 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
     _answers(loaded, synthetic_split(encoder, [max_length], seed=0).rows[0], max_length)
     lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
     return encoder, task, synthetic_split(encoder, lengths, seed=0)
+
+
+def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple[Task, Split]:
+    """Rows of random pixels, for a model of pictures that comes without data."""
+    if processor.result is None:
+        raise ModelError(f"{loaded.source} doesn't say how large its pictures are: give a recipe with data")
+    shape = (*processor.result, processor.channels)
+    draw = np.random.default_rng(0)
+    pictures = (draw.integers(0, 256, shape).astype(np.uint8) for _ in range(_SYNTHETIC_ROWS))
+    rows = tuple({PIXELS: processor.values(picture)} for picture in pictures)
+    inputs = processor.inputs(*processor.result)
+    return Task(inputs, loaded.label_order or ()), Split.without_labels("synthetic", rows, inputs)
 
 
 def _answers(loaded: LoadedModel, row: Row, max_length: int) -> None:

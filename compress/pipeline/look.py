@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.data import Split, TextEncoder
 from compress.model import Site, to_tensors
 from compress.model.attention_view import CLOSE_ENOUGH, LOOKS, attention_of_row, look_shares
+from compress.model.capture import positions_of
 from compress.pipeline.prepare import Prepared
 from compress.report.inspection import AttentionFacts, HeadLook, Sentence
 
@@ -31,7 +32,8 @@ def attention_facts(
     module.to("cpu")
     sums: list[Tensor] = []
     maps: list[list[Tensor]] = []
-    tokens = [_tokens(prepared.encoder, rows, index) for index in range(len(rows))]
+    count = positions_of(module, sites, rows.rows[0], task)
+    tokens = [_tokens(prepared.encoder, rows, index, count) for index in range(len(rows))]
     shown = _short_rows(tokens, sentences)
     same_length = len({len(each) for each in tokens}) == 1
     looked: list[Tensor] = []
@@ -78,8 +80,10 @@ def _why(site: Site, error: float) -> str:
     )
 
 
-def _tokens(encoder: TextEncoder | None, rows: Split, index: int) -> tuple[str, ...]:
+def _tokens(encoder: TextEncoder | None, rows: Split, index: int, pictured: int) -> tuple[str, ...]:
     row = rows.rows[index]
+    if isinstance(rows.inputs[0].shape[0], int):  # a picture: positions are the model's
+        return tuple(str(i + 1) for i in range(pictured))
     if encoder is None or "input_ids" not in row:
         return tuple(str(i + 1) for i in range(len(row[rows.inputs[0].name])))
     return tuple(encoder.tokenizer.id_to_token(int(i)) or "?" for i in row["input_ids"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import compress
+from compress.data import PREPROCESSOR_FILE
 from compress.export import sha256_of
 from compress.measure import sums_are_exact
 from compress.measure.variants import HOLDS_WITH_EXACT_SUMS
@@ -27,16 +28,20 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
     recipe, measurement = prepared.recipe, report.measurement
     machine, accuracy = measurement.environment, measurement.candidate.accuracy
     length = getattr(recipe.data, "max_length", 0)
+    processor = prepared.splits.processor
     return {
         "run_key": prepared.run_key,
         "modelpress": compress.__version__,
         "max_length": length or None,
         **({} if measurement.language is None else {"context_length": _context_length(prepared)}),
+        **({} if processor is None else {"image": processor.facts()}),
         "stages": [stage.name for stage in recipe.stages],
         "accuracy": {
             "value": accuracy.value,
             "rows": accuracy.rows,
-            "how": "one row at a time, truncated to max_length, no padding",
+            "how": "one row at a time, truncated to max_length, no padding"
+            if processor is None
+            else f"one picture at a time, read as {PREPROCESSOR_FILE} says",
         }
         if measurement.language is None
         else {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from dataclasses import dataclass, replace
@@ -11,7 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.data import CorpusData, DataSource, FileData, Split, Splits, TextEncoder, load_splits
+from compress.data import (
+    PIXELS,
+    CorpusData,
+    DataSource,
+    DigitImagesData,
+    DigitsData,
+    FileData,
+    ImagesData,
+    Split,
+    Splits,
+    TextEncoder,
+    load_splits,
+)
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import sha256_of
 from compress.measure import check_runtimes
@@ -66,8 +79,11 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     """
     check_files(recipe)
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
+    _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)
-    splits = load_splits(recipe.data, encoder=encoder, label_order=loaded.label_order)
+    splits = load_splits(
+        recipe.data, encoder=encoder, label_order=loaded.label_order, processor=loaded.processor
+    )
     if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
         loaded = load_model(
             recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
@@ -233,11 +249,40 @@ def _files_exist(model: ModelConfig, data: DataSource) -> None:
             path = getattr(data, name)
             if path is not None and not path.is_file():
                 raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
+    if isinstance(data, ImagesData):
+        for name in ("train", "validation", "test"):
+            path = getattr(data, name)
+            if path is not None and not path.is_dir():
+                what = "is no folder" if path.exists() else "does not exist"
+                raise DataError(f"data.{name}: {path} {what}; give yours with data.{name}=DIR")
     if isinstance(data, CorpusData):
         for name in ("train", "validation", "test"):
             path = getattr(data, name)
             if path is not None and not path.exists():
                 raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
+
+
+def _kinds_match(loaded: LoadedModel, data: DataSource) -> None:
+    """See that pictures go to a model that sees, and texts to one that reads: before a row is read.
+
+    Raises:
+        ModelError: they don't.
+    """
+    parameters = inspect.signature(loaded.module.forward).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    sees = PIXELS in parameters or (takes_all and not {"input_ids", "features"} & parameters.keys())
+    pictures = isinstance(data, ImagesData | DigitImagesData)
+    texts = not isinstance(data, ImagesData | DigitImagesData | DigitsData)
+    if pictures and not sees:
+        raise ModelError(
+            f"{loaded.source} reads {', '.join(list(parameters)[:3]) or 'nothing'}, no pictures; data.source "
+            f"{data.source} needs a model whose forward takes {PIXELS}"
+        )
+    if texts and PIXELS in parameters and "input_ids" not in parameters:
+        raise ModelError(
+            f"{loaded.source} reads pictures ({PIXELS}), but data.source {data.source} has texts; give "
+            "folders of pictures: data.source=images data.train=DIR"
+        )
 
 
 def _device_exists(device: str) -> None:
@@ -290,8 +335,8 @@ def fitting(loaded: LoadedModel, splits: Splits) -> Splits:
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ModelError(
-            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; the "
-            f"longest has {length} positions): {type(error).__name__}: {first}"
+            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; "
+            f"{_longest_words(splits, length)}): {type(error).__name__}: {first}"
         ) from error
     if splits.task.vocabulary:
         return _fitting_vocabulary(loaded, splits, answer, length)
@@ -303,6 +348,13 @@ def fitting(loaded: LoadedModel, splits: Splits) -> Splits:
             "needed"
         )
     return splits
+
+
+def _longest_words(splits: Splits, length: int) -> str:
+    shape = splits.task.inputs[0].shape
+    if splits.processor is None:
+        return f"the longest has {length} positions"
+    return f"pictures of {shape[2]}x{shape[1]} in {shape[0]} channels; data.size and data.channels set that"
 
 
 def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tensor, length: int) -> Splits:

@@ -341,7 +341,15 @@ def _write(
 ) -> None:
     recipe, splits = prepared.recipe, given.splits
     max_length = getattr(recipe.data, "max_length", 0)
-    write_bundle_(directory, module, onnx_file, splits.task, encoder=given.encoder, max_length=max_length)
+    write_bundle_(
+        directory,
+        module,
+        onnx_file,
+        splits.task,
+        encoder=given.encoder,
+        max_length=max_length,
+        processor=splits.processor,
+    )
     (directory / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     names = splits.task.input_names
     write_reports(report, directory, names)

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.data import Split
 from compress.errors import ModelError
-from compress.model import logits, structure_of, to_tensors
+from compress.model import Site, logits, structure_of, to_tensors
+from compress.model.capture import positions_of
 from compress.model.counts import stored_bytes, weight_counts
 from compress.model.depth import layer_count
 from compress.model.embedding import token_embedding, token_table
@@ -40,7 +41,7 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
         row = max((*splits.train.rows, *splits.validation.rows), key=lambda each: each[first].shape[0])
         longest = Split("longest", (row,), splits.validation.labels[:1], splits.task.inputs)
         batch = to_tensors(next(longest.batches(1)), splits.task.input_names)
-        tokens = row[first].shape[0]
+        tokens = positions_of(module, _sites(module), row, splits.task)
         context = Context(splits.task, splits.train, splits.validation, encoder=prepared.encoder)
         shapes = [_shape("model", "", module, module, batch, tokens)]
         for stage in recipe.stages:
@@ -53,12 +54,9 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
 def _shape(
     after: str, guess: str, module: nn.Module, stored: nn.Module, batch: dict[str, Any], tokens: int
 ) -> Shape:
-    try:
-        structure = structure_of(module)
-        heads = tuple(site.units(module) for site in structure.attention)
-        neurons = tuple(site.units(module) for site in structure.feed_forward)
-    except ModelError:
-        heads, neurons = (), ()
+    sites = _sites(module)
+    heads = tuple(site.units(module) for site in sites if site.kind == "attention")
+    neurons = tuple(site.units(module) for site in sites if site.kind == "feed_forward")
     return Shape(
         after,
         guess,
@@ -72,6 +70,13 @@ def _shape(
         stored_bytes(stored),
         tokens,
     )
+
+
+def _sites(module: nn.Module) -> tuple[Site, ...]:
+    try:
+        return structure_of(module).sites
+    except ModelError:
+        return ()
 
 
 def _or_none(find: Callable[[], int]) -> int | None:

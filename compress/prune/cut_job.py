@@ -63,10 +63,15 @@ class CutJob:
     def __init__(
         self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
     ) -> None:
+        from compress.model.capture import positions_of
+        from compress.model.structure import structure_of
+
         self.stage, self.context, self.dense = stage, context, dense
         self.calibration = calibration.by_length()  # each pass over it costs half as much
         self.search_split = self.calibration.take(stage.search_rows, seed=context.seed + 1)
-        self.longest = max(len(row[context.task.input_names[0]]) for row in calibration.rows)
+        first = context.task.input_names[0]
+        longest = max(calibration.rows, key=lambda row: len(row[first]))
+        self.longest = positions_of(dense, structure_of(dense).sites, longest, context.task)
         self.point: TimingPoint | None = None
         self.table: LatencyTable | None = None
         self.reference: float | None = None

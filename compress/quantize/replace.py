@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.data import PIXELS
 from compress.errors import StageError, did_you_mean
 from compress.model.quantized import QuantizedModule
 
@@ -29,6 +30,7 @@ __all__ = [
 
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
+_PATCHES = "patch_embeddings.projection"  # of vision Transformers of Hugging Face
 Make = Callable[[str, Any], QuantizedModule]
 Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d
 Found = list[tuple[str, Layer]]
@@ -207,6 +209,8 @@ def _reason_to_leave(
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         if not convolutions:
             return "this stage leaves convolutions float"
+        if name.endswith(_PATCHES) and getattr(model, "main_input_name", "") == PIXELS:
+            return "the model reads its weight's type itself"  # vision models of transformers do
         return "" if layer.padding_mode == "zeros" else f"padding_mode: {layer.padding_mode}"
     if not embeddings:
         return "embeddings: false"

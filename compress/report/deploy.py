@@ -1,14 +1,17 @@
-"""How to run what was made: a short program that needs onnxruntime and, for text, tokenizers."""
+"""How to run what was made: a short program that needs onnxruntime, and tokenizers for text, Pillow for
+pictures.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
+from compress.data import PIXELS, PREPROCESSOR_FILE
 from compress.report.schema import RunReport
 from compress.report.words import headline
 
-__all__ = ["deploy_packages", "deploy_snippet", "reads_text"]
+__all__ = ["deploy_packages", "deploy_snippet", "reads_text", "sees_pictures"]
 
 _MOST_LABELS = 20
 # What the tokenizer's encoding calls the array that each of the Hub's input names takes.
@@ -20,24 +23,35 @@ def reads_text(inputs: Sequence[str]) -> bool:
     return "input_ids" in inputs and set(inputs) <= _ENCODING.keys()
 
 
+def sees_pictures(inputs: Sequence[str]) -> bool:
+    """Whether these are the inputs of a model of pictures."""
+    return list(inputs) == [PIXELS]
+
+
 def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
     """What to install to run the bundle."""
-    return ("numpy", "onnxruntime", "tokenizers") if reads_text(inputs) else ("numpy", "onnxruntime")
+    more = ("tokenizers",) if reads_text(inputs) else ("pillow",) if sees_pictures(inputs) else ()
+    return ("numpy", "onnxruntime", *more)
 
 
 def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
     """A program that answers one row, to be run inside the bundle's directory."""
     if report.measurement.language is not None:
         return _writing_snippet(file)
-    text, latency = reads_text(inputs), headline(report)
+    text, pictures, latency = reads_text(inputs), sees_pictures(inputs), headline(report)
     lines = ["import numpy as np", "import onnxruntime as ort"]
+    if pictures:
+        lines = ["import json", "from pathlib import Path", "", *lines, "from PIL import Image, ImageOps"]
     if text:
         lines.append("from tokenizers import Tokenizer")
     lines += ["", "options = ort.SessionOptions()"]
     if latency is not None:
         lines.append(f"options.intra_op_num_threads = {latency.threads}  # as measured; more may be faster")
     lines.append(f'session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])')
-    lines += _text_feed(report, inputs) if text else _other_feed(inputs)
+    if pictures:
+        lines += _PICTURE_FEED.splitlines()
+    else:
+        lines += _text_feed(report, inputs) if text else _other_feed(inputs)
     lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
     if len(report.data.labels) <= _MOST_LABELS:
         lines.append(f"labels = {json.dumps(report.data.labels, ensure_ascii=False)}")
@@ -72,6 +86,24 @@ for _ in range(50):
     ids = ids + new
 print(tokenizer.decode(ids))
 '''
+
+
+_PICTURE_FEED = f"""\
+settings = json.loads(Path("{PREPROCESSOR_FILE}").read_text())
+channels, height, width = session.get_inputs()[0].shape[1:]
+image = ImageOps.exif_transpose(Image.open("picture.png")).convert("L" if channels == 1 else "RGB")
+if settings["do_resize"]:
+    size, short = settings["size"], min(image.size)
+    edge = size.get("shortest_edge")
+    wanted = [edge * side // short for side in image.size] if edge else [size["width"], size["height"]]
+    image = image.resize(wanted, settings["resample"])
+left, top = (image.width - width) // 2, (image.height - height) // 2
+image = image.crop((left, top, left + width, top + height))
+pixels = np.atleast_3d(np.asarray(image, dtype=np.float32)) * settings["rescale_factor"]
+if settings["do_normalize"]:
+    pixels = (pixels - settings["image_mean"]) / settings["image_std"]
+feed = {{"{PIXELS}": pixels.transpose(2, 0, 1)[None].astype(np.float32)}}
+"""
 
 
 def _text_feed(report: RunReport, inputs: Sequence[str]) -> list[str]:

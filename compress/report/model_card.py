@@ -10,7 +10,7 @@ import yaml
 
 from compress.report.cut import cuts_of
 from compress.report.cut_words import widths_line
-from compress.report.deploy import deploy_packages, deploy_snippet, reads_text
+from compress.report.deploy import deploy_packages, deploy_snippet, reads_text, sees_pictures
 from compress.report.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
 from compress.report.tables import figures_table
@@ -54,6 +54,8 @@ def _front_matter(report: RunReport, inputs: Sequence[str]) -> dict[str, Any]:
         front["pipeline_tag"] = (
             "text-generation" if report.measurement.language is not None else "text-classification"
         )
+    if sees_pictures(inputs):
+        front["pipeline_tag"] = "image-classification"
     base = _hub_name(report)
     if base is not None:
         front["base_model"] = base

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from compress.report.deploy import deploy_packages, deploy_snippet, reads_text
+from compress.report.deploy import deploy_packages, deploy_snippet, reads_text, sees_pictures
 from compress.report.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
 from compress.report.tables import Table
@@ -63,13 +63,15 @@ def to_variants_card(
     front: dict[str, Any] = {"library_name": "onnx"}
     if reads_text(inputs):
         front["pipeline_tag"] = "text-classification"
+    if sees_pictures(inputs):
+        front["pipeline_tag"] = "image-classification"
     front["tags"] = ["onnx", "onnxruntime", "modelpress"]
     first = entries[0]["latency"][0]
     where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {escape_markdown(name)}",
-        f"{len(entries)} ONNX files of one model, with the same inputs, labels and tokenizer. Accuracy is "
+        f"{len(entries)} ONNX files of one model, with the same inputs and labels. Accuracy is "
         f"that on {entries[0]['accuracy']['rows']:,} test rows; times are at {where} with ONNX Runtime on "
         f"{escape_markdown(report.measurement.environment.cpu)}, and hold for that processor; differences "
         f"and speed-ups are against the uncompressed model. {MB_NOTE}",

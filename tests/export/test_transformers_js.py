@@ -1,4 +1,4 @@
-"""A bundle in transformers.js under Node: the same model and tokenizer files, another runtime."""
+"""A bundle in transformers.js under Node: the same model, tokenizer and picture files, another runtime."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 from tokenizers import Tokenizer
 
 import compress
+from compress.model import ModelConfig, load_model
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +117,42 @@ def test_transformers_js_answers_as_onnxruntime_in_python_does(
     assert [label for label, _ in theirs] == [label for label, _ in ours]
     # Two builds of one runtime; an int8 activation on a rounding edge moves a probability by far less.
     assert [score for _, score in theirs] == pytest.approx([score for _, score in ours], abs=0.01)
+
+
+CLASSIFY_PICTURES = """
+import { basename, dirname } from 'node:path';
+import { env, pipeline } from '@huggingface/transformers';
+
+const [bundle, ...files] = process.argv.slice(2);
+env.allowRemoteModels = false;
+env.localModelPath = dirname(bundle);
+const options = { dtype: 'fp32', local_files_only: true };
+const classify = await pipeline('image-classification', basename(bundle), options);
+const answers = [];
+for (const file of files) answers.push((await classify(file, { top_k: 1 }))[0]);
+console.log(JSON.stringify(answers));
+"""
+
+
+def test_transformers_js_reads_pictures_as_the_bundle_says(
+    script: Path, vit_directory: Path, pictures: Path, tmp_path: Path
+) -> None:
+    program = script.with_name("pictures.mjs")
+    program.write_text(CLASSIFY_PICTURES)
+    bundle = tmp_path / "bundle"
+    compress.export_model(vit_directory, bundle)
+    loaded = load_model(ModelConfig(bundle=bundle), seed=0, scratch=tmp_path)
+    assert loaded.processor is not None and loaded.label_order is not None
+    files = sorted(pictures.rglob("0[0-4].png"))
+    command = [_program("node"), str(program), str(bundle), *map(str, files)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    session = onnxruntime.InferenceSession(bundle / "onnx" / "model.onnx")
+    for file, answer in zip(files, theirs, strict=True):
+        with Image.open(file) as image:
+            values = loaded.processor.values(loaded.processor.pixels(image))[None]
+        logits = session.run(None, {"pixel_values": values})[0][0]
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        assert answer["label"] == loaded.label_order[int(shares.argmax())]
+        # The same pixels (nothing is resized) and weights in two builds of one runtime.
+        assert answer["score"] == pytest.approx(float(shares.max()), abs=1e-3)

@@ -59,7 +59,9 @@ def test_heads_of_every_known_hugging_face_encoder_can_be_cut(hf_directory: Path
 
 
 def test_an_unknown_architecture_is_refused_with_what_is_known() -> None:
-    with pytest.raises(ModelError, match=r"module Linear is not known; known: bert, distilbert, .*, roberta"):
+    with pytest.raises(
+        ModelError, match=r"module Linear is not known; known: bert, deit, distilbert, .*, roberta, vit"
+    ):
         structure_of(nn.Linear(2, 2))
 
 

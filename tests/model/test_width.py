@@ -201,7 +201,7 @@ def _hidden(**given: list[str]) -> dict[str, list[str]]:
             _hidden(norms=["act"]),
             r"act is ReLU, not LayerNorm or BatchNorm1d or .*: its features can't be cut",
         ),
-        (_hidden(tables=["act.table"]), r"names the table act\.table, but there is no such buffer"),
+        (_hidden(tables=["act.table"]), r"names the table act\.table, but there is no such tensor"),
     ],
 )
 def test_a_module_that_says_too_little_or_what_is_not_so_is_refused(hidden: Any, message: str) -> None:

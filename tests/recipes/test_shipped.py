@@ -14,7 +14,7 @@ from compress.report import load_report
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
-DIGITS = [path for path in RECIPES if path.parent.name in ("digits", "cnn", "rnn", "decoder")]
+DIGITS = [path for path in RECIPES if path.parent.name in ("digits", "cnn", "rnn", "decoder", "vit")]
 FOLDERS = [
     (folder, [path for path in RECIPES if path.parent.name == folder])
     for folder in sorted({path.parent.name for path in RECIPES})
@@ -57,10 +57,11 @@ def test_model_file_that_a_recipe_names_is_shipped_with_it(path: Path) -> None:
 
 def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
     used = {folder: {s.name for path in paths for s in load_recipe(path).stages} for folder, paths in FOLDERS}
-    assert set(used) == {"digits", "reviews", "cnn", "rnn", "decoder"}
+    assert set(used) == {"digits", "reviews", "cnn", "rnn", "decoder", "vit"}
     everything = set(stage_names()) - {"prune/channels"}
     assert used["reviews"] == everything and used["digits"] == everything - NEED_TEXT
     assert used["cnn"] == {"prune/channels", "quantize/int8_static", "distill/student"}
+    assert used["vit"] == {"prune/heads", "quantize/int8_dynamic", "distill/student"}
     assert used["rnn"] == {"prune/channels", "distill/student"}  # recurrent layers stay float
     assert used["decoder"] == {"prune/structured", "quantize/int4_weight_only", "distill/student"}
 
