@@ -103,7 +103,7 @@ def test_what_cannot_be_had_is_refused(
         (
             {"quantize/int8_static": {"calibration": "synthetic"}},
             {"source": "digits"},
-            "can't calibrate on synthetic rows: these are texts; with data of numbers use train",
+            "can't calibrate on synthetic rows: these are texts; with data of numbers or pictures use train",
         ),
         (
             {"quantize/int4_weight_only": {"calibration": "unlabelled", "algorithm": "gptq"}},
