@@ -125,5 +125,5 @@ def test_a_recipe_names_the_file_that_is_not_there_and_what_numbers_cannot_do(tm
     ):
         check_files(load_recipe(recipe))
     recipe.write_text(text + "  - quantize/int8_static: {calibration: synthetic}\n")
-    with pytest.raises(Exception, match="these are texts; with data of numbers use train"):
+    with pytest.raises(Exception, match="these are texts; with data of numbers or pictures use train"):
         load_recipe(recipe)
