@@ -6,6 +6,7 @@ use.
 
 from compress.data.arrays import from_arrays
 from compress.data.config import (
+    ArraysData,
     CommandLineText,
     CorpusData,
     DataConfig,
@@ -25,6 +26,7 @@ from compress.data.splits import load_splits
 from compress.data.tokenize import TextEncoder
 
 __all__ = [
+    "ArraysData",
     "Batch",
     "CommandLineText",
     "CorpusData",

@@ -15,7 +15,7 @@ from compress.data.split import Array, Row, Split, Splits
 from compress.errors import DataError, did_you_mean
 from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
 
-__all__ = ["from_arrays"]
+__all__ = ["derived_inputs", "from_arrays", "rows_of"]
 
 Columns = Mapping[str, Any]
 
@@ -37,7 +37,8 @@ def from_arrays(
     What an input is like is read off train, unless `inputs` says it: integers and booleans become int64,
     floats float32. The first dimension of a row is dynamic, named "sequence_length" and padded with 0, for a
     list, for integers (token ids, masks) and for floats [n, s, f]; it is fixed for floats [n, f] (a feature
-    vector) and for floats of four dimensions or more (images). All dimensions after it are fixed.
+    vector) and for floats of four dimensions or more (images). All dimensions after it are fixed. In the task
+    inputs of a dynamic length come first: a batch is as long as they are.
 
     Args:
         train: the rows to learn from.
@@ -53,10 +54,8 @@ def from_arrays(
     """
     given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
     indices = {part: _class_indices(part, columns) for part, columns in given.items()}
-    specs = tuple(inputs) if inputs is not None else _derived_inputs(train)
-    if not specs:
-        raise DataError("train: has no input beside 'labels'")
-    rows = {part: _rows(part, columns, specs, len(indices[part])) for part, columns in given.items()}
+    specs = tuple(inputs) if inputs is not None else derived_inputs("train", train)
+    rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
     names = _label_names(indices, labels)
     _check_leaks(rows, specs)
     splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
@@ -77,7 +76,15 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def _derived_inputs(train: Columns) -> tuple[InputSpec, ...]:
+def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
+    """Say what inputs are like, as `from_arrays` reads it off train.
+
+    Args:
+        where: the rows' name, for messages.
+
+    Raises:
+        DataError: there is none, or one can't be an input.
+    """
     specs = []
     for name, column in train.items():
         if name == LABELS_KEY:
@@ -85,24 +92,37 @@ def _derived_inputs(train: Columns) -> tuple[InputSpec, ...]:
         ragged = isinstance(column, list | tuple)
         rows = [np.asarray(row) for row in column]
         if not rows:
-            raise DataError(f"train: input '{name}' has no rows")
+            raise DataError(f"{where}: input '{name}' has no rows")
         if name == ROW_INDEX_KEY:
-            raise DataError(f"train: '{name}' is a name that batches use themselves; rename the input")
+            raise DataError(f"{where}: '{name}' is a name that batches use themselves; rename the input")
         kinds = {row.dtype.kind for row in rows if row.size}  # numpy takes an empty list for floats
         if not kinds <= set("biuf"):
-            raise DataError(f"train: input '{name}' holds {rows[0].dtype}, neither whole numbers nor floats")
+            raise DataError(
+                f"{where}: input '{name}' holds {rows[0].dtype}, neither whole numbers nor floats"
+            )
         dtype: Literal["int64", "float32"] = "float32" if "f" in kinds else "int64"
         shape = rows[0].shape
         if not shape:
             raise DataError(
-                f"train: input '{name}' needs rows of one dimension or more: an array [n, s, ...]"
+                f"{where}: input '{name}' needs rows of one dimension or more: an array [n, s, ...]"
             )
         dynamic = ragged or dtype == "int64" or len(shape) == 2
         specs.append(InputSpec(name, dtype, ("sequence_length", *shape[1:]) if dynamic else shape))
-    return tuple(specs)
+    if not specs:
+        raise DataError(f"{where}: has no input beside '{LABELS_KEY}'")
+    return tuple(sorted(specs, key=lambda spec: isinstance(spec.shape[0], int)))
 
 
-def _rows(part: str, columns: Columns, specs: tuple[InputSpec, ...], count: int) -> tuple[Row, ...]:
+def rows_of(part: str, columns: Columns, specs: tuple[InputSpec, ...], count: int) -> tuple[Row, ...]:
+    """Check columns against what inputs are like, and make rows of them.
+
+    Args:
+        part: the columns' name, for messages.
+        count: how many labels there are.
+
+    Raises:
+        DataError: an input is missing, too much, or of another shape, type or number; a value is not finite.
+    """
     names = {spec.name for spec in specs}
     for name in columns:
         if name not in names | {LABELS_KEY}:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from compress.task import TaskName
 
 __all__ = [
+    "ArraysData",
     "CommandLineText",
     "CorpusData",
     "DataConfig",
@@ -119,6 +120,19 @@ class ImagesData(_Source):
     channels: Literal[1, 3] | None = None
 
 
+class ArraysData(_Source):
+    """Arrays of the user's own, from .npz files (numpy.savez): the model's inputs by name, and "labels".
+
+    What an input is like is read off train, as `compress.from_arrays` does. Labels are class indices or
+    names. A split without a file of its own is drawn from train, stratified by label and seeded.
+    """
+
+    source: Literal["arrays"] = "arrays"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+
+
 class FileData(_Source):
     """Text classification from CSV, JSONL or Parquet files (by their ending).
 
@@ -201,5 +215,7 @@ class StdlibData(_Stream):
     train_bytes: int = Field(default=2_000_000, ge=10_000)
 
 
-DataSource = DigitsData | DigitImagesData | ImagesData | FileData | DatasetsData | CorpusData | StdlibData
+DataSource = (
+    DigitsData | DigitImagesData | ImagesData | ArraysData | FileData | DatasetsData | CorpusData | StdlibData
+)
 DataConfig = Annotated[DataSource, Field(discriminator="source")]

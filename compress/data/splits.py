@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.array_files import read_array_files
 from compress.data.config import (
+    ArraysData,
     CorpusData,
     DatasetsData,
     DataSource,
@@ -50,7 +52,7 @@ def load_splits(
 
     Args:
         config: where the rows are, and how they are split.
-        encoder: the model's tokenizer; needed for texts, without meaning for digits.
+        encoder: the model's tokenizer; needed for texts, without meaning for numbers.
         label_order: class names by the model's output index; none: the data decides.
         processor: how the model reads pictures, but for what the config says itself.
 
@@ -62,6 +64,8 @@ def load_splits(
         return _split_digits(config, table, features, label_order)
     if isinstance(config, DigitImagesData | ImagesData):
         return _split_images(config, processor_for(config, processor), label_order)
+    if isinstance(config, ArraysData):
+        return _split_arrays(config, label_order)
     if encoder is None:
         raise DataError(
             "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, "
@@ -111,6 +115,16 @@ def _split_images(
     return _assemble(tables, parts, rows, inputs, label_order, notes=notes, processor=processor)
 
 
+def _split_arrays(config: ArraysData, label_order: Sequence[str] | None) -> Splits:
+    files = read_array_files(config)
+    parts = _partition(config, files.tables)
+    rows = {
+        part: tuple(files.rows[part if part in files.rows else "train"][index] for index in picked)
+        for part, picked in parts.indices.items()
+    }
+    return _assemble(files.tables, parts, rows, files.inputs, label_order)
+
+
 def _split_texts(
     config: FileData | DatasetsData,
     tables: Mapping[str, Table],
@@ -150,7 +164,8 @@ def _cut_note(part: str, cut: int, count: int, max_length: int) -> tuple[str, ..
 
 
 def _partition(
-    config: DigitsData | DigitImagesData | ImagesData | FileData | DatasetsData, tables: Mapping[str, Table]
+    config: DigitsData | DigitImagesData | ImagesData | ArraysData | FileData | DatasetsData,
+    tables: Mapping[str, Table],
 ) -> Partition:
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     return partition(tables, fractions=fractions, train_limit=config.train_limit, seed=config.seed)

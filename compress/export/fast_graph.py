@@ -18,11 +18,15 @@ noise.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 __all__ = ["optimize_"]
+
+_SMALL = 1024  # bytes
 
 
 def optimize_(model: ir.Model) -> dict[str, int]:
@@ -34,6 +38,7 @@ def optimize_(model: ir.Model) -> dict[str, int]:
       all (a row of Softmax is NaN as a whole or not at all) and clears rows of the product, which is narrower
       than p. Equal for every finite v.
     - A key that is transposed for its heads and, in three dimensions, for the product is transposed once.
+    - Weights that are equal, as a layer that is called twice leaves them, are one.
     - An Attention (opset 23) whose queries, keys and values are split into heads before it and joined after
       it is given them whole, [b, s, h d], and splits them itself; this alone adds in another order, and
       differs by rounding errors of float32.
@@ -50,9 +55,31 @@ def optimize_(model: ir.Model) -> dict[str, int]:
         "narrow_nan_guard": sum(_narrow_nan_guard_(node) for node in nodes),
         "one_key_transpose": sum(_one_key_transpose_(node) for node in nodes),
         "whole_attention": sum(_whole_attention_(node) for node in nodes),
+        "equal_weights": _merge_equal_weights_(model.graph),
     }
     RemoveUnusedNodesPass()(model)
     return made
+
+
+def _merge_equal_weights_(graph: ir.Graph) -> int:
+    """Store equal weights once; what is small stays as it is, since there is nothing to win."""
+    alike: dict[tuple[object, ...], list[ir.Value]] = {}
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= _SMALL and not value.is_graph_output():
+            alike.setdefault((tensor.dtype, tuple(tensor.shape)), []).append(value)
+    merged = 0
+    for values in alike.values():
+        first: dict[bytes, ir.Value] = {}
+        for value in values if len(values) > 1 else ():
+            assert value.const_value is not None and value.name is not None
+            kept = first.setdefault(hashlib.sha256(value.const_value.tobytes()).digest(), value)
+            if kept is not value:
+                for use in tuple(value.uses()):
+                    use.node.replace_input_with(use.idx, kept)
+                del graph.initializers[value.name]
+                merged += 1
+    return merged
 
 
 def _sum_before_layer_norm_(node: ir.Node) -> bool:

@@ -7,6 +7,7 @@ Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Place",
+    "called_again",
     "input_at",
     "inputs_at",
     "inputs_of_sites",
@@ -46,6 +48,26 @@ class Place(Protocol):
 
 class _ReachedError(BaseException):
     """Ends a forward pass at the consumer; not an Exception, so that no model's own `except` stops it."""
+
+
+def called_again(model: nn.Module, places: Sequence[Place], inputs: Mapping[str, Tensor]) -> list[str]:
+    """Names of those places whose consumer is called more than once in a forward pass."""
+    import torch
+
+    calls: Counter[str] = Counter()
+    handles = [
+        model.get_submodule(place.consumer).register_forward_pre_hook(
+            lambda _, __, name=place.name: calls.update([name])
+        )
+        for place in places
+    ]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [place.name for place in places if calls[place.name] > 1]
 
 
 def inputs_of_sites(
@@ -107,6 +129,8 @@ def visit_inputs(
     sites: Sequence[Place],
     inputs: Mapping[str, Tensor],
     visit: Callable[[int, Tensor], None],
+    *,
+    again: bool = False,
 ) -> None:
     """Run one batch up to the last of some consumers, and show what each is given as soon as it is.
 
@@ -115,6 +139,7 @@ def visit_inputs(
     Args:
         visit: told the place of a site among the sites, and what its consumer is given, without padding:
             [t, i]. Once a site: a consumer that is called more than once is met at its first call.
+        again: meet each of its calls, and so run to the end of the pass.
 
     Raises:
         StageError: an input is not a number, or a consumer is not reached; the message names the site.
@@ -124,10 +149,10 @@ def visit_inputs(
     met: set[int] = set()
 
     def meet(index: int, given: Tensor) -> None:
-        if index not in met:
+        if again or index not in met:
             met.add(index)
             visit(index, without_padding(given, inputs.get(_MASK), sites[index]))
-        if len(met) == len(sites):
+        if len(met) == len(sites) and not again:
             raise _ReachedError
 
     # Put on anew at each call: after the hooks of `gated`, and no other use of the model meets them.

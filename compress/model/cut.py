@@ -29,7 +29,8 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
     any unit the sub-layer goes whole; what it adds to the residual stream is then its consumer's bias.
 
     Raises:
-        ModelError: a unit that isn't there, or none where the architecture needs one.
+        ModelError: a unit that isn't there, or none where the architecture needs one; another module has
+            weights of the site.
     """
     kept = sorted(set(units))
     total = site.units(model)
@@ -41,6 +42,12 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
         )
     if len(kept) == total:
         return
+    if site.tied is not None:
+        raise ModelError(
+            f"{site.name}: {site.tied} has weights of it too (shared, or tied), and would not be cut with "
+            "it: give both their own weights, let them share the whole block, or leave the block out of "
+            "structure()"
+        )
     consumer = float_linear(model, site.consumer)
     if not kept:
         _remove_(model, site, consumer)
@@ -71,13 +78,25 @@ def float_linear(model: nn.Module, path: str) -> nn.Linear:
 
 
 def replace_linear_(model: nn.Module, path: str, weight: Tensor, bias: Tensor | None) -> None:
-    """Put a Linear with copies of these tensors at a path; weight [o, i], bias [o]."""
+    """Put a Linear with copies of these tensors at a path, and wherever else the same module stands.
+
+    Args:
+        weight: [o, i].
+        bias: [o].
+    """
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone())
     linear.train(model.training)
-    model.set_submodule(path, linear)
+    _put_(model, path, linear)
+
+
+def _put_(model: nn.Module, path: str, new: nn.Module) -> None:
+    """Exchange the module at a path, under all names that it has: layers may share it."""
+    old = model.get_submodule(path)
+    for place in [name for name, each in model.named_modules(remove_duplicate=False) if each is old]:
+        model.set_submodule(place, new)
 
 
 def _remove_(model: nn.Module, site: Site, consumer: nn.Linear) -> None:
@@ -87,4 +106,4 @@ def _remove_(model: nn.Module, site: Site, consumer: nn.Linear) -> None:
         if stub.returns == "bias" and consumer.bias is not None:
             removed.bias = nn.Parameter(consumer.bias.detach().clone())
         removed.train(model.training)
-        model.set_submodule(stub.path, removed.to(consumer.weight.device))
+        _put_(model, stub.path, removed.to(consumer.weight.device))

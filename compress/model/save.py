@@ -78,6 +78,7 @@ def save_module(module: nn.Module, directory: Path) -> None:
         "modules": changed,
         "buffers": _changed_buffers(fresh, module, changed),
         "parameters": _changed_parameters(fresh, module, changed),
+        "shared": _shared(module),
         "tied": _tied(module),
     }
     (directory / _STRUCTURE).write_text(json.dumps(structure, indent=1) + "\n", encoding="utf-8")
@@ -100,6 +101,8 @@ def load_module(directory: Path) -> nn.Module:
     module = definition.build()
     for path, changed in structure["modules"].items():
         module.set_submodule(path, _build_changed(changed))
+    for path, first in structure.get("shared", {}).items():  # what was built anew stands in one place only
+        module.set_submodule(path, module.get_submodule(first))
     for path, buffer in structure.get("buffers", {}).items():
         holder, _, name = path.rpartition(".")
         empty = torch.empty(buffer["shape"], dtype=getattr(torch, buffer["dtype"]))
@@ -179,6 +182,17 @@ def _changed_parameters(fresh: nn.Module, module: nn.Module, changed: dict[str, 
         and name in original
         and original[name].shape != parameter.shape
     }
+
+
+def _shared(module: nn.Module) -> dict[str, str]:
+    """Paths of modules that stand elsewhere too: path -> the first path; not of what is inside of them."""
+    first: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for path, child in module.named_modules(remove_duplicate=False):
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if not inside and first.setdefault(id(child), path) != path:
+            found[path] = first[id(child)]
+    return found
 
 
 def _tied(module: nn.Module) -> dict[str, str]:

@@ -55,6 +55,7 @@ class Site:
         consumer: path of the projection whose input columns belong to the units.
         unit_size: columns of the consumer that one unit has.
         removal: what stands in its place without units; empty: one unit must stay.
+        tied: a module that has weights of the site and isn't part of it, so that the site can't be cut.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Site:
     unit_size: int
     removal: tuple[Stub, ...] = ()
     stacked: int = 1
+    tied: str | None = None
 
     def units(self, model: nn.Module) -> int:
         """How many units stand there now; 0 once the site was removed."""
@@ -288,13 +290,52 @@ def _layer_index(path: str, layers: str | None, position: int) -> int:
 
 
 def sorted_sites(model: nn.Module, sites: Sequence[Site], **rest: Any) -> Structure:
-    """A structure of these sites in the order of the forward pass; those without a unit were removed."""
+    """A structure of these sites in the order of the forward pass; those without a unit were removed.
+
+    Sites of the same modules, as in layers that share all weights, are one: the first of them.
+    """
     ordered = sorted(sites, key=lambda site: (site.layer, site.kind != "attention"))
+    present = {_modules_of(model, site): site for site in reversed(ordered) if site.units(model) > 0}
+    kept = [site for site in ordered if site in present.values()]
+    owners = _owners(model)
     return Structure(
-        sites=tuple(site for site in ordered if site.units(model) > 0),
+        sites=tuple(replace(site, tied=_tied_to(model, site, kept, owners)) for site in kept),
         removed=tuple(site for site in ordered if site.units(model) == 0),
         **rest,
     )
+
+
+def _modules_of(model: nn.Module, site: Site) -> tuple[nn.Module, ...]:
+    paths = [*(path for path, _ in site.producers), site.consumer]
+    return tuple(model.get_submodule(path) for path in paths)
+
+
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """The paths of the modules that hold each parameter, by its id."""
+    found: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            found.setdefault(id(parameter), []).append(path)
+    return found
+
+
+def _tied_to(
+    model: nn.Module, site: Site, sites: Sequence[Site], owners: Mapping[int, Sequence[str]]
+) -> str | None:
+    """A module outside of a site that has one of its weights, or stands in another site too."""
+    modules = _modules_of(model, site)
+    for other in sites:
+        if other is not site:
+            paths = [*(path for path, _ in other.producers), other.consumer]
+            same = (path for path in paths if any(model.get_submodule(path) is each for each in modules))
+            for path in same:
+                return path
+    for module in modules:
+        for parameter in module.parameters(recurse=False):
+            for path in owners[id(parameter)]:
+                if not any(model.get_submodule(path) is each for each in modules):
+                    return path
+    return None
 
 
 def _paths_exist(model: nn.Module, structure: Structure) -> None:

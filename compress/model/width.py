@@ -82,7 +82,8 @@ def keep_features_(model: nn.Module, features: Sequence[int], group: Coupled | N
         group: none: the width between layers.
 
     Raises:
-        ModelError: as `hidden_width`; or a feature that isn't there, or none.
+        ModelError: as `hidden_width`; a feature that isn't there, or none; a weight that a module outside of
+            the group has too.
     """
     group = group or hidden_group(model)
     width = feature_count(model, group)
@@ -91,10 +92,32 @@ def keep_features_(model: nn.Module, features: Sequence[int], group: Coupled | N
         raise ModelError(f"{group.name} features to keep must be some of 0..{width - 1}, at least 1")
     if len(kept) == width:
         return
+    parts = list(_parts(model, group))
+    _nothing_outside(model, group, parts)
     index = torch.tensor(kept, dtype=torch.long)
     shared: Shared = {}
-    for path, role, holder in list(_parts(model, group)):
+    for path, role, holder in parts:
         _cut_(holder, path, role, index, width, shared)
+
+
+def _nothing_outside(model: nn.Module, group: Coupled, parts: Sequence[_Part]) -> None:
+    """See that no module which isn't cut has a weight of one that is."""
+    inside = {id(holder) for _, _, holder in parts}
+    cut = {
+        id(parameter): path
+        for path, role, holder in parts
+        for name, parameter in holder.named_parameters(recurse=False)
+        if not (role == "reader" and name.startswith("bias"))
+    }
+    for name, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in cut:
+                raise ModelError(
+                    f"{name} has the weight of {cut[id(parameter)]} (tied) and is not among the {group.name} "
+                    "features of structure(), so it would not be cut with it: name both there, or untie them"
+                )
 
 
 _Part = tuple[str, Role | None, nn.Module]
@@ -123,10 +146,12 @@ def _parts(model: nn.Module, group: Coupled) -> Iterator[_Part]:
 
 
 def _stubs(model: nn.Module) -> Iterator[_Part]:
+    seen: set[int] = set()
     for site in structure_of(model).removed:
         for stub in site.removal:
             module = model.get_submodule(stub.path)
-            if isinstance(module, Removed) and module.returns == "bias":
+            if isinstance(module, Removed) and module.returns == "bias" and id(module) not in seen:
+                seen.add(id(module))
                 yield stub.path, None, module
 
 

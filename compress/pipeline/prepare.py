@@ -14,6 +14,7 @@ import torch
 
 from compress.data import (
     PIXELS,
+    ArraysData,
     CorpusData,
     DataSource,
     DigitImagesData,
@@ -244,9 +245,9 @@ def _files_exist(model: ModelConfig, data: DataSource) -> None:
         raise ModelError(f"model.file: {model.file} does not exist")
     if model.bundle is not None and not model.bundle.is_dir():
         raise ModelError(f"model.bundle: {model.bundle} does not exist")
-    if isinstance(data, FileData):
+    if isinstance(data, FileData | ArraysData):
         for name in ("train", "validation", "test", "unlabelled"):
-            path = getattr(data, name)
+            path = getattr(data, name, None)
             if path is not None and not path.is_file():
                 raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
     if isinstance(data, ImagesData):
@@ -272,7 +273,7 @@ def _kinds_match(loaded: LoadedModel, data: DataSource) -> None:
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     sees = PIXELS in parameters or (takes_all and not {"input_ids", "features"} & parameters.keys())
     pictures = isinstance(data, ImagesData | DigitImagesData)
-    texts = not isinstance(data, ImagesData | DigitImagesData | DigitsData)
+    texts = not isinstance(data, ImagesData | DigitImagesData | DigitsData | ArraysData)
     if pictures and not sees:
         raise ModelError(
             f"{loaded.source} reads {', '.join(list(parameters)[:3]) or 'nothing'}, no pictures; data.source "

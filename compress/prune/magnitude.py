@@ -165,11 +165,24 @@ class MagnitudePruning(Stage):
 def _linear_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Linear]:
     from torch import nn
 
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    named = model.named_modules(remove_duplicate=False)  # a layer that stands twice has two names
+    linear = {name: module for name, module in named if isinstance(module, nn.Linear)}
     for pattern in skip:
         if not any(fnmatch(name, pattern) for name in linear):
             raise StageError(f"prune/magnitude: skip pattern '{pattern}' matches no Linear layer")
-    kept = {n: m for n, m in linear.items() if not any(fnmatch(n, pattern) for pattern in skip)}
+    skipped = [name for name in linear if any(fnmatch(name, pattern) for pattern in skip)]
+    dense = {id(linear[name].weight): name for name in skipped}
+    kept: dict[str, nn.Linear] = {}
+    seen: set[int] = set()
+    for name, module in linear.items():
+        if name not in skipped and id(module.weight) in dense:
+            raise StageError(
+                f"prune/magnitude: skip leaves {dense[id(module.weight)]} dense, but {name} has the same "
+                "weight (shared, or tied): skip both, or neither"
+            )
+        if name not in skipped and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            kept[name] = module
     if not kept:
         raise StageError("prune/magnitude: the model has no float Linear layer to prune")
     return kept

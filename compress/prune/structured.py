@@ -124,6 +124,22 @@ class StructuredPruning(Stage):
             keep_units_(shape, site, range(max(few, 1, site.units(model) // 2)))
         return shape
 
+    def check(self, model: nn.Module, context: Context) -> None:
+        """See that each layer is called once where importance looks at what layers are given."""
+        from compress.model.calls import to_tensors
+        from compress.model.capture import called_again
+
+        if self.importance in ("taylor", "magnitude"):
+            return
+        batch = next(context.train.batches(2))
+        sites, _ = self.sites_of(model)
+        again = called_again(model.eval(), sites, to_tensors(batch, context.task.input_names))
+        if again:
+            raise StageError(
+                f"prune/structured: importance: {self.importance} looks at one call of each layer, but "
+                f"{again[0]} is called more than once in a forward pass: use importance: taylor or magnitude"
+            )
+
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a smaller copy that meets the budget."""
         dense = context.teacher if context.teacher is not None else model

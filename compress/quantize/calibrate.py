@@ -8,6 +8,7 @@ Shapes: t = tokens, i = input features.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,9 +57,14 @@ _COUNTED = 65_536  # values that a histogram counts at once, which takes ten tim
 
 @dataclass(frozen=True)
 class SharedInput:
-    """One tensor that one or more linear layers are given, in the order in which the model runs them."""
+    """One tensor that one or more linear layers are given, in the order in which the model runs them.
+
+    Attributes:
+        again: the forward pass calls them more than once, as layers that share their weights are.
+    """
 
     layers: tuple[str, ...]
+    again: bool = False
 
     @property
     def name(self) -> str:
@@ -150,19 +156,20 @@ def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: 
     missing = set(names) - {name for _, name in order}
     if missing:
         raise StageError(f"calibration: the forward pass does not call {', '.join(sorted(missing))}")
-    groups: dict[int, list[str]] = {}
+    calls = Counter(name for _, name in order)
+    groups: dict[tuple[int, int], list[str]] = {}
     seen: set[str] = set()
     for given, name in order:
-        if name not in seen:  # a layer that is called again is met at its first call
-            groups.setdefault(id(given), []).append(name)
+        if name not in seen:  # a layer that is called again stands where it is called first
+            groups.setdefault((id(given), calls[name]), []).append(name)
             seen.add(name)
-    return [SharedInput(tuple(layers)) for layers in groups.values()]
+    return [SharedInput(tuple(layers), again=count > 1) for (_, count), layers in groups.items()]
 
 
 def gram_at(
     model: nn.Module, place: SharedInput, rows: Split, context: Context, relay: Relay | None = None
 ) -> Gram:
-    """Second moments of one input; the pass goes no further than there.
+    """Second moments of one input, of all calls; the pass goes no further than the first if it is alone.
 
     Args:
         relay: of the same model and rows, where inputs are asked for in order; none: from the beginning.
@@ -181,7 +188,7 @@ def gram_at(
             gram = Gram(torch.zeros(size, size))
         gram.add_(tokens.cpu())
 
-    if relay is None:
+    if relay is None or place.again:
         _visit_all(model, [place], rows, context, add)
     else:
         for tokens in relay.inputs_at(place):
@@ -216,8 +223,9 @@ def _visit_all(
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """One pass over all rows: what each place is given goes to `visit` as it comes, and isn't held."""
+    again = any(place.again for place in places)
     for batch in batches_of(model, rows, context):
-        visit_inputs(model, places, batch, visit)
+        visit_inputs(model, places, batch, visit, again=again)
         advance(len(next(iter(batch.values()))))
 
 

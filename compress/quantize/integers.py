@@ -184,8 +184,8 @@ def settle_(
         means = [gram.matrix[-1, :-1] / gram.tokens for gram in grams if gram is not None]
         pieces = zip(parts, near.chunk(len(parts)), layer.bias.detach().chunk(len(parts)), means, strict=True)
         bias = torch.cat([corrected_bias(*each) for each in pieces])
-    with torch.no_grad():
-        layer.weight.copy_(near.reshape(layer.weight.shape))
-        if bias is not None and layer.bias is not None:
-            layer.bias.copy_(bias)
+    # New parameters: a layer that shares its weight is still to be rounded, from what it was.
+    layer.weight = torch.nn.Parameter(near.reshape(layer.weight.shape), requires_grad=False)
+    if bias is not None and layer.bias is not None:
+        layer.bias = torch.nn.Parameter(bias, requires_grad=False)
     return Integers(grid, values, steps, bias)

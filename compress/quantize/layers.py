@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.data.config import DataConfig, DigitImagesData, DigitsData, ImagesData
+from compress.data.config import ArraysData, DataConfig, DigitImagesData, DigitsData, ImagesData
 from compress.errors import StageError
 from compress.quantize.calibrate import Calibration
 from compress.quantize.grid import Grid
@@ -76,7 +76,7 @@ class QuantizeLayers(Stage):
         """Refuse to calibrate on rows that aren't there."""
         if not self.looks_at_data or self.calibration == "train":
             return None
-        if isinstance(data, DigitsData | DigitImagesData | ImagesData):
+        if isinstance(data, DigitsData | DigitImagesData | ImagesData | ArraysData):
             return (
                 f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers or "
                 "pictures use train"

@@ -68,6 +68,7 @@ def test_each_rewrite_is_made_once_for_a_layer(files: tuple[Path, Path, dict[str
         "narrow_nan_guard": 1,
         "one_key_transpose": 1,
         "whole_attention": 0,
+        "equal_weights": 0,
     }
     onnx.checker.check_model(onnx.load(files[1]), full_check=True)
 
@@ -104,3 +105,20 @@ def test_a_broadcast_add_before_a_norm_is_left_alone() -> None:
     graph = ir.Graph([x, row], [norm.outputs[0]], nodes=[add, norm], opset_imports={"": OPSET_VERSION})
     made = optimize_(ir.Model(graph, ir_version=10))
     assert made["sum_before_layer_norm"] == 0 and add.op_type == "Add"
+
+
+def test_equal_weights_are_stored_once_and_small_ones_are_left_alone() -> None:
+    draw = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    tensors = {"a": draw, "b": draw.copy(), "c": draw + 1, "d": draw[:2], "e": draw[:2].copy()}
+    weights = {name: ir.val(name, const_value=ir.tensor(array)) for name, array in tensors.items()}
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=[2, 16])
+    nodes, last = [], x
+    for name, weight in weights.items():
+        nodes.append(ir.node("MatMul" if len(tensors[name]) == 16 else "Add", [last, weight]))
+        last = nodes[-1].outputs[0]
+    graph = ir.Graph(
+        [x], [last], nodes=nodes, initializers=list(weights.values()), opset_imports={"": OPSET_VERSION}
+    )
+    assert optimize_(ir.Model(graph, ir_version=10))["equal_weights"] == 1
+    assert sorted(graph.initializers) == ["a", "c", "d", "e"]
+    assert [node.inputs[1] is weights["a"] for node in nodes] == [True, True, False, False, False]
