@@ -54,6 +54,10 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     name, changed = _shallower(definition, path, total, len(kept))
     holder, _, last = path.rpartition(".")
     shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
+    for number, layer in enumerate(shorter):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):  # by which transformers finds a layer's keys and values
+                module.layer_idx = number  # type: ignore[assignment]
     setattr(model.get_submodule(holder), last, shorter)
     # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
     config: Any = getattr(model, "config", None)

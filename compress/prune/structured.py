@@ -184,7 +184,7 @@ class StructuredPruning(Stage):
             )
         if self.targets == "teacher":
             calibration = _answered(calibration, dense, context)
-        if self.importance in ("fisher", "taylor") and len(set(calibration.labels.tolist())) < 2:
+        if self.importance in ("fisher", "taylor") and len(set(calibration.answers.tolist())) < 2:
             raise StageError(
                 f"prune/structured: all {len(calibration)} calibration rows have one label, so gradients of "
                 "the loss say nothing about the others; use targets: teacher, or importance: obs, which "

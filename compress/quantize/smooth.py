@@ -129,7 +129,10 @@ def smooth_(
 
 
 def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pair]:
-    """What structure tells: the last producer makes values or neurons, gated ones the first."""
+    """What structure tells: the last producer makes values or neurons, gated ones the first.
+
+    Values that several queries share have fewer channels than what reads them, and are no pair.
+    """
     from compress.model.structure import structure_of
 
     try:
@@ -139,8 +142,9 @@ def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pa
     alone = {place.layers[0] for place in places if len(place.layers) == 1}
     for site in sites:
         if site.consumer in alone and site.stacked == 1:
-            path, _ = site.producers[-1] if site.kind == "attention" else site.producers[0]
-            yield Pair(path, (site.consumer,))
+            path, rows = site.producers[-1] if site.kind == "attention" else site.producers[0]
+            if rows == site.unit_size:
+                yield Pair(path, (site.consumer,))
 
 
 def _given_as_made(

@@ -21,8 +21,8 @@ __all__ = ["LANGUAGE_NOTE", "language_sentences", "language_tables"]
 LANGUAGE_NOTE = (
     "Perplexity is exp of the mean loss a token, each row read on its own from an empty past; bits per byte "
     "is the same loss by the bytes of text, and compares between tokenizers. Reading is a prompt at once, "
-    "with the answer to each of its positions; writing is one more token after such a prompt, whose keys and "
-    "values are kept."
+    "with the answer to each of its positions; writing is the last token of such a prompt, with the keys and "
+    "values of those before it kept."
 )
 
 

@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from compress.data import Splits, StdlibData, TextEncoder, load_splits
+from compress.data.byte_tokenizer import write_byte_tokenizer
 from compress.errors import ModelError
 from compress.model.cached import CachedDecoder, CacheLayer, KeyValues, cache_layers
 from compress.model.cut import keep_units_
 from compress.model.definition import Definition
 from compress.model.depth import keep_layers_
 from compress.model.structure import structure_of
+from compress.registry import stage_class
+from compress.stage import Context
 
 from ..conftest import TRANSFORMER
 
@@ -26,12 +30,19 @@ SHAPES: dict[str, dict[str, Any]] = {
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 
 
-def decoder(kind: str) -> nn.Module:
+def decoder(kind: str, vocabulary: int = 50) -> nn.Module:
     """A tiny decoder: ours (`rope`, `learned`, `sinusoidal` positions) or of transformers."""
     if kind in SHAPES:
-        args = {"model_type": kind, **SHAPES[kind], **IDS}
+        args = {"model_type": kind, **SHAPES[kind], **IDS, "vocab_size": vocabulary}
         return Definition("hf", args, head="language-modelling").build(seed=0)
-    args = {"input_dim": 50, "d_model": 32, "nhead": 4, "num_layers": 3, "positions": kind, "max_length": 64}
+    args = {
+        "input_dim": vocabulary,
+        "d_model": 32,
+        "nhead": 4,
+        "num_layers": 3,
+        "positions": kind,
+        "max_length": 64,
+    }
     return Definition.from_file(TRANSFORMER, "causal_lm", args).build(seed=0)
 
 
@@ -74,6 +85,49 @@ def test_layers_and_groups_may_go(kind: str) -> None:
     assert len(layers) == 2 and layers[1].head_size == 8
     fewer = 0 if kind == "gpt2" else 1  # its queries, keys and values come from one projection
     assert layers[0].heads == layers[1].heads - fewer
+
+
+def test_layers_that_stay_find_their_places_in_a_cache_of_transformers() -> None:
+    model = decoder("llama")
+    keep_layers_(model, [0, 2])
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits
+        first = model(input_ids=ids[:, :5], use_cache=True)
+        rest = model(input_ids=ids[:, 5:], past_key_values=first.past_key_values).logits
+    torch.testing.assert_close(torch.cat((first.logits, rest), 1), whole, rtol=1e-4, atol=1e-5)
+
+
+STAGES: list[tuple[str, dict[str, Any]]] = [
+    ("prune/heads", {"sparsity": 0.5}),
+    ("prune/structured", {"macs": 0.7, "importance": "fisher", "search_steps": 2}),
+    ("prune/magnitude", {"sparsity": 0.5}),
+    ("quantize/int8_dynamic", {"smooth": "smoothquant"}),
+    ("quantize/int8_static", {}),
+    ("quantize/int4_weight_only", {"algorithm": "gptq", "bias_correction": True}),
+    ("distill/student", {"student": {"layers": 1, "keep": "best"}}),
+]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path_factory.mktemp("bytes")))
+    data = StdlibData(train_bytes=10_000, train_limit=16, max_length=16, validation_limit=16, test_limit=2)
+    return load_splits(data, encoder=encoder)
+
+
+@pytest.mark.parametrize("kind", ["rope", "llama"])
+@pytest.mark.parametrize(("name", "settings"), STAGES, ids=[name for name, _ in STAGES])
+def test_a_stage_takes_a_decoder(name: str, settings: dict[str, Any], kind: str, texts: Splits) -> None:
+    if name == "prune/structured":
+        settings = {**settings, "calibration_rows": 16, "search_rows": 16}
+    training = {"epochs": 1, "batch_size": 16, "precision": "fp32"}
+    settings = {**settings, "train": training} if name.startswith("distill") else settings
+    model = decoder(kind, vocabulary=257)
+    context = Context(texts.task, texts.train, texts.validation, teacher=model)
+    made = stage_class(name).model_validate(settings).apply(model, context)
+    ids = torch.arange(3, 12)[None]
+    torch.testing.assert_close(_read_in((4, 5), made, ids), _read_in((9,), made, ids), rtol=1e-3, atol=1e-3)
 
 
 def test_a_group_of_queries_goes_with_its_keys_and_values() -> None:
