@@ -43,6 +43,9 @@ def gated(model: nn.Module, sites: Sequence[Site], gates: list[Tensor]) -> Itera
         ) -> tuple[Tensor, ...]:
             x = inputs[0]  # [b, ..., u*d], or [b, u*d, ...] of a convolution
             factor = gates[index].repeat_interleave(size, dim=-1)  # [u*d] or [b, u*d]
+            if factor.ndim == 2 and len(factor) not in (1, len(x)) and len(x) % len(factor) == 0:
+                # The module takes the positions of its rows for rows: [b*s, ...], those of a row together.
+                factor = factor.repeat_interleave(len(x) // len(factor), dim=0)
             inner = [1] * (x.ndim - 2)
             is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
             shape = (-1, *inner) if is_convolution else (*inner, -1)

@@ -45,7 +45,34 @@ def _counts(model: nn.Module) -> dict[str, int]:
     return {group.name: feature_count(model, group) for group in structure_of(model).channels}
 
 
-@pytest.mark.parametrize("build", [_cnn, _rnn])
+class _ByPosition(nn.Module):
+    """Convolutions that take each position for a row of its own, as networks over frames of audio do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(1, 5, 3), nn.Conv1d(5, 6, 2)
+        self.classifier = nn.Linear(6, 10)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(features.flatten(0, 1).unsqueeze(1)).tanh()).tanh()  # [b * s, 6, 1]
+        answers: torch.Tensor = self.classifier(x.reshape(*features.shape[:2], -1).mean(1))
+        return answers
+
+    def structure(self) -> dict[str, Any]:
+        return {
+            "channels": {
+                "first": {"writers": ["first"], "readers": ["second"]},
+                "second": {"writers": ["second"], "readers": ["classifier"]},
+            }
+        }
+
+
+def _by_position() -> nn.Module:
+    torch.manual_seed(0)
+    return _ByPosition().eval()
+
+
+@pytest.mark.parametrize("build", [_cnn, _rnn, _by_position])
 def test_importance_is_the_derivative_of_a_gate_wherever_the_channel_is_read(
     build: Any, digits: Splits
 ) -> None:
@@ -62,7 +89,7 @@ def test_importance_is_the_derivative_of_a_gate_wherever_the_channel_is_read(
 
             def gate(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
                 x = given[0].clone()
-                if isinstance(module, nn.Conv2d):
+                if isinstance(module, nn.Conv1d | nn.Conv2d):
                     x[:, channel] *= factor
                 else:
                     x[..., channel] *= factor
