@@ -10,6 +10,7 @@ more than one process on this machine; without a GPU they train on the CPU.)
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -130,4 +131,18 @@ def _joined() -> Any:
     from accelerate import PartialState
 
     cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
-    return PartialState(cpu=cpu, timeout=_LONGEST_WAIT)
+    first = not torch.distributed.is_initialized()
+    state = PartialState(cpu=cpu, timeout=_LONGEST_WAIT)
+    if first:
+        # Left to the interpreter's end, the group's threads may still run when they are destroyed: the
+        # process then aborts, and a run that is complete counts as one that failed.
+        atexit.register(_leave)
+    return state
+
+
+def _leave() -> None:
+    """Close the connections to the other processes, before the interpreter ends."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -32,7 +32,10 @@ def _start(recipe: Path, output: Path) -> subprocess.Popen[str]:
 
 def _checkpoint_times(cache: Path) -> set[tuple[str, int]]:
     found = set()
-    for path in cache.glob("*.training/**/checkpoint.pt"):
+    for folder, _, names in os.walk(cache):  # unlike glob, it passes over what is removed meanwhile
+        path = Path(folder) / "checkpoint.pt"
+        if path.name not in names or ".training" not in folder:
+            continue
         try:
             found.add((str(path), path.stat().st_mtime_ns))
         except FileNotFoundError:  # the stage was finished between the two
