@@ -1,6 +1,7 @@
 """nn.Module to ONNX: export, lowering, parity, bundle."""
 
 from compress.export.blocks import Block, extract_blocks
+from compress.export.branches import check_branches
 from compress.export.bundle import (
     HUB_FILES,
     MANIFEST_VERSION,
@@ -24,6 +25,7 @@ __all__ = [
     "ONNX_PATH",
     "ParityResult",
     "broken_seals",
+    "check_branches",
     "check_parity",
     "export_onnx",
     "extract_blocks",

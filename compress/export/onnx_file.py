@@ -86,19 +86,22 @@ def _reason(said: str) -> str:
     reason = lines[0] if lines else "it says nothing"
     if reason.endswith(":") and len(lines) > 1:  # a heading; the reason itself is the first below it
         reason = f"{reason} {lines[1]}"
-    calls = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(\S.*)', said)
+    calls = re.findall(r'File "([^"]+)", line (\d+), in .*(?:\n {4,}(\S.*))?', said)
     if "data-dependent" in reason and calls:
-        file, line, code = calls[-1]
         return (
-            f"{Path(file).name}:{line}, `{code.strip()}`, takes one way or another by the values that it is "
+            f"{_place(*calls[-1])}, takes one way or another by the values that it is "
             f"given, and a graph has one way: choose between results with torch.where, or between functions "
             f"with torch.cond ({reason})"
         )
-    where = f" (at {Path(calls[-1][0]).name}:{calls[-1][1]}, `{calls[-1][2].strip()}`)" if calls else ""
+    where = f" (at {_place(*calls[-1])})" if calls else ""
     return (
         f"{reason}{where}. The module must be traceable by torch.export with dynamic batch and sequence: no "
         "Python branches on values, no fixed sizes"
     )
+
+
+def _place(file: str, line: str, code: str) -> str:
+    return f"{Path(file).name}:{line}, `{code.strip()}`" if code else f"{Path(file).name}:{line}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import linecache
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,6 +132,9 @@ class Definition:
         """
         # Named by content, so that two files of the same name don't meet in sys.modules.
         name = f"_modelpress_model_{hashlib.sha256(self.code.encode()).hexdigest()[:16]}"
+        # Else errors could name a line but not show it: the file has another folder, or is in a bundle.
+        lines = self.code.splitlines(keepends=True)
+        linecache.cache[self.file_name] = (len(self.code), None, lines, self.file_name)
         if name not in sys.modules:
             spec = importlib.util.spec_from_loader(name, loader=None)
             assert spec is not None
