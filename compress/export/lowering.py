@@ -216,20 +216,50 @@ def _int8_embedding(ids: Value, qdata: Value, scale: Value) -> Value:
 
 
 def _int4_embedding(ids: Value, qdata: Value, scale: Value, zero_point: Value, width: int) -> Value:
-    stored = int(qdata.shape[1]) * 2
+    return _int4_rows(qdata, ids, scale, zero_point, int(qdata.shape[1]) * 2, int(scale.shape[1]), width)
+
+
+def _int4_rows(
+    qdata: Value, ids: Value, scale: Value, zero_point: Value, stored: int, groups: int, width: int
+) -> Value:
     rows = _gather_block_quantized(
         qdata,
         ids,
         scale,
         zero_point,
         bits=4,
-        block_size=stored // int(scale.shape[1]),
+        block_size=stored // groups,
         gather_axis=0,
         quantize_axis=1,
     )
+    return _first_columns(rows, stored, width)
+
+
+def _first_columns(rows: Value, stored: int, width: int) -> Value:
     if width == stored:
         return rows
     return op.Slice(rows, *(_constant([each], np.int64) for each in (0, width, -1)))
+
+
+def _group_embedding(
+    ids: Value, qdata: Value, scale: Value, zero_point: Value, bits: int, width: int
+) -> Value:
+    rows, groups, held = (int(size) for size in qdata.shape)
+    if bits == 4:  # the same bytes, which MatMulNBits wants in groups and this operator in rows
+        table = op.Reshape(qdata, _constant([rows, groups * held], np.int64))
+        return _int4_rows(table, ids, scale, zero_point, groups * held * 2, groups, width)
+    values = op.Cast(op.Gather(qdata, ids, axis=0), to=ir.DataType.FLOAT)  # [..., g, h]
+    last = _constant([-1], np.int64)
+    if zero_point is None:
+        zeros: Value = _constant(128.0, np.float32)
+    else:
+        zeros = op.Unsqueeze(op.Cast(op.Gather(zero_point, ids, axis=0), to=ir.DataType.FLOAT), last)
+    steps = op.Unsqueeze(op.Gather(scale, ids, axis=0), last)
+    lead = op.Shape(ids)
+    flat = op.Reshape(
+        op.Mul(op.Sub(values, zeros), steps), op.Concat(lead, _constant([groups * held], np.int64), axis=0)
+    )
+    return _first_columns(flat, groups * held, width)
 
 
 def _widened(qdata: Value) -> Value:
@@ -257,5 +287,6 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,
+        modelpress.group_embedding.default: _group_embedding,
         modelpress.widened.default: _widened,
     }

@@ -56,7 +56,7 @@ class _Followed(nn.Module):
 
 def _check(name: str, layer: QuantizedModule, opset: int) -> None:
     alone = copy.deepcopy(layer).cpu()
-    if alone.qdata.dtype == torch.int8:
+    if "qdata" in alone._buffers and alone.qdata.dtype == torch.int8:  # a table that is shared has none
         alone.qdata = alone.qdata.clamp(-_SMALL_WEIGHT - 1, _SMALL_WEIGHT)
     followed, x = _Followed(alone).eval(), alone.example(torch.Generator().manual_seed(0))
     with torch.no_grad():

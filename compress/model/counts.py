@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from compress.model.grouped import SharedEmbedding
 from compress.model.quantized import QuantizedModule
 
 __all__ = ["stored_bytes", "stored_tensors", "weight_counts"]
@@ -15,7 +16,7 @@ def weight_counts(module: nn.Module) -> tuple[int, int]:
     tensors: list[Tensor] = []
     seen: set[int] = set()
     for child in module.modules():
-        if isinstance(child, QuantizedModule):
+        if isinstance(child, QuantizedModule) and not isinstance(child, SharedEmbedding):
             tensors.append(child.dequantize())
             tensors.extend(value for name, value in child.named_buffers(recurse=False) if name == "bias")
         for parameter in child.parameters(recurse=False):

@@ -13,7 +13,7 @@ from torch import Tensor
 from compress.model import ops
 from compress.model.quantized import EmbeddingModule, LinearModule
 
-__all__ = ["Int4Embedding", "Int4Linear", "Int8GroupLinear"]
+__all__ = ["Int4Embedding", "Int4Linear", "Int8GroupLinear", "SharedEmbedding"]
 
 
 def _stored(values: Tensor, bits: int, *, signed: bool) -> Tensor:
@@ -161,3 +161,54 @@ class Int4Embedding(EmbeddingModule):
         """[v, d]."""
         every_row = torch.arange(self.num_embeddings, device=self.qdata.device)
         return self.forward(every_row)
+
+
+class SharedEmbedding(EmbeddingModule):
+    """A table that is the weight of a linear layer too (an output layer tied to it), and stored as that one.
+
+    Modules: linear, the layer, with its buffers; it stands where the model has it as well.
+    """
+
+    kind: ClassVar[str] = "shared_embedding"
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        bits: int = 4,
+        **settings: Any,
+    ) -> None:
+        """Make one with a linear layer of its own.
+
+        Args:
+            bits: 4 or 8.
+            settings: of the linear layer, other than its sizes.
+        """
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
+        kind = Int4Linear if bits == 4 else Int8GroupLinear
+        self.linear: _GroupLinear = kind(embedding_dim, num_embeddings, **settings)
+
+    @classmethod
+    def of(cls, linear: Int4Linear | Int8GroupLinear, padding_idx: int | None = None) -> SharedEmbedding:
+        """Make the table of a layer, and share it."""
+        settings = {name: each for name, each in linear.config().items() if not name.endswith("_features")}
+        made = cls(1, linear.in_features, padding_idx, linear.bits, **settings)
+        made.num_embeddings, made.linear = linear.out_features, linear
+        return made
+
+    def config(self) -> dict[str, Any]:
+        settings = {k: v for k, v in self.linear.config().items() if not k.endswith("_features")}
+        return {**super().config(), "bits": self.linear.bits, **settings}
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[...] to [..., d]."""
+        linear = self.linear
+        rows: Tensor = ops.group_embedding(
+            ids, linear.qdata, linear.scale, linear.zero_point, linear.bits, self.embedding_dim
+        )
+        return rows
+
+    def dequantize(self) -> Tensor:
+        """[v, d]."""
+        return self.linear.dequantize()

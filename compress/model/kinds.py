@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.model.convolution import Int8StaticConv
-from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
+from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
 from compress.model.half import HalfConv, HalfEmbedding, HalfLinear
 from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.quantized import QuantizedModule
@@ -24,5 +24,6 @@ QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
         Int8StaticConv,
         Int8StaticLinear,
         Int8TensorLinear,
+        SharedEmbedding,
     )
 }

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "dequantize_groups",
+    "group_embedding",
     "int4_embedding",
     "int8_dynamic_linear",
     "int8_embedding",
@@ -286,6 +287,33 @@ def int4_embedding(
 
 @int4_embedding.register_fake
 def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, width: int) -> Tensor:
+    return scale.new_empty((*ids.shape, width))
+
+
+@torch.library.custom_op("modelpress::group_embedding", mutates_args=())
+def group_embedding(
+    ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int, width: int
+) -> Tensor:
+    """Look up rows of a linear layer's weight, as `weight_only_linear` has it.
+
+    Args:
+        ids: int64 [...].
+        qdata: uint8 [v, g, h].
+        scale: float32 [v, g].
+        zero_point: uint8, of 8 bits [v, g], of 4 bits packed [v, ceil(g / 2)]; none: half the range.
+        bits: 4 or 8.
+        width: d.
+
+    Returns:
+        float32 [..., d].
+    """
+    zeros = None if zero_point is None else zero_point[ids]
+    rows = dequantize_groups(qdata[ids], scale[ids], zeros, bits)
+    return rows.flatten(-2)[..., :width].contiguous()
+
+
+@group_embedding.register_fake
+def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int, width: int) -> Tensor:
     return scale.new_empty((*ids.shape, width))
 
 

@@ -6,7 +6,7 @@ in place, as they will when the model is used; activations stay float in that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -110,7 +110,7 @@ def _by_torchao(weight: Tensor, grid: Grid) -> tuple[Tensor, Steps]:
 def choose_integers_(
     model: nn.Module,
     places: Sequence[SharedInput],
-    grid: Grid,
+    grid_of: Callable[[str], Grid],
     algorithm: Algorithm,
     rows: Split | None,
     context: Context,
@@ -122,6 +122,7 @@ def choose_integers_(
     Args:
         model: each weight becomes what its integers stand for.
         places: the layers, grouped by what they are given.
+        grid_of: the grid of a layer, by its name.
         rows: to calibrate on, where the algorithm looks at data.
         bias_correction: let the bias make up for the mean of what rounding changes; needs rows.
 
@@ -144,7 +145,9 @@ def choose_integers_(
             gram = None if rows is None or relay is None else gram_at(model, place, rows, context, relay)
             for name in place.layers:
                 layer: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
-                chosen[name] = settle_(layer, name, grid, algorithm, [gram], bias_correction=bias_correction)
+                chosen[name] = settle_(
+                    layer, name, grid_of(name), algorithm, [gram], bias_correction=bias_correction
+                )
             bar.advance(1)
     return chosen
 

@@ -33,6 +33,7 @@ class QuantizeLayers(Stage):
 
     Class attributes:
         takes_convolutions: whether the stage has `convolution` and its ranges; it always looks at data then.
+        shares_tables: whether a table can be stored as the weight of a linear layer tied to it.
 
     Attributes:
         embeddings: quantize embedding tables too; tables too small to matter stay float.
@@ -56,6 +57,7 @@ class QuantizeLayers(Stage):
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
     takes_convolutions: ClassVar[bool] = False
+    shares_tables: ClassVar[bool] = False
 
     embeddings: bool = True
     skip: tuple[str, ...] = ()
@@ -134,12 +136,17 @@ class QuantizeLayers(Stage):
             if self.takes_convolutions:
                 make_convolution = self.convolutions_(work, rows, context)
         chosen = choose_integers_(
-            work, places, self.grid(), self.algorithm, rows, context, bias_correction=self.bias_correction
+            work, places, self.grid_of, self.algorithm, rows, context, bias_correction=self.bias_correction
         )
         del work  # so that no more than two models are held at once
         twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
 
-        def linear(name: str, layer: nn.Linear) -> QuantizedModule:
+        heads = {} if self.qat is not None else {id(model.get_submodule(name).weight): name for name in names}
+        shared: dict[str, LinearModule] = {}  # linear layers that were made for a table before their turn
+
+        def linear(name: str, layer: nn.Linear) -> LinearModule:
+            if name in shared:
+                return shared[name]
             integers = chosen.pop(name)  # so that it is not held twice
             bias = layer.bias if integers.bias is None else integers.bias
             new = self.linear(layer, integers, bias, ranges.get(name))
@@ -150,7 +157,12 @@ class QuantizeLayers(Stage):
             return new
 
         def embedding(name: str, layer: nn.Embedding) -> QuantizedModule:
-            integers = self.table(layer.weight.detach())
+            head = heads.get(id(layer.weight))
+            if head is not None and self.shares_tables:
+                tied: nn.Linear = model.get_submodule(head)  # type: ignore[assignment]
+                shared[head] = linear(head, tied)
+                return self.shared_table(shared[head], layer)
+            integers = self.table(name, layer.weight.detach())
             new = self.embedding(layer, integers)
             if self.qat is not None:
                 twins.append((new, TrainableEmbedding(layer, integers, self.embedding)))
@@ -176,6 +188,10 @@ class QuantizeLayers(Stage):
     def grid(self) -> Grid:
         """Of the weights of linear layers."""
 
+    def grid_of(self, name: str) -> Grid:
+        """Of one layer's weight, where not all have the same."""
+        return self.grid()
+
     @abstractmethod
     def linear(
         self,
@@ -186,7 +202,7 @@ class QuantizeLayers(Stage):
     ) -> LinearModule:
         """Make the layer that holds these integers."""
 
-    def table(self, weight: Tensor) -> Integers:
+    def table(self, name: str, weight: Tensor) -> Integers:
         """Choose the integers of an embedding's table [v, d]: int8 with one scale a row, by rounding."""
         grid = Grid(8, None)
         return Integers(grid, *integers_of_table(weight, grid, "rtn"))
@@ -197,6 +213,10 @@ class QuantizeLayers(Stage):
 
         new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
         return new.fill_(integers.values, integers.steps.scale[:, 0])
+
+    def shared_table(self, linear: LinearModule, layer: nn.Embedding) -> QuantizedModule:
+        """Make the table that is stored as the weight of a linear layer tied to it."""
+        raise NotImplementedError
 
     def ranges(
         self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context

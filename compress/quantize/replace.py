@@ -21,6 +21,7 @@ from compress.model.quantized import QuantizedModule
 
 __all__ = [
     "Replaced",
+    "check_patterns",
     "convolutions_to_replace",
     "copy_to_change",
     "linears_to_replace",
@@ -75,7 +76,8 @@ def replace_layers(
     """Copy a model and replace its linear and embedding layers, and convolutions.
 
     A layer that stands in several places is replaced by one layer that stands in the same places. A weight
-    that two layers share (an embedding tied to the output) is quantized by each: their layouts differ.
+    that two layers share (an embedding tied to the output) is quantized by each, unless `embedding` gives
+    back a table that reads the linear layer's.
 
     Args:
         model: left as it is.
@@ -172,7 +174,7 @@ def _choose(
         for name, layer in model.named_modules(remove_duplicate=False)
         if isinstance(layer, Layer)
     ]
-    _check_patterns(skip, [name for name, _ in found])
+    _check_patterns("skip", skip, [name for name, _ in found])
     total = tensor_bytes(model)
     reasons = {
         name: "skipped by the recipe"
@@ -224,11 +226,23 @@ def _plain(layer: Layer) -> type[Layer]:
     return next(kind for kind in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind))
 
 
-def _check_patterns(patterns: Sequence[str], names: list[str]) -> None:
+def check_patterns(setting: str, patterns: Sequence[str], model: nn.Module) -> None:
+    """See that each pattern of a setting matches a linear layer or an embedding.
+
+    Raises:
+        StageError: one matches none.
+    """
+    kinds = (nn.Linear, nn.Embedding)
+    _check_patterns(setting, patterns, [name for name, x in model.named_modules() if isinstance(x, kinds)])
+
+
+def _check_patterns(setting: str, patterns: Sequence[str], names: list[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             near = did_you_mean(pattern, names)
-            raise StageError(f"skip: {pattern!r} matches no linear, convolution or embedding layer{near}")
+            raise StageError(
+                f"{setting}: {pattern!r} matches no linear, convolution or embedding layer{near}"
+            )
 
 
 def _check_float32(name: str, weight: Tensor) -> None:

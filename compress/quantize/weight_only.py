@@ -5,6 +5,8 @@ It buys size, and speed where reading weights is the cost (one token at a time);
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -12,17 +14,20 @@ from pydantic import model_validator
 from compress.quantize.grid import Grid
 from compress.quantize.integers import Integers, integers_of_table
 from compress.quantize.layers import QuantizeLayers
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
+    from compress.model.grouped import Int4Linear, Int8GroupLinear
+    from compress.model.quantized import LinearModule, QuantizedModule
 
 __all__ = ["Int4WeightOnly", "Int8WeightOnly"]
 
 
 class _WeightOnly(QuantizeLayers):
     bits: ClassVar[Literal[4, 8]]
+    shares_tables: ClassVar[bool] = True
 
     group_size: Literal[16, 32, 64, 128] = 32
     zero_points: bool = False
@@ -48,7 +53,7 @@ class _WeightOnly(QuantizeLayers):
         """Make the layer that holds these integers."""
         from compress.model.grouped import Int4Linear, Int8GroupLinear
 
-        made = Int4Linear if self.bits == 4 else Int8GroupLinear
+        made = Int4Linear if integers.grid.bits == 4 else Int8GroupLinear
         new = made(
             layer.in_features,
             layer.out_features,
@@ -60,6 +65,13 @@ class _WeightOnly(QuantizeLayers):
         if integers.steps.zero_point is not None:
             new.zero_points_(integers.steps.zero_point)
         return new.fill_(self._padded(integers.values), integers.steps.scale, bias)
+
+    def shared_table(self, linear: LinearModule, layer: nn.Embedding) -> QuantizedModule:
+        """Make the table that is stored as the weight of a linear layer tied to it."""
+        from compress.model.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
+
+        assert isinstance(linear, Int4Linear | Int8GroupLinear)
+        return SharedEmbedding.of(linear, layer.padding_idx)
 
     def _padded(self, values: Tensor) -> Tensor:
         """Fill up the last group; what is there is never multiplied."""
@@ -76,6 +88,8 @@ class Int4WeightOnly(_WeightOnly):
         zero_points: groups have a zero point too, which fits weights that don't lie around 0.
         activations: int8 rounds them to 8 bits in the weights' groups, each token's by its own scales; the
             products are of integers then, which is faster.
+        int8_layers: patterns of layer names whose weights get 8 bits, in the same groups: those that lose
+            most at 4, such as `lm_head` or `*.down_proj`.
     """
 
     name: ClassVar[str] = "quantize/int4_weight_only"
@@ -84,15 +98,40 @@ class Int4WeightOnly(_WeightOnly):
     )
     bits: ClassVar[Literal[4, 8]] = 4
 
-    def table(self, weight: Tensor) -> Integers:
-        """One scale per row and group of columns."""
+    int8_layers: tuple[str, ...] = ()
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the patterns match, and that something is left to quantize."""
+        from compress.quantize.replace import check_patterns
+
+        check_patterns("int8_layers", self.int8_layers, model)
+        return super().rehearse(model)
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """As `QuantizeLayers.apply`; patterns of `int8_layers` must match too."""
+        from compress.quantize.replace import check_patterns
+
+        check_patterns("int8_layers", self.int8_layers, model)
+        return super().apply(model, context)
+
+    def grid_of(self, name: str) -> Grid:
+        """8 bits in place of 4 where the recipe says so."""
+        eight = any(fnmatchcase(name, pattern) for pattern in self.int8_layers)
+        return replace(self.grid(), bits=8) if eight else self.grid()
+
+    def table(self, name: str, weight: Tensor) -> Integers:
+        """One scale per row and group of columns; of 8 bits one a row."""
+        if self.grid_of(name).bits == 8:
+            return super().table(name, weight)
         algorithm: Literal["rtn", "mse"] = "rtn" if self.algorithm == "rtn" else "mse"
         return Integers(self.grid(), *integers_of_table(weight, self.grid(), algorithm))
 
-    def embedding(self, layer: nn.Embedding, integers: Integers) -> Int4Embedding:
+    def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
         """Make the table of integers."""
         from compress.model.grouped import Int4Embedding
 
+        if integers.grid.bits == 8:
+            return super().embedding(layer, integers)
         new = Int4Embedding(
             layer.num_embeddings,
             layer.embedding_dim,

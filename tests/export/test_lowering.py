@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import OPSET_VERSION, translation_table
 from compress.model.convolution import Int8StaticConv, convolution_arguments
-from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
+from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
 from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.quantize.torchao_weights import int4_by_group, int8_by_row
 
@@ -276,6 +276,21 @@ def test_tables_of_every_group_are_equal_bit_for_bit(tmp_path: Path) -> None:
     for ids in (torch.arange(ROWS).unsqueeze(0), torch.tensor([[3]]), torch.randint(0, ROWS, (4, 6))):
         assert np.array_equal(made.run(ids), made.eager(ids))
     assert made.op_types().count("GatherBlockQuantized") == 8
+
+
+def test_tables_that_are_a_linear_layers_weight_are_equal_bit_for_bit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [
+        SharedEmbedding.of(
+            random_groups(cls(50, ROWS, False, group, points), ROWS, 50, group, cls.bits, points)
+        )
+        for cls in (Int4Linear, Int8GroupLinear)
+        for group in (16, 128)
+        for points in (False, True)
+    ]
+    made = export(Groups(layers), torch.randint(0, ROWS, (2, 3)), tmp_path / "model.onnx")
+    for ids in (torch.arange(ROWS).unsqueeze(0), torch.tensor([[3]]), torch.randint(0, ROWS, (4, 6))):
+        assert np.array_equal(made.run(ids), made.eager(ids))
 
 
 def test_embeddings_are_equal_bit_for_bit(tables: tuple[Exported, Exported]) -> None:

@@ -134,7 +134,7 @@ def test_no_weight_is_taken_for_pruned_because_its_integer_is_zero() -> None:
 
 
 def table_of(stage: QuantizeLayers, layer: nn.Embedding) -> TrainableEmbedding:
-    return TrainableEmbedding(layer, stage.table(layer.weight.detach()), stage.embedding)
+    return TrainableEmbedding(layer, stage.table("table", layer.weight.detach()), stage.embedding)
 
 
 @pytest.mark.parametrize("stage", [Int8Dynamic(), STAGES[-2], STAGES[-1]], ids=str)
@@ -156,7 +156,7 @@ def test_a_table_answers_as_its_exported_one_and_the_rows_that_were_asked_for_le
     wanted[0] = 0  # padding doesn't learn
     gradient: Any = learning.weight.grad
     assert gradient[1, 3] == 0 and wanted[1, 3] != 0
-    step = per_input(learning.scale, 40, stage.table(learning.weight.detach()).grid)
+    step = per_input(learning.scale, 40, stage.table("table", learning.weight.detach()).grid)
     inside = (learning.weight - learning.exported().dequantize()).abs() <= 0.5001 * step
     # Sums of at most two numbers: exact.
     assert torch.equal(gradient, wanted * inside)
