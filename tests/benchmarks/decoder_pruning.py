@@ -1,0 +1,91 @@
+"""A language model cut in width and in depth to a speed-up: with and without a short recovery.
+
+    python tests/benchmarks/decoder_pruning.py MODEL -o DIRECTORY [--speedup 1.25] [--layers 23]
+        [--rows 384] [--length 128] [--only NAME ...]
+
+MODEL is a Hugging Face directory or a .gguf file; texts are the standard library's source. Width: heads and
+neurons go (`prune/structured`, a promised speed-up of reading a prompt, on one thread). Depth: that many
+layers stay, evenly spread (`distill/student`); without recovery it is trained at a learning rate of 1e-12,
+which changes nothing. Everything is what `modelpress run` reports on test rows that nothing was chosen by;
+it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from compress.console import RichProgress
+from compress.pipeline import run
+
+TRAIN = {"epochs": 1, "batch_size": 8, "learning_rate": 5e-5}
+SEARCH = {"calibration_rows": 96, "search_rows": 16, "search_steps": 12}
+
+
+def stages(speedup: float, layers: int) -> dict[str, dict[str, Any]]:
+    """What is compared, by name."""
+    cut = {"speedup": speedup, **SEARCH}
+    student = {"student": {"layers": layers}}
+    return {
+        "width": {"prune/structured": cut},
+        "width, recovery": {"prune/structured": cut | {"recovery": TRAIN}},
+        "depth": {"distill/student": student | {"train": TRAIN | {"learning_rate": 1e-12}}},
+        "depth, recovery": {"distill/student": student | {"train": TRAIN}},
+    }
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--speedup", type=float, default=1.25)
+    parser.add_argument("--layers", type=int, default=23)
+    parser.add_argument("--rows", type=int, default=384)
+    parser.add_argument("--length", type=int, default=128)
+    wanted = stages(0, 0)
+    parser.add_argument("--only", nargs="*", default=list(wanted), choices=list(wanted))
+    given = parser.parse_args()
+    data = {
+        "source": "stdlib",
+        "train_bytes": 2_000_000,
+        "train_limit": given.rows,
+        "max_length": given.length,
+        "validation_limit": 16,
+        "test_limit": 48,
+    }
+    rest = {
+        "model": {"hf": given.model},
+        "data": data,
+        "export": {"opset": 23, "parity_rows": 4, "min_agreement": 0.98},
+        "measure": {"batch": [1], "threads": [1], "rounds": 9, "sequence": [given.length], "ladder": False},
+    }
+    given.output.mkdir(parents=True, exist_ok=True)
+    columns = ["cut", "file MB", "perplexity", "read a prompt", "write a token", "stage s"]
+    print("| " + " | ".join(columns) + " |\n| --- |" + " ---: |" * (len(columns) - 1), flush=True)
+    for name, stage in stages(given.speedup, given.layers).items():
+        if name not in given.only:
+            continue
+        recipe = given.output / f"{name.replace(', ', '-')}.yaml"
+        recipe.write_text(json.dumps({"name": recipe.stem, **rest, "stages": [stage]}), encoding="utf-8")
+        with RichProgress() as progress:
+            report = run(recipe, given.output, progress=progress).report
+        found = report.measurement
+        language, latency = found.language, found.latency[0]
+        assert language is not None
+        (decoding,), ratio = language.decode, language.perplexity_ratio
+        cells = [
+            name,
+            f"{found.candidate.size.file_bytes / 1e6:.0f} of {found.baseline.size.file_bytes / 1e6:.0f}",
+            f"{ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
+            f"{latency.speedup:.2f}x ({latency.speedup_low:.2f} to {latency.speedup_high:.2f})",
+            f"{decoding.speedup:.2f}x ({decoding.speedup_low:.2f} to {decoding.speedup_high:.2f})",
+            f"{sum(each.seconds for each in report.stages):.0f}",
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
