@@ -232,9 +232,9 @@ def perplexity_words(language: Language) -> str:
 
 
 def decode_setting(latency: LatencyComparison) -> str:
-    """Where one more token was timed: `batch 1, after 256 tokens, 1 thread`."""
+    """Where writing was timed: `batch 1, token 256, 1 thread`; the 255 before it are kept."""
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    return f"batch {latency.batch}, after {latency.sequence} tokens, {threads}"
+    return f"batch {latency.batch}, token {latency.sequence}, {threads}"
 
 
 def _language_verdict(report: RunReport, language: Language) -> str:

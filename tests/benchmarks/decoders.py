@@ -56,6 +56,27 @@ SCHEMES: dict[str, Stage | None] = {
     "int4 g32 rtn, zero points, int8 activations": Int4WeightOnly.model_validate(
         {"algorithm": "rtn", "zero_points": True, **FAST}
     ),
+    "int4 g32 gptq, zero points, int8 activations": Int4WeightOnly.model_validate(
+        {"algorithm": "gptq", "zero_points": True, "calibration_rows": 64, **FAST}
+    ),
+    "the same, values and down in int8": Int4WeightOnly.model_validate(
+        {
+            "algorithm": "gptq",
+            "zero_points": True,
+            "calibration_rows": 64,
+            "int8_layers": ("*.v_proj", "*.down_proj"),
+            **FAST,
+        }
+    ),
+    "the same, values, down and output layer in int8": Int4WeightOnly.model_validate(
+        {
+            "algorithm": "gptq",
+            "zero_points": True,
+            "calibration_rows": 64,
+            "int8_layers": ("*.v_proj", "*.down_proj", "lm_head"),
+            **FAST,
+        }
+    ),
 }
 _ASK_LLAMA = """
 import json, sys, time

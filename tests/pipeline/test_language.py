@@ -84,7 +84,7 @@ def test_the_report_has_perplexity_and_the_time_of_a_token(made: Path) -> None:
     assert all(gate.holds for gate in report.gates)
     assert [rung.change.unit for rung in report.ladder] == ["token"] * 3
     text = (made / "report.md").read_text(encoding="utf-8")
-    assert "## Language" in text and "| write a token | batch 1, after 48 tokens, 1 thread |" in text
+    assert "## Language" in text and "| write a token | batch 1, token 48, 1 thread |" in text
     assert "next-token accuracy, 576 test tokens" in text and "labels (" not in text
     assert 'id="language"' in (made / "report.html").read_text(encoding="utf-8")
     assert "text-generation" in (made / "README.md").read_text(encoding="utf-8")
