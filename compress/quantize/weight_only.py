@@ -89,7 +89,8 @@ class Int4WeightOnly(_WeightOnly):
         activations: int8 rounds them to 8 bits in the weights' groups, each token's by its own scales; the
             products are of integers then, which is faster.
         int8_layers: patterns of layer names whose weights get 8 bits, in the same groups: those that lose
-            most at 4, such as `lm_head` or `*.down_proj`.
+            most at 4, such as `lm_head` or `*.down_proj`. A table tied to an output layer goes by the name of
+            that layer.
     """
 
     name: ClassVar[str] = "quantize/int4_weight_only"

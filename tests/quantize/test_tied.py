@@ -36,7 +36,7 @@ STRICT = {"min_agreement": 0.99, "max_metric_difference": 0.01}
 STAGES = [
     Int4WeightOnly(zero_points=True, group_size=64, activations="int8"),
     Int4WeightOnly(zero_points=True, int8_layers=("classifier",)),
-    Int4WeightOnly(algorithm="gptq", calibration_rows=16, int8_layers=("*.v_proj", "embedding")),
+    Int4WeightOnly(algorithm="gptq", calibration_rows=16, int8_layers=("*.v_proj",)),
     Int8WeightOnly(zero_points=True, activations="int8"),
 ]
 
