@@ -55,10 +55,11 @@ def test_every_kind_is_computed_as_it_is_defined(kind: str, opset: int, nothing_
     torch.manual_seed(0)
     made = empty(kind)
     for name, buffer in made.named_buffers():
-        if name in ("qdata", "bias"):
+        if name.rpartition(".")[2] in ("qdata", "bias"):
             buffer.copy_(torch.randint(0, 100, buffer.shape))
     check_operators(nn.Sequential(made), opset=opset)
-    assert len(nothing_proven) == 1
+    # A shared table holds the layer that it is shared with, which is a kind of its own.
+    assert len(nothing_proven) == sum(isinstance(each, QuantizedModule) for each in made.modules())
 
 
 def test_a_wrong_fusion_is_refused_by_name_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
