@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -89,9 +89,9 @@ class QuantizeLayers(Stage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the patterns match, and that something is left to quantize."""
-        from compress.quantize.replace import convolutions_to_replace, linears_to_replace
+        from compress.quantize.replace import convolutions_to_replace
 
-        linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
+        self.linears(model)
         if self.qat is not None and self.takes_convolutions:
             names = convolutions_to_replace(model, self.embeddings, self.skip)
             if names:
@@ -100,6 +100,22 @@ class QuantizeLayers(Stage):
                     f"skip: {', '.join(names)}"
                 )
         return model
+
+    def linears(self, model: nn.Module) -> list[str]:
+        """Name the linear layers that go, and see, without work, that the settings fit the model.
+
+        Raises:
+            StageError: a pattern matches nothing, or there is nothing to quantize.
+        """
+        from compress.quantize.replace import linears_to_replace
+
+        return linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
+
+    def tied(self, model: nn.Module, names: Sequence[str]) -> dict[int, str]:
+        """The linear layers whose weight can be that of a table too, by the weight's id."""
+        if not self.shares_tables or self.qat is not None:
+            return {}
+        return {id(model.get_submodule(name).weight): name for name in names}
 
     def stand_in(self) -> QuantizeLayers:
         """Integers by rounding, ranges of a few rows."""
@@ -116,10 +132,10 @@ class QuantizeLayers(Stage):
         """
         from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
         from compress.quantize.integers import choose_integers_
-        from compress.quantize.replace import copy_to_change, linears_to_replace, replace_layers
+        from compress.quantize.replace import copy_to_change, replace_layers
         from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 
-        names = linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
+        names = self.linears(model)
         work = copy_to_change(model, names, context.device)
         rows, ranges = None, {}
         make_convolution: Callable[[str, Any], QuantizedModule] | None = None
@@ -141,7 +157,7 @@ class QuantizeLayers(Stage):
         del work  # so that no more than two models are held at once
         twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
 
-        heads = {} if self.qat is not None else {id(model.get_submodule(name).weight): name for name in names}
+        heads = self.tied(model, names)
         shared: dict[str, LinearModule] = {}  # linear layers that were made for a table before their turn
 
         def linear(name: str, layer: nn.Linear) -> LinearModule:
@@ -158,7 +174,7 @@ class QuantizeLayers(Stage):
 
         def embedding(name: str, layer: nn.Embedding) -> QuantizedModule:
             head = heads.get(id(layer.weight))
-            if head is not None and self.shares_tables:
+            if head is not None:
                 tied: nn.Linear = model.get_submodule(head)  # type: ignore[assignment]
                 shared[head] = linear(head, tied)
                 return self.shared_table(shared[head], layer)

@@ -26,6 +26,7 @@ __all__ = [
     "copy_to_change",
     "linears_to_replace",
     "replace_layers",
+    "tables_by_weight",
     "tensor_bytes",
 ]
 
@@ -234,6 +235,11 @@ def check_patterns(setting: str, patterns: Sequence[str], model: nn.Module) -> N
     """
     kinds = (nn.Linear, nn.Embedding)
     _check_patterns(setting, patterns, [name for name, x in model.named_modules() if isinstance(x, kinds)])
+
+
+def tables_by_weight(model: nn.Module) -> dict[int, str]:
+    """Embedding tables: the id of each weight, and the table's name."""
+    return {id(x.weight): name for name, x in model.named_modules() if isinstance(x, nn.Embedding)}
 
 
 def _check_patterns(setting: str, patterns: Sequence[str], names: list[str]) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from compress.errors import StageError
 from compress.quantize.grid import Grid
 from compress.quantize.integers import Integers, integers_of_table
 from compress.quantize.layers import QuantizeLayers
-from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,19 +101,21 @@ class Int4WeightOnly(_WeightOnly):
 
     int8_layers: tuple[str, ...] = ()
 
-    def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that the patterns match, and that something is left to quantize."""
-        from compress.quantize.replace import check_patterns
+    def linears(self, model: nn.Module) -> list[str]:
+        """As `QuantizeLayers.linears`; patterns of `int8_layers` match too, and no tied table alone."""
+        from compress.quantize.replace import check_patterns, tables_by_weight
 
+        names = super().linears(model)
         check_patterns("int8_layers", self.int8_layers, model)
-        return super().rehearse(model)
-
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """As `QuantizeLayers.apply`; patterns of `int8_layers` must match too."""
-        from compress.quantize.replace import check_patterns
-
-        check_patterns("int8_layers", self.int8_layers, model)
-        return super().apply(model, context)
+        tables = tables_by_weight(model) if self.embeddings else {}
+        for weight, linear in self.tied(model, names).items():
+            table = tables.get(weight, linear)
+            if self.grid_of(table) != self.grid() == self.grid_of(linear):
+                raise StageError(
+                    f"int8_layers: {table} is tied to {linear} and stored as its weight: "
+                    f"name {linear}, for both"
+                )
+        return names
 
     def grid_of(self, name: str) -> Grid:
         """8 bits in place of 4 where the recipe says so."""

@@ -127,6 +127,13 @@ def test_a_pattern_that_matches_nothing_is_refused(call: str, tied: nn.Module, c
         stage.apply(tied, context) if call == "apply" else stage.rehearse(tied)
 
 
+def test_a_tied_table_named_alone_is_told_which_name_counts(tied: nn.Module) -> None:
+    with pytest.raises(StageError, match="embedding is tied to classifier .*: name classifier, for both"):
+        Int4WeightOnly(int8_layers=("embedding",)).rehearse(tied)
+    for stage in ({"int8_layers": ("embedding", "classifier")}, {"int8_layers": ("*.v_proj",)}):
+        Int4WeightOnly.model_validate(stage).rehearse(tied)
+
+
 def test_mixed_takes_the_layer_with_its_table(
     tied: nn.Module, context: Context, texts: Splits, tmp_path: Path
 ) -> None:
