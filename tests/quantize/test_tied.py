@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from torch import nn
 
 from compress.data import Splits, StdlibData, TextEncoder, load_splits
 from compress.data.byte_tokenizer import write_byte_tokenizer
-from compress.errors import StageError
+from compress.errors import ParityError, StageError
 from compress.export import check_parity, export_onnx
 from compress.model import Definition, load_module, save_module
 from compress.model.counts import weight_counts
@@ -145,3 +146,16 @@ def test_mixed_takes_the_layer_with_its_table(
     rows = {"input_ids": torch.arange(16)[None], "attention_mask": torch.ones(1, 16, dtype=torch.long)}
     with torch.no_grad():
         assert np.array_equal(load_module(tmp_path)(**rows).numpy(), new(**rows).numpy())
+
+
+@pytest.mark.parametrize("activations", ["float", "int8"])
+def test_where_activations_are_rounded_a_failed_parity_says_what_may_be_why(
+    activations: Literal["float", "int8"], tied: nn.Module, context: Context, texts: Splits, tmp_path: Path
+) -> None:
+    stage = Int4WeightOnly(activations=activations)
+    export_onnx(stage.apply(tied, context), texts.validation, texts.task, tmp_path / "model.onnx")
+    other = stage.apply(Definition.from_file(TRANSFORMER, "causal_lm", ARGS).build(seed=1), context)
+    limits = {"min_agreement": 1.0, "max_metric_difference": 1.0}
+    with pytest.raises(ParityError, match="nothing was published") as caught:
+        check_parity(other, tmp_path / "model.onnx", texts.test, texts.task, **limits)
+    assert ("export.min_agreement" in str(caught.value)) == (activations == "int8")
