@@ -1,9 +1,9 @@
 """A decoder with its keys and values as tensors: those of before go in, and with this call's come out.
 
-A module takes part by the convention of transformers: its forward takes `past_key_values`, an object whose
-`get_seq_length()` says how many tokens came before, and whose `update(key, value, layer)` returns the keys
-and values of all tokens up to now. Here that object holds plain tensors, so that one graph serves a prompt
-(the past is empty) and each further token.
+A module takes part by the convention of transformers: its forward takes `past_key_values` (transformers calls
+it `cache` from 5.24 on), an object whose `get_seq_length()` says how many tokens came before, and whose
+`update(key, value, layer)` returns the keys and values of all tokens up to now. Here that object holds plain
+tensors, so that one graph serves a prompt (the past is empty) and each further token.
 Shapes: b = batch, s = new tokens, p = tokens before, t = p + s, k = heads of keys and values, d = head size,
 v = tokens of the vocabulary.
 """
@@ -23,6 +23,7 @@ from compress.model.calls import logits
 
 __all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers"]
 
+_PARAMETERS = ("past_key_values", "cache")  # of forward
 _LENGTH = 3  # of the rows that a module is tried on
 
 
@@ -80,11 +81,14 @@ class CachedDecoder(nn.Module):
 
     Args:
         module: a decoder as this file's convention says.
+
+    Raises:
+        ModelError: it is none.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module, self._cache = module, _cache_parameter(module)
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
@@ -101,7 +105,7 @@ class CachedDecoder(nn.Module):
         pairs = list(zip(past[0::2], past[1::2], strict=True))
         cache = KeyValues(pairs)
         before = cache.get_seq_length()
-        inputs: dict[str, Any] = {"input_ids": input_ids, "past_key_values": cache}
+        inputs: dict[str, Any] = {"input_ids": input_ids, self._cache: cache}
         if self._takes_positions:
             # Of transformers: a mask of four dimensions is taken as it is, so its own making of one, which
             # can't be traced with an open past, is not asked.
@@ -124,17 +128,26 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
     Raises:
         ModelError: it takes no `past_key_values`, or never asks it.
     """
-    if "past_key_values" not in inspect.signature(module.forward).parameters:
-        raise ModelError(
-            f"{type(module).__name__}.forward() takes no past_key_values: a decoder without a cache computes "
-            "the whole text again for each token; models/transformer.py shows how one takes it"
-        )
+    decoder = CachedDecoder(module)
     device = next(module.parameters()).device
     ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device)
     was_training = module.training
     with torch.no_grad():
-        _, *present = CachedDecoder(module.eval())(ids, torch.ones_like(ids))
+        _, *present = decoder.eval()(ids, torch.ones_like(ids))
     module.train(was_training)
     if not present:
-        raise ModelError(f"{type(module).__name__} takes past_key_values and never calls its update()")
+        raise ModelError(
+            f"{type(module).__name__} takes {_cache_parameter(module)} and never calls its update()"
+        )
     return tuple(CacheLayer(key.shape[1], key.shape[3]) for key in present[0::2])
+
+
+def _cache_parameter(module: nn.Module) -> str:
+    taken = inspect.signature(module.forward).parameters
+    found = next((name for name in _PARAMETERS if name in taken), None)
+    if found is None:
+        raise ModelError(
+            f"{type(module).__name__}.forward() takes no past_key_values: a decoder without a cache computes "
+            "the whole text again for each token; models/transformer.py shows how one takes it"
+        )
+    return found
