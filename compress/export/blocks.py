@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from compress.errors import ExportError
-from compress.export.trace import SCOPES
+from compress.export.nodes import SCOPES
 
 __all__ = ["Block", "extract_blocks"]
 

@@ -19,14 +19,16 @@ noise.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-__all__ = ["optimize_"]
+from compress.export.attention_graph import group_heads_, keep_past_, whole_heads_
+from compress.export.joined_products import join_products_
+from compress.export.nodes import SMALL, constant_of, int64, only_user, permutation, producer, replace_
 
-_SMALL = 1024  # bytes
+__all__ = ["optimize_"]
 
 
 def optimize_(model: ir.Model) -> dict[str, int]:
@@ -39,9 +41,9 @@ def optimize_(model: ir.Model) -> dict[str, int]:
       than p. Equal for every finite v.
     - A key that is transposed for its heads and, in three dimensions, for the product is transposed once.
     - Weights that are equal, as a layer that is called twice leaves them, are one.
-    - An Attention (opset 23) whose queries, keys and values are split into heads before it and joined after
-      it is given them whole, [b, s, h d], and splits them itself; this alone adds in another order, and
-      differs by rounding errors of float32.
+    - An Attention (opset 23) is given what it takes by itself (`compress.export.attention_graph`); where
+      heads are no longer split before it, it may add in another order, and differ by rounding of float32.
+    - Products of the same activations with weights of few bits are one (`compress.export.joined_products`).
 
     Args:
         model: what `torch.onnx.export` returned, as `program.model`.
@@ -49,14 +51,24 @@ def optimize_(model: ir.Model) -> dict[str, int]:
     Returns:
         How often each rewrite was made, by name.
     """
-    nodes = list(model.graph)
-    made = {
-        "sum_before_layer_norm": sum(_sum_before_layer_norm_(node) for node in nodes),
-        "narrow_nan_guard": sum(_narrow_nan_guard_(node) for node in nodes),
-        "one_key_transpose": sum(_one_key_transpose_(node) for node in nodes),
-        "whole_attention": sum(_whole_attention_(node) for node in nodes),
+    return {
+        "sum_before_layer_norm": _on_each_(_sum_before_layer_norm_, model),
+        "narrow_nan_guard": _on_each_(_narrow_nan_guard_, model),
+        "one_key_transpose": _on_each_(_one_key_transpose_, model),
+        "group_heads": _on_each_(group_heads_, model),
+        "keep_past": _on_each_(keep_past_, model),
+        "whole_heads": _on_each_(whole_heads_, model),
+        "joined_products": _tidy_(join_products_(model.graph), model),
         "equal_weights": _merge_equal_weights_(model.graph),
     }
+
+
+def _on_each_(rewrite: Callable[[ir.Node], bool], model: ir.Model) -> int:
+    return _tidy_(sum(rewrite(node) for node in list(model.graph)), model)
+
+
+def _tidy_(made: int, model: ir.Model) -> int:
+    """Remove what is not read any more: it would count as a reader in the next rewrite."""
     RemoveUnusedNodesPass()(model)
     return made
 
@@ -66,7 +78,7 @@ def _merge_equal_weights_(graph: ir.Graph) -> int:
     alike: dict[tuple[object, ...], list[ir.Value]] = {}
     for value in graph.initializers.values():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes >= _SMALL and not value.is_graph_output():
+        if tensor is not None and tensor.nbytes >= SMALL and not value.is_graph_output():
             alike.setdefault((tensor.dtype, tuple(tensor.shape)), []).append(value)
     merged = 0
     for values in alike.values():
@@ -85,7 +97,7 @@ def _merge_equal_weights_(graph: ir.Graph) -> int:
 def _sum_before_layer_norm_(node: ir.Node) -> bool:
     if node.op_type != "LayerNormalization":
         return False
-    add = _producer(node.inputs[0], "Add")
+    add = producer(node.inputs[0], "Add")
     if add is None or any(value is None or value.shape is None for value in add.inputs):
         return False
     left, right = add.inputs
@@ -100,24 +112,20 @@ def _narrow_nan_guard_(where: ir.Node) -> bool:
     if where.op_type != "Where":
         return False
     guard, zero, probabilities = where.inputs
-    is_nan = _producer(guard, "IsNaN")
-    softmax = _producer(probabilities, "Softmax")
-    matmul = _only_user(where, "MatMul")
+    is_nan = producer(guard, "IsNaN")
+    softmax = producer(probabilities, "Softmax")
+    matmul = only_user(where, "MatMul")
     if is_nan is None or softmax is None or matmul is None or is_nan.inputs[0] is not probabilities:
         return False
-    if (
-        not _over_last_axis(softmax)
-        or _constant_of(zero) != [0.0]
-        or matmul.inputs[0] is not where.outputs[0]
-    ):
+    if not _over_last_axis(softmax) or constant_of(zero) != [0.0] or matmul.inputs[0] is not where.outputs[0]:
         return False
-    bounds = [_int64(number) for number in (0, 1, -1)]
+    bounds = [int64(number) for number in (0, 1, -1)]
     column = ir.node("Slice", [probabilities, *(bound.outputs[0] for bound in bounds)])
     masked = ir.node("IsNaN", [column.outputs[0]])
     product = ir.node("MatMul", [probabilities, matmul.inputs[1]])
     cleared = ir.node("Where", [masked.outputs[0], zero, product.outputs[0]])
     product.outputs[0].type, product.outputs[0].shape = matmul.outputs[0].type, matmul.outputs[0].shape
-    _replace_(matmul, [*bounds, column, masked, product, cleared])
+    replace_(matmul, [*bounds, column, masked, product, cleared])
     return True
 
 
@@ -125,12 +133,12 @@ def _one_key_transpose_(last: ir.Node) -> bool:
     """[b, s, h, d] -> [b, h, s, d] -> [b h, s, d] -> [b h, d, s] -> [b, h, d, s], in one step."""
     if last.op_type != "Reshape":
         return False
-    inner = _producer(last.inputs[0], "Transpose")
-    first = _producer(inner.inputs[0], "Reshape") if inner is not None else None
-    outer = _producer(first.inputs[0], "Transpose") if first is not None else None
+    inner = producer(last.inputs[0], "Transpose")
+    first = producer(inner.inputs[0], "Reshape") if inner is not None else None
+    outer = producer(first.inputs[0], "Transpose") if first is not None else None
     if inner is None or first is None or outer is None:
         return False
-    if _permutation(inner) != [0, 2, 1] or _permutation(outer) != [0, 2, 1, 3]:
+    if permutation(inner) != [0, 2, 1] or permutation(outer) != [0, 2, 1, 3]:
         return False
     key = outer.outputs[0]
     rows, columns = (-2, -1), (-1, None)
@@ -138,62 +146,8 @@ def _one_key_transpose_(last: ir.Node) -> bool:
         return False
     if _dimensions(last.inputs[1], key) != [(0, -2), columns, rows]:
         return False
-    _replace_(last, [ir.node("Transpose", [outer.inputs[0]], {"perm": [0, 2, 3, 1]})])
+    replace_(last, [ir.node("Transpose", [outer.inputs[0]], {"perm": [0, 2, 3, 1]})])
     return True
-
-
-def _whole_attention_(attention: ir.Node) -> bool:
-    """Reshape [b, s, h, d], Transpose, Attention, Transpose, Reshape: what is left is the Attention."""
-    if attention.op_type != "Attention" or attention.domain != "" or len(attention.outputs) != 1:
-        return False
-    if len(attention.inputs) > 4 and any(value is not None for value in attention.inputs[4:]):
-        return False  # a cache of keys and values keeps its own layout
-    split = [_split_into_heads(value) for value in attention.inputs[:3]]
-    back = _only_user(attention, "Transpose")
-    joined = _only_user(back, "Reshape") if back is not None and _permutation(back) == [0, 2, 1, 3] else None
-    if joined is None or any(each is None for each in split):
-        return False
-    (query, heads), (key, kv_heads), (value, _) = split  # type: ignore[misc]
-    result, width = joined.outputs[0].shape, query.shape[-1]
-    # Heads may be joined with the sequence elsewhere: only [b, s, h d] is what the whole form gives.
-    if result is None or len(result) != 3 or result[-1] != width or value.shape[-1] != key.shape[-1]:
-        return False
-    attributes = {name: given for name, given in attention.attributes.items()}
-    whole = ir.node(
-        "Attention",
-        [query, key, value, *attention.inputs[3:4]],
-        {**attributes, "q_num_heads": heads, "kv_num_heads": kv_heads},
-    )
-    _replace_(joined, [whole])
-    return True
-
-
-def _split_into_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
-    """Find [b, s, h d] and h behind a value [b, h, s, d]."""
-    transpose = _producer(value, "Transpose")
-    if transpose is None or _permutation(transpose) != [0, 2, 1, 3]:
-        return None
-    reshape = _producer(transpose.inputs[0], "Reshape")
-    whole = reshape.inputs[0] if reshape is not None else None
-    split = transpose.inputs[0].shape if transpose.inputs[0] is not None else None
-    if whole is None or whole.shape is None or split is None or len(whole.shape) != 3 or len(split) != 4:
-        return None
-    heads, size, width = split[2], split[3], whole.shape[-1]
-    if not isinstance(heads, int) or not isinstance(size, int) or width != heads * size:
-        return None
-    return whole, heads
-
-
-def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.domain == "" and node.op_type == op_type else None
-
-
-def _only_user(node: ir.Node, op_type: str) -> ir.Node | None:
-    (value,) = node.outputs
-    users = [user for user, _ in value.uses()]
-    alone = len(users) == 1 and users[0].op_type == op_type and not value.is_graph_output()
-    return users[0] if alone else None
 
 
 def _over_last_axis(softmax: ir.Node) -> bool:
@@ -202,23 +156,14 @@ def _over_last_axis(softmax: ir.Node) -> bool:
     return bool(axis == -1 or (shape is not None and axis == len(shape) - 1))
 
 
-def _permutation(transpose: ir.Node) -> list[int]:
-    return list(transpose.attributes["perm"].as_ints()) if "perm" in transpose.attributes else []
-
-
-def _constant_of(value: ir.Value | None) -> list[float] | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None or tensor.size > 8 else tensor.numpy().flatten().tolist()
-
-
 def _dimensions(shape: ir.Value | None, source: ir.Value) -> list[int | tuple[int, int | None]] | None:
     """Read a target shape that is put together from numbers and from slices of the shape of `source`."""
-    concat = _producer(shape, "Concat")
+    concat = producer(shape, "Concat")
     if concat is None:
         return None
     read: list[int | tuple[int, int | None]] = []
     for part in concat.inputs:
-        number = _constant_of(part)
+        number = constant_of(part)
         piece = _slice_of_shape(part, source) if number is None else None
         if number is not None:
             read.extend(int(each) for each in number)
@@ -230,28 +175,14 @@ def _dimensions(shape: ir.Value | None, source: ir.Value) -> list[int | tuple[in
 
 
 def _slice_of_shape(part: ir.Value | None, source: ir.Value) -> tuple[int, int | None] | None:
-    piece = _producer(part, "Slice")
-    whole = _producer(piece.inputs[0], "Shape") if piece is not None else None
+    piece = producer(part, "Slice")
+    whole = producer(piece.inputs[0], "Shape") if piece is not None else None
     if piece is None or whole is None or whole.inputs[0] is not source or len(piece.inputs) != 3:
         return None
     if "end" in whole.attributes or ("start" in whole.attributes and whole.attributes["start"].as_int() != 0):
         return None
-    start, stop = (_constant_of(bound) for bound in piece.inputs[1:])
+    start, stop = (constant_of(bound) for bound in piece.inputs[1:])
     if start is None or stop is None:
         return None
     # The exporter writes "from the beginning" and "to the end" as the smallest and the largest int64.
     return (0 if start[0] < -(2**62) else int(start[0]), None if stop[0] > 2**62 else int(stop[0]))
-
-
-def _int64(number: int) -> ir.Node:
-    return ir.node("Constant", [], {"value": ir.tensor(np.asarray([number], dtype=np.int64))})
-
-
-def _replace_(old: ir.Node, new: list[ir.Node]) -> None:
-    """Put new nodes in the place of an old one; the last of them gives what the old one gave."""
-    (before,), (after,) = old.outputs, new[-1].outputs
-    after.type, after.shape = before.type, before.shape
-    assert old.graph is not None
-    old.graph.insert_after(old, new)
-    before.replace_all_uses_with(after, replace_graph_outputs=True)
-    after.name, before.name = before.name, None

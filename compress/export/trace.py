@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
 
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import finish_, translation_table
+from compress.export.nodes import note_scopes_, scopes_of
 
-__all__ = ["SCOPES", "trace"]
+__all__ = ["trace"]
 
 _TALKATIVE = (
     "torch.onnx",
@@ -24,7 +26,6 @@ _TALKATIVE = (
     "onnxscript",
     "onnx_ir",
 )
-SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on a node: the modules around it, outermost first
 
 
 def trace(
@@ -47,7 +48,7 @@ def trace(
         Exception: whatever torch.export raises.
     """
     _forget_recurrent_kernels()
-    with _quiet():
+    with _quiet(), _without_slow_rule():
         program = torch.onnx.export(
             module,
             example,
@@ -80,6 +81,20 @@ def _forget_recurrent_kernels() -> None:
             remembered.clear()
 
 
+@contextlib.contextmanager
+def _without_slow_rule() -> Iterator[None]:
+    """Leave one rule out of onnxscript's simplification: two slices that are the parts of a split.
+
+    To look for the second slice it walks the whole graph at every node, slice or not: a third of the export
+    of a decoder of 30 layers (24 of 73 s; onnxscript 0.7). A split is no faster than two slices.
+    """
+    slice_split_rule.try_rewrite = lambda *_, **__: None  # shadows the method, on this one rule
+    try:
+        yield
+    finally:
+        del slice_split_rule.try_rewrite
+
+
 def _drop_notes_(model: Any) -> None:
     """Leave out the exporter's notes: stack traces with the maker's paths, near a megabyte of MiniLM's file.
 
@@ -93,11 +108,10 @@ def _drop_notes_(model: Any) -> None:
         for value in (*graph.inputs, *graph.initializers.values()):
             value.metadata_props.clear()
         for node in ir.traversal.RecursiveGraphIterator(graph):
-            scopes = node.metadata_props.get(SCOPES)
+            scopes = scopes_of(node)
             node.metadata_props.clear()
             node.doc_string = None
-            if scopes is not None:
-                node.metadata_props[SCOPES] = scopes
+            note_scopes_(node, scopes)
             for value in node.outputs:
                 value.metadata_props.clear()
 

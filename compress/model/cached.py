@@ -102,6 +102,8 @@ class CachedDecoder(nn.Module):
         Returns:
             Logits [b, s, v], then key and value of each layer in turn, [b, k, t, d].
         """
+        for each in past[1:]:  # said, so that a graph computes with one length and not with one a layer
+            torch._check(each.shape[2] == past[0].shape[2])
         pairs = list(zip(past[0::2], past[1::2], strict=True))
         cache = KeyValues(pairs)
         before = cache.get_seq_length()

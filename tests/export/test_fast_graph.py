@@ -67,7 +67,10 @@ def test_each_rewrite_is_made_once_for_a_layer(files: tuple[Path, Path, dict[str
         "sum_before_layer_norm": 1,
         "narrow_nan_guard": 1,
         "one_key_transpose": 1,
-        "whole_attention": 0,
+        "group_heads": 0,
+        "keep_past": 0,
+        "whole_heads": 0,
+        "joined_products": 0,
         "equal_weights": 0,
     }
     onnx.checker.check_model(onnx.load(files[1]), full_check=True)
