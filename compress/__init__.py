@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compress.pipeline.variants import bundle_variants
     from compress.prune.embeddings import EmbeddingFactorization
     from compress.prune.heads import HeadPruning
+    from compress.prune.layers import LayerPruning
     from compress.prune.magnitude import MagnitudePruning
     from compress.prune.structured import StructuredPruning
     from compress.prune.vocabulary import VocabularyPruning
@@ -53,6 +54,7 @@ _HOMES = {
     "pipeline": ("bundle_variants", "export_model", "run"),
     "prune.embeddings": ("EmbeddingFactorization",),
     "prune.heads": ("HeadPruning",),
+    "prune.layers": ("LayerPruning",),
     "prune.magnitude": ("MagnitudePruning",),
     "prune.structured": ("StructuredPruning",),
     "prune.vocabulary": ("VocabularyPruning",),
@@ -80,6 +82,7 @@ __all__ = [
     "Int8Dynamic",
     "Int8Static",
     "Int8WeightOnly",
+    "LayerPruning",
     "LogitsDistillation",
     "MagnitudePruning",
     "QatConfig",

@@ -6,12 +6,13 @@ token by token, layer by layer, and no map between layers is needed (ZipLM, arXi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from compress.errors import ModelError
-from compress.losses.config import HiddenTerm, LogitsTerm, LossConfig, Term
+from compress.losses.config import HiddenTerm, LayerMap, LogitsTerm, LossConfig, Term
 from compress.stage import Context
 from compress.train_config import TrainConfig
 
@@ -41,27 +42,38 @@ class RecoveryConfig(TrainConfig):
         self.losses(has_layers=True)
         return self
 
-    def losses(self, *, has_layers: bool) -> LossConfig:
+    def losses(self, *, has_layers: bool, layers: LayerMap = "uniform") -> LossConfig:
         """The same in the words of all trainings.
 
         Args:
             has_layers: whether the model says where its layers are; if not, its states are not compared.
+            layers: with which of the first model's layers they are.
         """
-        hidden = HiddenTerm(weight=self.hidden) if has_layers else None
+        hidden = HiddenTerm(weight=self.hidden, layers=layers) if has_layers else None
         answers = LogitsTerm(weight=self.logits, temperature=self.temperature)
         return LossConfig(labels=Term(weight=self.labels), logits=answers, hidden=hidden)
 
 
 def recover_(
-    model: nn.Module, before: nn.Module, config: RecoveryConfig, context: Context, what: str
+    model: nn.Module,
+    before: nn.Module,
+    config: RecoveryConfig,
+    context: Context,
+    what: str,
+    layers: Sequence[int] | None = None,
 ) -> None:
     """Train a cut or quantized model in place, from labels and from the model that the recipe began with.
 
     Args:
         before: the model as it was; asked where the context has no teacher.
+        layers: for each layer that is left one of `before`, whose states it learns; none: spread evenly.
     """
+    from compress.model.depth import layer_count
+
     teacher = context.teacher if context.teacher is not None else before
-    losses = config.losses(has_layers=all(_has_layers(each) for each in (model, teacher)))
+    has_layers = all(_has_layers(each) for each in (model, teacher))
+    same_depth = has_layers and layers is not None and layer_count(teacher) == layer_count(before)
+    losses = config.losses(has_layers=has_layers, layers=tuple(layers or ()) if same_depth else "uniform")
     context.learn_(model, [teacher], losses, config, what)
 
 

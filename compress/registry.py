@@ -16,6 +16,7 @@ STAGES: dict[str, str] = {
     "prune/magnitude": "compress.prune.magnitude:MagnitudePruning",
     "prune/heads": "compress.prune.heads:HeadPruning",
     "prune/channels": "compress.prune.channels:ChannelPruning",
+    "prune/layers": "compress.prune.layers:LayerPruning",
     "prune/structured": "compress.prune.structured:StructuredPruning",
     "prune/embeddings": "compress.prune.embeddings:EmbeddingFactorization",
     "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",

@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune/channels": {"sparsity": 0.5, "min_channels": 1, "calibration_rows": 32, "recovery": RECOVERY},
     "prune/magnitude": {"sparsity": 0.5, "recovery": RECOVERY},
     "prune/heads": {"sparsity": 0.5, "steps": 2, "recovery": RECOVERY},
+    "prune/layers": {"layers": 1, "recovery": RECOVERY},
     "prune/structured": {
         "macs": 0.5,
         "calibration_rows": 32,

@@ -5,7 +5,6 @@ Without real text, or with little, there are made-up rows: the teacher says what
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from compress.distill.distillation import Distillation
-from compress.distill.student import StudentConfig, build_student, least_harmful, load_student
+from compress.distill.student import StudentConfig, build_student, load_student
 from compress.errors import StageError
+from compress.layer_choice import best_layers
 from compress.losses import LossConfig
 from compress.losses.config import HiddenTerm, LogitsTerm, Term
 from compress.model.config import ModelConfig
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from compress.model.load import LoadedModel
 
 __all__ = ["RowsConfig", "StudentDistillation"]
-
-_JUDGING_ROWS = 512  # of validation, on which layers are judged
 
 
 class RowsConfig(BaseModel):
@@ -147,31 +145,8 @@ class StudentDistillation(Distillation):
             seed=context.seed,
             classes=classes,
             task=context.task.name,
-            best=lambda count: self._best_layers(model, count, context),
+            best=lambda count: best_layers(model, count, context, self.name),
         )
-
-    def _best_layers(self, model: nn.Module, count: int, context: Context) -> list[int]:
-        """Layers without the others of which the model's answers on validation change least."""
-        from compress.losses.logits import soft_loss
-        from compress.model.calls import predict_logits
-        from compress.model.depth import keep_layers_, layer_count
-
-        rows = context.validation.take(_JUDGING_ROWS, seed=context.seed)
-        truth = predict_logits(model.to(context.device), rows, context.task, device=context.device)
-        model.to("cpu")
-        total = layer_count(model)
-        tries = sum(range(count + 1, total + 1))
-
-        with context.progress.bar(f"{self.name}: choosing layers", tries) as bar:
-
-            def harm(kept: list[int]) -> float:
-                cut = copy.deepcopy(model)
-                keep_layers_(cut, kept)
-                answers = predict_logits(cut.to(context.device), rows, context.task, device=context.device)
-                bar.advance(1)
-                return float(soft_loss(answers, truth, 1.0))
-
-            return least_harmful(total, count, harm)
 
     def teachers_of(self, model: nn.Module, context: Context) -> list[nn.Module]:
         """The recipe's first model, or those that are given."""

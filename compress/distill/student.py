@@ -12,12 +12,12 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.errors import ModelError, StageError
-from compress.losses.plan import spread_layers
+from compress.layer_choice import Keep, LayerKeep, layers_to_keep
 from compress.model.config import ModelConfig
 from compress.task import TaskName
 from compress.train_config import TrainConfig
@@ -31,13 +31,9 @@ __all__ = [
     "StudentConfig",
     "build_student",
     "initialise_",
-    "layers_to_keep",
-    "least_harmful",
     "load_student",
     "rebuilt",
 ]
-
-Keep = Literal["spaced", "first", "last", "best"]
 
 
 class StudentConfig(BaseModel):
@@ -70,37 +66,6 @@ class StudentConfig(BaseModel):
         if self.model is not None and self.model.train is not None:
             raise ValueError("model.train: the stage trains the student: give its own train")
         return self
-
-
-def layers_to_keep(total: int, count: int, keep: Literal["spaced", "first", "last"]) -> list[int]:
-    """Say which of a model's layers a student of `count` layers begins as.
-
-    Raises:
-        ValueError: there are fewer.
-    """
-    if count > total:
-        raise ValueError(f"a student of {count} layers is deeper than its teacher of {total}")
-    if keep == "first":
-        return list(range(count))
-    if keep == "last":
-        return list(range(total - count, total))
-    return spread_layers(total, count)
-
-
-def least_harmful(total: int, count: int, harm: Callable[[list[int]], float]) -> list[int]:
-    """Remove layers one at a time, each time the one without which the rest is best.
-
-    Args:
-        harm: of a choice of layers, ascending; the lowest is best.
-
-    Returns:
-        The `count` that stay, ascending.
-    """
-    kept = list(range(total))
-    while len(kept) > count:
-        rests = [[each for each in kept if each != gone] for gone in kept]
-        kept = min(rests, key=harm)
-    return kept
 
 
 def build_student(
@@ -189,7 +154,7 @@ def load_student(
         return load_model(trained_later, seed=seed, scratch=Path(scratch), num_labels=classes, task=task)
 
 
-def initialise_(student: nn.Module, model: nn.Module, keep: Literal["spaced", "first", "last"]) -> str:
+def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:
     """Copy every tensor whose name (layers mapped) and shape the two share; return "copied of all".
 
     Raises:

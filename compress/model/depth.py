@@ -8,7 +8,8 @@ builder's own word are the same to us.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,7 @@ from compress.errors import ModelError
 from compress.model.definition import Definition, attach_definition_, definition_of
 from compress.model.structure import structure_of
 
-__all__ = ["keep_layers_", "layer_count"]
+__all__ = ["keep_layers_", "layer_count", "with_layers"]
 
 
 def layer_count(model: nn.Module) -> int:
@@ -27,6 +28,25 @@ def layer_count(model: nn.Module) -> int:
         ModelError: it doesn't say where they are.
     """
     return len(_layers(model))
+
+
+@contextmanager
+def with_layers(model: nn.Module, kept: Sequence[int]) -> Iterator[None]:
+    """Let a model answer with some of its layers alone, inside the block; nothing else of it is changed.
+
+    Args:
+        kept: indices from 0, ascending.
+
+    Raises:
+        ModelError: the model doesn't say where its layers are.
+    """
+    layers = _layers(model)
+    holder, name = _place(model)
+    setattr(holder, name, nn.ModuleList([layers[index] for index in kept]))
+    try:
+        yield
+    finally:
+        setattr(holder, name, layers)
 
 
 def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
@@ -52,13 +72,13 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     path = structure_of(model).layers
     assert path is not None
     name, changed = _shallower(definition, path, total, len(kept))
-    holder, _, last = path.rpartition(".")
+    holder, last = _place(model)
     shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
     for number, layer in enumerate(shorter):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):  # by which transformers finds a layer's keys and values
                 module.layer_idx = number  # type: ignore[assignment]
-    setattr(model.get_submodule(holder), last, shorter)
+    setattr(holder, last, shorter)
     # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
     config: Any = getattr(model, "config", None)
     word = name if definition.kind == "hf" else "num_hidden_layers"
@@ -75,6 +95,14 @@ def _layers(model: nn.Module) -> nn.ModuleList:
             f"{type(model).__name__}.structure() doesn't say which nn.ModuleList its layers are in ('layers')"
         )
     return found
+
+
+def _place(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds the layers, and their name in it."""
+    path = structure_of(model).layers
+    assert path is not None
+    holder, _, name = path.rpartition(".")
+    return model.get_submodule(holder), name
 
 
 def _shallower(definition: Definition, path: str, total: int, count: int) -> tuple[str, Definition]:

@@ -14,7 +14,6 @@ from torch import nn
 
 from compress.data import FileData, Splits, TextEncoder, load_splits
 from compress.distill.stage import StudentDistillation
-from compress.distill.student import layers_to_keep, least_harmful
 from compress.errors import ModelError, StageError
 from compress.model.definition import Definition
 from compress.model.depth import layer_count
@@ -40,20 +39,6 @@ def _stage(**given: Any) -> StudentDistillation:
 def text_context(bert_directory: Path, text_splits: Splits) -> Context:
     encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
     return Context(text_splits.task, text_splits.train, text_splits.validation, encoder=encoder)
-
-
-@pytest.mark.parametrize(
-    ("keep", "expected"), [("spaced", [1, 3, 5]), ("first", [0, 1, 2]), ("last", [3, 4, 5])]
-)
-def test_layers_are_spread_first_or_last(keep: Any, expected: list[int]) -> None:
-    assert layers_to_keep(6, 3, keep) == expected
-    with pytest.raises(ValueError, match="a student of 7 layers is deeper than its teacher of 6"):
-        layers_to_keep(6, 7, keep)
-
-
-def test_the_best_layers_are_those_whose_rest_is_least_harmed() -> None:
-    worth = [5.0, 0.1, 3.0, 0.2]
-    assert least_harmful(4, 2, lambda kept: -sum(worth[each] for each in kept)) == [0, 2]
 
 
 def test_a_student_of_some_layers_begins_with_their_weights(model: nn.Module, context: Context) -> None:

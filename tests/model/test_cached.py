@@ -103,6 +103,7 @@ def test_layers_that_stay_find_their_places_in_a_cache_of_transformers() -> None
 STAGES: list[tuple[str, dict[str, Any]]] = [
     ("prune/heads", {"sparsity": 0.5}),
     ("prune/structured", {"macs": 0.7, "importance": "fisher", "search_steps": 2}),
+    ("prune/layers", {"layers": 1}),
     ("prune/magnitude", {"sparsity": 0.5}),
     ("quantize/int8_dynamic", {"smooth": "smoothquant"}),
     ("quantize/int8_static", {}),

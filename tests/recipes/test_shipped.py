@@ -64,7 +64,12 @@ def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
     assert used["vit"] == {"prune/heads", "quantize/int8_dynamic", "distill/student"}
     assert used["rnn"] == {"prune/channels", "distill/student"}  # recurrent layers stay float
     assert used["smollm2"] == {"quantize/int4_weight_only"}
-    assert used["decoder"] == {"prune/structured", "quantize/int4_weight_only", "distill/student"}
+    assert used["decoder"] == {
+        "prune/layers",
+        "prune/structured",
+        "quantize/int4_weight_only",
+        "distill/student",
+    }
 
 
 def test_both_folders_of_transformers_hold_recipes_of_the_same_names() -> None:

@@ -1,0 +1,94 @@
+"""Which layers a shallower model keeps: by their place, or by trying which are missed least.
+
+Trying takes whole layers away greedily, as Men et al. 2024 (arXiv 2403.03853) and Kim et al. 2024 (arXiv
+2402.02834) do for language models; here what is judged is how far the model's own answers move, and each
+layer is judged anew after every removal, since two that are alike can't both go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from compress.losses.plan import spread_layers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.stage import Context
+
+__all__ = ["Keep", "LayerKeep", "best_layers", "layers_to_keep", "least_harmful"]
+
+LayerKeep = Literal["spaced", "first", "last"]
+Keep = Literal["spaced", "first", "last", "best"]
+_JUDGING_ROWS = 512  # of validation
+_JUDGING_BYTES = 2**29  # of the model's answers, which are held: a language model's are one a token
+
+
+def layers_to_keep(total: int, count: int, keep: LayerKeep) -> list[int]:
+    """Say which `count` of a model's layers stay, ascending: spread evenly with the last, first, or last.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if count > total:
+        raise ValueError(f"a student of {count} layers is deeper than its teacher of {total}")
+    if keep == "first":
+        return list(range(count))
+    if keep == "last":
+        return list(range(total - count, total))
+    return spread_layers(total, count)
+
+
+def least_harmful(total: int, count: int, harm: Callable[[list[int]], float]) -> list[int]:
+    """Remove layers one at a time, each time the one without which the rest is best.
+
+    Args:
+        harm: of a choice of layers, ascending; the lowest is best.
+
+    Returns:
+        The `count` that stay, ascending.
+    """
+    kept = list(range(total))
+    while len(kept) > count:
+        rests = [[each for each in kept if each != gone] for gone in kept]
+        kept = min(rests, key=harm)
+    return kept
+
+
+def best_layers(model: nn.Module, count: int, context: Context, name: str) -> list[int]:
+    """Layers without the others of which the model's answers on validation change least.
+
+    How many rows were asked is in the context's facts (`judging_rows`): at most 512, and of a language model
+    as many as have answers of half a gigabyte.
+
+    Args:
+        name: of the stage, for the progress bar.
+    """
+    from compress.losses.logits import soft_loss
+    from compress.model.calls import predict_logits
+    from compress.model.depth import layer_count, with_layers
+
+    task, device = context.task, context.device
+    rows = context.validation.take(_JUDGING_ROWS, seed=context.seed)
+    if task.vocabulary:
+        row_bytes = 4 * task.vocabulary * max(len(row["input_ids"]) for row in rows.rows)
+        rows = rows.take(max(1, _JUDGING_BYTES // row_bytes), seed=context.seed)
+    context.facts["judging_rows"] = len(rows)
+    # A language model's rows are long, and its answers wide: one row at a time is as fast.
+    size = 1 if task.vocabulary else 32
+    model.to(device)
+    truth = predict_logits(model, rows, task, batch_size=size, device=device)
+    total = layer_count(model)
+    tries = sum(range(count + 1, total + 1))
+    with context.progress.bar(f"{name}: choosing layers", tries) as bar:
+
+        def harm(kept: list[int]) -> float:
+            with with_layers(model, kept):
+                answers = predict_logits(model, rows, task, batch_size=size, device=device)
+            bar.advance(1)
+            return float(soft_loss(answers, truth, 1.0))
+
+        kept = least_harmful(total, count, harm)
+    model.to("cpu")
+    return kept
