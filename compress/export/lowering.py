@@ -27,8 +27,9 @@ from onnx.defs import OpSchema
 from onnxscript import opset21 as op
 from onnxscript.values import Op, Opset
 
-import compress.model.conv_ops  # noqa: F401  registers its operator
+import compress.model.conv_ops  # this and the other register their operators
 import compress.model.ops as ops
+import compress.model.recurrent_ops  # noqa: F401
 
 __all__ = ["OPSET_VERSION", "finish_", "translation_table"]
 
@@ -42,6 +43,7 @@ def _contrib(
     inputs: tuple[str, ...],
     optional: tuple[str, ...] = (),
     domain: str = "com.microsoft",
+    outputs: tuple[str, ...] = ("Y",),
     **attributes: OpSchema.AttrType,
 ) -> Op:
     """Describe an operator of ONNX Runtime's own domain, or of ours; onnxscript knows only the standard's."""
@@ -57,8 +59,8 @@ def _contrib(
             OpSchema.FormalParameter(each, f"T_{each}", param_option=single if each in inputs else omitted)
             for each in names
         ],
-        outputs=[OpSchema.FormalParameter("Y", "T_Y")],
-        type_constraints=[(f"T_{each}", types, "") for each in (*names, "Y")],
+        outputs=[OpSchema.FormalParameter(each, f"T_{each}") for each in outputs],
+        type_constraints=[(f"T_{each}", types, "") for each in (*names, *outputs)],
         attributes=[OpSchema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
     )
     return Op(Opset(domain, 1), name, schema)
@@ -85,11 +87,23 @@ _gather_block_quantized = _contrib(
     quantize_axis=_INT,
 )
 
+_dynamic_quantize_lstm = _contrib(
+    "DynamicQuantizeLSTM",
+    ("X", "W", "R"),
+    (
+        *("B", "sequence_lens", "initial_h", "initial_c", "P"),
+        *("W_scale", "W_zero_point", "R_scale", "R_zero_point"),
+    ),
+    outputs=("Y", "Y_h", "Y_c"),
+    hidden_size=_INT,
+    direction=OpSchema.AttrType.STRING,
+)
+
 _OURS = "modelpress"
 _widen = _contrib("Widen", ("X",), domain=_OURS)
 
 
-def _constant(value: float | int | list[int], dtype: type[np.generic]) -> Value:
+def _constant(value: float | int | list[int] | list[list[int]], dtype: type[np.generic]) -> Value:
     return op.Constant(value=ir.tensor(np.asarray(value, dtype=dtype)))
 
 
@@ -170,6 +184,38 @@ def _int8_static_conv(
     )
     rounded = op.QuantizeLinear(y, y_scale, y_zero_point)
     return op.DequantizeLinear(rounded, y_scale, y_zero_point)
+
+
+def _int8_lstm(
+    x: Value,
+    weight_ih: Value,
+    weight_hh: Value,
+    scale_ih: Value,
+    scale_hh: Value,
+    bias: Value,
+    h0: Value,
+    c0: Value,
+) -> tuple[Value, Value, Value]:
+    """One kernel for a layer; zero points are as many as scales: a second direction reads them there."""
+    directions, hidden = (int(size) for size in weight_hh.shape[:2])
+    zeros = _constant([[0] * 4 * hidden] * directions, np.int8)
+    y, h, c = _dynamic_quantize_lstm(
+        x,
+        weight_ih,
+        weight_hh,
+        bias,
+        None,
+        h0,
+        c0,
+        None,
+        scale_ih,
+        zeros,
+        scale_hh,
+        zeros,
+        hidden_size=hidden,
+        direction="bidirectional" if directions == 2 else "forward",
+    )
+    return y, h, c
 
 
 def _scaled_product(
@@ -284,6 +330,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         modelpress.int8_tensor_linear.default: _int8_tensor_linear,
         modelpress.int8_static_linear.default: _int8_static_linear,
         modelpress.int8_static_conv.default: _int8_static_conv,
+        modelpress.int8_lstm.default: _int8_lstm,
         modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,
