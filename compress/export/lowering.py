@@ -9,7 +9,8 @@ What is written is what ONNX Runtime has a fast kernel for, in an order that its
 - MatMulNBits and GatherBlockQuantized are written as such: DequantizeLinear before MatMul would be fused to a
   product that quantizes the activations too, and before Gather it would make the whole table float each time.
 
-The int8 operators are written in standard operators only, so other runtimes read those files too.
+The int8 operators are written in standard operators only, so other runtimes read those files too; but for the
+LSTM, which is a kernel of ONNX Runtime's own.
 MatMulIntegerToFloat would save a pass over the products, for 1 to 4 % of a whole model: within the noise.
 
 Shapes as in `compress.model.ops`.

@@ -81,7 +81,7 @@ def _run(module: nn.Module, x: Tensor, opset: int) -> np.ndarray:
         program.save(str(path))
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = 1  # an LSTM's rounding at batch 2 is defined as one thread's
+        options.intra_op_num_threads = 1  # as operators are defined; see `QuantizedModule.of_one_thread`
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         found: np.ndarray = session.run(None, {"x": x.numpy()})[0]
     return found

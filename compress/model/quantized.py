@@ -30,9 +30,11 @@ class QuantizedModule(nn.Module):
 
     Class attributes:
         kind: its name in a bundle's structure.json.
+        of_one_thread: whether ONNX Runtime rounds otherwise on several threads, and it is defined as on one.
     """
 
     kind: ClassVar[str]
+    of_one_thread: ClassVar[bool] = False
     qdata: Tensor
     scale: Tensor
 
