@@ -77,7 +77,7 @@ class QuantizedModule(nn.Module):
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         """Say what to do where a model reads the float weight that isn't there."""
-        if name == "weight":
+        if name.startswith("weight"):  # of an LSTM they have longer names
             raise AttributeError(
                 f"{type(self).__name__} has no float weight; a model that reads one itself must keep this "
                 "layer float: name it under the stage's `skip`"

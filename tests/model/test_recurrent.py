@@ -111,6 +111,8 @@ def test_a_model_may_ask_it_what_it_asks_an_lstm() -> None:
     for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"):
         assert getattr(new, name) == getattr(layer, name)
     new.flatten_parameters()
+    with pytest.raises(AttributeError, match="Int8LSTM has no float weight.*`skip`"):
+        _ = new.weight_ih_l0
 
 
 def test_packed_sequences_are_refused_in_plain_words() -> None:
