@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import PIXELS
-from compress.errors import StageError, did_you_mean
+from compress.errors import StageError
 from compress.model.quantized import QuantizedModule
+from compress.quantize.patterns import check_names
 from compress.quantize.recurrent import objection_to
 
 __all__ = [
     "Replaced",
-    "check_patterns",
     "convolutions_to_replace",
     "copy_to_change",
     "linears_to_replace",
@@ -194,7 +194,7 @@ def _choose(
         for name, layer in model.named_modules(remove_duplicate=False)
         if isinstance(layer, Layer)
     ]
-    _check_patterns("skip", skip, [name for name, _ in found])
+    check_names("skip", skip, [name for name, _ in found])
     total = tensor_bytes(model)
     reasons = {
         name: "skipped by the recipe"
@@ -262,28 +262,9 @@ def _weight(layer: Layer) -> Tensor:
     return weight
 
 
-def check_patterns(setting: str, patterns: Sequence[str], model: nn.Module) -> None:
-    """See that each pattern of a setting matches a linear layer or an embedding.
-
-    Raises:
-        StageError: one matches none.
-    """
-    kinds = (nn.Linear, nn.Embedding)
-    _check_patterns(setting, patterns, [name for name, x in model.named_modules() if isinstance(x, kinds)])
-
-
 def tables_by_weight(model: nn.Module) -> dict[int, str]:
     """Embedding tables: the id of each weight, and the table's name."""
     return {id(x.weight): name for name, x in model.named_modules() if isinstance(x, nn.Embedding)}
-
-
-def _check_patterns(setting: str, patterns: Sequence[str], names: list[str]) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = did_you_mean(pattern, names)
-            raise StageError(
-                f"{setting}: {pattern!r} matches no linear, convolution, embedding or recurrent layer{near}"
-            )
 
 
 def _check_float32(name: str, weight: Tensor) -> None:
