@@ -1,7 +1,8 @@
 """The quantized LSTM as a torch operator whose eager body is ONNX Runtime's DynamicQuantizeLSTM.
 
-Read in its sources (contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc, core/providers/cpu/rnn) and seen
-in 1.32: both products are of integers, uint8 activations with int8 weights; gates are activated in float.
+Read in its sources (contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc, core/providers/cpu/rnn), and seen
+in 1.32, to which 1.23 is equal: both products are of integers, uint8 activations with int8 weights; gates are
+activated in float.
 
 - The inputs of all steps and all sequences of a call are quantized together, with one scale and zero point,
   as DynamicQuantizeLinear does. So an answer depends on its batch-mates and on padding.
