@@ -9,7 +9,8 @@ What is written is what ONNX Runtime has a fast kernel for, in an order that its
 - MatMulNBits and GatherBlockQuantized are written as such: DequantizeLinear before MatMul would be fused to a
   product that quantizes the activations too, and before Gather it would make the whole table float each time.
 
-The int8 operators are written in standard operators only, so other runtimes read those files too.
+The int8 operators are written in standard operators only, so other runtimes read those files too; but for the
+LSTM, which is a kernel of ONNX Runtime's own (OpenVINO 2026.4 reads it).
 MatMulIntegerToFloat would save a pass over the products, for 1 to 4 % of a whole model: within the noise.
 
 Shapes as in `compress.model.ops`.
@@ -23,12 +24,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnx.defs import OpSchema
 from onnxscript import opset21 as op
-from onnxscript.values import Op, Opset
 
-import compress.model.conv_ops  # noqa: F401  registers its operator
+import compress.model.conv_ops  # this and the other register their operators
 import compress.model.ops as ops
+import compress.model.recurrent_ops  # noqa: F401
+from compress.export.contrib import (
+    OURS,
+    dynamic_quantize_lstm,
+    gather_block_quantized,
+    matmul_nbits,
+    widen,
+)
 
 __all__ = ["OPSET_VERSION", "finish_", "translation_table"]
 
@@ -37,59 +44,7 @@ _INT8_BLOCKS = 4  # accuracy_level of MatMulNBits: activations in 8 bits
 Value = Any  # a tensor of the graph that is being built
 
 
-def _contrib(
-    name: str,
-    inputs: tuple[str, ...],
-    optional: tuple[str, ...] = (),
-    domain: str = "com.microsoft",
-    **attributes: OpSchema.AttrType,
-) -> Op:
-    """Describe an operator of ONNX Runtime's own domain, or of ours; onnxscript knows only the standard's."""
-    single, omitted = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
-    kinds = ("float", "float16", "bfloat16", "uint8", "int8", "int32", "int64")
-    types = [f"tensor({kind})" for kind in kinds]
-    names = (*inputs, *optional)
-    schema = OpSchema(
-        name,
-        domain,
-        1,
-        inputs=[
-            OpSchema.FormalParameter(each, f"T_{each}", param_option=single if each in inputs else omitted)
-            for each in names
-        ],
-        outputs=[OpSchema.FormalParameter("Y", "T_Y")],
-        type_constraints=[(f"T_{each}", types, "") for each in (*names, "Y")],
-        attributes=[OpSchema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
-    )
-    return Op(Opset(domain, 1), name, schema)
-
-
-_INT = OpSchema.AttrType.INT
-_matmul_nbits = _contrib(
-    "MatMulNBits",
-    ("A", "B", "scales"),
-    ("zero_points", "g_idx", "bias"),
-    K=_INT,
-    N=_INT,
-    bits=_INT,
-    block_size=_INT,
-    accuracy_level=_INT,
-)
-_gather_block_quantized = _contrib(
-    "GatherBlockQuantized",
-    ("data", "indices", "scales"),
-    ("zero_points",),
-    bits=_INT,
-    block_size=_INT,
-    gather_axis=_INT,
-    quantize_axis=_INT,
-)
-
-_OURS = "modelpress"
-_widen = _contrib("Widen", ("X",), domain=_OURS)
-
-
-def _constant(value: float | int | list[int], dtype: type[np.generic]) -> Value:
+def _constant(value: float | int | list[int] | list[list[int]], dtype: type[np.generic]) -> Value:
     return op.Constant(value=ir.tensor(np.asarray(value, dtype=dtype)))
 
 
@@ -172,6 +127,38 @@ def _int8_static_conv(
     return op.DequantizeLinear(rounded, y_scale, y_zero_point)
 
 
+def _int8_lstm(
+    x: Value,
+    weight_ih: Value,
+    weight_hh: Value,
+    scale_ih: Value,
+    scale_hh: Value,
+    bias: Value,
+    h0: Value,
+    c0: Value,
+) -> tuple[Value, Value, Value]:
+    """One kernel for a layer; zero points are as many as scales: a second direction reads them there."""
+    directions, hidden = (int(size) for size in weight_hh.shape[:2])
+    zeros = _constant([[0] * 4 * hidden] * directions, np.int8)
+    y, h, c = dynamic_quantize_lstm(
+        x,
+        weight_ih,
+        weight_hh,
+        bias,
+        None,
+        h0,
+        c0,
+        None,
+        scale_ih,
+        zeros,
+        scale_hh,
+        zeros,
+        hidden_size=hidden,
+        direction="bidirectional" if directions == 2 else "forward",
+    )
+    return y, h, c
+
+
 def _scaled_product(
     q: Value, zero_point: Value, x_scale: Value, qdata: Value, scale: Value, bias: Value
 ) -> Value:
@@ -195,7 +182,7 @@ def _weight_only_linear(
     bits: int,
     int8_activations: bool = False,
 ) -> Value:
-    return _matmul_nbits(
+    return matmul_nbits(
         x,
         qdata,
         scale,
@@ -222,7 +209,7 @@ def _int4_embedding(ids: Value, qdata: Value, scale: Value, zero_point: Value, w
 def _int4_rows(
     qdata: Value, ids: Value, scale: Value, zero_point: Value, stored: int, groups: int, width: int
 ) -> Value:
-    rows = _gather_block_quantized(
+    rows = gather_block_quantized(
         qdata,
         ids,
         scale,
@@ -264,16 +251,16 @@ def _group_embedding(
 
 def _widened(qdata: Value) -> Value:
     """What `finish_` makes a Cast; a Cast itself the exporter folds if the weight is small, to float32."""
-    return _widen(qdata)
+    return widen(qdata)
 
 
 def finish_(model: ir.Model) -> None:
     """Write what was kept from the exporter's own folding as an operator of the standard, in place."""
     for node in model.graph:
-        if node.domain == _OURS:
+        if node.domain == OURS:
             node.domain, node.op_type = "", "Cast"
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
-    model.opset_imports.pop(_OURS, None)
+    model.opset_imports.pop(OURS, None)
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -284,6 +271,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         modelpress.int8_tensor_linear.default: _int8_tensor_linear,
         modelpress.int8_static_linear.default: _int8_static_linear,
         modelpress.int8_static_conv.default: _int8_static_conv,
+        modelpress.int8_lstm.default: _int8_lstm,
         modelpress.weight_only_linear.default: _weight_only_linear,
         modelpress.int8_embedding.default: _int8_embedding,
         modelpress.int4_embedding.default: _int4_embedding,

@@ -56,7 +56,7 @@ def check_parity(
     Raises:
         ParityError: agreement or metric are beyond the limits.
     """
-    session = ort.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), _options(module), providers=["CPUExecutionProvider"])
     asked = _answers_in_two if task.vocabulary else _answers
     was_training = module.training
     module.eval()
@@ -124,8 +124,10 @@ def _answers_in_two(session: ort.InferenceSession, batch: Batch, task: Task) -> 
     return answer.reshape(-1, answer.shape[-1])
 
 
-def _options() -> ort.SessionOptions:
+def _options(module: nn.Module) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    if any(getattr(each, "of_one_thread", False) for each in module.modules()):
+        options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -27,6 +27,7 @@ _ATTENTION = 0.30
 _QUANTIZING = 0.25
 _AROUND = 0.50
 _NAMED = 3
+_ALWAYS_FLOAT = {"GRU", "RNN"}  # ONNX Runtime's CPU provider has no kernel of integers for them
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def _float_weights(figures: Figures) -> str | None:
     named = names + (f" and {more} more" if more else "")
     count = _count(file.float_product_count, "product")
     begin = f"{_percent(part.share)} of the time is in {count} of float weights ({named})"
+    if {each.kind for each in file.float_products} <= _ALWAYS_FLOAT:
+        return (
+            f"{begin}, and ONNX Runtime has no GRU or RNN of integers: fewer hidden units (prune/channels, "
+            "distill/student), or an LSTM, which it has."
+        )
     gain = ""
     if file.if_quantized is not None:
         gain = (

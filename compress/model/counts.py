@@ -18,7 +18,9 @@ def weight_counts(module: nn.Module) -> tuple[int, int]:
     for child in module.modules():
         if isinstance(child, QuantizedModule) and not isinstance(child, SharedEmbedding):
             tensors.append(child.dequantize())
-            tensors.extend(value for name, value in child.named_buffers(recurse=False) if name == "bias")
+            tensors.extend(
+                value for name, value in child.named_buffers(recurse=False) if name.startswith("bias")
+            )
         for parameter in child.parameters(recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))

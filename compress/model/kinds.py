@@ -7,6 +7,7 @@ from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, S
 from compress.model.half import HalfConv, HalfEmbedding, HalfLinear
 from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.quantized import QuantizedModule
+from compress.model.recurrent import Int8LSTM
 
 __all__ = ["QUANTIZED_KINDS"]
 
@@ -20,6 +21,7 @@ QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
         Int4Linear,
         Int8Embedding,
         Int8GroupLinear,
+        Int8LSTM,
         Int8Linear,
         Int8StaticConv,
         Int8StaticLinear,

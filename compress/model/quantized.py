@@ -1,7 +1,8 @@
 """What layers hold that are no float32: the bases of all quantized layers.
 
 int8 layers are in `compress.model.int8`, those with groups in `compress.model.grouped`, convolutions in
-`compress.model.convolution`, 16-bit floats in `compress.model.half`, and `compress.model.kinds` names all.
+`compress.model.convolution`, LSTMs in `compress.model.recurrent`, 16-bit floats in `compress.model.half`, and
+`compress.model.kinds` names all.
 
 They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
 here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on
@@ -29,9 +30,11 @@ class QuantizedModule(nn.Module):
 
     Class attributes:
         kind: its name in a bundle's structure.json.
+        of_one_thread: whether ONNX Runtime rounds otherwise on several threads, and it is defined as on one.
     """
 
     kind: ClassVar[str]
+    of_one_thread: ClassVar[bool] = False
     qdata: Tensor
     scale: Tensor
 
@@ -46,6 +49,11 @@ class QuantizedModule(nn.Module):
     def example(self, draw: torch.Generator) -> Tensor:
         """Something that it can be given, for a batch of 2, with what is hard about it."""
         raise NotImplementedError
+
+    def alone(self, x: Tensor) -> Tensor:
+        """All that it gives for one input, such as `example`, as one tensor: for comparing it by itself."""
+        y: Tensor = self(x)
+        return y
 
     def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
         """Take what was chosen for this layer, one row for each output or each row of the table.
@@ -69,7 +77,7 @@ class QuantizedModule(nn.Module):
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         """Say what to do where a model reads the float weight that isn't there."""
-        if name == "weight":
+        if name.startswith("weight"):  # of an LSTM they have longer names
             raise AttributeError(
                 f"{type(self).__name__} has no float weight; a model that reads one itself must keep this "
                 "layer float: name it under the stage's `skip`"

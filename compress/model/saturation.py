@@ -22,6 +22,7 @@ from compress.data.split import Split
 from compress.model.calls import predict_logits
 from compress.model.convolution import Int8StaticConv
 from compress.model.int8 import Int8Linear
+from compress.model.recurrent import Int8LSTM
 from compress.task import Task
 
 __all__ = ["Saturation", "lost_to_saturation", "pairs_at_risk", "saturation_risk"]
@@ -42,6 +43,8 @@ class Saturation:
         convolutions: int8 convolutions.
         convolutions_at_risk: of these, those with two weights of an output that are large enough together;
             which weights are added in pairs depends on the kernel, so what is cut off is not computed.
+        lstms: int8 LSTMs.
+        lstms_at_risk: of these, those with a pair that is large enough; what is cut off is not computed.
         outputs: outputs of the linear layers.
         outputs_at_risk: of these, outputs with a pair at risk.
         rows: that were tried, one at a time; 0 where no pair is at risk.
@@ -57,6 +60,8 @@ class Saturation:
     outputs_at_risk: int
     convolutions: int = 0
     convolutions_at_risk: int = 0
+    lstms: int = 0
+    lstms_at_risk: int = 0
     rows: int = 0
     sums: int = 0
     sums_cut: int = 0
@@ -132,11 +137,12 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
         task: names the inputs.
 
     Returns:
-        None: there is no int8 linear layer and no int8 convolution.
+        None: there is no int8 linear layer, convolution or LSTM.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, Int8Linear)]
     convolutions = [layer for layer in module.modules() if isinstance(layer, Int8StaticConv)]
-    if not layers and not convolutions:
+    lstms = [layer for layer in module.modules() if isinstance(layer, Int8LSTM)]
+    if not layers and not convolutions and not lstms:
         return None
     risks = [pairs_at_risk(layer.qdata) for layer in layers]
     counts = {
@@ -147,6 +153,10 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
         "outputs_at_risk": sum(int(risk.any(0).sum()) for risk in risks),
         "convolutions": len(convolutions),
         "convolutions_at_risk": sum(_two_at_risk(layer.qdata) for layer in convolutions),
+        "lstms": len(lstms),
+        "lstms_at_risk": sum(
+            any(bool(pairs_at_risk(qdata).any()) for _, qdata, _ in layer.weights()) for layer in lstms
+        ),
     }
     if counts["pairs_at_risk"] == 0:
         return Saturation(**counts)

@@ -87,8 +87,10 @@ def _or_none(find: Callable[[], int]) -> int | None:
 
 
 def _macs(module: nn.Module, batch: dict[str, Any]) -> int:
-    """Half of torch's count of floating point operations, attention as plain products."""
+    """Half of torch's count of floating point operations, attention and LSTMs as plain products."""
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    # oneDNN's LSTM is one operator, whose products the counter doesn't see.
+    plain = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), plain, counter:
         logits(module.eval(), batch)
     return counter.get_total_flops() // 2

@@ -2,7 +2,7 @@
 
 Weights: symmetric, one scale per output. Activations, one of two: each token with a scale of its own, so that
 an answer depends neither on padding nor on batch-mates; or one scale and zero point for all tokens of a call,
-which is the faster kernel.
+which is the faster kernel. ONNX Runtime's kernel for an LSTM knows only the latter; there is none for a GRU.
 """
 
 from __future__ import annotations
@@ -22,17 +22,22 @@ __all__ = ["Int8Dynamic"]
 
 
 class Int8Dynamic(QuantizeLayers):
-    """Quantize linear layers to int8 times int8, and embeddings to int8.
+    """Quantize linear layers and LSTMs to int8 times int8, and embeddings to int8.
 
     Attributes (and those of `QuantizeLayers`):
         activations: token: each token has a scale of its own. tensor: one for all tokens of a call; faster,
-            but an answer then depends a little on its batch-mates and on padding.
-        reduce_range: keep weights of linear layers within [-64, 63]. AVX2 machines without VNNI add pairs of
-            products in 16 bits, which larger weights can overflow; it costs one bit of precision everywhere.
+            but an answer then depends a little on its batch-mates and on padding. Of an LSTM, whichever is
+            chosen, all inputs of a call have one scale and the states of a step have one, so that an answer
+            depends a little on both: name it under `skip` where it may not.
+        reduce_range: keep weights of linear layers and LSTMs within [-64, 63]. AVX2 machines without VNNI add
+            pairs of products in 16 bits, which larger weights can overflow; it costs one bit of precision
+            everywhere.
     """
 
     name: ClassVar[str] = "quantize/int8_dynamic"
     summary: ClassVar[str] = "int8 weights and per-token int8 activations: smaller and faster, no calibration"
+
+    takes_recurrent: ClassVar[bool] = True
 
     activations: Literal["token", "tensor"] = "token"
     reduce_range: bool = False

@@ -4,7 +4,8 @@ Weights: symmetric, one scale per output. Activations: one scale and zero point 
 call, so an answer depends neither on padding nor on batch-mates; what lies beyond the range is clipped. In
 the file they stand as QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO make integer
 products of. Of convolutions the outputs are quantized too, which their fast kernel asks for, and a BatchNorm
-behind one is folded into it first.
+behind one is folded into it first. LSTMs are quantized as `quantize/int8_dynamic` does it, with ranges as
+they come, because ONNX Runtime has no LSTM with fixed ones: there an answer depends a little on both.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ __all__ = ["Int8Static"]
 class Int8Static(QuantizeLayers):
     """Quantize linear layers and convolutions to int8 times int8 with fixed ranges, and embeddings to int8.
 
+    LSTMs become int8 times int8 too, but with ranges that are taken as they come.
+
     Attributes (and those of `QuantizeLayers`):
         range: how the range of activations is chosen on the calibration rows. minmax: everything seen.
             mse: the range that loses least. percentile: half of what is beyond it is clipped on each side.
@@ -47,6 +50,7 @@ class Int8Static(QuantizeLayers):
     )
 
     takes_convolutions: ClassVar[bool] = True
+    takes_recurrent: ClassVar[bool] = True
 
     range: Literal["minmax", "mse", "percentile"] = "minmax"
     percentile: float = Field(default=99.99, gt=50, le=100)

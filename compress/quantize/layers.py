@@ -33,6 +33,7 @@ class QuantizeLayers(Stage):
 
     Class attributes:
         takes_convolutions: whether the stage has `convolution` and its ranges; it always looks at data then.
+        takes_recurrent: whether LSTMs become layers of integers too.
         shares_tables: whether a table can be stored as the weight of a linear layer tied to it.
 
     Attributes:
@@ -40,7 +41,8 @@ class QuantizeLayers(Stage):
         skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
         algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range that loses least, by
             the importance of each input. hqq: half-quadratic, without data. gptq: what is rounded later makes
-            up for what was rounded before (Frantar et al. 2022).
+            up for what was rounded before (Frantar et al. 2022). Weights of an LSTM are rounded without data,
+            with mse in place of gptq.
         calibration: where the rows are from that mse, gptq, smoothing, bias correction and fixed ranges look
             at; never at labels. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic:
             random tokens, so that no data is needed; for texts only, and good for ranges, not for gptq.
@@ -57,6 +59,7 @@ class QuantizeLayers(Stage):
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
     takes_convolutions: ClassVar[bool] = False
+    takes_recurrent: ClassVar[bool] = False
     shares_tables: ClassVar[bool] = False
 
     embeddings: bool = True
@@ -89,15 +92,19 @@ class QuantizeLayers(Stage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the patterns match, and that something is left to quantize."""
-        from compress.quantize.replace import convolutions_to_replace
+        from compress.quantize.replace import convolutions_to_replace, recurrent_to_replace
 
         self.linears(model)
-        if self.qat is not None and self.takes_convolutions:
-            names = convolutions_to_replace(model, self.embeddings, self.skip)
+        if self.qat is not None:
+            names: list[str] = []
+            if self.takes_convolutions:
+                names += convolutions_to_replace(model, self.embeddings, self.skip)
+            if self.takes_recurrent:
+                names += recurrent_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
             if names:
                 raise StageError(
-                    f"qat trains linear layers and embeddings, no convolutions: leave it out, or name under "
-                    f"skip: {', '.join(names)}"
+                    "qat trains linear layers and embeddings, no convolutions and no LSTMs: leave it out, or "
+                    f"name under skip: {', '.join(names)}"
                 )
         return model
 
@@ -109,7 +116,9 @@ class QuantizeLayers(Stage):
         """
         from compress.quantize.replace import linears_to_replace
 
-        return linears_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
+        return linears_to_replace(
+            model, self.embeddings, self.skip, self.takes_convolutions, self.takes_recurrent
+        )
 
     def tied(self, model: nn.Module, names: Sequence[str]) -> dict[int, str]:
         """The linear layers whose weight can be that of a table too, by the weight's id."""
@@ -132,6 +141,7 @@ class QuantizeLayers(Stage):
         """
         from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
         from compress.quantize.integers import choose_integers_
+        from compress.quantize.recurrent import int8_lstm_of
         from compress.quantize.replace import copy_to_change, replace_layers
         from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 
@@ -184,8 +194,16 @@ class QuantizeLayers(Stage):
                 twins.append((new, TrainableEmbedding(layer, integers, self.embedding)))
             return new
 
+        def recurrent(name: str, layer: nn.LSTM) -> QuantizedModule:
+            return int8_lstm_of(name, layer, self.grid(), self.algorithm)
+
         done = replace_layers(
-            model, linear, embedding if self.embeddings else None, self.skip, make_convolution
+            model,
+            linear,
+            embedding if self.embeddings else None,
+            self.skip,
+            make_convolution,
+            recurrent if self.takes_recurrent else None,
         )
         context.facts.update(done.facts())
         if rows is not None:

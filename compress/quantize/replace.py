@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import PIXELS
-from compress.errors import StageError, did_you_mean
+from compress.errors import StageError
 from compress.model.quantized import QuantizedModule
+from compress.quantize.patterns import check_names
+from compress.quantize.recurrent import objection_to
 
 __all__ = [
     "Replaced",
-    "check_patterns",
     "convolutions_to_replace",
     "copy_to_change",
     "linears_to_replace",
+    "recurrent_to_replace",
     "replace_layers",
     "tables_by_weight",
     "tensor_bytes",
@@ -34,7 +36,7 @@ __all__ = [
 SMALL_TABLE_FRACTION = 0.001
 _PATCHES = "patch_embeddings.projection"  # of vision Transformers of Hugging Face
 Make = Callable[[str, Any], QuantizedModule]
-Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d
+Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.RNNBase
 Found = list[tuple[str, Layer]]
 
 
@@ -73,8 +75,9 @@ def replace_layers(
     embedding: Make | None,
     skip: Sequence[str] = (),
     convolution: Make | None = None,
+    recurrent: Make | None = None,
 ) -> Replaced:
-    """Copy a model and replace its linear and embedding layers, and convolutions.
+    """Copy a model and replace its linear and embedding layers, convolutions and recurrent layers.
 
     A layer that stands in several places is replaced by one layer that stands in the same places. A weight
     that two layers share (an embedding tied to the output) is quantized by each, unless `embedding` gives
@@ -86,53 +89,69 @@ def replace_layers(
         embedding: makes the new layer of an nn.Embedding; none: embeddings are left float.
         skip: patterns of layer names (`classifier`, `bert.encoder.layer.0.*`) that are left float.
         convolution: makes the new layer of an nn.Conv1d or nn.Conv2d; none: convolutions are left float.
+        recurrent: makes the new layer of an nn.LSTM; none: recurrent layers are left float.
 
     Raises:
         StageError: a pattern matches no layer, or nothing is left to quantize.
     """
     total = tensor_bytes(model)
-    going, left = _choose(model, embedding is not None, skip, convolution is not None)
+    taken = (embedding is not None, skip, convolution is not None, recurrent is not None)
+    going, left = _choose(model, *taken)
     model = _copied_around(model, [layer for _, layer in going if id(layer) not in left])
-    found, left = _choose(model, embedding is not None, skip, convolution is not None)
+    found, left = _choose(model, *taken)
     made: dict[int, QuantizedModule] = {}
     for name, layer in found:
         if id(layer) in left:
             continue
         if id(layer) not in made:
-            make = {nn.Linear: linear, nn.Embedding: embedding}.get(_plain(layer), convolution)
+            makers = {nn.Linear: linear, nn.Embedding: embedding, nn.LSTM: recurrent}
+            make = makers.get(_plain(layer), convolution)
             assert make is not None
-            made[id(layer)] = make(name, layer).to(layer.weight.device).eval()
+            made[id(layer)] = make(name, layer).to(_weight(layer).device).eval()
         model = _put(model, name, made[id(layer)])
     _leave_fast_paths_(model)
     return Replaced(
         model=model,
         layers=dict(sorted(Counter(new.kind for new in made.values()).items())),
-        left_float={name: left[id(layer)] for name, layer in found if id(layer) in left} | _recurrent(model),
+        left_float={name: left[id(layer)] for name, layer in found if id(layer) in left},
         bytes_before=total,
         bytes_after=tensor_bytes(model),
     )
 
 
 def linears_to_replace(
-    model: nn.Module, embeddings: bool, skip: Sequence[str] = (), convolutions: bool = False
+    model: nn.Module,
+    embeddings: bool,
+    skip: Sequence[str] = (),
+    convolutions: bool = False,
+    recurrent: bool = False,
 ) -> list[str]:
     """See, without work, that `replace_layers` could do this, and name the linear layers that would go.
 
     Args:
         embeddings: whether embeddings are to be replaced too.
         convolutions: whether convolutions are.
+        recurrent: whether LSTMs are.
 
     Raises:
         StageError: as `replace_layers` would.
     """
-    found, left = _choose(model, embeddings, skip, convolutions)
+    found, left = _choose(model, embeddings, skip, convolutions, recurrent)
     return _first_names(found, left, (nn.Linear,))
 
 
 def convolutions_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> list[str]:
-    """Name the convolutions that would go; as `linears_to_replace` otherwise."""
-    found, left = _choose(model, embeddings, skip, True)
+    """Name the convolutions that would go where LSTMs go too; as `linears_to_replace` otherwise."""
+    found, left = _choose(model, embeddings, skip, True, True)
     return _first_names(found, left, (nn.Conv1d, nn.Conv2d))
+
+
+def recurrent_to_replace(
+    model: nn.Module, embeddings: bool, skip: Sequence[str] = (), convolutions: bool = False
+) -> list[str]:
+    """Name the LSTMs that would go; as `linears_to_replace` otherwise."""
+    found, left = _choose(model, embeddings, skip, convolutions, True)
+    return _first_names(found, left, (nn.LSTM,))
 
 
 def _first_names(found: Found, left: dict[int, str], kinds: tuple[type[nn.Module], ...]) -> list[str]:
@@ -164,7 +183,7 @@ def _copied_around(model: nn.Module, going: Sequence[nn.Module]) -> nn.Module:
 
 
 def _choose(
-    model: nn.Module, embeddings: bool, skip: Sequence[str], convolutions: bool
+    model: nn.Module, embeddings: bool, skip: Sequence[str], convolutions: bool, recurrent: bool
 ) -> tuple[Found, dict[int, str]]:
     """Find all layers by name, and by id why some are left float."""
     done = next((name for name, each in model.named_modules() if isinstance(each, QuantizedModule)), None)
@@ -175,12 +194,12 @@ def _choose(
         for name, layer in model.named_modules(remove_duplicate=False)
         if isinstance(layer, Layer)
     ]
-    _check_patterns("skip", skip, [name for name, _ in found])
+    check_names("skip", skip, [name for name, _ in found])
     total = tensor_bytes(model)
     reasons = {
         name: "skipped by the recipe"
         if any(fnmatchcase(name, pattern) for pattern in skip)
-        else _reason_to_leave(name, layer, model, total, embeddings, convolutions)
+        else _reason_to_leave(name, layer, model, total, embeddings, convolutions, recurrent)
         for name, layer in found
     }
     # A layer in two places is quantized in both or in neither.
@@ -189,7 +208,7 @@ def _choose(
         raise StageError(_nothing_to_quantize(model, reasons))
     for name, layer in found:
         if id(layer) not in left:
-            _check_float32(name, layer.weight)
+            _check_float32(name, _weight(layer))
     return found, left
 
 
@@ -200,7 +219,13 @@ def tensor_bytes(model: nn.Module) -> int:
 
 
 def _reason_to_leave(
-    name: str, layer: Layer, model: nn.Module, total: int, embeddings: bool, convolutions: bool
+    name: str,
+    layer: Layer,
+    model: nn.Module,
+    total: int,
+    embeddings: bool,
+    convolutions: bool,
+    recurrent: bool,
 ) -> str:
     """Why a layer stays float; empty where it doesn't."""
     if type(layer).forward is not _plain(layer).forward:
@@ -215,6 +240,8 @@ def _reason_to_leave(
         if name.endswith(_PATCHES) and getattr(model, "main_input_name", "") == PIXELS:
             return "the model reads its weight's type itself"  # vision models of transformers do
         return "" if layer.padding_mode == "zeros" else f"padding_mode: {layer.padding_mode}"
+    if isinstance(layer, nn.RNNBase):
+        return objection_to(layer) if recurrent else "this stage leaves recurrent layers float"
     if not embeddings:
         return "embeddings: false"
     if layer.max_norm is not None:
@@ -224,31 +251,20 @@ def _reason_to_leave(
 
 def _plain(layer: Layer) -> type[Layer]:
     """The class of torch that a layer is of, or descends from."""
-    return next(kind for kind in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind))
+    kinds = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU, nn.RNN, nn.RNNBase)
+    return next(kind for kind in kinds if isinstance(layer, kind))
 
 
-def check_patterns(setting: str, patterns: Sequence[str], model: nn.Module) -> None:
-    """See that each pattern of a setting matches a linear layer or an embedding.
-
-    Raises:
-        StageError: one matches none.
-    """
-    kinds = (nn.Linear, nn.Embedding)
-    _check_patterns(setting, patterns, [name for name, x in model.named_modules() if isinstance(x, kinds)])
+def _weight(layer: Layer) -> Tensor:
+    """A layer's weight, of a recurrent one its first."""
+    weight = layer.weight_ih_l0 if isinstance(layer, nn.RNNBase) else layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def tables_by_weight(model: nn.Module) -> dict[int, str]:
     """Embedding tables: the id of each weight, and the table's name."""
     return {id(x.weight): name for name, x in model.named_modules() if isinstance(x, nn.Embedding)}
-
-
-def _check_patterns(setting: str, patterns: Sequence[str], names: list[str]) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = did_you_mean(pattern, names)
-            raise StageError(
-                f"{setting}: {pattern!r} matches no linear, convolution or embedding layer{near}"
-            )
 
 
 def _check_float32(name: str, weight: Tensor) -> None:
@@ -260,15 +276,10 @@ def _check_float32(name: str, weight: Tensor) -> None:
 
 def _nothing_to_quantize(model: nn.Module, reasons: dict[str, str]) -> str:
     if not reasons:
-        return f"{type(model).__name__} has no nn.Linear, nn.Embedding, nn.Conv1d or nn.Conv2d to quantize"
+        kinds = "nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d or nn.LSTM"
+        return f"{type(model).__name__} has no {kinds} to quantize"
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return f"no layer of {type(model).__name__} is left to quantize ({listed})"
-
-
-def _recurrent(model: nn.Module) -> dict[str, str]:
-    """Recurrent layers, which no stage quantizes, and the word for it."""
-    found = (name for name, each in model.named_modules() if isinstance(each, nn.RNNBase))
-    return {name: "recurrent layers stay float" for name in found}
 
 
 def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:

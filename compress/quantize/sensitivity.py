@@ -33,7 +33,7 @@ class Group:
 
     Attributes:
         layers: paths, in the order of the forward pass where that is known.
-        products: weights of linear layers and convolutions, each a multiply-add a position.
+        products: weights of linear and recurrent layers and convolutions, each a multiply-add a position.
     """
 
     layers: tuple[str, ...]
@@ -195,5 +195,6 @@ def _products(layer: nn.Module) -> int:
     """Weights that are multiplied with something; a table's are looked up."""
     from torch import nn
 
-    weight = getattr(layer, "weight", None)
-    return 0 if weight is None or weight.ndim < 2 or isinstance(layer, nn.Embedding) else weight.numel()
+    if isinstance(layer, nn.Embedding):
+        return 0
+    return sum(weight.numel() for weight in layer.parameters(recurse=False) if weight.ndim > 1)

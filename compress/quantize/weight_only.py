@@ -103,7 +103,8 @@ class Int4WeightOnly(_WeightOnly):
 
     def linears(self, model: nn.Module) -> list[str]:
         """As `QuantizeLayers.linears`; patterns of `int8_layers` match too, and no tied table alone."""
-        from compress.quantize.replace import check_patterns, tables_by_weight
+        from compress.quantize.patterns import check_patterns
+        from compress.quantize.replace import tables_by_weight
 
         names = super().linears(model)
         check_patterns("int8_layers", self.int8_layers, model)

@@ -20,7 +20,11 @@ def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]
         instruction_sets: of the processor that the figures are from.
     """
     if not found.is_possible:
-        counts = ((found.layers, "int8 layer"), (found.convolutions, "int8 convolution"))
+        counts = (
+            (found.layers, "int8 layer"),
+            (found.convolutions, "int8 convolution"),
+            (found.lstms, "int8 LSTM"),
+        )
         layers = " and ".join(_count(count, what) for count, what in counts if count)
         return (
             f"The answers hold on {_OTHERS} too: there pairs of int8 products are added in 16 bits, and no "
@@ -35,7 +39,7 @@ def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]
         where = "This processor has no VNNI, so accuracy here holds for such processors alone: on them"
     return (
         f"{where} pairs of products are added in 16 bits, which large weights overflow: "
-        f"{'; '.join([*_of_layers(found), *_of_convolutions(found)])}. "
+        f"{'; '.join([*_of_layers(found), *_of_others(found)])}. "
         "reduce_range: true in the quantize stage makes it impossible; so does, by ONNX Runtime's "
         "documentation and more slowly, its session option session.x64quantprecision=1."
     )
@@ -53,12 +57,15 @@ def _of_layers(found: SaturationRecord) -> list[str]:
     ]
 
 
-def _of_convolutions(found: SaturationRecord) -> list[str]:
-    if not found.convolutions_at_risk:
-        return []
+def _of_others(found: SaturationRecord) -> list[str]:
+    kinds = (
+        (found.convolutions_at_risk, found.convolutions, "int8 convolution"),
+        (found.lstms_at_risk, found.lstms, "int8 LSTM"),
+    )
     return [
-        f"{found.convolutions_at_risk:,} of {_count(found.convolutions, 'int8 convolution')} may, which was "
-        "not computed"
+        f"{at_risk:,} of {_count(count, what)} may, which was not computed"
+        for at_risk, count, what in kinds
+        if at_risk
     ]
 
 

@@ -112,6 +112,8 @@ class SaturationRecord(_Part):
     outputs_at_risk: int
     convolutions: int
     convolutions_at_risk: int
+    lstms: int = 0
+    lstms_at_risk: int = 0
     rows: int
     sums: int
     sums_cut: int
@@ -120,7 +122,7 @@ class SaturationRecord(_Part):
     @property
     def is_possible(self) -> bool:
         """Whether anything can be cut off."""
-        return bool(self.pairs_at_risk or self.convolutions_at_risk)
+        return bool(self.pairs_at_risk or self.convolutions_at_risk or self.lstms_at_risk)
 
 
 class GateRecord(_Part):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from compress.data import Split
 from compress.errors import ParityError
 from compress.export import ParityResult, check_parity
+from compress.export.parity import _options
+from compress.model.recurrent import Int8LSTM
 from compress.task import InputSpec, Task
 
 INPUTS = (InputSpec("features", "float32", (2,)),)
@@ -94,3 +96,8 @@ def test_the_module_is_left_in_its_mode(tmp_path: Path) -> None:
     check_parity(module, _file(tmp_path, [0, 0]), FOUR, TASK, min_agreement=1, max_metric_difference=0)
     assert module.training
     assert torch.is_grad_enabled()
+
+
+def test_a_layer_that_is_defined_as_on_one_thread_is_asked_on_one() -> None:
+    assert _options(nn.Sequential(Int8LSTM(2, 2))).intra_op_num_threads == 1
+    assert _options(_Same()).intra_op_num_threads == 0, "as many as there are"

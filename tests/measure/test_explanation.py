@@ -98,6 +98,12 @@ def test_a_float_file_is_told_of_int8_and_names_three_layers():
     assert "quantize/int8_dynamic" in said
 
 
+def test_a_gru_is_not_told_of_int8_which_it_cannot_have():
+    said = _advice(("GRU", "float_weight", 8.0, 90), ("Add", "other", 1.0, 0))
+    assert "ONNX Runtime has no GRU or RNN of integers: fewer hidden units (prune/channels" in said
+    assert "quantize/int8_dynamic makes them" in _advice(("LSTM", "float_weight", 8.0, 90))
+
+
 def test_low_bit_products_buy_size():
     said = _advice(("MatMulNBits", "low_bit", 8.0, 90), ("Add", "other", 1.0, 0))
     assert said.startswith(

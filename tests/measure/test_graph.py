@@ -157,6 +157,20 @@ def test_an_lstm_counts_its_gates_for_input_and_state(save):
     assert product.macs == BATCH * TOKENS * 2 * 4 * 3 * (WIDTH + 3)
 
 
+def test_an_lstm_of_int8_counts_the_same_as_products_of_integers(save):
+    given = ["x", "w", "r", "", "", "", "", "", "ws", "wz", "rs", "rz"]
+    nodes = [
+        helper.make_node(
+            "DynamicQuantizeLSTM", given, ["y"], domain=CONTRIB, hidden_size=3, direction="bidirectional"
+        )
+    ]
+    weights = {"w": weight(2, WIDTH, 12, dtype=np.int8), "r": weight(2, 3, 12, dtype=np.int8)}
+    scales = {name: weight(2, 12) for name in ("ws", "rs")}
+    zeros = {name: np.zeros((2, 12), np.int8) for name in ("wz", "rz")}
+    product = _only(graph_of(save(nodes, weights | scales | zeros), X))
+    assert (product.role, product.macs) == ("integer", BATCH * TOKENS * 2 * 4 * 3 * (WIDTH + 3))
+
+
 def test_fused_attention_is_split_into_projection_and_scores():
     node = _node("Attention", ["x", "w", "b"], [None, (32, 96), (96,)], domain=CONTRIB)
     run = _run("Attention", inputs=((2, 5, 32), (96,)), outputs=((2, 5, 32),))

@@ -43,6 +43,14 @@ SHAPES = {
         "zero_points": True,
         "int8_activations": False,
     },
+    "int8_lstm": {
+        "input_size": 6,
+        "hidden_size": 3,
+        "num_layers": 1,
+        "bias": True,
+        "batch_first": False,
+        "bidirectional": True,
+    },
     "int8_embedding": {"num_embeddings": 5, "embedding_dim": 6, "padding_idx": 0},
     "int4_embedding": {
         "num_embeddings": 5,
@@ -185,6 +193,8 @@ def test_dequantize_has_the_shape_of_the_float_weight(kind: str) -> None:
         expected = (shape["out_features"], shape["in_features"])
     elif "conv" in kind:
         expected = (3, 2, 3, 2)
+    elif "lstm" in kind:  # of both directions, in one row
+        expected = (2 * 12 * (6 + 3),)
     assert layer.dequantize().shape == expected
     assert layer.dequantize().count_nonzero() == 0, "an empty layer holds zeros"
 
@@ -197,6 +207,8 @@ def test_fake_and_eager_agree_on_shape_and_type(kind: str) -> None:
         x = torch.randn(2, 3, SHAPES[kind]["in_features"])
     elif "conv" in kind:
         x = torch.randn(2, 6, 7, 8)
+    elif "lstm" in kind:
+        x = torch.randn(5, 2, 6)
     called: list[tuple[object, tuple[object, ...]]] = []
 
     class Record(torch.utils._python_dispatch.TorchDispatchMode):

@@ -17,6 +17,7 @@ from compress.quantize.mixed import Mixed
 from compress.recipe import load_recipe
 from compress.report import Shape, shapes_note, shapes_table
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPE = Shape("model", "", 6, (12,) * 6, (1536,) * 6, 384, 30_522, 22_710_000, 653_700_000, 90_900_000, 60)
 
 
@@ -83,6 +84,16 @@ def test_the_row_is_the_longest_of_training_and_validation(
         data={"source": "file", **files, "max_length": 32},
     )
     assert [x.tokens for x in recipe_shapes(load_recipe(recipe))] == [14, 14]  # 12, and two at the ends
+
+
+def test_multiply_adds_of_an_lstm_are_those_of_its_gates(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    args = {"input_dim": 4, "output_dim": 10, "hidden": 12, "num_layers": 2}
+    model = {"file": str(ROOT / "models" / "rnn.py"), "builder": "patch_classifier", "args": args}
+    before, after = recipe_shapes(load_recipe(write_recipe(tmp_path / "r.yaml", model=model)))
+    assert before.macs == after.macs == 16 * 4 * 12 * (4 + 12 + 12 + 12) + 12 * 10
+    assert after.weight_bytes < before.weight_bytes / 2
 
 
 def test_a_stage_that_cannot_stand_is_refused_as_in_a_run(

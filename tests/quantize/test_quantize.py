@@ -144,7 +144,7 @@ def test_a_skip_pattern_that_matches_nothing_is_refused_with_the_nearest_name(
 ) -> None:
     with pytest.raises(
         StageError,
-        match="skip: 'haed' matches no linear, convolution or embedding layer; did you mean 'head'",
+        match="'haed' matches no linear, convolution, embedding or recurrent layer; did you mean 'head'",
     ):
         Int8Dynamic(skip=("haed",)).apply(model, context)
 

@@ -62,7 +62,7 @@ def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
     assert used["reviews"] == everything and used["digits"] == everything - NEED_TEXT
     assert used["cnn"] == {"prune/channels", "quantize/int8_static", "distill/student"}
     assert used["vit"] == {"prune/heads", "quantize/int8_dynamic", "distill/student"}
-    assert used["rnn"] == {"prune/channels", "distill/student"}  # recurrent layers stay float
+    assert used["rnn"] == {"prune/channels", "quantize/int8_dynamic", "distill/student"}
     assert used["smollm2"] == {"quantize/int4_weight_only"}
     assert used["decoder"] == {
         "prune/layers",

@@ -55,6 +55,15 @@ def test_convolutions_at_risk_are_said_not_to_be_computed():
     assert "pairs of weights" not in said
 
 
+def test_lstms_at_risk_are_said_not_to_be_computed():
+    at_risk = SAFE.model_copy(update={"lstms": 2, "lstms_at_risk": 2})
+    assert at_risk.is_possible
+    said = saturation_sentence(at_risk, ("avx512_vnni",))
+    assert "overflow: 2 of 2 int8 LSTMs may, which was not computed. reduce_range" in said
+    safe = SAFE.model_copy(update={"lstms": 2})
+    assert "int8 convolutions and 2 int8 LSTMs of this model" in saturation_sentence(safe, ("avx2",))
+
+
 def test_a_machine_without_vnni_and_an_unknown_one_are_not_spoken_of_as_with_it():
     assert saturation_sentence(AT_RISK, ("avx2",)).startswith("This processor has no VNNI")
     assert saturation_sentence(AT_RISK, ()).startswith("It is not known whether this processor has VNNI")

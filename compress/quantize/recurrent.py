@@ -1,0 +1,70 @@
+"""LSTMs: their integers, for the kernel that quantizes their activations as they come.
+
+ONNX Runtime has one for LSTMs alone (DynamicQuantizeLSTM), and none that takes ranges chosen beforehand. Of
+what a recurrent layer remembers no second moments are gathered, so its weights are rounded to nearest or
+clipped, and never rounded to make up for each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.errors import StageError
+from compress.quantize.integers import Algorithm, integers_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.model.recurrent import Int8LSTM
+    from compress.quantize.grid import Grid
+
+__all__ = ["int8_lstm_of", "objection_to"]
+
+
+def objection_to(layer: nn.RNNBase) -> str:
+    """Why a recurrent layer can't be one of integers; empty where it can."""
+    if layer.mode != "LSTM":
+        kind = "GRU" if layer.mode == "GRU" else "RNN"
+        return f"ONNX Runtime has no int8 kernel for a {kind}, only for an LSTM"
+    if layer.proj_size:
+        return f"ONNX Runtime's int8 LSTM has no projection (proj_size: {layer.proj_size})"
+    return ""
+
+
+def int8_lstm_of(name: str, layer: nn.LSTM, grid: Grid, algorithm: Algorithm) -> Int8LSTM:
+    """Make the layer of integers of an LSTM; one scale for each unit of each gate.
+
+    Args:
+        name: of the layer, for the message.
+        algorithm: as in `integers_of`; in place of gptq, mse. All inputs count the same.
+
+    Raises:
+        StageError: weights that are not numbers.
+    """
+    from compress.model.recurrent import Int8LSTM, suffix
+
+    new = Int8LSTM(
+        layer.input_size,
+        layer.hidden_size,
+        layer.num_layers,
+        layer.bias,
+        layer.batch_first,
+        layer.bidirectional,
+    )
+    for place in range(layer.num_layers):
+        for direction in range(new.directions):
+            end = suffix(place, direction)
+            for part in ("ih", "hh"):
+                try:
+                    values, steps = integers_of(
+                        getattr(layer, f"weight_{part}_{end}").detach(),
+                        grid,
+                        "mse" if algorithm == "gptq" else algorithm,
+                    )
+                except StageError as error:
+                    raise StageError(f"{name}: {error}") from error
+                new.fill_part_(part, place, direction, values, steps.scale[:, 0])
+            if layer.bias:
+                biases = (getattr(layer, f"bias_{part}_{end}") for part in ("ih", "hh"))
+                new.fill_bias_(place, direction, *biases)
+    return new
