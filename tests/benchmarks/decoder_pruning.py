@@ -1,12 +1,12 @@
 """A language model cut in width and in depth to a speed-up: with and without a short recovery.
 
-    python tests/benchmarks/decoder_pruning.py MODEL -o DIRECTORY [--speedup 1.25] [--layers 23]
-        [--rows 384] [--length 128] [--only NAME ...]
+    python tests/benchmarks/decoder_pruning.py MODEL -o DIRECTORY [--speedup 1.25] [--layers 22]
+        [--rows 384] [--validation 16] [--length 128] [--only NAME ...]
 
 MODEL is a Hugging Face directory or a .gguf file; texts are the standard library's source. Width: heads and
 neurons go (`prune/structured`, a promised speed-up of reading a prompt, on one thread). Depth: that many
-layers stay, evenly spread (`distill/student`); without recovery it is trained at a learning rate of 1e-12,
-which changes nothing. Everything is what `modelpress run` reports on test rows that nothing was chosen by;
+layers stay, those without the others of which the answers on validation rows change least (`prune/layers`);
+with recovery the same ones. Everything is what `modelpress run` reports on test rows that nothing was chosen by;
 it goes on where it stopped.
 """
 
@@ -24,15 +24,14 @@ TRAIN = {"epochs": 1, "batch_size": 8, "learning_rate": 5e-5}
 SEARCH = {"calibration_rows": 96, "search_rows": 16, "search_steps": 12}
 
 
-def stages(speedup: float, layers: int) -> dict[str, dict[str, Any]]:
+def stages(speedup: float, layers: int | list[int]) -> dict[str, dict[str, Any]]:
     """What is compared, by name."""
     cut = {"speedup": speedup, **SEARCH}
-    student = {"student": {"layers": layers}}
     return {
         "width": {"prune/structured": cut},
         "width, recovery": {"prune/structured": cut | {"recovery": TRAIN}},
-        "depth": {"distill/student": student | {"train": TRAIN | {"learning_rate": 1e-12}}},
-        "depth, recovery": {"distill/student": student | {"train": TRAIN}},
+        "depth": {"prune/layers": {"layers": layers}},
+        "depth, recovery": {"prune/layers": {"layers": layers, "recovery": TRAIN}},
     }
 
 
@@ -42,8 +41,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--speedup", type=float, default=1.25)
-    parser.add_argument("--layers", type=int, default=23)
+    parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--rows", type=int, default=384)
+    parser.add_argument("--validation", type=int, default=16)
     parser.add_argument("--length", type=int, default=128)
     wanted = stages(0, 0)
     parser.add_argument("--only", nargs="*", default=list(wanted), choices=list(wanted))
@@ -53,7 +53,7 @@ def main() -> None:
         "train_bytes": 2_000_000,
         "train_limit": given.rows,
         "max_length": given.length,
-        "validation_limit": 16,
+        "validation_limit": given.validation,
         "test_limit": 48,
     }
     rest = {
@@ -65,13 +65,14 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     columns = ["cut", "file MB", "perplexity", "read a prompt", "write a token", "stage s"]
     print("| " + " | ".join(columns) + " |\n| --- |" + " ---: |" * (len(columns) - 1), flush=True)
-    for name, stage in stages(given.speedup, given.layers).items():
-        if name not in given.only:
-            continue
+    layers: int | list[int] = given.layers
+    for name in given.only:
+        stage = stages(given.speedup, layers)[name]
         recipe = given.output / f"{name.replace(', ', '-')}.yaml"
         recipe.write_text(json.dumps({"name": recipe.stem, **rest, "stages": [stage]}), encoding="utf-8")
         with RichProgress() as progress:
             report = run(recipe, given.output, progress=progress).report
+        layers = report.stages[0].facts.get("layers_kept", layers)
         found = report.measurement
         language, latency = found.language, found.latency[0]
         assert language is not None

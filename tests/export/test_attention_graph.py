@@ -28,9 +28,7 @@ TASK = Task(INPUTS, vocabulary=64)
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**SIZES, "intermediate_size": 48, "pad_token_id": None, "max_position_embeddings": 64}
 MODELS: dict[str, dict[str, Any]] = {
-    "grouped": {**LLAMA, "model_type": "llama", "num_key_value_heads": 2},
-    "not grouped": {**LLAMA, "model_type": "llama", "num_key_value_heads": 4},
-    "with biases": {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2, "use_sliding_window": False},
+    "qwen2": {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2, "use_sliding_window": False},
     "gpt2": {
         **{
             "model_type": "gpt2",
@@ -147,7 +145,7 @@ def test_keys_that_are_read_elsewhere_too_stay_where_they_are(uses: int, made: i
 
 
 def test_weights_of_few_bits_with_one_input_are_one_product_to_the_bit(tmp_path: Path) -> None:
-    model = Definition("hf", MODELS["with biases"], head="language-modelling").build(seed=0).eval()
+    model = Definition("hf", MODELS["qwen2"], head="language-modelling").build(seed=0).eval()
     settings = {"group_size": 16, "zero_points": True, "activations": "int8", "int8_layers": ("*.v_proj",)}
     small = Int4WeightOnly.model_validate(settings).apply(model, Context(TASK, ROWS, ROWS))
     with pytest.MonkeyPatch.context() as patch:
