@@ -140,6 +140,10 @@ def write_bundle_(
     if known.get("tokenizer_class") == "TokenizersBackend":
         # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only, 5 both.
         known["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if task.vocabulary and encoder.end_id is not None:  # the one that stood between documents
+        known["eos_token"] = encoder.tokenizer.id_to_token(encoder.end_id)
+    # Of a class that says nothing of it, transformers 4 would give token types, too.
+    known["model_input_names"] = list(encoder.input_names)
     _write_json(settings, {**known, "model_max_length": max_length})
 
 

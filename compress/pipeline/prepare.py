@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from compress.data import (
     PIXELS,
@@ -23,11 +24,13 @@ from compress.data import (
     ImagesData,
     Split,
     Splits,
+    StdlibData,
     TextEncoder,
     load_splits,
 )
+from compress.data.corpus import with_end_token
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
-from compress.export import sha256_of
+from compress.export import check_branches, sha256_of
 from compress.measure import check_runtimes
 from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
@@ -39,7 +42,7 @@ from compress.model.save import module_fingerprint
 from compress.pipeline.cache import fingerprint
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
-from compress.stage import Context
+from compress.stage import Context, Stage
 
 __all__ = [
     "Prepared",
@@ -82,6 +85,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
     _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)
+    if encoder is not None and isinstance(recipe.data, CorpusData | StdlibData):
+        encoder = with_end_token(encoder, recipe.data)
     splits = load_splits(
         recipe.data, encoder=encoder, label_order=loaded.label_order, processor=loaded.processor
     )
@@ -91,7 +96,9 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         )
     splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
-    shape = loaded.module
+    definition, shape = definition_of(loaded.module), loaded.module
+    if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
+        check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
     context = Context(
         splits.task,
         splits.train,
@@ -106,10 +113,9 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 asked = (getattr(stage, name, None) for name in ("batch", "sequence", "threads"))
                 check_point(shape, splits, timing_point(recipe, splits, *asked))
             stage.check(shape, context)
-            shape = stage.rehearse(shape)
+            shape = _rehearsed(stage, shape, splits, recipe)
         except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error
-    definition = definition_of(loaded.module)
     assert definition is not None
     data_key = splits.fingerprint()
     base = fingerprint(
@@ -143,6 +149,15 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
     )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) -> nn.Module:
+    """What a stage makes of a module, as far as that is known; a student of other code is looked at, too."""
+    made = stage.rehearse(module)
+    before, after = definition_of(module), definition_of(made)
+    if after is not None and after.kind == "file" and after != before:
+        check_branches(made, splits.train, splits.task, opset=recipe.export.opset)
+    return made
 
 
 def files_named(settings: Any) -> list[tuple[str, str]]:

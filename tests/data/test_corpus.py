@@ -148,3 +148,32 @@ def test_a_document_in_two_files_is_refused(folder: Path, tmp_path: Path, encode
     other.write_text(_document(3).upper(), encoding="utf-8")
     with pytest.raises(DataError, match=r"a document stands in train and in test \('DOCUMENT 3: "):
         _load(folder, encoder, test=str(other))
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    """The directory of a byte tokenizer that names no end token."""
+    directory = write_byte_tokenizer(tmp_path / "endless")
+    (directory / "tokenizer_config.json").write_text("{}")
+    return directory
+
+
+def test_a_tokenizer_without_an_end_token_is_refused_and_told_of_its_tokens(
+    folder: Path, endless: Path
+) -> None:
+    with pytest.raises(DataError, match=r"endless names no end token.*data\.end_token=TOKEN \(.*<\|end"):
+        _load(folder, TextEncoder.from_directory(endless))
+    with pytest.raises(DataError, match=r"data\.end_token: '</s>' is no token of .*tokenizer\.json"):
+        _load(folder, TextEncoder.from_directory(endless), end_token="</s>")
+
+
+def test_a_recipe_or_the_model_may_name_the_end_token(
+    folder: Path, endless: Path, encoder: TextEncoder
+) -> None:
+    named = _load(folder, encoder).fingerprint()
+    without = _load(folder, TextEncoder.from_directory(endless), end_token=False)
+    assert without.fingerprint() != named and without.notes[-1].startswith("data.end_token is false")
+    token = encoder.tokenizer.id_to_token(256)
+    assert _load(folder, TextEncoder.from_directory(endless), end_token=token).fingerprint() == named
+    (endless / "config.json").write_text('{"eos_token_id": [256, 7]}')
+    assert _load(folder, TextEncoder.from_directory(endless)).fingerprint() == named

@@ -132,6 +132,8 @@ def test_a_bundles_tokenizer_cuts_by_itself_and_pads_nothing(
     assert tokenizer.encode("good").tokens == ["[CLS]", "good", "[SEP]"]
     settings = json.loads((bundle / "tokenizer_config.json").read_text())
     assert settings["model_max_length"] == 5
+    # Without it transformers 4 gives token types, which a decoder's generate() then refuses.
+    assert settings["model_input_names"][:2] == ["input_ids", "attention_mask"]
     assert settings["pad_token"] == "[PAD]"
 
 

@@ -187,3 +187,36 @@ class _NeverAsks(nn.Module):
 def test_a_module_without_a_cache_is_told_how(module: nn.Module, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         cache_layers(module)
+
+
+class _OneLinear(nn.Module):
+    """A decoder of an embedding and a linear layer: quantized, it has no parameter left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(257, 32), nn.Linear(32, 257)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: Any, past_key_values: Any) -> torch.Tensor:
+        k, _ = past_key_values.update(*[self.table(input_ids)[:, None]] * 2, 0)
+        return self.head(self.table(input_ids) + k.mean(2))
+
+
+def test_a_decoder_that_is_quantized_throughout_still_keeps_keys_and_values(texts: Splits) -> None:
+    context = Context(texts.task, texts.train, texts.validation)
+    made = stage_class("quantize/int4_weight_only")().apply(_OneLinear(), context)
+    assert not list(made.parameters())
+    assert cache_layers(made) == (CacheLayer(1, 32),)
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "said"),
+    [
+        (3, 4, "are of 4 heads of 8, and layer 0 keeps 2 of 8: they are another model's"),
+        (2, 2, "are of 2 layers, and this model keeps those of more"),
+        (4, 2, "are of 4 layers, and this model keeps those of 3"),
+    ],
+)
+def test_keys_and_values_of_another_model_are_refused(layers: int, heads: int, said: str) -> None:
+    past = [torch.zeros(1, heads, 5, 8) for _ in range(2 * layers)]
+    with pytest.raises(ModelError, match=said):
+        CachedDecoder(decoder("llama"))(torch.tensor([[3]]), torch.ones(1, 6, dtype=torch.long), *past)

@@ -190,12 +190,41 @@ def test_the_command_says_how_fast_it_wrote(made: Path) -> None:
     assert "5 tokens read in " in result.stderr and "written, " in result.stderr
 
 
+def _rename(file: Path, name: str) -> None:
+    file.rename(file.with_name(name))
+
+
+def _of_another(made: Path, name: str) -> None:
+    (made / name).write_bytes((made / name).read_bytes() + b"\n")
+
+
+def _classifies(made: Path) -> None:
+    manifest = made / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("language-modelling", "classification"))
+
+
 @pytest.mark.parametrize(
     ("change", "prompt", "said"),
     [
         (lambda made: None, "", "the prompt is empty"),
         (lambda made: None, "x" * 96, "the prompt has 96 tokens, and the model sees 96 at most"),
-        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"no onnx.model\.onnx in it"),
+        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"no onnx.model\.onnx in it; give"),
+        (
+            lambda made: _rename(made / "onnx" / "model.onnx", "m.onnx"),
+            "x",
+            r"one that is: onnx/m\.onnx",
+        ),
+        (lambda made: _of_another(made, "onnx/model.onnx"), "x", r"model\.onnx: its SHA-256 is not that in"),
+        (
+            lambda made: _of_another(made, "tokenizer.json"),
+            "x",
+            r"json: its SHA-256 is not .* copy",
+        ),
+        (
+            lambda made: _classifies(made),
+            "x",
+            r"no language model \(its manifest\.json says class",
+        ),
         (lambda made: (made / "tokenizer.json").unlink(), "x", r"tokenizer\.json: no such file"),
         (lambda made: shutil.rmtree(made), "x", "there is no such directory"),
     ],
@@ -208,6 +237,12 @@ def test_what_can_t_be_written_from_is_refused(
     change(copy)
     with pytest.raises(ModelError, match=said):
         list(Writer(copy).write(prompt, most=3))
+
+
+def test_a_hugging_face_directory_is_told_how_to_become_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"modelpress export .* -o DIR makes one"):
+        Writer(tmp_path)
 
 
 def test_the_context_ends_what_is_written(made: Path) -> None:
