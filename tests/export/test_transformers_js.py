@@ -220,7 +220,7 @@ def _written_by_us(bundle: Path) -> list[tuple[list[int], str]]:
         ("llama", {"quantize/int4_weight_only": {}}),
         ("llama", {"prune/heads": {"sparsity": 0.5}}),  # layers keep different numbers of heads
         ("llama", {"prune/structured": {**STRUCTURED, "calibration_rows": 16, "search_rows": 16}}),
-        ("gpt2", {"quantize/int8_dynamic": {}}),
+        ("gpt2", {"prune/heads": {"sparsity": 0.5}}),
         ("causal_lm", {"quantize/int4_weight_only": {"activations": "int8"}}),
     ],
     ids=str,
