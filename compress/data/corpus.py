@@ -117,7 +117,12 @@ def _read(path: Path, config: CorpusData) -> _Documents:
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         source = DatasetsData(name=str(path), text=config.text, unlabelled="train")
         table = read_unlabelled_dataset(source)
-        return _distinct(table.name, [str(item) for item in table.items])
+        found = _distinct(table.name, [str(item) for item in table.items])
+        others = sorted(each.parent.name for each in path.glob("*/state.json") if each.parent.name != "train")
+        if others:
+            note = f"{table.name}: its other splits are not read ({', '.join(others)}); give one as PATH/NAME"
+            return replace(found, notes=(*found.notes, note))
+        return found
     if path.is_dir():
         files = sorted(file for file in path.rglob(config.files) if file.is_file())
         if not files:

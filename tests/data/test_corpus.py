@@ -116,6 +116,13 @@ def test_columns_and_datasets_are_documents_too(tmp_path: Path, encoder: TextEnc
     datasets.Dataset.from_dict({"text": [text.strip() for text in texts]}).save_to_disk(str(tmp_path / "d"))
     from_file, from_dataset = _load(tmp_path / "t.jsonl", encoder), _load(tmp_path / "d", encoder)
     assert from_file.fingerprint() == from_dataset.fingerprint()
+    parts = {"train": texts[:15], "test": texts[15:]}
+    both = {part: datasets.Dataset.from_dict({"text": rows}) for part, rows in parts.items()}
+    datasets.DatasetDict(both).save_to_disk(str(tmp_path / "both"))
+    drawn = _load(tmp_path / "both", encoder)
+    assert "both[train]: its other splits are not read (test); give one as PATH/NAME" in drawn.notes
+    given = _load(tmp_path / "both", encoder, test=str(tmp_path / "both" / "test"))
+    assert given.source == "both[train] (15 documents), test[train] (5 documents)"
 
 
 def test_the_standard_library_is_the_same_each_time(encoder: TextEncoder) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,18 @@ def test_the_context_ends_what_is_written(made: Path) -> None:
     written = Written()
     list(Writer(made).write("x" * 90, most=50, written=written))
     assert written.ended == "end" or (written.ended == "context" and len(written.ids) == 6)
+
+
+def test_generate_does_with_onnxruntime_and_tokenizers(made: Path) -> None:
+    code = (
+        "import sys\nfrom compress.cli import main\n"
+        f"assert main(['generate', {str(made)!r}, 'def f', '--max-tokens', '3']) == 0\n"
+        "print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    others = "torch torchao transformers datasets onnx onnxscript sklearn accelerate psutil safetensors yaml"
+    command = [sys.executable, "-c", code, *others.split(), "huggingface_hub"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
