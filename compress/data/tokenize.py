@@ -144,9 +144,17 @@ class TextEncoder:
             for text, encoding in zip(chunk, encodings, strict=True):
                 yield np.array(encoding.ids, dtype=np.int64), _token_bytes(text, encoding.offsets)
 
-    def tokenizer_json(self, *, max_length: int) -> str:
-        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle."""
-        self._configure_(max_length)
+    def tokenizer_json(self, *, max_length: int | None) -> str:
+        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle.
+
+        Args:
+            max_length: tokens of a text; none: nothing is cut, as of a prompt.
+        """
+        if max_length is None:
+            self.tokenizer.no_padding()
+            self.tokenizer.no_truncation()
+        else:
+            self._configure_(max_length)
         return str(self.tokenizer.to_str(pretty=True))
 
     @property

@@ -20,7 +20,7 @@ from torch import nn
 
 from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
 from compress.errors import OutputError
-from compress.model.cached import cache_layers
+from compress.model.cached import cache_layers, context_length
 from compress.model.save import save_module
 from compress.task import Task
 
@@ -116,8 +116,8 @@ def write_bundle_(
     `write_manifest_` comes last.
 
     Args:
-        encoder: of a model that reads text; its tokenizer.json is written such that it truncates to
-            `max_length` by itself, as the rows were that the accuracy is measured on.
+        encoder: of a model that reads text; a classifier's tokenizer.json is written such that it truncates
+            to `max_length` by itself, as the rows were that the accuracy is measured on.
         processor: of a model that reads pictures.
     """
     (directory / "onnx").mkdir(exist_ok=True)
@@ -135,7 +135,11 @@ def write_bundle_(
     for name in (*_TOKENIZER_FILES, *([GENERATION_FILE] if task.vocabulary else [])):
         if (encoder.directory / name).is_file():
             shutil.copyfile(encoder.directory / name, directory / name)
-    (directory / "tokenizer.json").write_text(encoder.tokenizer_json(max_length=max_length), encoding="utf-8")
+    longest: int | None = max_length
+    if task.vocabulary:  # rows were cut out of documents; a prompt may be as long as the model can see
+        longest = context_length(module)
+    shipped = encoder.tokenizer_json(max_length=None if task.vocabulary else max_length)
+    (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
     # What reads this file instead (transformers.js, optimum) then truncates at the same place.
     settings = directory / "tokenizer_config.json"
     known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
@@ -146,7 +150,9 @@ def write_bundle_(
         known["eos_token"] = encoder.tokenizer.id_to_token(encoder.end_id)
     # Of a class that says nothing of it, transformers 4 would give token types, too.
     known["model_input_names"] = list(encoder.input_names)
-    _write_json(settings, {**known, "model_max_length": max_length})
+    if longest is not None:
+        known["model_max_length"] = longest
+    _write_json(settings, known)
 
 
 def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> dict[str, Any]:
@@ -185,8 +191,8 @@ def _decoder_config(
             "head_dim": layers[0].head_size,
             "hidden_size": layers[0].heads * layers[0].head_size,
         }
-        length = getattr(module, "max_length", None)
-        known |= {"max_position_embeddings": length} if isinstance(length, int) else {}
+        length = context_length(module)
+        known |= {} if length is None else {"max_position_embeddings": length}
     elif len(heads) == 1 and "num_key_value_heads" in known:  # fewer, where all layers were cut alike
         known["num_key_value_heads"] = heads.pop()
     ends = known.get("eos_token_id")

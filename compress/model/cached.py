@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from compress.errors import ModelError
 from compress.model.calls import device_of, logits
 
-__all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers"]
+__all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers", "context_length"]
 
 _PARAMETERS = ("past_key_values", "cache")  # of forward
 _LENGTH = 3  # of the rows that a module is tried on
@@ -160,6 +160,16 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
             f"{type(module).__name__} takes {_cache_parameter(module)} and never calls its update()"
         )
     return tuple(CacheLayer(key.shape[1], key.shape[3]) for key in present[0::2])
+
+
+def context_length(module: nn.Module) -> int | None:
+    """How many tokens a language model can see, prompt and answer together; none: it doesn't say."""
+    config = getattr(module, "config", None)
+    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
+        found = getattr(owner, name, None)
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def _cache_parameter(module: nn.Module) -> str:

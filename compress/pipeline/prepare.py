@@ -36,7 +36,7 @@ from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
-from compress.model.cached import cache_layers
+from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
 from compress.model.save import module_fingerprint
 from compress.pipeline.cache import fingerprint
@@ -381,6 +381,12 @@ def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tenso
             f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
         )
     cache_layers(loaded.module)
+    context = context_length(loaded.module)
+    if context is not None and length > context:
+        raise ModelError(
+            f"{loaded.source} sees {context:,} tokens at most, and the data's rows have {length:,}: give "
+            f"data.max_length={context} or less"
+        )
     return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
 
 

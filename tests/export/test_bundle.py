@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 from torch import nn
 
 from compress.data import Splits, TextEncoder
@@ -125,8 +126,6 @@ def test_a_bundle_holds_graph_module_and_configuration(
 def test_a_bundles_tokenizer_cuts_by_itself_and_pads_nothing(
     tmp_path: Path, model: nn.Module, splits: Splits, bert_directory: Path
 ) -> None:
-    from tokenizers import Tokenizer
-
     (tmp_path / "model.onnx").write_bytes(b"graph")
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -163,6 +162,11 @@ def test_libraries_that_generate_read_a_decoder_of_one_s_own_as_they_read_llama(
     assert (config["num_hidden_layers"], config["num_key_value_heads"], config["head_dim"]) == (3, 4, 8)
     assert config["hidden_size"] // config["num_attention_heads"] == 8
     assert config["eos_token_id"] == 256 and config["max_position_embeddings"] == 64
+    # A prompt may be longer than the rows that it was measured on, which have 16 tokens.
+    settings = json.loads((tmp_path / "bundle" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 64
+    tokenizer = Tokenizer.from_file(str(tmp_path / "bundle" / "tokenizer.json"))
+    assert len(tokenizer.encode("x" * 50).ids) == 50
 
 
 def test_a_cut_decoder_s_configuration_has_the_heads_that_it_keeps(tmp_path: Path) -> None:

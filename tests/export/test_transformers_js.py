@@ -184,7 +184,7 @@ for (const prompt of JSON.parse(readFileSync(0, 'utf-8'))) {
 }
 console.log(JSON.stringify(answers));
 """
-PROMPTS = ["def main(", "import os\nimport sys", "# é"]
+PROMPTS = ["def main(", "import os\nimport sys", "# é", "longer than a row of the data: " + "import os\n" * 3]
 LIMITS = {"train_limit": 60, "validation_limit": 16, "test_limit": 8}
 STRUCTURED = {"macs": 0.6, "importance": "fisher", "search_steps": 2}
 

@@ -280,6 +280,21 @@ def test_a_model_that_does_not_fit_its_tokens_is_refused(changes: Any, said: str
         run(load_recipe(_write(tmp_path / "r.yaml", **changes)), tmp_path / "out")
 
 
+def test_rows_longer_than_a_hugging_face_model_sees_are_refused(made: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 257}
+    config = LlamaConfig(**sizes, num_attention_heads=2, max_position_embeddings=40)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(made / name, tmp_path / "llama" / name)
+    recipe = _write(tmp_path / "r.yaml", model={"hf": str(tmp_path / "llama")})
+    with pytest.raises(
+        ModelError, match=r"sees 40 tokens at most, .* have 48: give data\.max_length=40"
+    ):
+        run(load_recipe(recipe), tmp_path / "out")
+
+
 def test_gates_of_language_are_for_language_models(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path / "r.yaml"), ["gates.min_decode_speedup=2"])
     with pytest.raises(RecipeError, match="only a language model can be judged by it"):
