@@ -289,9 +289,7 @@ def test_rows_longer_than_a_hugging_face_model_sees_are_refused(made: Path, tmp_
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(made / name, tmp_path / "llama" / name)
     recipe = _write(tmp_path / "r.yaml", model={"hf": str(tmp_path / "llama")})
-    with pytest.raises(
-        ModelError, match=r"sees 40 tokens at most, .* have 48: give data\.max_length=40"
-    ):
+    with pytest.raises(ModelError, match=r"sees 40 tokens at most, .* have 48: give data\.max_length=40"):
         run(load_recipe(recipe), tmp_path / "out")
 
 
