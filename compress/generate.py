@@ -110,6 +110,10 @@ class Writer:
             ModelError: it is no decoder's bundle, or a file of it can't be read, or isn't the one that was
                 written with it.
         """
+        if bundle.is_file():
+            raise ModelError(
+                f"{bundle} is a file; give a bundle's directory: modelpress export {bundle} -o DIR makes one"
+            )
         if not bundle.is_dir():
             raise ModelError(f"{bundle}: there is no such directory")
         settings = {name: _read_json(bundle / f"{name}.json") for name in ("manifest", "config")}

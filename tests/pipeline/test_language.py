@@ -245,6 +245,8 @@ def test_a_hugging_face_directory_is_told_how_to_become_a_bundle(tmp_path: Path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"modelpress export .* -o DIR makes one"):
         Writer(tmp_path)
+    with pytest.raises(ModelError, match=r"safetensors is a file; give a bundle's directory: modelp"):
+        Writer(tmp_path / "model.safetensors")
 
 
 def test_the_context_ends_what_is_written(made: Path) -> None:
