@@ -6,6 +6,7 @@ Shapes: v = tokens of the vocabulary, t = tokens so far.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from compress.measure.session import create_session
 
 __all__ = ["Sampling", "Writer", "Written", "pick_token"]
 
+_LANGUAGE = "language-modelling"
 _ONNX = Path("onnx") / "model.onnx"
 _BROKEN = "\ufffd"  # what half a character is decoded as
 
@@ -105,12 +107,18 @@ class Writer:
             threads: threads within an operator; 0 leaves it to ONNX Runtime.
 
         Raises:
-            ModelError: it is no decoder's bundle, or a file of it can't be read.
+            ModelError: it is no decoder's bundle, or a file of it can't be read, or isn't the one that was
+                written with it.
         """
+        if bundle.is_file():
+            raise ModelError(
+                f"{bundle} is a file; give a bundle's directory: modelpress export {bundle} -o DIR makes one"
+            )
         if not bundle.is_dir():
             raise ModelError(f"{bundle}: there is no such directory")
-        if not (bundle / file).is_file():
-            raise ModelError(f"{bundle}: no {file} in it; give a bundle's directory")
+        settings = {name: _read_json(bundle / f"{name}.json") for name in ("manifest", "config")}
+        _check_task(bundle, settings["manifest"])
+        _check_files(bundle, file, settings["manifest"])
         self._tokenizer = _tokenizer(bundle)
         try:
             self._session: Any = create_session(bundle / file, threads=threads)
@@ -123,7 +131,7 @@ class Writer:
                 f"{bundle / file} is no decoder with a cache: it takes {', '.join(sorted(self._wanted))}; "
                 "generate is for bundles of language models"
             )
-        settings = {name: _read_json(bundle / f"{name}.json") for name in ("manifest", "config")}
+        self._past = empty_past(self._session.get_inputs(), 1)
         self.context = _context(settings)
         self.end_ids = _end_ids(bundle, settings, self._tokenizer)
 
@@ -155,7 +163,7 @@ class Writer:
         self, ids: Sequence[int], room: int, reason: str, sampling: Sampling, written: Written
     ) -> Iterator[str]:
         draw = np.random.default_rng(sampling.seed)
-        past = empty_past(self._session.get_inputs(), 1)
+        past = self._past
         new, seen, shown = list(ids), len(ids), ""
         for count in range(room):
             began = time.perf_counter()
@@ -197,6 +205,36 @@ class Writer:
                 f"ONNX Runtime fails on {len(new)} tokens after {seen - len(new)}: {error}"
             ) from error
         return found["logits"][0, -1], past_of_present(found)
+
+
+def _check_task(bundle: Path, manifest: dict[str, Any]) -> None:
+    task = manifest.get("task", _LANGUAGE)
+    if task != _LANGUAGE:
+        raise ModelError(
+            f"{bundle} is no language model (its manifest.json says {task}): generate is for bundles of those"
+        )
+
+
+def _check_files(bundle: Path, file: Path, manifest: dict[str, Any]) -> None:
+    """See that the ONNX file and the tokenizer are there, and those that the manifest was written for."""
+    if not (bundle / file).is_file():
+        found = [*bundle.glob("*.onnx"), *bundle.glob("onnx/*.onnx")]
+        others = ", ".join(sorted(each.relative_to(bundle).as_posix() for each in found))
+        if others:
+            raise ModelError(f"{bundle}: no {file} in it; --file takes one that is: {others}")
+        how = f"; modelpress export {bundle} -o DIR makes one" if any(bundle.glob("*.safetensors")) else ""
+        raise ModelError(f"{bundle}: no {file} in it; give a bundle's directory{how}")
+    digests = manifest.get("sha256")
+    for name in (file, Path("tokenizer.json")):
+        digest = digests.get(name.as_posix()) if isinstance(digests, dict) else None
+        if digest is None or not (bundle / name).is_file():
+            continue
+        with (bundle / name).open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+                raise ModelError(
+                    f"{bundle / name}: its SHA-256 is not that in manifest.json, so it is of another model, "
+                    "or broken, or was changed: copy the bundle again"
+                )
 
 
 def _tokenizer(bundle: Path) -> Any:

@@ -175,9 +175,13 @@ class _Stream(_Source):
     Attributes:
         max_length: tokens a row; each position's label is the token that follows it.
         validation_limit, test_limit: rows that are kept to measure on, drawn by the seed.
+        end_token: what ends a document, and what the model then ends its answers with; none: as the
+            tokenizer's files say; false: nothing does.
     """
 
     task: ClassVar[TaskName] = "language-modelling"
+
+    end_token: str | Literal[False] | None = None
 
     max_length: int = Field(default=256, ge=2)
     validation_limit: int = Field(default=128, ge=2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from compress.data.tokenize import TextEncoder
 from compress.errors import DataError
 from compress.task import Task
 
-__all__ = ["load_corpus"]
+__all__ = ["load_corpus", "with_end_token"]
 
 _PARTS = ("train", "validation", "test")
 _FEW_DOCUMENTS = 10  # fewer than these are cut into parts, for want of whole ones to draw
@@ -50,9 +50,10 @@ def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits
     """Read the documents of a source and make rows of them.
 
     Raises:
-        DataError: a file that is missing, empty or no text; a document that stands in two splits; or too
-            little text for a row in each split.
+        DataError: a file that is missing, empty or no text; a document that stands in two splits; too
+            little text for a row in each split; or no end token.
     """
+    encoder = with_end_token(encoder, config)
     read = _read_stdlib(config) if isinstance(config, StdlibData) else _read_corpus(config)
     parts, notes = _divided(config, read)
     _check_leaks(parts)
@@ -68,7 +69,7 @@ def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits
         splits[part] = rows
     notes += tuple(note for each in read.values() for note in each.notes) + more
     if encoder.end_id is None:
-        notes += ("the tokenizer names no end token: documents follow each other without one",)
+        notes += ("data.end_token is false: documents follow each other without an end token",)
     source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
     return Splits(
         Task(encoder.inputs, vocabulary=encoder.vocab_size),
@@ -77,6 +78,32 @@ def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits
         notes=notes,
         processor=None,
     )
+
+
+def with_end_token(encoder: TextEncoder, config: CorpusData | StdlibData) -> TextEncoder:
+    """The tokenizer with the end token that the configuration names, or with its own.
+
+    Raises:
+        DataError: neither names one, or the tokenizer doesn't have it.
+    """
+    if config.end_token is False:
+        return replace(encoder, end_id=None)
+    if config.end_token is not None:
+        found = encoder.tokenizer.token_to_id(config.end_token)
+        if found is None:
+            raise DataError(
+                f"data.end_token: '{config.end_token}' is no token of {encoder.directory / 'tokenizer.json'}"
+            )
+        return replace(encoder, end_id=found)
+    if encoder.end_id is None:
+        special = [token.content for token in encoder.tokenizer.get_added_tokens_decoder().values()]
+        have = f" (its special tokens: {', '.join(special[:8])})" if special else ""
+        raise DataError(
+            f"the tokenizer in {encoder.directory} names no end token, which stands between documents and "
+            f"ends what the model writes: name one of its tokens with data.end_token=TOKEN{have}, or do "
+            "without with data.end_token=false"
+        )
+    return encoder
 
 
 def _read_corpus(config: CorpusData) -> dict[str, _Documents]:
@@ -90,7 +117,12 @@ def _read(path: Path, config: CorpusData) -> _Documents:
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         source = DatasetsData(name=str(path), text=config.text, unlabelled="train")
         table = read_unlabelled_dataset(source)
-        return _distinct(table.name, [str(item) for item in table.items])
+        found = _distinct(table.name, [str(item) for item in table.items])
+        others = sorted(each.parent.name for each in path.glob("*/state.json") if each.parent.name != "train")
+        if others:
+            note = f"{table.name}: its other splits are not read ({', '.join(others)}); give one as PATH/NAME"
+            return replace(found, notes=(*found.notes, note))
+        return found
     if path.is_dir():
         files = sorted(file for file in path.rglob(config.files) if file.is_file())
         if not files:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compress.data.split import Array, Batch
+from compress.errors import ModelError
 
 __all__ = ["PAST", "PRESENT", "empty_past", "is_past", "past_names", "past_of_present", "present_names"]
 
@@ -42,12 +43,24 @@ def is_past(name: str) -> bool:
 
 
 def empty_past(inputs: Sequence[_Value], batch: int) -> Batch:
-    """Of a session's inputs those that hold the past, for rows that have none: float32 [b, k, 0, d] each."""
-    return {
-        value.name: np.zeros((batch, int(value.shape[1]), 0, int(value.shape[3])), dtype=np.float32)
-        for value in inputs
-        if is_past(value.name)
-    }
+    """Of a session's inputs those that hold the past, for rows that have none: [b, k, 0, d] each.
+
+    Raises:
+        ModelError: a graph that doesn't say how many heads they have, or how large these are.
+    """
+    found = {}
+    for value in inputs:
+        if not is_past(value.name):
+            continue
+        shape = list(value.shape)
+        if len(shape) != 4 or not all(isinstance(shape[at], int) for at in (1, 3)):
+            raise ModelError(
+                f"the ONNX file takes {value.name} of shape {shape}; a decoder is read whose keys and values "
+                "are [batch, heads, tokens before, head size] with numbers for heads and head size"
+            )
+        dtype = np.float16 if getattr(value, "type", "") == "tensor(float16)" else np.float32
+        found[value.name] = np.zeros((batch, shape[1], 0, shape[3]), dtype=dtype)
+    return found
 
 
 def past_of_present(outputs: Mapping[str, Array]) -> Batch:

@@ -74,7 +74,7 @@ class TextEncoder:
             input_names,
             _pad_id(directory, tokenizer, config),
             str(side).lower(),
-            _special_id(directory, tokenizer, config, "eos_token"),
+            _end_id(directory, tokenizer, config),
         )
 
     @property
@@ -144,9 +144,17 @@ class TextEncoder:
             for text, encoding in zip(chunk, encodings, strict=True):
                 yield np.array(encoding.ids, dtype=np.int64), _token_bytes(text, encoding.offsets)
 
-    def tokenizer_json(self, *, max_length: int) -> str:
-        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle."""
-        self._configure_(max_length)
+    def tokenizer_json(self, *, max_length: int | None) -> str:
+        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle.
+
+        Args:
+            max_length: tokens of a text; none: nothing is cut, as of a prompt.
+        """
+        if max_length is None:
+            self.tokenizer.no_padding()
+            self.tokenizer.no_truncation()
+        else:
+            self._configure_(max_length)
         return str(self.tokenizer.to_str(pretty=True))
 
     @property
@@ -223,6 +231,19 @@ def _pad_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> in
     found = _special_id(directory, tokenizer, config, "pad_token")
     # A tokenizer without a pad token (GPT-2) may fill with anything, for the attention mask is 0 there.
     return int((tokenizer.padding or {}).get("pad_id", 0)) if found is None else found
+
+
+def _end_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int | None:
+    """The end token of the tokenizer's files, or else the first of those that the model's own files name."""
+    found = _special_id(directory, tokenizer, config, "eos_token")
+    if found is not None:
+        return found
+    for name in ("config.json", "generation_config.json"):
+        said = _read_json(directory / name).get("eos_token_id")
+        first = said[0] if isinstance(said, list) and said else said
+        if isinstance(first, int) and tokenizer.id_to_token(first) is not None:
+            return first
+    return None
 
 
 def _special_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any], role: str) -> int | None:

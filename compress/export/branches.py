@@ -9,40 +9,42 @@ import torch
 from torch import nn
 
 from compress.data.split import Split
-from compress.export.onnx_file import DEFAULT_OPSET, export_onnx
-from compress.model.calls import logits, to_tensors
+from compress.errors import ExportError, ModelError
+from compress.export.onnx_file import DEFAULT_OPSET, export_onnx, graph_of
 from compress.task import Task
 
 __all__ = ["check_branches"]
 
 
 def check_branches(module: nn.Module, split: Split, task: Task, *, opset: int = DEFAULT_OPSET) -> None:
-    """Refuse a classifier whose forward goes one way or another by the values that it is given.
+    """Refuse a module whose forward goes one way or another by the values that it is given.
 
-    A forward pass without values is quick, and shows it; what it shows is tried by exporting.
+    A forward pass without values is quick, and most modules get through it; those that don't are exported
+    to see why.
 
     Raises:
-        ExportError: with the line, and what to write instead.
+        ModelError: it can't be exported: with the line, and what to write instead.
     """
-    if not task.vocabulary and _asks_for_a_value(module, split, task):
-        with tempfile.TemporaryDirectory(prefix="modelpress-branches-") as folder:
-            export_onnx(module, split, task, Path(folder) / "model.onnx", opset=opset)
+    try:
+        if not _does_without_values(module, split, task):
+            with tempfile.TemporaryDirectory(prefix="modelpress-branches-") as folder:
+                export_onnx(module, split, task, Path(folder) / "model.onnx", opset=opset)
+    except ExportError as error:
+        raise ModelError(str(error)) from error
 
 
-def _asks_for_a_value(module: nn.Module, split: Split, task: Task) -> bool:
-    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
+def _does_without_values(module: nn.Module, split: Split, task: Task) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    inputs = to_tensors(next(split.batches(2)), task.input_names)
+    graph = graph_of(module, split, task)
     was_training = module.training
-    module.eval()
+    graph.module.eval()
     try:
         with torch.no_grad(), FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True) as mode:
-            logits(module, {name: mode.from_tensor(each) for name, each in inputs.items()})
-    except (DataDependentOutputException, GuardOnDataDependentSymNode):
-        return True
-    except Exception:  # what can't run without values says nothing about branches; exporting will tell
+            graph.module(*map(mode.from_tensor, graph.example))
+    except Exception:  # a branch shows as one of several errors of torch; so does other trouble of its own
         return False
     finally:
         module.train(was_training)
-    return False
+    return True

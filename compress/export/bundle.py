@@ -20,6 +20,7 @@ from torch import nn
 
 from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
 from compress.errors import OutputError
+from compress.model.cached import cache_layers, context_length
 from compress.model.save import save_module
 from compress.task import Task
 
@@ -38,6 +39,7 @@ __all__ = [
 
 ONNX_PATH = Path("onnx") / "model.onnx"
 MANIFEST_VERSION = 1
+GENERATION_FILE = "generation_config.json"
 _TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -47,7 +49,7 @@ _TOKENIZER_FILES = (
     "merges.txt",
 )
 
-HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, *_TOKENIZER_FILES)
+HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, GENERATION_FILE, *_TOKENIZER_FILES)
 """What other libraries read beside the ONNX file."""
 
 
@@ -114,8 +116,8 @@ def write_bundle_(
     `write_manifest_` comes last.
 
     Args:
-        encoder: of a model that reads text; its tokenizer.json is written such that it truncates to
-            `max_length` by itself, as the rows were that the accuracy is measured on.
+        encoder: of a model that reads text; a classifier's tokenizer.json is written such that it truncates
+            to `max_length` by itself, as the rows were that the accuracy is measured on.
         processor: of a model that reads pictures.
     """
     (directory / "onnx").mkdir(exist_ok=True)
@@ -125,40 +127,79 @@ def write_bundle_(
     save_module(module, directory / "pytorch")
     for weights in (directory / "pytorch").iterdir():
         weights.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read what it writes
-    _write_json(directory / "config.json", _hub_config(module, task))
+    _write_json(directory / "config.json", _hub_config(module, task, encoder))
     if processor is not None:
         _write_json(directory / PREPROCESSOR_FILE, processor.to_config())
     if encoder is None:
         return
-    for name in _TOKENIZER_FILES:
+    for name in (*_TOKENIZER_FILES, *([GENERATION_FILE] if task.vocabulary else [])):
         if (encoder.directory / name).is_file():
             shutil.copyfile(encoder.directory / name, directory / name)
-    (directory / "tokenizer.json").write_text(encoder.tokenizer_json(max_length=max_length), encoding="utf-8")
+    longest: int | None = max_length
+    if task.vocabulary:  # rows were cut out of documents; a prompt may be as long as the model can see
+        longest = context_length(module)
+    shipped = encoder.tokenizer_json(max_length=None if task.vocabulary else max_length)
+    (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
     # What reads this file instead (transformers.js, optimum) then truncates at the same place.
     settings = directory / "tokenizer_config.json"
     known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     if known.get("tokenizer_class") == "TokenizersBackend":
         # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only, 5 both.
         known["tokenizer_class"] = "PreTrainedTokenizerFast"
-    _write_json(settings, {**known, "model_max_length": max_length})
+    if task.vocabulary and encoder.end_id is not None:  # the one that stood between documents
+        known["eos_token"] = encoder.tokenizer.id_to_token(encoder.end_id)
+    # Of a class that says nothing of it, transformers 4 would give token types, too.
+    known["model_input_names"] = list(encoder.input_names)
+    if longest is not None:
+        known["model_max_length"] = longest
+    _write_json(settings, known)
 
 
-def _hub_config(module: nn.Module, task: Task) -> dict[str, Any]:
-    labels: dict[str, Any] = {
+def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> dict[str, Any]:
+    config: Any = getattr(module, "config", None)
+    known = config.to_dict() if hasattr(config, "to_dict") else {"model_type": "modelpress"}
+    known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
+    known["architectures"] = [type(module).__name__]
+    if task.vocabulary:
+        return _decoder_config(known, module, task, None if encoder is None else encoder.end_id)
+    return {
+        **known,
         "id2label": {str(index): label for index, label in enumerate(task.labels)},
         "label2id": {label: index for index, label in enumerate(task.labels)},
     }
-    if task.vocabulary:
-        labels = {}
-    config = getattr(module, "config", None)
-    if config is None or not hasattr(config, "to_dict"):
-        own = {"vocab_size": task.vocabulary} if task.vocabulary else {}
-        return {"model_type": "modelpress", "architectures": [type(module).__name__], **labels, **own}
-    known = config.to_dict()
-    known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
-    if task.vocabulary:
-        known["use_cache"] = True  # switched off for training
-    return {**known, "architectures": [type(module).__name__], **labels}
+
+
+def _decoder_config(
+    known: dict[str, Any], module: nn.Module, task: Task, end_id: int | None
+) -> dict[str, Any]:
+    """What libraries that generate read off a configuration: how many keys and values there are, and the end.
+
+    They know a file's inputs by the model's type, so a module of no known type goes by that of Llama, whose
+    inputs have the same names.
+    """
+    layers = cache_layers(module)
+    heads = {each.heads for each in layers}
+    if known["model_type"] == "modelpress":
+        known = {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "modelpress": f"of the ONNX file's inputs alone: the module is {known['architectures'][0]}",
+            "vocab_size": task.vocabulary,
+            "num_hidden_layers": len(layers),
+            "num_attention_heads": layers[0].heads,
+            "num_key_value_heads": layers[0].heads,
+            "head_dim": layers[0].head_size,
+            "hidden_size": layers[0].heads * layers[0].head_size,
+        }
+        length = context_length(module)
+        known |= {} if length is None else {"max_position_embeddings": length}
+    elif len(heads) == 1 and "num_key_value_heads" in known:  # fewer, where all layers were cut alike
+        known["num_key_value_heads"] = heads.pop()
+    ends = known.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if end_id is not None and end_id not in listed:
+        known["eos_token_id"] = [*listed, end_id] if listed else end_id
+    return {**known, "use_cache": True}  # switched off for training
 
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:

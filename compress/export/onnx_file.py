@@ -20,7 +20,7 @@ from compress.model.cached import CachedDecoder, cache_layers
 from compress.model.calls import logits, to_tensors
 from compress.task import Task
 
-__all__ = ["DEFAULT_OPSET", "export_onnx"]
+__all__ = ["DEFAULT_OPSET", "Graph", "export_onnx", "graph_of"]
 
 DEFAULT_OPSET = 21  # the first with blocked QuantizeLinear, which per-token activations need
 
@@ -61,7 +61,7 @@ def export_onnx(
     """
     path = Path(path)
     check_operators(module, opset=opset)
-    graph = _decoder_graph(module, split, task) if task.vocabulary else _answer_graph(module, split, task)
+    graph = graph_of(module, split, task)
     try:
         program = trace(
             graph.module.eval(),
@@ -91,7 +91,7 @@ def _reason(said: str) -> str:
         return (
             f"{_place(*calls[-1])}, takes one way or another by the values that it is "
             f"given, and a graph has one way: choose between results with torch.where, or between functions "
-            f"with torch.cond ({reason})"
+            "with torch.cond"
         )
     where = f" (at {_place(*calls[-1])})" if calls else ""
     return (
@@ -105,7 +105,7 @@ def _place(file: str, line: str, code: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Graph:
+class Graph:
     """What is traced: a module by position, and the names and dimensions that the graph shall have.
 
     Attributes:
@@ -130,9 +130,19 @@ class _Graph:
         return (*each[: self.fixed], tuple(each[self.fixed :]))
 
 
-def _answer_graph(module: nn.Module, split: Split, task: Task) -> _Graph:
+def graph_of(module: nn.Module, split: Split, task: Task) -> Graph:
+    """What is to be traced of a module, with the longest rows of a split.
+
+    Raises:
+        ModelError: a language model keeps no keys and values.
+        ExportError: the split has fewer than two rows.
+    """
+    return _decoder_graph(module, split, task) if task.vocabulary else _answer_graph(module, split, task)
+
+
+def _answer_graph(module: nn.Module, split: Split, task: Task) -> Graph:
     example = to_tensors(next(_tracing_rows(split).batches(2)), task.input_names)
-    return _Graph(
+    return Graph(
         _ByPosition(module, task.input_names),
         tuple(example.values()),
         [(spec.name, ("batch_size", *spec.shape)) for spec in task.inputs],
@@ -141,7 +151,7 @@ def _answer_graph(module: nn.Module, split: Split, task: Task) -> _Graph:
     )
 
 
-def _decoder_graph(module: nn.Module, split: Split, task: Task) -> _Graph:
+def _decoder_graph(module: nn.Module, split: Split, task: Task) -> Graph:
     """A decoder is traced with a past: the first half of its rows, of which only the shape counts."""
     layers = cache_layers(module)
     ids = to_tensors(next(_tracing_rows(split).batches(2)), ("input_ids",))["input_ids"]
@@ -149,7 +159,7 @@ def _decoder_graph(module: nn.Module, split: Split, task: Task) -> _Graph:
     past = [torch.zeros(2, each.heads, before, each.head_size) for each in layers for _ in range(2)]
     heads = [(each.heads, each.head_size) for each in layers for _ in range(2)]
     total = "total_sequence_length"
-    return _Graph(
+    return Graph(
         CachedDecoder(module),
         (ids[:, before:], torch.ones_like(ids), *past),
         [
@@ -178,7 +188,7 @@ def _tracing_rows(split: Split) -> Split:
     return split.at(np.array(longest))
 
 
-def _name_dimensions_(model: Any, graph: _Graph) -> None:
+def _name_dimensions_(model: Any, graph: Graph) -> None:
     import onnx_ir as ir
 
     for value, (_, shape) in zip(model.graph.inputs, graph.inputs, strict=True):

@@ -83,7 +83,8 @@ def attention_at(model: nn.Module, layer: int) -> Site:
         if site.layer == layer and len(site.producers) == 3:
             return site
     raise ModelError(
-        f"layer {layer} of {type(model).__name__} has no attention with queries, keys and values"
+        f"layer {layer} of {type(model).__name__} has no attention with queries, keys and values in "
+        "projections of their own: leave losses.attention and losses.relations out"
     )
 
 

@@ -9,8 +9,6 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 from compress.measure.results import Environment
 from compress.measure.session import session_options
 
@@ -60,6 +58,8 @@ def environment(threads: Sequence[int] = ()) -> Environment:
     cpu = cpuinfo.get("model name") or cpuinfo.get("Model") or platform.processor() or platform.machine()
     flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
     instruction_sets = tuple(name for name in _INSTRUCTION_SETS if name in flags)
+    import psutil
+
     cores = available_cores()
     packages = _versions()
     return Environment(

@@ -24,7 +24,6 @@ from statistics import median
 from types import TracebackType
 from typing import Self
 
-import psutil
 from pydantic import BaseModel, ConfigDict
 
 from compress.alone import alone
@@ -101,6 +100,8 @@ class PeakMemory:
     """
 
     def __init__(self, *, sampled: bool | None = None) -> None:
+        import psutil
+
         self.sampled = not _reset_high_water() if sampled is None else sampled
         self.above_start_bytes = 0
         self._process = psutil.Process()

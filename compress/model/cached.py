@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.model.calls import logits
+from compress.model.calls import device_of, logits
 
-__all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers"]
+__all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers", "context_length"]
 
 _PARAMETERS = ("past_key_values", "cache")  # of forward
 _LENGTH = 3  # of the rows that a module is tried on
@@ -52,11 +52,25 @@ class KeyValues:
         """Put this call's keys and values, [b, k, s, d], behind those before; layers ask in their order.
 
         Their numbers are not looked at: where layers were cut away they have gaps.
+
+        Raises:
+            ModelError: what came before is of another model: of fewer layers, or other heads.
         """
         del layer_idx
         index = len(self.present)
         if self._past:
+            if index >= len(self._past):
+                raise ModelError(
+                    f"the keys and values before are of {len(self._past)} layers, and this model keeps those "
+                    "of more: they are another model's"
+                )
             key, value = self._past[index]
+            before, now = (tuple(each.shape[1::2]) for each in (key, key_states))
+            if before != now:
+                raise ModelError(
+                    f"the keys and values before are of {before[0]} heads of {before[1]}, and layer {index} "
+                    f"keeps {now[0]} of {now[1]}: they are another model's"
+                )
             key_states = torch.cat((key, key_states), dim=2)
             value_states = torch.cat((value, value_states), dim=2)
         self.present[index] = (key_states, value_states)
@@ -121,6 +135,11 @@ class CachedDecoder(nn.Module):
         else:
             inputs["attention_mask"] = attention_mask
         answer = logits(self.module, inputs)
+        if pairs and len(cache.present) != len(pairs):
+            raise ModelError(
+                f"the keys and values before are of {len(pairs)} layers, and this model keeps those of "
+                f"{len(cache.present)}: they are another model's"
+            )
         return (answer, *(tensor for pair in cache.present.values() for tensor in pair))
 
 
@@ -131,8 +150,7 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
         ModelError: it takes no `past_key_values`, or never asks it.
     """
     decoder = CachedDecoder(module)
-    device = next(module.parameters()).device
-    ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device)
+    ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device_of(module))
     was_training = module.training
     with torch.no_grad():
         _, *present = decoder.eval()(ids, torch.ones_like(ids))
@@ -142,6 +160,16 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
             f"{type(module).__name__} takes {_cache_parameter(module)} and never calls its update()"
         )
     return tuple(CacheLayer(key.shape[1], key.shape[3]) for key in present[0::2])
+
+
+def context_length(module: nn.Module) -> int | None:
+    """How many tokens a language model can see, prompt and answer together; none: it doesn't say."""
+    config = getattr(module, "config", None)
+    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
+        found = getattr(owner, name, None)
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def _cache_parameter(module: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from compress.errors import ModelError
 from compress.task import Task
 
-__all__ = ["accepted_inputs", "logits", "predict_logits", "to_tensors"]
+__all__ = ["accepted_inputs", "device_of", "logits", "predict_logits", "to_tensors"]
 
 
 def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -35,6 +36,12 @@ def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
             "it must return logits, an object with .logits, or a tuple that begins with logits"
         )
     return found
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are; a module that is quantized throughout has only buffers."""
+    first = next(itertools.chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def to_tensors(batch: Mapping[str, Any], names: tuple[str, ...], device: str = "cpu") -> dict[str, Tensor]:

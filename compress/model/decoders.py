@@ -21,7 +21,7 @@ class _Decoder:
     """Paths of a Hugging Face decoder, relative to a layer, but for the first two.
 
     Attributes:
-        fused: query, key and value come from one projection, whose heads can't be cut one by one.
+        fused: one projection makes queries, keys and values, one behind the other; `q`, `k` and `v` are it.
     """
 
     layers: str
@@ -76,22 +76,19 @@ def decoder_structure(model: nn.Module, decoder: _Decoder) -> Structure:
     sites = []
     for index in range(len(list(model.get_submodule(decoder.layers).children()))):
         at = f"{decoder.layers}.{index}"
-        if not decoder.fused:
-            group = heads // kept * size
-            sites.append(
-                Site(
-                    name=f"{at}.{decoder.out.split('.')[0]}",
-                    kind="attention",
-                    layer=index,
-                    producers=(
-                        (f"{at}.{decoder.q}", group),
-                        (f"{at}.{decoder.k}", size),
-                        (f"{at}.{decoder.v}", size),
-                    ),
-                    consumer=f"{at}.{decoder.out}",
-                    unit_size=group,
-                )
+        group = heads // kept * size
+        producers = ((decoder.q, group), (decoder.k, size), (decoder.v, size))[: 1 if decoder.fused else 3]
+        sites.append(
+            Site(
+                name=f"{at}.{decoder.out.split('.')[0]}",
+                kind="attention",
+                layer=index,
+                producers=tuple((f"{at}.{path}", rows) for path, rows in producers),
+                consumer=f"{at}.{decoder.out}",
+                unit_size=group,
+                stacked=3 if decoder.fused else 1,
             )
+        )
         ups = (decoder.up,) if decoder.gate is None else (decoder.up, decoder.gate)
         sites.append(
             Site(

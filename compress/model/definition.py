@@ -224,7 +224,11 @@ def auto_class(head: HeadName) -> Any:
 
 
 def with_plain_linears_(module: nn.Module) -> nn.Module:
-    """Exchange each transposed Linear, as GPT-2 has, for an nn.Linear, in place; answers are the same."""
+    """Exchange each transposed Linear, as GPT-2 has, for an nn.Linear, in place; answers are the same.
+
+    GPT-2's attention then splits its projection by the width that it has, not by one that it remembers: heads
+    may go.
+    """
     from transformers.pytorch_utils import Conv1D
 
     for path, child in list(module.named_modules()):
@@ -234,7 +238,20 @@ def with_plain_linears_(module: nn.Module) -> nn.Module:
             linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
             linear.bias = child.bias
             module.set_submodule(path, linear.train(child.training))
+    made: dict[type[nn.Module], type[nn.Module]] = {}
+    for child in module.modules():
+        fused, kind = getattr(child, "c_attn", None), type(child)
+        if isinstance(fused, nn.Linear) and fused.out_features == 3 * vars(child).get("split_size", 0):
+            del child.split_size
+            made[kind] = made.get(kind) or _splitting_by_width(kind)
+            child.__class__ = made[kind]
     return module
+
+
+def _splitting_by_width(attention: type[nn.Module]) -> type[nn.Module]:
+    """A class of attention whose `split_size` is a third of what its projection puts out."""
+    split_size = property(lambda self: self.c_attn.out_features // 3)
+    return type(attention.__name__, (attention,), {"split_size": split_size, "__module__": __name__})
 
 
 def _transformers() -> Any:

@@ -40,11 +40,10 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
             read = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype="float32")
             tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
     except Exception as error:  # transformers raises ValueError, KeyError, NotImplementedError...
-        said = str(error).strip().splitlines()
+        said = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{file}: transformers {transformers.__version__} cannot read this GGUF file: "
-            f"{said[0] if said else type(error).__name__}; convert it to a Hugging Face directory with the "
-            "tools of the model's makers"
+            f"{said[0].rstrip('.')}; convert it to a Hugging Face directory with the tools of its makers"
         ) from error
     # transformers refuses to save what it has read from GGUF: a plain model of the same weights is saved.
     config = read.config

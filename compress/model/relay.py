@@ -108,7 +108,9 @@ class Relay:
 def _read(file: Path, model: nn.Module) -> Any:
     import torch
 
-    device = next(model.parameters()).device
+    from compress.model.calls import device_of
+
+    device = device_of(model)
     with np.load(file, allow_pickle=False) as arrays:
         count = int(arrays["parts"])
         found = {name: torch.from_numpy(arrays[name]).to(device) for name in arrays if name != "parts"}

@@ -11,6 +11,7 @@ from compress.data import PREPROCESSOR_FILE
 from compress.export import sha256_of
 from compress.measure import sums_are_exact
 from compress.measure.variants import HOLDS_WITH_EXACT_SUMS
+from compress.model.cached import context_length
 from compress.pipeline.prepare import Prepared
 from compress.report import RunReport
 
@@ -28,12 +29,12 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
     recipe, measurement = prepared.recipe, report.measurement
     machine, accuracy = measurement.environment, measurement.candidate.accuracy
     length = getattr(recipe.data, "max_length", 0)
-    processor = prepared.splits.processor
+    processor, context = prepared.splits.processor, context_length(prepared.loaded.module)
     return {
         "run_key": prepared.run_key,
         "modelpress": compress.__version__,
         "max_length": length or None,
-        **({} if measurement.language is None else {"context_length": _context_length(prepared)}),
+        **({} if measurement.language is None else {"context_length": context}),
         **({} if processor is None else {"image": processor.facts()}),
         "stages": [stage.name for stage in recipe.stages],
         "accuracy": {
@@ -59,17 +60,6 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
         "baseline_sha256": sha256_of(baseline),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
-
-
-def _context_length(prepared: Prepared) -> int | None:
-    """How many tokens a language model can see, prompt and answer together; none: it doesn't say."""
-    module = prepared.loaded.module
-    config = getattr(module, "config", None)
-    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
-        found = getattr(owner, name, None)
-        if isinstance(found, int):
-            return found
-    return None
 
 
 def _where_answers_hold(report: RunReport) -> str:

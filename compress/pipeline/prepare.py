@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from compress.data import (
     PIXELS,
@@ -23,23 +24,25 @@ from compress.data import (
     ImagesData,
     Split,
     Splits,
+    StdlibData,
     TextEncoder,
     load_splits,
 )
+from compress.data.corpus import with_end_token
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
-from compress.export import sha256_of
+from compress.export import check_branches, sha256_of
 from compress.measure import check_runtimes
 from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
-from compress.model.cached import cache_layers
+from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
 from compress.model.save import module_fingerprint
 from compress.pipeline.cache import fingerprint
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
-from compress.stage import Context
+from compress.stage import Context, Stage
 
 __all__ = [
     "Prepared",
@@ -82,6 +85,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
     _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)
+    if encoder is not None and isinstance(recipe.data, CorpusData | StdlibData):
+        encoder = with_end_token(encoder, recipe.data)
     splits = load_splits(
         recipe.data, encoder=encoder, label_order=loaded.label_order, processor=loaded.processor
     )
@@ -91,7 +96,9 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         )
     splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
-    shape = loaded.module
+    definition, shape = definition_of(loaded.module), loaded.module
+    if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
+        check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
     context = Context(
         splits.task,
         splits.train,
@@ -106,10 +113,9 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
                 asked = (getattr(stage, name, None) for name in ("batch", "sequence", "threads"))
                 check_point(shape, splits, timing_point(recipe, splits, *asked))
             stage.check(shape, context)
-            shape = stage.rehearse(shape)
+            shape = _rehearsed(stage, shape, splits, recipe)
         except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error
-    definition = definition_of(loaded.module)
     assert definition is not None
     data_key = splits.fingerprint()
     base = fingerprint(
@@ -143,6 +149,15 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
     )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) -> nn.Module:
+    """What a stage makes of a module, as far as that is known; a student of other code is looked at, too."""
+    made = stage.rehearse(module)
+    before, after = definition_of(module), definition_of(made)
+    if after is not None and after.kind == "file" and after != before:
+        check_branches(made, splits.train, splits.task, opset=recipe.export.opset)
+    return made
 
 
 def files_named(settings: Any) -> list[tuple[str, str]]:
@@ -366,6 +381,12 @@ def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tenso
             f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
         )
     cache_layers(loaded.module)
+    context = context_length(loaded.module)
+    if context is not None and length > context:
+        raise ModelError(
+            f"{loaded.source} sees {context:,} tokens at most, and the data's rows have {length:,}: give "
+            f"data.max_length={context} or less"
+        )
     return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
 
 

@@ -14,12 +14,7 @@ from torch import nn
 
 import compress
 from compress.data import Splits
-from compress.export import (
-    check_branches,
-    new_directory,
-    write_bundle_,
-    write_manifest_,
-)
+from compress.export import new_directory, write_bundle_, write_manifest_
 from compress.locks import only_one
 from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes
@@ -220,7 +215,6 @@ def trained_model(
     config = recipe.model.train
 
     def make() -> tuple[nn.Module, dict[str, Any]]:
-        check_branches(loaded.module, splits.train, splits.task, opset=recipe.export.opset)
         fit = fit_(
             loaded.module,
             splits.train,

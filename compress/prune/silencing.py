@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.split import Split
-from compress.model.calls import logits, to_tensors
+from compress.model.calls import device_of, logits, to_tensors
 from compress.model.structure import Site
 from compress.prune.gates import gated
 from compress.task import Task
@@ -101,7 +101,7 @@ def silencing_curve(
     Returns:
         One point a level, in the order of `levels`.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     points = []
     for level in levels:
         if level == 0:

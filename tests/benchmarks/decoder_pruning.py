@@ -6,8 +6,8 @@
 MODEL is a Hugging Face directory or a .gguf file; texts are the standard library's source. Width: heads and
 neurons go (`prune/structured`, a promised speed-up of reading a prompt, on one thread). Depth: that many
 layers stay, those without the others of which the answers on validation rows change least (`prune/layers`);
-with recovery the same ones. Everything is what `modelpress run` reports on test rows that nothing was chosen by;
-it goes on where it stopped.
+with recovery the same ones. Everything is what `modelpress run` reports on test rows that nothing was chosen
+by; it goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -116,6 +116,13 @@ def test_columns_and_datasets_are_documents_too(tmp_path: Path, encoder: TextEnc
     datasets.Dataset.from_dict({"text": [text.strip() for text in texts]}).save_to_disk(str(tmp_path / "d"))
     from_file, from_dataset = _load(tmp_path / "t.jsonl", encoder), _load(tmp_path / "d", encoder)
     assert from_file.fingerprint() == from_dataset.fingerprint()
+    parts = {"train": texts[:15], "test": texts[15:]}
+    both = {part: datasets.Dataset.from_dict({"text": rows}) for part, rows in parts.items()}
+    datasets.DatasetDict(both).save_to_disk(str(tmp_path / "both"))
+    drawn = _load(tmp_path / "both", encoder)
+    assert "both[train]: its other splits are not read (test); give one as PATH/NAME" in drawn.notes
+    given = _load(tmp_path / "both", encoder, test=str(tmp_path / "both" / "test"))
+    assert given.source == "both[train] (15 documents), test[train] (5 documents)"
 
 
 def test_the_standard_library_is_the_same_each_time(encoder: TextEncoder) -> None:
@@ -148,3 +155,32 @@ def test_a_document_in_two_files_is_refused(folder: Path, tmp_path: Path, encode
     other.write_text(_document(3).upper(), encoding="utf-8")
     with pytest.raises(DataError, match=r"a document stands in train and in test \('DOCUMENT 3: "):
         _load(folder, encoder, test=str(other))
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    """The directory of a byte tokenizer that names no end token."""
+    directory = write_byte_tokenizer(tmp_path / "endless")
+    (directory / "tokenizer_config.json").write_text("{}")
+    return directory
+
+
+def test_a_tokenizer_without_an_end_token_is_refused_and_told_of_its_tokens(
+    folder: Path, endless: Path
+) -> None:
+    with pytest.raises(DataError, match=r"endless names no end token.*data\.end_token=TOKEN \(.*<\|end"):
+        _load(folder, TextEncoder.from_directory(endless))
+    with pytest.raises(DataError, match=r"data\.end_token: '</s>' is no token of .*tokenizer\.json"):
+        _load(folder, TextEncoder.from_directory(endless), end_token="</s>")
+
+
+def test_a_recipe_or_the_model_may_name_the_end_token(
+    folder: Path, endless: Path, encoder: TextEncoder
+) -> None:
+    named = _load(folder, encoder).fingerprint()
+    without = _load(folder, TextEncoder.from_directory(endless), end_token=False)
+    assert without.fingerprint() != named and without.notes[-1].startswith("data.end_token is false")
+    token = encoder.tokenizer.id_to_token(256)
+    assert _load(folder, TextEncoder.from_directory(endless), end_token=token).fingerprint() == named
+    (endless / "config.json").write_text('{"eos_token_id": [256, 7]}')
+    assert _load(folder, TextEncoder.from_directory(endless)).fingerprint() == named

@@ -8,14 +8,20 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 from torch import nn
 
 from compress.data import Splits, TextEncoder
+from compress.data.byte_tokenizer import write_byte_tokenizer
 from compress.errors import OutputError
 from compress.export import new_directory, write_bundle_, write_manifest_
-from compress.model import load_module
+from compress.model import Definition, keep_units_, load_module, structure_of
+from compress.task import Task
+
+from ..conftest import TRANSFORMER
 
 
 def test_a_directory_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -120,8 +126,6 @@ def test_a_bundle_holds_graph_module_and_configuration(
 def test_a_bundles_tokenizer_cuts_by_itself_and_pads_nothing(
     tmp_path: Path, model: nn.Module, splits: Splits, bert_directory: Path
 ) -> None:
-    from tokenizers import Tokenizer
-
     (tmp_path / "model.onnx").write_bytes(b"graph")
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -132,7 +136,50 @@ def test_a_bundles_tokenizer_cuts_by_itself_and_pads_nothing(
     assert tokenizer.encode("good").tokens == ["[CLS]", "good", "[SEP]"]
     settings = json.loads((bundle / "tokenizer_config.json").read_text())
     assert settings["model_max_length"] == 5
+    # Without it transformers 4 gives token types, which a decoder's generate() then refuses.
+    assert settings["model_input_names"][:2] == ["input_ids", "attention_mask"]
     assert settings["pad_token"] == "[PAD]"
+
+
+def _config_of(module: nn.Module, tmp_path: Path, generation: str = "{}") -> dict[str, Any]:
+    """What a language model's bundle says of it; its tokenizer is of bytes, whose end is 256."""
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path / "bytes"))
+    (tmp_path / "bytes" / "generation_config.json").write_text(generation)
+    (tmp_path / "bundle").mkdir()
+    task = Task(encoder.inputs, vocabulary=257)
+    write_bundle_(tmp_path / "bundle", module, tmp_path / "model.onnx", task, encoder=encoder, max_length=16)
+    config: dict[str, Any] = json.loads((tmp_path / "bundle" / "config.json").read_text())
+    return config
+
+
+def test_libraries_that_generate_read_a_decoder_of_one_s_own_as_they_read_llama(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "nhead": 4, "num_layers": 3, "max_length": 64}
+    own = Definition.from_file(TRANSFORMER, "causal_lm", {"input_dim": 257, **sizes}).build()
+    config = _config_of(own, tmp_path)
+    assert config["model_type"] == "llama" and "CausalLM" in config["modelpress"]
+    # optimum-onnx makes an empty past of these; transformers.js asks for the layers alone.
+    assert (config["num_hidden_layers"], config["num_key_value_heads"], config["head_dim"]) == (3, 4, 8)
+    assert config["hidden_size"] // config["num_attention_heads"] == 8
+    assert config["eos_token_id"] == 256 and config["max_position_embeddings"] == 64
+    # A prompt may be longer than the rows that it was measured on, which have 16 tokens.
+    settings = json.loads((tmp_path / "bundle" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 64
+    tokenizer = Tokenizer.from_file(str(tmp_path / "bundle" / "tokenizer.json"))
+    assert len(tokenizer.encode("x" * 50).ids) == 50
+
+
+def test_a_cut_decoder_s_configuration_has_the_heads_that_it_keeps(tmp_path: Path) -> None:
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4}
+    sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    args = {"model_type": "llama", **sizes, **heads, "eos_token_id": [7, 9]}
+    llama = Definition("hf", args, head="language-modelling").build()
+    for site in structure_of(llama).attention:
+        keep_units_(llama, site, [0, 1, 3])
+    config = _config_of(llama, tmp_path, '{"eos_token_id": [7, 9, 11]}')
+    assert (config["num_key_value_heads"], config["head_dim"], config["use_cache"]) == (3, 4, True)
+    assert config["eos_token_id"] == [7, 9, 256]  # the model's own, and the one between its documents
+    assert (tmp_path / "bundle" / "generation_config.json").read_text() == '{"eos_token_id": [7, 9, 11]}'
 
 
 def test_a_manifest_says_inputs_labels_and_the_hash_of_each_file(tmp_path: Path, splits: Splits) -> None:

@@ -8,15 +8,23 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+import transformers
+import yaml
 from PIL import Image
 from tokenizers import Tokenizer
 
 import compress
+from compress.data.byte_tokenizer import write_byte_tokenizer
+from compress.generate import Writer, Written
 from compress.model import ModelConfig, load_model
+
+from ..conftest import TRANSFORMER
 
 pytestmark = pytest.mark.slow
 
@@ -156,3 +164,100 @@ def test_transformers_js_reads_pictures_as_the_bundle_says(
         assert answer["label"] == loaded.label_order[int(shares.argmax())]
         # The same pixels (nothing is resized) and weights in two builds of one runtime.
         assert answer["score"] == pytest.approx(float(shares.max()), abs=1e-3)
+
+
+WRITE = """
+import { readFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { env, pipeline } from '@huggingface/transformers';
+
+const [bundle, count] = process.argv.slice(2);
+env.allowRemoteModels = false;
+env.localModelPath = dirname(bundle);
+const write = await pipeline('text-generation', basename(bundle), { dtype: 'fp32', local_files_only: true });
+const settings = { max_new_tokens: Number(count), do_sample: false };
+const answers = [];
+for (const prompt of JSON.parse(readFileSync(0, 'utf-8'))) {
+    const ids = await write.model.generate({ ...write.tokenizer(prompt), ...settings });
+    const [{ generated_text }] = await write(prompt, { ...settings, return_full_text: false });
+    answers.push([ids.tolist()[0].map(Number), generated_text]);
+}
+console.log(JSON.stringify(answers));
+"""
+PROMPTS = ["def main(", "import os\nimport sys", "# é", "longer than a row of the data: " + "import os\n" * 3]
+LIMITS = {"train_limit": 60, "validation_limit": 16, "test_limit": 8}
+STRUCTURED = {"macs": 0.6, "importance": "fisher", "search_steps": 2}
+
+
+def _written_by_javascript(script: Path, bundle: Path) -> list[tuple[list[int], str]]:
+    program = script.with_name("write.mjs")
+    program.write_text(WRITE)
+    done = subprocess.run(
+        [_program("node"), str(program), str(bundle), "24"],
+        input=json.dumps(PROMPTS),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+    )
+    return [(ids, text) for ids, text in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _written_by_us(bundle: Path) -> list[tuple[list[int], str]]:
+    writer, answers = Writer(bundle), []
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    for prompt in PROMPTS:
+        written = Written()
+        text = "".join(writer.write(prompt, most=24, written=written))
+        end = [min(writer.end_ids)] if written.ended == "end" else []
+        answers.append(([*tokenizer.encode(prompt).ids, *written.ids, *end], text))
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [
+        ("llama", None),
+        ("llama", {"quantize/int4_weight_only": {}}),
+        ("llama", {"prune/heads": {"sparsity": 0.5}}),  # layers keep different numbers of heads
+        ("llama", {"prune/structured": {**STRUCTURED, "calibration_rows": 16, "search_rows": 16}}),
+        ("gpt2", {"prune/heads": {"sparsity": 0.5}}),
+        ("causal_lm", {"quantize/int4_weight_only": {"activations": "int8"}}),
+    ],
+    ids=str,
+)
+def test_transformers_js_writes_what_generate_writes(
+    kind: str, stage: dict[str, Any] | None, script: Path, tmp_path: Path
+) -> None:
+    model = _decoder_directory(tmp_path, kind)
+    bundle = tmp_path / "bundle"
+    if stage is None:
+        compress.export_model(model["hf"], bundle)
+    else:
+        recipe = {
+            "model": model,
+            "data": {"source": "stdlib", "train_bytes": 20_000, "max_length": 32, **LIMITS},
+            "stages": [stage],
+            "export": {"parity_rows": 4, "min_agreement": 0.8, "max_metric_difference": 0.2},
+            "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.01},
+        }
+        (tmp_path / "bundle.yaml").write_text(yaml.safe_dump(recipe))
+        bundle = compress.run(tmp_path / "bundle.yaml", tmp_path).directory
+    assert _written_by_javascript(script, bundle) == _written_by_us(bundle)
+
+
+def _decoder_directory(root: Path, kind: str) -> dict[str, Any]:
+    if kind == "causal_lm":
+        sizes = {"d_model": 32, "nhead": 4, "num_layers": 2, "max_length": 96, "dropout": 0.0}
+        args = {"input_dim": 257, **sizes}
+        return {"file": str(TRANSFORMER), "builder": kind, "tokenizer": "bytes", "args": args}
+    names = {"vocab_size": 257, "bos_token_id": 256, "eos_token_id": 256}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 96}
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, **heads}
+    if kind == "gpt2":
+        sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 96}
+    config = transformers.AutoConfig.for_model(kind, **sizes, **names, initializer_range=0.1)
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(root / kind)
+    for file in write_byte_tokenizer(root / "bytes").iterdir():
+        shutil.copy(file, root / kind / file.name)
+    return {"hf": str(root / kind)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from compress.model.cached import CachedDecoder, CacheLayer, KeyValues, cache_la
 from compress.model.cut import keep_units_
 from compress.model.definition import Definition
 from compress.model.depth import keep_layers_
+from compress.model.save import load_module, save_module
 from compress.model.structure import structure_of
 from compress.registry import stage_class
 from compress.stage import Context
@@ -84,8 +87,7 @@ def test_layers_and_groups_may_go(kind: str) -> None:
     torch.testing.assert_close(_read_in((4, 5), model, ids), _read_in((9,), model, ids), rtol=1e-4, atol=1e-5)
     layers = cache_layers(model)
     assert len(layers) == 2 and layers[1].head_size == 8
-    fewer = 0 if kind == "gpt2" else 1  # its queries, keys and values come from one projection
-    assert layers[0].heads == layers[1].heads - fewer
+    assert layers[0].heads == layers[1].heads - 1
 
 
 def test_layers_that_stay_find_their_places_in_a_cache_of_transformers() -> None:
@@ -119,7 +121,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     return load_splits(data, encoder=encoder)
 
 
-@pytest.mark.parametrize("kind", ["rope", "llama"])
+@pytest.mark.parametrize("kind", ["rope", "llama", "gpt2"])
 @pytest.mark.parametrize(("name", "settings"), STAGES, ids=[name for name, _ in STAGES])
 def test_a_stage_takes_a_decoder(name: str, settings: dict[str, Any], kind: str, texts: Splits) -> None:
     if name == "prune/structured":
@@ -145,6 +147,26 @@ def test_a_group_of_queries_goes_with_its_keys_and_values() -> None:
         before = model(input_ids=ids).logits
         keep_units_(model, first, [0])
         torch.testing.assert_close(model(input_ids=ids).logits, before)
+
+
+def test_gpt2_s_heads_go_from_the_one_projection_that_makes_them_and_stay_away(tmp_path: Path) -> None:
+    model = decoder("gpt2")
+    first, second = structure_of(model).sites[:2]
+    assert (first.kind, first.units(model), first.stacked, first.producers[0][1]) == ("attention", 4, 3, 8)
+    assert second.kind == "feed_forward"
+    with torch.no_grad():  # two heads say nothing: without them the answer is the same
+        model.get_submodule(first.consumer).weight[:, 8:24] = 0
+        ids = torch.arange(3, 12)[None]
+        before = model(input_ids=ids).logits
+        cut = copy.deepcopy(model)
+        keep_units_(cut, first, [0, 3])
+        torch.testing.assert_close(cut(input_ids=ids).logits, before)
+        save_module(cut, tmp_path)
+        again = load_module(tmp_path)
+        torch.testing.assert_close(again(input_ids=ids).logits, before)
+        torch.testing.assert_close(model(input_ids=ids).logits, before)
+    assert cache_layers(again) == (CacheLayer(2, 8), CacheLayer(4, 8), CacheLayer(4, 8))
+    assert [site.units(again) for site in structure_of(again).attention] == [2, 4, 4]
 
 
 def test_left_out_padding_changes_no_answer() -> None:
@@ -187,3 +209,36 @@ class _NeverAsks(nn.Module):
 def test_a_module_without_a_cache_is_told_how(module: nn.Module, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         cache_layers(module)
+
+
+class _OneLinear(nn.Module):
+    """A decoder of an embedding and a linear layer: quantized, it has no parameter left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(257, 32), nn.Linear(32, 257)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: Any, past_key_values: Any) -> torch.Tensor:
+        k, _ = past_key_values.update(*[self.table(input_ids)[:, None]] * 2, 0)
+        return self.head(self.table(input_ids) + k.mean(2))
+
+
+def test_a_decoder_that_is_quantized_throughout_still_keeps_keys_and_values(texts: Splits) -> None:
+    context = Context(texts.task, texts.train, texts.validation)
+    made = stage_class("quantize/int4_weight_only")().apply(_OneLinear(), context)
+    assert not list(made.parameters())
+    assert cache_layers(made) == (CacheLayer(1, 32),)
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "said"),
+    [
+        (3, 4, "are of 4 heads of 8, and layer 0 keeps 2 of 8: they are another model's"),
+        (2, 2, "are of 2 layers, and this model keeps those of more"),
+        (4, 2, "are of 4 layers, and this model keeps those of 3"),
+    ],
+)
+def test_keys_and_values_of_another_model_are_refused(layers: int, heads: int, said: str) -> None:
+    past = [torch.zeros(1, heads, 5, 8) for _ in range(2 * layers)]
+    with pytest.raises(ModelError, match=said):
+        CachedDecoder(decoder("llama"))(torch.tensor([[3]]), torch.ones(1, 6, dtype=torch.long), *past)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,12 +192,41 @@ def test_the_command_says_how_fast_it_wrote(made: Path) -> None:
     assert "5 tokens read in " in result.stderr and "written, " in result.stderr
 
 
+def _rename(file: Path, name: str) -> None:
+    file.rename(file.with_name(name))
+
+
+def _of_another(made: Path, name: str) -> None:
+    (made / name).write_bytes((made / name).read_bytes() + b"\n")
+
+
+def _classifies(made: Path) -> None:
+    manifest = made / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("language-modelling", "classification"))
+
+
 @pytest.mark.parametrize(
     ("change", "prompt", "said"),
     [
         (lambda made: None, "", "the prompt is empty"),
         (lambda made: None, "x" * 96, "the prompt has 96 tokens, and the model sees 96 at most"),
-        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"no onnx.model\.onnx in it"),
+        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"no onnx.model\.onnx in it; give"),
+        (
+            lambda made: _rename(made / "onnx" / "model.onnx", "m.onnx"),
+            "x",
+            r"one that is: onnx/m\.onnx",
+        ),
+        (lambda made: _of_another(made, "onnx/model.onnx"), "x", r"model\.onnx: its SHA-256 is not that in"),
+        (
+            lambda made: _of_another(made, "tokenizer.json"),
+            "x",
+            r"json: its SHA-256 is not .* copy",
+        ),
+        (
+            lambda made: _classifies(made),
+            "x",
+            r"no language model \(its manifest\.json says class",
+        ),
         (lambda made: (made / "tokenizer.json").unlink(), "x", r"tokenizer\.json: no such file"),
         (lambda made: shutil.rmtree(made), "x", "there is no such directory"),
     ],
@@ -210,10 +241,30 @@ def test_what_can_t_be_written_from_is_refused(
         list(Writer(copy).write(prompt, most=3))
 
 
+def test_a_hugging_face_directory_is_told_how_to_become_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"modelpress export .* -o DIR makes one"):
+        Writer(tmp_path)
+    with pytest.raises(ModelError, match=r"safetensors is a file; give a bundle's directory: modelp"):
+        Writer(tmp_path / "model.safetensors")
+
+
 def test_the_context_ends_what_is_written(made: Path) -> None:
     written = Written()
     list(Writer(made).write("x" * 90, most=50, written=written))
     assert written.ended == "end" or (written.ended == "context" and len(written.ids) == 6)
+
+
+def test_generate_does_with_onnxruntime_and_tokenizers(made: Path) -> None:
+    code = (
+        "import sys\nfrom compress.cli import main\n"
+        f"assert main(['generate', {str(made)!r}, 'def f', '--max-tokens', '3']) == 0\n"
+        "print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    others = "torch torchao transformers datasets onnx onnxscript sklearn accelerate psutil safetensors yaml"
+    command = [sys.executable, "-c", code, *others.split(), "huggingface_hub"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +280,19 @@ def test_the_context_ends_what_is_written(made: Path) -> None:
 def test_a_model_that_does_not_fit_its_tokens_is_refused(changes: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=said):
         run(load_recipe(_write(tmp_path / "r.yaml", **changes)), tmp_path / "out")
+
+
+def test_rows_longer_than_a_hugging_face_model_sees_are_refused(made: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 257}
+    config = LlamaConfig(**sizes, num_attention_heads=2, max_position_embeddings=40)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(made / name, tmp_path / "llama" / name)
+    recipe = _write(tmp_path / "r.yaml", model={"hf": str(tmp_path / "llama")})
+    with pytest.raises(ModelError, match=r"sees 40 tokens at most, .* have 48: give data\.max_length=40"):
+        run(load_recipe(recipe), tmp_path / "out")
 
 
 def test_gates_of_language_are_for_language_models(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
