@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_the_recipe_shown_is_a_recipe(tmp_path: Path) -> None:
         "prune/heads",
         "quantize/int8_dynamic",
     ]
+
+
+def test_the_table_of_families_is_that_of_the_reference_reports() -> None:
+    file = ROOT / "tests" / "benchmarks" / "families.py"
+    specification = importlib.util.spec_from_file_location("families", file)
+    assert specification is not None and specification.loader is not None
+    families = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(families)
+    assert families.table() in README, "put what `python tests/benchmarks/families.py` prints in its place"
 
 
 def test_every_command_of_the_table_exists() -> None:

@@ -1,0 +1,64 @@
+"""The README's table of every family and pipeline, out of reports/reference.
+
+    python tests/benchmarks/families.py
+
+Nothing is measured here: the shipped recipes were, by `python3 .ci/dev.py reference`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.recipe import load_recipe
+from compress.report import RunReport, load_report
+
+ROOT = Path(__file__).resolve().parents[2]
+FAMILIES = {
+    "Transformer encoder": "digits",
+    "decoder": "decoder",
+    "vision Transformer": "vit",
+    "CNN": "cnn",
+    "RNN": "rnn",
+}
+_ALSO = ("magnitude", "width", "student", "static", "weights", "float16", "mixed", "qat")  # of the digits
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    columns = ["family", "recipe", "file MB", "accuracy, points; or perplexity", "batch 1"]
+    columns.append("batch 8; or one more token")
+    lines = [f"| {' | '.join(columns)} |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for family, folder in FAMILIES.items():
+        for path in sorted((ROOT / "recipes" / folder).glob("*.yaml")):
+            if folder != "digits" or not path.stem.endswith(_ALSO):
+                report = load_report(ROOT / "reports" / "reference" / load_recipe(path).run_name)
+                cells = [family, f"`{folder}/{path.stem}`", *figures(report)]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def figures(report: RunReport) -> list[str]:
+    """File size, accuracy or perplexity, and two ratios of time on one thread."""
+    found = report.measurement
+    after, before = (each.size.file_bytes / 1e6 for each in (found.candidate, found.baseline))
+    times = {each.batch: each for each in found.latency if each.threads == 1}
+    if found.language is None:
+        change = found.difference
+        points = (100 * each for each in (change.value, change.low, change.high))
+        result = f"{found.candidate.accuracy.value:.1%}, " + "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)
+        second = times[8]
+    else:
+        ratio = found.language.perplexity_ratio
+        result = f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f})"
+        second = next(each for each in found.language.decode if each.threads == 1)
+    speeds = [_speed(each.speedup, each.speedup_low, each.speedup_high) for each in (times[1], second)]
+    return [f"{after:.3g} of {before:.3g}", result, *speeds]
+
+
+def _speed(value: float, low: float, high: float) -> str:
+    digits = 0 if value >= 10 else 1
+    return f"{value:.{digits}f}x ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    print(table())
