@@ -30,7 +30,7 @@ def test_models_with_one_token_type_get_no_token_types(hf_directory: Path, tmp_p
 
 
 def test_a_name_that_is_nowhere_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read once, when it is imported
     with pytest.raises(
         ModelError, match=r"cannot load the Hugging Face model from directory or hub name \(is there a"
     ):
