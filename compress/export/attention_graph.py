@@ -1,9 +1,9 @@
 """Attention as one operator (opset 23) takes what stood around it: heads, groups of heads, and the past.
 
-The exporter writes what PyTorch does. For one further token of a decoder of 30 layers that is 1,350 nodes, of
-which 540 compute something that is needed; each costs 3 to 6 us in ONNX Runtime 1.32, together as much as all
-products with weights of 4 bits. The operator does the rest by itself: it splits [b, s, h d] into heads, reads
-one head of keys and values with several queries, and puts new keys and values behind those of before.
+The exporter writes what PyTorch does. For one further token of SmolLM2 (30 layers, weights of 4 and 8 bits)
+ONNX Runtime 1.32 runs 1,349 nodes of that, most of them 3 to 5 us of moving and shaping; of a file with these
+rewrites and joined products 508. The operator does the rest by itself: it splits [b, s, h d] into heads,
+reads one head of keys and values with several queries, and puts new keys and values behind those of before.
 Rotary positions (RotaryEmbedding) take heads that are not split, too.
 
 Shapes: b = batch, s = new tokens, p = tokens before, t = p + s, h = heads of queries, k = heads of keys and
