@@ -5,8 +5,10 @@ Without real text, or with little, there are made-up rows: the teacher says what
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -103,8 +105,9 @@ class StudentDistillation(Distillation):
         classes = context.task.classes
         others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
         for config in others:
-            loaded = load_student(config, model, classes, 0, context.task.name)
-            self._same_words(config, loaded, context)
+            with tempfile.TemporaryDirectory(prefix="modelpress-student-") as folder:
+                loaded = load_student(config, model, classes, 0, context.task.name, Path(folder))
+                self._same_words(config, loaded, context)
         super().check(model, context)
 
     def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:

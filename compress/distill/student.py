@@ -139,19 +139,26 @@ def load_student(
     classes: int | None,
     seed: int,
     task: TaskName = "classification",
+    scratch: Path | None = None,
 ) -> LoadedModel:
     """Load another model for a task; a Hugging Face one without a head gets as many classes as the task has.
+
+    Args:
+        scratch: an existing directory for files that are made of others (of a .gguf file a tokenizer's),
+            which what is returned then names; none: they are gone.
 
     Raises:
         ModelError: it can't be loaded.
     """
     from compress.model.load import load_model
 
+    if scratch is None:
+        with tempfile.TemporaryDirectory(prefix="modelpress-student-") as folder:
+            return load_student(config, model, classes, seed, task, Path(folder))
     if classes is None:
         classes = getattr(getattr(model, "config", None), "num_labels", None)
     trained_later = config.model_copy(update={"train": TrainConfig()})
-    with tempfile.TemporaryDirectory(prefix="modelpress-student-") as scratch:
-        return load_model(trained_later, seed=seed, scratch=Path(scratch), num_labels=classes, task=task)
+    return load_model(trained_later, seed=seed, scratch=scratch, num_labels=classes, task=task)
 
 
 def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:

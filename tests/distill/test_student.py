@@ -14,7 +14,9 @@ from torch import nn
 
 from compress.data import FileData, Splits, TextEncoder, load_splits
 from compress.distill.stage import StudentDistillation
+from compress.distill.student import load_student
 from compress.errors import ModelError, StageError
+from compress.model.config import ModelConfig
 from compress.model.definition import Definition
 from compress.model.depth import layer_count
 from compress.prune.heads import HeadPruning
@@ -271,3 +273,20 @@ def test_no_text_of_validation_or_test_is_learnt_on(
     rows = _stage(rows={"train": True}, losses={"logits": 1}).rows_of(context)
     held_out = {tuple(row["input_ids"]) for part in (splits.validation, splits.test) for row in part.rows}
     assert not held_out & {tuple(row["input_ids"]) for row in rows.rows}
+
+
+def test_files_that_are_made_to_load_a_teacher_stay_as_long_as_they_are_read(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a .gguf file the tokenizer is one of them, which is compared with the student's."""
+
+    def load_model(config: ModelConfig, *, scratch: Path, **_: Any) -> Path:
+        (scratch / "tokenizer.json").write_text("{}")
+        return scratch
+
+    monkeypatch.setattr("compress.model.load.load_model", load_model)
+    config = ModelConfig.model_validate({"hf": "teacher.gguf"})
+    kept: Any = load_student(config, model, 2, 0, "language-modelling", tmp_path)
+    assert kept == tmp_path and (tmp_path / "tokenizer.json").is_file()
+    gone: Any = load_student(config, model, 2, 0, "language-modelling")
+    assert not gone.exists()

@@ -15,7 +15,7 @@ from compress.pipeline.cache import Cache
 from compress.recipe import load_recipe
 
 STAGE: dict[str, Any] = {
-    "speedup": 1.2,
+    "speedup": 1.4,  # more than noise makes of two timings of one small file
     "batch": 2,
     "threads": 1,
     "calibration_rows": 32,
