@@ -215,7 +215,7 @@ def _summarise(outcome: Outcome) -> None:
     found = outcome.report.measurement
     before, after = found.baseline.accuracy, found.candidate.accuracy
     what = "accuracy" if after.unit == "row" else f"next-{after.unit} accuracy"
-    say(f"{what} {before.value:.1%} -> {after.value:.1%} of {after.rows:,} test {after.unit}s", "bold")
+    say(f"{what} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s", "bold")
     say(verdict(outcome.report), wrap=True)
     if found.runtimes is not None:
         say(fastest_sentence(found.runtimes), wrap=True)

@@ -103,18 +103,19 @@ def accuracy(
         batched_size: rows a batch of `batched`.
         positions: answers that each row has, one after the other: s of a language model, whose n is n s.
     """
-    rows = len(labels)
+    units = len(labels)
     correct = int((single == labels).sum())
-    low, high = wilson_interval(correct, rows)
+    low, high = wilson_interval(correct, units)
     if positions > 1:
         low, high = _wider((low, high), mean_interval(_by_row(single == labels, positions)))
     return Accuracy(
-        value=correct / rows,
+        value=correct / units,
         low=low,
         high=high,
-        rows=rows,
+        rows=units // positions,
+        units=units,
         correct=correct,
-        batched_value=int((batched == labels).sum()) / rows,
+        batched_value=int((batched == labels).sum()) / units,
         batched_size=batched_size,
         batched_disagreements=int((single != batched).sum()),
         unit="token" if positions > 1 else "row",
@@ -125,21 +126,22 @@ def accuracy_difference(
     baseline: Classes, candidate: Classes, labels: Classes, *, positions: int = 1
 ) -> AccuracyDifference:
     """Compare two models' predicted classes [n] on rows with labels [n]; positions as in `accuracy`."""
-    rows = len(labels)
+    units = len(labels)
     gained = int(((candidate == labels) & (baseline != labels)).sum())
     lost = int(((baseline == labels) & (candidate != labels)).sum())
-    low, high = paired_interval(gained, lost, rows)
+    low, high = paired_interval(gained, lost, units)
     if positions > 1:
         change = (candidate == labels).astype(np.float64) - (baseline == labels)
         low, high = _wider((low, high), mean_interval(_by_row(change, positions)))
     return AccuracyDifference(
-        value=(gained - lost) / rows,
+        value=(gained - lost) / units,
         low=low,
         high=high,
-        rows=rows,
+        rows=units // positions,
+        units=units,
         gained=gained,
         lost=lost,
-        agreement=int((baseline == candidate).sum()) / rows,
+        agreement=int((baseline == candidate).sum()) / units,
         unit="token" if positions > 1 else "row",
     )
 

@@ -70,8 +70,8 @@ def warnings_of(
     candidate = measurement.candidate.accuracy
     if candidate.batched_disagreements:
         found.append(
-            f"{candidate.batched_disagreements} of {candidate.rows} answers change when rows are answered in "
-            f"padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
+            f"{candidate.batched_disagreements} of {candidate.units} answers change when rows are answered "
+            f"in padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
         )
     if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))

@@ -73,7 +73,7 @@ def check_lines(report: CheckReport) -> list[str]:
         return []
     model = measured.candidate
     lines = [
-        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.rows:,} test {model.accuracy.unit}s, "
+        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
         f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
         f"{measured.environment.cpu}"
     ]

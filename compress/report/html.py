@@ -193,7 +193,8 @@ def _runtimes(report: RunReport) -> dict[str, Any] | None:
     found = report.measurement.runtimes
     if found is None:
         return None
-    return {"table": runtime_table(found), "sentences": runtime_sentences(found)}
+    sentences = runtime_sentences(found, report.measurement.difference.unit)
+    return {"table": runtime_table(found), "sentences": sentences}
 
 
 def _language(report: RunReport) -> dict[str, Any] | None:

@@ -161,7 +161,7 @@ def _runtimes(report: RunReport) -> list[str]:
     return [
         "## Other runtimes",
         table_markdown(runtime_table(found)),
-        *map(escape_markdown, runtime_sentences(found)),
+        *map(escape_markdown, runtime_sentences(found, report.measurement.difference.unit)),
     ]
 
 

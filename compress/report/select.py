@@ -33,6 +33,9 @@ SELECT_COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
     "accuracy": lambda row: row.accuracy,
     "drop": lambda row: None if row.difference is None else -row.difference.value,
     "worst_drop": lambda row: None if row.difference is None else -row.difference.low,
+    "perplexity": lambda row: row.perplexity,
+    "perplexity_ratio": lambda row: None if row.perplexity_ratio is None else row.perplexity_ratio.value,
+    "worst_perplexity_ratio": lambda row: None if row.perplexity_ratio is None else row.perplexity_ratio.high,
     "p50_ms": lambda row: row.p50_ms,
     "speedup": lambda row: None if row.speedup is None else row.speedup.value,
     "least_speedup": lambda row: None if row.speedup is None else row.speedup.low,
@@ -45,7 +48,13 @@ SELECT_COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
 
 _MORE_IS_BETTER = ("accuracy", "speedup", "least_speedup", "smaller")
 # What a column's figure says nothing about, where it doesn't compare.
-_RELIES_ON = {"drop": "accuracy", "worst_drop": "accuracy", "least_speedup": "speedup"}
+_RELIES_ON = {
+    "drop": "accuracy",
+    "worst_drop": "accuracy",
+    "perplexity_ratio": "perplexity",
+    "worst_perplexity_ratio": "perplexity",
+    "least_speedup": "speedup",
+}
 
 
 def _value(row: ComparisonRow, column: str) -> float | None:
@@ -113,7 +122,7 @@ def sorted_by(comparison: Comparison, column: str) -> Comparison:
 def best_run(
     comparison: Comparison, what: Literal["size", "speed", "accuracy"], max_drop: float | None = None
 ) -> ComparisonRow:
-    """The smallest, fastest or most accurate run.
+    """The smallest, fastest or most accurate run; of language models, for accuracy that of lowest perplexity.
 
     Args:
         max_drop: leave out runs whose accuracy may have dropped by more, by the worse end of the 95 %
@@ -122,7 +131,9 @@ def best_run(
     Raises:
         NotReachedError: no run is within the drop, or has such a figure that compares.
     """
-    column = {"size": "size_mb", "speed": "speedup", "accuracy": "accuracy"}[what]
+    language = comparison.test_tokens is not None
+    quality = "perplexity" if language else "accuracy"
+    column = {"size": "size_mb", "speed": "speedup", "accuracy": quality}[what]
     runs = [row for row in sorted_by(comparison, column).rows if not row.is_baseline]
     within = [row for row in runs if max_drop is None or _within(row, max_drop)]
     if not within:

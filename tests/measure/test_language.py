@@ -69,7 +69,7 @@ def test_tokens_of_a_row_are_not_independent() -> None:
     assert by_row.value == by_token.value == -0.1 and by_row.unit == "token"
     assert by_row.low < by_token.low - 0.1 and by_row.high > by_token.high
     one = accuracy(wrong, wrong, labels, positions=50)
-    assert (one.correct, one.rows, one.unit) == (450, 500, "token") and one.low < 0.75
+    assert (one.correct, one.rows, one.units, one.unit) == (450, 10, 500, "token") and one.low < 0.75
 
 
 def test_equal_answers_are_no_proof() -> None:
