@@ -42,7 +42,7 @@ class _Result(BaseModel):
 
 
 class Accuracy(_Result):
-    """Share of test rows answered right, one row at a time (batch 1, no padding), with its Wilson interval.
+    """Share of test rows answered right, one row at a time (batch 1, no padding), with its exact interval.
 
     Of a language model each token of a row is an answer: all other counts are of tokens, and the interval is
     that of the mean over rows, whose tokens are not independent.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import compress
 from compress.data import Split, Splits
 from compress.errors import ModelError, RecipeError
-from compress.measure.accuracy import wilson_interval
+from compress.measure.accuracy import proportion_interval
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.quantized import QuantizedModule
 from compress.pipeline.cache import Cache
@@ -111,7 +111,7 @@ def inspect_model(
         curves = curves_of(bench, scores, max_drop, quick, progress)
         quantization = () if quick else _quantization(bench, module, calibration, recipe, progress)
         attention = attention_facts(prepared, module, structure.attention, sentences)
-    low, high = wilson_interval(int(bench.full.sum()), len(bench.full))
+    low, high = proportion_interval(int(bench.full.sum()), len(bench.full))
     return Inspection(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -91,8 +91,9 @@ def to_variants_card(
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {escape_markdown(name)}",
         f"{len(entries)} ONNX files of one model, with the same {labels}. {what}; times are at "
-        f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and hold for that processor; differences "
-        f"and speed-ups are against the uncompressed model. {MB_NOTE}",
+        f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and hold for "
+        "that processor; differences and speed-ups are against the uncompressed model. "
+        f"{MB_NOTE}",
         table_markdown(variants_table(entries)),
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory, with the file that "

@@ -248,7 +248,7 @@ def _report(
 
 
 def _of_language(report: RunReport, perplexity: float, *, rows: int = 10) -> RunReport:
-    """The same figures as those of a language model: its units are tokens, its baseline's perplexity is 20."""
+    """The same figures of a language model: its units are tokens, and its baseline has perplexity 20."""
     measured = report.measurement
     tokens = {"rows": rows, "unit": "token"}
 
