@@ -25,6 +25,7 @@ __all__ = [
     "accuracy",
     "accuracy_difference",
     "batched_size",
+    "commonest_gain",
     "mean_interval",
     "paired_interval",
     "predict",
@@ -146,6 +147,28 @@ def accuracy_difference(
         agreement=int((baseline == candidate).sum()) / units,
         unit="token" if positions > 1 else "row",
     )
+
+
+def commonest_gain(
+    right: NDArray[np.bool_], labels: Classes, *, positions: int = 1
+) -> tuple[float, AccuracyDifference]:
+    """Compare a model with always naming the commonest label, row by row.
+
+    Args:
+        right: which answers are right [n].
+        labels: true classes [n].
+        positions: as in `accuracy`.
+
+    Returns:
+        The share of the commonest label, and the accuracy beyond it: measurable where its `low` is above 0.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    constant = labels == classes[counts.argmax()]
+    # As two models of the question "is it right?", whose true answer is always yes.
+    gain = accuracy_difference(
+        constant.astype(np.int64), right.astype(np.int64), np.ones_like(labels), positions=positions
+    )
+    return float(constant.mean()), gain
 
 
 def mean_interval(values: NDArray[np.float64], *, level: float = _LEVEL) -> tuple[float, float]:

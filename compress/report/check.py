@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from compress.measure.results import Measurement
-from compress.report.gates import gate_sentence
+from compress.report.gates import commonest_words, gate_sentence
 from compress.report.markdown import escape_markdown, table_markdown
 from compress.report.schema import GateRecord
 from compress.report.tables import Table
@@ -85,7 +85,8 @@ def check_lines(report: CheckReport) -> list[str]:
             f"{milliseconds(each.candidate.p95_ms)}"
         )
         lines.append(words if report.against is None else f"{words}; {speedup_words(each)}")
-    return lines
+    constant = commonest_words(measured, "candidate")
+    return lines if constant is None else [*lines, constant]
 
 
 def check_summary(report: CheckReport) -> str:
