@@ -193,10 +193,12 @@ def _graph_that_ran(holder: Node, graphs: dict[int, list[Node]], ran: dict[Key, 
     kinds = Counter(run.kind for run in ran.values())
     names = Counter(run.name for run in ran.values())
 
-    def apart(number: int) -> tuple[int, int]:
+    def apart(number: int) -> tuple[int, int, int]:
         there = Counter(node.kind for node in graphs[number])
-        called = Counter(node.name for node in graphs[number])
-        return (there - kinds).total() + (kinds - there).total(), (names - called).total()
+        called = Counter(node.name for node in graphs[number] if node.name)
+        missing, unnamed = (names - called).total(), len(graphs[number]) - called.total()
+        others = (called - names).total() + max(missing - unnamed, 0)
+        return (there - kinds).total() + (kinds - there).total(), others, missing
 
     return min(holder.holds, key=apart, default=-1)
 
