@@ -29,6 +29,7 @@ from compress.report.words import percent
 __all__ = ["check_bundle"]
 
 _RECIPE = "recipe.resolved.yaml"
+_MOST_WRONG = 10  # files that a line names
 
 
 def check_bundle(
@@ -97,9 +98,13 @@ def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
 
 
 def _sealed(directory: Path, manifest: dict[str, Any]) -> CheckRecord:
-    """Whether each file is the one that was written."""
+    """Whether each file is the one that was written, and there is no other."""
     wrong = broken_seals(directory, manifest)
-    found = "; ".join(wrong) or f"{len(manifest['sha256'])} files are those that were written"
+    if ONNX_PATH.as_posix() not in manifest["sha256"]:
+        wrong.insert(0, f"manifest.json does not name {ONNX_PATH.as_posix()}")
+    more = f"; and {len(wrong) - _MOST_WRONG:,} more" if len(wrong) > _MOST_WRONG else ""
+    found = "; ".join(wrong[:_MOST_WRONG]) + more
+    found = found or f"{len(manifest['sha256'])} files are those that were written, and there is no other"
     return CheckRecord(name=f"files of {directory.name}", holds=not wrong, found=found)
 
 
