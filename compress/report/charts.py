@@ -29,6 +29,7 @@ from compress.report.drawing import (
 from compress.report.inspection import Point
 from compress.report.schema import EpochRecord, PartSize
 from compress.report.words import percent, setting, size
+from compress.safe_text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -272,7 +273,7 @@ def _labels(axes: Axes, dots: Sequence[Dot]) -> None:
     taken: list[tuple[float, float, float]] = []  # from, to, height; pixels
     named = [each for each in zip(dots, places, strict=True) if each[0].label]
     for dot, (x, y) in sorted(named, key=lambda each: -each[1][1]):
-        words = dot.label if len(dot.label) <= 28 else dot.label[:27] + "…"
+        words = visible(dot.label if len(dot.label) <= 28 else dot.label[:27] + "…")
         width = _LETTER * len(words) + 14
         on_left = x - box.x0 > width and x > (box.x0 + box.x1) / 2
         begin, end = (x - width, x) if on_left else (x, x + width)

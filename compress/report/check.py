@@ -20,6 +20,7 @@ from compress.report.words import (
     size,
     speedup_words,
 )
+from compress.safe_text import visible
 
 __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
 
@@ -114,7 +115,9 @@ def junit_xml(report: CheckReport) -> str:
         timestamp=report.created,
     )
     for check in report.checks:
-        case = ET.SubElement(suite, "testcase", classname=_xml_text(report.bundle), name=check.name, time="0")
+        case = ET.SubElement(
+            suite, "testcase", classname=_xml_text(report.bundle), name=_xml_text(check.name), time="0"
+        )
         if check.holds:
             ET.SubElement(case, "system-out").text = _xml_text(check.found)
         else:
@@ -126,5 +129,5 @@ def junit_xml(report: CheckReport) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """Without the control characters that XML 1.0 has no way to write."""
-    return "".join(letter for letter in text if letter in "\t\n" or ord(letter) >= 32)
+    """With the control characters that XML 1.0 has no way to write made visible."""
+    return visible(text)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from compress.errors import NotReachedError, RecipeError, did_you_mean
 from compress.report.comparison import Comparison, ComparisonRow
+from compress.safe_text import csv_cell
 
 __all__ = ["SELECT_COLUMNS", "best_run", "comparison_csv", "condition_of", "known_column", "sorted_by"]
 
@@ -158,5 +159,6 @@ def comparison_csv(comparison: Comparison) -> str:
     for row in comparison.rows:
         values = [of(row) for of in SELECT_COLUMNS.values()]
         shown = ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow([row.name, row.stages, *shown, " ".join(row.not_comparable)])
+        texts = csv_cell(row.name), csv_cell(row.stages)
+        writer.writerow([*texts, *shown, " ".join(row.not_comparable)])
     return text.getvalue()
