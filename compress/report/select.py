@@ -158,7 +158,7 @@ def comparison_csv(comparison: Comparison) -> str:
     writer.writerow(["run", "stages", *SELECT_COLUMNS, "not_comparable"])
     for row in comparison.rows:
         values = [of(row) for of in SELECT_COLUMNS.values()]
-        shown = ["" if value is None else f"{value:.6g}" for value in values]
+        shown = ["" if value is None else f"{value + 0.0:.6g}" for value in values]  # 0, not -0
         texts = csv_cell(row.name), csv_cell(row.stages)
         writer.writerow([*texts, *shown, " ".join(row.not_comparable)])
     return text.getvalue()
