@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -17,8 +17,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
+
+from compress.safe_text import visible
 
 if TYPE_CHECKING:
     from compress.measure import Explanation
@@ -35,8 +38,22 @@ __all__ = [
     "show_explanation",
 ]
 
-console = Console()
-error_console = Console(stderr=True)
+
+class _VisibleConsole(Console):
+    """A console whose texts can't command the terminal: names, keys and labels are other people's.
+
+    All that is printed comes through here, tables and bars too; rich's own styles and movements of the cursor
+    are added behind.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render as rich does, with what would command the terminal made visible."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+console = _VisibleConsole()
+error_console = _VisibleConsole(stderr=True)
 
 
 def say(
@@ -264,7 +281,7 @@ def show_explanation(found: Explanation) -> None:
 
 def draw(table: ReportTable) -> Table:
     """A table of a report, for the terminal."""
-    drawn = Table(title=table.title or None, title_justify="left", box=None, pad_edge=False)
+    drawn = Table(title=escape(table.title) or None, title_justify="left", box=None, pad_edge=False)
     for column, letter in zip(table.columns, table.align, strict=True):
         drawn.add_column(escape(column), justify="right" if letter == "r" else "left")
     for row in table.rows:
@@ -283,7 +300,7 @@ def listing() -> Table:
     for name in stage_names():
         table.add_row(name, escape(stage_class(name).summary))
     for path in sorted((starter_folder() / "models").glob("*.py")):
-        table.add_row(f"models/{path.name}", _first_line(path.read_text(encoding="utf-8")))
+        table.add_row(escape(f"models/{path.name}"), _first_line(path.read_text(encoding="utf-8")))
     table.add_row(
         "hf: DIR or NAME",
         "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of pictures: ViT, DeiT",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from compress.errors import CompressError, OutputError, RecipeError
 from compress.processes import is_main, process_index
+from compress.safe_text import visible
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -19,6 +23,7 @@ __all__ = [
     "GATES_FAILED",
     "INTERRUPTED",
     "append_text",
+    "echo",
     "load_recipes",
     "print_error",
     "print_gates",
@@ -57,6 +62,19 @@ def load_recipes(words: Sequence[str]) -> list[Recipe]:
         if names.count(name) > 1:
             raise RecipeError(f"two recipes have the run name '{name}': run them apart, or give each a name:")
     return recipes
+
+
+def echo(text: str = "", *, nl: bool = True, err: bool = False, as_data: bool = False) -> None:
+    """Print a line that is not wrapped.
+
+    Args:
+        nl: end it with a newline.
+        err: to stderr.
+        as_data: for a program, so that only a terminal is given it with what would command it made visible.
+    """
+    if not as_data or (sys.stderr if err else sys.stdout).isatty():
+        text = visible(text)
+    typer.echo(text, nl=nl, err=err)
 
 
 def print_gates(gates: Sequence[GateRecord]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compress.cli.common import GATES_FAILED, append_text, print_verdict, write_text
+from compress.cli.common import GATES_FAILED, append_text, echo, print_verdict, write_text
 from compress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ def compare(
         comparison = sorted_by(comparison, sort)
     if html is not None:
         write_text(html, comparison.to_html(html.parent))
-        typer.echo(f"wrote {html}", err=True)
+        echo(f"wrote {html}", err=True)
     if as_json:
-        typer.echo(comparison.to_json())
+        echo(comparison.to_json(), as_data=True)
     elif markdown:
-        typer.echo(comparison.to_markdown())
+        echo(comparison.to_markdown(), as_data=True)
     elif as_csv:
-        typer.echo(comparison_csv(comparison), nl=False)
+        echo(comparison_csv(comparison), nl=False, as_data=True)
     elif best is not None:
-        typer.echo(best_run(comparison, best, max_drop).name)
+        echo(best_run(comparison, best, max_drop).name, as_data=True)
     elif html is None:
         from compress.console import console
 
@@ -97,7 +97,7 @@ def check(
     if summary:
         append_text(Path(summary), check_summary(report))
     if as_json:
-        typer.echo(report.model_dump_json(indent=2))
+        echo(report.model_dump_json(indent=2), as_data=True)
     else:
         _print_check(report)
     if not report.holds:

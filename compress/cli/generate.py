@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.common import echo
+
 __all__ = ["generate"]
 
 
@@ -34,10 +36,10 @@ def generate(
     written = Written()
     writer = Writer(bundle, file=file, threads=threads)
     for piece in writer.write(prompt, most=max_tokens, sampling=sampling, written=written):
-        typer.echo(piece, nl=False)
-    typer.echo()
+        echo(piece, nl=False, as_data=True)
+    echo()
     speed = "" if written.tokens_per_s is None else f", then {written.tokens_per_s:,.0f} tokens/s"
-    typer.echo(
+    echo(
         f"{written.prompt_tokens:,} tokens read in {1e3 * written.read_seconds:,.0f} ms{speed}; "
         f"{len(written.ids):,} written, {_ending(written.ended, bool(writer.end_ids))}",
         err=True,

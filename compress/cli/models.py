@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.common import echo
 from compress.errors import RecipeError
 
 __all__ = ["bundle", "explain", "export", "inspect"]
@@ -27,7 +28,7 @@ def export(
 
     with RichProgress() as progress:
         parity = export_model(model, output, max_length=max_length, overwrite=overwrite, progress=progress)
-    typer.echo(
+    echo(
         f"wrote {output}: it agrees with PyTorch on {parity['agreement']:.1%} of {parity['rows']:.0f} rows "
         f"(largest difference of a logit {parity['max_abs_error']:.1e})"
     )
@@ -46,7 +47,7 @@ def bundle(
     from compress.report import variants_table
 
     console.print(draw(variants_table(bundle_variants(runs, output, overwrite=overwrite))))
-    typer.echo(f"wrote {output}: its README.md says how to use a variant")
+    echo(f"wrote {output}: its README.md says how to use a variant")
 
 
 def inspect(
@@ -97,7 +98,7 @@ def inspect(
         )
     write_inspection(found, target)
     if as_json or markdown:
-        typer.echo(found.model_dump_json(indent=2) if as_json else inspection_markdown(found))
+        echo(found.model_dump_json(indent=2) if as_json else inspection_markdown(found), as_data=True)
         return
     say(needed_heads(found), "bold", wrap=True)
     for line in filter(None, (neuron_sentence(found), *found.notes)):
@@ -124,6 +125,6 @@ def explain(
 
     found = explain_file(model, against, batch=batch, sequence=sequence, threads=threads)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        echo(found.model_dump_json(indent=2), as_data=True)
     else:
         show_explanation(found)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.common import load_recipes
+from compress.cli.common import echo, load_recipes
 from compress.errors import RecipeError
 
 __all__ = ["list_", "show"]
@@ -34,7 +34,7 @@ def show(
     if len(recipes) != 1:
         raise RecipeError("show takes one recipe")
     if not shapes:
-        typer.echo(recipes[0].to_yaml(), nl=False)
+        echo(recipes[0].to_yaml(), nl=False, as_data=True)
         return
     from compress.console import console, draw, say
     from compress.pipeline import recipe_shapes

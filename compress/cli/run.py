@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress import errors
-from compress.cli.common import GATES_FAILED, load_recipes, print_error, print_gates, write_text
+from compress.cli.common import GATES_FAILED, echo, load_recipes, print_error, print_gates, write_text
 from compress.errors import CompressError, RecipeError, StageError
 from compress.processes import is_main, process_count
 
@@ -33,9 +33,9 @@ def init(directory: Annotated[Path, typer.Argument(help="Where to write models/ 
     from compress.starter import init as write
 
     recipes = write(directory)
-    typer.echo(f"wrote {directory}/models and {directory}/recipes ({len(recipes)} recipes)")
+    echo(f"wrote {directory}/models and {directory}/recipes ({len(recipes)} recipes)")
     first = directory / "recipes" / "digits" / "quantize-int8.yaml"
-    typer.echo(f"next: modelpress run {first if first in recipes else recipes[0]}")
+    echo(f"next: modelpress run {first if first in recipes else recipes[0]}")
 
 
 def run(
@@ -86,9 +86,9 @@ def run(
     failed = [outcome for outcome in outcomes if not all(gate.holds for gate in outcome.gates)]
     if failed:
         names = ", ".join(outcome.directory.name for outcome in failed)
-        typer.echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
+        echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
     if failures:
-        typer.echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
+        echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
         raise typer.Exit(max(error.exit_code for error in failures))
     if failed:
         raise typer.Exit(GATES_FAILED)
@@ -183,8 +183,8 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
         prepared = prepare(recipe, Path(scratch))
     target = output / recipe.run_name
     splits, cache = prepared.splits, Cache(output / ".cache")
-    typer.echo(f"{recipe.run_name}: recipe, data, model and stages fit together")
-    typer.echo(
+    echo(f"{recipe.run_name}: recipe, data, model and stages fit together")
+    echo(
         f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows"
     )
     trained = recipe.model.train is not None
@@ -195,13 +195,13 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
         if cache.holds(prepared.base_key)
         else " (would be trained)"
     )
-    typer.echo(f"  model   {prepared.loaded.source}{how}")
+    echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
-        typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
+        echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
     for doubt in doubts_of_data(recipe, splits):
-        typer.echo(f"  note    {doubt}")
+        echo(f"  note    {doubt}")
     done = check_output(target, prepared.run_key, overwrite=overwrite)
-    typer.echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
+    echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
 
 
 def _summarise(outcome: Outcome) -> None:
@@ -215,7 +215,7 @@ def _summarise(outcome: Outcome) -> None:
     found = outcome.report.measurement
     before, after = found.baseline.accuracy, found.candidate.accuracy
     what = "accuracy" if after.unit == "row" else f"next-{after.unit} accuracy"
-    say(f"{what} {before.value:.1%} -> {after.value:.1%} of {after.rows:,} test {after.unit}s", "bold")
+    say(f"{what} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s", "bold")
     say(verdict(outcome.report), wrap=True)
     if found.runtimes is not None:
         say(fastest_sentence(found.runtimes), wrap=True)

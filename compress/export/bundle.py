@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from compress.model.save import save_module
 from compress.task import Task
 
 __all__ = [
+    "BESIDE",
     "HUB_FILES",
     "MANIFEST_VERSION",
     "ONNX_PATH",
@@ -39,6 +40,10 @@ __all__ = [
 
 ONNX_PATH = Path("onnx") / "model.onnx"
 MANIFEST_VERSION = 1
+_MANIFEST = "manifest.json"
+_FINDER = ".DS_Store"  # in any folder that macOS has shown
+BESIDE = (".gitattributes", ".gitignore", ".git", ".cache/huggingface")
+"""What git and the Hub's download leave in a bundle, which no manifest names and nothing reads."""
 GENERATION_FILE = "generation_config.json"
 _TOKENIZER_FILES = (
     "tokenizer_config.json",
@@ -229,12 +234,8 @@ def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
 
 def seal_(directory: Path, manifest: dict[str, Any]) -> None:
     """Write a manifest, with the SHA-256 of every other file in the directory; it comes last."""
-    hashes = {
-        path.relative_to(directory).as_posix(): sha256_of(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
-    _write_json(directory / "manifest.json", {**manifest, "sha256": hashes})
+    hashes = {name: sha256_of(path) for name, path in _entries(directory) if name != _MANIFEST}
+    _write_json(directory / _MANIFEST, {**manifest, "sha256": hashes})
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         OutputError: there is none that can be read, so this is no finished bundle.
     """
     try:
-        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(manifest["sha256"], dict):
             raise TypeError("sha256 is no mapping")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -253,17 +254,69 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def broken_seals(directory: Path, manifest: dict[str, Any]) -> list[str]:
-    """What is wrong with the files that a manifest names, a phrase each; a name outside is not followed."""
-    wrong = []
-    for name, digest in manifest["sha256"].items():
-        file = directory / name
+    """What is wrong with the files of a bundle, a phrase each; one that its manifest doesn't name is, too.
+
+    Nothing outside is followed: a name or a link that leads out of the bundle is wrong, whatever is there.
+    One kind of link is not: in the Hub's cache every file of a snapshot is a link into the folder `blobs`
+    beside it. What git, the Hub's download and the Finder leave (`BESIDE`) is passed over: nothing reads it.
+    """
+    sealed: dict[str, Any] = manifest["sha256"]
+    there, wrong = dict(_entries(directory)), []
+    homes = [directory.resolve(), *_hub_blobs(directory)]
+    for name, digest in sealed.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             wrong.append(f"{name} is outside of the bundle")
-        elif not file.is_file():
+        elif name not in there:
             wrong.append(f"{name} is missing")
-        elif sha256_of(file) != digest:
-            wrong.append(f"{name} is not the file that was written (SHA-256 differs)")
+        else:
+            wrong += _broken(name, there[name], digest, homes)
+    for name, path in there.items():
+        if name not in sealed and (name != _MANIFEST or _leads_out(path, homes)):
+            wrong.append(f"{name} is not named in {_MANIFEST}" if name != _MANIFEST else f"{name} is a link")
     return wrong
+
+
+def _broken(name: str, path: Path, digest: object, homes: Sequence[Path]) -> list[str]:
+    if _leads_out(path, homes):
+        return [f"{name} is a link out of the bundle"]
+    if not path.is_file():
+        return [f"{name} is no file"]
+    try:
+        same = sha256_of(path) == digest
+    except OSError as error:
+        return [f"{name} cannot be read: {error.strerror or error}"]
+    return [] if same else [f"{name} is not the file that was written (SHA-256 differs)"]
+
+
+def _leads_out(path: Path, homes: Sequence[Path]) -> bool:
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    return not any(target.is_relative_to(home) for home in homes)
+
+
+def _hub_blobs(directory: Path) -> list[Path]:
+    """The folder that the Hub's cache keeps files in, where a directory is one of its snapshots."""
+    found = (each.parent / "blobs" for each in directory.resolve().parents if each.name == "snapshots")
+    return [each for each in found if each.is_dir()]
+
+
+def _entries(directory: Path) -> list[tuple[str, Path]]:
+    """Names and paths of all in a directory but folders, sorted; links to folders are not followed."""
+    found = []
+    for root, folders, files in os.walk(directory):
+        place = Path(root)
+        links = [name for name in folders if (place / name).is_symlink()]
+        folders[:] = [
+            name
+            for name in folders
+            if name not in links and (place / name).relative_to(directory).as_posix() not in BESIDE
+        ]
+        for name in (*files, *links):
+            known = (place / name).relative_to(directory).as_posix()
+            if known not in BESIDE and name != _FINDER:
+                found.append((known, place / name))
+    return sorted(found)
 
 
 def sha256_of(path: Path) -> str:

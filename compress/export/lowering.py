@@ -256,7 +256,7 @@ def _widened(qdata: Value) -> Value:
 
 def finish_(model: ir.Model) -> None:
     """Write what was kept from the exporter's own folding as an operator of the standard, in place."""
-    for node in model.graph:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain == OURS:
             node.domain, node.op_type = "", "Cast"
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)

@@ -1,6 +1,7 @@
 """Accuracy of an ONNX file, and the paired difference of two on the same rows.
 
-Wilson 1927 for one accuracy; Tango 1998, Statistics in Medicine 17, 891-908, for the difference of two.
+Clopper and Pearson 1934, Biometrika 26, 404-413, for one accuracy; Tango 1998, Statistics in Medicine 17,
+891-908, for the difference of two; Student's t over rows where a row has several answers.
 Shapes: n = rows, b = batch, c = classes, s = positions of a language model's row.
 """
 
@@ -24,14 +25,16 @@ __all__ = [
     "accuracy",
     "accuracy_difference",
     "batched_size",
+    "commonest_gain",
     "mean_interval",
     "paired_interval",
     "predict",
-    "wilson_interval",
+    "proportion_interval",
 ]
 
 BATCHED_SIZE = 32
 _MOST_LOGITS = 1 << 26  # of one batch, which are in memory at once
+_LEVEL = 0.95
 _Z95 = 1.959963984540054
 _BISECTIONS = 60  # halves an interval of length 2 to below the spacing of doubles
 
@@ -103,18 +106,19 @@ def accuracy(
         batched_size: rows a batch of `batched`.
         positions: answers that each row has, one after the other: s of a language model, whose n is n s.
     """
-    rows = len(labels)
+    units = len(labels)
     correct = int((single == labels).sum())
-    low, high = wilson_interval(correct, rows)
+    low, high = proportion_interval(correct, units)
     if positions > 1:
-        low, high = _wider((low, high), mean_interval(_by_row(single == labels, positions)))
+        low, high = _wider((low, high), mean_interval(_by_row(single == labels, positions)), least=0.0)
     return Accuracy(
-        value=correct / rows,
+        value=correct / units,
         low=low,
         high=high,
-        rows=rows,
+        rows=units // positions,
+        units=units,
         correct=correct,
-        batched_value=int((batched == labels).sum()) / rows,
+        batched_value=int((batched == labels).sum()) / units,
         batched_size=batched_size,
         batched_disagreements=int((single != batched).sum()),
         unit="token" if positions > 1 else "row",
@@ -125,29 +129,60 @@ def accuracy_difference(
     baseline: Classes, candidate: Classes, labels: Classes, *, positions: int = 1
 ) -> AccuracyDifference:
     """Compare two models' predicted classes [n] on rows with labels [n]; positions as in `accuracy`."""
-    rows = len(labels)
+    units = len(labels)
     gained = int(((candidate == labels) & (baseline != labels)).sum())
     lost = int(((baseline == labels) & (candidate != labels)).sum())
-    low, high = paired_interval(gained, lost, rows)
+    low, high = paired_interval(gained, lost, units)
     if positions > 1:
         change = (candidate == labels).astype(np.float64) - (baseline == labels)
-        low, high = _wider((low, high), mean_interval(_by_row(change, positions)))
+        low, high = _wider((low, high), mean_interval(_by_row(change, positions)), least=-1.0)
     return AccuracyDifference(
-        value=(gained - lost) / rows,
+        value=(gained - lost) / units,
         low=low,
         high=high,
-        rows=rows,
+        rows=units // positions,
+        units=units,
         gained=gained,
         lost=lost,
-        agreement=int((baseline == candidate).sum()) / rows,
+        agreement=int((baseline == candidate).sum()) / units,
         unit="token" if positions > 1 else "row",
     )
 
 
-def mean_interval(values: NDArray[np.float64], *, z: float = _Z95) -> tuple[float, float]:
-    """Normal interval of the mean of independent values [n]; of one value, that value."""
+def commonest_gain(
+    right: NDArray[np.bool_], labels: Classes, *, positions: int = 1
+) -> tuple[float, AccuracyDifference]:
+    """Compare a model with always naming the commonest label, row by row.
+
+    Args:
+        right: which answers are right [n].
+        labels: true classes [n].
+        positions: as in `accuracy`.
+
+    Returns:
+        The share of the commonest label, and the accuracy beyond it: measurable where its `low` is above 0.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    constant = labels == classes[counts.argmax()]
+    # As two models of the question "is it right?", whose true answer is always yes.
+    gain = accuracy_difference(
+        constant.astype(np.int64), right.astype(np.int64), np.ones_like(labels), positions=positions
+    )
+    return float(constant.mean()), gain
+
+
+def mean_interval(values: NDArray[np.float64], *, level: float = _LEVEL) -> tuple[float, float]:
+    """Student's t interval of the mean of independent values [n]; one value alone bounds nothing.
+
+    The normal quantile in its place would cover 88 % of five values, not 95 %.
+    """
+    if len(values) < 2:
+        return -math.inf, math.inf
+    from scipy.special import stdtrit  # only where it is needed: generate does without scipy
+
     mean = float(values.mean())
-    half = z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    half = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean - half, mean + half
 
 
@@ -156,19 +191,21 @@ def _by_row(answers: NDArray[Any], positions: int) -> NDArray[np.float64]:
     return found
 
 
-def _wider(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
-    """The lower of both ends and the higher, within what a share (or a difference of two) can be."""
-    return max(min(first[0], second[0]), -1.0), min(max(first[1], second[1]), 1.0)
+def _wider(first: tuple[float, float], second: tuple[float, float], *, least: float) -> tuple[float, float]:
+    """The lower of both ends and the higher, within `least` and 1."""
+    return max(min(first[0], second[0]), least), min(max(first[1], second[1]), 1.0)
 
 
-def wilson_interval(correct: int, rows: int, *, z: float = _Z95) -> tuple[float, float]:
-    """Score interval of one proportion; unlike Wald's it has a width at 0 and at 1."""
-    share = correct / rows
-    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    # At share 0 and 1 the exact bound is 0 and 1, which rounding may miss by one unit in the last place.
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == rows else centre + half
+def proportion_interval(correct: int, rows: int, *, level: float = _LEVEL) -> tuple[float, float]:
+    """Exact interval of one proportion (Clopper and Pearson 1934): it never covers less than it claims.
+
+    Wilson's covers 90.5 to 92 % of 100 rows at a true share of 0.99 and above, where good models are.
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - level) / 2
+    low = 0.0 if correct == 0 else float(betaincinv(correct, rows - correct + 1, tail))
+    high = 1.0 if correct == rows else float(betaincinv(correct + 1, rows - correct, 1 - tail))
     return low, high
 
 

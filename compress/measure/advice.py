@@ -28,6 +28,12 @@ _QUANTIZING = 0.25
 _AROUND = 0.50
 _NAMED = 3
 _ALWAYS_FLOAT = {"GRU", "RNN"}  # ONNX Runtime's CPU provider has no kernel of integers for them
+_CONVOLUTIONS = {
+    "Conv",
+    "FusedConv",
+    "NhwcFusedConv",
+}  # quantize/int8_static makes integers of them, no other
+_TRANSPOSED = {"ConvTranspose"}  # left float by every stage
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class Figures:
         sums = {key: sum(getattr(each, key) for each in found) for key in ("nodes", "ms", "share", "numbers")}
         return found[0].model_copy(update=sums)
 
+    def float_share(self, kinds: set[str]) -> float:
+        """Share of the time that products of float weights of these operator kinds take."""
+        return sum(x.share for x in self.file.kinds if x.role == "float_weight" and x.kind in kinds)
+
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
@@ -66,9 +76,12 @@ def _unpacking(figures: Figures) -> str | None:
     if share < _UNPACKING:
         return None
     nodes = _count(sum(each.nodes for each in made), "DequantizeLinear node")
+    stage = "quantize/int8_dynamic writes MatMulInteger"
+    if any(each.made and each.kind in _CONVOLUTIONS for each in figures.file.float_products):
+        stage = "quantize/int8_static does so for convolutions, too"
     return (
         f"{_percent(share)} of the time goes to {nodes}, making the same floats out of stored integers in "
-        "every call. Let the products take the integers: quantize/int8_dynamic writes MatMulInteger."
+        f"every call. Let the products take the integers: {stage}."
     )
 
 
@@ -85,6 +98,17 @@ def _float_weights(figures: Figures) -> str | None:
         return (
             f"{begin}, and ONNX Runtime has no GRU or RNN of integers: fewer hidden units (prune/channels, "
             "distill/student), or an LSTM, which it has."
+        )
+    transposed, convolutions = figures.float_share(_TRANSPOSED), figures.float_share(_CONVOLUTIONS)
+    if transposed > part.share / 2:
+        return (
+            f"{begin}, most of it in transposed convolutions, which no stage quantizes: fewer or narrower "
+            "layers (distill/student) shrink them."
+        )
+    if convolutions > part.share / 2:
+        return (
+            f"{begin}, most of it in convolutions: quantize/int8_static makes them products of integers "
+            "(quantize/int8_dynamic leaves them float), prune/channels makes them narrower."
         )
     gain = ""
     if file.if_quantized is not None:

@@ -140,9 +140,14 @@ class FileExplanation(_Part):
         return self.between_ms / self.wall_ms
 
     @property
+    def uncounted_share(self) -> float:
+        """Share of the time of nodes that may be products, of which that could not be worked out."""
+        return sum(each.share for each in self.kinds if each.role == "other" and each.kind in self.uncounted)
+
+    @property
     def around_share(self) -> float:
         """Share of the time that no product takes: other nodes, and the runtime between nodes."""
-        return 1 - sum(self.part(role).share for role in PRODUCT_ROLES)
+        return 1 - sum(self.part(role).share for role in PRODUCT_ROLES) - self.uncounted_share
 
 
 class Explanation(_Part):

@@ -21,7 +21,7 @@ from compress.data.split import Batch
 from compress.errors import MeasureError
 from compress.measure.events import Call, Key, NodeRun, calls_of
 from compress.measure.nodes import layer_names, read_nodes, short_layer
-from compress.measure.products import Macs, Node, Role, macs_of
+from compress.measure.products import Macs, Node, Role, macs_of, may_make_products
 from compress.measure.session import create_session, feeds
 
 __all__ = ["COUNTED_KINDS", "Graph", "Product", "graph_of", "read_graph"]
@@ -116,7 +116,7 @@ def read_graph(nodes: Sequence[Node], call: Call, layers: dict[str, str]) -> Gra
         call: any call of that session.
         layers: names of nodes or weights of the file as it was given -> layer, from `layer_names`.
     """
-    known = _matched(nodes, call.nodes)
+    known = _matched(nodes, call)
     quantizing = _quantizing(nodes)
     roles: dict[Key, Role] = {}
     products: dict[tuple[Key, Role], Product] = {}
@@ -124,7 +124,8 @@ def read_graph(nodes: Sequence[Node], call: Call, layers: dict[str, str]) -> Gra
     for run in call.nodes:
         node = known.get(run.key)
         found = macs_of(node, run) if node is not None else None
-        if found is not None and not found and run.key not in roles:
+        unknown = not found if found is not None else node is None and may_make_products(run.kind)
+        if unknown and run.key not in roles:
             uncounted[run.kind] += 1
         roles[run.key] = _role(node, found, quantizing)
         for role, macs in found or ():
@@ -164,8 +165,46 @@ def _product(node: Node, run: NodeRun, role: Role, macs: int, layers: dict[str, 
     )
 
 
-def _matched(nodes: Sequence[Node], runs: Sequence[NodeRun]) -> dict[Key, Node]:
-    """Find the node of each key: by its name; what has none, by kind in the order of running.
+def _matched(nodes: Sequence[Node], call: Call) -> dict[Key, Node]:
+    """Find the node of each key, graph by graph: names repeat in others, and of an If only one branch runs.
+
+    Which one did is told by the kinds of nodes that ran.
+    """
+    graphs: dict[int, list[Node]] = defaultdict(list)
+    for node in nodes:
+        graphs[node.graph].append(node)
+    ran: dict[str, dict[Key, NodeRun]] = defaultdict(dict)
+    for run in (*call.nodes, *call.holders):
+        ran[run.inside][run.key] = run
+    found: dict[Key, Node] = {}
+    waiting = [("", 0)]
+    while waiting:
+        inside, number = waiting.pop()
+        matched = _matched_in(graphs[number], ran[inside])
+        found |= matched
+        for key, run in ran[inside].items():
+            if run.within in ran and key in matched:
+                waiting.append((run.within, _graph_that_ran(matched[key], graphs, ran[run.within])))
+    return found
+
+
+def _graph_that_ran(holder: Node, graphs: dict[int, list[Node]], ran: dict[Key, NodeRun]) -> int:
+    """Number of the graph whose nodes fit what ran best: their kinds first, then their names."""
+    kinds = Counter(run.kind for run in ran.values())
+    names = Counter(run.name for run in ran.values())
+
+    def apart(number: int) -> tuple[int, int, int]:
+        there = Counter(node.kind for node in graphs[number])
+        called = Counter(node.name for node in graphs[number] if node.name)
+        missing, unnamed = (names - called).total(), len(graphs[number]) - called.total()
+        others = (called - names).total() + max(missing - unnamed, 0)
+        return (there - kinds).total() + (kinds - there).total(), others, missing
+
+    return min(holder.holds, key=apart, default=-1)
+
+
+def _matched_in(nodes: Sequence[Node], keys: dict[Key, NodeRun]) -> dict[Key, Node]:
+    """Find the nodes of one graph by their names; those without one, by kind in the order of running.
 
     A profile calls a node without a name by its kind and index, of which the file knows only the kind; but
     files are written in the order in which they run.
@@ -173,7 +212,6 @@ def _matched(nodes: Sequence[Node], runs: Sequence[NodeRun]) -> dict[Key, Node]:
     named: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
         named[node.name].append(node)
-    keys = {run.key: run for run in runs}
     found: dict[Key, Node] = {}
     left: dict[str, list[Key]] = defaultdict(list)
     for key, run in keys.items():

@@ -84,7 +84,7 @@ def measure_ladder(
         found.append(
             Rung(
                 name=step.name,
-                rows=len(labels),
+                rows=len(rows[0]),
                 accuracy=float((answers[at] == labels).mean()),
                 agreement=float((answers[at] == answers[0]).mean()),
                 change=accuracy_difference(answers[before], answers[at], labels, positions=positions),

@@ -27,6 +27,7 @@ from compress.task import LABELS_KEY
 __all__ = ["RowLosses", "cache_bytes_per_token", "compare_decoding", "compare_losses", "is_decoder"]
 
 _LN2 = math.log(2)
+_MOST_HALF = 20.0  # of an interval, in nats a token: one row bounds nothing, and JSON has no infinity
 
 
 class RowLosses:
@@ -87,8 +88,9 @@ def compare_losses(
             cache_bytes_per_token=cache,
         )
 
-    low, high = mean_interval(after - before)
     value = float((after - before).mean())
+    low, high = mean_interval(after - before)
+    low, high = max(low, value - _MOST_HALF), min(high, value + _MOST_HALF)
     return Language(
         rows=len(test),
         tokens=tokens,

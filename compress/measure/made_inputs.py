@@ -87,9 +87,21 @@ def _input(graph: Any, value: Any) -> FileInput:
 
 def _table_rows(graph: Any, name: str) -> int | None:
     """Find how many rows the smallest table has that these ids look up."""
-    rows = {each.name: int(each.dims[0]) for each in graph.initializer if each.dims}
-    names, found = {name}, []
+    return min(_lookups(graph, {name}, {}), default=None)
+
+
+def _lookups(graph: Any, names: set[str], rows: dict[str, int]) -> list[int]:
+    """Rows of each table that is looked up, in the branches of an If and the bodies of loops too.
+
+    Args:
+        names: of the ids, outside of the graph.
+        rows: of the tables that it can see outside, by name.
+    """
+    rows = rows | {each.name: int(each.dims[0]) for each in graph.initializer if each.dims}
+    names, found = set(names), []
     for node in graph.node:  # in the order of running, so one pass will do
+        for each in node.attribute:
+            found += _lookups(each.g, names, rows) if each.HasField("g") else []
         if node.op_type in _PASSES_ON and node.input[0] in names:
             names.add(node.output[0])
         elif node.op_type in _PASSES_ON and node.input[0] in rows:
@@ -98,7 +110,7 @@ def _table_rows(graph: Any, name: str) -> int | None:
             ids, table = (node.input[place] for place in _LOOKUPS[node.op_type])
             if ids in names and table in rows:
                 found.append(rows[table])
-    return min(found, default=None)
+    return found
 
 
 def made_batch(

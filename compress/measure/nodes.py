@@ -6,6 +6,8 @@ The onnx package is imported when a file is read, not before.
 from __future__ import annotations
 
 import ast
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,15 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
     import onnx
 
     graph = onnx.load(str(path), load_external_data=False).graph
-    return tuple(_walk(graph, {}, set()))
+    return tuple(_walk(graph, {}, set(), itertools.count()))
 
 
-def _walk(graph: Any, outer: dict[str, tuple[int, ...]], made_outside: set[str]) -> list[Node]:
+def _walk(
+    graph: Any, outer: dict[str, tuple[int, ...]], made_outside: set[str], numbers: Iterator[int]
+) -> list[Node]:
     import onnx
+
+    own = next(numbers)
 
     constants = {**outer, **{each.name: tuple(each.dims) for each in graph.initializer}}
     for given in graph.input:  # old files list weights as inputs too; a graph's own input hides an outer name
@@ -35,10 +41,12 @@ def _walk(graph: Any, outer: dict[str, tuple[int, ...]], made_outside: set[str])
     made = set(made_outside)
     nodes: list[Node] = []
     for proto in graph.node:
-        attributes = {}
+        attributes, holds = {}, []
         for each in proto.attribute:
             if each.type == onnx.AttributeProto.GRAPH:
-                nodes += _walk(each.g, constants, made)
+                before = len(nodes)
+                nodes += _walk(each.g, constants, made, numbers)
+                holds.append(min((node.graph for node in nodes[before:]), default=-1))
             elif each.type not in (onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR):
                 attributes[each.name] = onnx.helper.get_attribute_value(each)
             elif each.type == onnx.AttributeProto.TENSOR and proto.op_type == "Constant":
@@ -58,6 +66,8 @@ def _walk(graph: Any, outer: dict[str, tuple[int, ...]], made_outside: set[str])
             constants=tuple(constants.get(name) for name in proto.input),
             made=any(name in made for name in given),
             unpacks=unpacks,
+            graph=own,
+            holds=tuple(holds),
         )
         nodes.append(node)
         if unpacks:
@@ -71,7 +81,7 @@ def layer_names(path: Path) -> dict[str, str]:
     import onnx
 
     found = {}
-    for node in onnx.load(str(path), load_external_data=False).graph.node:
+    for node in _all_nodes(onnx.load(str(path), load_external_data=False).graph):
         noted = {each.key: each.value for each in node.metadata_props}.get(_SCOPES)
         try:
             scopes = ast.literal_eval(noted) if noted else []
@@ -80,6 +90,15 @@ def layer_names(path: Path) -> dict[str, str]:
         if isinstance(scopes, list) and len(scopes) > 1 and str(scopes[-2]):
             found[node.name] = short_layer(str(scopes[-2]))
     return found
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    """Nodes of a graph, and of the graphs that they hold."""
+    for node in graph.node:
+        yield node
+        for each in node.attribute:
+            for held in (each.g, *each.graphs) if each.HasField("g") else each.graphs:
+                yield from _all_nodes(held)
 
 
 def short_layer(name: str) -> str:

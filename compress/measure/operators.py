@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.split import Batch
+from compress.measure.events import node_runs
 from compress.measure.session import answer, create_session
 
 __all__ = ["count_operators", "operators_of"]
-
-_KERNEL_SUFFIX = "_kernel_time"
 
 
 def operators_of(path: Path, batch: Batch, *, threads: int, folder: Path) -> dict[str, int]:
@@ -31,10 +30,6 @@ def operators_of(path: Path, batch: Batch, *, threads: int, folder: Path) -> dic
 
 def count_operators(events: Iterable[dict[str, Any]]) -> dict[str, int]:
     """Count the nodes in a profile's events by kind, most frequent first; a loop's body counts once."""
-    nodes = {
-        (event["name"], event["args"].get("node_index"), event["args"]["op_name"])
-        for event in events
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)
-    }
-    counts = Counter(kind for _, _, kind in nodes)
+    nodes = {(run.key, run.kind) for run in node_runs(events)}
+    counts = Counter(kind for _, kind in nodes)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

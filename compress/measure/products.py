@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from compress.measure.events import NodeRun, Shape, elements
 
-__all__ = ["Macs", "Node", "PRODUCT_ROLES", "ROLES", "Role", "macs_of"]
+__all__ = ["Macs", "Node", "PRODUCT_ROLES", "ROLES", "Role", "macs_of", "may_make_products"]
 
 Role = Literal["integer", "low_bit", "float_weight", "activations", "unpacking", "quantizing", "other"]
 """What a node is for.
@@ -37,6 +37,8 @@ class Node:
         constants: for each input, the shape of a constant, or None.
         made: whether a constant input is not stored as it is used, but made of stored ones in each call.
         unpacks: whether all its inputs are constants, so that it makes the same in each call.
+        graph: number of the graph that it is in; 0 is the file's own.
+        holds: numbers of the graphs that it holds (the branches of an If, the body of a Loop).
     """
 
     name: str
@@ -48,6 +50,8 @@ class Node:
     constants: tuple[Shape | None, ...]
     made: bool
     unpacks: bool
+    graph: int = 0
+    holds: tuple[int, ...] = ()
 
 
 _Rule = Callable[[Node, NodeRun], Macs]
@@ -68,6 +72,11 @@ def macs_of(node: Node, run: NodeRun) -> Macs | None:
         return rule(node, run)
     except (IndexError, KeyError, TypeError):  # an optional input is not there, or a form that no rule knows
         return []
+
+
+def may_make_products(kind: str) -> bool:
+    """Say whether nodes of an operator kind make products."""
+    return kind in _RULES
 
 
 def _given(node: Node, run: NodeRun, place: int) -> Shape:

@@ -29,6 +29,7 @@ __all__ = [
     "RuntimeTiming",
     "Runtimes",
     "Size",
+    "Unit",
 ]
 
 
@@ -41,21 +42,26 @@ class _Result(BaseModel):
 
 
 class Accuracy(_Result):
-    """Share of test rows answered right, one row at a time (batch 1, no padding), with its Wilson interval.
+    """Share of test rows answered right, one row at a time (batch 1, no padding), with its exact interval.
 
-    Of a language model each token of a row is an answer: all counts are of tokens, and the interval is that
-    of the mean over rows, whose tokens are not independent.
+    Of a language model each token of a row is an answer: all other counts are of tokens, and the interval is
+    that of the mean over rows, whose tokens are not independent.
 
     Attributes:
+        rows: test rows.
+        units: answers that were judged: as many as rows, or all tokens of the rows.
+        correct: of the units.
         batched_value: the same rows in padded batches of `batched_size`; a value that differs says that
             answers depend on batch-mates or padding.
-        batched_disagreements: rows whose predicted class differs between the two.
+        batched_disagreements: units whose predicted class differs between the two.
+        unit: what one of the units is.
     """
 
     value: float
     low: float
     high: float
     rows: int
+    units: int
     correct: int
     batched_value: float
     batched_size: int
@@ -66,18 +72,22 @@ class Accuracy(_Result):
 class AccuracyDifference(_Result):
     """Candidate minus baseline on the same test rows, with the paired score interval of Tango (1998).
 
-    Of a language model all counts are of tokens, and the interval is no narrower than that over rows.
+    Of a language model all other counts are of tokens, and the interval is no narrower than that over rows.
 
     Attributes:
-        gained: rows that only the candidate answers right.
-        lost: rows that only the baseline answers right.
-        agreement: share of rows on which both predict the same class, right or wrong.
+        rows: test rows.
+        units: answers that were compared: as many as rows, or all tokens of the rows.
+        gained: units that only the candidate answers right.
+        lost: units that only the baseline answers right.
+        agreement: share of units on which both predict the same class, right or wrong.
+        unit: what one of the units is.
     """
 
     value: float
     low: float
     high: float
     rows: int
+    units: int
     gained: int
     lost: int
     agreement: float
@@ -232,6 +242,7 @@ class Rung(_Result):
         name: of the stage; of the first rung, the uncompressed model, `original`; of several stages joined
             by ` + `, where the models between them could not be exported.
         stages: how many stages lie between the rung before and this one; of the first it says nothing.
+        rows: validation rows; of a language model, accuracy and agreement are shares of their tokens.
         agreement: share of rows on which it names the class that the original names.
         change: of accuracy, from the rung before.
         p50_ms: median over rounds.

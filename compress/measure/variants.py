@@ -23,7 +23,7 @@ HOLDS_WITH_EXACT_SUMS = "x86 with VNNI, Arm"
 _PREFERENCES: dict[str, Callable[[Variant], tuple[float, ...]]] = {
     "fastest": lambda x: (-x.speedup, x.size_bytes),
     "smallest": lambda x: (x.size_bytes, -x.speedup),
-    "accurate": lambda x: (-x.accuracy, -x.speedup),
+    "accurate": lambda x: (-x.accuracy if x.perplexity is None else x.perplexity, -x.speedup),
 }
 
 
@@ -38,6 +38,7 @@ class Variant:
         drop: accuracy of the uncompressed model minus this one's, on the same rows.
         speedup: how many times as fast as the uncompressed model, at the first setting that all have.
         accuracy_holds: on which processors.
+        perplexity: of a language model, among which it decides what is accurate; None of others.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant:
     drop: float
     speedup: float
     accuracy_holds: str
+    perplexity: float | None = None
 
     def session(self, *, threads: int = 1) -> Any:
         """Open it: an onnxruntime.InferenceSession on the CPU.
@@ -125,6 +127,7 @@ def _variants(directory: Path) -> Sequence[Variant]:
                 drop=-each["accuracy"]["difference"],
                 speedup=each["latency"][0]["speedup"],
                 accuracy_holds=each["figures_hold"]["accuracy"],
+                perplexity=each.get("perplexity"),
             )
             for each in _manifest(directory)["variants"]
         ]

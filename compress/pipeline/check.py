@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import compress
-from compress.data import Splits, load_splits
+from compress.data import Split, Splits, load_splits
 from compress.errors import OutputError, ParityError, RecipeError
 from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import Measurement
+from compress.measure.answers import unpack_classes
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.pipeline.exported import parity_of
 from compress.pipeline.measured import measured
@@ -26,6 +29,7 @@ from compress.report.words import percent
 __all__ = ["check_bundle"]
 
 _RECIPE = "recipe.resolved.yaml"
+_MOST_WRONG = 10  # files that a line names
 
 
 def check_bundle(
@@ -94,9 +98,13 @@ def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
 
 
 def _sealed(directory: Path, manifest: dict[str, Any]) -> CheckRecord:
-    """Whether each file is the one that was written."""
+    """Whether each file is the one that was written, and there is no other."""
     wrong = broken_seals(directory, manifest)
-    found = "; ".join(wrong) or f"{len(manifest['sha256'])} files are those that were written"
+    if ONNX_PATH.as_posix() not in manifest["sha256"]:
+        wrong.insert(0, f"manifest.json does not name {ONNX_PATH.as_posix()}")
+    more = f"; and {len(wrong) - _MOST_WRONG:,} more" if len(wrong) > _MOST_WRONG else ""
+    found = "; ".join(wrong[:_MOST_WRONG]) + more
+    found = found or f"{len(manifest['sha256'])} files are those that were written, and there is no other"
     return CheckRecord(name=f"files of {directory.name}", holds=not wrong, found=found)
 
 
@@ -118,7 +126,7 @@ def _answers(
     measurement = measured(
         recipe, baseline, onnx, base_splits.test, splits.test, runtimes=(), progress=progress
     )
-    checks += _as_reported(directory, measurement.candidate.accuracy.correct, len(splits.test))
+    checks += _as_reported(directory, measurement.candidate.accuracy.correct, splits.test)
     return [*checks, *gate_checks(judged(recipe.gates, measurement))], measurement
 
 
@@ -148,16 +156,24 @@ def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> 
     return CheckRecord(name="parity", holds=True, found=words)
 
 
-def _as_reported(directory: Path, correct: int, rows: int) -> list[CheckRecord]:
-    """Whether accuracy is within the interval that the run's own report gives; nothing for other rows."""
+def _as_reported(directory: Path, correct: int, test: Split) -> list[CheckRecord]:
+    """Whether accuracy is within the interval that the run's own report gives; nothing for other rows.
+
+    Args:
+        correct: of the answers to `test`: its rows, or all tokens of them.
+    """
     if not (directory / "report.json").is_file():
         return []
-    then = load_report(directory).measurement.candidate.accuracy
-    if then.rows != rows:
+    measured = load_report(directory).measurement
+    then = measured.candidate.accuracy
+    if (then.rows, then.units) != (len(test), test.answers.size):
         return []
-    here = correct / rows
+    kept = measured.answers
+    if kept is not None and not np.array_equal(unpack_classes(kept.labels), test.answers):
+        return []
+    here = correct / then.units
     found = (
-        f"{percent(here)} of {rows:,} test rows; the report says {percent(then.value)} "
+        f"{percent(here)} of {then.units:,} test {then.unit}s; the report says {percent(then.value)} "
         f"({percent(then.low)} to {percent(then.high)})"
     )
     return [CheckRecord(name="accuracy as reported", holds=then.low <= here <= then.high, found=found)]

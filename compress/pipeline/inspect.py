@@ -9,7 +9,6 @@ import datetime
 import re
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 import compress
 from compress.data import Split, Splits
 from compress.errors import ModelError, RecipeError
-from compress.measure.accuracy import wilson_interval
+from compress.measure.accuracy import commonest_gain, proportion_interval
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.quantized import QuantizedModule
 from compress.pipeline.cache import Cache
@@ -111,7 +110,7 @@ def inspect_model(
         curves = curves_of(bench, scores, max_drop, quick, progress)
         quantization = () if quick else _quantization(bench, module, calibration, recipe, progress)
         attention = attention_facts(prepared, module, structure.attention, sentences)
-    low, high = wilson_interval(int(bench.full.sum()), len(bench.full))
+    low, high = proportion_interval(int(bench.full.sum()), len(bench.full))
     return Inspection(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -135,7 +134,7 @@ def inspect_model(
         attention=attention,
         quantization=quantization,
         quantization_rows=min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
-        notes=_notes(recipe, prepared.splits, bench, low),
+        notes=_notes(recipe, prepared.splits, bench),
         seconds=time.perf_counter() - began,
     )
 
@@ -218,10 +217,10 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
     )
 
 
-def _notes(recipe: Recipe, splits: Splits, bench: Bench, low: float) -> tuple[str, ...]:
+def _notes(recipe: Recipe, splits: Splits, bench: Bench) -> tuple[str, ...]:
     found = []
-    chance = max(Counter(bench.rows.answers.tolist()).values()) / len(bench.rows.answers)
-    if low <= chance:
+    chance, gain = commonest_gain(bench.full.numpy(), bench.rows.answers)
+    if gain.low <= 0:
         found.append(
             "the full model is not measurably better than always naming the commonest label: it answers "
             f"{_share(bench.full):.1%} of the validation rows right, and {chance:.1%} of them have that "

@@ -47,7 +47,8 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
         if measurement.language is None
         else {
             "value": accuracy.value,
-            "tokens": accuracy.rows,
+            "rows": accuracy.rows,
+            "tokens": accuracy.units,
             "perplexity": measurement.language.candidate.perplexity,
             "how": f"of the next token, in rows of {length} from an empty past",
         },

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from compress.data import Splits
 from compress.measure import Measurement
 from compress.recipe import Recipe
-from compress.report import SaturationRecord, saturation_sentence
+from compress.report import SaturationRecord, commonest_words, saturation_sentence
 
 __all__ = ["doubts_of_data", "warnings_of"]
 
@@ -32,23 +30,15 @@ def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _chance_level(splits: Splits, measurement: Measurement) -> tuple[str, ...]:
-    counts = Counter(splits.test.answers.tolist())
-    chance = max(counts.values()) / len(splits.test.answers)
-    accuracy = measurement.baseline.accuracy
-    if accuracy.low > chance:
-        return ()
-    if splits.task.vocabulary:
-        return (
-            "the uncompressed model is not measurably better than always naming the commonest token: it "
-            f"names {accuracy.value:.1%} of the test tokens right, and {chance:.1%} of them are that one. "
-            "Was it trained? No comparison means much before that is mended",
-        )
-    return (
-        "the uncompressed model is not measurably better than always naming the commonest label: it answers "
-        f"{accuracy.value:.1%} of the test rows right, and {chance:.1%} of them have that label. Was it "
-        "trained, and are the labels in its order? No comparison means much before that is mended",
-    )
+def _chance_level(measurement: Measurement) -> list[str]:
+    order = ", and are the labels in its order" if measurement.language is None else ""
+    found = []
+    baseline, candidate = (commonest_words(measurement, who) for who in ("baseline", "candidate"))
+    if baseline is not None:
+        found.append(f"{baseline}. Was it trained{order}? No comparison means anything until that is fixed")
+    if candidate is not None:
+        found.append(f"{candidate}. A small loss of accuracy says nothing about it")
+    return found
 
 
 def warnings_of(
@@ -56,7 +46,7 @@ def warnings_of(
 ) -> tuple[str, ...]:
     """Say what falls short, what holds only here, and what is doubtful."""
     stages = recipe.stages
-    found = [*doubts_of_data(recipe, splits), *_chance_level(splits, measurement), *measurement.noise]
+    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement), *measurement.noise]
     slower = [point for point in measurement.latency if point.speedup_high < 1]
     if slower:
         worst = min(slower, key=lambda point: point.speedup)
@@ -70,8 +60,8 @@ def warnings_of(
     candidate = measurement.candidate.accuracy
     if candidate.batched_disagreements:
         found.append(
-            f"{candidate.batched_disagreements} of {candidate.rows} answers change when rows are answered in "
-            f"padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
+            f"{candidate.batched_disagreements} of {candidate.units} answers change when rows are answered "
+            f"in padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
         )
     if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))

@@ -10,6 +10,9 @@ __all__ = ["GatesConfig"]
 class GatesConfig(BaseModel):
     """Limits on the test rows and on this machine; what is not given is not asked.
 
+    Where accuracy or agreement is limited, the candidate must also be measurably better than always naming
+    the commonest label.
+
     Attributes:
         max_accuracy_drop: below the baseline's accuracy, as a share of 1; the lower end of the 95 % interval
             must reach it, so that chance alone doesn't pass.

@@ -11,7 +11,7 @@ from compress.report.check import (
 from compress.report.compare import compare_reports
 from compress.report.comparison import Comparison, ComparisonRow
 from compress.report.explanation_words import explanation_sentences, explanation_tables
-from compress.report.gates import gate_sentence, judged
+from compress.report.gates import commonest_words, gate_sentence, judged
 from compress.report.html import to_html
 from compress.report.inspection import Inspection
 from compress.report.inspection_views import inspection_html, inspection_markdown, write_inspection
@@ -60,6 +60,7 @@ __all__ = [
     "caveats",
     "check_lines",
     "check_summary",
+    "commonest_words",
     "compare_reports",
     "comparison_csv",
     "explanation_sentences",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from compress.measure.results import Measurement
-from compress.report.gates import gate_sentence
+from compress.report.gates import commonest_words, gate_sentence
 from compress.report.markdown import escape_markdown, table_markdown
 from compress.report.schema import GateRecord
 from compress.report.tables import Table
@@ -20,6 +20,7 @@ from compress.report.words import (
     size,
     speedup_words,
 )
+from compress.safe_text import visible
 
 __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
 
@@ -73,7 +74,7 @@ def check_lines(report: CheckReport) -> list[str]:
         return []
     model = measured.candidate
     lines = [
-        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.rows:,} test {model.accuracy.unit}s, "
+        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
         f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
         f"{measured.environment.cpu}"
     ]
@@ -85,7 +86,8 @@ def check_lines(report: CheckReport) -> list[str]:
             f"{milliseconds(each.candidate.p95_ms)}"
         )
         lines.append(words if report.against is None else f"{words}; {speedup_words(each)}")
-    return lines
+    constant = commonest_words(measured, "candidate")
+    return lines if constant is None else [*lines, constant]
 
 
 def check_summary(report: CheckReport) -> str:
@@ -113,7 +115,9 @@ def junit_xml(report: CheckReport) -> str:
         timestamp=report.created,
     )
     for check in report.checks:
-        case = ET.SubElement(suite, "testcase", classname=_xml_text(report.bundle), name=check.name, time="0")
+        case = ET.SubElement(
+            suite, "testcase", classname=_xml_text(report.bundle), name=_xml_text(check.name), time="0"
+        )
         if check.holds:
             ET.SubElement(case, "system-out").text = _xml_text(check.found)
         else:
@@ -125,5 +129,5 @@ def junit_xml(report: CheckReport) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """Without the control characters that XML 1.0 has no way to write."""
-    return "".join(letter for letter in text if letter in "\t\n" or ord(letter) >= 32)
+    """With the control characters that XML 1.0 has no way to write made visible."""
+    return visible(text)

@@ -82,10 +82,11 @@ def _compared(
         rows, names = [rows[at] for at in kept], [names[at] for at in kept]
         reports = [reports[at] for at in kept]
     baseline = _baseline(usual.lender, usual.latency(usual.lender))
-    first = usual.latency(usual.lender)
+    first, accuracy = usual.latency(usual.lender), usual.lender.measurement.baseline.accuracy
     return Comparison(
         setting=setting(first) if first else "latency not measured",
-        test_rows=usual.lender.measurement.baseline.accuracy.rows,
+        test_rows=accuracy.rows,
+        test_tokens=accuracy.units if accuracy.unit == "token" else None,
         rows=ranked([baseline, *rows]),
         notes=(*notes, *said),
         pairs=pair_differences(names, reports),
@@ -125,7 +126,7 @@ class _Usual:
             columns |= {"p50_ms", "speedup"}
         if report.data.test_fingerprint != self.test_rows:
             flags.append(f"other test rows ({report.data.test_rows:,}): its accuracy does not compare")
-            columns |= {"accuracy"}
+            columns |= {"accuracy"} if report.measurement.language is None else {"accuracy", "perplexity"}
         # The baseline's answers tell apart models trained twice, but only where rows and kernels agree.
         facts = 3 if self._same_place(report) else 2
         if _baseline_key(report)[:facts] != self.baseline[:facts]:
@@ -225,13 +226,15 @@ def _row(
     not_comparable: set[Column],
 ) -> ComparisonRow:
     measured, difference = report.measurement, report.measurement.difference
-    model = measured.candidate
+    model, language = measured.candidate, measured.language
     return ComparisonRow(
         name=name,
         is_baseline=False,
         stages=stages_in_short(report.stages),
         accuracy=model.accuracy.value,
         difference=Interval(value=difference.value, low=difference.low, high=difference.high),
+        perplexity=None if language is None else language.candidate.perplexity,
+        perplexity_ratio=None if language is None else language.perplexity_ratio,
         p50_ms=latency.candidate.p50_ms if latency else None,
         speedup=Interval(value=latency.speedup, low=latency.speedup_low, high=latency.speedup_high)
         if latency
@@ -247,13 +250,14 @@ def _row(
 
 
 def _baseline(report: RunReport, latency: LatencyComparison | None) -> ComparisonRow:
-    model = report.measurement.baseline
+    model, language = report.measurement.baseline, report.measurement.language
     return ComparisonRow(
         name="baseline",
         is_baseline=True,
         stages=f"fp32, of {report.name}",
         accuracy=model.accuracy.value,
         difference=None,
+        perplexity=None if language is None else language.baseline.perplexity,
         p50_ms=latency.baseline.p50_ms if latency else None,
         speedup=Interval(value=1, low=1, high=1) if latency else None,
         file_bytes=model.size.file_bytes,

@@ -11,16 +11,17 @@ from urllib.parse import quote
 
 from compress.report.charts import Dot, scatter
 from compress.report.compare_views import (
-    COLUMN_NAMES,
+    column_names,
     differs_table,
     flags,
     interval_of_difference,
+    interval_of_perplexity,
     interval_of_speedup,
     legend,
     marked,
     pairs_table,
 )
-from compress.report.comparison import COLUMNS, Column, Comparison, ComparisonRow
+from compress.report.comparison import Column, Comparison, ComparisonRow
 from compress.report.html import render
 from compress.report.words import milliseconds, percent, size
 
@@ -62,14 +63,15 @@ def comparison_html(comparison: Comparison, folder: Path | None = None) -> str:
         "compare.html.j2",
         {
             "comparison": comparison,
-            "columns": COLUMN_NAMES,
-            "cells": {row.name: _cells(row) for row in comparison.rows},
+            "columns": column_names(comparison),
+            "cells": {row.name: _cells(row, comparison.columns) for row in comparison.rows},
+            "quality": "Accuracy" if comparison.test_tokens is None else "Perplexity",
             "links": links,
             "legend": legend(comparison),
             "flags": flags(comparison),
             "pictures": [
                 {
-                    "picture": _picture(comparison.rows, over, labels, links),
+                    "picture": _picture(comparison, over, labels, links),
                     "left_out": [row.name for row in comparison.rows if not _drawable(row, over)],
                     "front": names,
                     "better": better,
@@ -111,13 +113,11 @@ def _labels(rows: Sequence[ComparisonRow]) -> dict[str, str]:
     return {row.name: str(place) if row.name in numbered else "" for place, row in enumerate(rows)}
 
 
-def _picture(
-    rows: Sequence[ComparisonRow], over: _Over, labels: dict[str, str], links: dict[str, str]
-) -> str:
-    drawn = [row for row in rows if _drawable(row, over)]
+def _picture(comparison: Comparison, over: _Over, labels: dict[str, str], links: dict[str, str]) -> str:
+    drawn = [row for row in comparison.rows if _drawable(row, over)]
     dots = [_dot(row, over, labels[row.name], links[row.name]) for row in drawn]
     what = "latency p50, ms (left is faster)" if over == "p50_ms" else "file, MB (left is smaller)"
-    return scatter(dots, what)
+    return scatter(dots, what, perplexity=comparison.test_tokens is not None)
 
 
 def _drawable(row: ComparisonRow, over: _Over) -> bool:
@@ -125,26 +125,33 @@ def _drawable(row: ComparisonRow, over: _Over) -> bool:
 
 
 def _dot(row: ComparisonRow, over: _Over, label: str, link: str) -> Dot:
-    # The paired interval around the baseline's accuracy: it crosses that line where nothing is measurable.
-    base = row.accuracy - (row.difference.value if row.difference else 0)
-    low, high = (base + row.difference.low, base + row.difference.high) if row.difference else (base, base)
+    # The paired interval around the baseline's figure: it crosses that line where nothing is measurable.
+    value = row.accuracy if row.perplexity is None else row.perplexity
+    low = high = value
+    if row.perplexity_ratio is not None:
+        base = value / row.perplexity_ratio.value
+        low, high = base * row.perplexity_ratio.low, base * row.perplexity_ratio.high
+    elif row.perplexity is None and row.difference is not None:
+        base = value - row.difference.value
+        low, high = base + row.difference.low, base + row.difference.high
     on_front = row.on_front if over == "p50_ms" else row.on_size_front
     x = (row.p50_ms or 0.0) if over == "p50_ms" else row.file_bytes / 1e6
-    return Dot(label, x, row.accuracy, low, high, row.is_baseline, _words(row), link, on_front)
+    return Dot(label, x, value, low, high, row.is_baseline, _words(row), link, on_front)
 
 
 def _words(row: ComparisonRow) -> str:
-    figures = [percent(row.accuracy), size(row.file_bytes)]
+    quality = percent(row.accuracy) if row.perplexity is None else f"perplexity {row.perplexity:.3f}"
+    figures = [quality, size(row.file_bytes)]
     if row.p50_ms is not None:
         figures.insert(1, milliseconds(row.p50_ms))
     return f"{row.name}: {row.stages}\n{', '.join(figures)}"
 
 
-def _cells(row: ComparisonRow) -> list[_Cell]:
+def _cells(row: ComparisonRow, columns: Sequence[Column]) -> list[_Cell]:
     """Each cell after the first two."""
     difference, interval = interval_of_difference(row)
     change = row.difference.value if row.difference else None
-    cells = [_cell(row, column) for column in COLUMNS]
+    cells = [_cell(row, column) for column in columns]
     return [cells[0], _Cell(difference, interval, value=change), *cells[1:]]
 
 
@@ -152,4 +159,5 @@ def _cell(row: ComparisonRow, column: Column) -> _Cell:
     raw = getattr(row, column)
     value = None if raw is None else float(getattr(raw, "value", raw))
     below = interval_of_speedup(row) if column == "speedup" else ""
+    below = interval_of_perplexity(row) if column == "perplexity" else below
     return _Cell(marked(row, column), below, column in row.best, value)

@@ -12,11 +12,12 @@ from compress.report.tables import Table
 from compress.report.words import MB_NOTE, accuracy_words, interval_text, percent, points
 
 __all__ = [
-    "COLUMN_NAMES",
+    "column_names",
     "comparison_markdown",
     "differs_table",
     "flags",
     "interval_of_difference",
+    "interval_of_perplexity",
     "interval_of_speedup",
     "legend",
     "marked",
@@ -24,18 +25,22 @@ __all__ = [
     "terminal_table",
 ]
 
-COLUMN_NAMES = (
-    "run",
-    "stages",
-    "accuracy",
-    "difference",
-    "p50 ms",
-    "speed-up",
-    "file MB",
-    "gzip MB",
-    "smaller by",
-    "peak memory MB",
-)
+_NAMES: dict[Column, str] = {
+    "accuracy": "accuracy",
+    "perplexity": "perplexity",
+    "p50_ms": "p50 ms",
+    "speedup": "speed-up",
+    "file_bytes": "file MB",
+    "gzip_bytes": "gzip MB",
+    "smaller": "smaller by",
+    "peak_memory_bytes": "peak memory MB",
+}
+
+
+def column_names(comparison: Comparison) -> tuple[str, ...]:
+    """Heads of the whole table; the difference is that of accuracy."""
+    first, *others = (_NAMES[column] for column in comparison.columns)
+    return "run", "stages", first, "difference", *others
 
 
 def marked(row: ComparisonRow, column: Column) -> str:
@@ -56,11 +61,24 @@ def interval_of_speedup(row: ComparisonRow) -> str:
     return "" if each is None or row.is_baseline else interval_text(each.value, each.low, each.high)
 
 
+def interval_of_perplexity(row: ComparisonRow) -> str:
+    """The ratio of perplexity to the baseline's with its interval, or nothing."""
+    each = row.perplexity_ratio
+    return "" if each is None else f"{each.value:.3f}x ({each.low:.3f} to {each.high:.3f})"
+
+
 def legend(comparison: Comparison) -> list[str]:
     """What the columns and the marks mean."""
+    what = f"Accuracy on {comparison.test_rows:,} test rows"
+    if comparison.test_tokens is not None:
+        what = (
+            f"Perplexity, by which language models are ranked, and accuracy of the next token on "
+            f"{comparison.test_tokens:,} tokens of {comparison.test_rows:,} test rows"
+        )
     lines = [
-        f"Accuracy on {comparison.test_rows:,} test rows; latency p50 at {comparison.setting}. Speed-up, "
-        f"difference (in points) and their 95 % intervals are against the run's own baseline. {MB_NOTE}",
+        f"{what}; latency p50 at {comparison.setting}. Speed-up, "
+        "difference (of accuracy, in points) and their 95 % intervals are against the run's own baseline. "
+        f"{MB_NOTE}",
         "* is best in its column, as shown; ties share it. A difference whose interval holds 0, or a "
         "speed-up whose interval holds 1, is not a measurable one.",
     ]
@@ -86,7 +104,9 @@ def terminal_table(comparison: Comparison) -> TerminalTable:
         caption_justify="left",
     )
     table.add_column("run", overflow="fold", min_width=10, max_width=26)
-    heads = ("accuracy\npoints", "p50 ms", "speed-up", "file MB\ngzip MB", "smaller\nby", "memory\nMB")
+    language = comparison.test_tokens is not None  # 80 columns have no room for accuracy, too
+    quality = "perplexity\nratio" if language else "accuracy\npoints"
+    heads = (quality, "p50 ms", "speed-up", "file MB\ngzip MB", "smaller\nby", "memory\nMB")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     last = len(comparison.rows) - 1
@@ -95,7 +115,9 @@ def terminal_table(comparison: Comparison) -> TerminalTable:
         # Text, not str: rich would read [brackets] in a name as its own markup.
         table.add_row(
             Text.assemble((row.name, "bold"), "\n", (row.stages, "dim")),
-            _stack(row, "accuracy", difference, interval),
+            _stack(row, "perplexity", *interval_of_perplexity(row).split(" ", 1))
+            if language
+            else _stack(row, "accuracy", difference, interval),
             _stack(row, "p50_ms"),
             _stack(row, "speedup", interval_of_speedup(row)),
             Text("\n").join([_stack(row, "file_bytes"), _stack(row, "gzip_bytes")]),
@@ -115,22 +137,16 @@ def _table(comparison: Comparison) -> Table:
     rows = []
     for row in comparison.rows:
         difference, interval = interval_of_difference(row)
-        speedup = interval_of_speedup(row)
-        rows.append(
-            (
-                row.name,
-                row.stages,
-                marked(row, "accuracy"),
-                f"{difference} ({interval})" if interval else "",
-                marked(row, "p50_ms"),
-                marked(row, "speedup") + (f" ({speedup})" if speedup else ""),
-                marked(row, "file_bytes"),
-                marked(row, "gzip_bytes"),
-                marked(row, "smaller"),
-                marked(row, "peak_memory_bytes"),
-            )
-        )
-    return Table(COLUMN_NAMES, tuple(rows), "llrrrrrrrr")
+        first, *others = (_cell(row, column) for column in comparison.columns)
+        rows.append((row.name, row.stages, first, f"{difference} ({interval})" if interval else "", *others))
+    return Table(column_names(comparison), tuple(rows), "ll" + "r" * (1 + len(comparison.columns)))
+
+
+def _cell(row: ComparisonRow, column: Column) -> str:
+    interval = {"speedup": interval_of_speedup, "perplexity": interval_of_perplexity}.get(column)
+    below = "" if interval is None else interval(row)
+    more = below if column == "perplexity" else f"({below})"
+    return f"{marked(row, column)} {more}" if below else marked(row, column)
 
 
 def pairs_table(comparison: Comparison) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,9 +26,19 @@ __all__ = [
     "shown",
 ]
 
-Column = Literal["accuracy", "p50_ms", "speedup", "file_bytes", "gzip_bytes", "smaller", "peak_memory_bytes"]
+Column = Literal[
+    "accuracy",
+    "perplexity",
+    "p50_ms",
+    "speedup",
+    "file_bytes",
+    "gzip_bytes",
+    "smaller",
+    "peak_memory_bytes",
+]
 COLUMNS: tuple[Column, ...] = (
     "accuracy",
+    "perplexity",
     "p50_ms",
     "speedup",
     "file_bytes",
@@ -46,15 +57,17 @@ class ComparisonRow(_Part):
     """One model.
 
     Attributes:
-        accuracy: share of test rows answered right.
+        accuracy: share of test rows answered right; of a language model, of their tokens.
         difference: accuracy minus that of the run's own baseline, as shares of 1; none for the baseline.
+        perplexity: of a language model, which is ranked by it and not by accuracy; None of others.
+        perplexity_ratio: to that of the run's own baseline; None for the baseline, and of others.
         p50_ms: at the comparison's setting; none where the run didn't measure it.
         speedup: against the run's own baseline, timed in turns with it.
         smaller: baseline's file bytes / this one's.
         flags: why some of its figures don't compare, a sentence each.
         not_comparable: the columns that the flags are about.
         best: the columns in which it is best, or shares that place, as shown.
-        on_front: no comparable model is both faster and more accurate.
+        on_front: no comparable model is both faster and better (more accurate, or of lower perplexity).
         on_size_front: the same for smaller in place of faster.
         page: the run's HTML report; none where there is no such file, and for the baseline.
     """
@@ -64,6 +77,8 @@ class ComparisonRow(_Part):
     stages: str
     accuracy: float
     difference: Interval | None
+    perplexity: float | None = None
+    perplexity_ratio: Interval | None = None
     p50_ms: float | None
     speedup: Interval | None
     file_bytes: int
@@ -77,6 +92,11 @@ class ComparisonRow(_Part):
     on_front: bool = False
     on_size_front: bool = False
     page: str | None = None
+
+    @property
+    def quality(self) -> float:
+        """What is ranked: minus perplexity of a language model, accuracy of others."""
+        return self.accuracy if self.perplexity is None else -self.perplexity
 
 
 class PairDifference(_Part):
@@ -99,6 +119,7 @@ class Comparison(_Part):
 
     Attributes:
         setting: where latency was taken.
+        test_tokens: of the test rows of a language model; None of others.
         rows: the baseline, then the runs in the order given.
         notes: what holds for the table as a whole.
         pairs: each pair of runs, row by row; empty for many runs.
@@ -107,10 +128,17 @@ class Comparison(_Part):
 
     setting: str
     test_rows: int
+    test_tokens: int | None = None
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
     pairs: tuple[PairDifference, ...] = ()
     differs: tuple[RecipeDifference, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that have figures: without perplexity where there is no language model."""
+        language = any(row.perplexity is not None for row in self.rows)
+        return tuple(column for column in COLUMNS if language or column != "perplexity")
 
     def to_table(self) -> Table:
         """For the terminal; fits 80 columns."""
@@ -144,6 +172,8 @@ def shown(row: ComparisonRow, column: Column) -> str:
     """One figure as every renderer shows it, without its unit."""
     if column == "accuracy":
         return percent(row.accuracy)
+    if column == "perplexity":
+        return "–" if row.perplexity is None else f"{row.perplexity:,.3f}"
     if column == "p50_ms":
         return "–" if row.p50_ms is None else milliseconds(row.p50_ms, unit=False)
     if column == "speedup":
@@ -155,7 +185,7 @@ def shown(row: ComparisonRow, column: Column) -> str:
 
 
 def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """The same rows, with the best of each column and the front of accuracy over latency marked."""
+    """The same rows, with the best of each column and the front of quality over latency marked."""
     best: dict[Column, str] = {}
     for column in COLUMNS:
         values = [(_value(row, column), shown(row, column)) for row in rows if _competes(row, column)]
@@ -176,22 +206,22 @@ def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 
 
 def _front(rows: Sequence[ComparisonRow], column: Literal["p50_ms", "file_bytes"]) -> set[int]:
-    """Places of the rows that no other is as low in a column and as accurate as, and better in one.
+    """Places of the rows that no other is as low in a column and as good as, and better in one.
 
     O(n log n).
     """
     racing = [
-        (at, _value(row, column), row.accuracy)
+        (at, _value(row, column), row.quality)
         for at, row in enumerate(rows)
-        if _competes(row, "accuracy") and _competes(row, column)
+        if "accuracy" not in row.not_comparable and _competes(row, column)
     ]
     racing.sort(key=lambda each: (each[1], -each[2]))
     front: set[int] = set()
-    last, last_accuracy = 0.0, -1.0  # of the last row on the front: as low or lower, as accurate or more
-    for at, value, accuracy in racing:
-        if accuracy > last_accuracy or (value, accuracy) == (last, last_accuracy):
+    last, last_quality = 0.0, -math.inf  # of the last row on the front: as low or lower, as good or better
+    for at, value, quality in racing:
+        if quality > last_quality or (value, quality) == (last, last_quality):
             front.add(at)
-            last, last_accuracy = value, accuracy
+            last, last_quality = value, quality
     return front
 
 
@@ -201,4 +231,6 @@ def _value(row: ComparisonRow, column: Column) -> float:
 
 
 def _competes(row: ComparisonRow, column: Column) -> bool:
+    if column == "accuracy" and row.perplexity is not None:
+        return False  # of a language model it is no rank: perplexity is
     return column not in row.not_comparable and getattr(row, column) is not None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from compress.data import PIXELS, PREPROCESSOR_FILE
 from compress.report.schema import RunReport
 from compress.report.words import headline
+from compress.safe_text import visible
 
 __all__ = ["deploy_packages", "deploy_snippet", "reads_text", "sees_pictures"]
 
@@ -54,7 +55,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
         lines += _text_feed(report, inputs) if text else _other_feed(inputs)
     lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
     if len(report.data.labels) <= _MOST_LABELS:
-        lines.append(f"labels = {json.dumps(report.data.labels, ensure_ascii=False)}")
+        lines.append(f"labels = {visible(json.dumps(report.data.labels, ensure_ascii=False))}")
         lines.append("print(labels[int(logits[0].argmax())])")
     else:
         lines.append("print(int(logits[0].argmax()))  # the place of the label in manifest.json")

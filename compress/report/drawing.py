@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup, escape
 
+from compress.safe_text import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -130,12 +132,12 @@ def to_svg(figure: Figure, title: str, spots: Sequence[Spot] = ()) -> Markup:
     body = re.sub(rf'<a xlink:href="{_SPOT}(\d+)"[^>]*>', lambda found: _opened(spots[int(found[1])]), body)
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
-    body = re.sub(r"\s*\n\s*", " ", body).replace("> <", "><")
+    body = visible(re.sub(r"\s*\n\s*", " ", body).replace("> <", "><"))
     width, height = (x * _POINTS for x in figure.get_size_inches())
     head = Markup(
         '<svg role="img" viewBox="0 0 {0:.0f} {1:.0f}" style="max-width: {2:.0f}px" aria-label="{3}">'
         "<title>{3}</title>"
-    ).format(width, height, width * 1.25, title)
+    ).format(width, height, width * 1.25, visible(title))
     # Matplotlib has escaped what came from us, and `_opened` the rest.
     return head + Markup(body.rstrip())
 

@@ -72,7 +72,8 @@ def _summary(who: str, file: FileExplanation) -> str:
         for part in file.parts
         if part.macs
     ]
-    made = "; ".join(parts) or "no products"
+    unknown = f"products that could not be worked out, for {_whole(file.uncounted_share)} of the time"
+    made = "; ".join([*parts, *([unknown] if file.uncounted_share else [])]) or "no products"
     text = f"{who} has {made}; {_whole(file.around_share)} of the time is around them."
     if file.if_quantized is not None:
         text += (

@@ -1,5 +1,8 @@
 """Which gates a measurement passes, as data and in words.
 
+Gates on accuracy also ask that the candidate is measurably better than always naming the commonest label:
+where that label has 98 of 100 rows, a model that finds none of the others has lost little accuracy.
+
 Where a figure has a 95 % interval, its worse end is judged: a build that passes today by luck would fail
 tomorrow for no reason.
 """
@@ -7,13 +10,21 @@ tomorrow for no reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from compress.measure.results import LatencyComparison, Measurement
+from compress.measure.accuracy import commonest_gain
+from compress.measure.answers import unpack_classes
+from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.recipe.gates import GatesConfig
 from compress.report.schema import GateRecord
 from compress.report.words import decode_setting, milliseconds, percent, promised_amount, setting, size
 
-__all__ = ["gate_sentence", "judged"]
+__all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged"]
+
+ABOVE_COMMONEST = "above_commonest"
+"""The name of the record that gates on accuracy bring with them."""
+_OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
+_Role = Literal["baseline", "candidate"]
 
 
 def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ...]:
@@ -41,7 +52,49 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
         decides = value if bound is None else bound
         holds = decides is not None and (decides >= limit if name.startswith("min_") else decides <= limit)
         records.append(GateRecord(name=name, limit=limit, value=value, bound=bound, where=place, holds=holds))
+    if any(name in gates.limits for name in _OF_ACCURACY):
+        records += _above_commonest(measurement)
     return tuple(records)
+
+
+def _above_commonest(measurement: Measurement) -> list[GateRecord]:
+    found = _gain(measurement, "candidate")
+    if found is None:
+        return []
+    share, gain = found
+    return [
+        GateRecord(
+            name=ABOVE_COMMONEST,
+            limit=share,
+            value=measurement.candidate.accuracy.value,
+            bound=share + gain.low,
+            holds=gain.low > 0,
+        )
+    ]
+
+
+def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifference] | None:
+    """Share of the commonest label, and accuracy beyond it; None where answers were not kept."""
+    kept = measurement.answers
+    if kept is None:
+        return None
+    labels, answers = unpack_classes(kept.labels), unpack_classes(getattr(kept, who))
+    return commonest_gain(answers == labels, labels, positions=kept.positions)
+
+
+def commonest_words(measurement: Measurement, who: _Role) -> str | None:
+    """Say so where a model is not measurably better than always naming the commonest label; else None."""
+    found = _gain(measurement, who)
+    if found is None or found[1].low > 0:
+        return None
+    share, gain = found
+    model = {"baseline": "uncompressed", "candidate": "compressed"}[who]
+    label, unit = ("label", "row") if gain.unit == "row" else ("token", "token")
+    return (
+        f"the {model} model is not measurably better than always naming the commonest {label}: it answers "
+        f"{percent(getattr(measurement, who).accuracy.value)} of the test {unit}s right, and "
+        f"{percent(share)} of them have that {label}"
+    )
 
 
 def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> LatencyComparison | None:
@@ -54,6 +107,9 @@ def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> Latency
 
 def gate_sentence(gate: GateRecord) -> str:
     """What was wanted and what was measured: `speed-up: at least 2.0x wanted, 2.4x measured, ...`."""
+
+    if gate.name == ABOVE_COMMONEST:
+        return _commonest_sentence(gate)
 
     def shown(value: float) -> str:
         if gate.name == "max_accuracy_drop":
@@ -88,3 +144,13 @@ def gate_sentence(gate: GateRecord) -> str:
         more = "more rounds or a quieter machine" if least else "more test rows"
         words += f"; it may well hold, but is not proven: {more} would narrow the interval"
     return words
+
+
+def _commonest_sentence(gate: GateRecord) -> str:
+    assert gate.value is not None and gate.bound is not None
+    words = (
+        f"accuracy: more than {percent(gate.limit)} wanted, which always naming the commonest label has, "
+        f"{percent(gate.value)} measured, no less than {percent(gate.bound)} by the 95 % interval of the "
+        "difference"
+    )
+    return words if gate.holds else f"{words}: not measurably better"

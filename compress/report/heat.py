@@ -14,6 +14,8 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from compress.safe_text import visible
+
 __all__ = ["ATTENTION_STEPS", "Cell", "attention_map", "heat_row"]
 
 ATTENTION_STEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
@@ -50,7 +52,9 @@ def attention_map(title: str, weights: Sequence[Sequence[float]]) -> Markup:
         for step, start, length in _runs(row):
             runs.setdefault(step, []).append(f"M{start} {y}h{length}")
     size = len(weights)
-    head = Markup('<svg class="map" role="img" viewBox="0 -.5 {0} {0}" aria-label="{1}">').format(size, title)
+    head = Markup('<svg class="map" role="img" viewBox="0 -.5 {0} {0}" aria-label="{1}">').format(
+        size, visible(title)
+    )
     paths = (
         Markup('<path class="s{}" d="{}"/>').format(step, "".join(found))
         for step, found in sorted(runs.items())

@@ -42,8 +42,14 @@ from compress.report.words import (
     speedup_words,
     verdict,
 )
+from compress.safe_text import visible
 
 __all__ = ["render", "to_html"]
+
+
+def _visible(value: Any) -> Any:
+    """What each `{{ }}` shows; markup is ours, and its texts went through here or `to_svg`."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -53,6 +59,7 @@ def _environment() -> Environment:
         loader=PackageLoader("compress.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -193,7 +200,8 @@ def _runtimes(report: RunReport) -> dict[str, Any] | None:
     found = report.measurement.runtimes
     if found is None:
         return None
-    return {"table": runtime_table(found), "sentences": runtime_sentences(found)}
+    sentences = runtime_sentences(found, report.measurement.difference.unit)
+    return {"table": runtime_table(found), "sentences": sentences}
 
 
 def _language(report: RunReport) -> dict[str, Any] | None:

@@ -106,7 +106,7 @@ def _loss(stages: Sequence[_Numbered]) -> str:
         return f"{_named(most)} lost most accuracy: {_change(most)}.{also}"
     if _lost(worst[1]) > 0:
         return f"No stage lost accuracy measurably. {_named(worst)} came nearest: {_change(worst)}."
-    return f"No stage lost accuracy on {worst[1].change.rows:,} validation {worst[1].change.unit}s."
+    return f"No stage lost accuracy on {worst[1].change.units:,} validation {worst[1].change.unit}s."
 
 
 def _lost(rung: Rung) -> float:
@@ -116,7 +116,7 @@ def _lost(rung: Rung) -> float:
 def _change(stage: _Numbered) -> str:
     change = stage[1].change
     value, interval = points(change.value, change.low, change.high)
-    return f"{value} points (95 % interval {interval}, {change.rows:,} validation {change.unit}s)"
+    return f"{value} points (95 % interval {interval}, {change.units:,} validation {change.unit}s)"
 
 
 def _speed(stages: Sequence[_Numbered]) -> str:

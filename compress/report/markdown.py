@@ -40,6 +40,7 @@ from compress.report.tables import (
     stages_table,
 )
 from compress.report.words import MB_NOTE, caveats, duration, headline, setting, verdict
+from compress.safe_text import visible
 
 __all__ = ["escape_markdown", "fenced", "recipe_yaml", "table_markdown", "to_markdown"]
 
@@ -47,8 +48,8 @@ _MOST_ROWS = 200
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    text = re.sub(r"\s*[\r\n]+\s*", " ", text)
+    """Text that Markdown shows unchanged, on one line; what would hide in it is made visible."""
+    text = visible(re.sub(r"\s*[\r\n]+\s*", " ", text))
     text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
     # An underscore inside a word is left alone, so that names stay readable in the source.
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
@@ -59,7 +60,7 @@ def fenced(text: str, language: str = "") -> str:
     """A code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+    return f"{fence}{language}\n{visible(text).rstrip()}\n{fence}"
 
 
 def table_markdown(table: Table) -> str:
@@ -79,8 +80,10 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def recipe_yaml(report: RunReport) -> str:
-    """The resolved recipe as YAML."""
-    return str(yaml.safe_dump(plain(report.recipe), sort_keys=False, allow_unicode=True))
+    """The resolved recipe as YAML; what would hide in a text is escaped as YAML does."""
+    recipe = plain(report.recipe)
+    text = str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    return text if visible(text) == text else str(yaml.safe_dump(recipe, sort_keys=False))
 
 
 def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
@@ -161,7 +164,7 @@ def _runtimes(report: RunReport) -> list[str]:
     return [
         "## Other runtimes",
         table_markdown(runtime_table(found)),
-        *map(escape_markdown, runtime_sentences(found)),
+        *map(escape_markdown, runtime_sentences(found, report.measurement.difference.unit)),
     ]
 
 

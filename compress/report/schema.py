@@ -31,7 +31,7 @@ __all__ = [
 REPORT_FILE = "report.json"
 REPORT_PAGE = "report.html"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Part(BaseModel):
@@ -190,7 +190,7 @@ class RunReport(_Part):
         gates: of the recipe, judged by this measurement; empty: it has none.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     created: str
     modelpress_version: str
@@ -240,10 +240,32 @@ def load_report(path: Path) -> RunReport:
             "modelpress reads; update modelpress"
         )
     try:
-        return RunReport.model_validate(content)
+        return RunReport.model_validate(_from_version_1(content) if version == 1 else content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise OutputError(
             f"{file}: not a whole report: {key}: {first['msg']} ({error.error_count()} such errors)"
         ) from error
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Tell rows from units, which version 1 calls rows, too: of a language model, its rows are tokens."""
+    measured: Any = content.get("measurement")
+    ladder: Any = content.get("ladder", [])
+    with contextlib.suppress(
+        AttributeError, KeyError, TypeError, ZeroDivisionError
+    ):  # the models say what is not whole
+        language = measured.get("language")
+        positions = 1 if language is None else language["tokens"] // language["rows"]
+        counted = [
+            measured["baseline"]["accuracy"],
+            measured["candidate"]["accuracy"],
+            measured["difference"],
+        ]
+        for each in (*counted, *(rung["change"] for rung in ladder)):
+            each["units"] = each["rows"]
+            each["rows"] = each["units"] // positions
+        for rung in ladder:
+            rung["rows"] //= positions
+    return content | {"schema_version": 2}

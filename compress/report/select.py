@@ -15,6 +15,7 @@ from typing import Literal
 
 from compress.errors import NotReachedError, RecipeError, did_you_mean
 from compress.report.comparison import Comparison, ComparisonRow
+from compress.safe_text import csv_cell
 
 __all__ = ["SELECT_COLUMNS", "best_run", "comparison_csv", "condition_of", "known_column", "sorted_by"]
 
@@ -33,6 +34,9 @@ SELECT_COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
     "accuracy": lambda row: row.accuracy,
     "drop": lambda row: None if row.difference is None else -row.difference.value,
     "worst_drop": lambda row: None if row.difference is None else -row.difference.low,
+    "perplexity": lambda row: row.perplexity,
+    "perplexity_ratio": lambda row: None if row.perplexity_ratio is None else row.perplexity_ratio.value,
+    "worst_perplexity_ratio": lambda row: None if row.perplexity_ratio is None else row.perplexity_ratio.high,
     "p50_ms": lambda row: row.p50_ms,
     "speedup": lambda row: None if row.speedup is None else row.speedup.value,
     "least_speedup": lambda row: None if row.speedup is None else row.speedup.low,
@@ -45,7 +49,13 @@ SELECT_COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
 
 _MORE_IS_BETTER = ("accuracy", "speedup", "least_speedup", "smaller")
 # What a column's figure says nothing about, where it doesn't compare.
-_RELIES_ON = {"drop": "accuracy", "worst_drop": "accuracy", "least_speedup": "speedup"}
+_RELIES_ON = {
+    "drop": "accuracy",
+    "worst_drop": "accuracy",
+    "perplexity_ratio": "perplexity",
+    "worst_perplexity_ratio": "perplexity",
+    "least_speedup": "speedup",
+}
 
 
 def _value(row: ComparisonRow, column: str) -> float | None:
@@ -113,7 +123,7 @@ def sorted_by(comparison: Comparison, column: str) -> Comparison:
 def best_run(
     comparison: Comparison, what: Literal["size", "speed", "accuracy"], max_drop: float | None = None
 ) -> ComparisonRow:
-    """The smallest, fastest or most accurate run.
+    """The smallest, fastest or most accurate run; of language models, for accuracy that of lowest perplexity.
 
     Args:
         max_drop: leave out runs whose accuracy may have dropped by more, by the worse end of the 95 %
@@ -122,7 +132,9 @@ def best_run(
     Raises:
         NotReachedError: no run is within the drop, or has such a figure that compares.
     """
-    column = {"size": "size_mb", "speed": "speedup", "accuracy": "accuracy"}[what]
+    language = comparison.test_tokens is not None
+    quality = "perplexity" if language else "accuracy"
+    column = {"size": "size_mb", "speed": "speedup", "accuracy": quality}[what]
     runs = [row for row in sorted_by(comparison, column).rows if not row.is_baseline]
     within = [row for row in runs if max_drop is None or _within(row, max_drop)]
     if not within:
@@ -146,6 +158,7 @@ def comparison_csv(comparison: Comparison) -> str:
     writer.writerow(["run", "stages", *SELECT_COLUMNS, "not_comparable"])
     for row in comparison.rows:
         values = [of(row) for of in SELECT_COLUMNS.values()]
-        shown = ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow([row.name, row.stages, *shown, " ".join(row.not_comparable)])
+        shown = ["" if value is None else f"{value + 0.0:.6g}" for value in values]  # 0, not -0
+        texts = csv_cell(row.name), csv_cell(row.stages)
+        writer.writerow([*texts, *shown, " ".join(row.not_comparable)])
     return text.getvalue()

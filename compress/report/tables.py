@@ -69,7 +69,7 @@ def figures_table(report: RunReport) -> Table:
     batches = f"{'batches' if tokens else 'padded batches'} of {after.accuracy.batched_size}"
     rows = [
         (
-            f"{'next-token ' if tokens else ''}accuracy, {after.accuracy.rows:,} test {difference.unit}s "
+            f"{'next-token ' if tokens else ''}accuracy, {after.accuracy.units:,} test {difference.unit}s "
             "(95 % interval)",
             _accuracy(before.accuracy),
             _accuracy(after.accuracy),
@@ -173,7 +173,8 @@ def parity_table(report: RunReport) -> Table:
         )
         for who, p in (("baseline", report.model.parity), ("candidate", report.parity))
     )
-    columns = ("file", "rows", "same class", "metric difference, points", "largest logit error", "parity")
+    same = "same class" if report.measurement.language is None else "same token"
+    columns = ("file", "rows", same, "metric difference, points", "largest logit error", "parity")
     return Table(columns, rows, "lrrrrl")
 
 

@@ -17,12 +17,14 @@ __all__ = ["to_variants_card", "variants_table"]
 
 
 def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a variant: file, size, accuracy, and speed-up at the first setting, from a manifest's entries."""
+    """A row a variant: file, size, quality, and speed-up at the first setting, from a manifest's entries."""
+    language = any("perplexity" in each for each in entries)
     rows = tuple(
         (
             each["name"],
             each["file"],
             size(each["size_bytes"]),
+            *([_perplexity(each)] if language else []),
             f"{percent(each['accuracy']['value'])} ({100 * each['accuracy']['difference']:+.1f})".replace(
                 "-", "−"
             ),
@@ -35,11 +37,20 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "variant",
         "file",
         "size",
-        "accuracy (points)",
+        *(["perplexity (ratio, 95 %)"] if language else []),
+        f"{'next-token ' if language else ''}accuracy (points)",
         "speed-up (95 %)",
         "accuracy holds on",
     )
-    return Table(columns, rows, "llrrrl")
+    return Table(columns, rows, "llrrrrl" if language else "llrrrl")
+
+
+def _perplexity(entry: Mapping[str, Any]) -> str:
+    value, low, high = (entry["perplexity_ratio"][key] for key in ("value", "low", "high"))
+    shown = f"{entry['perplexity']:.3f}"
+    if (value, low, high) == (1.0, 1.0, 1.0):
+        return shown
+    return f"{shown} ({value:.3f}x, {low:.3f} to {high:.3f})"
 
 
 def _speedup(latency: Mapping[str, Any]) -> str:
@@ -61,20 +72,28 @@ def to_variants_card(
         inputs: names of the ONNX models' inputs.
     """
     front: dict[str, Any] = {"library_name": "onnx"}
-    if reads_text(inputs):
+    language = report.measurement.language
+    if language is not None:
+        front["pipeline_tag"] = "text-generation"
+    elif reads_text(inputs):
         front["pipeline_tag"] = "text-classification"
     if sees_pictures(inputs):
         front["pipeline_tag"] = "image-classification"
     front["tags"] = ["onnx", "onnxruntime", "modelpress"]
     first = entries[0]["latency"][0]
+    rows = f"{entries[0]['accuracy']['rows']:,} test rows"
     where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
+    what = f"Accuracy is that on {rows}"
+    if language is not None:
+        what = f"Perplexity and accuracy of the next token are those on {language.tokens:,} tokens of {rows}"
+    labels = "inputs and labels" if language is None else "inputs and tokenizer"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {escape_markdown(name)}",
-        f"{len(entries)} ONNX files of one model, with the same inputs and labels. Accuracy is "
-        f"that on {entries[0]['accuracy']['rows']:,} test rows; times are at {where} with ONNX Runtime on "
-        f"{escape_markdown(report.measurement.environment.cpu)}, and hold for that processor; differences "
-        f"and speed-ups are against the uncompressed model. {MB_NOTE}",
+        f"{len(entries)} ONNX files of one model, with the same {labels}. {what}; times are at "
+        f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and hold for "
+        "that processor; differences and speed-ups are against the uncompressed model. "
+        f"{MB_NOTE}",
         table_markdown(variants_table(entries)),
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory, with the file that "

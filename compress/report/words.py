@@ -116,7 +116,7 @@ def difference_text(difference: AccuracyDifference) -> str:
 def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> str:
     """Say what became of accuracy; nothing is called a loss or gain while the interval holds 0."""
     value, interval = points(difference.value, difference.low, difference.high)
-    tail = f"95 % interval {interval}, {difference.rows:,} {difference.unit}s"
+    tail = f"95 % interval {interval}, {difference.units:,} {difference.unit}s"
     if difference.low <= 0 <= difference.high:
         return f"no measurable {noun} ({value} points, {tail})"
     return f"{value.lstrip('+−')} points {'higher' if difference.value > 0 else 'lower'} ({tail})"
@@ -293,7 +293,7 @@ def caveats(report: RunReport) -> tuple[str, ...]:
         )
     if difference.low <= 0 <= difference.high and -100 * difference.low >= _POINTS_WORTH_SAYING:
         said.append(
-            f"{difference.rows:,} test {difference.unit}s cannot rule out a loss of up to "
+            f"{difference.units:,} test {difference.unit}s cannot rule out a loss of up to "
             f"{-100 * difference.low:.1f} points; more test rows narrow the interval."
         )
     first = headline(report)
@@ -303,7 +303,7 @@ def caveats(report: RunReport) -> tuple[str, ...]:
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
             said.append(
-                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.rows:,} test "
+                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
                 f"{accuracy.unit}s otherwise in {'padded ' if accuracy.unit == 'row' else ''}batches of "
                 f"{accuracy.batched_size} than one row at a time."
             )

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from torch import nn
 from compress.data import Splits, TextEncoder
 from compress.data.byte_tokenizer import write_byte_tokenizer
 from compress.errors import OutputError
-from compress.export import new_directory, write_bundle_, write_manifest_
+from compress.export import (
+    broken_seals,
+    new_directory,
+    read_manifest,
+    seal_,
+    write_bundle_,
+    write_manifest_,
+)
 from compress.model import Definition, keep_units_, load_module, structure_of
 from compress.task import Task
 
@@ -192,6 +200,98 @@ def test_a_manifest_says_inputs_labels_and_the_hash_of_each_file(tmp_path: Path,
     assert manifest["labels"] == ["0", "1", "2"]
     assert [spec["name"] for spec in manifest["inputs"]] == list(splits.task.input_names)
     assert manifest["inputs"][0]["shape"][0] == "batch_size"
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    """A directory with a file in a folder, sealed."""
+    bundle = tmp_path / "bundle"
+    (bundle / "onnx").mkdir(parents=True)
+    (bundle / "onnx" / "model.onnx").write_bytes(b"graph")
+    (bundle / "README.md").write_text("card")
+    seal_(bundle, {})
+    return bundle
+
+
+def _wrong(bundle: Path) -> list[str]:
+    return [phrase.split(" ")[0] for phrase in broken_seals(bundle, read_manifest(bundle))]
+
+
+def test_a_sealed_directory_holds_wherever_it_is_copied(sealed: Path, tmp_path: Path) -> None:
+    assert _wrong(sealed) == []
+    assert _wrong(Path(shutil.copytree(sealed, tmp_path / "copy"))) == []
+
+
+def test_a_manifest_that_names_nothing_seals_nothing(sealed: Path) -> None:
+    (sealed / "manifest.json").write_text('{"sha256": {}}')
+    assert _wrong(sealed) == ["README.md", "onnx/model.onnx"]
+
+
+@pytest.mark.parametrize("name", ["new.py", "onnx/model.onnx.data", "onnx/manifest.json", "deep/er/.hidden"])
+def test_a_file_that_no_manifest_names_is_named(sealed: Path, name: str) -> None:
+    (sealed / name).parent.mkdir(parents=True, exist_ok=True)
+    (sealed / name).write_bytes(b"")
+    assert _wrong(sealed) == [name]
+
+
+def test_a_manifest_in_a_folder_is_sealed_like_other_files(sealed: Path) -> None:
+    (sealed / "onnx" / "manifest.json").write_text("{}")
+    seal_(sealed, {})
+    assert "onnx/manifest.json" in read_manifest(sealed)["sha256"] and _wrong(sealed) == []
+
+
+def test_what_git_and_the_hub_leave_beside_is_passed_over(sealed: Path) -> None:
+    for name in (".gitattributes", ".git/config", ".cache/huggingface/download/model.lock", "onnx/.DS_Store"):
+        (sealed / name).parent.mkdir(parents=True, exist_ok=True)
+        (sealed / name).write_bytes(b"x")
+    assert _wrong(sealed) == []
+    (sealed / ".cache" / "other").write_bytes(b"x")
+    assert _wrong(sealed) == [".cache/other"]
+
+
+def test_a_link_out_of_the_bundle_fails_even_to_equal_content(sealed: Path, tmp_path: Path) -> None:
+    (sealed / "onnx" / "model.onnx").rename(tmp_path / "elsewhere")
+    (sealed / "onnx" / "model.onnx").symlink_to(tmp_path / "elsewhere")
+    assert _wrong(sealed) == ["onnx/model.onnx"]
+
+
+@pytest.mark.parametrize("link", ["folder", "onnx/more"])
+def test_a_link_to_a_folder_is_not_followed(sealed: Path, tmp_path: Path, link: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_bytes(b"x")
+    (sealed / link).symlink_to(tmp_path / "outside", target_is_directory=True)
+    assert _wrong(sealed) == [link]
+
+
+def test_a_link_within_the_bundle_is_as_good_as_its_content(sealed: Path) -> None:
+    (sealed / "onnx" / "model.onnx").rename(sealed / "onnx" / "same.onnx")
+    (sealed / "onnx" / "model.onnx").symlink_to("same.onnx")
+    assert _wrong(sealed) == ["onnx/same.onnx"], "which no manifest names"
+    (sealed / "onnx" / "same.onnx").write_bytes(b"other")
+    assert _wrong(sealed) == ["onnx/model.onnx", "onnx/same.onnx"]
+
+
+def test_a_snapshot_of_the_hub_s_cache_holds_and_is_not_a_way_out(sealed: Path, tmp_path: Path) -> None:
+    home = tmp_path / "models--a--b"
+    blobs, snapshot = home / "blobs", home / "snapshots" / "0" / "fp32"
+    blobs.mkdir(parents=True)
+    for at, file in enumerate(sorted(each for each in sealed.rglob("*") if each.is_file())):
+        shutil.copy(file, blobs / str(at))
+        link = snapshot / file.relative_to(sealed)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blobs / str(at), link.parent))
+    assert _wrong(snapshot) == []
+    (tmp_path / "secret").write_bytes(b"card")
+    (snapshot / "README.md").unlink()
+    (snapshot / "README.md").symlink_to(tmp_path / "secret")
+    assert _wrong(snapshot) == ["README.md"]
+
+
+def test_names_that_lead_out_or_are_too_long_are_wrong_and_not_followed(sealed: Path) -> None:
+    manifest = read_manifest(sealed)
+    for name in ("../bundle/README.md", "/etc/passwd", "a" * 300, "onnx"):
+        manifest["sha256"] |= {name: manifest["sha256"]["README.md"]}
+    assert len(broken_seals(sealed, manifest)) == 4
 
 
 def _old(directory: Path) -> None:

@@ -104,6 +104,26 @@ def test_a_gru_is_not_told_of_int8_which_it_cannot_have():
     assert "quantize/int8_dynamic makes them" in _advice(("LSTM", "float_weight", 8.0, 90))
 
 
+def test_convolutions_are_told_of_the_stage_that_takes_them():
+    for kind in ("Conv", "FusedConv", "NhwcFusedConv"):
+        said = _advice((kind, "float_weight", 6.0, 90), ("MatMul", "float_weight", 2.0, 9))
+        assert "quantize/int8_static makes them" in said
+        beside = _advice((kind, "float_weight", 6.0, 90), ("MatMulInteger", "integer", 2.0, 9))
+        assert "quantize/int8_static makes them" in beside
+    mostly = _advice(("Conv", "float_weight", 2.0, 90), ("MatMul", "float_weight", 6.0, 9))
+    assert "quantize/int8_dynamic makes them" in mostly
+    transposed = _advice(("ConvTranspose", "float_weight", 8.0, 90))
+    assert "int8" not in transposed and "no stage quantizes" in transposed
+
+
+def test_products_that_are_not_known_are_not_called_none():
+    file = _described(("MatMul", "other", 8.0, 0), ("Add", "other", 1.0, 0))
+    assert file.around_share == pytest.approx(1)
+    unknown = file.model_copy(update={"uncounted": {"MatMul": 1}})
+    assert (unknown.uncounted_share, unknown.around_share) == pytest.approx((0.8, 0.2))
+    assert "outside products" not in advice(Figures(unknown, threads=1, cores=1))
+
+
 def test_low_bit_products_buy_size():
     said = _advice(("MatMulNBits", "low_bit", 8.0, 90), ("Add", "other", 1.0, 0))
     assert said.startswith(

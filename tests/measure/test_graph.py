@@ -270,8 +270,100 @@ def test_calls_hold_their_own_nodes_and_leave_out_what_only_holds_others():
     first, second = calls_of(events)
     assert (first.ms, second.ms) == (0.04, 0.05)
     (a,), (b,) = first.nodes, second.nodes
-    assert (a.key, a.ms, a.inputs, a.outputs) == (("a", "3"), 0.007, ((2,), ()), ())
+    assert (a.name, a.index, a.ms, a.inputs, a.outputs) == ("a", "3", 0.007, ((2,), ()), ())
+    (loop,) = first.holders
+    assert loop.kind == "Loop" and a.inside == loop.within != b.inside == ""
     assert b.name == "b"
+
+
+def _branch(tag, names, products):
+    """x through products of 32 x 32 weights, one after the other."""
+    weights = [numpy_helper.from_array(weight(WIDTH, WIDTH), f"{tag}.w{i}") for i in range(products)]
+    nodes, last = [], "x"
+    for i, name in enumerate(names):
+        nodes.append(helper.make_node("MatMul", [last, f"{tag}.w{i}"], [f"{tag}.y{i}"], name))
+        last = f"{tag}.y{i}"
+    return helper.make_graph(
+        nodes, tag, [], [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)], weights
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "other"),
+    [
+        (("", ""), ("", "", "")),  # only kind and index tell them apart, which both branches have
+        (("a", "b"), ("a", "b", "c")),
+        (("a", "b"), ("c", "d")),
+        (("MatMul_0", "a"), ("", "")),  # as the profile calls what has no name
+    ],
+)
+@pytest.mark.parametrize("taken", [True, False])
+def test_products_in_the_branch_that_ran_are_counted(save, then, other, taken):
+    nodes = [
+        helper.make_node("MatMul", ["x", "outer"], ["z"], ""),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater" if taken else "Less", ["sum", "zero"], ["positive"]),
+        helper.make_node(
+            "If",
+            ["positive"],
+            ["p"],
+            then_branch=_branch("then", then, len(then)),
+            else_branch=_branch("else", other, len(other)),
+        ),
+        helper.make_node("Add", ["p", "z"], ["y"]),
+    ]
+    graph = graph_of(save(nodes, {"zero": np.array(0, np.float32), "outer": weight(WIDTH, WIDTH)}), X)
+    ran = then if taken else other
+    assert graph.uncounted == {} and len(graph.products) == 1 + len(ran)
+    assert {product.role for product in graph.products} == {"float_weight"}
+    assert graph.macs() == (1 + len(ran)) * BATCH * TOKENS * WIDTH * WIDTH
+    names = [product.name for product in graph.products]
+    assert sum("then" in name for name in names) == (len(then) if taken else 0)
+
+
+def test_a_layer_in_a_branch_has_the_name_that_torch_noted(save):
+    branches = {"then_branch": _branch("then", ("n",), 1), "else_branch": _branch("else", ("n", "m"), 2)}
+    for node in branches["then_branch"].node:
+        note = node.metadata_props.add()
+        note.key, note.value = "pkg.torch.onnx.name_scopes", "['', 'module', 'module.pooler.dense', 'linear']"
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], **branches),
+    ]
+    assert _only(graph_of(save(nodes, {"zero": np.array(0, np.float32)}), X)).name == "pooler.dense"
+
+
+def test_a_product_in_a_loop_is_counted_each_time(save):
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "w"], ["next"], ""),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, SHAPE),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, SHAPE),
+        ],
+    )
+    path = save(
+        [helper.make_node("Loop", ["times", "", "x"], ["y"], body=body)],
+        {"times": np.array(3, np.int64), "w": weight(WIDTH, WIDTH)},
+    )
+    product = _only(graph_of(path, X))
+    assert (product.role, product.macs) == ("float_weight", 3 * BATCH * TOKENS * WIDTH * WIDTH)
+
+
+def test_a_product_that_is_not_found_in_the_file_is_not_called_something_else():
+    graph = read_graph(
+        [], Call(1.0, (_run("MatMul", ((2, 2),), ((2, 2),)), _run("Relu", ((2,),), ((2,),)))), {}
+    )
+    assert graph.uncounted == {"MatMul": 1} and graph.products == ()
 
 
 def _node(kind, inputs, constants, domain="") -> Node:

@@ -69,7 +69,7 @@ def test_tokens_of_a_row_are_not_independent() -> None:
     assert by_row.value == by_token.value == -0.1 and by_row.unit == "token"
     assert by_row.low < by_token.low - 0.1 and by_row.high > by_token.high
     one = accuracy(wrong, wrong, labels, positions=50)
-    assert (one.correct, one.rows, one.unit) == (450, 500, "token") and one.low < 0.75
+    assert (one.correct, one.rows, one.units, one.unit) == (450, 10, 500, "token") and one.low < 0.75
 
 
 def test_equal_answers_are_no_proof() -> None:
@@ -129,3 +129,9 @@ def test_a_prompt_that_is_refused_is_refused_in_words() -> None:
     prompt = {"input_ids": np.ones((1, 6), np.int64)}
     with pytest.raises(MeasureError, match="ONNX Runtime fails on a prompt of 6 tokens: no"):
         compare_decoding(Refuses(), _Decoder(), prompt, threads=1, rounds=1, seconds=0.1, seed=0)
+
+
+def test_one_row_bounds_no_perplexity() -> None:
+    found = compare_losses(_losses([[1.0]]), _losses([[1.1]]), _split(1, 1), (1, 1), ())
+    ratio = found.perplexity_ratio
+    assert ratio.low < 1e-6 < 1 < ratio.value < 1e6 < ratio.high < math.inf

@@ -55,8 +55,9 @@ def test_operators_of_counts_what_runs_after_fusion(feature_model, feature_split
 
 
 def test_count_operators_counts_a_node_of_a_loop_once_and_ignores_other_events():
-    def node(name, kind, index):
-        return {"cat": "Node", "name": name, "args": {"op_name": kind, "node_index": index}}
+    def node(name, kind, index, ts=0, dur=1):
+        args = {"op_name": kind, "node_index": index}
+        return {"cat": "Node", "name": name, "ts": ts, "dur": dur, "args": args}
 
     events = [
         {"cat": "Session", "name": "model_run", "args": {}},
@@ -67,3 +68,6 @@ def test_count_operators_counts_a_node_of_a_loop_once_and_ignores_other_events()
         node("c_kernel_time", "Add", "2"),
     ]
     assert count_operators(events) == {"MatMul": 2, "Add": 1}
+    # In the branch of an If names and indices begin anew.
+    events += [node("a_kernel_time", "MatMul", "0", 11), node("if_kernel_time", "If", "3", 10, 5)]
+    assert count_operators(events) == {"MatMul": 3, "Add": 1, "If": 1}

@@ -106,6 +106,26 @@ def test_a_manifest_that_names_files_elsewhere_is_not_followed(bundle: Path) -> 
     assert failed(check_bundle(bundle)) == {"files of digits": "../other is outside of the bundle"}
 
 
+@pytest.mark.parametrize("change", ["empty", "more", "without_onnx"])
+def test_a_manifest_that_does_not_name_what_is_there_fails(
+    bundle: Path, measured: Callable[..., list[Any]], change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = measured()
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_text())
+    if change == "empty":
+        manifest["sha256"] = {}
+    elif change == "more":
+        (bundle / "more.txt").write_text("x")
+    else:
+        del manifest["sha256"]["onnx/model.onnx"]
+        (bundle / "onnx" / "model.onnx").unlink()
+    file.write_text(json.dumps(manifest))
+    assert main(["check", str(bundle)]) == 3 and asked == []
+    named = "more.txt" if change == "more" else "onnx/model.onnx"
+    assert named in capsys.readouterr().out
+
+
 def test_gates_are_judged_by_what_is_measured_now(bundle: Path, measured: Callable[..., list[Any]]) -> None:
     measured()
     values = ["gates.max_size_mb=0.001", "gates.max_p95_ms=100000"]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from compress import load
+from compress import bundle_variants, load, load_variant
 from compress.cli import app
 from compress.errors import ModelError, RecipeError
 from compress.generate import Sampling, Writer, Written, pick_token
@@ -77,14 +78,18 @@ def test_the_report_has_perplexity_and_the_time_of_a_token(made: Path) -> None:
     report = load_report(made)
     language = report.measurement.language
     assert language is not None
-    assert language.tokens == 12 * 48 == report.measurement.candidate.accuracy.rows
+    accuracy, difference = report.measurement.candidate.accuracy, report.measurement.difference
+    assert (accuracy.rows, accuracy.units, accuracy.unit) == (12, 12 * 48, "token")
+    assert (difference.rows, difference.units) == (language.rows, language.tokens) == (12, 12 * 48)
     assert 1 < language.baseline.perplexity < 257 and language.text_bytes <= language.tokens
     assert language.candidate.cache_bytes_per_token * 2 == language.baseline.cache_bytes_per_token == 2 * 256
     (write,) = language.decode
     assert (write.batch, write.sequence, write.rounds) == (1, 48, 3)
     assert [gate.name for gate in report.gates] == ["max_perplexity_ratio", "min_decode_speedup"]
     assert all(gate.holds for gate in report.gates)
-    assert [rung.change.unit for rung in report.ladder] == ["token"] * 3
+    assert [(rung.change.unit, rung.rows, rung.change.units) for rung in report.ladder] == [
+        ("token", 12, 12 * 48)
+    ] * 3
     text = (made / "report.md").read_text(encoding="utf-8")
     assert "## Language" in text and "| write a token | batch 1, token 48, 1 thread |" in text
     assert "next-token accuracy, 576 test tokens" in text and "labels (" not in text
@@ -125,6 +130,48 @@ def test_the_program_of_its_card_runs(made: Path, monkeypatch: pytest.MonkeyPatc
 def test_check_proves_it_again(made: Path) -> None:
     report = check_bundle(made, made)
     assert all(record.holds for record in report.checks), report.checks
+    assert [record.name for record in report.checks] == [
+        f"files of {made.name}",
+        f"files of {made.name}",
+        "parity",
+        "accuracy as reported",
+        "gate max_perplexity_ratio",
+        "gate min_decode_speedup",
+    ]
+
+
+def test_check_fails_where_the_file_answers_otherwise_than_reported(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load_report(made).measurement
+    less = found.candidate.accuracy.model_copy(update={"correct": found.candidate.accuracy.correct // 4})
+    candidate = found.candidate.model_copy(update={"accuracy": less})
+    worse = found.model_copy(update={"candidate": candidate})
+    monkeypatch.setattr(import_module("compress.pipeline.measured"), "measure_pair", lambda *_, **__: worse)
+    failed = [record.name for record in check_bundle(made, made).checks if not record.holds]
+    assert failed == ["accuracy as reported"]
+
+
+def test_variants_of_language_models_are_chosen_by_perplexity(made: Path, tmp_path: Path) -> None:
+    report = load_report(made)
+    for name, perplexity, value in (("one", 9.0, 0.5), ("other", 8.0, 0.1)):
+        shutil.copytree(made, tmp_path / name)
+        measured, language = report.measurement, report.measurement.language
+        assert language is not None
+        losses = language.candidate.model_copy(update={"perplexity": perplexity})
+        accuracy = measured.candidate.accuracy.model_copy(update={"value": value})
+        update = {
+            "candidate": measured.candidate.model_copy(update={"accuracy": accuracy}),
+            "language": language.model_copy(update={"candidate": losses}),
+        }
+        changed = {"name": name, "measurement": measured.model_copy(update=update)}
+        report.model_copy(update=changed).save(tmp_path / name / "report.json")
+    entries = bundle_variants([tmp_path / "one", tmp_path / "other"], tmp_path / "both")
+    assert [each["perplexity"] for each in entries] == [9.0, 8.0]
+    assert (entries[0]["accuracy"]["rows"], entries[0]["tokens"]) == (12, 12 * 48)
+    assert load_variant(tmp_path / "both", "accurate").name == "other"
+    card = (tmp_path / "both" / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "text-generation"
 
 
 def test_generate_writes_what_step_by_step_gives(made: Path) -> None:

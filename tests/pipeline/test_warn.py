@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from compress.data import Splits
-from compress.measure import Measurement
+from compress.measure.answers import pack_classes
+from compress.measure.results import Answers
 from compress.pipeline.warn import doubts_of_data, warnings_of
 from compress.recipe import load_recipe
 from compress.report import SaturationRecord, load_report
@@ -40,14 +43,21 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
     recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
     measured = load_report(digits_run / "reports" / "digits").measurement
 
-    def said(low: float) -> bool:
-        accuracy = measured.baseline.accuracy.model_copy(update={"low": low})
-        baseline = measured.baseline.model_copy(update={"accuracy": accuracy})
-        found: Measurement = measured.model_copy(update={"baseline": baseline})
-        return any("commonest label" in line for line in warnings_of(recipe, splits, found))
+    labels = np.arange(60) % 3  # equally many rows of three labels: chance is a third
 
-    assert said(0.3)  # three labels, equally many rows: chance is a third
-    assert not said(0.4)
+    def said(baseline_right: int, candidate_right: int) -> list[bool]:
+        answers = Answers(
+            labels=pack_classes(labels),
+            baseline=pack_classes((labels + (np.arange(60) >= baseline_right)) % 3),
+            candidate=pack_classes((labels + (np.arange(60) >= candidate_right)) % 3),
+        )
+        found = warnings_of(recipe, splits, measured.model_copy(update={"answers": answers}))
+        lines = [line for line in found if "commonest label" in line]
+        return [any(f"the {who} model" in line for line in lines) for who in ("uncompressed", "compressed")]
+
+    assert said(22, 22) == [True, True]
+    assert said(50, 22) == [False, True]
+    assert said(50, 50) == [False, False]
 
 
 def test_int8_that_can_saturate_elsewhere_is_a_warning_and_what_cannot_is_none(

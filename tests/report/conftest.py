@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,9 @@ from compress.measure.results import (
     Accuracy,
     AccuracyDifference,
     Environment,
+    Interval,
+    Language,
+    LanguageModel,
     Latency,
     LatencyComparison,
     Measurement,
@@ -54,6 +58,7 @@ def _measured(correct: int, rows: int, file_mb: float, gzip_mb: float, memory_mb
         low=value - 0.018,
         high=value + 0.016,
         rows=rows,
+        units=rows,
         correct=correct,
         batched_value=value,
         batched_size=8,
@@ -179,7 +184,7 @@ def _report(
         baseline=_measured(correct, rows, 266.0, 246.0, 540.0),
         candidate=_measured(round(correct + value * rows), rows, file_mb, gzip_mb, 2 * file_mb),
         difference=AccuracyDifference(
-            value=value, low=low, high=high, rows=rows, gained=7, lost=9, agreement=0.98
+            value=value, low=low, high=high, rows=rows, units=rows, gained=7, lost=9, agreement=0.98
         ),
         latency=(
             _compared(1, base_ms, speedup, threads),
@@ -242,9 +247,48 @@ def _report(
     return report.model_copy(update=changed)
 
 
+def _of_language(report: RunReport, perplexity: float, *, rows: int = 10) -> RunReport:
+    """The same figures of a language model: its units are tokens, and its baseline has perplexity 20."""
+    measured = report.measurement
+    tokens = {"rows": rows, "unit": "token"}
+
+    def counted(model: ModelMeasurement) -> ModelMeasurement:
+        return model.model_copy(update={"accuracy": model.accuracy.model_copy(update=tokens)})
+
+    def losses(value: float) -> LanguageModel:
+        return LanguageModel(
+            loss=math.log(value), perplexity=value, bits_per_byte=None, cache_bytes_per_token=64
+        )
+
+    ratio = perplexity / 20
+    language = Language(
+        rows=rows,
+        tokens=measured.difference.units,
+        text_bytes=0,
+        baseline=losses(20.0),
+        candidate=losses(perplexity),
+        perplexity_ratio=Interval(value=ratio, low=ratio * 0.99, high=ratio * 1.01),
+        decode=measured.latency,
+    )
+    update = {
+        "baseline": counted(measured.baseline),
+        "candidate": counted(measured.candidate),
+        "difference": measured.difference.model_copy(update=tokens),
+        "language": language,
+    }
+    data = report.data.model_copy(update={"test_rows": rows, "labels": ()})
+    return report.model_copy(update={"measurement": measured.model_copy(update=update), "data": data})
+
+
 @pytest.fixture
 def make_report() -> MakeReport:
     return _report
+
+
+@pytest.fixture
+def of_language() -> Callable[..., RunReport]:
+    """A function that makes a report that of a language model with this perplexity."""
+    return _of_language
 
 
 @pytest.fixture

@@ -9,7 +9,14 @@ import pytest
 from rich.console import Console
 
 from compress.errors import OutputError
-from compress.report import Comparison, ComparisonRow, RunReport, compare_reports, write_reports
+from compress.report import (
+    Comparison,
+    ComparisonRow,
+    RunReport,
+    best_run,
+    compare_reports,
+    write_reports,
+)
 
 MakeReport = Callable[..., RunReport]
 
@@ -210,3 +217,37 @@ def test_the_front_over_size_is_of_size(int8: RunReport, int4: RunReport) -> Non
     assert rows[small.name].on_size_front
     less_accurate = rows[int4.name].accuracy < rows[int8.name].accuracy
     assert less_accurate and not rows[int4.name].on_front  # slower and less accurate, and yet smaller
+
+
+def test_language_models_are_ranked_by_perplexity(make_report: MakeReport, of_language: MakeReport) -> None:
+    # b names more tokens right, and gives the right ones less probability.
+    runs = [
+        of_language(make_report("a", difference=(-0.01, -0.02, 0.0), file_mb=90.0), 21.0),
+        of_language(make_report("b", difference=(0.01, 0.0, 0.02), file_mb=80.0), 30.0),
+    ]
+    comparison = compare_reports(list(runs))
+    assert (comparison.test_rows, comparison.test_tokens) == (10, 1_000)
+    assert [row.perplexity for row in comparison.rows] == [20.0, 21.0, 30.0]
+    assert [row.perplexity_ratio and row.perplexity_ratio.value for row in comparison.rows] == [
+        None,
+        pytest.approx(1.05),
+        1.5,
+    ]
+    assert "perplexity" in _row(comparison, "baseline").best
+    assert not any("accuracy" in row.best for row in comparison.rows)
+    assert best_run(comparison, "accuracy").name == "a"
+    kept = compare_reports(list(runs), "worst_perplexity_ratio < 1.1")
+    assert [row.name for row in kept.rows] == ["baseline", "a"]
+    assert [row.name for row in comparison.rows if row.on_size_front] == ["baseline", "a", "b"]
+    worse_and_larger = of_language(make_report("c", difference=(0.01, 0.0, 0.02), file_mb=100.0), 30.0)
+    assert not _row(compare_reports([*runs, worse_and_larger]), "c").on_size_front
+    assert Comparison.model_validate_json(comparison.to_json()) == comparison
+    for shown in (comparison.to_markdown(), comparison.to_html(), _printed(comparison, 80)):
+        assert "perplexity" in shown.lower() and "21.000" in shown
+    assert max(map(len, _printed(comparison, 80).splitlines())) <= 80
+
+
+def test_a_comparison_of_classifiers_has_no_perplexity(int8: RunReport, int4: RunReport) -> None:
+    comparison = compare_reports([int8, int4])
+    assert comparison.test_tokens is None and "perplexity" not in comparison.columns
+    assert "perplexity" not in comparison.to_markdown() + comparison.to_html()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from compress.measure.answers import pack_classes
+from compress.measure.results import Answers
 from compress.recipe.gates import GatesConfig
-from compress.report import RunReport, gate_sentence, judged, to_html, to_markdown
+from compress.report import RunReport, commonest_words, gate_sentence, judged, to_html, to_markdown
+from compress.report.gates import ABOVE_COMMONEST
 
 MakeReport = Callable[..., RunReport]
 
@@ -75,6 +79,35 @@ def test_size_and_agreement_have_no_interval(int8: RunReport) -> None:
         "answers as the baseline's: at least 98.0 % wanted, 98.0 % measured",
     )
     assert not gate(int8, min_agreement=0.981)[0]
+
+
+def _rare(report: RunReport, found: int) -> RunReport:
+    """16 of 1,000 rows are of label 1, of which the candidate finds some; all others it answers right."""
+    labels = (np.arange(1_000) < 16).astype(np.int64)
+    candidate = (np.arange(1_000) < found).astype(np.int64)
+    answers = Answers(
+        labels=pack_classes(labels), baseline=pack_classes(labels), candidate=pack_classes(candidate)
+    )
+    accuracy = report.measurement.candidate.accuracy.model_copy(update={"value": (984 + found) / 1_000})
+    model = report.measurement.candidate.model_copy(update={"accuracy": accuracy})
+    measurement = report.measurement.model_copy(update={"answers": answers, "candidate": model})
+    return report.model_copy(update={"measurement": measurement})
+
+
+def test_a_candidate_that_always_names_the_commonest_label_fails_a_gate_on_accuracy(int8: RunReport) -> None:
+    for gates in ({"max_accuracy_drop": 0.03}, {"min_agreement": 0.9}):
+        asked, added = judged(GatesConfig(**gates), _rare(int8, 0).measurement)
+        assert asked.holds and not added.holds
+        assert (added.name, added.limit, added.value) == (ABOVE_COMMONEST, 0.984, 0.984)
+        assert "not measurably better" in gate_sentence(added)
+    # McNemar: of rows gained alone, sqrt(rows) must be above 1.96, so 4 are enough and 3 are not.
+    assert judged(GatesConfig(max_accuracy_drop=0.03), _rare(int8, 4).measurement)[1].holds
+    assert not judged(GatesConfig(max_accuracy_drop=0.03), _rare(int8, 3).measurement)[1].holds
+    assert [x.name for x in judged(GatesConfig(max_size_mb=80), _rare(int8, 0).measurement)] == [
+        "max_size_mb"
+    ]
+    words = commonest_words(_rare(int8, 0).measurement, "candidate")
+    assert words is not None and commonest_words(_rare(int8, 0).measurement, "baseline") is None
 
 
 @pytest.mark.parametrize(

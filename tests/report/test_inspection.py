@@ -240,3 +240,10 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="the inspection cannot be written"):
         write_inspection(_inspection(), tmp_path / "file" / "new")
+
+
+def test_names_and_texts_of_an_inspection_can_hide_nothing() -> None:
+    evil = "a\x1b[31mb\u202ec"
+    found = _inspection(name=evil, model=evil, data=evil, notes=(evil,))
+    for text in (inspection_markdown(found), inspection_html(found)):
+        assert "\x1b" not in text and "\u202e" not in text and "u001b" in text and "u202e" in text

@@ -22,7 +22,7 @@ def rung(
         accuracy=accuracy,
         agreement=0.97,
         change=AccuracyDifference(
-            value=value, low=low, high=high, rows=500, gained=3, lost=5, agreement=0.98
+            value=value, low=low, high=high, rows=500, units=500, gained=3, lost=5, agreement=0.98
         ),
         p50_ms=12.0 / speedup,
         speedup=Interval(value=speedup, low=speedup * 0.95, high=speedup * 1.05),

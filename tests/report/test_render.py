@@ -229,7 +229,7 @@ def _broken(change: str, report: RunReport) -> str:
     if change == "list":
         return "[]"
     if change == "newer":
-        content["schema_version"] = 2
+        content["schema_version"] = 3
     if change == "lacking":
         del content["measurement"]["latency"]
     return json.dumps(content)
@@ -240,7 +240,7 @@ def _broken(change: str, report: RunReport) -> str:
     [
         ("cut", "not a whole JSON file"),
         ("list", "no schema_version"),
-        ("newer", "schema_version 2 is newer than 1"),
+        ("newer", "schema_version 3 is newer than 2"),
         ("lacking", "measurement.latency: Field required"),
     ],
 )
@@ -248,6 +248,27 @@ def test_broken_report_says_what_is_wrong(change: str, says: str, int8: RunRepor
     (tmp_path / "report.json").write_text(_broken(change, int8), encoding="utf-8")
     with pytest.raises(OutputError, match=says):
         load_report(tmp_path)
+
+
+def _as_version_1(report: RunReport) -> str:
+    """As it was written before rows and units were told apart: rows are then units, tokens for one."""
+    content = json.loads(report.model_dump_json())
+    content["schema_version"] = 1
+    measured = content["measurement"]
+    for each in (measured["baseline"]["accuracy"], measured["candidate"]["accuracy"], measured["difference"]):
+        each["rows"] = each.pop("units")
+    return json.dumps(content)
+
+
+def test_a_report_of_version_1_is_read_with_rows_and_units_told_apart(
+    int8: RunReport, of_language: Callable[..., RunReport], tmp_path: Path
+) -> None:
+    language = of_language(int8, 21.0)
+    for report in (int8, language):
+        (tmp_path / "report.json").write_text(_as_version_1(report), encoding="utf-8")
+        assert load_report(tmp_path) == report
+    accuracy = language.measurement.candidate.accuracy
+    assert (accuracy.rows, accuracy.units) == (10, 1_000)
 
 
 def test_missing_report_says_where(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from compress.report.words import (
 
 
 def _difference(value: float, low: float, high: float) -> AccuracyDifference:
-    return AccuracyDifference(value=value, low=low, high=high, rows=1_000, gained=7, lost=9, agreement=0.98)
+    return AccuracyDifference(
+        value=value, low=low, high=high, rows=1_000, units=1_000, gained=7, lost=9, agreement=0.98
+    )
 
 
 def test_accuracy_difference_whose_interval_holds_zero_is_not_measurable() -> None:
