@@ -9,8 +9,6 @@ Shapes: n = rows, b = batch, c = classes, s = positions, w = width of a place.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from compress.errors import StageError
+from compress.keys import targets_key
 from compress.locks import only_one
 from compress.losses.target_files import (
     ANSWERS,
@@ -110,7 +109,7 @@ def teacher_targets(
             "the teacher runs at every step"
         )
         return _Running(teachers, places, task, device)
-    key = _key(teachers, rows, places)
+    key = targets_key(teachers, rows, places, device)
     folder = place.folder or from_main(lambda: Path(tempfile.mkdtemp(prefix="modelpress-targets-")))
     found = folder / f"targets-{key[:32]}"
     try:
@@ -235,22 +234,6 @@ def _asked(
     finally:
         for each in teachers:
             each.to("cpu")
-
-
-def _key(teachers: Sequence[nn.Module], rows: Split, places: Sequence[str]) -> str:
-    """SHA-256 over the teachers, the rows (not their labels) and the places, hexadecimal."""
-    from compress.model.definition import definition_of
-    from compress.model.save import module_fingerprint
-
-    digest = hashlib.sha256(json.dumps(list(places)).encode())
-    for each in teachers:
-        definition = definition_of(each)
-        digest.update(
-            type(each).__name__.encode() if definition is None else definition.fingerprint().encode()
-        )
-        digest.update(module_fingerprint(each).encode())
-    digest.update(rows.fingerprint(labels=False).encode())
-    return digest.hexdigest()
 
 
 def _free_bytes(folder: Path | None) -> int:

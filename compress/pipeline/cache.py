@@ -1,4 +1,4 @@
-"""Finished pieces of work, kept by a fingerprint of all that they depend on.
+"""Finished pieces of work, kept by a key of all that they depend on (see `compress.keys`).
 
 A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model
 share its training; a run that was interrupted goes on from its last finished piece. Of two runs at once that
@@ -7,14 +7,12 @@ need the same piece, one makes it and the other waits (see `compress.locks`). De
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +24,7 @@ from compress.locks import only_one
 from compress.model import load_module, save_module
 from compress.processes import from_main
 
-__all__ = ["Cache", "Piece", "fingerprint"]
-
-
-def fingerprint(*parts: Any) -> str:
-    """SHA-256 over plain data and the versions of what computes it, hexadecimal."""
-    text = json.dumps([_versions(), parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("modelpress", "torch", "torchao", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+__all__ = ["Cache", "Piece"]
 
 
 @dataclass(frozen=True)

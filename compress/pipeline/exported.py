@@ -10,7 +10,8 @@ from torch import nn
 
 from compress.data import Splits
 from compress.export import ONNX_PATH, check_parity, export_onnx
-from compress.pipeline.cache import Cache, fingerprint
+from compress.keys import graph_key
+from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import Prepared
 from compress.progress import Progress
 from compress.recipe import Recipe
@@ -34,7 +35,7 @@ def exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progres
         progress.say("exporting the uncompressed model: the baseline")
         return exported(base, prepared, prepared.splits, directory).parity.model_dump()
 
-    key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
+    key = graph_key(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
     directory, record = cache.file(key, make, what="the ONNX file of the uncompressed model")
     return Exported(directory / ONNX_PATH.name, Parity(**record))
 

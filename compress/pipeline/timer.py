@@ -15,7 +15,8 @@ from torch import nn
 
 from compress.data import Split, Splits
 from compress.errors import StageError
-from compress.export import export_onnx, extract_blocks
+from compress.export import export_onnx, extract_blocks, sha256_of
+from compress.keys import timed_key
 from compress.measure import create_session, environment
 from compress.measure.environment import available_cores
 from compress.measure.latency import compare_latency, medians_in_turns
@@ -23,7 +24,7 @@ from compress.measure.rows import resolve_sequence, steady_batch
 from compress.measure.session import feeds
 from compress.model import logits, to_tensors
 from compress.model.counts import stored_bytes
-from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.cache import Cache
 from compress.processes import from_main
 from compress.progress import Progress
 from compress.recipe import Recipe
@@ -175,7 +176,12 @@ class OnnxTimer:
         return from_main(lambda: self._remembered(about, make))
 
     def _remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        key = fingerprint("timed", about, self.precision, [s.model_dump(mode="json") for s in self.later])
+        key = timed_key(
+            about,
+            later=[(stage.name, stage.model_dump(mode="json")) for stage in self.later],
+            opset=self.recipe.export.opset,
+            baseline=sha256_of(self.baseline),
+        )
         machine = self.machine
 
         def write(directory: Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from compress.errors import OutputError
+from compress.keys import fingerprint
 from compress.model.save import module_fingerprint
-from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.cache import Cache
 
 KEY = "0" * 64
 
