@@ -77,7 +77,7 @@ class _Made:
     """What the stages of a recipe gave, and what it began with."""
 
     base: nn.Module
-    training: list[dict[str, float]]
+    training: dict[str, Any]
     module: nn.Module
     records: list[StageRecord]
     given: Given
@@ -188,7 +188,8 @@ def _published(
             source=prepared.loaded.source,
             parameters=weight_counts(made.base)[0],
             validation_metric=_metric(made.base, splits),
-            training=_epochs(made.training),
+            training=_epochs(made.training.get("curve", [])),
+            precision=made.training.get("precision", ""),
             parity=baseline.parity,
         ),
         stages=tuple(made.records),
@@ -205,13 +206,15 @@ def _published(
     return report
 
 
-def trained_model(
-    prepared: Prepared, cache: Cache, progress: Progress
-) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Return the recipe's model, trained if it says so (or from the cache), and its training curve."""
+def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the recipe's model, trained if it says so (or from the cache).
+
+    Returns:
+        The model, and how it was trained: curve and precision; empty: it wasn't.
+    """
     recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
     if recipe.model.train is None:
-        return loaded.module, []
+        return loaded.module, {}
     config = recipe.model.train
 
     def make() -> tuple[nn.Module, dict[str, Any]]:
@@ -227,12 +230,12 @@ def trained_model(
             description="training the model",
             folder=cache.training(prepared.base_key),
         )
-        return loaded.module, {"curve": fit.curve}
+        return loaded.module, {"curve": fit.curve, "precision": fit.precision}
 
     piece = cache.module(prepared.base_key, make, what="the trained model")
     if piece.reused:
         progress.say("the trained model is in the cache: not trained again")
-    return piece.module, piece.record["curve"]
+    return piece.module, piece.record
 
 
 def _staged(
