@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from compress.errors import RecipeError
+from compress.errors import RecipeError, work_begun
 
 __all__ = ["bundle", "explain", "export", "inspect"]
 
@@ -95,7 +95,8 @@ def inspect(
             command=shlex.join(["modelpress", "inspect", model, *(values or [])]),
             progress=progress,
         )
-    write_inspection(found, target)
+    with work_begun():
+        write_inspection(found, target)
     if as_json or markdown:
         typer.echo(found.model_dump_json(indent=2) if as_json else inspection_markdown(found))
         return

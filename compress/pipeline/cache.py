@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from compress.errors import ModelError, OutputError
+from compress.disk import cannot_write, owned_directory, remove_leftovers
+from compress.errors import ModelError
 from compress.export import sha256_of
 from compress.locks import only_one
 from compress.model import load_module, save_module
@@ -141,17 +141,13 @@ class Cache:
     def _keep(self, key: str, write: Callable[[Path], None], record: dict[str, Any]) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", dir=self.root))
+            remove_leftovers(self.root)
+            with owned_directory(self.root, f".{key[:12]}.") as partial:
+                write(partial)
+                files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
+                text = json.dumps({**record, _FILES: files}, indent=1)
+                (partial / "record.json").write_text(text, encoding="utf-8")
+                if not self.holds(key):
+                    os.replace(partial, self.root / key)
         except OSError as error:
-            raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
-        try:
-            write(partial)
-            files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-            text = json.dumps({**record, _FILES: files}, indent=1)
-            (partial / "record.json").write_text(text, encoding="utf-8")
-            if not self.holds(key):
-                os.replace(partial, self.root / key)
-        except OSError as error:
-            raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise cannot_write(error, self.root) from error

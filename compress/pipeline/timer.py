@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from compress.data import Split, Splits
+from compress.disk import scratch_directory
 from compress.errors import StageError
 from compress.export import export_onnx, extract_blocks, sha256_of
 from compress.keys import timed_key
@@ -131,8 +131,7 @@ class OnnxTimer:
         self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
     ) -> BlockTimes:
         batch = steady_batch(self.splits.validation, point.batch, point.sequence)
-        with tempfile.TemporaryDirectory(prefix="modelpress-blocks-") as name:
-            folder = Path(name)
+        with scratch_directory("blocks") as folder:
             whole = self._export(chain, folder / "chain.onnx")
             # A decoder's graph is also given a past, which is empty here.
             given = feeds(batch, create_session(whole, threads=point.threads))
@@ -157,8 +156,8 @@ class OnnxTimer:
         return from_main(lambda: self._compare(model, point))
 
     def _compare(self, model: nn.Module, point: TimingPoint) -> Compared:
-        with tempfile.TemporaryDirectory(prefix="modelpress-timed-") as folder:
-            path = self._export(model, Path(folder) / "model.onnx")
+        with scratch_directory("timed") as folder:
+            path = self._export(model, folder / "model.onnx")
             found = compare_latency(
                 create_session(self.baseline, threads=point.threads),
                 create_session(path, threads=point.threads),
