@@ -16,7 +16,8 @@ CompressError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "CompressError",
@@ -31,6 +32,7 @@ __all__ = [
     "StageError",
     "UnknownNameError",
     "did_you_mean",
+    "work_begun",
 ]
 
 
@@ -89,6 +91,17 @@ class NotReachedError(CompressError):
     """What was asked for is not among what there is: the work was done, and no result is good enough."""
 
     exit_code = 3
+
+
+@contextmanager
+def work_begun() -> Iterator[None]:
+    """Whatever fails inside is failed work: errors of wrong input get the exit code of that."""
+    try:
+        yield
+    except CompressError as error:
+        if error.exit_code == RecipeError.exit_code:
+            error.exit_code = CompressError.exit_code
+        raise
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

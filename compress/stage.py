@@ -87,7 +87,9 @@ class Context:
             **options,
         )
         self.curve.extend(fit.curve)
-        self.facts["best_epoch"], self.facts["precision"] = fit.best_epoch, fit.precision
+        self.facts["best_epoch"] = fit.best_epoch
+        taken = self.facts.get("precision", fit.precision)  # of a stage that trains several times, each once
+        self.facts["precision"] = taken if fit.precision in taken else f"{taken}, then {fit.precision}"
         if fit.diverged is not None:
             self.facts["diverged"] = fit.diverged
         if fit.resumed_at_epoch is not None:

@@ -18,7 +18,8 @@ class TrainConfig(BaseModel):
         ema: decay of an exponential moving average of the weights, which is then what is validated and kept;
             none: the weights themselves.
         patience: stop after this many epochs without a better validation metric; none: never.
-        precision: auto is bf16 where the device has it and a measured step is faster, else fp32.
+        precision: auto is bf16 on a GPU or CPU with matrix units for it (tensor cores, AMX) where most
+            weights are in matrices of at least 256 by 256, else fp32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

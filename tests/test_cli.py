@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from threading import Semaphore
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +21,7 @@ from torch import nn
 
 import compress
 from compress.cli import main
-from compress.errors import ExportError
+from compress.errors import ExportError, ModelError
 from compress.registry import stage_names
 from compress.report import load_report
 
@@ -403,7 +405,7 @@ def test_an_output_that_cannot_be_written_is_refused(
     for dry in ([], ["--dry-run"]):
         said = call("run", digits_run / "digits.yaml", "-o", "file/out", *dry)
         assert_refused(said, "cannot write file/out/digits: ", "file is not a directory")
-    assert_refused(call("export", bert_directory, "-o", "file/out"), "cannot write in ")
+    assert_refused(call("export", bert_directory, "-o", "file/out"), "cannot write ")
     assert_refused(
         call("compare", digits_run / "reports", "--html", "file/page.html"), "cannot write file/page.html"
     )
@@ -613,7 +615,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(
 
     monkeypatch.setattr(RUN, "write_bundle_", on_a_full_disk)
     said = call("run", digits_run / "digits.yaml", "-o", "out")
-    assert_refused(said, "cannot write ", "No space left on device")
+    assert_refused(said, "cannot write ", "No space left on device", " free on its file system", code=1)
     assert [path.name for path in quick.iterdir()] == [".cache"]
 
 
@@ -628,6 +630,59 @@ def test_ctrl_c_is_130_and_one_line(
     assert said.code == 130
     assert said.err.strip().startswith("interrupted: nothing half-written is left")
     assert [path.name for path in quick.iterdir()] == [".cache"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (1, 129)])
+def test_other_signals_end_a_run_as_ctrl_c_does(
+    call: Callable[..., Said],
+    digits_run: Path,
+    quick: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+) -> None:
+    monkeypatch.setattr(MEASURED, "measure_pair", lambda *_, **__: signal.raise_signal(number))
+    said = call("run", digits_run / "digits.yaml", "-o", "out")
+    assert said.code == code
+    assert "nothing half-written is left" in said.err and "Traceback" not in said.err
+    assert [path.name for path in quick.iterdir()] == [".cache"]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_disk_without_room_is_refused_before_work(
+    call: Callable[..., Said],
+    digits_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    dry: list[str],
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    assert_refused(call("run", digits_run / "digits.yaml", "-o", "out", *dry), "1.0 MB free", "-o")
+    assert not list((tmp_path / "out").rglob("model*"))
+
+
+def test_what_fails_after_work_began_is_failed_work(
+    call: Callable[..., Said], digits_run: Path, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ModelError("a stage made what can't be written")
+
+    monkeypatch.setattr(MEASURED, "measure_pair", fail)
+    assert_refused(call("run", digits_run / "digits.yaml", "-o", "out"), "can't be written", code=1)
+    done = call("run", digits_run / "digits.yaml", "-o", "out", "--jobs", "1", "measure.rounds=4")
+    assert done.code == 1
+
+
+def test_threads_of_openmp_wait_asleep_unless_the_user_says_otherwise(
+    call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given is not None:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        assert call("--version").code == 0
+        assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 def test_compare_prints_a_table_json_or_markdown_and_writes_html(

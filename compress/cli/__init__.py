@@ -1,5 +1,5 @@
 """The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that does not hold, 130 interrupted.
+3 a gate that does not hold, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
@@ -7,6 +7,7 @@ Nothing heavy is imported before a command needs it: `--help` answers at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,6 +22,7 @@ from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
 from compress.errors import CompressError
+from compress.signals import ended_as_interrupted, exit_code
 
 __all__ = ["app", "main"]
 
@@ -54,6 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     # One line of a library's own progress between ours is one too many; its errors still come through.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # OpenMP's threads wait asleep: those that spin hold cores which another process would finish on. It is
+    # read when torch is loaded. ONNX Runtime has threads of its own, which it doesn't concern.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with ended_as_interrupted() as ended:
+        code = _run(arguments)
+    if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
+        how = f"ended by {signal.Signals(ended.number).name}" if ended.number else "interrupted"
+        typer.echo(
+            f"\n{how}: nothing half-written is left; finished pieces and the epochs of a training are "
+            "kept, so the same command goes on from them",
+            err=True,
+        )
+        return exit_code(ended.number) if ended.number else INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(
             args=None if arguments is None else list(arguments),
@@ -64,20 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        return INTERRUPTED
     except typer.Exit as stop:
-        code = stop.exit_code
+        return stop.exit_code
     except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
         if not hasattr(error, "format_message"):
             raise
         error.show()  # type: ignore[attr-defined]
         return 2
-    if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
-        typer.echo(
-            "\ninterrupted: nothing half-written is left; finished pieces and the epochs of a training are "
-            "kept, so the same command goes on from them",
-            err=True,
-        )
     return code if isinstance(code, int) else 0
 
 

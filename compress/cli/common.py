@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from compress.errors import CompressError, OutputError, RecipeError
+from compress.disk import cannot_write
+from compress.errors import CompressError, RecipeError
 from compress.processes import is_main, process_index
 from compress.safe_text import visible
 
@@ -36,7 +37,7 @@ __all__ = [
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
 INTERRUPTED = 130
-"""The exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""The exit code after Ctrl-C: 128 + SIGINT, as shells have it. After SIGTERM it is 143, after SIGHUP 129."""
 
 
 def start_logging() -> None:
@@ -103,7 +104,7 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(error, path) from error
 
 
 def append_text(path: Path, text: str) -> None:
@@ -116,7 +117,7 @@ def append_text(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(error, path) from error
 
 
 def print_error(error: CompressError) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from compress.cli.common import GATES_FAILED, append_text, echo, print_verdict, write_text
-from compress.errors import RecipeError
+from compress.errors import RecipeError, work_begun
 
 if TYPE_CHECKING:
     from compress.report import CheckReport
@@ -91,11 +91,12 @@ def check(
         check_can_be_made(junit)
     with RichProgress(to_stderr=as_json) as progress:
         report = check_bundle(bundle, against, values or [], progress=progress)
-    if junit is not None:
-        write_text(junit, junit_xml(report))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        append_text(Path(summary), check_summary(report))
+    with work_begun():
+        if junit is not None:
+            write_text(junit, junit_xml(report))
+        if summary:
+            append_text(Path(summary), check_summary(report))
     if as_json:
         echo(report.model_dump_json(indent=2), as_data=True)
     else:

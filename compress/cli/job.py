@@ -57,7 +57,7 @@ def _run(given: argparse.Namespace, sender: Sender) -> int:
         recipe = load_recipe(given.recipe, given.overrides)
         outcome = run(recipe, given.output, overwrite=given.overwrite, progress=sender)
     except CompressError as error:
-        sender.end(error=type(error).__name__, message=str(error))
+        sender.end(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
         return error.exit_code
     sender.end(already_done=outcome.already_done)
     return 0

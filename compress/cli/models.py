@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compress.cli.common import echo
-from compress.errors import RecipeError
+from compress.errors import RecipeError, work_begun
 
 __all__ = ["bundle", "explain", "export", "inspect"]
 
@@ -96,7 +96,8 @@ def inspect(
             command=shlex.join(["modelpress", "inspect", model, *(values or [])]),
             progress=progress,
         )
-    write_inspection(found, target)
+    with work_begun():
+        write_inspection(found, target)
     if as_json or markdown:
         echo(found.model_dump_json(indent=2) if as_json else inspection_markdown(found), as_data=True)
         return

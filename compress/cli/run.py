@@ -169,18 +169,19 @@ def _error_of(recipe: Recipe, said: dict[str, Any] | None, died: str) -> Compres
         return StageError(f"{recipe.run_name}: the process of this recipe ended {died}")
     kind = getattr(errors, said["error"], CompressError)
     error: CompressError = kind(f"{recipe.run_name}: {said['message']}")
+    error.exit_code = said["exit_code"]
     return error
 
 
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
-    import tempfile
-
+    from compress.disk import scratch_directory
     from compress.pipeline.cache import Cache
     from compress.pipeline.prepare import check_output, prepare
+    from compress.pipeline.room import check_disk
     from compress.pipeline.warn import doubts_of_data
 
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
-        prepared = prepare(recipe, Path(scratch))
+    with scratch_directory() as scratch:
+        prepared = prepare(recipe, scratch)
     target = output / recipe.run_name
     splits, cache = prepared.splits, Cache(output / ".cache")
     echo(f"{recipe.run_name}: recipe, data, model and stages fit together")
@@ -201,6 +202,8 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     for doubt in doubts_of_data(recipe, splits):
         echo(f"  note    {doubt}")
     done = check_output(target, prepared.run_key, overwrite=overwrite)
+    if not done:
+        check_disk(prepared, cache, target)
     echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
 
 

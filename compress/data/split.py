@@ -6,8 +6,9 @@ Shapes: n = rows, b = batch, s = the row's own length; a row is never padded bef
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,13 @@ class Splits:
     processor: ImageProcessor | None = None
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three splits with labels, hexadecimal."""
-        parts = (self.train.fingerprint(), self.validation.fingerprint(), self.test.fingerprint())
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        """SHA-256 over the three splits, names of labels, and how inputs are padded and pictures read."""
+        splits = (self.train, self.validation, self.test)
+        sizes = [each.label_bytes for each in splits]
+        parts = (
+            [each.fingerprint() for each in splits],
+            [None if each is None else each.tolist() for each in sizes],
+            asdict(self.task),
+            None if self.processor is None else self.processor.to_config(),
+        )
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

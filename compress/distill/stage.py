@@ -5,14 +5,13 @@ Without real text, or with little, there are made-up rows: the teacher says what
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compress.disk import scratch_directory
 from compress.distill.distillation import Distillation
 from compress.distill.student import StudentConfig, build_student, load_student
 from compress.errors import StageError
@@ -105,8 +104,8 @@ class StudentDistillation(Distillation):
         classes = context.task.classes
         others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
         for config in others:
-            with tempfile.TemporaryDirectory(prefix="modelpress-student-") as folder:
-                loaded = load_student(config, model, classes, 0, context.task.name, Path(folder))
+            with scratch_directory("student") as folder:
+                loaded = load_student(config, model, classes, 0, context.task.name, folder)
                 self._same_words(config, loaded, context)
         super().check(model, context)
 

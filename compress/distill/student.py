@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compress.disk import scratch_directory
 from compress.errors import ModelError, StageError
 from compress.layer_choice import Keep, LayerKeep, layers_to_keep
 from compress.model.config import ModelConfig
@@ -153,8 +153,8 @@ def load_student(
     from compress.model.load import load_model
 
     if scratch is None:
-        with tempfile.TemporaryDirectory(prefix="modelpress-student-") as folder:
-            return load_student(config, model, classes, seed, task, Path(folder))
+        with scratch_directory("student") as folder:
+            return load_student(config, model, classes, seed, task, folder)
     if classes is None:
         classes = getattr(getattr(model, "config", None), "num_labels", None)
     trained_later = config.model_copy(update={"train": TrainConfig()})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import torch
 from torch import nn
 
 from compress.data.split import Split
+from compress.disk import scratch_directory
 from compress.errors import ExportError, ModelError
 from compress.export.onnx_file import DEFAULT_OPSET, export_onnx, graph_of
 from compress.task import Task
@@ -27,8 +25,8 @@ def check_branches(module: nn.Module, split: Split, task: Task, *, opset: int = 
     """
     try:
         if not _does_without_values(module, split, task):
-            with tempfile.TemporaryDirectory(prefix="modelpress-branches-") as folder:
-                export_onnx(module, split, task, Path(folder) / "model.onnx", opset=opset)
+            with scratch_directory("branches") as folder:
+                export_onnx(module, split, task, folder / "model.onnx", opset=opset)
     except ExportError as error:
         raise ModelError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Bundle: the directory that is deployed. Written to a temporary sibling and renamed when whole.
+"""Bundle: the directory that is deployed; see `compress.disk.new_directory` for how it is written.
 
 Laid out as the Hub lays out ONNX models, so that transformers.js, optimum-onnx and sentence-transformers find
 what they look for; running it needs onnxruntime and tokenizers alone.
@@ -10,9 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,6 @@ __all__ = [
     "MANIFEST_VERSION",
     "ONNX_PATH",
     "broken_seals",
-    "new_directory",
     "read_manifest",
     "seal_",
     "sha256_of",
@@ -56,48 +53,6 @@ _TOKENIZER_FILES = (
 
 HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, GENERATION_FILE, *_TOKENIZER_FILES)
 """What other libraries read beside the ONNX file."""
-
-
-@contextmanager
-def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary sibling of `target`; it becomes `target` when the block ends without an error.
-
-    Raises:
-        OutputError: `target` exists (and `replace` is false), or nothing can be written there.
-    """
-    target = target.absolute()
-    if target.exists() and not replace:
-        raise OutputError(f"{target} exists already")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write in {target.parent}: {error.strerror or error}") from error
-    try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        if target.exists():
-            _swap(partial, target)
-        else:
-            os.replace(partial, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put a directory in the place of another, which comes back if that fails or is interrupted."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    try:
-        os.replace(target, aside / "old")
-        try:
-            os.replace(new, target)
-        except BaseException:
-            os.replace(aside / "old", target)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -9,8 +9,6 @@ instruction set saturates: that is a matter of `reduce_range`.
 from __future__ import annotations
 
 import copy
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.disk import scratch_directory
 from compress.errors import ParityError
 from compress.export.trace import trace
 from compress.model.quantized import QuantizedModule
@@ -76,8 +75,8 @@ def _check(name: str, layer: QuantizedModule, opset: int) -> None:
 def _run(module: nn.Module, x: Tensor, opset: int) -> np.ndarray:
     batch = {0: torch.export.Dim.DYNAMIC}
     program = trace(module, (x,), inputs=("x",), outputs=("y",), dynamic_shapes=(batch,), opset=opset)
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
-        path = Path(scratch) / "operator.onnx"
+    with scratch_directory() as scratch:
+        path = scratch / "operator.onnx"
         program.save(str(path))
         options = ort.SessionOptions()
         options.log_severity_level = 3

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.disk import cannot_write, owned_directory, size_words
 from compress.errors import StageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ __all__ = [
     "TOKEN_VALUES",
     "is_whole",
     "keep_targets",
-    "size_words",
 ]
 
 ANSWERS = "answers"
@@ -74,8 +73,8 @@ class Sizes:
 class KeptTargets:
     """Targets in files."""
 
-    def __init__(self, folder: Path, sizes: Sizes, temporary: Path | None) -> None:
-        """Open the files of a folder that is whole; `temporary` is removed at the end."""
+    def __init__(self, folder: Path, sizes: Sizes, temporary: ExitStack) -> None:
+        """Open the files of a folder that is whole; `temporary` is closed at the end."""
         self._temporary = temporary
         self._answers = np.load(folder / f"{ANSWERS}.npy", mmap_mode="r")
         self._states = {
@@ -106,8 +105,7 @@ class KeptTargets:
     def close(self) -> None:
         """Remove the folder, if it was made for this use alone."""
         self._states = {}
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.close()
 
 
 def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -> None:
@@ -118,18 +116,15 @@ def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".targets-", dir=folder.parent))
-        try:
+        with owned_directory(folder.parent, ".targets-") as partial:
             _write(partial, sizes, found)
             (partial / _RECORD).write_text(json.dumps({"key": key}), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise StageError(
-            f"can't keep the teacher's answers in {folder.parent}: {error.strerror or error}; "
-            f"they take {size_words(sizes.bytes)}"
+            f"can't keep the teacher's answers, which take {size_words(sizes.bytes)}: "
+            f"{cannot_write(error, folder.parent)}"
         ) from error
 
 
@@ -188,8 +183,3 @@ def is_whole(folder: Path, key: str) -> bool:
         return bool(json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("key") == key)
     except (OSError, ValueError):
         return False
-
-
-def size_words(count: int) -> str:
-    """Bytes in words."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -9,11 +9,9 @@ Shapes: n = rows, b = batch, c = classes, s = positions, w = width of a place.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from compress.disk import free_bytes, scratch_directory, size_words
 from compress.errors import StageError
+from compress.keys import targets_key
 from compress.locks import only_one
 from compress.losses.target_files import (
     ANSWERS,
@@ -31,7 +31,6 @@ from compress.losses.target_files import (
     Sizes,
     is_whole,
     keep_targets,
-    size_words,
 )
 from compress.losses.tokens import top_answers
 from compress.losses.views import Watch
@@ -104,14 +103,16 @@ def teacher_targets(
     places = sorted(set(paths))
     sizes = _sizes(teachers[0], rows, places, task)
     size = size_words(sizes.bytes)
-    if from_main(lambda: sizes.bytes > min(place.most_bytes, _FREE_PART * _free_bytes(place.folder))):
+    disk = place.folder or Path(tempfile.gettempdir())
+    if from_main(lambda: sizes.bytes > min(place.most_bytes, _FREE_PART * free_bytes(disk))):
         progress.say(
             f"the teacher's states on {len(rows):,} rows would take {size} of disk: not kept, "
             "the teacher runs at every step"
         )
         return _Running(teachers, places, task, device)
-    key = _key(teachers, rows, places)
-    folder = place.folder or from_main(lambda: Path(tempfile.mkdtemp(prefix="modelpress-targets-")))
+    key = targets_key(teachers, rows, places, device)
+    own = ExitStack()
+    folder = place.folder or from_main(lambda: own.enter_context(scratch_directory("targets")))
     found = folder / f"targets-{key[:32]}"
     try:
         with only_one(folder, found.name, "asks the same teacher", progress.say):
@@ -122,10 +123,9 @@ def teacher_targets(
                 asked = partial(_asked, teachers, rows, places, task, device, progress)
                 from_main(lambda: keep_targets(found, key, sizes, asked()))
     except BaseException:
-        if place.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        own.close()
         raise
-    return KeptTargets(found, sizes, temporary=folder if place.folder is None else None)
+    return KeptTargets(found, sizes, temporary=own)
 
 
 def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -> Sizes:
@@ -235,26 +235,3 @@ def _asked(
     finally:
         for each in teachers:
             each.to("cpu")
-
-
-def _key(teachers: Sequence[nn.Module], rows: Split, places: Sequence[str]) -> str:
-    """SHA-256 over the teachers, the rows (not their labels) and the places, hexadecimal."""
-    from compress.model.definition import definition_of
-    from compress.model.save import module_fingerprint
-
-    digest = hashlib.sha256(json.dumps(list(places)).encode())
-    for each in teachers:
-        definition = definition_of(each)
-        digest.update(
-            type(each).__name__.encode() if definition is None else definition.fingerprint().encode()
-        )
-        digest.update(module_fingerprint(each).encode())
-    digest.update(rows.fingerprint(labels=False).encode())
-    return digest.hexdigest()
-
-
-def _free_bytes(folder: Path | None) -> int:
-    at = Path(tempfile.gettempdir()) if folder is None else folder
-    while not at.exists():
-        at = at.parent
-    return shutil.disk_usage(at).free

@@ -11,13 +11,13 @@ vectors (convolutions in NCHWc), those are counted too.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.split import Batch
+from compress.disk import scratch_directory
 from compress.errors import MeasureError
 from compress.measure.events import Call, Key, NodeRun, calls_of
 from compress.measure.nodes import layer_names, read_nodes, short_layer
@@ -90,8 +90,7 @@ def graph_of(path: Path, batch: Batch, *, threads: int = 1) -> Graph:
     Raises:
         MeasureError: if ONNX Runtime refuses the file or the batch.
     """
-    with tempfile.TemporaryDirectory(prefix="modelpress-graph-") as name:
-        folder = Path(name)
+    with scratch_directory("graph") as folder:
         optimized = folder / "optimized.onnx"
         session = create_session(
             path, threads=threads, profile_prefix=folder / "profile", optimized=optimized

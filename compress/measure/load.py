@@ -76,6 +76,7 @@ def measure_load(
             ended = subprocess.run(
                 python_command(__name__, job),
                 env=python_environment(),
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 check=False,

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +17,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from compress.data.split import Split
+from compress.disk import scratch_directory
 from compress.errors import MeasureError
 from compress.measure.environment import available_cores
 from compress.measure.job import Job, Setting
 from compress.measure.noise import usable_threads
-from compress.measure.process import how_it_ended, python_command, python_environment
+from compress.measure.process import (
+    END_WITH_PARENT,
+    how_it_ended,
+    python_command,
+    python_environment,
+)
 from compress.measure.results import Measurement
 from compress.measure.rows import resolve_sequence
 from compress.measure.size import model_files
@@ -83,8 +88,7 @@ def measure_pair(
         model_files(path)  # refuses what reaches out of its folder
     kept, notes = usable_threads(threads, available_cores())
     lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
-    with tempfile.TemporaryDirectory(prefix="modelpress-measure-") as name:
-        folder = Path(name)
+    with scratch_directory("measure") as folder:
         candidate_rows = folder / "candidate_rows.npz"
         try:
             settings = [
@@ -152,8 +156,9 @@ def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
     """
     with stderr.open("wb") as file:
         process = subprocess.Popen(
-            python_command(_WORKER, job),
+            python_command(_WORKER, job, END_WITH_PARENT),
             env=python_environment(),
+            stdin=subprocess.PIPE,  # its lifeline
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
@@ -169,8 +174,9 @@ def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
             else:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def _said(line: str) -> dict[str, Any]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
-__all__ = ["how_it_ended", "python_command", "python_environment"]
+__all__ = ["END_WITH_PARENT", "end_with_parent", "how_it_ended", "python_command", "python_environment"]
+
+END_WITH_PARENT = "--end-with-parent"
+"""An argument of our processes that asks for `end_with_parent`."""
 
 
 def python_command(module: str, *arguments: str | Path) -> list[str]:
@@ -19,6 +23,22 @@ def python_environment() -> dict[str, str]:
     """Build the environment that hands on this process's search path, as multiprocessing's spawn does."""
     path = os.pathsep.join(str(Path.cwd()) if entry == "" else entry for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path}
+
+
+def end_with_parent() -> None:
+    """End this process, and its group if it leads one, when its standard input ends: its parent is gone.
+
+    The parent holds the other end of a pipe, which the system closes however the parent ends.
+    """
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def how_it_ended(code: int) -> str:

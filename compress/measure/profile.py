@@ -14,18 +14,19 @@ scaled to it. What a call takes beyond its nodes is the runtime's own: launching
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from compress.alone import alone
 from compress.data.split import Batch
+from compress.disk import scratch_directory
 from compress.errors import MeasureError
 from compress.measure.events import Call, Key, calls_of, elements
 from compress.measure.graph import Graph, read_graph
@@ -98,7 +99,8 @@ def profile_in_turns(
     Raises:
         MeasureError: if ONNX Runtime refuses a file or the batch.
     """
-    with tempfile.TemporaryDirectory(prefix="modelpress-profile-", dir=folder) as name:
+    own = scratch_directory("profile") if folder is None else TemporaryDirectory(dir=folder)
+    with own as name:
         opened = []
         try:
             for index, path in enumerate(files):

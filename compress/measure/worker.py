@@ -1,7 +1,7 @@
 """The measuring process: no torch, nothing of the run that asks for it, so that its memory and threads are
 its own.
 
-    python -m compress.measure.worker JOB.json
+    python -m compress.measure.worker JOB.json [--end-with-parent]
 
 Its output is one JSON object a line: {"done": 3, "total": 50, "facts": "..."} after each step, or {"error":
 "..."} as the last. It ends with 0 once the result stands at the path that the job names.
@@ -34,6 +34,7 @@ from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
 from compress.measure.noise import busy_note, spread_notes
 from compress.measure.operators import operators_of
+from compress.measure.process import END_WITH_PARENT, end_with_parent
 from compress.measure.results import (
     Answers,
     Language,
@@ -241,6 +242,8 @@ def main(arguments: list[str]) -> int:
         done += steps
         _say({"done": done, "total": job.steps, "facts": facts})
 
+    if END_WITH_PARENT in arguments:
+        end_with_parent()
     try:
         job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
         _write(job.result, measure(job, step).model_dump_json())

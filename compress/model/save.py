@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import nn
 
+from compress.disk import free_bytes, size_words
 from compress.errors import ModelError, OutputError
 from compress.model.definition import Definition, definition_of
 from compress.model.embedding import FactorizedEmbedding
@@ -87,7 +88,10 @@ def save_module(module: nn.Module, directory: Path) -> None:
     try:
         save_model(module, str(directory / _WEIGHTS))
     except SafetensorError as error:  # what safetensors makes of a full disk
-        raise OutputError(f"cannot write {directory / _WEIGHTS}: {error}") from error
+        free = size_words(free_bytes(directory))
+        failed = OutputError(f"cannot write {directory / _WEIGHTS}: {error} ({free} free on its file system)")
+        failed.exit_code = 1  # the input was right
+        raise failed from error
 
 
 def load_module(directory: Path) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Finished pieces of work, kept by a fingerprint of all that they depend on.
+"""Finished pieces of work, kept by a key of all that they depend on (see `compress.keys`).
 
 A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model
 share its training; a run that was interrupted goes on from its last finished piece. Of two runs at once that
@@ -7,42 +7,24 @@ need the same piece, one makes it and the other waits (see `compress.locks`). De
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from compress.errors import ModelError, OutputError
+from compress.disk import cannot_write, owned_directory, remove_leftovers
+from compress.errors import ModelError
 from compress.export import sha256_of
 from compress.locks import only_one
 from compress.model import load_module, save_module
 from compress.processes import from_main
 
-__all__ = ["Cache", "Piece", "fingerprint"]
-
-
-def fingerprint(*parts: Any) -> str:
-    """SHA-256 over plain data and the versions of what computes it, hexadecimal."""
-    text = json.dumps([_versions(), parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("modelpress", "torch", "torchao", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+__all__ = ["Cache", "Piece"]
 
 
 @dataclass(frozen=True)
@@ -159,17 +141,13 @@ class Cache:
     def _keep(self, key: str, write: Callable[[Path], None], record: dict[str, Any]) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", dir=self.root))
+            remove_leftovers(self.root)
+            with owned_directory(self.root, f".{key[:12]}.") as partial:
+                write(partial)
+                files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
+                text = json.dumps({**record, _FILES: files}, indent=1)
+                (partial / "record.json").write_text(text, encoding="utf-8")
+                if not self.holds(key):
+                    os.replace(partial, self.root / key)
         except OSError as error:
-            raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
-        try:
-            write(partial)
-            files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-            text = json.dumps({**record, _FILES: files}, indent=1)
-            (partial / "record.json").write_text(text, encoding="utf-8")
-            if not self.holds(key):
-                os.replace(partial, self.root / key)
-        except OSError as error:
-            raise OutputError(f"cannot write in {self.root}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise cannot_write(error, self.root) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 import compress
 from compress.data import Split, Splits, load_splits
+from compress.disk import scratch_directory
 from compress.errors import OutputError, ParityError, RecipeError
 from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import Measurement
@@ -66,10 +66,10 @@ def check_bundle(
     sealed = [_sealed(directory, manifest)]
     if other is not None:
         sealed.append(_sealed(other, _manifest(other)))
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
+    with scratch_directory() as scratch:
         checks, measurement = sealed, None
         if all(check.holds for check in sealed):
-            more, measurement = _answers(directory, other, recipe, Path(scratch), progress)
+            more, measurement = _answers(directory, other, recipe, scratch, progress)
             checks = [*sealed, *more]
     return CheckReport(
         bundle=str(bundle),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 import compress
 from compress.data import PIXELS, CommandLineText, ImageProcessor, Row, Split, Splits, TextEncoder
 from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
+from compress.disk import new_directory, remove_leftovers, scratch_directory
 from compress.errors import ModelError, OutputError
 from compress.export import (
     ONNX_PATH,
     check_parity,
     export_onnx,
-    new_directory,
     write_bundle_,
     write_manifest_,
 )
@@ -24,6 +23,7 @@ from compress.model import LoadedModel, ModelConfig, load_model, logits
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import fitting, prepare
+from compress.pipeline.room import check_room_for, weight_bytes
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
@@ -59,14 +59,15 @@ def export_model(
         CompressError: the model can't be loaded or exported, or its answers differ.
     """
     progress = progress or Silent()
+    remove_leftovers(output.absolute().parent)
     replace = may_replace(output, overwrite)
     with (
         new_directory(output, replace=replace) as directory,
-        tempfile.TemporaryDirectory(prefix="modelpress-") as scratch,
+        scratch_directory() as scratch,
     ):
         if str(model).endswith((".yaml", ".yml")):
             recipe = load_recipe(Path(model), need_stages=False)
-            prepared = prepare(recipe, Path(scratch))
+            prepared = prepare(recipe, scratch)
             encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
             module, _ = trained_model(
                 prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
@@ -76,7 +77,7 @@ def export_model(
         else:
             config = model_config_of(model)
             task_name = task_of(config)
-            loaded = load_model(config, seed=0, scratch=Path(scratch), task=task_name)
+            loaded = load_model(config, seed=0, scratch=scratch, task=task_name)
             module, processor = loaded.module, loaded.processor
             if processor is not None:
                 where = "synthetic rows (random pixels), not real ones"
@@ -84,8 +85,10 @@ def export_model(
             else:
                 where = "synthetic rows (random tokens), not real ones"
                 encoder, task, rows = _synthetic(loaded, max_length, task_name)
+        size = weight_bytes(module)
+        check_room_for(output, output=2 * size, scratch=size)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
-        onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
+        onnx_file = export_onnx(module, rows, task, scratch / ONNX_PATH.name)
         parity = check_parity(
             module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
         )

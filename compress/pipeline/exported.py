@@ -10,13 +10,14 @@ from torch import nn
 
 from compress.data import Splits
 from compress.export import ONNX_PATH, check_parity, export_onnx
-from compress.pipeline.cache import Cache, fingerprint
+from compress.keys import graph_key
+from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import Prepared
 from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.report import Parity
 
-__all__ = ["Exported", "exported", "exported_baseline", "parity_of"]
+__all__ = ["Exported", "baseline_key", "exported", "exported_baseline", "parity_of"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,15 @@ def exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progres
         progress.say("exporting the uncompressed model: the baseline")
         return exported(base, prepared, prepared.splits, directory).parity.model_dump()
 
-    key = fingerprint(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
-    directory, record = cache.file(key, make, what="the ONNX file of the uncompressed model")
+    directory, record = cache.file(
+        baseline_key(prepared), make, what="the ONNX file of the uncompressed model"
+    )
     return Exported(directory / ONNX_PATH.name, Parity(**record))
+
+
+def baseline_key(prepared: Prepared) -> str:
+    """The key of the uncompressed model's ONNX file."""
+    return graph_key(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
 
 
 def exported(module: nn.Module, prepared: Prepared, splits: Splits, directory: Path) -> Exported:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 import compress
 from compress.data import Split, Splits
+from compress.disk import scratch_directory
 from compress.errors import ModelError, RecipeError
 from compress.measure.accuracy import commonest_gain, proportion_interval
 from compress.model import LoadedModel, Structure, structure_of
@@ -96,10 +96,10 @@ def inspect_model(
             f"{recipe.path or recipe.run_name}: inspect is for classifiers: for a language model begin with "
             "prune/structured, whose report says what is kept where"
         )
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
-        prepared = prepare(recipe.model_copy(update={"stages": ()}), Path(scratch))
+    with scratch_directory() as scratch:
+        prepared = prepare(recipe.model_copy(update={"stages": ()}), scratch)
         structure = _structure(prepared.loaded)
-        module, _ = trained_model(prepared, Cache(cache or Path(scratch) / "cache", progress.say), progress)
+        module, _ = trained_model(prepared, Cache(cache or scratch / "cache", progress.say), progress)
         bench = bench_of(prepared, module.eval(), structure, validation_rows)
         calibration = prepared.splits.train.take(calibration_rows, seed=recipe.seed)
         progress.say(f"scoring heads and neurons on {len(calibration):,} train rows")

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -27,12 +25,10 @@ from compress.measure.process import how_it_ended, python_environment
 from compress.pipeline.turns import Turns, tree_of
 from compress.progress import Progress
 from compress.progress_lines import Receiver
+from compress.signals import ended_as_interrupted
 
 __all__ = ["Ended", "Job", "run_jobs"]
 
-# As many threads as a run by itself has: their number changes the last bits of a training. But threads that
-# spin while they wait for each other take the cores from the other jobs' (a tenth of the speed was seen).
-_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 _LOOK_EVERY_S = 0.2
 _TO_END_S = 10.0  # for removing temporary files
 _LAST_WORDS_S = 1.0
@@ -87,7 +83,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> Generator[Ended, None, Non
     waiting = deque(range(len(jobs)))
     running: dict[int, _Running] = {}
     events: queue.Queue[tuple[int, Any]] = queue.Queue()
-    with _terminated_as_interrupted(), Turns() as turns:
+    with ended_as_interrupted(), Turns() as turns:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once and turns.admit(waiting[0]):
@@ -121,7 +117,7 @@ def _started(index: int, job: Job, turns: Turns, events: queue.Queue[tuple[int, 
     try:
         process = subprocess.Popen(
             job.command,
-            env={**_PATIENT, **python_environment(), **turns.environment(index)},
+            env={**python_environment(), **turns.environment(index)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -190,20 +186,3 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
                 each.kill()
         for process in processes:
             process.wait()
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM meanwhile ends this process as Ctrl-C does: else the jobs would have to see to their end."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if os.name == "nt" or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -10,8 +10,9 @@ from torch import nn
 
 from compress.errors import ExportError, ParityError
 from compress.export import ONNX_PATH
+from compress.keys import graph_key
 from compress.measure import Measurement, Rung, Step, measure_ladder
-from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
 from compress.pipeline.given import Given
 from compress.pipeline.prepare import Prepared
@@ -52,7 +53,7 @@ def step_after(
         progress.say(f"exporting the model after {name}, for the ladder")
         return exported(module, prepared, given.splits, directory).parity.model_dump()
 
-    key = fingerprint(prepared.stage_keys[index], "step", prepared.recipe.export.model_dump(mode="json"))
+    key = graph_key(prepared.stage_keys[index], "step", prepared.recipe.export.model_dump(mode="json"))
     try:
         directory, _ = cache.file(key, make, what=f"the ONNX file after {name}")
     except (ExportError, ParityError) as error:

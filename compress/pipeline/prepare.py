@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from compress.data import (
@@ -30,7 +31,8 @@ from compress.data import (
 )
 from compress.data.corpus import with_end_token
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
-from compress.export import check_branches, sha256_of
+from compress.export import HUB_FILES, check_branches, sha256_of
+from compress.keys import base_key, run_key, stage_key
 from compress.measure import check_runtimes
 from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
@@ -38,8 +40,6 @@ from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
-from compress.model.save import module_fingerprint
-from compress.pipeline.cache import fingerprint
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
@@ -96,7 +96,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         )
     splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
-    definition, shape = definition_of(loaded.module), loaded.module
+    shape = loaded.module
     if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
         check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
     context = Context(
@@ -116,39 +116,49 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
             shape = _rehearsed(stage, shape, splits, recipe)
         except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error
-    assert definition is not None
-    data_key = splits.fingerprint()
-    base = fingerprint(
-        definition.fingerprint(),
-        module_fingerprint(loaded.module),
-        data_key,
-        recipe.model.train,
-        recipe.seed,
-        recipe.device,
-        None if encoder is None else encoder.tokenizer.to_str(),  # how texts outside of the data are split
+    base = base_key(
+        loaded.module,
+        splits,
+        train=_plain(recipe.model.train),
+        seed=recipe.seed,
+        device=recipe.device,
+        tokenizer=None if encoder is None else encoder.tokenizer.to_str(),
     )
+    export, measure = _plain(recipe.export), _plain(recipe.measure)
     keys: list[str] = []
     for index, stage in enumerate(recipe.stages):
-        before = keys[-1] if keys else base
+        settings = _plain(stage)
         keys.append(
-            fingerprint(
-                before,
+            stage_key(
+                keys[-1] if keys else base,
                 base,
-                stage.name,
-                stage.model_dump(mode="json"),
-                files_named(stage.model_dump(mode="json")),
-                recipe.seed,
-                None if splits.unlabelled is None else splits.unlabelled.fingerprint(),
-                _later_facts(recipe, index) if stage.sees_later else None,
-                [machine_facts(), recipe.measure.model_dump(mode="json", exclude={"runtimes", "ladder"})]
+                (stage.name, settings),
+                files=files_named(settings),
+                seed=recipe.seed,
+                unlabelled=splits.unlabelled,
+                later=_later_facts(recipe, index) if stage.sees_later else None,
+                timed=[machine_facts(), recipe.export.opset, _plain(recipe.measure, "runtimes", "ladder")]
                 if stage.is_timed
                 else None,
             )
         )
-    run = fingerprint(
-        keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
+    run = run_key(
+        keys[-1] if keys else base,
+        export=export,
+        measure=measure,
+        machine=machine_facts(),
+        shipped=[] if encoder is None else _shipped(encoder),
     )
     return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+
+
+def _plain(settings: BaseModel | None, *without: str) -> Any:
+    return None if settings is None else settings.model_dump(mode="json", exclude=set(without))
+
+
+def _shipped(encoder: TextEncoder) -> list[Path]:
+    """Files beside a tokenizer that are copied into the bundle."""
+    return [path for name in HUB_FILES if (path := encoder.directory / name).is_file()]
 
 
 def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) -> nn.Module:
@@ -236,7 +246,7 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
         return False
     if found != run_key:
         raise OutputError(
-            f"{target} holds a run of another recipe, other data or another version; "
+            f"{target} holds a run of another recipe, other data, another version or another machine; "
             "give --overwrite to replace it, or name=... or -o to keep both"
         )
     return True

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import nn
 
 import compress
 from compress.data import Splits
-from compress.export import new_directory, write_bundle_, write_manifest_
+from compress.disk import new_directory, remove_leftovers, scratch_directory
+from compress.errors import work_begun
+from compress.export import write_bundle_, write_manifest_
 from compress.locks import only_one
 from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes
@@ -29,6 +31,7 @@ from compress.pipeline.ladder import first_step, ladder_of, last_step, step_afte
 from compress.pipeline.manifest import manifest_facts
 from compress.pipeline.measured import measured
 from compress.pipeline.prepare import Prepared, check_output, prepare
+from compress.pipeline.room import check_disk
 from compress.pipeline.timer import OnnxTimer
 from compress.pipeline.warn import warnings_of
 from compress.processes import from_main, is_main
@@ -77,7 +80,7 @@ class _Made:
     """What the stages of a recipe gave, and what it began with."""
 
     base: nn.Module
-    training: list[dict[str, float]]
+    training: dict[str, Any]
     module: nn.Module
     records: list[StageRecord]
     given: Given
@@ -110,21 +113,24 @@ def run(
         recipe = load_recipe(Path(recipe))
     progress = progress or Silent()
     target = Path(output) / recipe.run_name
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
-        prepared = prepare(recipe, Path(scratch))
+    with scratch_directory() as scratch:
+        prepared = prepare(recipe, scratch)
 
         def is_done() -> bool:
             return check_output(target, prepared.run_key, overwrite=overwrite)
 
+        cache = Cache(Path(output) / ".cache", progress.say)
+        for folder in (target.parent, cache.root):
+            from_main(partial(remove_leftovers, folder))
         if from_main(is_done):
             return outcome_of(recipe, output, already_done=True)
-        cache = Cache(Path(output) / ".cache", progress.say)
+        from_main(lambda: check_disk(prepared, cache, target))
         with only_one(cache.root, f"run-{recipe.run_name}", f"writes {target}", progress.say):
             if from_main(is_done):  # by another run that was waited for
                 return outcome_of(recipe, output, already_done=True)
-            own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(Path(scratch))
-            with own as directory:
-                report = _work(prepared, directory, cache, Path(scratch), progress)
+            own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(scratch)
+            with own as directory, work_begun():
+                report = _work(prepared, directory, cache, scratch, progress)
     return Outcome(target, report, already_done=False, gates=report.gates)
 
 
@@ -188,7 +194,8 @@ def _published(
             source=prepared.loaded.source,
             parameters=weight_counts(made.base)[0],
             validation_metric=_metric(made.base, splits),
-            training=_epochs(made.training),
+            training=_epochs(made.training.get("curve", [])),
+            precision=made.training.get("precision", ""),
             parity=baseline.parity,
         ),
         stages=tuple(made.records),
@@ -205,13 +212,15 @@ def _published(
     return report
 
 
-def trained_model(
-    prepared: Prepared, cache: Cache, progress: Progress
-) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Return the recipe's model, trained if it says so (or from the cache), and its training curve."""
+def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the recipe's model, trained if it says so (or from the cache).
+
+    Returns:
+        The model, and how it was trained: curve and precision; empty: it wasn't.
+    """
     recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
     if recipe.model.train is None:
-        return loaded.module, []
+        return loaded.module, {}
     config = recipe.model.train
 
     def make() -> tuple[nn.Module, dict[str, Any]]:
@@ -227,12 +236,12 @@ def trained_model(
             description="training the model",
             folder=cache.training(prepared.base_key),
         )
-        return loaded.module, {"curve": fit.curve}
+        return loaded.module, {"curve": fit.curve, "precision": fit.precision}
 
     piece = cache.module(prepared.base_key, make, what="the trained model")
     if piece.reused:
         progress.say("the trained model is in the cache: not trained again")
-    return piece.module, piece.record["curve"]
+    return piece.module, piece.record
 
 
 def _staged(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.data import Split
+from compress.disk import scratch_directory
 from compress.errors import ModelError
 from compress.model import Site, logits, structure_of, to_tensors
 from compress.model.capture import positions_of
@@ -34,8 +33,8 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
     Raises:
         CompressError: as a run of the recipe would, before its work starts.
     """
-    with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
-        prepared = prepare(recipe, Path(scratch))
+    with scratch_directory() as scratch:
+        prepared = prepare(recipe, scratch)
         splits, module = prepared.splits, prepared.loaded.module.eval()
         first = splits.task.input_names[0]
         row = max((*splits.train.rows, *splits.validation.rows), key=lambda each: each[first].shape[0])

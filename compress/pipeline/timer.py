@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +13,10 @@ from typing import Any
 from torch import nn
 
 from compress.data import Split, Splits
+from compress.disk import scratch_directory
 from compress.errors import StageError
-from compress.export import export_onnx, extract_blocks
+from compress.export import export_onnx, extract_blocks, sha256_of
+from compress.keys import timed_key
 from compress.measure import create_session, environment
 from compress.measure.environment import available_cores
 from compress.measure.latency import compare_latency, medians_in_turns
@@ -23,7 +24,7 @@ from compress.measure.rows import resolve_sequence, steady_batch
 from compress.measure.session import feeds
 from compress.model import logits, to_tensors
 from compress.model.counts import stored_bytes
-from compress.pipeline.cache import Cache, fingerprint
+from compress.pipeline.cache import Cache
 from compress.processes import from_main
 from compress.progress import Progress
 from compress.recipe import Recipe
@@ -130,8 +131,7 @@ class OnnxTimer:
         self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
     ) -> BlockTimes:
         batch = steady_batch(self.splits.validation, point.batch, point.sequence)
-        with tempfile.TemporaryDirectory(prefix="modelpress-blocks-") as name:
-            folder = Path(name)
+        with scratch_directory("blocks") as folder:
             whole = self._export(chain, folder / "chain.onnx")
             # A decoder's graph is also given a past, which is empty here.
             given = feeds(batch, create_session(whole, threads=point.threads))
@@ -156,8 +156,8 @@ class OnnxTimer:
         return from_main(lambda: self._compare(model, point))
 
     def _compare(self, model: nn.Module, point: TimingPoint) -> Compared:
-        with tempfile.TemporaryDirectory(prefix="modelpress-timed-") as folder:
-            path = self._export(model, Path(folder) / "model.onnx")
+        with scratch_directory("timed") as folder:
+            path = self._export(model, folder / "model.onnx")
             found = compare_latency(
                 create_session(self.baseline, threads=point.threads),
                 create_session(path, threads=point.threads),
@@ -175,7 +175,12 @@ class OnnxTimer:
         return from_main(lambda: self._remembered(about, make))
 
     def _remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        key = fingerprint("timed", about, self.precision, [s.model_dump(mode="json") for s in self.later])
+        key = timed_key(
+            about,
+            later=[(stage.name, stage.model_dump(mode="json")) for stage in self.later],
+            opset=self.recipe.export.opset,
+            baseline=sha256_of(self.baseline),
+        )
         machine = self.machine
 
         def write(directory: Path) -> dict[str, Any]:

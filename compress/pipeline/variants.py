@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import compress
+from compress.disk import new_directory, remove_leftovers
 from compress.errors import OutputError
 from compress.export import (
     HUB_FILES,
     MANIFEST_VERSION,
     ONNX_PATH,
-    new_directory,
     read_manifest,
     seal_,
     sha256_of,
@@ -85,6 +85,7 @@ def bundle_variants(
     settings = _common_settings(found)
     files = _file_names(found)
     output = Path(output)
+    remove_leftovers(output.absolute().parent)
     with new_directory(output, replace=may_replace(output, overwrite)) as directory:
         (directory / ONNX_PATH.parent).mkdir()
         for run, file in zip(found, files, strict=True):

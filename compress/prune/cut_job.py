@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.disk import scratch_directory
 from compress.errors import StageError
 from compress.prune.budget import Budget, budget_of, macs_of, weights_of
 from compress.prune.candidates import Candidate, unit_levels
@@ -94,7 +93,7 @@ class CutJob:
         levels = [
             unit_levels(site.kind, count, few) for site, count, few in zip(sites, units, least, strict=True)
         ]
-        with tempfile.TemporaryDirectory(prefix="modelpress-cut-") as folder:
+        with scratch_directory("cut") as folder:
             stitched = Stitched.judge(
                 stage.importance,
                 model,
@@ -104,7 +103,7 @@ class CutJob:
                 self.calibration,
                 self.search_split,
                 context,
-                Path(folder),
+                folder,
             )
             chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
             cut = stitched.cut(chosen)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from compress.errors import StageError
+from compress.keys import architecture
 from compress.prune.candidates import unit_levels
 from compress.timing import Timer, TimingPoint
 
@@ -97,8 +98,10 @@ def measure_table(
             f"{type(model).__name__}.structure() does not say where its layers are, so they can't be timed; "
             "add 'layers', or use a budget of macs, size_mb or sparsity"
         )
-    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    about = [type(model).__name__, structure.layers, shapes, list(least), vars(point)]
+    sites = [
+        [site.name, site.kind, site.unit_size, few] for site, few in zip(structure.sites, least, strict=True)
+    ]
+    about = [architecture(model), structure.layers, sites, vars(point)]
 
     def make() -> dict[str, Any]:
         return _measure(model, structure, timer, point, least).model_dump(mode="json")

@@ -7,14 +7,13 @@ Shapes: t = tokens, i = input features.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from compress.disk import scratch_directory
 from compress.errors import StageError
 from compress.model.capture import placed_batches, visit_inputs
 from compress.model.gram import Gram
@@ -202,8 +201,8 @@ def relayed(
     model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
 ) -> Iterator[Relay]:
     """Passes over calibration rows that go on from the last settled block; see `Relay`."""
-    with tempfile.TemporaryDirectory(prefix="modelpress-calibration-") as folder:
-        yield Relay(model, places, lambda: batches_of(model, rows, context), Path(folder))
+    with scratch_directory("calibration") as folder:
+        yield Relay(model, places, lambda: batches_of(model, rows, context), folder)
 
 
 def batches_of(model: nn.Module, rows: Split, context: Context) -> Iterator[dict[str, Tensor]]:

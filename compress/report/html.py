@@ -109,6 +109,7 @@ def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
             "cuts": [_cut(report, cut) for cut in cuts_of(report)],
             "cost_note": cut_words.COST_NOTE,
             "training": _curve(report.model.training) if report.model.training else None,
+            "training_summary": tables.training_summary(report.model),
             "details": _stages(report),
             "parity": tables.parity_table(report),
             "data": tables.data_table(report),

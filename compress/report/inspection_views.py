@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compress.errors import OutputError
+from compress.disk import cannot_write
 from compress.report.charts import silencing_curve
 from compress.report.heat import ATTENTION_STEPS, attention_map, heat_row
 from compress.report.html import render
@@ -67,7 +67,7 @@ def write_inspection(inspection: Inspection, directory: Path) -> None:
         for name, text in zip(INSPECTION_FILES, texts, strict=True):
             (directory / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{directory}: the inspection cannot be written: {error.strerror}") from error
+        raise cannot_write(error, directory) from error
 
 
 def inspection_markdown(inspection: Inspection) -> str:

@@ -38,6 +38,7 @@ from compress.report.tables import (
     parts_table,
     stage_summary,
     stages_table,
+    training_summary,
 )
 from compress.report.words import MB_NOTE, caveats, duration, headline, setting, verdict
 from compress.safe_text import visible
@@ -211,7 +212,8 @@ def _stages(report: RunReport) -> list[str]:
         table_markdown(stages_table(report)),
     ]
     if report.model.training:
-        parts += ["### 0. Training of the original", table_markdown(curve_table(report.model.training))]
+        parts += ["### 0. Training of the original", *filter(None, [training_summary(report.model)])]
+        parts.append(table_markdown(curve_table(report.model.training)))
     metric = report.model.validation_metric
     for number, stage in enumerate(report.stages, start=1):
         parts += [f"### {number}. {escape_markdown(stage.name)}", stage_summary(stage, metric)]

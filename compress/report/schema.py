@@ -154,12 +154,17 @@ class PartSize(_Part):
 
 
 class ModelFacts(_Part):
-    """The uncompressed model: where it came from and how large it is."""
+    """The uncompressed model: where it came from and how large it is.
+
+    Attributes:
+        precision: of its training; empty: it wasn't trained, or an older modelpress wrote the report.
+    """
 
     source: str
     parameters: int
     validation_metric: float
     training: tuple[EpochRecord, ...]
+    precision: str = ""
     parity: Parity
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from compress.measure.results import Accuracy
 from compress.report.gates import gate_sentence
 from compress.report.saturation_words import saturation_sentence
-from compress.report.schema import EpochRecord, RunReport, StageRecord
+from compress.report.schema import EpochRecord, ModelFacts, RunReport, StageRecord
 from compress.report.words import (
     RUN_NOISE,
     difference_text,
@@ -37,6 +37,7 @@ __all__ = [
     "parts_table",
     "stage_summary",
     "stages_table",
+    "training_summary",
 ]
 
 
@@ -253,6 +254,11 @@ def stage_summary(stage: StageRecord, metric_before: float) -> str:
         f"Validation metric {percent(metric_before)} → {percent(stage.validation_metric)}; "
         f"{duration(stage.seconds)}, peak memory {size(stage.peak_memory_bytes)}{reused}."
     )
+
+
+def training_summary(model: ModelFacts) -> str:
+    """One line on how the original was trained; empty in reports that don't know."""
+    return f"Trained in {model.precision}." if model.precision else ""
 
 
 def curve_table(curve: tuple[EpochRecord, ...]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.errors import OutputError
+from compress.disk import cannot_write
 from compress.report.html import to_html
 from compress.report.markdown import to_markdown
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport
@@ -31,4 +31,4 @@ def write_reports(report: RunReport, directory: Path, inputs: Sequence[str] = ()
         (directory / "report.md").write_text(markdown, encoding="utf-8")
         (directory / REPORT_PAGE).write_text(html, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{directory}: the report cannot be written: {error.strerror}") from error
+        raise cannot_write(error, directory) from error

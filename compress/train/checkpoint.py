@@ -9,53 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from compress.data.split import Split
 from compress.processes import is_main
-from compress.train_config import TrainConfig
 
-if TYPE_CHECKING:
-    from torch import nn
+__all__ = ["FORMAT", "Checkpoints"]
 
-__all__ = ["Checkpoints", "training_key"]
+FORMAT = 1
+"""Of what is in the file: another number is another training."""
 
 _FILE = "checkpoint.pt"
 _PARTIAL = ".partial"
-_FORMAT = 1  # of what is in the file: another number is another training
 _SECONDS = 30.0  # of an epoch's work that a kill may cost
 _READ_AT_ONCE = 1 << 20  # bytes
-
-
-def training_key(
-    module: nn.Module, train: Split, validation: Split, config: TrainConfig, **others: object
-) -> str:
-    """SHA-256 over all that a training depends on but its loss, hexadecimal.
-
-    Args:
-        module: with its weights before the first step.
-        others: plain data: the seed, the device...
-    """
-    import torch
-
-    from compress.model.save import module_fingerprint
-
-    parts = [
-        _FORMAT,
-        torch.__version__,
-        config.model_dump(mode="json"),
-        others,
-        module_fingerprint(module),
-        train.fingerprint(),
-        validation.fingerprint(),
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Checkpoints:
@@ -65,7 +36,7 @@ class Checkpoints:
         """Nothing is written before the first `save`.
 
         Args:
-            key: `training_key`.
+            key: `keys.training_key`.
             say: told, in a line, what can't be used or written.
         """
         self._folder, self._key, self._say = folder, key, say

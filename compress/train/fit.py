@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Split
 from compress.errors import StageError
+from compress.keys import training_key
 from compress.processes import from_main, process_count, process_index
 from compress.progress import Progress, Silent
 from compress.task import LABELS_KEY, Task
-from compress.train.checkpoint import Checkpoints, training_key
+from compress.train.checkpoint import FORMAT, Checkpoints
 from compress.train.forward import LossFunction
 from compress.train.loop import Job, Loop
 from compress.train_config import TrainConfig
@@ -136,7 +137,8 @@ def _checkpoints(folder: Path, job: Job, description: str, progress: Progress) -
         job.module,
         job.train,
         job.validation,
-        job.config,
+        job.config.model_dump(mode="json"),
+        format=FORMAT,
         seed=job.seed,
         device=job.device,
         first_kept_epoch=job.first_kept_epoch,

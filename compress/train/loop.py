@@ -77,9 +77,7 @@ class Loop:
         self._best: dict[str, Tensor] = {}
         self._best_score = (-math.inf, -math.inf)
         if found is None:
-            self.bf16 = from_main(
-                lambda: use_bf16(module, job.train, job.task, config, self.device, job.loss)
-            )
+            self.bf16 = from_main(lambda: use_bf16(module, config, self.device))
         else:
             self._resume_(found)
 

@@ -1,14 +1,13 @@
-"""Which precision a training computes in: bf16 where it is asked for, or measured to be faster."""
+"""Which precision a training computes in: bf16 where it is asked for, or where the device is built for it.
+
+Decided by features of the device and by the model's widths, never by a clock: the same recipe on the same
+machine gives the same weights, whatever else the machine does.
+"""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from compress.alone import alone
-from compress.data.split import Split
-from compress.task import Task
-from compress.train.forward import LossFunction, forward_loss
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -16,34 +15,31 @@ if TYPE_CHECKING:
 
 __all__ = ["use_bf16"]
 
-_MUST_BE_FASTER_BY = 1.25  # below this the loss of digits isn't worth it, and a timing could go either way
+_WIDE = 256  # narrower products are over before casts have paid
+_AMPERE = 8  # the first compute capability with bf16 in its tensor cores
 
 
-def use_bf16(
-    module: nn.Module, train: Split, task: Task, config: TrainConfig, device: str, loss: LossFunction
-) -> bool:
-    """Decide on bf16: asked for, or (auto) the device has it and two steps are measurably faster."""
+def use_bf16(module: nn.Module, config: TrainConfig, device: str) -> bool:
+    """Decide on bf16: asked for, or (auto) the device has matrix units for it and the model is wide."""
     if config.precision != "auto":
         return config.precision == "bf16"
-    if not _has_bf16(device) or len(train) < config.batch_size * 8:
-        return False
-    batch = next(train.batches(config.batch_size))
-    seconds = {}
-    with alone():
-        for bf16 in (False, True, False, True):  # in turns; the first of each is its warm-up
-            began = time.perf_counter()
-            for _ in range(2):
-                value = forward_loss(module, batch, task, loss, device=device, bf16=bf16)
-                value.backward()  # type: ignore[no-untyped-call]
-            seconds[bf16] = time.perf_counter() - began
-    module.zero_grad()
-    return seconds[False] > _MUST_BE_FASTER_BY * seconds[True]
+    return _has_matrix_units(device) and _is_wide(module)
 
 
-def _has_bf16(device: str) -> bool:
+def _has_matrix_units(device: str) -> bool:
+    """Whether bf16 products have units of their own: NVIDIA's tensor cores, or AMX.
+
+    AVX-512 BF16 alone gains too little to give up digits without being asked.
+    """
     import torch
 
     if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    capability = torch.backends.cpu.get_cpu_capability()
-    return bool(capability.startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch.cuda.get_device_capability(device)[0] >= _AMPERE
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def _is_wide(module: nn.Module) -> bool:
+    """Whether most weights are in matrices that are wide both ways."""
+    sizes = [(each.shape[0], each.numel() // each.shape[0]) for each in module.parameters() if each.numel()]
+    wide = sum(rows * columns for rows, columns in sizes if min(rows, columns) >= _WIDE)
+    return 2 * wide > sum(rows * columns for rows, columns in sizes)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import stat
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tokenizers import Tokenizer
 from torch import nn
 
 from compress.data import Splits, TextEncoder
 from compress.data.byte_tokenizer import write_byte_tokenizer
-from compress.errors import OutputError
 from compress.export import (
     broken_seals,
-    new_directory,
     read_manifest,
     seal_,
     write_bundle_,
@@ -30,88 +25,6 @@ from compress.model import Definition, keep_units_, load_module, structure_of
 from compress.task import Task
 
 from ..conftest import TRANSFORMER
-
-
-def test_a_directory_appears_when_the_block_ends(tmp_path: Path) -> None:
-    with new_directory(tmp_path / "deep" / "run") as directory:
-        (directory / "file").write_text("whole")
-        assert not (tmp_path / "deep" / "run").exists()
-    assert (tmp_path / "deep" / "run" / "file").read_text() == "whole"
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_a_directory_has_the_permissions_of_any_other(tmp_path: Path) -> None:
-    with new_directory(tmp_path / "run"):
-        pass
-    (tmp_path / "plain").mkdir()
-    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == stat.S_IMODE(
-        (tmp_path / "plain").stat().st_mode
-    )
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_nothing_is_left_of_a_block_that_fails(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), new_directory(tmp_path / "run") as directory:
-        (directory / "half").write_text("x")
-        raise error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:
-    message = r"cannot write .*run: No space left on device"
-    with pytest.raises(OutputError, match=message), new_directory(tmp_path / "run"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_directory_is_refused_untouched(tmp_path: Path) -> None:
-    (tmp_path / "old").write_text("x")
-    with pytest.raises(OutputError, match=r"exists already"), new_directory(tmp_path):
-        pytest.fail("the block must not begin")
-    assert (tmp_path / "old").read_text() == "x"
-
-
-def test_a_replaced_directory_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
-    _old(tmp_path / "run")
-    with new_directory(tmp_path / "run", replace=True) as directory:
-        (directory / "new").write_text("x")
-        assert (tmp_path / "run" / "old").is_file()
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "new"]
-
-
-def test_the_old_directory_stays_when_the_block_fails(tmp_path: Path) -> None:
-    _old(tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "run", replace=True):
-        raise KeyboardInterrupt
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "old"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
-def test_the_old_directory_comes_back_when_the_swap_itself_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    _old(tmp_path / "run")
-    replace = os.replace
-
-    def failing(source: Path, target: Path) -> None:
-        if ".partial-" in Path(source).name:
-            raise error
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises((KeyboardInterrupt, OutputError)), new_directory(tmp_path / "run", replace=True):
-        pass
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "old"]
-
-
-def test_a_directory_below_a_file_is_refused_before_the_block(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(OutputError, match=r"cannot write in .*file: "),
-        new_directory(tmp_path / "file" / "run"),
-    ):
-        pytest.fail("the block must not begin")
 
 
 def test_a_bundle_holds_graph_module_and_configuration(
@@ -292,8 +205,3 @@ def test_names_that_lead_out_or_are_too_long_are_wrong_and_not_followed(sealed: 
     for name in ("../bundle/README.md", "/etc/passwd", "a" * 300, "onnx"):
         manifest["sha256"] |= {name: manifest["sha256"]["README.md"]}
     assert len(broken_seals(sealed, manifest)) == 4
-
-
-def _old(directory: Path) -> None:
-    directory.mkdir()
-    (directory / "old").write_text("x")

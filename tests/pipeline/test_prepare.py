@@ -299,7 +299,7 @@ def test_an_output_with_something_else_is_never_touched(tmp_path: Path, name: st
 def test_an_output_with_another_run_needs_overwrite(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"run_key": "other"}')
     with pytest.raises(
-        OutputError, match=r"holds a run of another recipe, other data or another version; give --over"
+        OutputError, match=r"holds a run of another recipe, .* or another machine; give --over"
     ):
         check_output(tmp_path, "key", overwrite=False)
     assert not check_output(tmp_path, "key", overwrite=True)

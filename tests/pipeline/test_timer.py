@@ -39,7 +39,9 @@ def test_a_promise_is_measured_reported_and_its_table_kept(
     assert "Promised against measured" in text
 
 
-def test_a_table_of_another_machine_is_refused_and_measured_again(tmp_path: Path) -> None:
+def test_a_table_of_another_machine_is_refused_and_measured_again(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     from dataclasses import replace
 
     from compress.pipeline import timer as module
@@ -61,7 +63,9 @@ def test_a_table_of_another_machine_is_refused_and_measured_again(tmp_path: Path
         def machine(self) -> dict[str, str]:
             return {"cpu": "there"}
 
-    parts: tuple[Any, ...] = (None, None, Path(), (), None, Cache(tmp_path), Listening())
+    recipe, baseline = load_recipe(write_recipe(tmp_path / "r.yaml")), tmp_path / "model.onnx"
+    baseline.write_bytes(b"graph")
+    parts: tuple[Any, ...] = (recipe, None, baseline, (), None, Cache(tmp_path), Listening())
     there, here = ThereTimer(*parts), HereTimer(*parts)
     assert replace(there).remembered("model", lambda: {"ms": 1}) == {"ms": 1}
     assert here.remembered("model", lambda: {"ms": 2}) == {"ms": 2}

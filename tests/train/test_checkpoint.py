@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from compress.data import Splits
+from compress.keys import training_key
 from compress.model import Definition
 from compress.train import fit_
-from compress.train.checkpoint import Checkpoints, training_key
+from compress.train.checkpoint import Checkpoints
 from compress.train_config import TrainConfig
 
 resource = pytest.importorskip("resource", reason="limits the size of files")
@@ -94,7 +95,8 @@ def test_the_key_is_of_all_that_a_training_depends_on(
     definition: Definition, splits: Splits, change: str
 ) -> None:
     def key(config: TrainConfig = CONFIG, train: Any = splits.train, build: int = 0, seed: int = 0) -> str:
-        return training_key(definition.build(seed=build), train, splits.validation, config, seed=seed)
+        settings = config.model_dump(mode="json")
+        return training_key(definition.build(seed=build), train, splits.validation, settings, seed=seed)
 
     changed = {
         "config": {"config": CONFIG.model_copy(update={"ema": 0.9})},

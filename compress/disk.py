@@ -1,0 +1,293 @@
+"""Directories on disk: whole or not there, and nothing left of processes that were killed.
+
+A directory that is being made is locked by the process that makes it (the operating system's lock, which is
+dropped when its process ends, however that is). What nobody holds is a dead process's, and is removed by the
+next one. Where a file system has no locks, or the system no `flock`, nothing is ever taken for dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from compress.errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = [
+    "check_room",
+    "cannot_write",
+    "free_bytes",
+    "new_directory",
+    "owned_directory",
+    "remove_leftovers",
+    "scratch_directory",
+    "size_words",
+]
+
+_RANDOM = "[a-z0-9_]{8}"  # what tempfile.mkdtemp puts at a name's end
+_UNFINISHED = re.compile(rf"\.(?P<name>.+)\.(?P<kind>partial|old)-{_RANDOM}")
+_PIECE = re.compile(rf"\.(targets-|[0-9a-f]{{12}}\.){_RANDOM}")  # of a cache
+_SCRATCH = re.compile(rf"modelpress-([a-z]+-)?{_RANDOM}")
+_OWNER = ".owner"  # in a scratch directory: the system's temporary folder is not ours alone
+_OLD = "old"
+_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+_AT_FDCWD, _EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h: RENAME_EXCHANGE; macOS: RENAME_SWAP is 2, too
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
+
+
+@contextmanager
+def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary sibling of `target`; it becomes `target` when the block ends without an error.
+
+    With `replace` there is a whole directory under that name at every moment, the old one or the new one,
+    where the system can exchange two names (Linux, macOS); elsewhere `remove_leftovers` puts the old one back
+    if this process is killed between the two renames.
+
+    Raises:
+        OutputError: `target` exists (and `replace` is false), or nothing can be written there; after the
+            block, too, where the operating system refused something in it, with the exit code of failed work.
+    """
+    target = target.absolute()
+    if target.exists() and not replace:
+        raise OutputError(f"{target} exists already")
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(owned_directory(target.parent, f".{target.name}.partial-"))
+        except OSError as error:
+            raise cannot_write(error, target.parent) from error
+        try:
+            yield partial
+            partial.chmod(0o777 & ~_umask())
+            _put_in_place(partial, target)
+        except OSError as error:
+            failed = cannot_write(error, target, partial)
+            failed.exit_code = 1  # the input was right
+            raise failed from error
+
+
+@contextmanager
+def owned_directory(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a directory that is removed when the block ends (unless it was renamed), or with this process."""
+    directory, lock = _made(parent, prefix)
+    try:
+        yield directory
+    finally:
+        _remove(directory)
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def scratch_directory(what: str = "") -> Iterator[Path]:
+    """Make a directory in the system's temporary folder, which is removed when the block ends.
+
+    Args:
+        what: of its name, in lower-case letters.
+
+    Raises:
+        OutputError: there is no temporary folder that can be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            parent = Path(tempfile.gettempdir())
+            _remove_dead_scratch(parent)
+            prefix = f"modelpress-{what}-" if what else "modelpress-"
+            directory = stack.enter_context(owned_directory(parent, prefix))
+            (directory / _OWNER).write_text(f"{os.getpid()}\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"no temporary file can be written: {error.strerror or error}; set TMPDIR to another place"
+            ) from error
+        yield directory
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what dead processes left unfinished in a folder of runs or a cache; put back what they moved."""
+    for found, held in _abandoned(folder, _UNFINISHED, _PIECE):
+        unfinished = _UNFINISHED.fullmatch(found.name)
+        if unfinished is not None and unfinished["kind"] == "old":
+            original = folder / unfinished["name"]
+            if (found / _OLD).exists() and not original.exists():
+                os.replace(found / _OLD, original)
+        _remove(found)
+        os.close(held)
+
+
+@cache  # once a process
+def _remove_dead_scratch(parent: Path) -> None:
+    for found, held in _abandoned(parent, _SCRATCH):
+        if (found / _OWNER).is_file():
+            _remove(found)
+        os.close(held)
+
+
+def _abandoned(folder: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[Path, int]]:
+    """Directories of such names that no process holds; each is locked, by what comes with it."""
+    try:
+        there = [each for each in os.scandir(folder) if any(x.fullmatch(each.name) for x in patterns)]
+        names = sorted(each.name for each in there if _is_own(each))
+    except OSError:
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # it is held (BlockingIOError), or just went
+            lock = _locked(folder / name)
+            if lock is not None:
+                yield folder / name, lock
+
+
+def _is_own(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_dir(follow_symlinks=False):
+        return False
+    return not hasattr(os, "geteuid") or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+
+
+def _made(parent: Path, prefix: str) -> tuple[Path, int | None]:
+    """Make and lock a directory; another process may have taken it for a dead one's before it was locked."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            lock = _locked(directory)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        if directory.exists():
+            return directory, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(directory: Path) -> int | None:
+    """Lock a directory and return the open descriptor that holds the lock; none where there are no locks.
+
+    Raises:
+        BlockingIOError: a process holds it.
+    """
+    if sys.platform == "win32":
+        return None
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        raise
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    if not target.exists():
+        os.replace(new, target)
+    elif not _exchanged(new, target):
+        with owned_directory(target.parent, f".{target.name}.old-") as aside:
+            os.replace(target, aside / _OLD)
+            try:
+                os.replace(new, target)
+            except BaseException:
+                os.replace(aside / _OLD, target)
+                raise
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; false where the system or the file system can't.
+
+    Raises:
+        OSError: it could, and something else is wrong.
+    """
+    libc: Any = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux" and hasattr(libc, "renameat2"):
+        failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE)
+    elif sys.platform == "darwin" and hasattr(libc, "renamex_np"):
+        failed = libc.renamex_np(*names, _EXCHANGE)
+    else:
+        return False
+    number = ctypes.get_errno()
+    if failed and number not in _NO_EXCHANGE:
+        raise OSError(number, os.strerror(number), str(other))
+    return not failed
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def cannot_write(error: OSError, place: Path, partial: Path | None = None) -> OutputError:
+    """Say what the operating system refused: of the file that it names, and of a full disk which it is.
+
+    Args:
+        place: what was being written, for an error that names no file.
+        partial: under which name it was written until then.
+    """
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    reason = error.strerror or str(error)
+    full = error.errno in _FULL
+    if named is None and full:  # which of those that are written to?
+        named = min((place, Path(tempfile.gettempdir())), key=free_bytes)
+    inside = named is None or any(each and named.is_relative_to(each) for each in (place, partial))
+    at = place if inside or named is None else named
+    if full:
+        advice = "free some" if inside else "free some, or set TMPDIR to another place"
+        reason += f" ({size_words(free_bytes(at))} free on its file system; {advice})"
+    return OutputError(f"cannot write {at}: {reason}")
+
+
+def check_room(needs: dict[Path, tuple[int, str]]) -> None:
+    """Refuse before long work what there is no room for.
+
+    Args:
+        needs: by folder (which may be yet to make), the bytes that will be written at the least and what to
+            do where they don't fit; those on one file system are added up.
+
+    Raises:
+        OutputError: there is less.
+    """
+    wanted: dict[int, int] = {}
+    for folder, (size, _) in needs.items():
+        device = _existing(folder).stat().st_dev
+        wanted[device] = wanted.get(device, 0) + size
+    for folder, (_, advice) in needs.items():
+        need, free = wanted[_existing(folder).stat().st_dev], free_bytes(folder)
+        if free < need:
+            raise OutputError(
+                f"{folder}: {size_words(free)} free on its file system, and at least {size_words(need)} will "
+                f"be written: free some, or {advice}"
+            )
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the file system of a path, which may be yet to make."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def size_words(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return next(each for each in (path, *path.parents) if each.exists())

@@ -1,0 +1,60 @@
+"""SIGTERM and SIGHUP end a program as Ctrl-C does: by an exception, so that all that it does is undone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Ended", "ended_as_interrupted", "exit_code"]
+
+_IN_PEACE_S = 10.0
+_NAMES = ("SIGTERM", "SIGHUP")  # containers and CI send the first, a terminal that is closed the second
+
+
+class Ended(KeyboardInterrupt):
+    """The signal that ended this process; `number` is the signal's."""
+
+    number = 0
+
+
+def exit_code(number: int) -> int:
+    """The exit code of a program that a signal ended, as shells have it."""
+    return 128 + number
+
+
+@contextmanager
+def ended_as_interrupted() -> Iterator[Ended]:
+    """Raise `Ended`, a KeyboardInterrupt, in the main thread when a signal asks this process to end.
+
+    Another one within some seconds is ignored: what the first began to remove is removed in peace. A signal
+    that is ignored already, as under nohup, stays so.
+
+    Yields:
+        What is raised; its `number` is 0 until then.
+    """
+    ended, until = Ended(), 0.0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal until
+        del frame
+        if time.monotonic() >= until:
+            ended.number, until = number, time.monotonic() + _IN_PEACE_S
+            raise ended
+
+    if threading.current_thread() is not threading.main_thread():
+        yield ended
+        return
+    before = {}
+    for name in _NAMES:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
