@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from compress.cores import available_cores
 from compress.data.split import Split
 from compress.errors import MeasureError
-from compress.measure.environment import available_cores
 from compress.measure.job import Job, Setting
 from compress.measure.noise import usable_threads
 from compress.measure.process import how_it_ended, python_command, python_environment

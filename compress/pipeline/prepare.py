@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.cores import available_cores
 from compress.data import (
     PIXELS,
     ArraysData,
@@ -32,7 +33,6 @@ from compress.data.corpus import with_end_token
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import check_branches, sha256_of
 from compress.measure import check_runtimes
-from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
@@ -43,6 +43,7 @@ from compress.pipeline.cache import fingerprint
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
+from compress.train.threads import limit_threads_
 
 __all__ = [
     "Prepared",
@@ -82,6 +83,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         CompressError: of the kind that names what is wrong.
     """
     check_files(recipe)
+    limit_threads_()
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
     _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)

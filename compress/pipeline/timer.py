@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from compress.cores import available_cores
 from compress.data import Split, Splits
 from compress.errors import StageError
 from compress.export import export_onnx, extract_blocks
 from compress.measure import create_session, environment
-from compress.measure.environment import available_cores
 from compress.measure.latency import compare_latency, medians_in_turns
 from compress.measure.rows import resolve_sequence, steady_batch
 from compress.measure.session import feeds
