@@ -63,7 +63,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
 
 
 def _threads_line(threads: int) -> str:
-    """Sets what was measured: by itself ONNX Runtime takes the host's cores, also where a container may not."""
+    """Sets what was measured: ONNX Runtime would take the host's cores, also where a container may not."""
     return f"options.intra_op_num_threads = {threads}  # as measured; more may be faster"
 
 
