@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["LatencyTable", "UnitTimes", "measure_table"]
 
 _TRIES = 3  # of timing a table that contradicts itself
-_AGREES_WITHIN = 0.25  # of the whole model's time
+# Of the whole model's time. A layer by itself has its weights in the cache: in CPU time, 3 % (fp32, 128
+# tokens) to 23 % (int8, 16 tokens) were seen of a model of 22 million weights; larger ones may differ more.
+_AGREES_WITHIN = 0.35
+_QUIET_AGREES_WITHIN = 0.7
 _MANY = 17  # levels of a kind that are timed; between them the cost is taken as a straight line
 
 
@@ -161,12 +164,12 @@ def _measure(
         )
         layers_ms = sum(table.ms(model, site, site.units(model)) for site in structure.sites)
         empty_ms = times.blocks_ms[0] * len({site.layer for site in structure.sites})
-        if agrees(layers_ms, times, empty_ms):
+        if _agrees(layers_ms, times, empty_ms):
             return _anchored(table, layers_ms, times, empty_ms)
     raise StageError(_contradiction(layers_ms, times))
 
 
-def agrees(layers_ms: float, times: BlockTimes, empty_ms: float = 0.0) -> bool:
+def _agrees(layers_ms: float, times: BlockTimes, empty_ms: float) -> bool:
     """Whether layers timed by themselves and whole files tell the same: layers + what is left = the whole.
 
     Short calls fit between two turns of other work and long ones don't, so that on a busy machine the whole
@@ -176,9 +179,10 @@ def agrees(layers_ms: float, times: BlockTimes, empty_ms: float = 0.0) -> bool:
         layers_ms: all layers, beyond empty ones.
         empty_ms: the empty ones; what is left takes at least that.
     """
+    within = _AGREES_WITHIN if times.disturbed_rounds else _QUIET_AGREES_WITHIN
     if times.least_ms is None:
-        return layers_ms + empty_ms <= (1 + _AGREES_WITHIN) * times.model_ms
-    return abs(times.model_ms - times.least_ms - layers_ms) <= _AGREES_WITHIN * times.model_ms
+        return layers_ms + empty_ms <= (1 + within) * times.model_ms
+    return abs(times.model_ms - times.least_ms - layers_ms) <= within * times.model_ms
 
 
 def _anchored(table: LatencyTable, layers_ms: float, times: BlockTimes, empty_ms: float) -> LatencyTable:

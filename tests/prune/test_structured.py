@@ -196,9 +196,11 @@ def test_a_refusal_says_what_is_counted_in_and_advises_no_stage_that_the_recipe_
 
 @dataclass
 class BusyTimer(FakeTimer):
-    """Whole files take six times as long, as long calls do beside other work, in the first so many tables."""
+    """The whole model takes `factor` times as long, as long calls do beside other work, in `busy` tables."""
 
     busy: int = 0
+    factor: float = 6.0
+    seen: int = 9  # rounds in which other work was seen
     tables: int = 0
     least_is_known: bool = True
 
@@ -209,8 +211,8 @@ class BusyTimer(FakeTimer):
             found = replace(found, least_ms=None)
         if self.tables > self.busy:
             return found
-        model_ms = 6 * found.model_ms if self.least_is_known else found.model_ms / 6
-        return replace(found, model_ms=model_ms, disturbed_rounds=9, used_by_others=0.84)
+        model_ms = found.model_ms * (self.factor if self.least_is_known else 1 / self.factor)
+        return replace(found, model_ms=model_ms, disturbed_rounds=self.seen, used_by_others=0.84)
 
 
 @pytest.mark.parametrize("least_is_known", [True, False])
@@ -239,6 +241,17 @@ def test_a_table_that_keeps_contradicting_itself_is_refused_naming_the_load_and_
     with pytest.raises(StageError, match=r"contradicts itself.*84% of this machine's cores"):
         StructuredPruning(speedup=2.0, **FAST).apply(model, timed(context, timer))
     assert kept == [] and timer.tables == 3
+
+
+def test_a_quiet_machine_may_differ_more_and_what_no_load_explains_is_refused_too(
+    model: nn.Module, context: Context
+) -> None:
+    for seen, tables in ((0, 1), (9, 3)):
+        timer = BusyTimer(busy=2, factor=2.0, seen=seen)
+        StructuredPruning(speedup=2.0, **FAST).apply(model, timed(context, timer))
+        assert timer.tables == tables
+    with pytest.raises(StageError, match="contradicts itself.*no other work was seen"):
+        StructuredPruning(speedup=2.0, **FAST).apply(model, timed(context, BusyTimer(busy=9, seen=0)))
 
 
 def test_a_table_ends_at_the_whole_files_that_were_timed(model: nn.Module, context: Context) -> None:
