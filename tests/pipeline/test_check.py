@@ -30,14 +30,17 @@ def bundle(digits_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Measurement | None], list[Any]]:
-    """Have measurements come back as the bundle's report has them, or as given; return what was asked for."""
+    """Have measurements come back as the bundle's report has them, or as given; return what was asked for.
+
+    Whatever else ran on this machine when the report was made, the machine is a quiet one.
+    """
 
     def use(measurement: Measurement | None = None) -> list[Any]:
         asked: list[Any] = []
 
         def measure_pair(*files: Any, **options: Any) -> Measurement:
             asked.append((files, options))
-            return measurement or load_report(bundle).measurement
+            return measurement or beside_other_work(load_report(bundle).measurement, 0)
 
         monkeypatch.setattr(MEASURED, "measure_pair", measure_pair)
         return asked
