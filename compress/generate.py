@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.cores import quota_cores
 from compress.data.past import empty_past, is_past, past_of_present
 from compress.data.split import Array
 from compress.errors import MeasureError, ModelError
@@ -104,7 +105,8 @@ class Writer:
         Args:
             bundle: the directory.
             file: the ONNX file in it.
-            threads: threads within an operator; 0 leaves it to ONNX Runtime.
+            threads: threads within an operator; 0: as many as ONNX Runtime takes, or
+                as the container's CPU quota allows.
 
         Raises:
             ModelError: it is no decoder's bundle, or a file of it can't be read, or isn't the one that was
@@ -121,7 +123,7 @@ class Writer:
         _check_files(bundle, file, settings["manifest"])
         self._tokenizer = _tokenizer(bundle)
         try:
-            self._session: Any = create_session(bundle / file, threads=threads)
+            self._session: Any = create_session(bundle / file, threads=threads or quota_cores() or 0)
         except MeasureError as error:
             raise ModelError(str(error)) from error
         self._wanted = {value.name for value in self._session.get_inputs()}

@@ -36,22 +36,35 @@ class BlockTimes:
     Attributes:
         blocks_ms: one a block.
         model_ms: the whole uncut model, as the recipe would export it.
+        least_ms: the model that is cut as far as it may be, likewise; None if a later stage can't take it.
         baseline_ms: the recipe's uncompressed model in fp32.
+        rounds: how often each was timed.
+        disturbed_rounds: of these, those that other work, or a container's CPU quota, disturbed.
+        used_by_others: mean share of the machine's cores that other work used meanwhile.
     """
 
     blocks_ms: tuple[float, ...]
     model_ms: float
+    least_ms: float | None
     baseline_ms: float
+    rounds: int = 1
+    disturbed_rounds: int = 0
+    used_by_others: float = 0.0
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How much faster than the baseline a model is, with the 95 % interval of this measurement."""
+    """How much faster than the baseline a model is, with the 95 % interval of this measurement.
+
+    Attributes:
+        disturbed_rounds: as of `BlockTimes`.
+    """
 
     speedup: float
     low: float
     high: float
     rounds: int
+    disturbed_rounds: int = 0
 
 
 class Timer(Protocol):
@@ -60,6 +73,11 @@ class Timer(Protocol):
     @property
     def precision(self) -> str:
         """What the modules are timed in: fp32, or the names of the quantize stages that follow."""
+        ...
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of all stages of the recipe."""
         ...
 
     @property
@@ -76,9 +94,9 @@ class Timer(Protocol):
         ...
 
     def blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
     ) -> BlockTimes:
-        """Time submodules of `chain`, one after the other and in turns with `model` and the baseline."""
+        """Time submodules of `chain`, in turns with `model`, with `least` and with the baseline."""
         ...
 
     def compare(self, model: nn.Module, point: TimingPoint) -> Compared:

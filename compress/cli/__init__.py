@@ -1,5 +1,6 @@
 """The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that does not hold, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+3 a gate that does not hold, 4 a gate that could not be judged on a busy machine, 130 interrupted (143 by
+SIGTERM, 129 by SIGHUP).
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
@@ -29,6 +30,10 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="modelpress",
     help="Run compression recipes, compare their reports, ship the ONNX bundles.",
+    epilog=(
+        "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 3 a gate or check does not hold, "
+        "4 none fails, but the machine was too busy to judge one, 130 interrupted."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

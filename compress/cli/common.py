@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GATES_FAILED",
     "INTERRUPTED",
+    "NOT_JUDGED",
     "append_text",
     "echo",
     "load_recipes",
@@ -36,6 +37,8 @@ __all__ = [
 
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
+NOT_JUDGED = 4
+"""The exit code of a run or check of which nothing fails, but whose machine was too busy to judge a gate."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells have it. After SIGTERM it is 143, after SIGHUP 129."""
 
@@ -83,14 +86,16 @@ def print_gates(gates: Sequence[GateRecord]) -> None:
     from compress.report import gate_sentence
 
     for gate in gates:
-        print_verdict(gate.holds, gate_sentence(gate))
+        print_verdict(gate.holds, gate_sentence(gate), judged=not gate.not_judged)
 
 
-def print_verdict(holds: bool, words: str) -> None:
-    """A line that begins with `holds:` or `fails:`."""
+def print_verdict(holds: bool, words: str, *, judged: bool = True) -> None:
+    """A line that begins with `holds:`, `fails:` or `not judged:`."""
     from compress.console import say
 
     word, style = ("holds: ", "green") if holds else ("fails: ", "bold red")
+    if not judged:
+        word, style = "not judged: ", "yellow"
     say(word, style, words, wrap=True)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compress.cli.common import GATES_FAILED, append_text, echo, print_verdict, write_text
+from compress.cli.common import GATES_FAILED, NOT_JUDGED, append_text, echo, print_verdict, write_text
 from compress.errors import RecipeError, work_begun
 
 if TYPE_CHECKING:
@@ -82,7 +82,11 @@ def check(
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a bundle again, here and now: files, answers, accuracy, latency, gates. Exit 3 if one fails."""
+    """Measure a bundle again, here and now: files, answers, accuracy, latency, gates.
+
+    Exit code 3: one fails. 4: none fails, but the machine was too busy to judge a gate of speed, also when it
+    was measured again.
+    """
     from compress.console import RichProgress
     from compress.pipeline import check_bundle, check_can_be_made
     from compress.report import check_summary, junit_xml
@@ -102,7 +106,7 @@ def check(
     else:
         _print_check(report)
     if not report.holds:
-        raise typer.Exit(GATES_FAILED)
+        raise typer.Exit(GATES_FAILED if report.fails else NOT_JUDGED)
 
 
 def _print_check(report: CheckReport) -> None:
@@ -114,4 +118,4 @@ def _print_check(report: CheckReport) -> None:
     for note in report.measurement.noise if report.measurement else ():
         say("note: ", "yellow", note, wrap=True)
     for each in report.checks:
-        print_verdict(each.holds, f"{each.name}: {each.found}")
+        print_verdict(each.holds, f"{each.name}: {each.found}", judged=each.judged)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress import errors
-from compress.cli.common import GATES_FAILED, echo, load_recipes, print_error, print_gates, write_text
+from compress.cli.common import (
+    GATES_FAILED,
+    NOT_JUDGED,
+    echo,
+    load_recipes,
+    print_error,
+    print_gates,
+    write_text,
+)
 from compress.errors import CompressError, RecipeError, StageError
 from compress.processes import is_main, process_count
 
@@ -83,15 +91,23 @@ def run(
     else:
         outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite)
     _close(outcomes, output)
-    failed = [outcome for outcome in outcomes if not all(gate.holds for gate in outcome.gates)]
+    failed = [outcome for outcome in outcomes if any(gate.fails for gate in outcome.gates)]
     if failed:
         names = ", ".join(outcome.directory.name for outcome in failed)
         echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
+    not_judged = [outcome for outcome in outcomes if any(gate.not_judged for gate in outcome.gates)]
+    if not_judged:
+        names = ", ".join(outcome.directory.name for outcome in not_judged)
+        echo(
+            f"the machine was too busy to judge gates of speed: {names} (finished and kept; on a quiet "
+            "machine `modelpress check` judges them)",
+            err=True,
+        )
     if failures:
         echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
         raise typer.Exit(max(error.exit_code for error in failures))
-    if failed:
-        raise typer.Exit(GATES_FAILED)
+    if failed or not_judged:
+        raise typer.Exit(GATES_FAILED if failed else NOT_JUDGED)
 
 
 def _one_by_one(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.cores import available_cores
 from compress.data.config import DigitImagesData, ImagesData
 from compress.data.image_processor import ImageProcessor
 from compress.data.table import Table, counted, listed
@@ -166,7 +167,7 @@ class _Folder:
             return hashlib.sha256(pixels.tobytes()).digest(), seen
 
         # Pillow decodes and resizes without Python's lock.
-        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(_MOST_THREADS, available_cores())) as pool:
             done = list(pool.map(put, range(len(self.files))))
         table = Table(
             name=self.root.name,

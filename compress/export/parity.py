@@ -15,6 +15,7 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from compress.cores import quota_cores
 from compress.data.past import empty_past, past_of_present
 from compress.data.split import Array, Batch, Split
 from compress.errors import ParityError
@@ -126,6 +127,7 @@ def _answers_in_two(session: ort.InferenceSession, batch: Batch, task: Task) -> 
 
 def _options(module: nn.Module) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    options.intra_op_num_threads = quota_cores() or 0  # 0: as many as ONNX Runtime takes
     if any(getattr(each, "of_one_thread", False) for each in module.modules()):
         options.intra_op_num_threads = 1
     options.log_severity_level = 3

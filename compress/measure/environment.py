@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.cores import available_cores
 from compress.measure.results import Environment
 from compress.measure.session import session_options
 
-__all__ = ["available_cores", "environment", "sums_are_exact"]
+__all__ = ["environment", "sums_are_exact"]
 
 # What ONNX Runtime's kernels choose by; other flags do not change a figure.
 _INSTRUCTION_SETS = (
@@ -27,13 +27,6 @@ _PACKAGES = (
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _ARM = {"asimd", "asimddp", "i8mm"}
 _FINGERPRINT_CHARS = 12
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def sums_are_exact(instruction_sets: Sequence[str]) -> bool | None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.cores import available_cores
 from compress.data.split import Batch
 from compress.errors import MeasureError, ModelError
 from compress.measure.advice import Figures, advice
-from compress.measure.environment import available_cores, environment
+from compress.measure.environment import environment
 from compress.measure.explanation import Explanation, describe, with_integer_rate
 from compress.measure.made_inputs import inputs_of, made_batch
 from compress.measure.profile import profile_in_turns

@@ -76,7 +76,8 @@ def measure_ladder(
             partial(session.run, None, feeds(batch, session))
             for session, batch in zip(sessions, batches, strict=True)
         ]
-        times = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=lambda: bar.advance(1))
+        turns = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=lambda: bar.advance(1))
+    times = turns.rounds_ms
     labels, positions = rows[0].answers, rows[0].answers.size // len(rows[0])
     found = []
     for at, step in enumerate(steps):
@@ -93,6 +94,7 @@ def measure_ladder(
                 gain=_ratio(times[before], times[at], seed),
                 file_bytes=sum(file.stat().st_size for file in model_files(step.onnx)),
                 stages=step.stages,
+                disturbed_rounds=turns.disturbance.rounds,
             )
         )
     return tuple(found)

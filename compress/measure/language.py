@@ -22,6 +22,7 @@ from compress.measure.accuracy import mean_interval
 from compress.measure.latency import Clock, Round, summarize, time_in_turns
 from compress.measure.results import Interval, Language, LanguageModel, LatencyComparison
 from compress.measure.session import Session
+from compress.measure.watch import Watch
 from compress.task import LABELS_KEY
 
 __all__ = ["RowLosses", "cache_bytes_per_token", "compare_decoding", "compare_losses", "is_decoder"]
@@ -117,6 +118,7 @@ def compare_decoding(
     seed: int,
     on_round: Callable[[Round], None] | None = None,
     clock: Clock | None = None,
+    watch: Watch | None = None,
 ) -> LatencyComparison:
     """Time one more token after a prompt that both have read; the past does not grow while that is timed.
 
@@ -129,7 +131,7 @@ def compare_decoding(
     calls = [_one_token(session, prompt) for session in (baseline, candidate)]
     rows, length = prompt["input_ids"].shape
     options: dict[str, Any] = {} if clock is None else {"clock": clock}
-    timed = time_in_turns(*calls, rounds=rounds, seconds=seconds, on_round=on_round, **options)
+    timed = time_in_turns(*calls, rounds=rounds, seconds=seconds, on_round=on_round, watch=watch, **options)
     return summarize(timed, batch=rows, sequence=length, threads=threads, seed=seed)
 
 

@@ -6,6 +6,10 @@ over rounds of the ratio of that round's medians, and its interval a bootstrap o
 The interval covers what differs from round to round within this run, and nothing else: not another day, not
 another machine, not the choice of rows. Rounds are few, so it is a little narrow: for independent rounds it
 holds the true ratio in 94 % of runs with 5 rounds, 88 % with 7, 96 % with 9, but in only 75 % with 3.
+
+Other work on the machine is watched round by round. A round that it disturbed is timed again: as many rounds
+again as were asked for, and for a minute, at most. Where too few quiet ones come of that, those that were
+disturbed least count too, and the result says how many. Times decide nothing here: no file is favoured.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -20,12 +25,13 @@ from compress.alone import alone
 from compress.data.split import Batch
 from compress.measure.results import Latency, LatencyComparison
 from compress.measure.session import Session, answer, feeds
+from compress.measure.watch import Disturbance, Load, Watch, disturbance_of
 
 __all__ = [
     "Round",
+    "Turns",
     "compare_latency",
     "median_interval",
-    "medians_in_turns",
     "rounds_in_turns",
     "summarize",
     "time_in_turns",
@@ -34,7 +40,11 @@ __all__ = [
 _MIN_CALLS = 3
 _RESAMPLES = 4000
 _NS_PER_MS = 1e6
+_NS_PER_S = 1e9
 _MS_PER_S = 1e3
+_MOST_AGAIN_S = 60  # of rounds that are timed again
+
+T = TypeVar("T")
 
 Clock = Callable[[], int]
 """Nanoseconds since some fixed moment."""
@@ -42,15 +52,39 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True)
 class Round:
-    """Times of each call in one round, in ms."""
+    """Times of each call in one round, in ms.
+
+    Attributes:
+        number: of the round among all that were timed, from 0.
+        load: what ran beside it.
+    """
 
     baseline_ms: tuple[float, ...]
     candidate_ms: tuple[float, ...]
+    number: int = 0
+    load: Load = Load()
 
     @property
     def ratio(self) -> float:
         """Median time of the baseline / median time of the candidate."""
         return float(np.median(self.baseline_ms) / np.median(self.candidate_ms))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Functions that were timed in turns.
+
+    Attributes:
+        rounds_ms: for each function, its median in each round that counts.
+    """
+
+    rounds_ms: tuple[tuple[float, ...], ...]
+    disturbance: Disturbance
+
+    @property
+    def medians_ms(self) -> list[float]:
+        """For each function, the median over rounds."""
+        return [float(np.median(found)) for found in self.rounds_ms]
 
 
 def compare_latency(
@@ -65,6 +99,7 @@ def compare_latency(
     seed: int = 0,
     on_round: Callable[[Round], None] | None = None,
     clock: Clock = time.perf_counter_ns,
+    watch: Watch | None = None,
 ) -> LatencyComparison:
     """Time two open ONNX files on one batch.
 
@@ -79,6 +114,7 @@ def compare_latency(
         seed: of the bootstrap.
         on_round: told of each round when it is done.
         clock: nanoseconds; a test gives its own.
+        watch: as for `time_in_turns`.
 
     Raises:
         MeasureError: if ONNX Runtime fails on this batch.
@@ -94,6 +130,7 @@ def compare_latency(
         seconds=seconds,
         on_round=on_round,
         clock=clock,
+        watch=watch,
     )
     return summarize(timed, batch=rows, sequence=sequence, threads=threads, seed=seed)
 
@@ -106,40 +143,40 @@ def time_in_turns(
     seconds: float,
     on_round: Callable[[Round], None] | None = None,
     clock: Clock = time.perf_counter_ns,
+    watch: Watch | None = None,
 ) -> list[Round]:
-    """Call two functions for `seconds` each in every round; both are first warmed up for as long, untimed."""
-    timed = []
-    with alone():
-        _time_for(baseline, seconds, clock)
-        _time_for(candidate, seconds, clock)
-        for index in range(rounds):
-            if index % 2 == 0:
-                first = _time_for(baseline, seconds, clock)
-                this = Round(first, _time_for(candidate, seconds, clock))
-            else:
-                first = _time_for(candidate, seconds, clock)
-                this = Round(_time_for(baseline, seconds, clock), first)
-            timed.append(this)
-            if on_round is not None:
-                on_round(this)
-    return timed
+    """Call two functions for `seconds` each in every round; both are first warmed up for as long, untimed.
 
-
-def medians_in_turns(
-    calls: Sequence[Callable[[], object]],
-    *,
-    rounds: int,
-    seconds: float,
-    on_round: Callable[[], None] | None = None,
-    clock: Clock = time.perf_counter_ns,
-) -> list[float]:
-    """Call many functions as `rounds_in_turns` does.
+    Args:
+        on_round: called with each round that counts, as soon as that is known.
+        watch: tells what ran beside each round; a test gives its own.
 
     Returns:
-        For each, the median over rounds of its median, in ms.
+        As many rounds as asked for, in the order in which they were timed.
     """
-    timed = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=on_round, clock=clock)
-    return [float(np.median(found)) for found in timed]
+
+    def timed(number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if number % 2 == 0:
+            first = _time_for(baseline, seconds, clock)
+            return first, _time_for(candidate, seconds, clock)
+        first = _time_for(candidate, seconds, clock)
+        return _time_for(baseline, seconds, clock), first
+
+    def round_of(this: _Timed[tuple[tuple[float, ...], tuple[float, ...]]]) -> Round:
+        return Round(*this.found, number=this.number, load=this.load)
+
+    with alone():
+        watch = Watch() if watch is None else watch
+        _time_for(baseline, seconds, clock)
+        _time_for(candidate, seconds, clock)
+        found = _mostly_quiet(
+            timed,
+            rounds,
+            watch,
+            clock,
+            lambda this: None if on_round is None else on_round(round_of(this)),
+        )
+    return [round_of(this) for this in found]
 
 
 def rounds_in_turns(
@@ -149,29 +186,84 @@ def rounds_in_turns(
     seconds: float,
     on_round: Callable[[], None] | None = None,
     clock: Clock = time.perf_counter_ns,
-) -> list[list[float]]:
-    """Call many functions for `seconds` each in every round; one round before is a warm-up, untimed.
+    watch: Watch | None = None,
+) -> Turns:
+    """Call many functions for `seconds` each in every round, every other round from the last to the first.
 
-    Returns:
-        For each, its median in each round, in ms.
+    One round before is a warm-up, untimed.
+
+    Args:
+        on_round: called after the warm-up, and for each round that counts.
+        watch: as for `time_in_turns`.
     """
-    medians: list[list[float]] = [[] for _ in calls]
+
+    def timed(number: int) -> list[float]:
+        order = range(len(calls)) if number % 2 == 0 else range(len(calls) - 1, -1, -1)
+        medians = {index: float(np.median(_time_for(calls[index], seconds, clock))) for index in order}
+        return [medians[index] for index in range(len(calls))]
+
+    def told(this: object = None) -> None:
+        if on_round is not None:
+            on_round()
+
     with alone():
-        for index in range(rounds + 1):
-            for call, found in zip(calls, medians, strict=True):
-                median = float(np.median(_time_for(call, seconds, clock)))
-                if index > 0:
-                    found.append(median)
-            if on_round is not None:
-                on_round()
-    return medians
+        watch = Watch() if watch is None else watch
+        timed(0)
+        told()
+        found = _mostly_quiet(timed, rounds, watch, clock, told)
+    return Turns(
+        tuple(tuple(this.found[index] for this in found) for index in range(len(calls))),
+        disturbance_of([this.load for this in found]),
+    )
+
+
+@dataclass(frozen=True)
+class _Timed(Generic[T]):
+    """A round: its number among all that were timed, what it found, and what ran beside it."""
+
+    number: int
+    found: T
+    load: Load
+
+
+def _mostly_quiet(
+    timed: Callable[[int], T],
+    rounds: int,
+    watch: Watch,
+    clock: Clock,
+    on_round: Callable[[_Timed[T]], None],
+) -> list[_Timed[T]]:
+    """Time rounds until so many were quiet, within bounds; fill up with those that were disturbed least."""
+    watch.look()  # what came before, a warm-up, is no part of the first round
+    quiet: list[_Timed[T]] = []
+    disturbed: list[_Timed[T]] = []
+    again_since = 0
+    for number in range(2 * rounds):
+        if number == rounds:
+            again_since = clock()
+        if number > rounds and clock() - again_since > _MOST_AGAIN_S * _NS_PER_S:
+            break
+        found = timed(number)
+        this = _Timed(number, found, watch.look())
+        if this.load.is_disturbed:
+            disturbed.append(this)
+            continue
+        quiet.append(this)
+        on_round(this)
+        if len(quiet) == rounds:
+            break
+    disturbed.sort(key=lambda this: (this.load.is_throttled, this.load.used_by_others))
+    for this in disturbed[: rounds - len(quiet)]:
+        quiet.append(this)
+        on_round(this)
+    return sorted(quiet, key=lambda this: this.number)
 
 
 def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple[float, ...]:
     """Time single calls in ms until `seconds` are over and 3 calls are made."""
     times: list[float] = []
     now = clock()
-    end = now + int(seconds * 1e9)
+    end = now + int(seconds * _NS_PER_S)
     while now < end or len(times) < _MIN_CALLS:
         begin = clock()
         call()
@@ -187,6 +279,7 @@ def summarize(
     """Turn times into the figures of a report."""
     ratios = [this.ratio for this in timed]
     low, high = median_interval(ratios, seed=seed)
+    disturbance = disturbance_of([this.load for this in timed])
     return LatencyComparison(
         batch=batch,
         sequence=sequence,
@@ -197,6 +290,9 @@ def summarize(
         speedup_low=low,
         speedup_high=high,
         rounds=len(timed),
+        disturbed_rounds=disturbance.rounds,
+        throttled_rounds=disturbance.throttled,
+        used_by_others=disturbance.used_by_others,
     )
 
 

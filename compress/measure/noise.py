@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from compress.measure.job import Setting
 from compress.measure.results import LatencyComparison
 
-__all__ = ["busy_note", "spread_notes", "usable_threads"]
+__all__ = ["busy_note", "disturbed_notes", "spread_notes", "usable_threads"]
 
 _BUSY = 0.2
 _WIDE = 0.2
@@ -27,6 +27,33 @@ def busy_note(used_by_others: float) -> tuple[str, ...]:
         f"other work used {used_by_others:.0%} of this machine's cores as measuring began; "
         "close it and measure again",
     )
+
+
+def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
+    """Say at which settings too few quiet rounds came, and what disturbed them."""
+    others, throttled = [], []
+    for this in comparisons:
+        setting = Setting(batch=this.batch, sequence=this.sequence, threads=this.threads)
+        by_others = (this.disturbed_rounds or 0) - this.throttled_rounds
+        if by_others > 0:
+            share = f"{this.used_by_others or 0:.0%} of the cores"
+            others.append(f"{share}, in {by_others} of {this.rounds} rounds at {setting}")
+        if this.throttled_rounds:
+            throttled.append(f"{this.throttled_rounds} of {this.rounds} rounds at {setting}")
+    notes = []
+    if others:
+        notes.append(
+            "other work ran on this machine while these were timed, also when they were timed again: it used "
+            f"{'; '.join(dict.fromkeys(others))}. On a quiet machine times and speed-ups are others: close "
+            "other work and measure again"
+        )
+    if throttled:
+        notes.append(
+            "the CPU quota of this container stopped the process while it was timed, in "
+            f"{'; '.join(dict.fromkeys(throttled))}: give the container a whole core for each thread, or "
+            "measure fewer threads"
+        )
+    return tuple(notes)
 
 
 def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:

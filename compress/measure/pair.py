@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from compress.cores import available_cores
 from compress.data.split import Split
 from compress.disk import scratch_directory
 from compress.errors import MeasureError
-from compress.measure.environment import available_cores
 from compress.measure.job import Job, Setting
 from compress.measure.noise import usable_threads
 from compress.measure.process import (

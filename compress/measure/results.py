@@ -143,6 +143,10 @@ class LatencyComparison(_Result):
             within this run only, and is trustworthy from 5 rounds on.
         speedup_high: upper end of it.
         rounds: how many rounds of both.
+        disturbed_rounds: of these, those that other work or the container's CPU quota disturbed, for want of
+            quiet ones; None in reports from before that was watched.
+        throttled_rounds: of these, those in which the quota stopped the process.
+        used_by_others: mean share of the machine's cores that other work used during the rounds that count.
     """
 
     batch: int
@@ -154,6 +158,14 @@ class LatencyComparison(_Result):
     speedup_low: float
     speedup_high: float
     rounds: int
+    disturbed_rounds: int | None = None
+    throttled_rounds: int = 0
+    used_by_others: float | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether these times say little of a quiet machine: too few quiet rounds came, although repeated."""
+        return bool(self.disturbed_rounds)
 
 
 class Size(_Result):
@@ -210,6 +222,7 @@ class RuntimeTiming(_Result):
     Attributes:
         rounds_ms: median of the calls of each round; rounds of all files and runtimes at a setting are the
             same rounds, so ratios are taken round by round.
+        disturbed_rounds: as of a LatencyComparison.
     """
 
     runtime: str
@@ -218,6 +231,7 @@ class RuntimeTiming(_Result):
     sequence: int
     threads: int
     rounds_ms: tuple[float, ...]
+    disturbed_rounds: int | None = None
 
 
 class Runtimes(_Result):
@@ -243,6 +257,7 @@ class Rung(_Result):
             by ` + `, where the models between them could not be exported.
         stages: how many stages lie between the rung before and this one; of the first it says nothing.
         rows: validation rows; of a language model, accuracy and agreement are shares of their tokens.
+        disturbed_rounds: as of a LatencyComparison; the same of all rungs, which are timed in turns.
         agreement: share of rows on which it names the class that the original names.
         change: of accuracy, from the rung before.
         p50_ms: median over rounds.
@@ -260,6 +275,7 @@ class Rung(_Result):
     gain: Interval
     file_bytes: int
     stages: int = 1
+    disturbed_rounds: int | None = None
 
 
 class LanguageModel(_Result):

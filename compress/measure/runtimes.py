@@ -141,7 +141,7 @@ def measure_runtimes(
             if way is own or (way.name, each.file) in runs
         ]
         calls = [_call(way.open(each.path, count), batch) for way, each in arms]
-        medians = rounds_in_turns(calls, rounds=rounds, seconds=seconds)
+        turns = rounds_in_turns(calls, rounds=rounds, seconds=seconds)
         rows = len(next(iter(batch.values())))
         timings += [
             RuntimeTiming(
@@ -150,9 +150,10 @@ def measure_runtimes(
                 batch=rows,
                 sequence=sequence,
                 threads=count,
-                rounds_ms=tuple(ms),
+                rounds_ms=ms,
+                disturbed_rounds=turns.disturbance.rounds,
             )
-            for (way, each), ms in zip(arms, medians, strict=True)
+            for (way, each), ms in zip(arms, turns.rounds_ms, strict=True)
         ]
         on_step(f"other runtimes: batch {rows}, sequence {sequence}, threads {count}")
     return Runtimes(files=tuple(found), timings=tuple(timings))

@@ -32,7 +32,7 @@ from compress.measure.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job
 from compress.measure.language import RowLosses, cache_bytes_per_token, compare_decoding, compare_losses
 from compress.measure.latency import Round, compare_latency
 from compress.measure.load import Probe, measure_load
-from compress.measure.noise import busy_note, spread_notes
+from compress.measure.noise import busy_note, disturbed_notes, spread_notes
 from compress.measure.operators import operators_of
 from compress.measure.process import END_WITH_PARENT, end_with_parent
 from compress.measure.results import (
@@ -61,7 +61,7 @@ def measure(job: Job, step: Step) -> Measurement:
     """Measure both files of a job in this process (loading and memory in processes of their own)."""
     begin = time.perf_counter()
     with alone():
-        noise = (*job.notes, *busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100))
+        busy = busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100)
     test = Split.load(job.rows, job.split, job.inputs)
     candidate_test = test
     if job.candidate_rows is not None:
@@ -74,6 +74,8 @@ def measure(job: Job, step: Step) -> Measurement:
     # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
     latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
     explanation, doubts = _explain(job, candidate_test, step)
+    language = _language(job, (before, after), candidate_test, step) if job.decode else None
+    disturbed = disturbed_notes([*latency, *(language.decode if language is not None else ())])
     files = (
         Answered("baseline", job.baseline, test, baseline_classes),
         Answered("candidate", job.candidate, candidate_test, candidate_classes),
@@ -86,7 +88,7 @@ def measure(job: Job, step: Step) -> Measurement:
         ),
         latency=latency,
         environment=environment(job.threads),
-        noise=(*noise, *spread_notes(latency), *doubts),
+        noise=(*job.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
         runtimes=_others(job, files, candidate_test, step),
@@ -96,7 +98,7 @@ def measure(job: Job, step: Step) -> Measurement:
             candidate=pack_classes(candidate_classes),
             positions=_positions(test),
         ),
-        language=_language(job, (before, after), candidate_test, step) if job.decode else None,
+        language=language,
     )
 
 

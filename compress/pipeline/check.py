@@ -25,6 +25,7 @@ from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
 from compress.report.words import percent
+from compress.train.threads import limit_threads_
 
 __all__ = ["check_bundle"]
 
@@ -54,6 +55,7 @@ def check_bundle(
             work starts.
     """
     began, progress = time.perf_counter(), progress or Silent()
+    limit_threads_()
     directory = Path(bundle)
     manifest = _manifest(directory)
     recipe = _recipe(directory, values)

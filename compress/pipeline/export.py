@@ -28,6 +28,7 @@ from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
 from compress.task import Task, TaskName
+from compress.train.threads import limit_threads_
 
 __all__ = ["export_model", "may_replace", "model_config_of"]
 
@@ -75,6 +76,7 @@ def export_model(
             processor = prepared.splits.processor
             max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
         else:
+            limit_threads_()
             config = model_config_of(model)
             task_name = task_of(config)
             loaded = load_model(config, seed=0, scratch=scratch, task=task_name)

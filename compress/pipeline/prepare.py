@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from compress.cores import available_cores
 from compress.data import (
     PIXELS,
     ArraysData,
@@ -34,7 +35,6 @@ from compress.errors import DataError, MeasureError, ModelError, OutputError, Re
 from compress.export import HUB_FILES, check_branches, sha256_of
 from compress.keys import base_key, run_key, stage_key
 from compress.measure import check_runtimes
-from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
@@ -43,6 +43,7 @@ from compress.model.definition import definition_of
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
+from compress.train.threads import limit_threads_
 
 __all__ = [
     "Prepared",
@@ -82,6 +83,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         CompressError: of the kind that names what is wrong.
     """
     check_files(recipe)
+    limit_threads_()
     loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
     _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)

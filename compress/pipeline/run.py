@@ -51,6 +51,7 @@ from compress.report import (
     to_model_card,
     write_reports,
 )
+from compress.report.promise import last_promise
 from compress.stage import Context
 from compress.train import evaluate, fit_
 
@@ -208,6 +209,9 @@ def _published(
         gates=judged(recipe.gates, measurement),
         seconds=time.perf_counter() - began,
     )
+    promise = last_promise(report)
+    if promise is not None:
+        report = report.model_copy(update={"promise": promise.outcome})
     _write(report, directory, module, candidate.path, prepared, given, baseline.path)
     return report
 

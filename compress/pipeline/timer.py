@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import nn
 
+from compress.cores import available_cores
 from compress.data import Split, Splits
 from compress.disk import scratch_directory
 from compress.errors import StageError
 from compress.export import export_onnx, extract_blocks, sha256_of
 from compress.keys import timed_key
 from compress.measure import create_session, environment
-from compress.measure.environment import available_cores
-from compress.measure.latency import compare_latency, medians_in_turns
+from compress.measure.latency import compare_latency, rounds_in_turns
 from compress.measure.rows import resolve_sequence, steady_batch
 from compress.measure.session import feeds
 from compress.model import logits, to_tensors
@@ -113,6 +113,11 @@ class OnnxTimer:
         return " + ".join(stage.name for stage in self.later) or "fp32"
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of all stages of the recipe."""
+        return tuple(stage.name for stage in self.recipe.stages)
+
+    @property
     def machine(self) -> dict[str, str]:
         """What the times hold for."""
         return machine_facts()
@@ -122,13 +127,13 @@ class OnnxTimer:
         return timing_point(self.recipe, self.splits, batch, sequence, threads)
 
     def blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
     ) -> BlockTimes:
-        """Export the chain and the model, cut the chain's blocks out of its graph, and time all in turns."""
-        return from_main(lambda: self._blocks(chain, paths, model, point))
+        """Export the chain and the models, cut the chain's blocks out of its graph, time all in turns."""
+        return from_main(lambda: self._blocks(chain, paths, model, least, point))
 
     def _blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
     ) -> BlockTimes:
         batch = steady_batch(self.splits.validation, point.batch, point.sequence)
         with scratch_directory("blocks") as folder:
@@ -137,19 +142,37 @@ class OnnxTimer:
             given = feeds(batch, create_session(whole, threads=point.threads))
             blocks = extract_blocks(whole, paths, given, folder)
             files = [(block.path, block.feeds) for block in blocks]
-            files += [(path, batch) for path in (self._export(model, folder / "model.onnx"), self.baseline)]
+            smallest = self._least(least, folder / "least.onnx")
+            wholes = [self._export(model, folder / "model.onnx"), self.baseline]
+            wholes += [] if smallest is None else [smallest]
+            files += [(path, batch) for path in wholes]
             calls: list[Callable[[], object]] = []
             for path, values in files:
                 session = create_session(path, threads=point.threads)
                 calls.append(partial(session.run, None, feeds(values, session)))
             with self.progress.bar(f"timing {len(blocks)} widths, {point}", _BLOCK_ROUNDS + 1) as bar:
-                times = medians_in_turns(
+                turns = rounds_in_turns(
                     calls,
                     rounds=_BLOCK_ROUNDS,
                     seconds=_BLOCK_SECONDS,
                     on_round=lambda: bar.advance(1),
                 )
-        return BlockTimes(tuple(times[:-2]), times[-2], times[-1])
+        model_ms, baseline_ms, *rest = turns.medians_ms[len(paths) :]
+        return BlockTimes(
+            tuple(turns.medians_ms[: len(paths)]),
+            model_ms,
+            rest[0] if rest else None,
+            baseline_ms,
+            rounds=_BLOCK_ROUNDS,
+            disturbed_rounds=turns.disturbance.rounds,
+            used_by_others=turns.disturbance.used_by_others,
+        )
+
+    def _least(self, least: nn.Module, path: Path) -> Path | None:
+        try:
+            return self._export(least, path)
+        except StageError:  # a later stage finds nothing of its own in what is left
+            return None
 
     def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
         """Export the model and time it in turns with the baseline."""
@@ -168,10 +191,17 @@ class OnnxTimer:
                 seconds=_MODEL_SECONDS,
                 seed=self.recipe.seed,
             )
-        return Compared(found.speedup, found.speedup_low, found.speedup_high, found.rounds)
+        return Compared(
+            found.speedup,
+            found.speedup_low,
+            found.speedup_high,
+            found.rounds,
+            disturbed_rounds=found.disturbed_rounds or 0,
+        )
 
     def remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `make` returned before; what another machine or version left is refused."""
+        """Return what `make` returned before; what another machine or version left, or what other work
+        disturbed, is refused."""
         return from_main(lambda: self._remembered(about, make))
 
     def _remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -195,7 +225,12 @@ class OnnxTimer:
                     "the latency table in the cache is of another machine or version "
                     f"({', '.join(differs)}): refused, measured again"
                 )
-            return not differs
+            disturbed = record["times"].get("disturbed_rounds")
+            if disturbed and not differs:
+                self.progress.say(
+                    "the latency table in the cache was timed beside other work: measured again"
+                )
+            return not (differs or disturbed)
 
         _, record = self.cache.file(key, write, what="the same latency table", usable=is_of_here)
         times: dict[str, Any] = record["times"]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "BudgetKind", "budget_of", "macs_of", "weights_of"]
 
+_SHRINK_TIME = ("quantize/int8_dynamic",)
+_SHRINK_SIZE = ("prune/embeddings", "prune/vocabulary", "quantize/int8_dynamic")
+
 BudgetKind = Literal["speedup", "latency_ms", "size_mb", "macs", "sparsity"]
 
 
@@ -34,6 +37,8 @@ class Budget:
         fixed: what the model costs with the fewest units everywhere.
         reference: what the recipe's uncompressed model costs (for `sparsity`: the sites).
         unit_costs: what one unit of a site costs, where that is a straight line; else the table says it.
+        counted: the quantize stages that follow in the recipe, if the costs are those after them.
+        stages: names of all stages of the recipe, which are no advice.
     """
 
     kind: BudgetKind
@@ -43,6 +48,8 @@ class Budget:
     reference: float
     unit_costs: tuple[float, ...] = ()
     table: LatencyTable | None = None
+    counted: str = ""
+    stages: tuple[str, ...] = ()
 
     def cost(self, model: nn.Module, index: int, site: Site, units: int, least: int) -> float:
         """What so many units of a site cost beyond the fewest."""
@@ -77,19 +84,41 @@ class Budget:
         Raises:
             StageError: says what the model is at, and the best that can be had.
         """
-        reached, at_best = self.promise(now), self.promise(best)
+        asked = f"prune/structured: {self.kind} {self.value:g}"
+        counted = f", with {self.counted}, which follows and is counted in" if self.counted else ""
         if now <= self.limit:
             raise StageError(
-                f"prune/structured: {self.kind} {self.value:g} is met already: {_said(self.kind, reached)}; "
-                "ask for more, or leave the stage out"
+                f"{asked} is met already: {_said(self.kind, self.promise(now))} before anything is cut"
+                f"{counted}; ask for more, or leave the stage out{self._doubt()}"
             )
         if best > self.limit:
             raise StageError(
-                f"prune/structured: {self.kind} {self.value:g} can't be met: {_said(self.kind, at_best)} "
-                "is the best that can be had with the fewest units in every layer, because embeddings, "
-                "norms and classifier stay; ask for less, or add stages that shrink those (prune/embeddings, "
-                "prune/vocabulary, quantize/int8_dynamic)"
+                f"{asked} can't be met: {_said(self.kind, self.promise(best))} is the best that can be had "
+                f"with the fewest units in every layer{counted}; {self._way_out()}{self._doubt()}"
             )
+
+    def _doubt(self) -> str:
+        """Say if the table was timed beside other work."""
+        if self.table is None or not self.table.disturbed_rounds:
+            return ""
+        return (
+            f". Other work ran beside {self.table.disturbed_rounds} of the {self.table.rounds} rounds of the "
+            "latency table: on a quiet machine this may be otherwise"
+        )
+
+    def _way_out(self) -> str:
+        """What stays whatever is cut, and which stages that the recipe does not have would shrink it."""
+        if self.kind in ("macs", "sparsity"):
+            return "ask for less, or lower min_heads and min_neurons"
+        shrink = _SHRINK_TIME if self.kind in ("speedup", "latency_ms") else _SHRINK_SIZE
+        quantized = any(name.startswith("quantize/") for name in self.stages)
+        more = [
+            name
+            for name in shrink
+            if name not in self.stages and not (quantized and name.startswith("quantize/"))
+        ]
+        add = f", or add a stage that shrinks those: {', '.join(more)}" if more else ""
+        return f"embeddings, norms and classifier stay. Ask for less{add}"
 
 
 def _said(kind: BudgetKind, promise: dict[str, float]) -> str:
@@ -115,18 +144,37 @@ def budget_of(
         sequence: tokens a row, for the attention products' part of `macs`.
         reference: what `macs` and `sparsity` are fractions of, where the model was cut already; none: what
             the model's sites have now.
-        timer: says how weights are stored, for `size_mb`.
+        timer: says how weights are stored, for `size_mb`, and which stages the recipe has.
         table: for `speedup` and `latency_ms`.
     """
+    stages = () if timer is None else timer.stages
     if kind in ("speedup", "latency_ms"):
         assert table is not None
         limit = table.baseline_ms / value if kind == "speedup" else value
-        return Budget(kind, value, limit, table.fixed_ms, table.baseline_ms, table=table)
+        return Budget(
+            kind,
+            value,
+            limit,
+            table.fixed_ms,
+            table.baseline_ms,
+            table=table,
+            counted=_counted(table.precision),
+            stages=stages,
+        )
     if kind == "size_mb":
         assert timer is not None
         whole = float(timer.size_bytes(model))
         each = _bytes_per_unit(model, sites, timer, whole)
-        return Budget(kind, value, value * 1e6, _fixed(whole, model, sites, each, least), whole, each)
+        return Budget(
+            kind,
+            value,
+            value * 1e6,
+            _fixed(whole, model, sites, each, least),
+            whole,
+            each,
+            counted=_counted(timer.precision),
+            stages=stages,
+        )
     if kind == "macs":
         whole = macs_of(model, sites, sequence)
         each = tuple(_macs_per_unit(model, site, sequence) for site in sites)
@@ -139,6 +187,11 @@ def budget_of(
     reference = whole if reference is None else reference
     left = (1 - value) * reference
     return Budget(kind, value, left, _fixed(whole, model, sites, each, least), reference, each)
+
+
+def _counted(precision: str) -> str:
+    """The later stages that a cost was taken after; empty for those of float modules."""
+    return "" if precision == "fp32" else precision
 
 
 def _fixed(

@@ -302,4 +302,5 @@ def _pooled(chosen: _Timing, timings: Sequence[_Timing]) -> Compared:
         min(each.found.low * scale for each, scale in zip(timings, scales, strict=True)),
         max(each.found.high * scale for each, scale in zip(timings, scales, strict=True)),
         sum(each.found.rounds for each in timings),
+        disturbed_rounds=sum(each.found.disturbed_rounds for each in timings),
     )

@@ -78,6 +78,7 @@ class Search:
 
     Attributes:
         tried: in order.
+        disturbed_rounds: of those in which schemes were timed, how many other work disturbed.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Search:
         from compress.quantize.sensitivity import FLOAT, answers
 
         self.stage, self.parts, self.found, self.context = stage, parts, found, context
+        self.disturbed_rounds = 0
         self.float, self.count = FLOAT, len(parts.groups)
         self.rows: Split = context.validation.by_length()
         self.truth = answers(parts.together([FLOAT] * self.count), self.rows, context)
@@ -144,6 +146,7 @@ class Search:
         return {
             "chosen": best.name,
             "schemes": dict(Counter(best.schemes)),
+            **({"disturbed_rounds": self.disturbed_rounds} if timed else {}),
             "validation_change": best.metric,
             "validation_rows": len(self.rows),
             "sensitivity_rows": sensitivity_rows,
@@ -220,7 +223,9 @@ class Search:
         """Of a call, as a multiple of the baseline's."""
         timer, stage = self.context.timer, self.stage
         assert timer is not None
-        return 1 / timer.compare(model, timer.point(stage.batch, stage.sequence, stage.threads)).speedup
+        found = timer.compare(model, timer.point(stage.batch, stage.sequence, stage.threads))
+        self.disturbed_rounds += found.disturbed_rounds
+        return 1 / found.speedup
 
     def _with_ties(self) -> list[dict[str, float]]:
         """Costs, and a little for size where time is asked for: a table costs no time that could be saved."""

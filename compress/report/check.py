@@ -30,11 +30,23 @@ class _Part(BaseModel):
 
 
 class CheckRecord(_Part):
-    """One thing that was looked at: its name, whether it is as it should be, and what was found."""
+    """One thing that was looked at.
+
+    Attributes:
+        holds: whether it is as it should be, as far as was judged.
+        found: what was found, in words.
+        judged: False of a gate of speed on a machine that was too busy to tell.
+    """
 
     name: str
     holds: bool
     found: str
+    judged: bool = True
+
+    @property
+    def fails(self) -> bool:
+        """Whether it was judged and is not as it should be."""
+        return self.judged and not self.holds
 
 
 class CheckReport(_Part):
@@ -58,13 +70,21 @@ class CheckReport(_Part):
 
     @property
     def holds(self) -> bool:
-        """Whether all is as it should be."""
+        """Whether all is as it should be; what could not be judged is not."""
         return all(check.holds for check in self.checks)
+
+    @property
+    def fails(self) -> bool:
+        """Whether something is not as it should be; what could not be judged does not count."""
+        return any(check.fails for check in self.checks)
 
 
 def gate_checks(gates: Sequence[GateRecord]) -> list[CheckRecord]:
     """Gates as checks."""
-    return [CheckRecord(name=f"gate {x.name}", holds=x.holds, found=gate_sentence(x)) for x in gates]
+    return [
+        CheckRecord(name=f"gate {x.name}", holds=x.holds, found=gate_sentence(x), judged=not x.not_judged)
+        for x in gates
+    ]
 
 
 def check_lines(report: CheckReport) -> list[str]:
@@ -92,7 +112,9 @@ def check_lines(report: CheckReport) -> list[str]:
 
 def check_summary(report: CheckReport) -> str:
     """The checks as Markdown, for the summary of a CI job."""
-    rows = tuple(("holds" if x.holds else "FAILS", x.name, x.found) for x in report.checks)
+    rows = tuple(
+        ("holds" if x.holds else "FAILS" if x.fails else "not judged", x.name, x.found) for x in report.checks
+    )
     table = table_markdown(Table(("", "check", "found"), rows, "lll"))
     parts = [f"### modelpress check {escape_markdown(report.bundle)}", table]
     notes = [*check_lines(report), *(report.measurement.noise if report.measurement else ())]
@@ -102,15 +124,14 @@ def check_summary(report: CheckReport) -> str:
 
 
 def junit_xml(report: CheckReport) -> str:
-    """The checks as JUnit XML: a test case each."""
-    failed = sum(not check.holds for check in report.checks)
+    """The checks as JUnit XML: a test case each; a gate that was not judged is a skipped one."""
     suite = ET.Element(
         "testsuite",
         name="modelpress check",
         tests=str(len(report.checks)),
-        failures=str(failed),
+        failures=str(sum(check.fails for check in report.checks)),
         errors="0",
-        skipped="0",
+        skipped=str(sum(not check.judged for check in report.checks)),
         time=f"{report.seconds:.1f}",
         timestamp=report.created,
     )
@@ -120,6 +141,8 @@ def junit_xml(report: CheckReport) -> str:
         )
         if check.holds:
             ET.SubElement(case, "system-out").text = _xml_text(check.found)
+        elif not check.judged:
+            ET.SubElement(case, "skipped", message=_xml_text(check.found))
         else:
             ET.SubElement(case, "failure", message=_xml_text(check.found)).text = _xml_text(check.found)
     root = ET.Element("testsuites")

@@ -68,12 +68,18 @@ class Promised(_Fact):
 
 
 class Checked(_Fact):
-    """The cut model timed in turns with the uncompressed one while pruning, with its 95 % interval."""
+    """The cut model timed in turns with the uncompressed one while pruning, with its 95 % interval.
+
+    Attributes:
+        disturbed_rounds: of the rounds, those that other work disturbed; 0 too in reports from before that
+            was watched.
+    """
 
     speedup: FiniteFloat = Field(gt=0)
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     rounds: int | None = None
+    disturbed_rounds: int = 0
 
 
 class CutSite(_Fact):

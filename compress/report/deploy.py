@@ -37,8 +37,9 @@ def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
 
 def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
     """A program that answers one row, to be run inside the bundle's directory."""
-    if report.measurement.language is not None:
-        return _writing_snippet(file)
+    language = report.measurement.language
+    if language is not None:
+        return _writing_snippet(file, language.decode[0].threads if language.decode else None)
     text, pictures, latency = reads_text(inputs), sees_pictures(inputs), headline(report)
     lines = ["import numpy as np", "import onnxruntime as ort"]
     if pictures:
@@ -47,7 +48,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
         lines.append("from tokenizers import Tokenizer")
     lines += ["", "options = ort.SessionOptions()"]
     if latency is not None:
-        lines.append(f"options.intra_op_num_threads = {latency.threads}  # as measured; more may be faster")
+        lines.append(_threads_line(latency.threads))
     lines.append(f'session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])')
     if pictures:
         lines += _PICTURE_FEED.splitlines()
@@ -62,13 +63,20 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
     return "\n".join(lines) + "\n"
 
 
-def _writing_snippet(file: str) -> str:
+def _threads_line(threads: int) -> str:
+    """Sets what was measured: ONNX Runtime would take the host's cores, also where a container may not."""
+    return f"options.intra_op_num_threads = {threads}  # as measured; more may be faster"
+
+
+def _writing_snippet(file: str, threads: int | None) -> str:
     """A program that writes on from a text, the likeliest token each time."""
+    set_threads = "" if threads is None else f"{_threads_line(threads)}\n"
     return f'''import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-session = ort.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+options = ort.SessionOptions()
+{set_threads}session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.no_truncation()
 names = [value.name for value in session.get_outputs()]

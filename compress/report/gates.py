@@ -4,7 +4,8 @@ Gates on accuracy also ask that the candidate is measurably better than always n
 where that label has 98 of 100 rows, a model that finds none of the others has lost little accuracy.
 
 Where a figure has a 95 % interval, its worse end is judged: a build that passes today by luck would fail
-tomorrow for no reason.
+tomorrow for no reason. Speed that was measured on a busy machine is not judged, with one exception: other
+work makes calls longer and never shorter, so a latency within its limit holds all the same.
 """
 
 from __future__ import annotations
@@ -51,7 +52,19 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
         value, bound, place = found[name]
         decides = value if bound is None else bound
         holds = decides is not None and (decides >= limit if name.startswith("min_") else decides <= limit)
-        records.append(GateRecord(name=name, limit=limit, value=value, bound=bound, where=place, holds=holds))
+        timed = {"min_speedup": latency, "max_p95_ms": latency, "min_decode_speedup": write}.get(name)
+        doubt = "" if timed is None or (name == "max_p95_ms" and holds) else _disturbance(timed)
+        records.append(
+            GateRecord(
+                name=name,
+                limit=limit,
+                value=value,
+                bound=bound,
+                where=place,
+                holds=holds and not doubt,
+                not_judged=doubt,
+            )
+        )
     if any(name in gates.limits for name in _OF_ACCURACY):
         records += _above_commonest(measurement)
     return tuple(records)
@@ -97,6 +110,16 @@ def commonest_words(measurement: Measurement, who: _Role) -> str | None:
     )
 
 
+def _disturbance(timed: LatencyComparison) -> str:
+    """What kept rounds from being quiet; empty if they were."""
+    if not timed.is_disturbed:
+        return ""
+    rounds = f"{timed.disturbed_rounds} of {timed.rounds} rounds"
+    if timed.throttled_rounds == timed.disturbed_rounds:
+        return f"the container's CPU quota stopped the process in {rounds}"
+    return f"the machine was busy: other work used {timed.used_by_others or 0:.0%} of its cores, in {rounds}"
+
+
 def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> LatencyComparison | None:
     for each in measured:
         asked = ((gates.batch, each.batch), (gates.sequence, each.sequence), (gates.threads, each.threads))
@@ -139,6 +162,8 @@ def gate_sentence(gate: GateRecord) -> str:
     if gate.bound is not None:
         words += f", {'no less than' if least else 'no more than'} {shown(gate.bound)} by its 95 % interval"
     words += f" ({gate.where})" if gate.where else ""
+    if gate.not_judged:
+        return f"{words}; not judged: {gate.not_judged}"
     value_holds = gate.value >= gate.limit if least else gate.value <= gate.limit
     if value_holds and not gate.holds:
         more = "more rounds or a quieter machine" if least else "more test rows"

@@ -32,6 +32,8 @@ def ladder_note(rungs: Sequence[Rung]) -> str:
     )
     if any(rung.stages > 1 for rung in rungs[1:]):
         words += " Stages that share a row: the model between them could not be exported."
+    if any(rung.disturbed_rounds for rung in rungs):
+        words += " Other work disturbed the timing: latency and speed-ups may be others on a quiet machine."
     return words
 
 

@@ -6,6 +6,7 @@ What was asked is the promise; the table's word and the check while pruning stan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from compress.report.cut import Cut, cuts_of, measured_there
 from compress.report.schema import RunReport
@@ -24,6 +25,7 @@ class Reading:
         value: in the promise's unit; none: not known.
         speedup, low, high: as a speed-up with its interval, where it is one.
         ms: as p50 of a call.
+        disturbed: whether other work, or a container's quota, disturbed the timing.
     """
 
     value: float | None
@@ -31,6 +33,7 @@ class Reading:
     low: float | None = None
     high: float | None = None
     ms: float | None = None
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,18 @@ class Promise:
         """Whether what was measured at the end is worse than asked by more than `KEPT_WITHIN`."""
         off = self.off(self.measured)
         return off is not None and off < -KEPT_WITHIN
+
+    @property
+    def outcome(self) -> Literal["kept", "missed", "unknown"]:
+        """What came of it. Times that other work disturbed don't tell, but for a latency that is kept anyway.
+
+        Other work makes a call longer, never shorter; a ratio of two calls it moves either way.
+        """
+        if self.measured is None or self.off(self.measured) is None:
+            return "unknown"
+        if self.measured.disturbed and (self.missed or self.kind == "speedup"):
+            return "unknown"
+        return "missed" if self.missed else "kept"
 
 
 def promise_of(report: RunReport, cut: Cut) -> Promise | None:
@@ -102,7 +117,7 @@ def _checked(cut: Cut, kind: str) -> Reading | None:
     # Only the ratio was taken while pruning; in ms it is the table's uncompressed model by that ratio.
     ms = None if reference is None else reference / found.speedup
     value = found.speedup if kind == "speedup" else ms
-    return Reading(value, found.speedup, found.low, found.high, ms)
+    return Reading(value, found.speedup, found.low, found.high, ms, disturbed=found.disturbed_rounds > 0)
 
 
 def _measured(report: RunReport, cut: Cut, kind: str) -> Reading | None:
@@ -111,7 +126,9 @@ def _measured(report: RunReport, cut: Cut, kind: str) -> Reading | None:
         return None
     ms = found.candidate.p50_ms
     value = found.speedup if kind == "speedup" else ms
-    return Reading(value, found.speedup, found.speedup_low, found.speedup_high, ms)
+    return Reading(
+        value, found.speedup, found.speedup_low, found.speedup_high, ms, disturbed=found.is_disturbed
+    )
 
 
 def last_promise(report: RunReport) -> Promise | None:

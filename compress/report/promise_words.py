@@ -72,6 +72,12 @@ def promise_sentences(report: RunReport, cut: Cut, promise: Promise) -> list[str
             f"Whether it is kept is not known: the recipe's `measure` does not include {promise.where}. Add "
             "it there to have the promise measured on the finished file."
         ]
+    if promise.outcome == "unknown":
+        return [
+            "Whether it is kept on a quiet machine is not known: other work disturbed the measurement at the "
+            f"end, which is {_against_asked(promise)}. Close other work and measure the bundle again: "
+            "`modelpress check`."
+        ]
     if abs(off) <= KEPT_WITHIN:
         said = [
             f"Kept: what was measured is within {100 * KEPT_WITHIN:.0f} % of what was asked "
@@ -84,6 +90,11 @@ def promise_sentences(report: RunReport, cut: Cut, promise: Promise) -> list[str
     why = "; ".join(reasons) or "nothing in this report says why"
     head = f"Kept, and {share} {better} than asked" if off > 0 else f"Missed by {share}"
     return [f"{head}: {why}.", *(_table_alone(promise) if off > 0 else [])]
+
+
+def _against_asked(promise: Promise) -> str:
+    words = _off_words(promise, promise.measured)
+    return f"{words} as asked" if words == "the same" else f"{words} than asked"
 
 
 def _table_alone(promise: Promise) -> list[str]:
@@ -116,7 +127,11 @@ def _reasons(report: RunReport, cut: Cut, promise: Promise) -> list[str]:
     if promise.kind == "size_mb":
         return reasons or ["the file holds the graph and what the runtime adds beside the weights"]
     checked = promise.off(promise.checked)
-    if checked is not None and promise.checked is not None and promise.checked.speedup is not None:
+    if promise.checked is not None and promise.checked.disturbed:
+        reasons.append(
+            "other work disturbed the check while pruning, so the widths were chosen by doubtful times"
+        )
+    elif checked is not None and promise.checked is not None and promise.checked.speedup is not None:
         at = f"{promise.checked.speedup:.2f}x"
         if abs(checked) > KEPT_WITHIN:
             reasons.append(

@@ -100,6 +100,8 @@ def runtime_sentences(found: Runtimes, unit: Unit = "row") -> list[str]:
         "but for threads; ratios are medians over rounds. Other runtimes are not bit-exact with ONNX "
         "Runtime, in which every other figure of this report was taken."
     )
+    if any(each.disturbed_rounds for each in found.timings):
+        said.append("Other work disturbed the timing: which is fastest may be another on a quiet machine.")
     return said
 
 

@@ -134,7 +134,8 @@ class GateRecord(_Part):
         value: what was measured, in that unit; none: not measured at the setting that the gate names.
         bound: the worse end of its 95 % interval; none: it has no interval.
         where: the setting of a latency.
-        holds: whether bound, or else value, is within the limit.
+        holds: whether bound, or else value, is within the limit, as far as was judged.
+        not_judged: why it was not judged, which is neither to hold nor to fail; empty: it was.
     """
 
     name: str
@@ -143,6 +144,12 @@ class GateRecord(_Part):
     bound: float | None = None
     where: str = ""
     holds: bool
+    not_judged: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it was judged and does not hold."""
+        return not self.holds and not self.not_judged
 
 
 class PartSize(_Part):
@@ -193,6 +200,8 @@ class RunReport(_Part):
         parts: where the bytes of the weights are; empty in reports from before they were counted.
         ladder: the uncompressed model and the model after each stage; empty: not asked for, or one stage.
         gates: of the recipe, judged by this measurement; empty: it has none.
+        promise: what came of the last stage's promise of a speed-up, latency or size; unknown: it was not
+            measured there, or not on a quiet machine; None: there was none, or the report is from before.
     """
 
     schema_version: Literal[2] = 2
@@ -211,6 +220,7 @@ class RunReport(_Part):
     parts: tuple[PartSize, ...] = ()
     ladder: tuple[Rung, ...] = ()
     gates: tuple[GateRecord, ...] = ()
+    promise: Literal["kept", "missed", "unknown"] | None = None
     seconds: float = Field(ge=0)
 
     def save(self, path: Path) -> None:

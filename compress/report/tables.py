@@ -272,7 +272,10 @@ def curve_table(curve: tuple[EpochRecord, ...]) -> Table:
 
 def gates_table(report: RunReport) -> Table:
     """Each gate: whether it holds, what was wanted and what was measured."""
-    rows = tuple(("holds" if gate.holds else "fails", gate_sentence(gate)) for gate in report.gates)
+    rows = tuple(
+        ("holds" if gate.holds else "fails" if gate.fails else "not judged", gate_sentence(gate))
+        for gate in report.gates
+    )
     return Table(("gate", "wanted and measured"), rows, "ll")
 
 

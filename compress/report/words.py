@@ -210,7 +210,10 @@ def promise_words(promise: Promise) -> str:
     where = f" at {promise.where}" if promise.where else ""
     if promise.measured is None or promise.measured.value is None:
         return f"promised {asked}{where}, not measured there"
-    return f"promised {asked}, measured {promised_amount(promise.kind, promise.measured.value)}{where}"
+    beside = " beside other work" if promise.measured.disturbed else ""
+    return (
+        f"promised {asked}, measured {promised_amount(promise.kind, promise.measured.value)}{where}{beside}"
+    )
 
 
 def verdict(report: RunReport) -> str:
@@ -276,7 +279,12 @@ def caveats(report: RunReport) -> tuple[str, ...]:
     measured, difference = report.measurement, report.measurement.difference
     said = [*report.warnings, *measured.noise]
     promise = last_promise(report)
-    if promise is not None and promise.missed:
+    if promise is not None and promise.outcome == "unknown" and promise.measured is not None:
+        said.append(
+            f"Whether a promise holds on a quiet machine is not known: {promise_words(promise)}; "
+            "see Promised against measured."
+        )
+    elif promise is not None and promise.missed:
         off = abs(promise.off(promise.measured) or 0.0)
         said.append(
             f"A promise is missed by {100 * off:.0f} %: {promise_words(promise)}; see Promised against "

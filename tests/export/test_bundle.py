@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer
 from torch import nn
 

@@ -5,8 +5,9 @@ import json
 import subprocess
 import sys
 
+from compress.cores import available_cores
 from compress.measure import environment
-from compress.measure.environment import _cpuinfo, _fingerprint, available_cores
+from compress.measure.environment import _cpuinfo, _fingerprint
 from compress.measure.process import python_command, python_environment
 
 

@@ -5,7 +5,15 @@ import pytest
 
 from compress.errors import MeasureError
 from compress.measure import create_session
-from compress.measure.latency import Round, compare_latency, median_interval, summarize, time_in_turns
+from compress.measure.latency import (
+    Round,
+    compare_latency,
+    median_interval,
+    rounds_in_turns,
+    summarize,
+    time_in_turns,
+)
+from compress.measure.watch import Load
 
 MS = 1_000_000  # ns
 
@@ -44,6 +52,76 @@ class FakeSession:
     def run(self, output_names, input_feed):
         self.work()
         return [np.zeros((len(input_feed["x"]), 2), dtype=np.float32)]
+
+
+class Watched:
+    """Says of each look what was planted, and then that nothing ran; the first look is before any round."""
+
+    def __init__(self, *shares: float, throttled: float = 0.0):
+        self.loads = [Load(), *(Load(share, 0.9, throttled if share else 0.0) for share in shares)]
+
+    def look(self) -> Load:
+        return self.loads.pop(0) if self.loads else Load()
+
+
+def disturbed_run(watch: Watched, *, rounds: int = 3, ms: float = 2):
+    machine, told = Machine(), []
+    timed = time_in_turns(
+        machine.work("b", ms),
+        machine.work("c", 1),
+        rounds=rounds,
+        seconds=0.001,
+        on_round=told.append,
+        clock=machine.clock,
+        watch=watch,
+    )
+    assert sorted(told, key=lambda this: this.number) == timed and len(timed) == rounds
+    return summarize(timed, batch=1, sequence=1, threads=1), [this.number for this in timed], machine
+
+
+def test_rounds_that_other_work_disturbed_are_timed_again():
+    found, numbers, machine = disturbed_run(Watched(0, 0.8, 0, 0))
+    assert numbers == [0, 2, 3] and machine.calls.count("b") == 3 + 4 * 3
+    assert (found.disturbed_rounds, found.used_by_others) == (0, 0.0)
+    assert not found.is_disturbed
+
+
+def test_on_a_machine_that_stays_busy_the_least_disturbed_of_twice_as_many_rounds_count():
+    found, numbers, machine = disturbed_run(Watched(0.9, 0.5, 0, 0.8, 0.6, 0.7))
+    assert numbers == [1, 2, 4] and machine.calls.count("b") == 3 + 6 * 3
+    assert (found.disturbed_rounds, found.throttled_rounds) == (2, 0)
+    assert found.used_by_others == pytest.approx((0.5 + 0 + 0.6) / 3)
+    assert found.is_disturbed
+
+
+def test_a_quota_that_stops_the_process_is_told_apart():
+    found, _, _ = disturbed_run(Watched(*[0.01] * 6, throttled=0.3))
+    assert (found.disturbed_rounds, found.throttled_rounds) == (3, 3)
+
+
+def test_rounds_are_timed_again_for_about_a_minute_at_most():
+    # A round takes 3 * 15 s and a little: the second that is timed again ends after 90 s.
+    assert disturbed_run(Watched(*[0.5] * 4), ms=15_000)[1] == [0, 1, 4]
+    found, numbers, machine = disturbed_run(Watched(*[0.5] * 5), ms=15_000)  # a sixth would be quiet
+    assert found.disturbed_rounds == 3 and numbers == [0, 1, 2] and machine.calls.count("b") == 3 + 5 * 3
+
+
+def test_functions_in_turns_go_there_and_back_and_disturbed_rounds_are_repeated():
+    machine = Machine()
+    calls = [machine.work(name, ms) for name, ms in (("a", 1), ("b", 2), ("c", 3))]
+    ticks = []
+    found = rounds_in_turns(
+        calls,
+        rounds=2,
+        seconds=0,
+        on_round=lambda: ticks.append(1),
+        clock=machine.clock,
+        watch=Watched(0.7, 0, 0),
+    )
+    # The warm-up, a disturbed round, one back and one there.
+    assert "".join(machine.calls[::3]) == "abc" + "abc" + "cba" + "abc"
+    assert found.rounds_ms == ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0)) and found.medians_ms == [1.0, 2.0, 3.0]
+    assert (found.disturbance.rounds, len(ticks)) == (0, 3)
 
 
 def test_compare_latency_finds_a_planted_factor_of_three():

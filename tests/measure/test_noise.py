@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from compress.measure import Latency, LatencyComparison
-from compress.measure.noise import busy_note, spread_notes, usable_threads
+from compress.measure.noise import busy_note, disturbed_notes, spread_notes, usable_threads
 
 
 def comparison(low: float, high: float, rounds: int = 5) -> LatencyComparison:
@@ -28,6 +28,17 @@ def test_spread_notes_name_in_one_line_the_settings_whose_interval_is_wider_than
 def test_spread_notes_warn_once_of_few_rounds():
     (note,) = spread_notes([comparison(2, 2, rounds=3), comparison(2, 2, rounds=3)])
     assert note.startswith("fewer than 5 rounds")
+
+
+def test_disturbed_notes_name_the_settings_and_what_disturbed_them():
+    quiet = comparison(1.9, 2.1).model_copy(update={"disturbed_rounds": 0, "used_by_others": 0.05})
+    busy = comparison(1.9, 2.1).model_copy(update={"disturbed_rounds": 3, "used_by_others": 0.63})
+    stopped = busy.model_copy(update={"throttled_rounds": 3, "used_by_others": 0.0})
+    assert disturbed_notes([comparison(1.9, 2.1), quiet]) == ()
+    (note,) = disturbed_notes([quiet, busy])
+    assert "63% of the cores, in 3 of 5 rounds at batch 1, sequence 128, 2 threads" in note
+    (note,) = disturbed_notes([stopped])
+    assert "CPU quota" in note and "3 of 5 rounds" in note
 
 
 def test_busy_note_speaks_when_others_use_more_than_a_fifth_of_the_cores():

@@ -54,7 +54,7 @@ def test_rounds_in_turns_gives_each_function_its_median_in_each_round():
     # 3 calls a round at least; the first round is the warm-up.
     first, second = work(9, 9, 9, 1, 2, 6, 4, 4, 4), work(9, 9, 9, 5, 5, 5, 3, 1, 2)
     found = rounds_in_turns([first, second], rounds=2, seconds=0, clock=lambda: now[0])
-    assert found == [[2.0, 4.0], [5.0, 2.0]]
+    assert found.rounds_ms == ((2.0, 4.0), (5.0, 2.0))
 
 
 def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(files, token_split):

@@ -31,6 +31,7 @@ from compress.report import load_report
 
 from ..conftest import TRANSFORMER
 
+MEASURED = import_module("compress.pipeline.measured")
 ARGS = {"input_dim": 257, "d_model": 32, "nhead": 2, "num_layers": 2, "dim_feedforward": 48, "max_length": 96}
 RECIPE: dict[str, Any] = {
     "model": {
@@ -71,7 +72,9 @@ def _write(path: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("language")
-    return run(load_recipe(_write(folder / "tiny.yaml", name="tiny")), folder / "out").directory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MEASURED, "wait_until_quiet", lambda seconds, **options: False)
+        return run(load_recipe(_write(folder / "tiny.yaml", name="tiny")), folder / "out").directory
 
 
 def test_the_report_has_perplexity_and_the_time_of_a_token(made: Path) -> None:
@@ -86,7 +89,7 @@ def test_the_report_has_perplexity_and_the_time_of_a_token(made: Path) -> None:
     (write,) = language.decode
     assert (write.batch, write.sequence, write.rounds) == (1, 48, 3)
     assert [gate.name for gate in report.gates] == ["max_perplexity_ratio", "min_decode_speedup"]
-    assert all(gate.holds for gate in report.gates)
+    assert not any(gate.fails for gate in report.gates)
     assert [(rung.change.unit, rung.rows, rung.change.units) for rung in report.ladder] == [
         ("token", 12, 12 * 48)
     ] * 3
@@ -123,13 +126,15 @@ def test_the_program_of_its_card_runs(made: Path, monkeypatch: pytest.MonkeyPatc
     card = (made / "README.md").read_text(encoding="utf-8")
     program = card.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(made)
+    assert "options.intra_op_num_threads = 1" in program  # ONNX Runtime would take the host's cores
     exec(compile(program, "card", "exec"), {})
     assert capsys.readouterr().out.startswith("Put the text here.")
 
 
-def test_check_proves_it_again(made: Path) -> None:
+def test_check_proves_it_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MEASURED, "wait_until_quiet", lambda seconds, **options: False)
     report = check_bundle(made, made)
-    assert all(record.holds for record in report.checks), report.checks
+    assert not report.fails, report.checks  # speed may not be judged where other work runs
     assert [record.name for record in report.checks] == [
         f"files of {made.name}",
         f"files of {made.name}",
@@ -148,7 +153,7 @@ def test_check_fails_where_the_file_answers_otherwise_than_reported(
     candidate = found.candidate.model_copy(update={"accuracy": less})
     worse = found.model_copy(update={"candidate": candidate})
     monkeypatch.setattr(import_module("compress.pipeline.measured"), "measure_pair", lambda *_, **__: worse)
-    failed = [record.name for record in check_bundle(made, made).checks if not record.holds]
+    failed = [record.name for record in check_bundle(made, made).checks if record.fails]
     assert failed == ["accuracy as reported"]
 
 

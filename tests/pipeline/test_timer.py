@@ -25,8 +25,11 @@ STAGE: dict[str, Any] = {
 
 
 def test_a_promise_is_measured_reported_and_its_table_kept(
-    write_recipe: Callable[..., Path], tmp_path: Path
+    write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # How far layers and whole files agree is a matter of time, and of what else runs on this machine.
+    monkeypatch.setattr("compress.prune.latency_table._AGREES_WITHIN", float("inf"))
+    monkeypatch.setattr("compress.prune.latency_table._QUIET_AGREES_WITHIN", float("inf"))
     outcome = run(write_recipe(tmp_path / "r.yaml", {"prune/structured": STAGE}), tmp_path / "out")
     facts = outcome.report.stages[0].facts
     table = facts["latency_table"]
@@ -37,6 +40,8 @@ def test_a_promise_is_measured_reported_and_its_table_kept(
     assert sum(site["kept"] for site in facts["sites"]) < sum(site["before"] for site in facts["sites"])
     text = (outcome.directory / "report.md").read_text(encoding="utf-8")
     assert "Promised against measured" in text
+    assert facts["checked"]["disturbed_rounds"] <= facts["checked"]["rounds"] and table["rounds"] == 9
+    assert outcome.report.promise in ("kept", "missed", "unknown")
 
 
 def test_a_table_of_another_machine_is_refused_and_measured_again(
@@ -72,6 +77,22 @@ def test_a_table_of_another_machine_is_refused_and_measured_again(
     assert "of another machine or version (cpu): refused" in said[0]
     assert here.remembered("model", lambda: {"ms": 3}) == {"ms": 2}
     assert json.loads(next(tmp_path.glob("*/record.json")).read_text())["machine"] == {"cpu": "here"}
+
+
+def test_a_table_that_was_timed_beside_other_work_is_measured_again(tmp_path: Path) -> None:
+    from compress.pipeline import timer as module
+    from compress.progress import Silent
+
+    class HereTimer(module.OnnxTimer):
+        @property
+        def machine(self) -> dict[str, str]:
+            return {"cpu": "here"}
+
+    timer = HereTimer(None, None, Path(), (), None, Cache(tmp_path), Silent())  # type: ignore[arg-type]
+    first = {"ms": 1, "disturbed_rounds": 3}
+    assert timer.remembered("model", lambda: first) == first
+    assert timer.remembered("model", lambda: {"ms": 2, "disturbed_rounds": 0})["ms"] == 2
+    assert timer.remembered("model", lambda: {"ms": 3, "disturbed_rounds": 0})["ms"] == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from compress.report.cut import CutSite, cut_of, cuts_of
 from compress.report.cut_charts import cost_curve, width_bars
 from compress.report.cut_words import cost_tables, cut_sentences, steps_table, widths_line, widths_table
 from compress.report.facts import facts_of
-from compress.report.promise import promise_of
+from compress.report.promise import last_promise, promise_of
 from compress.report.promise_words import promise_sentences, promise_table
 
 Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
@@ -69,6 +69,20 @@ def _measured(report: RunReport, speedup: float, low: float, high: float) -> Run
     return report.model_copy(
         update={"measurement": report.measurement.model_copy(update={"latency": latency})}
     )
+
+
+def _beside_other_work(report: RunReport) -> RunReport:
+    busy = {"disturbed_rounds": 12, "used_by_others": 0.6}
+    latency = tuple(each.model_copy(update=busy) for each in report.measurement.latency)
+    return report.model_copy(
+        update={"measurement": report.measurement.model_copy(update={"latency": latency})}
+    )
+
+
+def _outcome(report: RunReport) -> str:
+    promise = last_promise(report)
+    assert promise is not None
+    return promise.outcome
 
 
 def _followed(report: RunReport, name: str, parameters: int) -> RunReport:
@@ -191,6 +205,41 @@ def test_faster_than_promised_is_kept(structured: RunReport) -> None:
     report = _measured(structured, 3.6, 3.5, 3.7)
     assert _sentences(report).startswith("Kept, and 20 % faster than asked")
     assert not any("missed" in text for text in caveats(report))
+
+
+@pytest.mark.parametrize("speedup", [2.97, 2.0, 3.6])
+def test_a_promise_measured_beside_other_work_is_neither_kept_nor_missed(
+    structured: RunReport, speedup: float
+) -> None:
+    quiet = _measured(structured, speedup, speedup - 0.01, speedup + 0.01)
+    assert _outcome(quiet) == ("missed" if speedup == 2.0 else "kept")
+    report = _beside_other_work(quiet)
+    assert _outcome(report) == "unknown"
+    said = _sentences(report)
+    assert "not known" in said and not said.startswith(("Kept", "Missed"))
+    assert sum("on a quiet machine is not known" in text for text in caveats(report)) == 1
+    assert not any("missed" in text for text in caveats(report))
+    assert "beside other work" in verdict(report)
+
+
+def test_a_latency_that_is_kept_even_beside_other_work_is_kept(structured: RunReport) -> None:
+    # p50 is 8.2 ms; other work only makes a call longer.
+    asked = [_changed(structured, budget={"kind": "latency_ms", "value": ms}) for ms in (9.0, 7.0)]
+    assert [_outcome(report) for report in asked] == ["kept", "missed"]
+    assert [_outcome(_beside_other_work(report)) for report in asked] == ["kept", "unknown"]
+    assert _sentences(_beside_other_work(asked[0])).startswith("Kept")
+
+
+def test_a_promise_missed_after_a_check_beside_other_work_says_so(structured: RunReport) -> None:
+    checked = structured.stages[0].facts["checked"] | {"disturbed_rounds": 7}
+    report = _changed(_measured(structured, 2.0, 1.9, 2.1), checked=checked)
+    assert _outcome(report) == "missed"
+    assert "other work disturbed the check while pruning" in _sentences(report)
+
+
+def test_a_promise_that_was_not_measured_is_unknown(structured: RunReport) -> None:
+    point = {"batch": 2, "sequence": 128, "threads": 2, "precision": "fp32"}
+    assert _outcome(_changed(structured, point=point)) == "unknown"
 
 
 def test_later_stage_in_another_precision_is_named_as_the_reason(structured: RunReport) -> None:

@@ -110,6 +110,38 @@ def test_a_candidate_that_always_names_the_commonest_label_fails_a_gate_on_accur
     assert words is not None and commonest_words(_rare(int8, 0).measurement, "baseline") is None
 
 
+def busy(report: RunReport, **changed: float) -> RunReport:
+    disturbed = {"disturbed_rounds": 20, "used_by_others": 0.8, **changed}
+    latency = tuple(each.model_copy(update=disturbed) for each in report.measurement.latency)
+    return report.model_copy(
+        update={"measurement": report.measurement.model_copy(update={"latency": latency})}
+    )
+
+
+def test_a_speedup_is_not_judged_on_a_busy_machine_whichever_way_it_came_out(int8: RunReport) -> None:
+    for limit in (1.5, 4.0):
+        (found,) = judged(GatesConfig(min_speedup=limit), busy(int8).measurement)
+        assert not found.holds and not found.fails
+        assert "80%" in found.not_judged and found.not_judged in gate_sentence(found)
+    (found,) = judged(GatesConfig(min_speedup=64, threads=64), busy(int8).measurement)
+    assert found.fails, "what is not measured there at all is no question of load"
+
+
+def test_a_latency_within_its_limit_holds_on_a_busy_machine_too(int8: RunReport) -> None:
+    p95_ms = int8.measurement.latency[0].candidate.p95_ms
+    (within,) = judged(GatesConfig(max_p95_ms=p95_ms), busy(int8).measurement)
+    assert within.holds and within.not_judged == ""
+    (beyond,) = judged(GatesConfig(max_p95_ms=p95_ms * 0.99), busy(int8).measurement)
+    assert not beyond.holds and not beyond.fails and beyond.not_judged
+    (stopped,) = judged(GatesConfig(max_p95_ms=0.1), busy(int8, throttled_rounds=20).measurement)
+    assert "CPU quota" in stopped.not_judged
+
+
+def test_what_load_does_not_change_is_judged_on_a_busy_machine(int8: RunReport) -> None:
+    gates = GatesConfig(max_accuracy_drop=0.001, max_size_mb=72.0, min_agreement=0.98)
+    assert judged(gates, busy(int8).measurement) == judged(gates, int8.measurement)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"max_accuracy_drop": -0.1}, {"min_agreement": 98}, {"min_speedup": 0}, {"max_size": 3}, {"batch": 0}],
@@ -126,3 +158,7 @@ def test_reports_show_gates_where_there_are_some(int8: RunReport) -> None:
     for page in (to_markdown(report), to_html(report)):
         assert "at least 3.0x wanted" in page and "at most 80.0 MB wanted" in page
         assert "fails" in page and "holds" in page
+    records = judged(GatesConfig(min_speedup=3), busy(int8).measurement)
+    report = int8.model_copy(update={"gates": records})
+    for page in (to_markdown(report), to_html(report)):
+        assert "not judged" in page and "fails" not in page

@@ -1,0 +1,19 @@
+"""Threads of PyTorch: no more than a container may use."""
+
+from __future__ import annotations
+
+from compress.cores import quota_cores
+
+__all__ = ["limit_threads_"]
+
+
+def limit_threads_() -> None:
+    """Lower PyTorch's threads to the CPU quota of this process's control group, if there is one.
+
+    PyTorch counts the host's cores. Threads beyond the quota wait for each other until its next period.
+    """
+    import torch
+
+    quota = quota_cores()
+    if quota is not None and torch.get_num_threads() > quota:
+        torch.set_num_threads(quota)
