@@ -38,6 +38,7 @@ from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
 from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
+from compress.model.plain import computed_weights
 from compress.model.save import module_fingerprint
 from compress.pipeline.cache import fingerprint
 from compress.pipeline.timer import check_point, machine_facts, timing_point
@@ -82,7 +83,10 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         CompressError: of the kind that names what is wrong.
     """
     check_files(recipe)
-    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
+    trained = recipe.model.train is not None
+    loaded = load_model(
+        recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task, for_training=trained
+    )
     _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)
     if encoder is not None and isinstance(recipe.data, CorpusData | StdlibData):
@@ -92,11 +96,18 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     )
     if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
         loaded = load_model(
-            recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
+            recipe.model,
+            seed=recipe.seed,
+            scratch=scratch,
+            num_labels=len(splits.task.labels),
+            for_training=trained,
         )
     splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
     definition, shape = definition_of(loaded.module), loaded.module
+    assert definition is not None
+    if computed_weights(shape):  # what stages will be given is plain
+        shape = definition.build()
     if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
         check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
     context = Context(
@@ -104,7 +115,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         splits.train,
         splits.validation,
         unlabelled=splits.unlabelled,
-        teacher=loaded.module,
+        teacher=shape,
         encoder=encoder,
     )
     for stage in recipe.stages:
@@ -116,7 +127,6 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
             shape = _rehearsed(stage, shape, splits, recipe)
         except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error
-    assert definition is not None
     data_key = splits.fingerprint()
     base = fingerprint(
         definition.fingerprint(),

@@ -20,6 +20,7 @@ from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes
 from compress.model.counts import weight_counts
 from compress.model.parts import PARTS, bytes_by_part
+from compress.model.plain import plain_weights_
 from compress.model.saturation import saturation_risk
 from compress.pipeline.cache import Cache
 from compress.pipeline.cost import Cost
@@ -208,7 +209,10 @@ def _published(
 def trained_model(
     prepared: Prepared, cache: Cache, progress: Progress
 ) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Return the recipe's model, trained if it says so (or from the cache), and its training curve."""
+    """Return the recipe's model, trained if it says so (or from the cache), and its training curve.
+
+    Its weights are plain: those that are computed from others in training are not computed any more.
+    """
     recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
     if recipe.model.train is None:
         return loaded.module, []
@@ -227,7 +231,7 @@ def trained_model(
             description="training the model",
             folder=cache.training(prepared.base_key),
         )
-        return loaded.module, {"curve": fit.curve}
+        return plain_weights_(loaded.module), {"curve": fit.curve}
 
     piece = cache.module(prepared.base_key, make, what="the trained model")
     if piece.reused:
