@@ -37,7 +37,19 @@ from torch import nn
 
 from compress.errors import ModelError, did_you_mean
 
-__all__ = ["Coupled", "Site", "Structure", "Stub", "known_architectures", "structure_of"]
+__all__ = [
+    "Coupled",
+    "Site",
+    "Structure",
+    "Stub",
+    "UnknownStructureError",
+    "known_architectures",
+    "structure_of",
+]
+
+
+class UnknownStructureError(ModelError):
+    """A model that doesn't say what can be cut; not one that says it wrongly."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,8 @@ def structure_of(model: nn.Module) -> Structure:
     """Find what can be cut.
 
     Raises:
-        ModelError: the architecture is not known, or its `structure()` names modules that don't exist.
+        UnknownStructureError: the architecture is not known, and the model has no `structure()`.
+        ModelError: `structure()` has another form, or names modules that don't exist.
     """
     offered = getattr(model, "structure", None)
     if callable(offered):
@@ -193,7 +206,7 @@ def structure_of(model: nn.Module) -> Structure:
     if model_type in DECODERS:
         return decoder_structure(model, DECODERS[model_type])
     what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
-    raise ModelError(
+    raise UnknownStructureError(
         f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module "
         "that offers structure() (models/transformer.py shows how)"
     )

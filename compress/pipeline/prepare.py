@@ -35,7 +35,7 @@ from compress.measure import check_runtimes
 from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
-from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
+from compress.model import LoadedModel, ModelConfig, load_model, logits, structure_of, to_tensors
 from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
 from compress.model.plain import computed_weights
@@ -102,6 +102,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
             num_labels=len(splits.task.labels),
             for_training=trained,
         )
+    if callable(getattr(loaded.module, "structure", None)):
+        structure_of(loaded.module)  # wrong, it would be as if it weren't there to some of what follows
     splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
     definition, shape = definition_of(loaded.module), loaded.module
