@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from compress.errors import ModelError
 from compress.losses.config import HiddenTerm, LayerMap, LogitsTerm, LossConfig, Term
 from compress.stage import Context
 from compress.train_config import TrainConfig
@@ -78,9 +77,9 @@ def recover_(
 
 
 def _has_layers(model: nn.Module) -> bool:
-    from compress.model.structure import structure_of
+    from compress.model.structure import UnknownStructureError, structure_of
 
     try:
         return structure_of(model).layers is not None
-    except ModelError:
+    except UnknownStructureError:
         return False

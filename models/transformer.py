@@ -348,10 +348,8 @@ class _Transformer(nn.Module):
                 for name in names
             ],
             "layers": "layers",
-            "embeddings": embeddings,
             "token_embedding": "embedding" if hasattr(self, "embedding") else None,
             "hidden": self._hidden(names, embeddings),
-            "classifier": "classifier",
         }
 
     def _hidden(self, names: list[str], embeddings: list[str]) -> dict[str, list[str]]:

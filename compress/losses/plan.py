@@ -104,6 +104,12 @@ def _attention(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list
     found = []
     for i, j in pairs:
         mine, theirs = attention_at(student, i), attention_at(teacher, j)
+        for site in (mine, theirs):
+            if len({rows for _, rows in site.producers}) > 1:
+                raise ModelError(
+                    f"attention: in {site.name} several queries share a head of keys and values, whose maps "
+                    "are not compared: leave losses.attention out"
+                )
         heads = (head_count(student, mine), head_count(teacher, theirs))
         found.append(Comparison("attention", _paths(mine)[:2], _paths(theirs)[:2], heads))
     return found

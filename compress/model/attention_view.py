@@ -85,6 +85,8 @@ def _recomputed(site: Site, seen: Mapping[str, Tensor]) -> Attention:
     if len(parts) != 3 or given is None or given.shape[:2] != seen[site.producers[0][0]].shape[:2]:
         return Attention(torch.zeros(0), math.inf)
     q, k, v = parts
+    if len({part.shape for part in parts}) > 1:  # several queries share a head of keys and values
+        return Attention(torch.zeros(0), math.inf)
     wanted = given[0].float().cpu().reshape(given.shape[1], -1, site.unit_size).transpose(0, 1)  # [h, s, d]
     scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])  # [h, s, s]
     later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)

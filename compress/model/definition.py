@@ -20,8 +20,10 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from compress.errors import ModelError, did_you_mean
+from compress.model.plain import plain_weights_
 from compress.task import TaskName
 
 __all__ = [
@@ -81,16 +83,20 @@ class Definition:
             raise ModelError(f"cannot read model file {path}: {error}") from error
         return cls("file", dict(args), builder=builder, code=code, file_name=path.name)
 
-    def build(self, *, seed: int = 0) -> nn.Module:
+    def build(self, *, seed: int = 0, plain: bool = True) -> nn.Module:
         """Build the module with random weights drawn from a seed, in evaluation mode.
 
+        Args:
+            plain: replace weights that are computed from others (see `compress.model.plain`).
+
         Raises:
-            ModelError: the file raises, lacks the builder, or the arguments don't fit.
+            ModelError: the file raises, lacks the builder, or the arguments don't fit; or a layer is lazy.
         """
         with seeded(seed):
             module = self._build_hf() if self.kind == "hf" else self._build_file()
+        _check_initialised(module)
         attach_definition_(module, self)
-        return module.eval()
+        return plain_weights_(module.eval()) if plain else module.eval()
 
     def _build_hf(self) -> nn.Module:
         transformers = _transformers()
@@ -200,6 +206,17 @@ def definition_of(module: nn.Module) -> Definition | None:
     """Return how the module was built, or none for a module that we did not build."""
     found = getattr(module, _ATTRIBUTE, None)
     return found if isinstance(found, Definition) else None
+
+
+def _check_initialised(module: nn.Module) -> None:
+    for path, child in module.named_modules():
+        for name, tensor in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
+            if is_lazy(tensor):
+                raise ModelError(
+                    f"{path or 'the model'} is {type(child).__name__}: its {name} has no shape before it is "
+                    "run; give its sizes, as nn.Linear(in_features, out_features), or run the module once in "
+                    "the builder"
+                )
 
 
 def _line_in(file_name: str, error: Exception) -> str:

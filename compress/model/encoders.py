@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.errors import ModelError
-from compress.model.structure import Coupled, Site, Structure, Stub, sorted_sites
+from compress.model.structure import Coupled, Site, Structure, Stub, UnknownStructureError, sorted_sites
 
 __all__ = ["ENCODERS", "encoder_structure"]
 
@@ -93,14 +92,14 @@ def encoder_structure(model: nn.Module, encoder: _Encoder) -> Structure:
     """What can be cut in such a model.
 
     Raises:
-        ModelError: transformers is too old for models of pictures.
+        UnknownStructureError: transformers is too old for models of pictures.
     """
     base = getattr(model, "base_model_prefix", "")
     layers = encoder.layers.format(base=base)
     config: Any = model.config
     if encoder.patches is not None and not hasattr(getattr(model, base, None), "layers"):
         # Before, their attention counted its heads by the configuration: fewer could not be computed.
-        raise ModelError(
+        raise UnknownStructureError(
             f"a Hugging Face {config.model_type} can be cut with transformers 5.10 or newer; install that, "
             "or quantize without cutting"
         )

@@ -24,6 +24,7 @@ from compress.model.definition import (
     with_plain_linears_,
 )
 from compress.model.gguf import directory_of_gguf
+from compress.model.plain import plain_weights_
 from compress.model.save import load_module
 from compress.task import TaskName
 
@@ -59,6 +60,7 @@ def load_model(
     scratch: Path,
     num_labels: int | None = None,
     task: TaskName = "classification",
+    for_training: bool = False,
 ) -> LoadedModel:
     """Load or build the model that a recipe names.
 
@@ -67,17 +69,26 @@ def load_model(
         scratch: a directory in which the tokenizer's files may be written.
         num_labels: classes that the data has; a Hugging Face model without a classification head gets one.
         task: what a Hugging Face model is to answer.
+        for_training: leave weights that are computed from others as they are; see `compress.model.plain`.
 
     Raises:
         ModelError: it can't be loaded; the message says why and what would help.
     """
     if config.bundle is not None:
-        return _from_bundle(config.bundle)
-    if config.hf is not None:
-        return _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, task=task)
+        loaded = _from_bundle(config.bundle)
+    elif config.hf is not None:
+        loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, task=task)
+    else:
+        loaded = _from_file(config, seed=seed, scratch=scratch)
+    if not for_training:
+        plain_weights_(loaded.module)
+    return loaded
+
+
+def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
     assert config.file is not None and config.builder is not None
     definition = Definition.from_file(config.file, config.builder, config.args)
-    module = definition.build(seed=seed)
+    module = definition.build(seed=seed, plain=False)
     tokenizer = _tokenizer_directory(config.tokenizer, scratch) if config.tokenizer else None
     return LoadedModel(
         module, f"{config.file.name}: {config.builder}", tokenizer, None, accepted_inputs(module)

@@ -96,10 +96,21 @@ def _integer_product(q: Tensor, qdata: Tensor) -> Tensor:
     """Multiply whole numbers q of int8 [..., i] with int8 qdata [i, o]; int32 sums, [..., o]."""
     flat = q.flatten(0, -2)  # [t, i]
     if q.device.type == "cpu":
-        products = torch._int_mm(flat.to(torch.int8), qdata)
+        products = torch._int_mm(_row_major(flat.to(torch.int8)), _row_major(qdata))
     else:  # other devices ask for aligned shapes of _int_mm; float64 holds these sums exactly on any shape
         products = (flat.double() @ qdata.double()).to(torch.int32)
     return products.reshape(*q.shape[:-1], qdata.shape[1])
+
+
+def _row_major(matrix: Tensor) -> Tensor:
+    """The same matrix with the strides of its shape: `_int_mm` reads past the end of one with others.
+
+    Where a dimension is 1 its stride means nothing to torch, so that `contiguous` leaves it as it is: a
+    transposed [n, 1] has strides (1, 1), and torch 2.14's product of it is made of other memory.
+    """
+    if matrix.stride() == (matrix.shape[1], 1):
+        return matrix
+    return torch.empty(matrix.shape, dtype=matrix.dtype).copy_(matrix)
 
 
 @int8_dynamic_linear.register_fake

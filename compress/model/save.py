@@ -22,6 +22,7 @@ from compress.errors import ModelError, OutputError
 from compress.model.definition import Definition, definition_of
 from compress.model.embedding import FactorizedEmbedding
 from compress.model.kinds import QUANTIZED_KINDS
+from compress.model.plain import computed_weights
 from compress.model.removed import Removed
 
 __all__ = ["load_module", "module_fingerprint", "save_module"]
@@ -71,11 +72,13 @@ def save_module(module: nn.Module, directory: Path) -> None:
             f"{type(module).__name__} was not built by modelpress, so it can't be saved to be loaded again; "
             "load it by a model file and builder"
         )
-    fresh = definition.build()
+    plain = not computed_weights(module)
+    fresh = definition.build(plain=plain)
     changed = _changed_modules(fresh, module)
     structure = {
         "format": _FORMAT,
         "definition": definition.to_dict(),
+        "plain": plain,
         "modules": changed,
         "buffers": _changed_buffers(fresh, module, changed),
         "parameters": _changed_parameters(fresh, module, changed),
@@ -102,7 +105,7 @@ def load_module(directory: Path) -> nn.Module:
     """
     structure = _read_structure(directory / _STRUCTURE)
     definition = _read_definition(structure["definition"], directory)
-    module = definition.build()
+    module = definition.build(plain=structure.get("plain", False))  # older bundles kept what is computed
     for path, changed in structure["modules"].items():
         module.set_submodule(path, _build_changed(changed))
     for path, first in structure.get("shared", {}).items():  # what was built anew stands in one place only

@@ -15,8 +15,16 @@ Known for the Hugging Face models of `encoders.py` and `decoders.py`, and for an
      "token_embedding": path,  (to cut the vocabulary)
      "hidden": {"embeddings": [], "writers": [], "readers": [], "norms": [], "tables": []},  (the width)
      "channels": {name: {"writers": [], "readers": [], "norms": []}, ...}}  (filters, hidden units)
-of which only what is offered can be cut. A site's optional "removed": [[path, "input" or "bias", as_tuple]]
-says what stands in its place when no unit is left (see `Removed`); without it one unit always stays.
+of which only what is offered can be cut; another key is refused. A site's optional
+"removed": [[path, "input" or "bias", as_tuple]] says what takes its place when no unit is left (see
+`Removed`); without it one unit always stays.
+
+Where several query heads share one head of keys and values (grouped-query or multi-query attention), an
+attention site says how many, and queries, keys and values have projections of their own:
+    {"q": path, "k": path, "v": path, "out": path, "head_size": int, "queries_per_group": int}
+q puts out groups * queries_per_group * head_size features, those of one group side by side, and k and v
+groups * head_size. A unit is then a group, its key and value head with all queries that read it. Number the
+groups by what k puts out, not by a number that was remembered: some may be gone.
 """
 
 from __future__ import annotations
@@ -27,9 +35,21 @@ from typing import Any, Literal
 
 from torch import nn
 
-from compress.errors import ModelError
+from compress.errors import ModelError, did_you_mean
 
-__all__ = ["Coupled", "Site", "Structure", "Stub", "known_architectures", "structure_of"]
+__all__ = [
+    "Coupled",
+    "Site",
+    "Structure",
+    "Stub",
+    "UnknownStructureError",
+    "known_architectures",
+    "structure_of",
+]
+
+
+class UnknownStructureError(ModelError):
+    """A model that doesn't say what can be cut; not one that says it wrongly."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +185,18 @@ def structure_of(model: nn.Module) -> Structure:
     """Find what can be cut.
 
     Raises:
-        ModelError: the architecture is not known, or its `structure()` names modules that don't exist.
+        UnknownStructureError: the architecture is not known, and the model has no `structure()`.
+        ModelError: `structure()` has another form, or names modules that don't exist.
     """
     offered = getattr(model, "structure", None)
     if callable(offered):
-        return _from_module(model, offered())
+        try:
+            given = offered()
+        except Exception as error:
+            raise ModelError(
+                f"{type(model).__name__}.structure() raised {type(error).__name__}: {error}"
+            ) from error
+        return _from_module(model, given)
     from compress.model.decoders import DECODERS, decoder_structure
     from compress.model.encoders import ENCODERS, encoder_structure
 
@@ -179,7 +206,7 @@ def structure_of(model: nn.Module) -> Structure:
     if model_type in DECODERS:
         return decoder_structure(model, DECODERS[model_type])
     what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
-    raise ModelError(
+    raise UnknownStructureError(
         f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module "
         "that offers structure() (models/transformer.py shows how)"
     )
@@ -187,13 +214,15 @@ def structure_of(model: nn.Module) -> Structure:
 
 def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
     try:
+        _check_keys("structure()", offered, (*_KEYS, *_ONCE_KNOWN))
         layers = offered.get("layers")
         sites = [
-            _attention_site(given, index, layers) for index, given in enumerate(offered.get("attention", ()))
+            _attention_site(given, index, layers)
+            for index, given in enumerate(_list("attention", offered.get("attention", ())))
         ]
         sites += [
             _feed_forward_site(given, index, layers)
-            for index, given in enumerate(offered.get("feed_forward", ()))
+            for index, given in enumerate(_list("feed_forward", offered.get("feed_forward", ())))
         ]
         hidden = offered.get("hidden")
         structure = sorted_sites(
@@ -213,24 +242,48 @@ def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
     return structure
 
 
+_KEYS = ("attention", "feed_forward", "layers", "token_embedding", "hidden", "channels")
+_ONCE_KNOWN = ("embeddings", "classifier")  # in bundles of earlier versions; nothing ever read them
+_ROLES = ("embeddings", "writers", "readers", "norms", "tables")
+_ATTENTION = ("q", "k", "v", "qkv", "out", "head_size", "queries_per_group", "removed")
+_FEED_FORWARD = ("up", "gate", "gate_up", "down", "removed")
+
+
+def _check_keys(what: str, given: Any, allowed: Sequence[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} is {type(given).__name__}, not a dict")
+    for key in given:
+        if key not in allowed:
+            raise TypeError(f"{what} has no '{key}'{did_you_mean(str(key), allowed)}")
+
+
+def _list(what: str, given: Any) -> Sequence[Any]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"'{what}' is a list, not {type(given).__name__}")
+    return given
+
+
 def _coupled(name: str, given: Mapping[str, Any]) -> Coupled:
-    return Coupled(name=str(name), **{role: tuple(paths) for role, paths in given.items()})
+    _check_keys(f"'{name}'", given, _ROLES)
+    return Coupled(name=str(name), **{role: tuple(_list(role, paths)) for role, paths in given.items()})
 
 
 def _attention_site(given: Mapping[str, Any], index: int, layers: str | None) -> Site:
-    unknown = set(given) - {"q", "k", "v", "qkv", "out", "head_size", "removed"}
-    if unknown:
-        raise TypeError(f"an attention site has no '{min(unknown)}'")
-    size = int(given["head_size"])
+    _check_keys("an attention site", given, _ATTENTION)
+    size, queries = int(given["head_size"]), int(given.get("queries_per_group", 1))
+    if min(size, queries) < 1:
+        raise ValueError(f"head_size {size}, queries_per_group {queries}: at least 1 each")
     keys = _one_of(given, "qkv", ("q", "k", "v"))
-    producers = tuple((str(given[key]), size) for key in keys)
+    if queries > 1 and len(keys) == 1:
+        raise ValueError("queries_per_group needs q, k and v: what makes all three in one can't be cut by it")
+    producers = tuple((str(given[key]), size * queries if key == "q" else size) for key in keys)
     return Site(
         name=_block_name(producers[0][0], given["out"]),
         kind="attention",
         layer=_layer_index(given["out"], layers, index),
         producers=producers,
         consumer=str(given["out"]),
-        unit_size=size,
+        unit_size=size * queries,
         removal=_stubs(given),
         stacked=3 // len(keys),
     )
@@ -247,9 +300,7 @@ def _one_of(given: Mapping[str, Any], whole: str, parts: tuple[str, ...]) -> tup
 
 
 def _feed_forward_site(given: Mapping[str, Any], index: int, layers: str | None) -> Site:
-    unknown = set(given) - {"up", "gate", "gate_up", "down", "removed"}
-    if unknown:
-        raise TypeError(f"a feed-forward site has no '{min(unknown)}'")
+    _check_keys("a feed-forward site", given, _FEED_FORWARD)
     keys = _one_of(given, "gate_up", ("up", "gate"))
     producers = tuple((str(given[key]), 1) for key in keys if given.get(key) is not None)
     if not {"up", "gate_up"} & set(given):
@@ -267,7 +318,11 @@ def _feed_forward_site(given: Mapping[str, Any], index: int, layers: str | None)
 
 
 def _stubs(given: Mapping[str, Any]) -> tuple[Stub, ...]:
-    return tuple(Stub(*each) for each in given.get("removed", ()))
+    stubs = tuple(Stub(*_list("removed", each)) for each in _list("removed", given.get("removed", ())))
+    for stub in stubs:
+        if stub.returns not in ("input", "bias"):
+            raise ValueError(f"removed: {stub.path} gives back '{stub.returns}'; allowed: input, bias")
+    return stubs
 
 
 def _block_name(first: str, second: str) -> str:
@@ -347,13 +402,23 @@ def _paths_exist(model: nn.Module, structure: Structure) -> None:
                 times = f", {site.stacked} times" if site.stacked > 1 else ""
                 raise ValueError(
                     f"{path} puts out {features} features, but {site.consumer} takes {site.units(model)} "
-                    f"units of {rows}{times}"
+                    f"units of {rows}{times}{_grouped(model, site)}"
                 )
     for site in structure.removed:
         if not any(_is_removed(model, stub.path) for stub in site.removal):
             raise AttributeError(f"there is no {site.consumer} that takes units")
     for path in filter(None, (structure.layers, structure.token_embedding)):
         model.get_submodule(path)
+
+
+def _grouped(model: nn.Module, site: Site) -> str:
+    """What to say where a site looks like grouped queries that don't say so; else nothing."""
+    if site.kind != "attention" or len(site.producers) != 3:
+        return ""
+    q, k, v = (getattr(model.get_submodule(path), "out_features", 0) for path, _ in site.producers)
+    if k != v or k < 1 or q <= k or q % k or site.producers[0][1] != site.producers[1][1]:
+        return ""
+    return f"; where {q // k} query heads share one head of keys and values: queries_per_group: {q // k}"
 
 
 def _is_removed(model: nn.Module, path: str) -> bool:

@@ -37,9 +37,10 @@ from compress.keys import base_key, run_key, stage_key
 from compress.measure import check_runtimes
 from compress.measure.noise import usable_threads
 from compress.measure.rows import resolve_sequence
-from compress.model import LoadedModel, ModelConfig, load_model, logits, to_tensors
+from compress.model import LoadedModel, ModelConfig, load_model, logits, structure_of, to_tensors
 from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
+from compress.model.plain import computed_weights
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
@@ -84,7 +85,10 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     """
     check_files(recipe)
     limit_threads_()
-    loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
+    trained = recipe.model.train is not None
+    loaded = load_model(
+        recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task, for_training=trained
+    )
     _kinds_match(loaded, recipe.data)
     encoder = encoder_of(loaded)
     if encoder is not None and isinstance(recipe.data, CorpusData | StdlibData):
@@ -94,11 +98,20 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     )
     if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
         loaded = load_model(
-            recipe.model, seed=recipe.seed, scratch=scratch, num_labels=len(splits.task.labels)
+            recipe.model,
+            seed=recipe.seed,
+            scratch=scratch,
+            num_labels=len(splits.task.labels),
+            for_training=trained,
         )
+    if callable(getattr(loaded.module, "structure", None)):
+        structure_of(loaded.module)  # wrong, it would be as if it weren't there to some of what follows
     splits = fitting(loaded, splits)
     gates_are_measured(recipe, splits)
-    shape = loaded.module
+    definition, shape = definition_of(loaded.module), loaded.module
+    assert definition is not None
+    if computed_weights(shape):  # what stages will be given is plain
+        shape = definition.build()
     if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
         check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
     context = Context(
@@ -106,7 +119,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         splits.train,
         splits.validation,
         unlabelled=splits.unlabelled,
-        teacher=loaded.module,
+        teacher=shape,
         encoder=encoder,
     )
     for stage in recipe.stages:

@@ -22,6 +22,7 @@ from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes
 from compress.model.counts import weight_counts
 from compress.model.parts import PARTS, bytes_by_part
+from compress.model.plain import plain_weights_
 from compress.model.saturation import saturation_risk
 from compress.pipeline.cache import Cache
 from compress.pipeline.cost import Cost
@@ -219,6 +220,8 @@ def _published(
 def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
     """Return the recipe's model, trained if it says so (or from the cache).
 
+    Its weights are plain: those that are computed from others in training are not computed any more.
+
     Returns:
         The model, and how it was trained: curve and precision; empty: it wasn't.
     """
@@ -240,7 +243,7 @@ def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple
             description="training the model",
             folder=cache.training(prepared.base_key),
         )
-        return loaded.module, {"curve": fit.curve, "precision": fit.precision}
+        return plain_weights_(loaded.module), {"curve": fit.curve, "precision": fit.precision}
 
     piece = cache.module(prepared.base_key, make, what="the trained model")
     if piece.reused:

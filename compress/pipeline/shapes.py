@@ -18,6 +18,7 @@ from compress.model.capture import positions_of
 from compress.model.counts import stored_bytes, weight_counts
 from compress.model.depth import layer_count
 from compress.model.embedding import token_embedding, token_table
+from compress.model.plain import plain_weights_
 from compress.model.width import hidden_width
 from compress.pipeline.prepare import prepare
 from compress.recipe import Recipe
@@ -35,7 +36,7 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
     """
     with scratch_directory() as scratch:
         prepared = prepare(recipe, scratch)
-        splits, module = prepared.splits, prepared.loaded.module.eval()
+        splits, module = prepared.splits, plain_weights_(prepared.loaded.module.eval())
         first = splits.task.input_names[0]
         row = max((*splits.train.rows, *splits.validation.rows), key=lambda each: each[first].shape[0])
         longest = Split("longest", (row,), splits.validation.labels[:1], splits.task.inputs)

@@ -8,15 +8,16 @@ sec. 2.2, with the gate a factor 1 on the channel wherever a layer reads it).
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from compress.errors import ModelError, StageError, did_you_mean
 from compress.prune.removal import Removal, Scope, choose_units, remove_in_steps, units_to_remove
+from compress.prune.stage import PruneStage
 from compress.prune.width import feature_importance
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context, Stage
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ChannelPruning"]
 
 
-class ChannelPruning(Stage):
+class ChannelPruning(PruneStage):
     """Remove channels, physically: convolutions, batch norms and recurrent layers become narrower.
 
     Attributes:
@@ -44,7 +45,6 @@ class ChannelPruning(Stage):
     """
 
     name: ClassVar[str] = "prune/channels"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "remove filters of convolutions and hidden units of recurrent layers by their Taylor score: smaller "
         "and faster"
@@ -84,7 +84,7 @@ class ChannelPruning(Stage):
     def _removal(self, remove: int) -> Removal:
         return Removal(remove, self.steps, self.scope, self.min_channels, self.multiple_of)
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer channels."""
         from compress.model.width import keep_features_
 

@@ -9,13 +9,14 @@ Shapes: v = tokens, m = width of an embedded token, r = rank.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from compress.errors import StageError
+from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context, Stage
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +53,7 @@ def weighted_factors(weight: Tensor, counts: Tensor, rank: int) -> tuple[Tensor,
     return (wide @ basis).to(weight.dtype), basis.to(weight.dtype).contiguous(), error
 
 
-class EmbeddingFactorization(Stage):
+class EmbeddingFactorization(PruneStage):
     """Replace the embedding of the vocabulary by a table of `rank` columns and a projection.
 
     Attributes:
@@ -61,7 +62,6 @@ class EmbeddingFactorization(Stage):
     """
 
     name: ClassVar[str] = "prune/embeddings"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "factorize the token embedding, weighted by how often tokens occur: smaller, no faster"
     )
@@ -78,7 +78,7 @@ class EmbeddingFactorization(Stage):
         shape.set_submodule(path, self._factors(shape))
         return shape
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with a factorized embedding.
 
         Raises:

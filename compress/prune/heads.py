@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from compress.errors import StageError
 from compress.prune.removal import Removal, Scope, remove_in_steps, units_to_remove
+from compress.prune.stage import PruneStage
 from compress.prune.taylor import taylor_importance
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context, Stage
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["HeadPruning"]
 
 
-class HeadPruning(Stage):
+class HeadPruning(PruneStage):
     """Remove whole attention heads, physically: q, k, v and out become narrower.
 
     Attributes:
@@ -40,7 +41,6 @@ class HeadPruning(Stage):
     """
 
     name: ClassVar[str] = "prune/heads"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "remove whole attention heads by their Taylor score (Michel et al. 2019): smaller and faster"
     )
@@ -73,7 +73,7 @@ class HeadPruning(Stage):
             left -= gone
         return shape
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer heads."""
         from compress.model.cut import keep_units_
         from compress.model.structure import structure_of

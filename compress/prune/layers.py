@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from compress.errors import ModelError, StageError
 from compress.layer_choice import Keep, best_layers, layers_to_keep
+from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context, Stage
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerPruning"]
 
 
-class LayerPruning(Stage):
+class LayerPruning(PruneStage):
     """Remove whole layers, physically: fewer stay, in their order.
 
     Attributes:
@@ -36,7 +37,6 @@ class LayerPruning(Stage):
     """
 
     name: ClassVar[str] = "prune/layers"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "remove whole layers, those that are missed least on validation: smaller, and faster in proportion"
     )
@@ -73,7 +73,7 @@ class LayerPruning(Stage):
         keep_layers_(shape, self._kept(shape, None))
         return shape
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a shallower copy.
 
         Raises:

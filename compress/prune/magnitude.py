@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from compress.errors import StageError
-from compress.stage import Context, Stage
+from compress.prune.stage import PruneStage
+from compress.stage import Context
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _keep_largest(magnitudes: Tensor, sparsity: float) -> Tensor:
     return keep
 
 
-class MagnitudePruning(Stage):
+class MagnitudePruning(PruneStage):
     """Set the smallest weights of the Linear layers to zero.
 
     Attributes:
@@ -78,7 +79,6 @@ class MagnitudePruning(Stage):
     """
 
     name: ClassVar[str] = "prune/magnitude"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = "set the smallest weights to zero (unstructured: no speed-up in ONNX Runtime)"
 
     sparsity: float = Field(gt=0, lt=1)
@@ -104,7 +104,7 @@ class MagnitudePruning(Stage):
         _linear_layers(model, self.skip)
         return model
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with zeros in its Linear weights."""
         pruned = copy.deepcopy(model)
         layers = _linear_layers(pruned, self.skip)

@@ -18,8 +18,9 @@ from pydantic import Field, model_validator
 from compress.errors import StageError
 from compress.prune.budget import BudgetKind
 from compress.prune.cut_job import CutJob
+from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig
-from compress.stage import Context, Stage
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,7 @@ __all__ = ["StructuredPruning"]
 _LEAST_ROWS = 16
 
 
-class StructuredPruning(Stage):
+class StructuredPruning(PruneStage):
     """Cut heads, neurons and sub-layers to a budget, unevenly, where it costs the least accuracy.
 
     Attributes:
@@ -57,7 +58,6 @@ class StructuredPruning(Stage):
     """
 
     name: ClassVar[str] = "prune/structured"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "cut heads, neurons and sub-layers to a speed-up, latency, size or MACs (ZipLM, Kwon et al. 2022)"
     )
@@ -140,7 +140,7 @@ class StructuredPruning(Stage):
                 f"{again[0]} is called more than once in a forward pass: use importance: taylor or magnitude"
             )
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a smaller copy that meets the budget."""
         dense = context.teacher if context.teacher is not None else model
         calibration = self._calibration(context, dense)

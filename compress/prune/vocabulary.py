@@ -12,14 +12,15 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from compress.data.config import DataConfig
 from compress.errors import StageError
-from compress.stage import Context, Stage
+from compress.prune.stage import PruneStage
+from compress.stage import Context
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def unknown_token(encoder: TextEncoder) -> int | None:
     return None if name is None else encoder.tokenizer.token_to_id(name)
 
 
-class VocabularyPruning(Stage):
+class VocabularyPruning(PruneStage):
     """Remove tokens from tokenizer and embedding.
 
     Special tokens, single characters and bytes stay, and what a kept token is merged from.
@@ -73,7 +74,6 @@ class VocabularyPruning(Stage):
     """
 
     name: ClassVar[str] = "prune/vocabulary"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "remove tokens that the training rows don't need from tokenizer and embedding: smaller, no faster"
     )
@@ -100,7 +100,7 @@ class VocabularyPruning(Stage):
             return "can't cut what a language model writes: it works on classifiers of texts"
         return None
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer tokens, and note in `context.kept_tokens` which ones.
 
         Raises:

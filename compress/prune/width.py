@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from compress.errors import StageError
 from compress.prune.gates import gate_gradients
+from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context, Stage
+from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,7 +72,7 @@ def strongest(scores: Tensor, count: int) -> list[int]:
     return sorted(torch.argsort(scores, descending=True, stable=True)[:count].tolist())
 
 
-class WidthPruning(Stage):
+class WidthPruning(PruneStage):
     """Remove hidden features: columns of embeddings and readers, rows of writers, entries of LayerNorms.
 
     Attributes:
@@ -83,7 +84,6 @@ class WidthPruning(Stage):
     """
 
     name: ClassVar[str] = "prune/width"
-    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
     summary: ClassVar[str] = (
         "remove hidden features from all layers at once by their Taylor score: smaller and faster; needs "
         "recovery"
@@ -108,7 +108,7 @@ class WidthPruning(Stage):
         keep_features_(shape, range(self._kept(hidden_width(shape))))
         return shape
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a narrower copy.
 
         Raises:

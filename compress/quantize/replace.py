@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from compress.data import PIXELS
 from compress.errors import StageError
+from compress.model.plain import check_plain
 from compress.model.quantized import QuantizedModule
 from compress.quantize.patterns import check_names
 from compress.quantize.recurrent import objection_to
@@ -186,6 +187,7 @@ def _choose(
     model: nn.Module, embeddings: bool, skip: Sequence[str], convolutions: bool, recurrent: bool
 ) -> tuple[Found, dict[int, str]]:
     """Find all layers by name, and by id why some are left float."""
+    check_plain(model)
     done = next((name for name, each in model.named_modules() if isinstance(each, QuantizedModule)), None)
     if done is not None:
         raise StageError(f"{done} holds integers or 16-bit floats already; begin with the float model")

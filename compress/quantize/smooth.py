@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from compress.errors import ModelError
 from compress.quantize.awq import awq_factors
 from compress.quantize.smoothquant import smoothquant_factors
 
@@ -133,11 +132,11 @@ def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pa
 
     Values that several queries share have fewer channels than what reads them, and are no pair.
     """
-    from compress.model.structure import structure_of
+    from compress.model.structure import UnknownStructureError, structure_of
 
     try:
         sites = structure_of(model).sites
-    except ModelError:
+    except UnknownStructureError:
         return
     alone = {place.layers[0] for place in places if len(place.layers) == 1}
     for site in sites:

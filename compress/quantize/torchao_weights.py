@@ -38,8 +38,10 @@ def int8_by_row(weight: Tensor, reduce_range: bool = False) -> tuple[Tensor, Ten
             from torchao.quantization.granularity import PerRow
     except ImportError as error:
         raise _unusable("Int8Tensor", error) from error
-    chosen = Int8Tensor.from_hp(weight.detach().float(), PerRow(), reduce_range=reduce_range)
-    return chosen.qdata, chosen.scale.flatten()
+    # torchao 0.18 takes a single column for one scale in all; a column of zeros changes no scale.
+    padded = F.pad(weight.detach().float(), (0, int(weight.shape[1] == 1)))
+    chosen = Int8Tensor.from_hp(padded, PerRow(), reduce_range=reduce_range)
+    return chosen.qdata[:, : weight.shape[1]].contiguous(), chosen.scale.flatten()
 
 
 def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,3 +79,10 @@ def test_a_layer_without_attention_has_no_relations(model: nn.Module, definition
 def test_a_model_that_does_not_say_where_its_layers_are_is_refused(model: nn.Module) -> None:
     with pytest.raises(ModelError, match="the structure of module Linear is not known"):
         comparisons(_config(hidden=1), nn.Linear(2, 2), model)
+
+
+def test_attention_of_grouped_queries_is_refused_by_the_block() -> None:
+    file = Path(__file__).resolve().parents[1] / "model" / "grouped_queries.py"
+    model = Definition.from_file(file, "build", {}).build()
+    with pytest.raises(ModelError, match=r"layers\.0"):
+        comparisons(_config(attention=1), model, model)

@@ -16,6 +16,12 @@ TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"
 SIZES = {"nhead": 4, "num_layers": 2, "d_model": 32, "dropout": 0.0, "max_length": 16}
 
 
+def test_queries_that_share_keys_are_left_out() -> None:
+    model = Definition.from_file(Path(__file__).with_name("grouped_queries.py"), "build", {}).build()
+    found = attention_of_row(model, structure_of(model).attention, {"features": torch.randn(1, 5, 4)})
+    assert [each.error for each in found] == [float("inf")] * 2
+
+
 def test_each_place_is_counted_once_in_the_order_of_looks() -> None:
     # Three positions, the last a separator. Row by row the places are:
     # itself next separator / first itself separator / first previous itself

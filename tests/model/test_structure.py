@@ -212,3 +212,83 @@ def test_a_projection_is_fused_or_not() -> None:
     model.structure = lambda: {"attention": [{"qkv": "out", "out": "out", "head_size": 4}]}  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="puts out 12 features, but out takes 3 units of 4, 3 times"):
         structure_of(model)
+
+
+GROUPED = Path(__file__).with_name("grouped_queries.py")
+
+
+@pytest.mark.parametrize(("groups", "kept"), [(4, [0, 3]), (2, [1])])
+def test_a_group_of_queries_of_a_users_module_is_cut_with_its_keys_and_values(
+    groups: int, kept: list[int], tmp_path: Path
+) -> None:
+    definition = Definition.from_file(GROUPED, "build", {"groups": groups})
+    cut, quiet = definition.build(seed=1), definition.build(seed=1)
+    site = structure_of(cut).attention[1]
+    assert site.units(cut) == groups
+    keep_units_(cut, site, kept)
+    silenced(quiet, site.consumer, [i for i in range(groups) if i not in kept], site.unit_size)
+    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cut(x), quiet(x), rtol=1e-5, atol=1e-6)
+    widths = [cut.get_submodule(f"layers.1.{part}").out_features for part in ("q", "k", "v")]
+    assert widths == [32 // groups * len(kept), 4 * len(kept), 4 * len(kept)]
+    save_module(cut, tmp_path)
+    back = load_module(tmp_path)
+    assert torch.equal(back(x), cut(x)) and structure_of(back).attention[1].units(back) == len(kept)
+
+
+def test_grouped_queries_that_a_structure_is_silent_about_are_named() -> None:
+    model = Definition.from_file(GROUPED, "build", {}).build()
+    model.says.clear()  # type: ignore[operator, union-attr]
+    with pytest.raises(ModelError, match="queries_per_group: 2"):
+        structure_of(model)
+    model.says["queries_per_group"] = 4  # type: ignore[operator, index]
+    with pytest.raises(ModelError, match=r"layers\.0\.k puts out 16"):
+        structure_of(model)
+
+
+class Said(nn.Module):
+    """Modules a to d of one width, and a structure."""
+
+    def __init__(self, said: object) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(4, 4) for _ in range(4))
+        self.said = said
+
+    def structure(self) -> object:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+HEADS = {"q": "a", "k": "b", "v": "c", "out": "d", "head_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"layer": "layers"}, "'layer'.*'layers'"),
+        ({"attention": [{**HEADS, "head": 2}]}, "'head'.*'head_size'"),
+        ({"attention": [{**HEADS, "queries_per_groups": 2}]}, "'queries_per_group'"),
+        ({"feed_forward": [{"up": "a", "donw": "b"}]}, "'donw'.*'down'"),
+        ({"hidden": {"reader": ["a"]}}, "'reader'.*'readers'"),
+        ({"channels": {"c": {"writer": ["a"]}}}, "'writer'.*'writers'"),
+        ({"hidden": {"readers": "classifier"}}, "'readers' is a list"),
+        ({"attention": HEADS}, "'attention' is a list"),
+        ({"attention": [{**HEADS, "head_size": 0}]}, "head_size 0"),
+        (
+            {"attention": [{"qkv": "a", "out": "d", "head_size": 2, "queries_per_group": 2}]},
+            "needs q, k and v",
+        ),
+        ({"feed_forward": [{"up": "a", "down": "b", "removed": [("b", "zero")]}]}, "'zero'"),
+        ({"attention": [{"k": "b", "v": "c", "out": "d", "head_size": 2}]}, "'q'"),
+        (["a"], "list"),
+        (KeyError("mine"), "KeyError.*mine"),
+    ],
+)
+def test_a_structure_that_says_something_else_is_refused_by_the_key(said: object, named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        structure_of(Said(said))
+
+
+def test_what_bundles_of_before_say_too_is_no_error() -> None:
+    assert structure_of(Said({"attention": [HEADS], "classifier": "d", "embeddings": []})).attention

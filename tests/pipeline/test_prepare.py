@@ -344,3 +344,13 @@ def test_files_that_a_stage_names_are_known_by_what_they_hold(tmp_path: Path) ->
     (folder / "weights").write_bytes(b"2")
     assert files_named(settings)[1] != before[1]
     assert not files_named({"file": "models/cnn.py", "other": str(tmp_path / "missing"), "n": 3})
+
+
+@pytest.mark.parametrize("stages", [["quantize/int8_dynamic"], [{"prune/magnitude": {"sparsity": 0.5}}]])
+def test_a_wrong_structure_is_found_whatever_the_stages_are(
+    stages: list[Any], prepared: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    code = (Path(__file__).resolve().parents[1] / "model" / "grouped_queries.py").read_text()
+    prepared(*stages, model=_model(tmp_path, code))
+    with pytest.raises(ModelError, match="'layer'.*'layers'"):
+        prepared(*stages, model=_model(tmp_path, code.replace('"layers": "layers"', '"layer": "layers"')))

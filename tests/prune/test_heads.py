@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +11,16 @@ from torch import nn
 
 from compress.data import Splits
 from compress.errors import StageError
-from compress.model import structure_of
+from compress.model import Definition, structure_of
 from compress.model.calls import logits, to_tensors
 from compress.prune.heads import HeadPruning
 from compress.prune.removal import choose_units
+from compress.prune.structured import StructuredPruning
 from compress.prune.taylor import taylor_importance
 from compress.recovery import RecoveryConfig
 from compress.stage import Context
+
+GROUPED = Path(__file__).resolve().parents[1] / "model" / "grouped_queries.py"
 
 
 def test_choose_units_removes_the_least_important_after_normalising_each_layer() -> None:
@@ -110,3 +114,17 @@ def test_the_same_seed_keeps_the_same_heads(model: nn.Module, context: Context) 
         HeadPruning(sparsity=0.5, calibration_rows=40).apply(model, again)
         kept.append(again.facts["heads_kept_indices"])
     assert kept[0] == kept[1]
+
+
+def test_groups_of_queries_of_a_users_module_are_units(context: Context) -> None:
+    model = Definition.from_file(GROUPED, "build", {"classes": 3}).build(seed=1)
+    pruned = HeadPruning(sparsity=0.5).apply(model, context)
+    kept = context.facts["heads_kept"]
+    assert sum(kept) == 4 and context.facts["heads_before"] == [4, 4]
+    for at, groups in enumerate(kept):
+        widths = [pruned.get_submodule(f"layers.{at}.{part}").out_features for part in ("q", "k", "v")]
+        assert widths == [8 * groups, 4 * groups, 4 * groups]
+    smaller = StructuredPruning(macs=0.5).apply(model, context)
+    assert sum(each.numel() for each in smaller.parameters()) < sum(
+        each.numel() for each in model.parameters()
+    )

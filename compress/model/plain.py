@@ -1,0 +1,95 @@
+"""Weights that are computed from others, and their replacement by the tensors that they come to.
+
+torch has three ways: `torch.nn.utils.parametrize` (weight_norm, spectral_norm and orthogonal of
+`torch.nn.utils.parametrizations`, and a user's own), the hooks of the older `torch.nn.utils.weight_norm` and
+`spectral_norm`, and the masks of `torch.nn.utils.prune`. Such a layer can be trained and run, but its weight
+can't be set: whatever cuts or quantizes it would be without effect, or fail. So a model is trained as it was
+written, and made plain before anything else happens to it; what is trained later trains the plain weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from compress.errors import ModelError
+
+__all__ = ["check_plain", "computed_weights", "plain_weights_"]
+
+
+def computed_weights(model: nn.Module) -> dict[str, str]:
+    """Names of tensors that are computed from others, each with the word for how."""
+    found: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for name, steps in module.parametrizations.items():
+                how = " of ".join(type(step).__name__.strip("_") for step in reversed(steps))
+                found[f"{path}.{name}".lstrip(".")] = f"parametrized by {how}"
+        for hook in _hooks(module):
+            name = hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else hook.name
+            found[f"{path}.{name}".lstrip(".")] = f"computed by a hook, {type(hook).__name__}"
+    return found
+
+
+def plain_weights_(model: nn.Module) -> nn.Module:
+    """Put the tensors that computed weights come to in evaluation mode in their place, in place.
+
+    Answers in evaluation mode stay the same. The model is in evaluation mode afterwards where there was any.
+    """
+    if not computed_weights(model):
+        return model
+    model.eval()  # spectral_norm would go on with its power iteration
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            _unparametrized_(module)
+        for hook in _hooks(module):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+            else:
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+    return model
+
+
+def check_plain(model: nn.Module) -> None:
+    """Refuse a model with computed weights, which can't be cut or quantized.
+
+    Raises:
+        ModelError: it has one; names it.
+    """
+    for name, how in computed_weights(model).items():
+        raise ModelError(
+            f"{name} is {how}, so that it can't be changed. A recipe's model is made plain after its "
+            "training; do it to a module that you give from Python with remove_parametrizations of "
+            "torch.nn.utils.parametrize, remove_weight_norm, remove_spectral_norm, or prune.remove"
+        )
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    kinds = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, kinds)]
+
+
+def _unparametrized_(module: nn.Module) -> None:
+    """As `remove_parametrizations`, which would break copies: a deep copy has the class in common.
+
+    That function deletes the weight's property from the class.
+    """
+    lists: dict[str, Any] = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
+    with torch.no_grad():
+        values: dict[str, Tensor] = {name: getattr(module, name).detach().clone() for name in lists}
+    del module.parametrizations
+    module.__class__ = type(module).__bases__[0]
+    for name, value in values.items():
+        originals = list(lists[name].parameters(recurse=False))
+        if originals:
+            learns = any(each.requires_grad for each in originals)
+            setattr(module, name, nn.Parameter(value, requires_grad=learns))
+        else:
+            module.register_buffer(name, value)

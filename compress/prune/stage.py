@@ -1,0 +1,136 @@
+"""What the prune stages have in common: the new model is compared with what the stage's facts say of it.
+
+A cut that has no effect on a model (its weight is computed from others, or is a copy of what was cut) would
+else be reported as done.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from compress.errors import StageError
+from compress.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["PruneStage"]
+
+
+class PruneStage(Stage):
+    """A stage that leaves out some of a model.
+
+    A subclass makes the new model in `pruned` and writes in `context.facts` what it left; each key of
+    `_MEASURES` that it writes is measured on that model.
+    """
+
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
+
+    @abstractmethod
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return the new model; `model` is left as it was.
+
+        Raises:
+            StageError: the model has nothing that this stage can work on.
+        """
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return the new model, which is what the facts say.
+
+        Raises:
+            StageError: as `pruned`; or the new model is something else than the facts say.
+            ModelError: a weight is computed from others, so that nothing in it can be left out.
+        """
+        from compress.model.plain import check_plain
+
+        check_plain(model)
+        facts: dict[str, Any] = {}  # the context may have those of other stages
+        made = self.pruned(model, replace(context, facts=facts))
+        _verify(self.name, made, facts)
+        context.facts.update(facts)
+        return made
+
+
+def _verify(stage: str, model: nn.Module, facts: Mapping[str, Any]) -> None:
+    for key, measure in _MEASURES.items():
+        if key not in facts:
+            continue
+        claimed, found = facts[key], measure(model, facts[key])
+        if found != claimed:
+            raise StageError(
+                f"{stage}: the new model isn't what was asked for: {key} should be {claimed} and is {found}; "
+                "does the model compute or copy the weights that it multiplies with?"
+            )
+
+
+def _at_least_so_sparse(model: nn.Module, claimed: Mapping[str, float]) -> dict[str, float]:
+    """The share of zeros in each layer's weight; where there are more than claimed, as many as claimed."""
+    import torch
+
+    found = {}
+    for name, share in claimed.items():
+        weight = model.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        found[name] = min(share, round(1 - int(torch.count_nonzero(weight)) / weight.numel(), 4))
+    return found
+
+
+def _heads(model: nn.Module, claimed: list[int]) -> list[int]:
+    from compress.model.structure import structure_of
+
+    return [site.units(model) for site in structure_of(model).attention]
+
+
+def _channels(model: nn.Module, claimed: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    from compress.model.structure import structure_of
+    from compress.model.width import feature_count
+
+    groups = {group.name: group for group in structure_of(model).channels}
+    return {name: {**counts, "kept": feature_count(model, groups[name])} for name, counts in claimed.items()}
+
+
+def _sites(model: nn.Module, claimed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from compress.model.structure import structure_of
+
+    left = {(site.name, site.kind): site.units(model) for site in structure_of(model).sites}
+    return [{**site, "kept": left.get((site["name"], site["kind"]), 0)} for site in claimed]
+
+
+def _layers(model: nn.Module, claimed: list[int]) -> list[int]:
+    from compress.model.depth import layer_count
+
+    return claimed if layer_count(model) == len(claimed) else list(range(layer_count(model)))
+
+
+def _width(model: nn.Module, claimed: int) -> int:
+    from compress.model.width import hidden_width
+
+    return hidden_width(model)
+
+
+def _rank(model: nn.Module, claimed: int) -> int:
+    from compress.model.embedding import token_embedding, token_table
+
+    return token_table(token_embedding(model)[1]).embedding_dim
+
+
+def _vocabulary(model: nn.Module, claimed: int) -> int:
+    from compress.model.embedding import token_embedding, token_table
+
+    return len(token_table(token_embedding(model)[1]).weight)
+
+
+_MEASURES: dict[str, Callable[[nn.Module, Any], Any]] = {
+    "sparsity_per_layer": _at_least_so_sparse,
+    "heads_kept": _heads,
+    "channels": _channels,
+    "sites": _sites,
+    "layers_kept": _layers,
+    "width_kept": _width,
+    "rank": _rank,
+    "vocabulary_kept": _vocabulary,
+}
+"""By a fact's key, how it is measured: given the new model and the fact, what the fact should be."""
