@@ -1,11 +1,12 @@
 """The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that does not hold, 130 interrupted.
+3 a gate that does not hold, 70 a fault of modelpress, 130 interrupted, 141 nobody reads the output.
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli.common import INTERRUPTED, print_error, start_logging
+from compress.cli.common import BROKEN_PIPE, INTERRUPTED, print_error, start_logging
 from compress.cli.compare import check, compare
 from compress.cli.generate import generate
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
-from compress.errors import CompressError
+from compress.cli.unforeseen import as_known
 
 __all__ = ["app", "main"]
 
@@ -51,27 +52,30 @@ app.command()(show)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    start_logging()
+    _write_any_text()
     # One line of a library's own progress between ours is one too many; its errors still come through.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        start_logging()
         code = app(
             args=None if arguments is None else list(arguments),
             prog_name="modelpress",
             standalone_mode=False,
         )
-    except CompressError as error:
-        print_error(error)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.Exit as stop:
         code = stop.exit_code
-    except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
-        if not hasattr(error, "format_message"):
-            raise
-        error.show()  # type: ignore[attr-defined]
-        return 2
+    except BrokenPipeError:  # as with `modelpress list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it as it ends
+        return BROKEN_PIPE
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's usage errors, by duck type: click may be vendored
+            error.show()  # type: ignore[attr-defined]
+            return 2
+        known = as_known(error)
+        print_error(known)
+        return known.exit_code
     if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
         typer.echo(
             "\ninterrupted: nothing half-written is left; finished pieces and the epochs of a training are "
@@ -79,6 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             err=True,
         )
     return code if isinstance(code, int) else 0
+
+
+def _write_any_text() -> None:
+    """Escape on the standard streams what their encoding lacks, such as a file name that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

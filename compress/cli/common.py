@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import CompressError, OutputError, RecipeError
+from compress.errors import CompressError, OutputError, RecipeError, shortened
 from compress.processes import is_main, process_index
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compress.report import GateRecord
 
 __all__ = [
+    "BROKEN_PIPE",
     "GATES_FAILED",
     "INTERRUPTED",
     "append_text",
@@ -27,18 +28,28 @@ __all__ = [
     "write_text",
 ]
 
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
+BROKEN_PIPE = 141
+"""The exit code when nobody reads the output any more: 128 + SIGPIPE, as shells have it."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
 def start_logging() -> None:
-    """Log to stderr what the user asked for, and not what a library warns of itself."""
-    logging.basicConfig(
-        level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
-    )
+    """Log to stderr what the user asked for, and not what a library warns of itself.
+
+    Raises:
+        RecipeError: MODELPRESS_LOG is not a level.
+    """
+    level = os.environ.get("MODELPRESS_LOG", "").strip().lower() or "warning"
+    if level not in _LEVELS:
+        raise RecipeError(
+            f"MODELPRESS_LOG is {shortened(level)}; it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
+        )
+    logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
     # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 

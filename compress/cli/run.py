@@ -11,6 +11,7 @@ import typer
 
 from compress import errors
 from compress.cli.common import GATES_FAILED, load_recipes, print_error, print_gates, write_text
+from compress.cli.unforeseen import as_known
 from compress.errors import CompressError, RecipeError, StageError
 from compress.processes import is_main, process_count
 
@@ -108,11 +109,11 @@ def _one_by_one(
         try:
             with RichProgress() as progress:
                 outcome = run_recipe(recipe, output, overwrite=overwrite, progress=progress)
-        except CompressError as error:
+        except Exception as error:
             if len(recipes) == 1:
                 raise
-            failures.append(error)
-            print_error(error)
+            failures.append(as_known(error))
+            print_error(failures[-1])
             continue
         outcomes.append(outcome)
         _summarise(outcome)
@@ -177,7 +178,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
     from compress.pipeline.cache import Cache
     from compress.pipeline.prepare import check_output, prepare
-    from compress.pipeline.warn import doubts_of_data
+    from compress.pipeline.warn import lines_before_work
 
     with tempfile.TemporaryDirectory(prefix="modelpress-") as scratch:
         prepared = prepare(recipe, Path(scratch))
@@ -198,8 +199,8 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     typer.echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
         typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
-    for doubt in doubts_of_data(recipe, splits):
-        typer.echo(f"  note    {doubt}")
+    for line in lines_before_work(recipe, splits):
+        typer.echo(f"  note    {line}")
     done = check_output(target, prepared.run_key, overwrite=overwrite)
     typer.echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
 

@@ -13,6 +13,7 @@ from torch import nn
 from compress.data.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
 from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
 from compress.errors import ModelError
+from compress.json_text import parse_json
 from compress.model.calls import accepted_inputs
 from compress.model.config import ModelConfig
 from compress.model.definition import (
@@ -95,7 +96,7 @@ def task_of(config: ModelConfig) -> TaskName:
 
 def _says(file: Path, key: str, endings: str | tuple[str, ...]) -> bool:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))[key]
+        found = parse_json(file.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return any(str(each).endswith(endings) for each in (found if isinstance(found, list) else [found]))
@@ -125,7 +126,7 @@ def _from_bundle(directory: Path) -> LoadedModel:
     module = load(directory)
     file = directory / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = parse_json(file.read_text(encoding="utf-8"))
         names = tuple(spec["name"] for spec in manifest["inputs"])
         channels = next((spec["shape"][1] for spec in manifest["inputs"] if spec["name"] == PIXELS), 3)
         labels = tuple(manifest["labels"])

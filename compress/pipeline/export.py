@@ -23,7 +23,7 @@ from compress.export import (
 from compress.model import LoadedModel, ModelConfig, load_model, logits
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import fitting, prepare
+from compress.pipeline.prepare import encoder_of, fitting, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
@@ -153,7 +153,8 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
         raise ModelError(
             f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe"
         )
-    encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+    encoder = encoder_of(loaded)
+    assert encoder is not None
     if task_name == "language-modelling":
         rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
         task = Task(encoder.inputs, vocabulary=encoder.vocab_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ from compress.report.words import (
 )
 
 __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
+
+_NOT_XML = re.compile("[^\\t\\n\\r\\u0020-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 class _Part(BaseModel):
@@ -113,7 +116,9 @@ def junit_xml(report: CheckReport) -> str:
         timestamp=report.created,
     )
     for check in report.checks:
-        case = ET.SubElement(suite, "testcase", classname=_xml_text(report.bundle), name=check.name, time="0")
+        case = ET.SubElement(
+            suite, "testcase", classname=_xml_text(report.bundle), name=_xml_text(check.name), time="0"
+        )
         if check.holds:
             ET.SubElement(case, "system-out").text = _xml_text(check.found)
         else:
@@ -125,5 +130,5 @@ def junit_xml(report: CheckReport) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """Without the control characters that XML 1.0 has no way to write."""
-    return "".join(letter for letter in text if letter in "\t\n" or ord(letter) >= 32)
+    """Without what XML 1.0 has no way to write: control characters, surrogates, U+FFFE and U+FFFF."""
+    return _NOT_XML.sub("", text)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import OutputError
+from compress.json_text import parse_json
 from compress.measure.results import Measurement, Rung
 
 __all__ = [
@@ -224,7 +224,7 @@ def load_report(path: Path) -> RunReport:
         text = file.read_text(encoding="utf-8")
         with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
             return RunReport.model_validate_json(text)
-        content = json.loads(text)
+        content = parse_json(text)
     except FileNotFoundError as error:
         raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
     except OSError as error:
