@@ -36,6 +36,8 @@ __all__ = [
     "shortened",
 ]
 
+_LONGEST_NAME = 500
+
 
 class CompressError(Exception):
     """Base of all our errors; `exit_code` is what the command line returns: 1 failed work, 2 wrong input,
@@ -103,7 +105,9 @@ class InternalError(CompressError):
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Say which names are allowed, nearest first: `; did you mean 'x'?` or `; allowed: a, b`."""
     options = sorted(allowed)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    # No name is as long as this, and the comparison takes time by the square of the length.
+    compared = name if len(name) <= _LONGEST_NAME else ""
+    near = difflib.get_close_matches(compared, options, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(options)}"
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from compress.data.past import empty_past, is_past, past_of_present
 from compress.data.split import Array
 from compress.errors import MeasureError, ModelError
-from compress.json_text import parse_json
+from compress.files import read_json
 from compress.measure.session import create_session
 
 __all__ = ["Sampling", "Writer", "Written", "pick_token"]
@@ -252,7 +252,7 @@ def _tokenizer(bundle: Path) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

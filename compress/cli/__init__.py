@@ -1,5 +1,5 @@
 """The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that does not hold, 70 a fault of modelpress, 130 interrupted, 141 nobody reads the output.
+3 a gate that does not hold, 70 a fault of modelpress, 130 interrupted.
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
@@ -15,13 +15,14 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli.common import BROKEN_PIPE, INTERRUPTED, print_error, start_logging
+from compress.cli.common import INTERRUPTED, print_error, start_logging
 from compress.cli.compare import check, compare
 from compress.cli.generate import generate
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
 from compress.cli.unforeseen import as_known
+from compress.errors import RecipeError, shortened
 
 __all__ = ["app", "main"]
 
@@ -57,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         start_logging()
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        _refuse_no_text(given)
         code = app(
-            args=None if arguments is None else list(arguments),
+            args=given,
             prog_name="modelpress",
             standalone_mode=False,
         )
@@ -66,9 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = INTERRUPTED
     except typer.Exit as stop:
         code = stop.exit_code
-    except BrokenPipeError:  # as with `modelpress list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it as it ends
-        return BROKEN_PIPE
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's usage errors, by duck type: click may be vendored
             error.show()  # type: ignore[attr-defined]
@@ -90,6 +90,17 @@ def _write_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_no_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are not UTF-8, which no report, manifest or recipe could hold.
+
+    Raises:
+        RecipeError: an argument holds some.
+    """
+    for word in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise RecipeError(f"the argument {shortened(ascii(word))} is not UTF-8 text; rename the file")
 
 
 if __name__ == "__main__":

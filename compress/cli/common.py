@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from compress.report import GateRecord
 
 __all__ = [
-    "BROKEN_PIPE",
     "GATES_FAILED",
     "INTERRUPTED",
     "append_text",
@@ -32,8 +31,6 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
-BROKEN_PIPE = 141
-"""The exit code when nobody reads the output any more: 128 + SIGPIPE, as shells have it."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError, ModelError
-from compress.json_text import parse_json
+from compress.files import read_json
 from compress.task import InputSpec
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ImageProcessor:
             ModelError: it can't be read, or asks for something that isn't done here.
         """
         try:
-            config = parse_json(path.read_text(encoding="utf-8"))
+            config = read_json(path)
             if not isinstance(config, dict):
                 raise TypeError(f"it holds {type(config).__name__}, not an object")
             return cls._from_config(config, channels)

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal, NoReturn
 from compress.data.config import DatasetsData
 from compress.data.table import Note, Table, listed
 from compress.errors import DataError, did_you_mean, shortened
-from compress.json_text import parse_json
+from compress.files import parse_json
 
 __all__ = [
     "format_of",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import StageError
-from compress.json_text import parse_json
+from compress.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,7 +186,7 @@ def _store(
 def is_whole(folder: Path, key: str) -> bool:
     """Say whether a folder holds all of the targets of this key."""
     try:
-        return bool(parse_json((folder / _RECORD).read_text(encoding="utf-8")).get("key") == key)
+        return bool(read_json(folder / _RECORD).get("key") == key)
     except (OSError, ValueError):
         return False
 

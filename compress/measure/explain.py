@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.data.split import Batch
 from compress.errors import MeasureError, ModelError
-from compress.json_text import parse_json
+from compress.files import read_json
 from compress.measure.advice import Figures, advice
 from compress.measure.environment import available_cores, environment
 from compress.measure.explanation import Explanation, describe, with_integer_rate
@@ -165,7 +165,7 @@ def _given(path: Path) -> _Given:
 def _at(path: Path, keys: Sequence[str | int]) -> int | None:
     """Read a positive number in a JSON file; None if the file or the place in it is not there."""
     try:
-        found: Any = parse_json(path.read_text(encoding="utf-8"))
+        found: Any = read_json(path)
         for key in keys:
             found = found[key]
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError, did_you_mean
-from compress.json_text import parse_json
+from compress.files import read_json
 from compress.measure.environment import environment, sums_are_exact
 from compress.measure.session import create_session
 
@@ -101,7 +101,7 @@ def load_variant(path: str | Path, prefer: str = "fastest", *, max_drop: float |
 
 def _manifest(directory: Path) -> dict[str, Any]:
     try:
-        found = parse_json((directory / "manifest.json").read_text(encoding="utf-8"))
+        found = read_json(directory / "manifest.json")
     except FileNotFoundError as error:
         raise ModelError(f"{directory}: no manifest.json here; give what modelpress bundle wrote") from error
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ from torch import nn
 
 from compress.errors import ModelError, OutputError
 from compress.export import sha256_of
-from compress.json_text import parse_json
+from compress.files import read_json
 from compress.locks import only_one
 from compress.model import load_module, save_module
 from compress.processes import from_main
@@ -149,7 +149,7 @@ class Cache:
         if not directory.exists():
             return None
         try:
-            record: dict[str, Any] = parse_json((directory / "record.json").read_text(encoding="utf-8"))
+            record: dict[str, Any] = read_json(directory / "record.json")
             if all(sha256_of(directory / name) == kept for name, kept in record.pop(_FILES, {}).items()):
                 return record
         except (OSError, ValueError):

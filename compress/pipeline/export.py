@@ -135,16 +135,18 @@ def model_config_of(model: str | Path) -> ModelConfig:
     """Say what a model is that is named on the command line: a bundle, or a Hugging Face directory or name.
 
     Raises:
-        ModelError: it is a Python file, which says too little.
+        ModelError: it is a Python file, which says too little, or a path that cannot be looked up.
     """
     path = Path(model)
-    if (path / "manifest.json").is_file():
-        return ModelConfig.model_validate({"bundle": CommandLineText(model)})
+    key = "bundle" if (path / "manifest.json").is_file() else "hf"
     if path.suffix == ".py":
         raise ModelError(
             f"{model}: a model file needs its builder, arguments and data: give a recipe that names it"
         )
-    return ModelConfig.model_validate({"hf": CommandLineText(model)})
+    try:
+        return ModelConfig.model_validate({key: CommandLineText(model)})
+    except RuntimeError as error:  # of a home directory, as in ~somebody
+        raise ModelError(f"{model}: the path cannot be looked up: {error}") from error
 
 
 def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tuple[TextEncoder, Task, Split]:

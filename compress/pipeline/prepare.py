@@ -31,7 +31,7 @@ from compress.data.corpus import with_end_token
 from compress.data.text import what_is_there
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import check_branches, sha256_of
-from compress.json_text import parse_json
+from compress.files import read_json
 from compress.measure import check_runtimes
 from compress.measure.environment import available_cores
 from compress.measure.noise import usable_threads
@@ -226,8 +226,8 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
         return False
     manifest = target / "manifest.json"
     try:
-        found = parse_json(manifest.read_text(encoding="utf-8")).get("run_key")
-    except (OSError, ValueError):
+        found = read_json(manifest)["run_key"]
+    except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found is None and any(target.iterdir() if target.is_dir() else [target]):
         raise OutputError(

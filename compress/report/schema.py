@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import OutputError
-from compress.json_text import parse_json
+from compress.files import parse_json, read_regular
 from compress.measure.results import Measurement, Rung
 
 __all__ = [
@@ -221,7 +221,7 @@ def load_report(path: Path) -> RunReport:
     """
     file = path / REPORT_FILE if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file).decode("utf-8")
         with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
             return RunReport.model_validate_json(text)
         content = parse_json(text)
