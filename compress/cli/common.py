@@ -6,7 +6,9 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from compress.errors import CompressError, OutputError, RecipeError, shortened
 from compress.processes import is_main, process_index
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GATES_FAILED",
+    "Quiet",
     "INTERRUPTED",
     "append_text",
     "load_recipes",
@@ -29,6 +32,8 @@ __all__ = [
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors, but no progress.")]
+"""The option of each command that works long enough to show how it goes."""
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
 INTERRUPTED = 130

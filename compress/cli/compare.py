@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compress.cli.common import GATES_FAILED, append_text, print_verdict, write_text
+from compress.cli.common import GATES_FAILED, Quiet, append_text, print_verdict, write_text
 from compress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -81,15 +81,16 @@ def check(
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a bundle again, here and now: files, answers, accuracy, latency, gates. Exit 3 if one fails."""
-    from compress.console import RichProgress
+    from compress.console import shown_progress
     from compress.pipeline import check_bundle, check_can_be_made
     from compress.report import check_summary, junit_xml
 
     if junit is not None:
         check_can_be_made(junit)
-    with RichProgress(to_stderr=as_json) as progress:
+    with shown_progress(to_stderr=as_json, quiet=quiet) as progress:
         report = check_bundle(bundle, against, values or [], progress=progress)
     if junit is not None:
         write_text(junit, junit_xml(report))

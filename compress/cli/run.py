@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compress import errors
-from compress.cli.common import GATES_FAILED, load_recipes, print_error, print_gates, write_text
+from compress.cli.common import GATES_FAILED, Quiet, load_recipes, print_error, print_gates, write_text
 from compress.cli.unforeseen import as_known
 from compress.errors import CompressError, RecipeError, StageError
 from compress.processes import is_main, process_count
@@ -53,6 +54,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check recipe, data, model and output; say what would be done.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run recipes: compress, export to ONNX, prove, measure, report."""
     recipes = load_recipes(words)
@@ -80,9 +82,9 @@ def run(
         return
     at_once = min(jobs, len(recipes))
     if at_once > 1:
-        outcomes, failures = _side_by_side(recipes, output, overwrite=overwrite, at_once=at_once)
+        outcomes, failures = _side_by_side(recipes, output, overwrite=overwrite, at_once=at_once, quiet=quiet)
     else:
-        outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite)
+        outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite, quiet=quiet)
     _close(outcomes, output)
     failed = [outcome for outcome in outcomes if not all(gate.holds for gate in outcome.gates)]
     if failed:
@@ -96,10 +98,10 @@ def run(
 
 
 def _one_by_one(
-    recipes: Sequence[Recipe], output: Path, *, overwrite: bool
+    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, quiet: bool
 ) -> tuple[list[Outcome], list[CompressError]]:
     """Run recipes one after the other; say how each ends."""
-    from compress.console import RichProgress, console
+    from compress.console import console, shown_progress
     from compress.pipeline import run as run_recipe
 
     outcomes: list[Outcome] = []
@@ -107,7 +109,7 @@ def _one_by_one(
     for recipe in recipes:
         console.rule(f"[bold]{recipe.run_name}")
         try:
-            with RichProgress() as progress:
+            with shown_progress(quiet=quiet) as progress:
                 outcome = run_recipe(recipe, output, overwrite=overwrite, progress=progress)
         except Exception as error:
             if len(recipes) == 1:
@@ -121,7 +123,7 @@ def _one_by_one(
 
 
 def _side_by_side(
-    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int
+    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int, quiet: bool
 ) -> tuple[list[Outcome], list[CompressError]]:
     """Run recipes in processes of their own, some at a time; say how each ends, in that order.
 
@@ -134,12 +136,12 @@ def _side_by_side(
 
     outcomes: dict[int, Outcome] = {}
     failures: list[CompressError] = []
-    with JobRows() as rows:
+    with JobRows(quiet=quiet) as rows:
         jobs = []
         for recipe in recipes:
             row = rows.row(recipe.run_name)
             command = _job_command(recipe, output, overwrite=overwrite)
-            jobs.append(Job(recipe.run_name, command, row, row.complain))
+            jobs.append(Job(recipe.run_name, command, row, partial(rows.complain, recipe.run_name)))
         with closing(run_jobs(jobs, at_once=at_once)) as ended:
             for end in ended:
                 recipe, said = recipes[end.index], end.said
