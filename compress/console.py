@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -11,16 +11,17 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    Progress,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
+from compress.progress import LineProgress, Progress, Silent
 from compress.safe_text import visible
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "listing",
     "say",
     "show_explanation",
+    "shown_progress",
 ]
 
 
@@ -76,7 +78,7 @@ def say(
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Bars, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def __enter__(self) -> Self:
@@ -94,8 +96,8 @@ class _RichBar:
             self._progress.update(self._task, advance=steps)
 
 
-def _bars(where: Console, *, transient: bool = False) -> Progress:
-    return Progress(
+def _bars(where: Console, *, transient: bool = False) -> Bars:
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=8),
         TaskProgressColumn(),
@@ -108,15 +110,30 @@ def _bars(where: Console, *, transient: bool = False) -> Progress:
     )
 
 
-class RichProgress:
-    """Bars with a line of facts and the time left; use as a context manager.
+def shown_progress(*, to_stderr: bool = False, quiet: bool = False) -> AbstractContextManager[Progress]:
+    """Where a command shows its progress: bars on a terminal, lines of plain text in a file or pipe.
 
     Args:
         to_stderr: for a command whose stdout is read by a program.
+        quiet: show nothing.
     """
+    where = error_console if to_stderr else console
+    if quiet:
+        return nullcontext(Silent())
+    return RichProgress(where) if where.is_terminal else nullcontext(_lines(where))
 
-    def __init__(self, *, to_stderr: bool = False) -> None:
-        self._progress = _bars(error_console if to_stderr else console)
+
+def _lines(where: Console, name: str = "") -> LineProgress:
+    """Progress as lines, each after the name of whose it is."""
+    before = f"{name}: " if name else ""
+    return LineProgress(lambda line: where.print(Text(f"{before}{line}"), highlight=False, soft_wrap=True))
+
+
+class RichProgress:
+    """Bars with a line of facts and the time left, on a terminal; use as a context manager."""
+
+    def __init__(self, where: Console) -> None:
+        self._progress = _bars(where)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -139,54 +156,65 @@ class RichProgress:
 class JobRows:
     """A row for each job that runs: its name, and what it does now; use as a context manager.
 
-    Where there is no terminal, each thing that a job begins is a line.
+    Where there is no terminal, lines of plain text.
+
+    Args:
+        quiet: show nothing.
     """
 
-    def __init__(self) -> None:
-        self._progress = _bars(console, transient=True)
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._bars = _bars(console, transient=True) if console.is_terminal and not quiet else None
         self._rows: dict[str, _Row] = {}
+        self._quiet = quiet
 
     def __enter__(self) -> Self:
-        if console.is_terminal:
-            self._progress.start()
+        if self._bars is not None:
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if console.is_terminal:
-            self._progress.stop()
+        if self._bars is not None:
+            self._bars.stop()
 
-    def row(self, name: str) -> _Row:
+    def row(self, name: str) -> Progress:
         """What shows the progress of a job; its row appears with the first thing that it tells."""
-        self._rows[name] = _Row(name, self._progress)
+        if self._bars is None:
+            return Silent() if self._quiet else _lines(console, name)
+        self._rows[name] = _Row(name, self._bars)
         return self._rows[name]
+
+    def complain(self, name: str, line: str) -> None:
+        """Show one line of a job on stderr."""
+        with self._stopped():
+            say(f"{name}: ", "bold", line, error=True)
 
     @contextmanager
     def aside(self, name: str) -> Iterator[None]:
         """Take away the row of a job that has ended, and all rows while its end is printed."""
-        self._rows[name].remove()
-        with _stopped(self._progress):
+        if name in self._rows:
+            self._rows[name].remove()
+        with self._stopped():
             yield
 
-
-@contextmanager
-def _stopped(progress: Progress) -> Iterator[None]:
-    """Take the rows away while something else is printed."""
-    if not console.is_terminal:  # they were never shown
-        yield
-        return
-    progress.stop()
-    try:
-        yield
-    finally:
-        progress.start()
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """Take the rows away while something else is printed."""
+        if self._bars is None:
+            yield
+            return
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
 
 
 class _Row:
     """The row of a job: the bar that it began last; its own lines stand above all rows."""
 
-    def __init__(self, name: str, progress: Progress) -> None:
+    def __init__(self, name: str, progress: Bars) -> None:
         self.name, self._progress = name, progress
         self._task: TaskID | None = None
         self._bars: list[_RowBar] = []
@@ -194,8 +222,6 @@ class _Row:
 
     def bar(self, description: str, total: int) -> _RowBar:
         """Start a bar of `total` steps."""
-        if not console.is_terminal:
-            self._line(description)
         self._bars.append(_RowBar(self, description, total))
         self.show()
         return self._bars[-1]
@@ -205,11 +231,6 @@ class _Row:
         self._line(line)
         self.show()
 
-    def complain(self, line: str) -> None:
-        """Show one line on stderr."""
-        with _stopped(self._progress):
-            say(f"{self.name}: ", "bold", line, error=True)
-
     def end_bar(self, bar: _RowBar) -> None:
         """Show the bar that was begun before this one."""
         self._bars.remove(bar)
@@ -217,8 +238,6 @@ class _Row:
 
     def show(self) -> None:
         """Show the bar that was begun last, or else what was said last."""
-        if not console.is_terminal:
-            return
         if self._task is None:
             self._task = self._progress.add_task(escape(self.name), total=None, facts="")
         bar = self._bars[-1] if self._bars else _RowBar(self, self._said, None)

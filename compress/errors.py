@@ -10,7 +10,8 @@ CompressError
 ├── ExportError          a graph that cannot be exported
 ├── ParityError          an ONNX file that does not answer as its PyTorch model does
 ├── MeasureError         a measurement that did not come back
-└── NotReachedError      what was asked for is not among what there is
+├── NotReachedError      what was asked for is not among what there is
+└── InternalError        a fault of modelpress itself
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "CompressError",
     "DataError",
     "ExportError",
+    "InternalError",
     "MeasureError",
     "ModelError",
     "NotReachedError",
@@ -32,13 +34,16 @@ __all__ = [
     "StageError",
     "UnknownNameError",
     "did_you_mean",
+    "shortened",
     "work_begun",
 ]
+
+_LONGEST_NAME = 500
 
 
 class CompressError(Exception):
     """Base of all our errors; `exit_code` is what the command line returns: 1 failed work, 2 wrong input,
-    3 not good enough."""
+    3 not good enough, 70 a fault of modelpress."""
 
     exit_code = 1
 
@@ -93,6 +98,12 @@ class NotReachedError(CompressError):
     exit_code = 3
 
 
+class InternalError(CompressError):
+    """An exception that modelpress did not foresee; the message names the log file with its traceback."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h
+
+
 @contextmanager
 def work_begun() -> Iterator[None]:
     """Whatever fails inside is failed work: errors of wrong input get the exit code of that."""
@@ -107,5 +118,12 @@ def work_begun() -> Iterator[None]:
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Say which names are allowed, nearest first: `; did you mean 'x'?` or `; allowed: a, b`."""
     options = sorted(allowed)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    # No name is as long as this, and the comparison takes time by the square of the length.
+    compared = name if len(name) <= _LONGEST_NAME else ""
+    near = difflib.get_close_matches(compared, options, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(options)}"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Cut a text that a message quotes to a number of characters; `...` at its end shows that it was cut."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -7,7 +7,6 @@ Shapes: v = tokens of the vocabulary, t = tokens so far.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from compress.cores import quota_cores
 from compress.data.past import empty_past, is_past, past_of_present
 from compress.data.split import Array
 from compress.errors import MeasureError, ModelError
+from compress.files import read_json
 from compress.measure.session import create_session
 
 __all__ = ["Sampling", "Writer", "Written", "pick_token"]
@@ -254,7 +254,7 @@ def _tokenizer(bundle: Path) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

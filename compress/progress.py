@@ -1,11 +1,16 @@
-"""How long work tells where it is: a bar with facts, shown by the command line; a library call is silent."""
+"""How long work reports where it is: bars with facts, shown by the command line; a library call is silent."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-__all__ = ["Bar", "Progress", "Silent"]
+__all__ = ["Bar", "LineProgress", "Progress", "Silent"]
+
+_EVERY_S = 30.0  # between two lines of one bar
+_LANDMARK_EVERY_S = 5.0  # the same where the second one is the end of an epoch
 
 
 class Bar(Protocol):
@@ -22,7 +27,12 @@ class Bar(Protocol):
         ...
 
     def advance(self, steps: int = 1, facts: str = "") -> None:
-        """Go on by some steps; `facts` stands behind the bar until the next one replaces it."""
+        """Go on by some steps; `facts` is shown behind the bar until the next one replaces it.
+
+        Args:
+            steps: 0 marks the end of a stretch of the work, such as an epoch: a good moment for a line of
+                text where no bar can be drawn.
+        """
         ...
 
 
@@ -60,3 +70,73 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Show nothing."""
+
+
+class LineProgress:
+    """Lines of plain text, for a log file: one as a bar begins, and then few enough to be read.
+
+    Args:
+        write: called with each line.
+        clock: seconds, from any zero.
+    """
+
+    def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._last = ""
+
+    def bar(self, description: str, total: int) -> _LineBar:
+        """Start a bar of `total` steps."""
+        self.say(description)
+        return _LineBar(self.say, self._clock, description, total)
+
+    def say(self, line: str) -> None:
+        """Write one line, but not the same one twice in a row."""
+        if line != self._last:
+            self._write(line)
+        self._last = line
+
+
+class _LineBar:
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float], description: str, total: int
+    ) -> None:
+        self._say, self._clock = say, clock
+        self._description, self._total = description, total
+        self._done, self._facts = 0, ""
+        self._said = clock()
+        self._first: tuple[float, int] | None = None  # when the first steps were done, and how many
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def advance(self, steps: int = 1, facts: str = "") -> None:
+        now = self._clock()
+        self._done, self._facts = self._done + steps, facts or self._facts
+        if self._first is None:
+            self._first = now, self._done
+        if now - self._said < (_EVERY_S if steps else _LANDMARK_EVERY_S):
+            return
+        self._said = now
+        parts = [f"{self._done:,} of {self._total:,}", self._time_left(now), self._facts]
+        self._say(f"{self._description}: {', '.join(filter(None, parts))}")
+
+    def _time_left(self, now: float) -> str:
+        """By the speed since the first steps, which may have been done in an earlier run, or be slow."""
+        assert self._first is not None
+        since, done = now - self._first[0], self._done - self._first[1]
+        if done <= 0 or self._done >= self._total:
+            return ""
+        return f"about {_duration(since / done * (self._total - self._done))} left"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -67,8 +67,14 @@ class _SentBar:
 
     def advance(self, steps: int = 1, facts: str = "") -> None:
         self._steps, self._facts = self._steps + steps, facts or self._facts
-        if time.monotonic() - self._sent_at < _SEND_EVERY_S:
+        if steps and time.monotonic() - self._sent_at < _SEND_EVERY_S:
             return
+        if self._steps:
+            self._send()
+        if not steps:  # the end of an epoch, say: told as it is
+            self._send()
+
+    def _send(self) -> None:
         self._sender.send({"at": self._index, "steps": self._steps, "facts": self._facts})
         self._steps, self._sent_at = 0, time.monotonic()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from compress.errors import UnknownNameError, did_you_mean
+from compress.errors import UnknownNameError, did_you_mean, shortened
 
 if TYPE_CHECKING:
     from compress.stage import Stage
@@ -44,7 +44,7 @@ def stage_class(name: str) -> type[Stage]:
         UnknownNameError: no stage has that name.
     """
     if name not in STAGES:
-        raise UnknownNameError(f"unknown stage '{name}'{did_you_mean(name, STAGES)}")
+        raise UnknownNameError(f"unknown stage '{shortened(name)}'{did_you_mean(name, STAGES)}")
     module, _, attribute = STAGES[name].partition(":")
     found: type[Stage] = getattr(import_module(module), attribute)
     return found

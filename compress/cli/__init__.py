@@ -1,12 +1,13 @@
 """The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that does not hold, 4 a gate that could not be judged on a busy machine, 130 interrupted (143 by
-SIGTERM, 129 by SIGHUP).
+3 a gate that does not hold, 4 a gate that could not be judged on a busy machine, 70 a fault of modelpress,
+130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -22,7 +23,8 @@ from compress.cli.generate import generate
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
-from compress.errors import CompressError
+from compress.cli.unforeseen import as_known
+from compress.errors import RecipeError, shortened
 from compress.signals import ended_as_interrupted, exit_code
 
 __all__ = ["app", "main"]
@@ -58,7 +60,7 @@ app.command()(show)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    start_logging()
+    _write_any_text()
     # One line of a library's own progress between ours is one too many; its errors still come through.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # OpenMP's threads wait asleep: those that spin hold cores which another process would finish on. It is
@@ -79,24 +81,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        start_logging()
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        _refuse_no_text(given)
         code = app(
-            args=None if arguments is None else list(arguments),
+            args=given,
             prog_name="modelpress",
             standalone_mode=False,
         )
-    except CompressError as error:
-        print_error(error)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.Exit as stop:
         return stop.exit_code
-    except Exception as error:  # typer's own usage errors, by their duck type: click may be vendored
-        if not hasattr(error, "format_message"):
-            raise
-        error.show()  # type: ignore[attr-defined]
-        return 2
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's usage errors, by duck type: click may be vendored
+            error.show()  # type: ignore[attr-defined]
+            return 2
+        known = as_known(error)
+        print_error(known)
+        return known.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _write_any_text() -> None:
+    """Escape on the standard streams what their encoding lacks, such as a file name that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_no_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are not UTF-8, which no report, manifest or recipe could hold.
+
+    Raises:
+        RecipeError: an argument holds some.
+    """
+    for word in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise RecipeError(f"the argument {shortened(ascii(word))} is not UTF-8 text; rename the file")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compress.disk import cannot_write
-from compress.errors import CompressError, RecipeError
+from compress.errors import CompressError, RecipeError, shortened
 from compress.processes import is_main, process_index
 from compress.safe_text import visible
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GATES_FAILED",
+    "Quiet",
     "INTERRUPTED",
     "NOT_JUDGED",
     "append_text",
@@ -34,7 +35,10 @@ __all__ = [
     "write_text",
 ]
 
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors, but no progress.")]
+"""The option of each command that works long enough to show how it goes."""
 GATES_FAILED = 3
 """The exit code of a run or check that was finished, but does not reach what its gates ask for."""
 NOT_JUDGED = 4
@@ -44,10 +48,17 @@ INTERRUPTED = 130
 
 
 def start_logging() -> None:
-    """Log to stderr what the user asked for, and not what a library warns of itself."""
-    logging.basicConfig(
-        level=os.environ.get("MODELPRESS_LOG", "WARNING").upper(), format="%(name)s: %(message)s"
-    )
+    """Log to stderr what the user asked for, and not what a library warns of itself.
+
+    Raises:
+        RecipeError: MODELPRESS_LOG is not a level.
+    """
+    level = os.environ.get("MODELPRESS_LOG", "").strip().lower() or "warning"
+    if level not in _LEVELS:
+        raise RecipeError(
+            f"MODELPRESS_LOG is {shortened(level)}; it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
+        )
+    logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
     # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compress.cli.common import GATES_FAILED, NOT_JUDGED, append_text, echo, print_verdict, write_text
+from compress.cli.common import GATES_FAILED, NOT_JUDGED, Quiet, append_text, echo, print_verdict, write_text
 from compress.errors import RecipeError, work_begun
 
 if TYPE_CHECKING:
@@ -81,19 +81,20 @@ def check(
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a bundle again, here and now: files, answers, accuracy, latency, gates.
 
     Exit code 3: one fails. 4: none fails, but the machine was too busy to judge a gate of speed, also when it
     was measured again.
     """
-    from compress.console import RichProgress
+    from compress.console import shown_progress
     from compress.pipeline import check_bundle, check_can_be_made
     from compress.report import check_summary, junit_xml
 
     if junit is not None:
         check_can_be_made(junit)
-    with RichProgress(to_stderr=as_json) as progress:
+    with shown_progress(to_stderr=as_json, quiet=quiet) as progress:
         report = check_bundle(bundle, against, values or [], progress=progress)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     with work_begun():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from compress.cli.common import INTERRUPTED, start_logging
-from compress.errors import CompressError
+from compress.cli.unforeseen import as_known
 from compress.progress_lines import Sender
 
 __all__ = ["main", "tied_to_its_parent"]
@@ -49,16 +49,17 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(given: argparse.Namespace, sender: Sender) -> int:
     sender.ready()
-    start_logging()
     try:
+        start_logging()
         from compress.pipeline import run
         from compress.recipe import load_recipe
 
         recipe = load_recipe(given.recipe, given.overrides)
         outcome = run(recipe, given.output, overwrite=given.overwrite, progress=sender)
-    except CompressError as error:
-        sender.end(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
-        return error.exit_code
+    except Exception as error:
+        known = as_known(error)
+        sender.end(error=type(known).__name__, message=str(known), exit_code=known.exit_code)
+        return known.exit_code
     sender.end(already_done=outcome.already_done)
     return 0
 

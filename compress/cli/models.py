@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.common import echo
+from compress.cli.common import Quiet, echo
 from compress.errors import RecipeError, work_begun
 
 __all__ = ["bundle", "explain", "export", "inspect"]
@@ -21,12 +21,13 @@ def export(
         int, typer.Option(min=2, help="Longest text in tokens; longer ones are cut.")
     ] = 128,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Export a model to an ONNX bundle as it is, and compare its answers with PyTorch's."""
-    from compress.console import RichProgress
+    from compress.console import shown_progress
     from compress.pipeline import export_model
 
-    with RichProgress() as progress:
+    with shown_progress(quiet=quiet) as progress:
         parity = export_model(model, output, max_length=max_length, overwrite=overwrite, progress=progress)
     echo(
         f"wrote {output}: it agrees with PyTorch on {parity['agreement']:.1%} of {parity['rows']:.0f} rows "
@@ -73,18 +74,19 @@ def inspect(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say how many heads and neurons a task needs and what quantizing a layer costs, without test rows."""
     if as_json and markdown:
         raise RecipeError("give --json or --markdown, not both")
-    from compress.console import RichProgress, say
+    from compress.console import say, shown_progress
     from compress.pipeline import check_can_be_made, inspect_model, inspection_recipe
     from compress.report import inspection_markdown, needed_heads, neuron_sentence, write_inspection
 
     recipe = inspection_recipe(model, values or [])
     target = Path("reports") / f"inspect-{recipe.run_name}" if output is None else output
     check_can_be_made(target / "inspection.json")
-    with RichProgress(to_stderr=as_json or markdown) as progress:
+    with shown_progress(to_stderr=as_json or markdown, quiet=quiet) as progress:
         found = inspect_model(
             recipe,
             calibration_rows=rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,14 @@ from compress import errors
 from compress.cli.common import (
     GATES_FAILED,
     NOT_JUDGED,
+    Quiet,
     echo,
     load_recipes,
     print_error,
     print_gates,
     write_text,
 )
+from compress.cli.unforeseen import as_known
 from compress.errors import CompressError, RecipeError, StageError
 from compress.processes import is_main, process_count
 
@@ -60,6 +63,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check recipe, data, model and output; say what would be done.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run recipes: compress, export to ONNX, prove, measure, report."""
     recipes = load_recipes(words)
@@ -87,9 +91,9 @@ def run(
         return
     at_once = min(jobs, len(recipes))
     if at_once > 1:
-        outcomes, failures = _side_by_side(recipes, output, overwrite=overwrite, at_once=at_once)
+        outcomes, failures = _side_by_side(recipes, output, overwrite=overwrite, at_once=at_once, quiet=quiet)
     else:
-        outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite)
+        outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite, quiet=quiet)
     _close(outcomes, output)
     failed = [outcome for outcome in outcomes if any(gate.fails for gate in outcome.gates)]
     if failed:
@@ -111,10 +115,10 @@ def run(
 
 
 def _one_by_one(
-    recipes: Sequence[Recipe], output: Path, *, overwrite: bool
+    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, quiet: bool
 ) -> tuple[list[Outcome], list[CompressError]]:
     """Run recipes one after the other; say how each ends."""
-    from compress.console import RichProgress, console
+    from compress.console import console, shown_progress
     from compress.pipeline import run as run_recipe
 
     outcomes: list[Outcome] = []
@@ -122,13 +126,13 @@ def _one_by_one(
     for recipe in recipes:
         console.rule(f"[bold]{recipe.run_name}")
         try:
-            with RichProgress() as progress:
+            with shown_progress(quiet=quiet) as progress:
                 outcome = run_recipe(recipe, output, overwrite=overwrite, progress=progress)
-        except CompressError as error:
+        except Exception as error:
             if len(recipes) == 1:
                 raise
-            failures.append(error)
-            print_error(error)
+            failures.append(as_known(error))
+            print_error(failures[-1])
             continue
         outcomes.append(outcome)
         _summarise(outcome)
@@ -136,7 +140,7 @@ def _one_by_one(
 
 
 def _side_by_side(
-    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int
+    recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int, quiet: bool
 ) -> tuple[list[Outcome], list[CompressError]]:
     """Run recipes in processes of their own, some at a time; say how each ends, in that order.
 
@@ -149,12 +153,12 @@ def _side_by_side(
 
     outcomes: dict[int, Outcome] = {}
     failures: list[CompressError] = []
-    with JobRows() as rows:
+    with JobRows(quiet=quiet) as rows:
         jobs = []
         for recipe in recipes:
             row = rows.row(recipe.run_name)
             command = _job_command(recipe, output, overwrite=overwrite)
-            jobs.append(Job(recipe.run_name, command, row, row.complain))
+            jobs.append(Job(recipe.run_name, command, row, partial(rows.complain, recipe.run_name)))
         with closing(run_jobs(jobs, at_once=at_once)) as ended:
             for end in ended:
                 recipe, said = recipes[end.index], end.said
@@ -194,7 +198,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     from compress.pipeline.cache import Cache
     from compress.pipeline.prepare import check_output, prepare
     from compress.pipeline.room import check_disk
-    from compress.pipeline.warn import doubts_of_data
+    from compress.pipeline.warn import lines_before_work
 
     with scratch_directory() as scratch:
         prepared = prepare(recipe, scratch)
@@ -215,8 +219,8 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
         echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
-    for doubt in doubts_of_data(recipe, splits):
-        echo(f"  note    {doubt}")
+    for line in lines_before_work(recipe, splits):
+        echo(f"  note    {line}")
     done = check_output(target, prepared.run_key, overwrite=overwrite)
     if not done:
         check_disk(prepared, cache, target)

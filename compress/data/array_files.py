@@ -89,6 +89,11 @@ def _labels(path: Path, columns: Columns) -> tuple[str, ...]:
     if LABELS_KEY not in columns:
         raise DataError(f"{path}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
     values = columns[LABELS_KEY]
+    if values.ndim == 1 and values.dtype.kind == "f":
+        raise DataError(
+            f"{path}: labels are {values.dtype}: to predict an amount is regression, which is not supported; "
+            "give class indices or names"
+        )
     if values.ndim != 1 or values.dtype.kind not in "iuU":
         raise DataError(
             f"{path}: labels must be class indices or names [n], not {values.dtype} {list(values.shape)}"

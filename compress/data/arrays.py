@@ -69,6 +69,11 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
     if LABELS_KEY not in columns:
         raise DataError(f"{part}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
     values = np.asarray(columns[LABELS_KEY])
+    if values.ndim == 1 and values.dtype.kind == "f":
+        raise DataError(
+            f"{part}: labels are {values.dtype}: to predict an amount is regression, which is not supported; "
+            "give class indices"
+        )
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{part}: labels must be whole numbers [n], not {values.dtype} {list(values.shape)}")
     if not len(values):

@@ -134,7 +134,7 @@ class ArraysData(_Source):
 
 
 class FileData(_Source):
-    """Text classification from CSV, JSONL or Parquet files (by their ending).
+    """Text classification from CSV, TSV, JSONL or Parquet files (by their ending; .gz as well, but Parquet).
 
     A split without a file of its own is drawn from train, stratified by label and seeded. `unlabelled` is a
     file of further texts without labels: one of these, or a .txt with a text a line.

@@ -17,8 +17,14 @@ import numpy as np
 
 from compress.data.config import CorpusData, DatasetsData, StdlibData
 from compress.data.split import Array, Split, Splits
-from compress.data.table import counted, loose_key
-from compress.data.text import read_unlabelled_dataset, read_unlabelled_file
+from compress.data.table import Note, counted, loose_key
+from compress.data.text import (
+    format_of,
+    read_document,
+    read_unlabelled_dataset,
+    read_unlabelled_file,
+    what_is_there,
+)
 from compress.data.tokenize import TextEncoder
 from compress.errors import DataError
 from compress.task import Task
@@ -43,7 +49,7 @@ _NOT_LIBRARY = {
 class _Documents:
     name: str  # for people
     texts: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits:
@@ -58,18 +64,18 @@ def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits
     parts, notes = _divided(config, read)
     _check_leaks(parts)
     splits: dict[str, Split] = {}
-    more: tuple[str, ...] = ()
+    more: tuple[Note, ...] = ()
     limits = {"train": config.train_limit, "validation": config.validation_limit, "test": config.test_limit}
     for part in _PARTS:
         rows = _rows(part, parts[part].texts, encoder, config.max_length)
         limit = limits[part]
         if limit is not None and limit < len(rows):
-            more += (f"{part}: {limit} of {len(rows)} rows taken ({part}_limit)",)
+            more += (Note(f"{part}: {limit} of {len(rows)} rows taken ({part}_limit)", "limit"),)
             rows = rows.take(limit, seed=config.seed)
         splits[part] = rows
     notes += tuple(note for each in read.values() for note in each.notes) + more
     if encoder.end_id is None:
-        notes += ("data.end_token is false: documents follow each other without an end token",)
+        notes += (Note("data.end_token is false: documents follow each other without an end token"),)
     source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
     return Splits(
         Task(encoder.inputs, vocabulary=encoder.vocab_size),
@@ -112,8 +118,9 @@ def _read_corpus(config: CorpusData) -> dict[str, _Documents]:
 
 
 def _read(path: Path, config: CorpusData) -> _Documents:
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
+    wrong = "" if path.is_dir() else what_is_there(path)
+    if wrong:
+        raise DataError(f"{path} {wrong}")
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         source = DatasetsData(name=str(path), text=config.text, unlabelled="train")
         table = read_unlabelled_dataset(source)
@@ -121,26 +128,18 @@ def _read(path: Path, config: CorpusData) -> _Documents:
         others = sorted(each.parent.name for each in path.glob("*/state.json") if each.parent.name != "train")
         if others:
             note = f"{table.name}: its other splits are not read ({', '.join(others)}); give one as PATH/NAME"
-            return replace(found, notes=(*found.notes, note))
+            return replace(found, notes=(*found.notes, Note(note)))
         return found
     if path.is_dir():
         files = sorted(file for file in path.rglob(config.files) if file.is_file())
         if not files:
             raise DataError(f"{path}: no file in it is called {config.files}; say which with data.files")
-        return _distinct(f"{path.name}/{config.files}", [_text_of(file) for file in files])
-    if path.suffix.lower() in (".csv", ".jsonl", ".parquet"):
+        return _distinct(f"{path.name}/{config.files}", [read_document(file) for file in files])
+    if format_of(path) in (".csv", ".tsv", ".jsonl", ".parquet"):
         table = read_unlabelled_file(path, text=config.text)
-        return _distinct(table.name, [str(item) for item in table.items])
-    return _distinct(path.name, [_text_of(path)])
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        found = _distinct(table.name, [str(item) for item in table.items])
+        return replace(found, notes=table.notes + found.notes)
+    return _distinct(path.name, [read_document(path)])
 
 
 def _distinct(name: str, texts: Sequence[str]) -> _Documents:
@@ -152,8 +151,8 @@ def _distinct(name: str, texts: Sequence[str]) -> _Documents:
     if not kept:
         raise DataError(f"{name}: there is no text in it")
     dropped = len(texts) - len(kept)
-    notes = (f"{name}: {counted(dropped, 'document')} dropped: empty, or the same again",) if dropped else ()
-    return _Documents(name, tuple(kept.values()), notes)
+    line = f"{name}: {counted(dropped, 'document')} dropped: empty, or the same again"
+    return _Documents(name, tuple(kept.values()), (Note(line, "dropped"),) if dropped else ())
 
 
 def _read_stdlib(config: StdlibData) -> dict[str, _Documents]:
@@ -180,7 +179,7 @@ def _read_stdlib(config: StdlibData) -> dict[str, _Documents]:
 
 def _divided(
     config: CorpusData | StdlibData, read: Mapping[str, _Documents]
-) -> tuple[dict[str, _Documents], tuple[str, ...]]:
+) -> tuple[dict[str, _Documents], tuple[Note, ...]]:
     """Draw validation and test from train's documents where they are not given."""
     wanted = {"validation": config.validation_fraction, "test": config.test_fraction}
     drawn = {part: share for part, share in wanted.items() if part not in read}
@@ -191,7 +190,7 @@ def _divided(
     few = len(train.texts) < _FEW_DOCUMENTS
     pieces = _cut(train.texts, drawn) if few else _drawn(train.texts, drawn, config.seed)
     of = counted(len(train.texts), "document")
-    notes = (f"{train.name}: {' and '.join(drawn)} are the last parts of its {of}",) if few else ()
+    notes = (Note(f"{train.name}: {' and '.join(drawn)} are the last parts of its {of}"),) if few else ()
     parts |= {part: _Documents(train.name, tuple(texts)) for part, texts in pieces.items()}
     return parts, notes
 

@@ -6,7 +6,6 @@ Shapes: p = channels, h = height, w = width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError, ModelError
+from compress.files import read_json
 from compress.task import InputSpec
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ImageProcessor:
             ModelError: it can't be read, or asks for something that isn't done here.
         """
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
             if not isinstance(config, dict):
                 raise TypeError(f"it holds {type(config).__name__}, not an object")
             return cls._from_config(config, channels)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from compress.cores import available_cores
 from compress.data.config import DigitImagesData, ImagesData
 from compress.data.image_processor import ImageProcessor
-from compress.data.table import Table, counted, listed
+from compress.data.table import Note, Table, counted, listed
 from compress.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Pictures:
 
     table: Table
     values: NDArray[np.float32]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def processor_for(config: ImagesData | DigitImagesData, processor: ImageProcessor | None) -> ImageProcessor:
@@ -215,7 +215,7 @@ def _colours(image: Image) -> str:
     return f"{image.mode} with transparency" if "transparency" in image.info else image.mode
 
 
-def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
     """Room for so many numbers: in memory, or in a temporary file that goes with the process."""
     size = int(np.prod(shape)) * 4
     if size <= _IN_MEMORY_BYTES:
@@ -230,28 +230,31 @@ def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[str, ...]
             f"{shape[0]} pictures take {size / 1e9:.1f} GB, and there is no room for them in "
             f"{tempfile.gettempdir()} ({error.strerror}); set TMPDIR to another place, or take fewer"
         ) from error
-    return values, (f"{counted(shape[0], 'picture')} take {size / 1e9:.1f} GB: kept in a temporary file",)
+    line = f"{counted(shape[0], 'picture')} take {size / 1e9:.1f} GB: kept in a temporary file"
+    return values, (Note(line),)
 
 
 def _notes(
     name: str, seen: Sequence[_Seen], processor: ImageProcessor, shape: Sequence[int], others: Sequence[str]
-) -> tuple[str, ...]:
-    notes: tuple[str, ...] = ()
+) -> tuple[Note, ...]:
+    notes: tuple[Note, ...] = ()
     colours = Counter(mode for mode, _ in seen if mode != processor.mode)
     if colours:
         kinds = ", ".join(f"{count} {mode}" for mode, count in sorted(colours.items()))
         lost = "; transparency is dropped" if any("A" in mode or " " in mode for mode in colours) else ""
-        notes += (
+        line = (
             f"{name}: {colours.total()} of {counted(len(seen), 'picture')} converted to {processor.mode} "
-            f"({kinds}){lost}",
+            f"({kinds}){lost}"
         )
+        notes += (Note(line),)
     sizes = {size for _, size in seen}
     if sizes != {(shape[2], shape[1])}:
         small, large = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
         span = small if len(sizes) == 1 else f"{len(sizes)} sizes, {small} to {large}"
-        notes += (f"{name}: pictures of {span} became {shape[2]}x{shape[1]}",)
+        notes += (Note(f"{name}: pictures of {span} became {shape[2]}x{shape[1]}"),)
     if others:
-        notes += (f"{name}: {counted(len(others), 'file')} left out, not a picture: {listed(others)}",)
+        left_out = f"{name}: {counted(len(others), 'file')} left out, not a picture: {listed(others)}"
+        notes += (Note(left_out),)
     return notes
 
 

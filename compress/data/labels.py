@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from compress.data.table import listed
+from compress.data.table import Note, listed
 from compress.errors import DataError
 
 __all__ = ["order_labels"]
@@ -14,7 +14,7 @@ _SHOWN_LABELS = 20
 
 def order_labels(
     present: Iterable[str], label_order: Sequence[str] | None, *, declared: Sequence[str] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> tuple[tuple[str, ...], tuple[Note, ...]]:
     """Put class names in the order of their indices.
 
     A model's own names decide where it has some. Names that Hugging Face made up (LABEL_0, LABEL_1) decide
@@ -38,12 +38,18 @@ def order_labels(
     if len(set(given)) != len(given):
         raise DataError(f"the model names a label twice: {listed(given, _SHOWN_LABELS)}")
     if set(names) <= set(given):
-        return given, tuple(
-            f"the data has no row of the model's label '{name}'" for name in given if name not in names
-        )
+        without = [repr(name) for name in given if name not in names]
+        many = "s" if len(without) > 1 else ""
+        line = f"the data has no row of the model's label{many} {listed(without, _SHOWN_LABELS)}"
+        return given, (Note(line),) if without else ()
     if given == tuple(f"LABEL_{index}" for index in range(len(given))) and len(names) <= len(given):
         order = _order_for_unnamed(names, len(given), declared)
-        return order, (f"the model's labels have no names; taken in order: {listed(order, _SHOWN_LABELS)}",)
+        return order, (
+            Note(
+                f"the model's labels have no names; taken in order: {listed(order, _SHOWN_LABELS)}",
+                "guessed-labels",
+            ),
+        )
     lacking = [name for name in names if name not in given]
     raise DataError(
         f"the model does not know the label{'s' if len(lacking) > 1 else ''} {listed(lacking)}: "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.table import Table, counted, listed, loose_key, shown
+from compress.data.table import Note, Table, counted, listed, loose_key, shown
 from compress.errors import DataError
 
 __all__ = ["PARTS", "Partition", "distinct_from", "partition"]
@@ -30,7 +30,7 @@ class Partition:
     """
 
     indices: Mapping[str, Indices]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def partition(
@@ -69,12 +69,12 @@ def partition(
     drawn = {part: fractions[part] for part in PARTS[1:] if part not in tables}
     indices |= _draw(train, kept, drawn, seed)
     if train_limit is not None and train_limit < len(indices["train"]):
-        notes += (f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)",)
+        notes += (Note(f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)", "limit"),)
         indices["train"] = _limited(train, indices["train"], train_limit, seed)
     return Partition({part: indices[part] for part in PARTS}, notes)
 
 
-def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple[str, ...]]:
+def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple[Note, ...]]:
     """Pick the rows of a table without labels: each input once, case and white space aside.
 
     Args:
@@ -96,17 +96,26 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
         else:
             first.setdefault(key, index)
     repeats = len(table) - leaks - len(first)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if leaks:
-        notes += (f"{table.name}: {counted(leaks, 'row')} dropped: they stand in validation or test",)
+        notes += (
+            Note(
+                f"{table.name}: {counted(leaks, 'row')} dropped: they stand in validation or test", "dropped"
+            ),
+        )
     if repeats:
-        notes += (f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",)
+        notes += (
+            Note(
+                f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",
+                "dropped",
+            ),
+        )
     if not first:
         raise DataError(f"{table.where}: no rows are left: all of them stand in validation or test")
     return np.array(list(first.values()), dtype=np.int64), notes
 
 
-def _distinct(table: Table) -> tuple[Indices, tuple[str, ...]]:
+def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first row of each input; drop every row of an input that has more than one label."""
     keys = [loose_key(item) for item in table.items]
     first: dict[str | bytes, int] = {}
@@ -117,27 +126,44 @@ def _distinct(table: Table) -> tuple[Indices, tuple[str, ...]]:
     torn = {key for key, names in labels.items() if len(names) > 1}
     contradicting = sum(key in torn for key in keys)
     repeats = len(keys) - len(first) - (contradicting - len(torn))
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if repeats:
-        notes += (f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",)
+        notes += (
+            Note(
+                f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",
+                "dropped",
+            ),
+        )
     if torn:
         inputs = counted(len(torn), "input")
-        notes += (f"{table.name}: {contradicting} rows dropped: {inputs} with more than one label",)
+        notes += (
+            Note(f"{table.name}: {contradicting} rows dropped: {inputs} with more than one label", "dropped"),
+        )
     return np.array([index for key, index in first.items() if key not in torn], dtype=np.int64), notes
 
 
-def _without_repeats(table: Table) -> tuple[Indices, tuple[str, ...]]:
+def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first of the rows with the same input and label, letter for letter."""
     first: dict[tuple[str | bytes, str], int] = {}
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
     repeats = len(table) - len(first)
     torn = len(first) - len(set(table.items))
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if repeats:
-        notes += (f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",)
+        notes += (
+            Note(
+                f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",
+                "dropped",
+            ),
+        )
     if torn:
-        notes += (f"{table.name}: {counted(torn, 'row')} kept though its input has another label before",)
+        notes += (
+            Note(
+                f"{table.name}: {counted(torn, 'row')} kept though its input has another label before",
+                "other",
+            ),
+        )
     return np.array(list(first.values()), dtype=np.int64), notes
 
 
@@ -195,7 +221,7 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
     if smallest <= len(fractions):
         raise DataError(
             f"{table.where}: label '{label}' has {counted(smallest, 'distinct row')}, "
-            f"too few for one in each of train, {', '.join(fractions)}"
+            f"too few for one in each of train, {', '.join(fractions)}{_regression_hint(classes, len(kept))}"
         )
     picked = {"train": kept}
     needed = math.ceil(1 / min(fractions.values())) if fractions else 1
@@ -205,6 +231,7 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
             raise DataError(
                 f"{table.where}: {part}_fraction {fraction} of {len(kept)} distinct rows cannot hold each of "
                 f"{len(classes)} labels, in {part} and in what is left; give more rows or another fraction"
+                f"{_regression_hint(classes, len(kept))}"
             )
         picked["train"], picked[part] = _stratified(table, picked["train"], count, seed)
         # What is left must keep one row of each label, or two where it is stratified once more.
@@ -217,6 +244,12 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
                     f"too few: {have[short[0]]} fell to {name}; these fractions need about {needed}"
                 )
     return picked
+
+
+def _regression_hint(classes: Mapping[str, int], rows: int) -> str:
+    """What the labels may be instead, where they are numbers and hardly any two rows share one."""
+    amounts = len(classes) * 2 > rows and all(name.lstrip("+-").isdecimal() for name in classes)
+    return "; if these labels are amounts, not classes: regression is not supported" if amounts else ""
 
 
 def _limited(table: Table, rows: Indices, limit: int, seed: int) -> Indices:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.image_processor import ImageProcessor
+from compress.data.table import Note
 from compress.task import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
@@ -227,7 +228,7 @@ class Splits:
     validation: Split
     test: Split
     source: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     unlabelled: Split | None = None
     processor: ImageProcessor | None = None
 

@@ -27,7 +27,7 @@ from compress.data.images import processor_for, read_digit_images, read_image_fo
 from compress.data.labels import order_labels
 from compress.data.partition import PARTS, Partition, distinct_from, partition
 from compress.data.split import Row, Split, Splits
-from compress.data.table import Table, counted
+from compress.data.table import Note, Table, counted
 from compress.data.text import (
     read_datasets,
     read_text_file,
@@ -134,7 +134,7 @@ def _split_texts(
     parts = _partition(config, tables)
     texts = {part: _texts(_table_of(tables, part), picked) for part, picked in parts.indices.items()}
     rows: dict[str, tuple[Row, ...]] = {}
-    notes: tuple[str, ...] = ()
+    notes = tuple(note for table in tables.values() for note in table.notes)
     for part, raw in texts.items():
         rows[part], cut = encoder.encode(raw, max_length=config.max_length)
         notes += _cut_note(part, cut, len(raw), config.max_length)
@@ -154,13 +154,17 @@ def _with_unlabelled(config: FileData | DatasetsData, splits: Splits, encoder: T
     return replace(
         splits,
         source=f"{splits.source}, {table.name} ({counted(len(table), 'row')} without labels)",
-        notes=splits.notes + notes + _cut_note("unlabelled", cut, len(texts), config.max_length),
+        notes=splits.notes
+        + table.notes
+        + notes
+        + _cut_note("unlabelled", cut, len(texts), config.max_length),
         unlabelled=Split.without_labels("unlabelled", rows, encoder.inputs, texts),
     )
 
 
-def _cut_note(part: str, cut: int, count: int, max_length: int) -> tuple[str, ...]:
-    return (f"{part}: {cut} of {count} texts cut to {max_length} tokens (max_length)",) if cut else ()
+def _cut_note(part: str, cut: int, count: int, max_length: int) -> tuple[Note, ...]:
+    line = f"{part}: {cut} of {count} texts cut to {max_length} tokens (max_length)"
+    return (Note(line, "cut"),) if cut else ()
 
 
 def _partition(
@@ -179,7 +183,7 @@ def _assemble(
     label_order: Sequence[str] | None,
     *,
     texts: Mapping[str, tuple[str, ...]] | None = None,
-    notes: tuple[str, ...] = (),
+    notes: tuple[Note, ...] = (),
     processor: ImageProcessor | None = None,
 ) -> Splits:
     train = tables["train"]

@@ -6,10 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Table", "counted", "listed", "loose_key", "shown"]
+__all__ = ["Note", "NoteKind", "Table", "counted", "listed", "loose_key", "shown"]
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
+
+NoteKind = Literal["cut", "dropped", "guessed-labels", "limit", "other"]
+
+
+class Note(str):
+    """One line on what was done to the data.
+
+    Attributes:
+        kind: cut: texts are longer than what is kept of them. dropped: rows or documents are left out.
+            guessed-labels: the order of the labels is an assumption. limit: fewer rows were asked for. other:
+            all else, such as how a file was read.
+    """
+
+    kind: NoteKind
+
+    def __new__(cls, text: str, kind: NoteKind = "other") -> Note:
+        note = super().__new__(cls, text)
+        note.kind = kind
+        return note
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,7 @@ class Table:
         unit: what `numbers` counts: the lines of a file, or rows.
         numbers: where each row stands, from 1; empty: rows in order.
         places: what each row is called instead, as the file of a picture.
+        notes: how the source was read, where that is not obvious.
     """
 
     name: str
@@ -35,6 +55,7 @@ class Table:
     unit: Literal["line", "row"] = "row"
     numbers: tuple[int, ...] = ()
     places: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)

@@ -7,7 +7,6 @@ Shapes: s = tokens of one text, special tokens counted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from compress.data.split import Array, Row
 from compress.data.table import shown
 from compress.errors import DataError
+from compress.files import read_json
 from compress.task import InputSpec
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from compress.data.split import Split, Splits
 from compress.data.tokenize import TextEncoder
 from compress.errors import DataError
+from compress.files import read_json
 
 __all__ = [
     "encode_again",
@@ -245,7 +246,7 @@ def _renumbered(processor: Mapping[str, Any] | None, new: Mapping[int, int]) -> 
 def _write_settings(source: Path, target: Path, kept: Sequence[int]) -> None:
     if not source.is_file():
         return
-    settings = json.loads(source.read_text(encoding="utf-8"))
+    settings = read_json(source)
     decoder = settings.get("added_tokens_decoder")
     if isinstance(decoder, dict):  # id -> token, as transformers 4 writes it
         new = {str(old): str(index) for index, old in enumerate(kept)}

@@ -18,6 +18,7 @@ from torch import nn
 
 from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
 from compress.errors import OutputError
+from compress.files import read_json
 from compress.model.cached import cache_layers, context_length
 from compress.model.save import save_module
 from compress.task import Task
@@ -102,7 +103,7 @@ def write_bundle_(
     (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
     # What reads this file instead (transformers.js, optimum) then truncates at the same place.
     settings = directory / "tokenizer_config.json"
-    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    known = read_json(settings) if settings.is_file() else {}
     if known.get("tokenizer_class") == "TokenizersBackend":
         # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only, 5 both.
         known["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -200,7 +201,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         OutputError: there is none that can be read, so this is no finished bundle.
     """
     try:
-        manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = read_json(directory / _MANIFEST)
         if not isinstance(manifest["sha256"], dict):
             raise TypeError("sha256 is no mapping")
     except (OSError, ValueError, KeyError, TypeError) as error:

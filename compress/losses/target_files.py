@@ -19,6 +19,7 @@ import numpy as np
 
 from compress.disk import cannot_write, owned_directory, size_words
 from compress.errors import StageError
+from compress.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,6 +181,6 @@ def _store(
 def is_whole(folder: Path, key: str) -> bool:
     """Say whether a folder holds all of the targets of this key."""
     try:
-        return bool(json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("key") == key)
+        return bool(read_json(folder / _RECORD).get("key") == key)
     except (OSError, ValueError):
         return False

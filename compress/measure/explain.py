@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from compress.cores import available_cores
 from compress.data.split import Batch
 from compress.errors import MeasureError, ModelError
+from compress.files import read_json
 from compress.measure.advice import Figures, advice
 from compress.measure.environment import environment
 from compress.measure.explanation import Explanation, describe, with_integer_rate
@@ -166,7 +166,7 @@ def _given(path: Path) -> _Given:
 def _at(path: Path, keys: Sequence[str | int]) -> int | None:
     """Read a positive number in a JSON file; None if the file or the place in it is not there."""
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = read_json(path)
         for key in keys:
             found = found[key]
     except FileNotFoundError:

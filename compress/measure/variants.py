@@ -7,13 +7,13 @@ measured here; only onnxruntime is needed to open what was chosen.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError, did_you_mean
+from compress.files import read_json
 from compress.measure.environment import environment, sums_are_exact
 from compress.measure.session import create_session
 
@@ -103,7 +103,7 @@ def load_variant(path: str | Path, prefer: str = "fastest", *, max_drop: float |
 
 def _manifest(directory: Path) -> dict[str, Any]:
     try:
-        found = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        found = read_json(directory / "manifest.json")
     except FileNotFoundError as error:
         raise ModelError(f"{directory}: no manifest.json here; give what modelpress bundle wrote") from error
     except (OSError, ValueError) as error:

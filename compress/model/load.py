@@ -12,7 +12,8 @@ from torch import nn
 
 from compress.data.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
 from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
-from compress.errors import ModelError
+from compress.errors import ModelError, shortened
+from compress.files import read_json
 from compress.model.calls import accepted_inputs
 from compress.model.config import ModelConfig
 from compress.model.definition import (
@@ -51,6 +52,16 @@ class LoadedModel:
     text_inputs: tuple[str, ...]
     processor: ImageProcessor | None = None
     has_trained_head: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not tell classes apart."""
+        names = self.label_order or ()
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ModelError(
+                f"{self.source} names two of its {len(names)} classes '{shortened(twice)}': give each class "
+                "its own name in id2label of config.json"
+            )
 
 
 def load_model(
@@ -106,7 +117,7 @@ def task_of(config: ModelConfig) -> TaskName:
 
 def _says(file: Path, key: str, endings: str | tuple[str, ...]) -> bool:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))[key]
+        found = read_json(file)[key]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return any(str(each).endswith(endings) for each in (found if isinstance(found, list) else [found]))
@@ -136,7 +147,7 @@ def _from_bundle(directory: Path) -> LoadedModel:
     module = load(directory)
     file = directory / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
         names = tuple(spec["name"] for spec in manifest["inputs"])
         channels = next((spec["shape"][1] for spec in manifest["inputs"] if spec["name"] == PIXELS), 3)
         labels = tuple(manifest["labels"])

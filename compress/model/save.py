@@ -19,6 +19,7 @@ from torch import nn
 
 from compress.disk import free_bytes, size_words
 from compress.errors import ModelError, OutputError
+from compress.files import read_json
 from compress.model.definition import Definition, definition_of
 from compress.model.embedding import FactorizedEmbedding
 from compress.model.kinds import QUANTIZED_KINDS
@@ -242,7 +243,9 @@ def _build_changed(changed: dict[str, Any]) -> nn.Module:
 
 def _read_structure(path: Path) -> dict[str, Any]:
     try:
-        structure: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        structure: dict[str, Any] = read_json(path)
+        if not isinstance(structure, dict):
+            raise ValueError(f"it holds {type(structure).__name__}, not an object")
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     if structure.get("format") != _FORMAT:

@@ -20,6 +20,7 @@ from torch import nn
 from compress.disk import cannot_write, owned_directory, remove_leftovers
 from compress.errors import ModelError
 from compress.export import sha256_of
+from compress.files import read_json
 from compress.locks import only_one
 from compress.model import load_module, save_module
 from compress.processes import from_main
@@ -130,7 +131,7 @@ class Cache:
         if not directory.exists():
             return None
         try:
-            record: dict[str, Any] = json.loads((directory / "record.json").read_text(encoding="utf-8"))
+            record: dict[str, Any] = read_json(directory / "record.json")
             if all(sha256_of(directory / name) == kept for name, kept in record.pop(_FILES, {}).items()):
                 return record
         except (OSError, ValueError):

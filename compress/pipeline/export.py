@@ -22,7 +22,7 @@ from compress.export import (
 from compress.model import LoadedModel, ModelConfig, load_model, logits
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import fitting, prepare
+from compress.pipeline.prepare import encoder_of, fitting, prepare
 from compress.pipeline.room import check_room_for, weight_bytes
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
@@ -140,16 +140,18 @@ def model_config_of(model: str | Path) -> ModelConfig:
     """Say what a model is that is named on the command line: a bundle, or a Hugging Face directory or name.
 
     Raises:
-        ModelError: it is a Python file, which says too little.
+        ModelError: it is a Python file, which says too little, or a path that cannot be looked up.
     """
     path = Path(model)
-    if (path / "manifest.json").is_file():
-        return ModelConfig.model_validate({"bundle": CommandLineText(model)})
+    key = "bundle" if (path / "manifest.json").is_file() else "hf"
     if path.suffix == ".py":
         raise ModelError(
             f"{model}: a model file needs its builder, arguments and data: give a recipe that names it"
         )
-    return ModelConfig.model_validate({"hf": CommandLineText(model)})
+    try:
+        return ModelConfig.model_validate({key: CommandLineText(model)})
+    except RuntimeError as error:  # of a home directory, as in ~somebody
+        raise ModelError(f"{model}: the path cannot be looked up: {error}") from error
 
 
 def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tuple[TextEncoder, Task, Split]:
@@ -158,7 +160,8 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
         raise ModelError(
             f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe"
         )
-    encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+    encoder = encoder_of(loaded)
+    assert encoder is not None
     if task_name == "language-modelling":
         rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
         task = Task(encoder.inputs, vocabulary=encoder.vocab_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +30,10 @@ from compress.data import (
     load_splits,
 )
 from compress.data.corpus import with_end_token
+from compress.data.text import what_is_there
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import HUB_FILES, check_branches, sha256_of
+from compress.files import read_json
 from compress.keys import base_key, run_key, stage_key
 from compress.measure import check_runtimes
 from compress.measure.noise import usable_threads
@@ -250,8 +251,8 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
         return False
     manifest = target / "manifest.json"
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8")).get("run_key")
-    except (OSError, ValueError):
+        found = read_json(manifest)["run_key"]
+    except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found is None and any(target.iterdir() if target.is_dir() else [target]):
         raise OutputError(
@@ -281,15 +282,19 @@ def check_can_be_made(target: Path) -> None:
 
 
 def _files_exist(model: ModelConfig, data: DataSource) -> None:
-    if model.file is not None and not model.file.is_file():
-        raise ModelError(f"model.file: {model.file} does not exist")
+    wrong = "" if model.file is None else what_is_there(model.file)
+    if wrong:
+        raise ModelError(f"model.file: {model.file} {wrong}; give the Python file that builds the model")
     if model.bundle is not None and not model.bundle.is_dir():
-        raise ModelError(f"model.bundle: {model.bundle} does not exist")
+        what = "is not a directory" if model.bundle.exists() else "does not exist"
+        raise ModelError(f"model.bundle: {model.bundle} {what}; give a directory that modelpress wrote")
     if isinstance(data, FileData | ArraysData):
         for name in ("train", "validation", "test", "unlabelled"):
             path = getattr(data, name, None)
-            if path is not None and not path.is_file():
-                raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
+            wrong = "" if path is None else what_is_there(path)
+            if path is not None and wrong:
+                others = _sources_of_directory(path) if path.is_dir() else ""
+                raise DataError(f"data.{name}: {path} {wrong}; give yours with data.{name}=FILE{others}")
     if isinstance(data, ImagesData):
         for name in ("train", "validation", "test"):
             path = getattr(data, name)
@@ -299,8 +304,16 @@ def _files_exist(model: ModelConfig, data: DataSource) -> None:
     if isinstance(data, CorpusData):
         for name in ("train", "validation", "test"):
             path = getattr(data, name)
-            if path is not None and not path.exists():
-                raise DataError(f"data.{name}: {path} does not exist; give yours with data.{name}=FILE")
+            wrong = "" if path is None or path.is_dir() else what_is_there(path)
+            if wrong:
+                raise DataError(f"data.{name}: {path} {wrong}; give yours with data.{name}=FILE or DIR")
+
+
+def _sources_of_directory(path: Path) -> str:
+    """Name the data sources that read a directory, the likely one alone where its files show which."""
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return f", or read it with data.source=datasets data.name={path}"
+    return "; data.source=images (a folder a class), datasets (save_to_disk) and corpus read directories"
 
 
 def _kinds_match(loaded: LoadedModel, data: DataSource) -> None:

@@ -34,7 +34,7 @@ from compress.pipeline.measured import measured
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.room import check_disk
 from compress.pipeline.timer import OnnxTimer
-from compress.pipeline.warn import warnings_of
+from compress.pipeline.warn import lines_before_work, warnings_of
 from compress.processes import from_main, is_main
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
@@ -146,6 +146,8 @@ def outcome_of(recipe: Recipe, output: str | Path, *, already_done: bool) -> Out
 def _work(prepared: Prepared, directory: Path, cache: Cache, scratch: Path, progress: Progress) -> RunReport:
     began = time.perf_counter()
     recipe, splits = prepared.recipe, prepared.splits
+    for line in lines_before_work(recipe, splits):
+        progress.say(f"note: {line}")
     base, training = trained_model(prepared, cache, progress)
     baseline = exported_baseline(base, prepared, cache, progress)
     module, records = base, []

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from compress.data import Splits
+from collections.abc import Sequence
+
+from compress.data import Split, Splits
+from compress.data.table import listed
 from compress.measure import Measurement
 from compress.recipe import Recipe
 from compress.report import SaturationRecord, commonest_words, saturation_sentence
 
-__all__ = ["doubts_of_data", "warnings_of"]
+__all__ = ["doubts_of_data", "lines_before_work", "warnings_of"]
+
+_SHOWN_LABELS = 20
 
 
 def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
-    """Say what could make every accuracy wrong, and is known before any work: label order, seen test rows."""
+    """Say what could make every accuracy wrong, and is known before any work.
+
+    That is: a guessed label order, test rows that were trained on, classes without rows to measure on, texts
+    that are cut, rows that are left out.
+    """
     found = []
     labels = splits.task.labels
-    guessed = any(note.startswith("the model's labels have no names") for note in splits.notes)
+    guessed = any(note.kind == "guessed-labels" for note in splits.notes)
     if guessed and not all(label.isdigit() for label in labels):
         found.append(
             f"the model's labels have no names, so the data's were taken in this order: {', '.join(labels)}. "
@@ -27,7 +36,28 @@ def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
             "the test rows were drawn from the training data: if the model was fine-tuned on these rows "
             "before, every accuracy here is too high; give rows that it has not seen as data.test"
         )
-    return tuple(found)
+    found += filter(None, (_unmeasured(splits.test, labels), _unmeasured(splits.validation, labels)))
+    return (*found, *(note for note in splits.notes if note.kind in ("cut", "dropped")))
+
+
+def lines_before_work(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
+    """What is known of the data before any work: all doubts, and then how it was read."""
+    doubts = doubts_of_data(recipe, splits)
+    said = {"cut", "dropped", "guessed-labels"}
+    return (*doubts, *(note for note in splits.notes if note.kind not in said))
+
+
+def _unmeasured(split: Split, labels: Sequence[str]) -> str | None:
+    """Name the classes that a split has no row of."""
+    present = set(split.labels.reshape(-1).tolist())
+    absent = [repr(label) for index, label in enumerate(labels) if index not in present]
+    if not absent or not len(split):
+        return None
+    many = "s" if len(absent) > 1 else ""
+    return (
+        f"{split.name} has no row of the label{many} {listed(absent, _SHOWN_LABELS)}: no figure from its "
+        f"{len(split):,} rows says anything about {'them' if many else 'it'}"
+    )
 
 
 def _chance_level(measurement: Measurement) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.errors import RecipeError, UnknownNameError
+from compress.errors import RecipeError, UnknownNameError, shortened
 from compress.model.config import ModelConfig
 from compress.recipe.config import Recipe
 from compress.recipe.overrides import Source, apply_override, spell_out_stages
@@ -132,7 +132,9 @@ def _check_stage(
     if not isinstance(entry, dict) or len(entry) != 1:
         form = "a stage is a name, or one name with its settings indented below it"
         this = (
-            f"has the keys {', '.join(entry)}" if isinstance(entry, dict) and entry else f"is {shown(entry)}"
+            f"has the keys {shortened(', '.join(entry))}"
+            if isinstance(entry, dict) and entry
+            else f"is {shown(entry)}"
         )
         return [], [problem_at(source, ("stages", i), f"{form}; this {this}")]
     ((name, settings),) = entry.items()

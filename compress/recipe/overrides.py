@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.data.config import CommandLineText
-from compress.errors import RecipeError, UnknownNameError, did_you_mean
-from compress.recipe.yaml_source import KeyPath, parse_yaml, shown
+from compress.errors import RecipeError, UnknownNameError, did_you_mean, shortened
+from compress.recipe.yaml_source import MAX_DEPTH, KeyPath, parse_yaml, shown
 
-__all__ = ["Source", "apply_override", "spell_out_stages"]
+__all__ = ["Source", "apply_override", "quoted", "spell_out_stages"]
+
+_SHOWN_CHARACTERS = 120
+
+
+def quoted(override: str) -> str:
+    """How a message names an override, cut short."""
+    return f"override '{shortened(override, _SHOWN_CHARACTERS)}'"
 
 
 @dataclass
@@ -34,13 +41,13 @@ class Source:
 
     def overrides_in(self, path: KeyPath) -> list[str]:
         """The overrides that set something inside the value at `path`."""
-        inside = (o for at, o in self.origins.items() if at[: len(path)] == path and isinstance(o, str))
+        inside = (o for at, o in self.origins.items() if isinstance(o, str) and at[: len(path)] == path)
         return list(dict.fromkeys(inside))
 
     def where(self, path: KeyPath) -> str:
         """How a message about the value at `path` begins."""
         origin = self.origin(path)
-        return f"override '{origin}'" if isinstance(origin, str) else f"{self.name}:{origin}"
+        return quoted(origin) if isinstance(origin, str) else f"{self.name}:{origin}"
 
     def set(self, path: KeyPath, value: Any, override: str) -> None:
         """Put an override's value in its place, and make the mappings on the way where there are none.
@@ -57,11 +64,14 @@ class Source:
                     allowed = f"0 to {len(holder) - 1}" if holder else "none, it is empty"
                     outer = ".".join(map(str, path[:depth]))
                     raise RecipeError(
-                        f"override '{override}': no entry '{key}' in {outer}; allowed: {allowed}"
+                        f"{quoted(override)}: no entry {shown(str(key))} in {shortened(outer)}; "
+                        f"allowed: {allowed}"
                     )
             elif not isinstance(holder, dict):
                 outer = ".".join(map(str, path[:depth]))
-                raise RecipeError(f"override '{override}': {outer} is {shown(holder)}, which has no keys")
+                raise RecipeError(
+                    f"{quoted(override)}: {shortened(outer)} is {shown(holder)}, which has no keys"
+                )
             if last or (isinstance(holder, dict) and holder.get(str(key)) is None):
                 self.origins = {old: o for old, o in self.origins.items() if old[: len(at)] != at}
                 self.origins[at] = override
@@ -91,12 +101,16 @@ def apply_override(source: Source, override: str, keys: Iterable[str]) -> None:
         RecipeError: it is not of that form, its value is not YAML, or its path leads nowhere.
     """
     key, equals, text = override.partition("=")
-    where = f"override '{override}'"
+    where = quoted(override)
     if not equals or not all(key.strip().split(".")):
         raise RecipeError(f"{where}: write it as key=value or key.sub=value, for example seed=1")
+    if key.count(".") > MAX_DEPTH:
+        raise RecipeError(f"{where}: its key has more than {MAX_DEPTH} dots; no key of a recipe is so deep")
     value, lines = parse_yaml(text, lambda line: where, CommandLineText)
     if not lines:
-        raise RecipeError(f"{where}: the value is missing; to set nothing there, write {key.strip()}=null")
+        raise RecipeError(
+            f"{where}: the value is missing; to set nothing there, write {shortened(key.strip())}=null"
+        )
     source.set(_key_path(source.data, key.strip(), where, keys), value, override)
     spell_out_stages(source.data)
 
@@ -117,7 +131,7 @@ def _key_path(data: dict[str, Any], key: str, where: str, keys: Iterable[str]) -
     first, *_ = parts = key.split(".")
     if first not in keys:
         near = did_you_mean(first, {*keys, *filter(None, names)})
-        raise UnknownNameError(f"{where}: unknown key '{first}'{near}")
+        raise UnknownNameError(f"{where}: unknown key '{shortened(first)}'{near}")
     if first == "stages" and len(parts) > 2 and parts[1].isdecimal() and int(parts[1]) < len(names):
         name = names[int(parts[1])]
         if name and parts[2] != name:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from compress.errors import did_you_mean
-from compress.recipe.overrides import Source
+from compress.errors import did_you_mean, shortened
+from compress.recipe.overrides import Source, quoted
 from compress.recipe.yaml_source import KeyPath, shown
 
 __all__ = ["Problem", "check", "problem_at"]
@@ -31,6 +31,7 @@ _MUST_BE = {
     "string_type": "text",
     "tuple_type": "a list",
 }
+_LISTED = 5
 _OF_A_MAPPING = ("missing", "union_tag_not_found", "value_error")
 
 
@@ -63,7 +64,8 @@ def problem_at(
     where, origin = source.where(path), source.origin(path)
     inside = source.overrides_in(path) if whole and isinstance(origin, int) else []
     if inside:
-        where = f"{where} with " + ", ".join(f"override '{override}'" for override in inside)
+        more = f" and {len(inside) - _LISTED} more" if len(inside) > _LISTED else ""
+        where = f"{where} with {', '.join(map(quoted, inside[:_LISTED]))}{more}"
     return Problem(where, text, origin if isinstance(origin, int) else None, unknown)
 
 
@@ -139,10 +141,12 @@ def _key_problem(
     inside = f" in {_label(path[:-1])}" if len(path) > 1 else ""
     if error["type"] != "extra_forbidden":
         hint = f"; it must be {', '.join(allowed[:-1])} or {allowed[-1]}" if allowed else ""
-        return problem_at(source, path[:-1], f"missing key '{path[-1]}'{inside}{hint}", whole=True)
+        return problem_at(
+            source, path[:-1], f"missing key '{shortened(str(path[-1]))}'{inside}{hint}", whole=True
+        )
     names = {name for model in models for name in model.model_fields}
     hint = did_you_mean(str(path[-1]), names) if names else "; it has no keys"
-    return problem_at(source, path, f"unknown key '{path[-1]}'{inside}{hint}", unknown=True)
+    return problem_at(source, path, f"unknown key '{shortened(str(path[-1]))}'{inside}{hint}", unknown=True)
 
 
 def _wanted(error: Mapping[str, Any]) -> str:
@@ -172,7 +176,8 @@ def _label(path: KeyPath) -> str:
     """Name a place as a user would: model.train, prune/heads.recovery, batch[0]."""
     if path[:1] == ("stages",) and len(path) > 2:
         path = path[2:]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    parts = (f"[{part}]" if isinstance(part, int) else f".{shortened(part)}" for part in path)
+    return "".join(parts).lstrip(".")
 
 
 def _place(annotation: Any, loc: tuple[str | int, ...]) -> tuple[KeyPath, list[type[BaseModel]]]:

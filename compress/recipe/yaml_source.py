@@ -7,6 +7,7 @@ Refused: keys that stand twice, tags, merge keys, NaN and infinity, and aliases 
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from compress.errors import RecipeError, did_you_mean
+from compress.errors import RecipeError, did_you_mean, shortened
+from compress.files import read_regular
 
 __all__ = ["KeyPath", "dump_yaml", "parse_yaml", "read_text", "shown"]
 
@@ -127,7 +129,7 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, line)
         raise _Refused(
-            f"the YAML tag {node.tag.replace(_TAG, '!!')} is not allowed; write plain values", line
+            f"the YAML tag {shortened(node.tag.replace(_TAG, '!!'))} is not allowed; write plain values", line
         )
 
     def _mapping(
@@ -145,7 +147,9 @@ class _Builder:
                     "merge keys (<<) are not supported; use an alias (*name) for a whole value", line
                 )
             if key in made:
-                raise _Refused(f"key '{key}' stands twice; the first is on line {first[key]}", line)
+                raise _Refused(
+                    f"key '{shortened(key)}' stands twice; the first is on line {first[key]}", line
+                )
             first[key] = line
             self.lines[(*path, key)] = line
             made[key] = self.build(value_node, (*path, key), around)
@@ -154,7 +158,7 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, line: int) -> Any:
         read = _SCALARS.get(node.tag.removeprefix(_TAG))
         if read is None:
-            tag = node.tag.replace(_TAG, "!!")
+            tag = shortened(node.tag.replace(_TAG, "!!"))
             raise _Refused(f"the YAML tag {tag} is not allowed; write plain values", line)
         try:
             value = read(node.value)
@@ -174,18 +178,17 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(str(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shortened(text)
 
 
 def read_text(path: Path) -> str:
     """Read a recipe's text.
 
     Raises:
-        RecipeError: the file is not there, is a directory, is over 1 MB, or is not UTF-8.
+        RecipeError: the file does not exist, is not a regular file, is over 1 MB, or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_regular(path, most_bytes=MAX_BYTES + 1)
     except FileNotFoundError:
         near = [str(other) for other in _recipes_in(path.parent)]
         hint = did_you_mean(str(path), near) if near else ""
@@ -195,7 +198,8 @@ def read_text(path: Path) -> str:
         hint = f"one of its recipes: {inside}" if inside else "a YAML file"
         raise RecipeError(f"{path}: this is a directory; give {hint}") from None
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+        hint = "; save the recipe to a file" if error.errno == errno.EINVAL else ""
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}{hint}") from error
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"{path}: more than {MAX_BYTES:,} bytes; this is not a recipe")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
@@ -23,6 +24,8 @@ from compress.report.words import (
 from compress.safe_text import visible
 
 __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
+
+_NOT_XML = re.compile("[^\\t\\n\\r\\u0020-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 class _Part(BaseModel):
@@ -152,5 +155,5 @@ def junit_xml(report: CheckReport) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """With the control characters that XML 1.0 has no way to write made visible."""
-    return visible(text)
+    """With control characters made visible, and without what else XML 1.0 has no way to write."""
+    return _NOT_XML.sub("", visible(text))

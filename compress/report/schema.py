@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import OutputError
+from compress.files import parse_json, read_regular
 from compress.measure.results import Measurement, Rung
 
 __all__ = [
@@ -236,10 +236,10 @@ def load_report(path: Path) -> RunReport:
     """
     file = path / REPORT_FILE if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file).decode("utf-8")
         with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
             return RunReport.model_validate_json(text)
-        content = json.loads(text)
+        content = parse_json(text)
     except FileNotFoundError as error:
         raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
     except OSError as error:

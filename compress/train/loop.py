@@ -90,6 +90,7 @@ class Loop:
                 return str(error)
             with nullcontext() if self._average is None else self._average.in_place():
                 self._judge({"epoch": float(self.epoch), "train_loss": train_loss})
+            self._report(bar)
             self.epoch, self.steps_in_epoch, self._losses = self.epoch + 1, 0, []
             if checkpoints is not None:
                 checkpoints.save(self.state())
@@ -102,10 +103,20 @@ class Loop:
         self._job.module.load_state_dict(self._best)
         self._job.module.eval()
 
+    def _report(self, bar: Bar) -> None:
+        """Say what came of an epoch."""
+        found = self.curve[-1]
+        bar.advance(
+            0,
+            f"epoch {self.epoch} of {self._job.config.epochs}: loss {found['train_loss']:.3f}, "
+            f"validation {found['validation_metric']:.3f}",
+        )
+
     def _epoch(self, bar: Bar, checkpoints: Checkpoints | None) -> float:
         """Go on with the epoch to its end, and return its mean loss."""
         job, config = self._job, self._job.config
         job.module.train()
+        which = f"epoch {self.epoch} of {config.epochs}"
         seen = f", validation {self._best_score[0]:.3f}" if self._best else ""
         groups = job.train.batch_groups(
             config.batch_size,
@@ -115,7 +126,7 @@ class Loop:
         )
         for group in groups:
             self._losses.append(self._step(group))
-            bar.advance(1, f"loss {self._losses[-1]:.3f}{seen}")
+            bar.advance(1, f"{which}, loss {self._losses[-1]:.3f}{seen}")
             if checkpoints is not None and from_main(checkpoints.is_due):
                 checkpoints.save(self.state())
         return sum(self._losses) / len(self._losses)

@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compress.console import RichProgress
+from compress.console import shown_progress
 from compress.pipeline import run
 
 TRAIN = {"epochs": 1, "batch_size": 8, "learning_rate": 5e-5}
@@ -77,7 +77,7 @@ def main() -> None:
         recipe = given.output / f"{name.replace(', ', '-')}.yaml"
         settings = {"name": recipe.stem, **rest, **recipes(given, layers)[name]}
         recipe.write_text(json.dumps(settings), encoding="utf-8")
-        with RichProgress() as progress:
+        with shown_progress() as progress:
             report = run(recipe, given.output, progress=progress).report
         layers = report.stages[0].facts.get("layers_kept", layers)
         found = report.measurement

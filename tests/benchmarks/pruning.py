@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compress.console import RichProgress
+from compress.console import shown_progress
 from compress.measure import Measurement, measure_pair
 from compress.measure.rows import resolve_sequence
 from compress.pipeline import run
@@ -130,7 +130,7 @@ def main() -> None:
 
 def go(file: Path, output: Path) -> Any:
     """Run a recipe, or find it done."""
-    with RichProgress() as progress:
+    with shown_progress() as progress:
         return run(load_recipe(file, MEASURE), output, progress=progress)
 
 
@@ -143,7 +143,7 @@ def on_top(file: Path, bundle: Path, output: Path, name: str) -> Measurement:
     kept = output / f"{name}-int8.json"
     if kept.is_file():
         return Measurement.model_validate_json(kept.read_text())
-    with tempfile.TemporaryDirectory() as scratch, RichProgress() as progress:
+    with tempfile.TemporaryDirectory() as scratch, shown_progress() as progress:
         prepared = prepare(load_recipe(file, MEASURE), Path(scratch))
         splits = prepared.splits
         baseline = export_onnx(

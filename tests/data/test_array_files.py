@@ -82,7 +82,7 @@ def test_a_repeated_row_is_dropped_and_a_leak_refused_whatever_the_type(tmp_path
     ("change", "message"),
     [
         ({"labels": None}, r"rows\.npz: no 'labels'"),
-        ({"labels": np.arange(40) / 2}, "labels must be class indices or names .n., not float64 .40."),
+        ({"labels": np.arange(40) / 2}, "labels are float64: .* regression"),
         ({"labels": np.arange(40) - 1}, "label -1 is negative; classes are counted from 0"),
         ({"labels": np.zeros(40, int)}, r"rows\.npz: all rows have the label '0'"),
         ({"labels": np.arange(39) % 2}, r"rows\.npz: input 'input_ids' has 40 rows, but there are 39 labels"),

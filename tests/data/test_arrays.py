@@ -71,7 +71,7 @@ def test_given_inputs_say_the_pad_value_and_lists_may_be_ragged() -> None:
     ("train", "message"),
     [
         (_columns(labels=None), "train: no 'labels'; allowed: input_ids"),
-        (_columns(labels=np.array([0.0, 1.0])), "labels must be whole numbers"),
+        (_columns(labels=np.array([0.0, 1.0])), "regression"),
         (_columns(labels=np.zeros(0, int)), "train: has no rows"),
         (_columns(labels=[0, 0, 0, 0]), "train: all rows have one label"),
         (_columns(labels=[0, 1, -1, 1]), "train: label -1 is outside 0..1"),

@@ -44,6 +44,24 @@ def test_drawn_splits_are_stratified_separate_and_together_the_whole_pool(
     assert splits.notes == ()
 
 
+def test_notes_say_of_which_kind_they_are(write_csv: Write, encoder: TextEncoder) -> None:
+    path = write_csv("a.csv", [*_pool(), ("film w0", 0)])
+    path.write_text(path.read_text().replace(",", ";"))
+    splits = load_splits(FileData(train=path, max_length=3, train_limit=20), encoder=encoder)
+    kinds = [note.kind for note in splits.notes]
+    assert kinds == ["dropped", "limit", "other", "cut", "cut", "cut"]
+    assert "train: 20 of 20 texts cut to 3 tokens (max_length)" in splits.notes
+
+
+def test_labels_that_are_amounts_are_told_the_word_regression(write_csv: Write, encoder: TextEncoder) -> None:
+    prices = [(f"film w{i}", 1000 + 7 * i) for i in range(40)]
+    _refused("distinct row.* regression is not supported", encoder, train=write_csv("a.csv", prices))
+    classes = [*_pool(), ("good w1", 2)]
+    with pytest.raises(DataError, match="label '2' has 1 distinct row") as refused:
+        load_splits(FileData(train=write_csv("b.csv", classes)), encoder=encoder)
+    assert "regression" not in str(refused.value)
+
+
 def test_rows_labels_and_texts_of_a_split_belong_together(write_csv: Write, encoder: TextEncoder) -> None:
     splits = load_splits(FileData(train=write_csv("a.csv", _pool())), encoder=encoder)
     for text, row, label in zip(splits.test.texts, splits.test.rows, splits.test.labels, strict=True):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,10 +99,14 @@ def test_missing_column_is_an_error_in_jsonl_and_parquet_too(
 
 def test_missing_file_and_folder_and_unknown_ending_are_refused(tmp_path: Path) -> None:
     (tmp_path / "dir.csv").mkdir()
+    (tmp_path / "dir.csv" / "inside.jsonl").touch()
+    (tmp_path / "a.xls").touch()
+    os.mkfifo(tmp_path / "fifo.csv")
     for name, message in [
-        ("no.csv", "no.csv: no such file"),
-        ("dir.csv", "dir.csv: is no file"),
-        ("a.tsv", r"cannot read files ending in '.tsv'; allowed: .csv, .jsonl, .parquet"),
+        ("no.csv", "no.csv does not exist"),
+        ("dir.csv", "dir.csv is a directory; it holds inside.jsonl"),
+        ("fifo.csv", "fifo.csv is not a regular file"),
+        ("a.xls", r"cannot read files ending in '.xls'; allowed: .csv, .tsv, .jsonl, .parquet"),
     ]:
         with pytest.raises(DataError, match=message):
             _read(tmp_path / name)
@@ -111,7 +117,7 @@ def test_missing_file_and_folder_and_unknown_ending_are_refused(tmp_path: Path) 
     [
         ("a.csv", b"", "a.csv: is empty"),
         ("a.csv", b"text,label\n", "a.csv: has no rows"),
-        ("a.csv", b"text,label\na,1\nb,c,1\n", "a.csv:3: 3 fields where the header has 2: .*must be quoted"),
+        ("a.csv", b"text,label\na,1\nb,c,1\n", "a.csv:3: 3 fields where the header has 2 .*must be quoted"),
         ("a.csv", b'text,label\na,1\n"b,1\nc,1\n', "a.csv:4: not CSV: unexpected end of data"),
         ("a.csv", b"text,text,label\na,b,1\n", "column 'text' stands there 2 times"),
         ("a.csv", b"text,label\n\xff\xfe,1\n", "not UTF-8 text .*save it as UTF-8"),
@@ -127,8 +133,18 @@ def test_missing_file_and_folder_and_unknown_ending_are_refused(tmp_path: Path) 
         ("a.jsonl", b'{"text": 3, "label": 1}\n', r"column 'text' holds int, not text \(line 1\)"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "no label in column 'label' at line 2"),
         ("a.jsonl", b'{"text": "a", "label": NaN}\n', "no label in column 'label' at line 1"),
-        ("a.jsonl", b'{"text": "a", "label": 0.5}\n', "a.jsonl: line 1: label 0.5 is no class"),
-        ("a.jsonl", b'{"text": "a", "label": ["x"]}\n', "line 1: a label must be text, .* not list"),
+        ("a.jsonl", b'{"text": "a", "label": 0.5}\n', "a.jsonl: line 1: .* 0.5 .* regression"),
+        ("a.jsonl", b'{"text": "a", "label": ["x"]}\n', "line 1: .*multi-label"),
+        ("a.jsonl", b'{"text": "a", "label": Infinity}\n', "a.jsonl: line 1: .* inf .* regression"),
+        ("a.csv", b"text,label\na,1\nb,-.25\n", "column 'label': .* -.25 .* regression"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16"), "a.csv: is UTF-16; save it as UTF-8"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16-le"), "a.csv: is UTF-16 or no text"),
+        ("a.jsonl", "{}".encode("utf-32"), "a.jsonl: is UTF-32; save it as UTF-8"),
+        ("a.csv.gz", b"text,label\na,1\n", "a.csv.gz: cannot be read: Not a gzipped file"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,1\n")[:-9], "a.csv.gz: cannot be read"),
+        ("a.csv", b"txt;label\na;1\n", r"no column 'text'; did you mean 'txt'\? \(columns: txt, label\)"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl:1: not JSON: brackets are nested too deeply"),
+        ("a.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}", "a.jsonl:1: not JSON: .* digits"),
         ("a.parquet", b"nothing of the kind", "a.parquet: not a Parquet file that can be read"),
     ],
 )
@@ -138,6 +154,47 @@ def test_broken_file_is_refused_with_its_place(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         _read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "noted"),
+    [
+        ("a.csv", ",", False),
+        ("a.csv", ";", True),
+        ("a.csv", "\t", True),
+        ("a.csv", "|", True),
+        ("a.tsv", "\t", False),
+        ("a.TSV", ";", True),
+        ("a.tsv", ",", True),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_separator_is_the_one_under_which_the_header_has_the_columns(
+    tmp_path: Path, name: str, separator: str, noted: bool, compressed: bool
+) -> None:
+    lines = ["id,label,text", '7,pos,"one, two; three\tfour | five"', "8,neg,plain"]
+    content = "\ufeff" + "\r\n".join(line.replace(",", separator, 2) for line in lines)
+    path = tmp_path / (f"{name}.gz" if compressed else name)
+    path.write_bytes(gzip.compress(content.encode()) if compressed else content.encode())
+    table = read_text_file(path, text="text", label="label")
+    assert table.items == ("one, two; three\tfour | five", "plain")
+    assert table.labels == ("pos", "neg")
+    assert len(table.notes) == noted and all("separated by" in note for note in table.notes)
+
+
+def test_a_column_name_may_hold_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a;b,label\none;two,1\n")
+    assert _read(tmp_path / "a.csv", "a;b") == (("one;two",), ("1",))
+
+
+def test_compressed_jsonl_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": "x"}\n'))
+    assert _read(tmp_path / "a.jsonl.gz") == (("a",), ("x",))
+
+
+def test_where_all_labels_are_numbers_one_point_zero_is_the_class_one(write_csv: Callable[..., Path]) -> None:
+    assert _read(write_csv("a.csv", [("a", "1.0"), ("b", "0"), ("c", "07")]))[1] == ("1", "0", "07")
+    assert _read(write_csv("b.csv", [("a", "1.0"), ("b", "v1.5")]))[1] == ("1.0", "v1.5")
 
 
 def test_only_the_first_of_many_empty_rows_are_listed(write_csv: Callable[..., Path]) -> None:

@@ -116,7 +116,7 @@ def test_texts_are_cut_where_the_others_are(tmp_path: Path, load: Callable[..., 
             "no text in column 'text' at line 2; fill or remove it",
         ),
         ("u.jsonl", '{"text": 5}\n', r"column 'text' holds int, not text \(line 1\)"),
-        ("u.pdf", "good", r"cannot read files ending in '\.pdf'; allowed: \.csv, \.jsonl, \.parquet, \.txt"),
+        ("u.pdf", "good", r"cannot read files ending in '\.pdf'; allowed: .*\.csv.*\.txt"),
     ],
 )
 def test_a_file_that_holds_no_texts_is_refused(

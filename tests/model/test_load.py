@@ -45,6 +45,15 @@ def test_a_corrupt_safetensors_file_is_one_clear_error(bert_directory: Path, tmp
         load_hf(broken, tmp_path)
 
 
+def test_two_classes_of_one_name_are_refused(bert_directory: Path, tmp_path: Path) -> None:
+    same = shutil.copytree(bert_directory, tmp_path / "same")
+    config = json.loads((same / "config.json").read_text())
+    config["id2label"] = {"0": "good", "1": "good"}
+    (same / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="'good'.* id2label"):
+        load_hf(same, tmp_path)
+
+
 def test_a_model_without_a_trained_head_needs_training(bert_directory: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(bert_directory, tmp_path / "bare")
     config = json.loads((bare / "config.json").read_text())

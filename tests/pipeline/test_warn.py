@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from compress.data import Splits
+from compress.data.table import Note
 from compress.measure.answers import pack_classes
 from compress.measure.results import Answers
-from compress.pipeline.warn import doubts_of_data, warnings_of
+from compress.pipeline.warn import doubts_of_data, lines_before_work, warnings_of
 from compress.recipe import load_recipe
 from compress.report import SaturationRecord, load_report
 
@@ -25,7 +26,7 @@ def test_a_guessed_label_order_and_test_rows_out_of_train_are_said(splits: Split
     (tmp_path / "r.yaml").write_text(RECIPE)
     recipe = load_recipe(tmp_path / "r.yaml")
     task = replace(splits.task, labels=("bad", "fine", "good"))
-    guessed = replace(splits, task=task, notes=("the model's labels have no names; taken in order: bad",))
+    guessed = replace(splits, task=task, notes=(Note("the model's labels have no names", "guessed-labels"),))
     order, seen = doubts_of_data(recipe, guessed)
     assert "in this order: bad, fine, good" in order and "id2label" in order
     assert "drawn from the training data" in seen and "data.test" in seen
@@ -34,8 +35,22 @@ def test_a_guessed_label_order_and_test_rows_out_of_train_are_said(splits: Split
 def test_integers_and_own_test_rows_raise_no_doubt(splits: Splits, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
     recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
-    numbered = replace(splits, notes=("the model's labels have no names; taken in order: 0, 1, 2",))
+    numbered = replace(splits, notes=(Note("the model's labels have no names", "guessed-labels"),))
     assert doubts_of_data(recipe, numbered) == ()
+
+
+def test_classes_without_rows_texts_that_are_cut_and_rows_that_are_dropped_are_said_before_work(
+    splits: Splits, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    cut, dropped, read = Note("9 of 9 texts cut", "cut"), Note("3 rows dropped", "dropped"), Note("by tabs")
+    kept = np.flatnonzero(splits.test.labels != 1)
+    lacking = replace(splits, test=splits.test.at(kept), notes=(cut, read, dropped))
+    doubts = doubts_of_data(recipe, lacking)
+    assert doubts[1:] == (cut, dropped)
+    assert "test has no row of the label '1'" in doubts[0]
+    assert lines_before_work(recipe, lacking) == (*doubts, read)
 
 
 def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Path, tmp_path: Path) -> None:

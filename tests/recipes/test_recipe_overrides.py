@@ -166,6 +166,31 @@ def test_a_refusal_names_the_override(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        (f"model.{'a.' * 2000}b=1", "50 dots"),
+        (f"measure.batch=[{'1, ' * 5000}x]", "batch[5000] is 'x'"),
+        (f"name={'x' * 100_000}", "name is 'xxx"),
+        (f"model.{'x' * 100_000}=1", "unknown key 'xxx"),
+        (f"{'x' * 100_000}=1", "unknown key 'xxx"),
+        (f"stages.0={'x' * 100_000}", "unknown stage 'xxx"),
+        (f"seed={'x' * 100_000}", "seed is 'xxx"),
+    ],
+)
+def test_what_is_long_is_refused_at_once_in_a_short_message(override: str, kept: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load(override)
+    assert kept in str(refused.value) and len(str(refused.value)) < 600
+
+
+def test_many_overrides_are_not_all_quoted() -> None:
+    overrides = [f"data.key{i}=1" for i in range(30)]
+    with pytest.raises(RecipeError) as refused:
+        load("data.source=file", *overrides)
+    assert "and 26 more: missing key 'train'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("modle.hf=a", "override 'modle.hf=a': unknown key 'modle'; did you mean 'model'?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,19 @@ def test_a_file_below_a_file_or_with_too_long_a_name_is_refused(tmp_path: Path) 
     inside = tmp_path / "a.yaml" / "x.yaml"
     assert file_refusal(inside) == f"{inside}: cannot be read: Not a directory"
     assert file_refusal(tmp_path / ("x" * 300)).endswith(": cannot be read: File name too long")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes in a folder")
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.yaml")
+    assert "regular file; save the recipe to a file" in file_refusal(tmp_path / "x.yaml")
+    assert "regular file; save the recipe to a file" in file_refusal(Path("/dev/zero"))
+
+
+def test_a_stage_of_many_keys_does_not_quote_them_all(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"stages: [{{{', '.join(f'key{i}: 1' for i in range(3000))}}}]\n")
+    assert "has the keys key0, key1" in file_refusal(tmp_path / "x.yaml")
+    assert len(file_refusal(tmp_path / "x.yaml")) < 1000
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:

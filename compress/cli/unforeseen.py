@@ -1,0 +1,72 @@
+"""What nothing else caught: one line for the user, the traceback in a log file that the line names."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from importlib import metadata
+
+from compress import __version__
+from compress.errors import CompressError, InternalError, RecipeError, shortened
+
+__all__ = ["as_known"]
+
+_log = logging.getLogger(__name__)
+
+_WRONG_PATHS = (errno.ENAMETOOLONG, errno.ELOOP)
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pydantic", "tokenizers", "torch", "torchao")
+_SHOWN_CHARACTERS = 300
+
+
+def as_known(error: Exception) -> CompressError:
+    """Give the error that a command ends with for an exception of any kind.
+
+    Returns:
+        A CompressError unchanged. For a path that cannot exist: a RecipeError. For all else an InternalError,
+        or a plain CompressError where the operating system refused something; the traceback is in the log
+        file that its message names, and logged at the level debug.
+    """
+    if isinstance(error, CompressError):
+        return error
+    if isinstance(error, OSError) and error.strerror:
+        file = (
+            "" if error.filename is None else f"{shortened(os.fsdecode(error.filename), _SHOWN_CHARACTERS)}: "
+        )
+        if error.errno in _WRONG_PATHS:
+            return RecipeError(f"{file}{error.strerror}")
+        return CompressError(f"{file}{error.strerror}; {_logged(error)}")
+    said = shortened(str(error).strip().partition("\n")[0], _SHOWN_CHARACTERS)
+    return InternalError(
+        f"modelpress did not foresee this: {type(error).__name__}{': ' if said else ''}{said}; "
+        f"{_logged(error)}"
+    )
+
+
+def _logged(error: Exception) -> str:
+    """Write the traceback to a log file and say which."""
+    _log.debug("not foreseen", exc_info=error)
+    lines = [
+        f"modelpress {__version__}, Python {platform.python_version()}, {platform.platform()}\n",
+        *(f"{name} {_version(name)}\n" for name in _LIBRARIES),
+        f"command: {sys.argv}\n\n",
+        *traceback.format_exception(error),
+    ]
+    try:
+        handle, path = tempfile.mkstemp(prefix="modelpress-error-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(lines)
+    except OSError as failure:
+        return f"no log could be written ({failure.strerror}): MODELPRESS_LOG=debug shows the traceback"
+    return f"the traceback is in {path} (MODELPRESS_LOG=debug shows it here)"
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "is not installed"
