@@ -198,7 +198,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     typer.echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
         typer.echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
-    for doubt in doubts_of_data(recipe, splits):
+    for doubt in (*prepared.notes, *doubts_of_data(recipe, splits)):
         typer.echo(f"  note    {doubt}")
     done = check_output(target, prepared.run_key, overwrite=overwrite)
     typer.echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError, did_you_mean
+from compress.model.own_code import NAMES_CODE
 from compress.task import TaskName
 
 __all__ = [
@@ -94,7 +95,7 @@ class Definition:
 
     def _build_hf(self) -> nn.Module:
         transformers = _transformers()
-        config = dict(self.args)
+        config = {name: value for name, value in self.args.items() if name not in NAMES_CODE}
         model_type = config.pop("model_type")
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)

@@ -78,6 +78,8 @@ def export_model(
             task_name = task_of(config)
             loaded = load_model(config, seed=0, scratch=Path(scratch), task=task_name)
             module, processor = loaded.module, loaded.processor
+            for note in loaded.notes:
+                progress.say(f"note: {note}")
             if processor is not None:
                 where = "synthetic rows (random pixels), not real ones"
                 encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 import compress
-from compress.data import Split, Splits
+from compress.data import Split
 from compress.errors import ModelError, RecipeError
 from compress.measure.accuracy import wilson_interval
 from compress.model import LoadedModel, Structure, structure_of
@@ -25,7 +25,7 @@ from compress.pipeline.cache import Cache
 from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
 from compress.pipeline.export import model_config_of
 from compress.pipeline.look import attention_facts
-from compress.pipeline.prepare import prepare
+from compress.pipeline.prepare import Prepared, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.prune.likeness import unit_likeness
@@ -135,7 +135,7 @@ def inspect_model(
         attention=attention,
         quantization=quantization,
         quantization_rows=min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
-        notes=_notes(recipe, prepared.splits, bench, low),
+        notes=_notes(prepared, bench, low),
         seconds=time.perf_counter() - began,
     )
 
@@ -218,8 +218,8 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
     )
 
 
-def _notes(recipe: Recipe, splits: Splits, bench: Bench, low: float) -> tuple[str, ...]:
-    found = []
+def _notes(prepared: Prepared, bench: Bench, low: float) -> tuple[str, ...]:
+    recipe, splits, found = prepared.recipe, prepared.splits, list(prepared.notes)
     chance = max(Counter(bench.rows.answers.tolist()).values()) / len(bench.rows.answers)
     if low <= chance:
         found.append(

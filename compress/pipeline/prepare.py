@@ -74,6 +74,11 @@ class Prepared:
     stage_keys: tuple[str, ...]
     run_key: str
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the model before trusting a figure, a sentence each."""
+        return self.loaded.notes
+
 
 def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     """Load data and model, and see that they and the stages fit together; only scratch is written to.

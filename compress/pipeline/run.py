@@ -194,7 +194,7 @@ def _published(
         stages=tuple(made.records),
         parity=candidate.parity,
         measurement=measurement,
-        warnings=warnings_of(recipe, splits, measurement, saturation),
+        warnings=(*prepared.notes, *warnings_of(recipe, splits, measurement, saturation)),
         saturation=saturation,
         parts=_parts(made.base, module),
         ladder=ladder,
@@ -210,6 +210,8 @@ def trained_model(
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Return the recipe's model, trained if it says so (or from the cache), and its training curve."""
     recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
+    for note in prepared.notes:
+        progress.say(f"note: {note}")
     if recipe.model.train is None:
         return loaded.module, []
     config = recipe.model.train
