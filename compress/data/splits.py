@@ -25,6 +25,7 @@ from compress.data.digits import DIGITS_INPUTS, read_digits
 from compress.data.image_processor import PIXELS, ImageProcessor
 from compress.data.images import processor_for, read_digit_images, read_image_folders
 from compress.data.labels import order_labels
+from compress.data.pairs import check_one_text
 from compress.data.partition import PARTS, Partition, distinct_from, partition
 from compress.data.split import Row, Split, Splits
 from compress.data.table import Table, counted
@@ -73,6 +74,7 @@ def load_splits(
         )
     if isinstance(config, CorpusData | StdlibData):
         return load_corpus(config, encoder)
+    check_one_text(config, label_order)
     tables = _read_files(config) if isinstance(config, FileData) else read_datasets(config)
     splits = _split_texts(config, tables, encoder, label_order)
     return splits if config.unlabelled is None else _with_unlabelled(config, splits, encoder)

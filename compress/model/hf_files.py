@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from compress.data.tokenize import has_words
 from compress.errors import ModelError
 from compress.model.definition import HeadName, _transformers
 from compress.model.own_code import check_code, needs_own_code
@@ -16,7 +17,15 @@ from compress.model.served_tasks import (
     task_of_files,
 )
 
-__all__ = ["check_head", "config_json", "explained", "file_of", "settings_of", "writes_text"]
+__all__ = [
+    "check_head",
+    "check_vocabulary",
+    "config_json",
+    "explained",
+    "file_of",
+    "settings_of",
+    "writes_text",
+]
 
 
 def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
@@ -31,6 +40,8 @@ def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise needs_own_code(name) from error
+        if "backend tokenizer" in str(error):
+            raise _no_tokenizer(name, {"vocab.txt", "vocab.json", "*.model"}) from error
         where = "directory" if Path(name).exists() else "directory or hub name (is there a network?)"
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -152,6 +163,29 @@ def check_head(
             f"({', '.join(architectures)}), so no head can be trained on it; give another with model.hf=..."
         )
     return False, (task.note(architectures),)
+
+
+def check_vocabulary(name: str, tokenizer: Any) -> None:
+    """Refuse a tokenizer that transformers made of nothing, for want of files.
+
+    Args:
+        name: the directory or the Hub's name that it is of.
+        tokenizer: a fast one of transformers.
+
+    Raises:
+        ModelError: it has no tokens but special ones.
+    """
+    if has_words(tokenizer.backend_tokenizer):
+        return
+    raise _no_tokenizer(name, set(dict(getattr(tokenizer, "vocab_files_names", {})).values()))
+
+
+def _no_tokenizer(name: str, files: set[str]) -> ModelError:
+    looked_for = ", ".join(["tokenizer.json", *sorted(files - {"tokenizer.json"})])
+    return ModelError(
+        f"'{name}' has no tokenizer (looked for {looked_for}): copy the files of the one that the model was "
+        "trained with into it (tokenizer.save_pretrained writes them)"
+    )
 
 
 def _architectures(config: dict[str, Any]) -> tuple[str, ...]:

@@ -25,7 +25,14 @@ from compress.model.definition import (
     with_plain_linears_,
 )
 from compress.model.gguf import directory_of_gguf
-from compress.model.hf_files import check_head, config_json, file_of, settings_of, writes_text
+from compress.model.hf_files import (
+    check_head,
+    check_vocabulary,
+    config_json,
+    file_of,
+    settings_of,
+    writes_text,
+)
 from compress.model.hf_files import explained as _explained
 from compress.model.own_code import NAMES_CODE, own_code_note
 from compress.model.save import load_module
@@ -261,6 +268,7 @@ def _tokenizer_directory(name: str, scratch: Path) -> Path:
         raise ModelError(
             f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
         )
+    check_vocabulary(name, tokenizer)
     directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
     tokenizer.save_pretrained(str(directory))
     return directory

@@ -29,6 +29,8 @@ from compress.data import (
     load_splits,
 )
 from compress.data.corpus import with_end_token
+from compress.data.pairs import one_text_notes
+from compress.data.words import unknown_token_notes
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import check_branches, sha256_of
 from compress.measure import check_runtimes
@@ -64,6 +66,7 @@ class Prepared:
     Attributes:
         base_key: fingerprint of the model after its own training.
         stage_keys: fingerprint of the model after each stage; the last one is the run's.
+        notes: what a reader must know of the model and its rows before trusting a figure, a sentence each.
     """
 
     recipe: Recipe
@@ -73,11 +76,7 @@ class Prepared:
     base_key: str
     stage_keys: tuple[str, ...]
     run_key: str
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the model before trusting a figure, a sentence each."""
-        return self.loaded.notes
+    notes: tuple[str, ...] = ()
 
 
 def prepare(recipe: Recipe, scratch: Path) -> Prepared:
@@ -153,7 +152,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     run = fingerprint(
         keys or base, recipe.export.model_dump(mode="json"), recipe.measure.model_dump(mode="json")
     )
-    return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+    notes = (*loaded.notes, *one_text_notes(recipe.data), *unknown_token_notes(splits.test, encoder))
+    return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run, notes)
 
 
 def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) -> nn.Module:

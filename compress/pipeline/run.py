@@ -14,6 +14,7 @@ from torch import nn
 
 import compress
 from compress.data import Splits
+from compress.data.words import unknown_token_notes
 from compress.export import new_directory, write_bundle_, write_manifest_
 from compress.locks import only_one
 from compress.losses import TargetPlace
@@ -194,7 +195,11 @@ def _published(
         stages=tuple(made.records),
         parity=candidate.parity,
         measurement=measurement,
-        warnings=(*prepared.notes, *warnings_of(recipe, splits, measurement, saturation)),
+        warnings=(
+            *prepared.notes,
+            *_cut_vocabulary_notes(given, prepared),
+            *warnings_of(recipe, splits, measurement, saturation),
+        ),
         saturation=saturation,
         parts=_parts(made.base, module),
         ladder=ladder,
@@ -203,6 +208,12 @@ def _published(
     )
     _write(report, directory, module, candidate.path, prepared, given, baseline.path)
     return report
+
+
+def _cut_vocabulary_notes(given: Given, prepared: Prepared) -> tuple[str, ...]:
+    if given.encoder is prepared.encoder:
+        return ()
+    return unknown_token_notes(given.splits.test, given.encoder, "the smaller tokenizer of the candidate")
 
 
 def trained_model(

@@ -180,3 +180,15 @@ def test_a_name_on_the_hub_says_its_task_as_a_directory_does(
         load_hf("org/tagger", tmp_path)
     with pytest.raises(ModelError, match="org/gone"):
         task_of(ModelConfig(hf="org/gone"))
+
+
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
+def test_a_directory_without_a_tokenizer_is_refused_with_the_files_looked_for(
+    bert_directory: Path, tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    bare = Path(shutil.copytree(bert_directory, tmp_path / "bare"))
+    for file in bare.glob("*token*"):
+        if file.name not in left:
+            file.unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer.*tokenizer\.json, .*vocab"):
+        load_hf(bare, tmp_path)

@@ -344,3 +344,14 @@ def test_files_that_a_stage_names_are_known_by_what_they_hold(tmp_path: Path) ->
     (folder / "weights").write_bytes(b"2")
     assert files_named(settings)[1] != before[1]
     assert not files_named({"file": "models/cnn.py", "other": str(tmp_path / "missing"), "n": 3})
+
+
+def test_unknown_words_and_second_texts_are_noted(on_text: Callable[..., Prepared]) -> None:
+    assert on_text().notes == ()
+    (note,) = on_text(GOOD.replace("film", "xyzzy").replace("plot", "qwertz")).notes
+    assert "unknown" in note
+    pairs = "\n".join(f"{line},{'x' if at else 'text_pair'}" for at, line in enumerate(GOOD.splitlines()))
+    with pytest.raises(DataError, match="text_pair"):
+        on_text(pairs)
+    (note,) = on_text(pairs, text="text").notes
+    assert "text_pair" in note
