@@ -23,7 +23,7 @@ from compress.model import LoadedModel, Structure, structure_of
 from compress.model.quantized import QuantizedModule
 from compress.pipeline.cache import Cache
 from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
-from compress.pipeline.export import model_config_of
+from compress.pipeline.export import model_config_of, own_recipe
 from compress.pipeline.look import attention_facts
 from compress.pipeline.prepare import Prepared, prepare
 from compress.pipeline.run import trained_model
@@ -52,7 +52,8 @@ def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         model: a recipe's file (its stages are left out), a Hugging Face directory or name, or a bundle.
-        overrides: as in `load_recipe`; where the model is no recipe, they must say the data.
+        overrides: as in `load_recipe`. Where the model is no recipe, they say the data; a run's bundle has
+            the data of its own recipe, unless they name other rows.
 
     Raises:
         RecipeError, ModelError: it is not one of these, or a value is wrong.
@@ -60,7 +61,12 @@ def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
     if model.endswith((".yaml", ".yml")):
         return load_recipe(model, overrides, need_stages=False).model_copy(update={"stages": ()})
     name = re.sub(r"[^\w.-]+", "-", Path(model).name).strip(".-") or "model"
-    return recipe_of_model(model_config_of(model), name[:80], overrides)
+    config = model_config_of(model)
+    has_rows = any(
+        each.startswith(("data=", "data.source=", "data.train=", "data.name=")) for each in overrides
+    )
+    own = None if has_rows or config.bundle is None else own_recipe(config.bundle)
+    return recipe_of_model(config, name[:80], overrides, data=None if own is None else own.data)
 
 
 def inspect_model(
