@@ -107,6 +107,11 @@ class StudentDistillation(Distillation):
         for config in others:
             with tempfile.TemporaryDirectory(prefix="modelpress-student-") as folder:
                 loaded = load_student(config, model, classes, 0, context.task.name, Path(folder))
+                if config in self.teachers and not loaded.has_trained_head:
+                    raise StageError(
+                        f"{self.name}: teachers: {loaded.source} has no trained classification head, so it "
+                        "has nothing to teach; give a trained classifier"
+                    )
                 self._same_words(config, loaded, context)
         super().check(model, context)
 

@@ -285,6 +285,17 @@ def test_made_up_names_of_labels_are_no_names(
                 stage.check(text_model, context)
 
 
+def test_a_teacher_without_a_trained_head_is_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(bert_directory, tmp_path / "bare"))
+    config = json.loads((bare / "config.json").read_text())
+    (bare / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    with pytest.raises(StageError, match="teachers"):
+        _stage(teachers=[{"hf": str(bare)}]).check(text_model, text_context)
+    _stage(student={"model": {"hf": str(bare)}}, losses={"logits": 1}).check(text_model, text_context)
+
+
 def test_another_model_after_a_cut_vocabulary_is_refused(bert_directory: Path) -> None:
     stage = _stage(student={"model": {"hf": str(bert_directory)}})
     reason = stage.objection([VocabularyPruning()])
