@@ -308,6 +308,25 @@ def draw(table: ReportTable) -> Table:
     return drawn
 
 
+_MODELS_AND_TASKS = (
+    (
+        "hf: DIR or NAME",
+        "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of images: ViT, DeiT",
+    ),
+    ("hf: DIR or NAME", "a Hugging Face decoder (...ForCausalLM): Llama, Qwen, GPT-2"),
+    ("hf: FILE.gguf", "a language model of llama.cpp, its weights made float"),
+    ("bundle: DIR", "what modelpress wrote, to go on from"),
+    (
+        "classification",
+        "task: one label a row; text (CSV, JSONL, Parquet, datasets), images (folders), arrays (digits)",
+    ),
+    (
+        "language modelling",
+        "task: the next token; text (data.source=corpus: files, folders, datasets), Python's source (stdlib)",
+    ),
+)
+
+
 def listing() -> Table:
     """Stages, models and tasks, a line each."""
     from compress.registry import stage_class, stage_names
@@ -320,15 +339,8 @@ def listing() -> Table:
         table.add_row(name, escape(stage_class(name).summary))
     for path in sorted((starter_folder() / "models").glob("*.py")):
         table.add_row(escape(f"models/{path.name}"), _first_line(path.read_text(encoding="utf-8")))
-    table.add_row(
-        "hf: DIR or NAME",
-        "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of pictures: ViT, DeiT",
-    )
-    table.add_row("bundle: DIR", "what modelpress wrote, to go on from")
-    table.add_row(
-        "classification",
-        "task: one label a row; text (CSV, JSONL, Parquet, datasets), pictures (folders), arrays (digits)",
-    )
+    for name, what in _MODELS_AND_TASKS:
+        table.add_row(name, what)
     return table
 
 

@@ -110,7 +110,18 @@ def test_a_bad_recipe_is_refused_without_torch(tmp_path: Path) -> None:
 def test_list_names_every_stage_and_model(call: Callable[..., Said]) -> None:
     said = call("list")
     assert said.code == 0
-    assert all(name in said.out for name in (*stage_names(), "models/transformer.py", "hf:", "bundle:"))
+    named = (
+        "models/transformer.py",
+        "hf:",
+        ".gguf",
+        "bundle:",
+        "classification",
+        "language modelling",
+        "decoder",
+    )
+    assert all(name in said.out for name in (*stage_names(), *named))
+    weight_only = next(line for line in said.out.splitlines() if "int4_weight_only" in line)
+    assert "decoders write faster" in weight_only
 
 
 def test_init_writes_recipes_that_can_be_shown(call: Callable[..., Said]) -> None:
@@ -769,6 +780,38 @@ def test_export_takes_a_recipe_without_stages(
     state = compress.load(tmp_path / "out").state_dict()
     expected = compress.load(digits_run / "reports" / "digits").state_dict()
     assert all(value.equal(expected[name]) for name, value in state.items())
+
+
+def test_export_compares_a_run_s_bundle_on_its_own_rows(
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path
+) -> None:
+    said = call(
+        "export", digits_run / "reports" / "digits", "-o", "out"
+    )  # of numbers: no rows can be made up
+    assert (said.code, said.err) == (0, "")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["parity"]["rows_from"] == "validation rows"
+    report = load_report(digits_run / "reports" / "digits")
+    assert manifest["parity"]["rows"] == min(256, report.data.validation_rows)
+
+
+def test_export_says_where_the_rows_of_a_bundle_are_gone(
+    call: Callable[..., Said], bert_directory: Path, tmp_path: Path
+) -> None:
+    assert call("export", bert_directory, "-o", "bundle", "--max-length", "32").code == 0
+    (tmp_path / "bundle" / "recipe.resolved.yaml").write_text(
+        f"name: r\nmodel: {{hf: {bert_directory}}}\nstages: []\n"
+        f"data: {{source: file, train: {tmp_path}/rows.csv, max_length: 24}}\n"
+    )
+    said = call("export", "bundle", "-o", "first", "--max-length", "32")
+    assert (said.code, said.err) == (0, "") and "rows.csv" in said.out
+    manifest = json.loads((tmp_path / "first" / "manifest.json").read_text())
+    assert "synthetic" in manifest["parity"]["rows_from"] and manifest["max_length"] == 32
+    (tmp_path / "rows.csv").write_text(GOOD)
+    for words, length in (((), 24), (("--max-length", "16"), 16)):
+        assert call("export", "bundle", "-o", "out", "--overwrite", *words).code == 0
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+        assert manifest["parity"]["rows_from"] == "validation rows" and manifest["max_length"] == length
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,12 @@ def export(
     model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's directory.")],
     max_length: Annotated[
-        int, typer.Option(min=2, help="Longest text in tokens; longer ones are cut.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Longest text in tokens; longer ones are cut. 128 if neither this nor a recipe says it.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,7 +63,8 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE...]",
-            help="The rows, as in a recipe, e.g. data.train=FILE data.validation=FILE; other keys too.",
+            help="The rows, as in a recipe, e.g. data.train=FILE data.validation=FILE; other keys too. "
+            "A run's bundle has those of its own recipe.",
         ),
     ] = None,
     output: Annotated[

@@ -219,7 +219,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
         echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
-    for line in lines_before_work(recipe, splits):
+    for line in (*prepared.notes, *lines_before_work(recipe, splits)):
         echo(f"  note    {line}")
     done = check_output(target, prepared.run_key, overwrite=overwrite)
     if not done:

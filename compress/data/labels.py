@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from compress.data.table import Note, listed
 from compress.errors import DataError
 
-__all__ = ["order_labels"]
+__all__ = ["are_made_up", "numbers_of", "order_labels"]
 
 _SHOWN_LABELS = 20
+_PREFIX = "LABEL_"
 
 
 def order_labels(
@@ -19,6 +20,7 @@ def order_labels(
 
     A model's own names decide where it has some. Names that Hugging Face made up (LABEL_0, LABEL_1) decide
     nothing: then, as without any, the order is the one that the data set declares (ClassLabel), else sorted.
+    Made-up names in the data are numbers of the model's classes.
 
     Args:
         present: names that the data's rows have.
@@ -42,7 +44,7 @@ def order_labels(
         many = "s" if len(without) > 1 else ""
         line = f"the data has no row of the model's label{many} {listed(without, _SHOWN_LABELS)}"
         return given, (Note(line),) if without else ()
-    if given == tuple(f"LABEL_{index}" for index in range(len(given))) and len(names) <= len(given):
+    if are_made_up(given) and len(names) <= len(given):
         order = _order_for_unnamed(names, len(given), declared)
         return order, (
             Note(
@@ -50,12 +52,29 @@ def order_labels(
                 "guessed-labels",
             ),
         )
+    if set(names) <= set(_made_up(len(given))):
+        line = f"the data's labels have no names; taken by number: {listed(given, _SHOWN_LABELS)}"
+        return given, (Note(line),)
     lacking = [name for name in names if name not in given]
     raise DataError(
         f"the model does not know the label{'s' if len(lacking) > 1 else ''} {listed(lacking)}: "
         f"the data has {listed(names, _SHOWN_LABELS)}; the model has {listed(given, _SHOWN_LABELS)} "
         "(rename them in the data, or in id2label of the model's config.json)"
     )
+
+
+def are_made_up(labels: Sequence[str]) -> bool:
+    """Whether class names are those that Hugging Face gives where there are none: LABEL_0, LABEL_1, ..."""
+    return tuple(labels) == _made_up(len(labels))
+
+
+def numbers_of(labels: Sequence[str]) -> dict[str, int]:
+    """The index of each class name, and of each made-up one that data may have instead."""
+    return {name: index for names in (_made_up(len(labels)), labels) for index, name in enumerate(names)}
+
+
+def _made_up(count: int) -> tuple[str, ...]:
+    return tuple(f"{_PREFIX}{index}" for index in range(count))
 
 
 def _order_for_unnamed(names: tuple[str, ...], count: int, declared: Sequence[str]) -> tuple[str, ...]:
@@ -72,6 +91,8 @@ def _natural_order(names: Iterable[str]) -> tuple[str, ...]:
     unique = set(names)
     if all(_is_index(name.removeprefix("-")) for name in unique):
         return tuple(sorted(unique, key=lambda name: (int(name), name)))
+    if all(name.startswith(_PREFIX) and _is_index(name.removeprefix(_PREFIX)) for name in unique):
+        return tuple(sorted(unique, key=lambda name: int(name.removeprefix(_PREFIX))))
     return tuple(sorted(unique))
 
 

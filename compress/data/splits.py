@@ -24,7 +24,8 @@ from compress.data.corpus import load_corpus
 from compress.data.digits import DIGITS_INPUTS, read_digits
 from compress.data.image_processor import PIXELS, ImageProcessor
 from compress.data.images import processor_for, read_digit_images, read_image_folders
-from compress.data.labels import order_labels
+from compress.data.labels import numbers_of, order_labels
+from compress.data.pairs import check_one_text
 from compress.data.partition import PARTS, Partition, distinct_from, partition
 from compress.data.split import Row, Split, Splits
 from compress.data.table import Note, Table, counted
@@ -73,6 +74,7 @@ def load_splits(
         )
     if isinstance(config, CorpusData | StdlibData):
         return load_corpus(config, encoder)
+    check_one_text(config, label_order)
     tables = _read_files(config) if isinstance(config, FileData) else read_datasets(config)
     splits = _split_texts(config, tables, encoder, label_order)
     return splits if config.unlabelled is None else _with_unlabelled(config, splits, encoder)
@@ -189,7 +191,7 @@ def _assemble(
     train = tables["train"]
     present = {train.labels[index] for index in parts.indices["train"]}
     labels, label_notes = order_labels(present, label_order, declared=train.declared)
-    number = {name: index for index, name in enumerate(labels)}
+    number = numbers_of(labels)
     splits = {
         part: Split(
             part,

@@ -23,7 +23,7 @@ from compress.task import InputSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["TEXT_INPUTS", "TextEncoder"]
+__all__ = ["TEXT_INPUTS", "TextEncoder", "has_words"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _CHUNK = 1024  # texts that are encoded at once: an Encoding holds far more than its ids
@@ -209,9 +209,21 @@ def _load_tokenizer(path: Path) -> Tokenizer:
             "(AutoTokenizer.from_pretrained(...).save_pretrained(directory) writes one)"
         )
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises Exception itself
         raise DataError(f"{path}: not a tokenizer that can be read: {error}") from error
+    if not has_words(tokenizer):
+        raise DataError(
+            f"{path}: has no tokens but special ones, so that every word would be unknown; give the "
+            "tokenizer that the model was trained with"
+        )
+    return tokenizer
+
+
+def has_words(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer has tokens beside those that were added to it, which are the special ones."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return bool(set(tokenizer.get_vocab(with_added_tokens=True)) - added)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

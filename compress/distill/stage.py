@@ -106,17 +106,25 @@ class StudentDistillation(Distillation):
         for config in others:
             with scratch_directory("student") as folder:
                 loaded = load_student(config, model, classes, 0, context.task.name, folder)
+                if config in self.teachers and not loaded.has_trained_head:
+                    raise StageError(
+                        f"{self.name}: teachers: {loaded.source} has no trained classification head, so it "
+                        "has nothing to teach; give a trained classifier"
+                    )
                 self._same_words(config, loaded, context)
         super().check(model, context)
 
     def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:
         """Refuse a model that reads other tokens, or answers with other classes or another order of them."""
+        from compress.data.labels import are_made_up
         from compress.data.tokenize import TextEncoder
         from compress.model.calls import logits, to_tensors
 
         name = f"{self.name}: {loaded.source}"
         order = loaded.label_order
-        if loaded.has_trained_head and order is not None and order != context.task.labels:
+        has_other_names = order is not None and order != context.task.labels and not are_made_up(order)
+        if loaded.has_trained_head and has_other_names and not are_made_up(context.task.labels):
+            assert order is not None
             raise StageError(f"{name} answers {', '.join(order)}, not {', '.join(context.task.labels)}")
         if context.encoder is not None and config.file is None and loaded.tokenizer is not None:
             names = loaded.text_inputs
@@ -155,7 +163,14 @@ class StudentDistillation(Distillation):
         if not self.teachers:
             return super().teachers_of(model, context)
         task = context.task
-        return [load_student(config, model, task.classes, 0, task.name).module for config in self.teachers]
+        loaded = [load_student(config, model, task.classes, 0, task.name) for config in self.teachers]
+        for each in loaded:
+            if each.label_order is not None and each.label_order != task.labels:  # checked: made-up names
+                context.progress.say(
+                    f"{self.name}: {each.source} and the data don't name the same labels; taken by number: "
+                    f"{', '.join(task.labels)}"
+                )
+        return [each.module for each in loaded]
 
     def rows_of(self, context: Context) -> Split:
         """Training rows and unlabelled ones, changed copies of both, made-up ones."""

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compress.errors import ModelError, did_you_mean
+from compress.model.own_code import NAMES_CODE
 from compress.model.plain import plain_weights_
 from compress.task import TaskName
 
@@ -100,7 +101,7 @@ class Definition:
 
     def _build_hf(self) -> nn.Module:
         transformers = _transformers()
-        config = dict(self.args)
+        config = {name: value for name, value in self.args.items() if name not in NAMES_CODE}
         model_type = config.pop("model_type")
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)

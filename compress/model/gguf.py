@@ -34,7 +34,11 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise ModelError(f"{file} is no GGUF file: it doesn't begin with these four letters")
-    place: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": file.name,
+        "trust_remote_code": False,  # files beside it may name code
+    }
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # bars of its own
             read = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype="float32")
@@ -50,7 +54,7 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(config, name):
             delattr(config, name)
-    plain = transformers.AutoModelForCausalLM.from_config(config, dtype="float32")
+    plain = transformers.AutoModelForCausalLM.from_config(config, dtype="float32", trust_remote_code=False)
     plain.load_state_dict(read.state_dict())
     directory.mkdir(parents=True)
     tokenizer.save_pretrained(str(directory))

@@ -22,11 +22,23 @@ from compress.model.definition import (
     _transformers,
     attach_definition_,
     auto_class,
+    definition_of,
     with_plain_linears_,
 )
 from compress.model.gguf import directory_of_gguf
+from compress.model.hf_files import (
+    check_head,
+    check_vocabulary,
+    config_json,
+    file_of,
+    settings_of,
+    writes_text,
+)
+from compress.model.hf_files import explained as _explained
+from compress.model.own_code import NAMES_CODE, own_code_note
 from compress.model.plain import plain_weights_
 from compress.model.save import load_module
+from compress.model.served_tasks import no_classes
 from compress.task import TaskName
 
 __all__ = ["LoadedModel", "load", "load_model", "task_of"]
@@ -43,6 +55,7 @@ class LoadedModel:
         text_inputs: names of the inputs that a tokenizer must give.
         processor: how it reads pictures, for a model that does.
         has_trained_head: false where the classification head is new and as wide as `num_labels`.
+        notes: what a reader must know of it, a sentence each.
     """
 
     module: nn.Module
@@ -52,6 +65,7 @@ class LoadedModel:
     text_inputs: tuple[str, ...]
     processor: ImageProcessor | None = None
     has_trained_head: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse names that do not tell classes apart."""
@@ -107,20 +121,24 @@ def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
 
 
 def task_of(config: ModelConfig) -> TaskName:
-    """What a model of files answers, by what its files say; a classification where they say nothing."""
+    """What a model of files answers, by what its files say; a classification where they say nothing.
+
+    Raises:
+        ModelError: a Hugging Face directory or name without a config.json that can be read.
+    """
     if config.bundle is not None:
-        return _LANGUAGE if _says(config.bundle / "manifest.json", "task", _LANGUAGE) else _CLASSES
-    name = Path(config.hf or "")
-    decodes = name.suffix == ".gguf" or _says(name / "config.json", "architectures", _HEADS[_LANGUAGE][0])
-    return _LANGUAGE if decodes else _CLASSES
+        return _LANGUAGE if _says_language(config.bundle / "manifest.json") else _CLASSES
+    name = config.hf or ""
+    if Path(name).suffix == ".gguf":
+        return _LANGUAGE
+    return _LANGUAGE if writes_text(config_json(name)) else _CLASSES
 
 
-def _says(file: Path, key: str, endings: str | tuple[str, ...]) -> bool:
+def _says_language(manifest: Path) -> bool:
     try:
-        found = read_json(file)[key]
+        return bool(read_json(manifest)["task"] == _LANGUAGE)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return any(str(each).endswith(endings) for each in (found if isinstance(found, list) else [found]))
 
 
 def load(path: str | Path) -> nn.Module:
@@ -153,6 +171,7 @@ def _from_bundle(directory: Path) -> LoadedModel:
         labels = tuple(manifest["labels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
+    _check_bundle(directory, module, labels)
     tokenizer = directory if (directory / "tokenizer.json").is_file() else None
     pictures = directory / PREPROCESSOR_FILE
     return LoadedModel(
@@ -165,6 +184,15 @@ def _from_bundle(directory: Path) -> LoadedModel:
     )
 
 
+def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...]) -> None:
+    """Refuse what an older version exported as a classifier, and is none."""
+    definition = definition_of(module)
+    problem = None if definition is None else definition.args.get("problem_type")
+    refusal = no_classes(str(directory), problem, len(labels)) if labels else None
+    if refusal is not None:
+        raise ModelError(refusal)
+
+
 def _from_hf(
     config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None, task: TaskName
 ) -> LoadedModel:
@@ -172,27 +200,15 @@ def _from_hf(
 
     name = config.hf
     assert name is not None
-    if not Path(name).exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
-        raise ModelError(f"there is no directory '{name}', and it can't be a name on the Hugging Face Hub")
-    transformers = _transformers()
     short = Path(name).name if Path(name).exists() else name
     if Path(name).suffix == ".gguf" and Path(name).is_file():
         name = str(directory_of_gguf(Path(name), scratch))
-    settings: Any = _explained(name, transformers.AutoConfig.from_pretrained, name)
+    given = config_json(name)
+    settings: Any = settings_of(name, given)
     head: HeadName = "image-classification" if task == "classification" and _sees(settings) else task
-    endings, what = _HEADS[head]
-    trained_head = any(kind.endswith(endings) for kind in settings.architectures or ())
+    trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
+    notes += own_code_note(given)
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
-    if not trained_head and task == _LANGUAGE:
-        raise ModelError(
-            f"{name} is no language model (architectures: {settings.architectures}): the data are texts to "
-            "write on from, which wants a model whose architecture ends in ForCausalLM or LMHeadModel"
-        )
-    if not trained_head and config.train is None:
-        raise ModelError(
-            f"{name} has no trained {what} head (architectures: {settings.architectures}); "
-            "give model.train to train one first"
-        )
     if task == "language-modelling":
         options["use_cache"] = False  # where a past is wanted, it is given
     with seeded(seed):
@@ -203,6 +219,7 @@ def _from_hf(
             attn_implementation="sdpa",
             dtype="float32",
             use_safetensors=True,
+            trust_remote_code=False,
             **options,
         )
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
@@ -215,7 +232,7 @@ def _from_hf(
     if head == "image-classification":
         processor = _image_processor(name, settings)
         source = f"Hugging Face {settings.model_type} '{short}'"
-        return LoadedModel(module.eval(), source, None, order, (), processor, has_trained_head=trained_head)
+        return LoadedModel(module.eval(), source, None, order, (), processor, trained_head, notes)
     return LoadedModel(
         module.eval(),
         f"Hugging Face {settings.model_type} '{short}'",
@@ -223,6 +240,7 @@ def _from_hf(
         order,
         accepted_inputs(module) if task == "classification" else ("input_ids", "attention_mask"),
         has_trained_head=trained_head or task != "classification",
+        notes=notes,
     )
 
 
@@ -238,15 +256,8 @@ def _sees(settings: Any) -> bool:
 def _image_processor(name: str, settings: Any) -> ImageProcessor:
     """What the model's preprocessor_config.json says; without it the model's own size, mean and std 0.5."""
     channels = int(getattr(settings, "num_channels", 3))
-    file = Path(name) / PREPROCESSOR_FILE
-    if not Path(name).is_dir():
-        from transformers.utils import cached_file
-
-        found = _explained(
-            name, cached_file, name, PREPROCESSOR_FILE, _raise_exceptions_for_missing_entries=False
-        )
-        file = Path(found) if found is not None else file
-    if file.is_file():
+    file = file_of(name, PREPROCESSOR_FILE, must_know=True)
+    if file is not None:
         return ImageProcessor.from_file(file, channels=channels)
     size = getattr(settings, "image_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
@@ -255,34 +266,15 @@ def _image_processor(name: str, settings: Any) -> ImageProcessor:
 
 _CLASSES: TaskName = "classification"
 _LANGUAGE: TaskName = "language-modelling"
-_HEADS: dict[HeadName, tuple[str | tuple[str, ...], str]] = {
-    "classification": ("ForSequenceClassification", "classification"),
-    "image-classification": (
-        ("ForImageClassification", "ForImageClassificationWithTeacher"),
-        "image classification",
-    ),
-    "language-modelling": (("ForCausalLM", "LMHeadModel"), "language-modelling"),
-}
 
 
 def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
     # Names of the directory it came from and of the library's version are no part of what the model is.
     for name in ("_name_or_path", "transformers_version", "_attn_implementation_autoset", "architectures"):
         arguments.pop(name, None)
+    for name in NAMES_CODE:
+        arguments.pop(name, None)
     return arguments
-
-
-def _explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    # transformers raises OSError, ValueError, SafetensorError... for what is one thing to a user.
-    try:
-        return function(*arguments, **options)
-    except Exception as error:
-        where = "directory" if Path(name).exists() else "directory or hub name (is there a network?)"
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"cannot load the Hugging Face model from {where} '{name}': {first}; "
-            "give another with model.hf=..."
-        ) from error
 
 
 def _tokenizer_directory(name: str, scratch: Path) -> Path:
@@ -293,11 +285,12 @@ def _tokenizer_directory(name: str, scratch: Path) -> Path:
     if (path / "tokenizer.json").is_file():
         return path
     transformers = _transformers()
-    tokenizer = _explained(name, transformers.AutoTokenizer.from_pretrained, name)
+    tokenizer = _explained(name, transformers.AutoTokenizer.from_pretrained, name, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
         )
+    check_vocabulary(name, tokenizer)
     directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
     tokenizer.save_pretrained(str(directory))
     return directory

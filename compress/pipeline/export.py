@@ -11,7 +11,7 @@ import compress
 from compress.data import PIXELS, CommandLineText, ImageProcessor, Row, Split, Splits, TextEncoder
 from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
 from compress.disk import new_directory, remove_leftovers, scratch_directory
-from compress.errors import ModelError, OutputError
+from compress.errors import DataError, ModelError, OutputError
 from compress.export import (
     ONNX_PATH,
     check_parity,
@@ -22,36 +22,39 @@ from compress.export import (
 from compress.model import LoadedModel, ModelConfig, load_model, logits
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import encoder_of, fitting, prepare
+from compress.pipeline.prepare import Prepared, encoder_of, fitting, prepare
 from compress.pipeline.room import check_room_for, weight_bytes
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
-from compress.recipe import load_recipe
+from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.task import Task, TaskName
 from compress.train.threads import limit_threads_
 
-__all__ = ["export_model", "may_replace", "model_config_of"]
+__all__ = ["export_model", "may_replace", "model_config_of", "own_recipe"]
 
+_OWN_RECIPE = "recipe.resolved.yaml"
 _SYNTHETIC_ROWS = 64
 _SYNTHETIC_CORPUS = 8  # rows for a language model, which answers each position
 _LONGEST_SYNTHETIC = 64  # tokens
+_LONGEST = 128  # the same of a text, where nobody says more
 
 
 def export_model(
     model: str | Path,
     output: Path,
     *,
-    max_length: int = 128,
+    max_length: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Write a bundle of a model as it is.
 
     Args:
-        model: a recipe (its model, trained if it says so, compared on its validation rows), or a Hugging Face
-            directory or name, or a bundle (compared on synthetic rows: random tokens of random length, or
-            random pixels).
+        model: a recipe (its model, trained if it says so, compared on its validation rows), or a run's bundle
+            (compared on the validation rows of its own recipe, where they are still there), or a Hugging Face
+            directory or name (compared on synthetic rows: random tokens of random length, or random pixels).
         output: the bundle's directory.
+        max_length: tokens to which texts are cut; None: as the recipe says, or 128.
 
     Returns:
         Parity: rows, agreement, metric_difference, max_abs_error.
@@ -66,27 +69,29 @@ def export_model(
         new_directory(output, replace=replace) as directory,
         scratch_directory() as scratch,
     ):
-        if str(model).endswith((".yaml", ".yml")):
-            recipe = load_recipe(Path(model), need_stages=False)
-            prepared = prepare(recipe, scratch)
+        prepared = _with_rows(model, scratch, max_length, progress)
+        if prepared is not None:
             encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
             module, _ = trained_model(
                 prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
             )
             processor = prepared.splits.processor
-            max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
+            longest, where = getattr(prepared.recipe.data, "max_length", _LONGEST), "validation rows"
         else:
             limit_threads_()
+            longest = max_length or _LONGEST
             config = model_config_of(model)
             task_name = task_of(config)
             loaded = load_model(config, seed=0, scratch=scratch, task=task_name)
             module, processor = loaded.module, loaded.processor
+            for note in loaded.notes:
+                progress.say(f"note: {note}")
             if processor is not None:
                 where = "synthetic rows (random pixels), not real ones"
                 encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)
             else:
                 where = "synthetic rows (random tokens), not real ones"
-                encoder, task, rows = _synthetic(loaded, max_length, task_name)
+                encoder, task, rows = _synthetic(loaded, longest, task_name)
         size = weight_bytes(module)
         check_room_for(output, output=2 * size, scratch=size)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
@@ -100,7 +105,7 @@ def export_model(
             onnx_file,
             task,
             encoder=encoder,
-            max_length=max_length,
+            max_length=longest,
             processor=processor,
         )
         write_manifest_(
@@ -108,13 +113,47 @@ def export_model(
             task,
             {
                 "modelpress": compress.__version__,
-                "max_length": max_length if encoder is not None else None,
+                "max_length": longest if encoder is not None else None,
                 **({} if processor is None else {"image": processor.facts()}),
                 "stages": [],
                 "parity": {**vars(parity), "rows_from": where},
             },
         )
     return vars(parity)
+
+
+def own_recipe(bundle: Path) -> Recipe | None:
+    """The recipe that a run's bundle holds, or None: the bundle is of a model as it was.
+
+    Raises:
+        RecipeError: it can't be read.
+    """
+    file = bundle / _OWN_RECIPE
+    return load_recipe(file, need_stages=False) if file.is_file() else None
+
+
+def _with_rows(
+    model: str | Path, scratch: Path, max_length: int | None, progress: Progress
+) -> Prepared | None:
+    """A model with real rows: those of a recipe, or of a bundle's own recipe; None: there are none here."""
+    if str(model).endswith((".yaml", ".yml")):
+        return prepare(load_recipe(Path(model), need_stages=False), scratch)
+    config = model_config_of(model)
+    own = None if config.bundle is None else own_recipe(config.bundle)
+    if own is None:
+        return None
+    assert config.bundle is not None
+    changed = (
+        ()
+        if max_length is None or not hasattr(own.data, "max_length")
+        else (f"data.max_length={max_length}",)
+    )
+    recipe = recipe_of_model(config, own.run_name, changed, data=own.data)
+    try:
+        return prepare(recipe.model_copy(update={"export": own.export}), scratch)
+    except DataError as error:
+        progress.say(f"the rows of the bundle's own recipe can't be read: {error}")
+        return None
 
 
 def may_replace(output: Path, overwrite: bool) -> bool:
@@ -158,7 +197,8 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
     """Rows of random tokens, for a model that comes without data."""
     if loaded.tokenizer is None:
         raise ModelError(
-            f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe"
+            f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe with "
+            "this model and its data"
         )
     encoder = encoder_of(loaded)
     assert encoder is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 import compress
-from compress.data import Split, Splits
+from compress.data import Split
 from compress.disk import scratch_directory
 from compress.errors import ModelError, RecipeError
 from compress.measure.accuracy import commonest_gain, proportion_interval
@@ -22,9 +22,9 @@ from compress.model import LoadedModel, Structure, structure_of
 from compress.model.quantized import QuantizedModule
 from compress.pipeline.cache import Cache
 from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
-from compress.pipeline.export import model_config_of
+from compress.pipeline.export import model_config_of, own_recipe
 from compress.pipeline.look import attention_facts
-from compress.pipeline.prepare import prepare
+from compress.pipeline.prepare import Prepared, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.prune.likeness import unit_likeness
@@ -51,7 +51,8 @@ def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         model: a recipe's file (its stages are left out), a Hugging Face directory or name, or a bundle.
-        overrides: as in `load_recipe`; where the model is no recipe, they must say the data.
+        overrides: as in `load_recipe`. Where the model is no recipe, they say the data; a run's bundle has
+            the data of its own recipe, unless they name other rows.
 
     Raises:
         RecipeError, ModelError: it is not one of these, or a value is wrong.
@@ -59,7 +60,12 @@ def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
     if model.endswith((".yaml", ".yml")):
         return load_recipe(model, overrides, need_stages=False).model_copy(update={"stages": ()})
     name = re.sub(r"[^\w.-]+", "-", Path(model).name).strip(".-") or "model"
-    return recipe_of_model(model_config_of(model), name[:80], overrides)
+    config = model_config_of(model)
+    has_rows = any(
+        each.startswith(("data=", "data.source=", "data.train=", "data.name=")) for each in overrides
+    )
+    own = None if has_rows or config.bundle is None else own_recipe(config.bundle)
+    return recipe_of_model(config, name[:80], overrides, data=None if own is None else own.data)
 
 
 def inspect_model(
@@ -134,7 +140,7 @@ def inspect_model(
         attention=attention,
         quantization=quantization,
         quantization_rows=min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
-        notes=_notes(recipe, prepared.splits, bench),
+        notes=_notes(prepared, bench),
         seconds=time.perf_counter() - began,
     )
 
@@ -217,8 +223,8 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
     )
 
 
-def _notes(recipe: Recipe, splits: Splits, bench: Bench) -> tuple[str, ...]:
-    found = []
+def _notes(prepared: Prepared, bench: Bench) -> tuple[str, ...]:
+    recipe, splits, found = prepared.recipe, prepared.splits, list(prepared.notes)
     chance, gain = commonest_gain(bench.full.numpy(), bench.rows.answers)
     if gain.low <= 0:
         found.append(

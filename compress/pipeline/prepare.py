@@ -30,7 +30,9 @@ from compress.data import (
     load_splits,
 )
 from compress.data.corpus import with_end_token
+from compress.data.pairs import one_text_notes
 from compress.data.text import what_is_there
+from compress.data.words import unknown_token_notes
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import HUB_FILES, check_branches, sha256_of
 from compress.files import read_json
@@ -67,6 +69,7 @@ class Prepared:
     Attributes:
         base_key: fingerprint of the model after its own training.
         stage_keys: fingerprint of the model after each stage; the last one is the run's.
+        notes: what a reader must know of the model and its rows before trusting a figure, a sentence each.
     """
 
     recipe: Recipe
@@ -76,6 +79,7 @@ class Prepared:
     base_key: str
     stage_keys: tuple[str, ...]
     run_key: str
+    notes: tuple[str, ...] = ()
 
 
 def prepare(recipe: Recipe, scratch: Path) -> Prepared:
@@ -165,7 +169,8 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         machine=machine_facts(),
         shipped=[] if encoder is None else _shipped(encoder),
     )
-    return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run)
+    notes = (*loaded.notes, *one_text_notes(recipe.data), *unknown_token_notes(splits.test, encoder))
+    return Prepared(recipe, splits, loaded, encoder, base, tuple(keys), run, notes)
 
 
 def _plain(settings: BaseModel | None, *without: str) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 
 import compress
 from compress.data import Splits
+from compress.data.words import unknown_token_notes
 from compress.disk import new_directory, remove_leftovers, scratch_directory
 from compress.errors import work_begun
 from compress.export import write_bundle_, write_manifest_
@@ -205,7 +206,11 @@ def _published(
         stages=tuple(made.records),
         parity=candidate.parity,
         measurement=measurement,
-        warnings=warnings_of(recipe, splits, measurement, saturation),
+        warnings=(
+            *prepared.notes,
+            *_cut_vocabulary_notes(given, prepared),
+            *warnings_of(recipe, splits, measurement, saturation),
+        ),
         saturation=saturation,
         parts=_parts(made.base, module),
         ladder=ladder,
@@ -219,6 +224,12 @@ def _published(
     return report
 
 
+def _cut_vocabulary_notes(given: Given, prepared: Prepared) -> tuple[str, ...]:
+    if given.encoder is prepared.encoder:
+        return ()
+    return unknown_token_notes(given.splits.test, given.encoder, "the smaller tokenizer of the candidate")
+
+
 def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
     """Return the recipe's model, trained if it says so (or from the cache).
 
@@ -228,6 +239,8 @@ def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple
         The model, and how it was trained: curve and precision; empty: it wasn't.
     """
     recipe, splits, loaded = prepared.recipe, prepared.splits, prepared.loaded
+    for note in prepared.notes:
+        progress.say(f"note: {note}")
     if recipe.model.train is None:
         return loaded.module, {}
     config = recipe.model.train

@@ -31,8 +31,10 @@ from compress.report import RunReport, load_report, to_variants_card
 __all__ = ["bundle_variants"]
 
 _BASELINE = "baseline"
-# The Hub's suffixes, which transformers.js knows as dtypes.
+# The Hub's suffixes, which transformers.js knows as the dtypes q8, q4, fp16 and q4f16.
+_FLOAT16 = "quantize/float16"
 _SUFFIXES = {
+    _FLOAT16: "_fp16",
     "quantize/int8_dynamic": "_quantized",
     "quantize/int8_static": "_quantized",
     "quantize/int8_weight_only": "_quantized",
@@ -211,11 +213,25 @@ def _file_names(runs: Sequence[_Run]) -> list[str]:
     """By the Hub's suffixes; where one is taken, or a scheme has none, by the run's name."""
     names: list[str] = []
     for run in runs:
-        quantized = [stage for stage in run.stages if stage.startswith("quantize/")]
-        suffix = _SUFFIXES.get(quantized[-1], f"_{run.name}") if quantized else ""
-        file = f"onnx/model{suffix}.onnx"
+        file = f"onnx/model{_suffix(run)}.onnx"
         names.append(file if file not in names else f"onnx/model_{run.name}.onnx")
     return names
+
+
+def _suffix(run: _Run) -> str:
+    schemes = [stage for stage in run.stages if stage.startswith("quantize/")]
+    integers = [stage for stage in schemes if stage != _FLOAT16]
+    if not schemes:
+        return ""
+    if len(integers) < len(schemes) and _half_type(run) != "float16":  # the Hub has no name for bfloat16
+        return f"_{run.name}"
+    suffix = _SUFFIXES.get((integers or schemes)[-1], f"_{run.name}")
+    return f"{suffix}f16" if suffix == "_q4" and _FLOAT16 in schemes else suffix
+
+
+def _half_type(run: _Run) -> str:
+    stages = () if run.report is None else run.report.stages
+    return next((str(each.settings.get("dtype")) for each in stages if each.name == _FLOAT16), "float16")
 
 
 def _entry(

@@ -95,7 +95,8 @@ class Int4WeightOnly(_WeightOnly):
 
     name: ClassVar[str] = "quantize/int4_weight_only"
     summary: ClassVar[str] = (
-        "4-bit weights in groups that share a scale, float activations: smallest, no faster"
+        "4-bit weights in groups that share a scale, float activations: smallest; decoders write faster, "
+        "encoders are no faster"
     )
     bits: ClassVar[Literal[4, 8]] = 4
 
@@ -159,5 +160,8 @@ class Int8WeightOnly(_WeightOnly):
     """
 
     name: ClassVar[str] = "quantize/int8_weight_only"
-    summary: ClassVar[str] = "8-bit weights, float activations: a quarter of the size, near exact, no faster"
+    summary: ClassVar[str] = (
+        "8-bit weights, float activations: a quarter of the size, near exact; decoders write faster, "
+        "encoders are no faster"
+    )
     bits: ClassVar[Literal[4, 8]] = 8

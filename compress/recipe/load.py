@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.data.config import DataSource
 from compress.errors import RecipeError, UnknownNameError, shortened
 from compress.model.config import ModelConfig
 from compress.recipe.config import Recipe
@@ -45,19 +46,25 @@ def load_recipe(
     return _checked(_read(file), overrides, context, need_stages)
 
 
-def recipe_of_model(model: ModelConfig, name: str, overrides: Sequence[str] = ()) -> Recipe:
+def recipe_of_model(
+    model: ModelConfig, name: str, overrides: Sequence[str] = (), *, data: DataSource | None = None
+) -> Recipe:
     """Make a recipe without stages of a model alone; the overrides say its data, as in `data.train=FILE`.
+
+    Args:
+        data: what they change; None: a file of texts, of which they must say where it is.
 
     Raises:
         RecipeError, UnknownNameError: as `load_recipe` does.
     """
-    if not any(override.startswith(("data.", "data=")) for override in overrides):
+    if data is None and not any(override.startswith(("data.", "data=")) for override in overrides):
         raise RecipeError(
             f"{name}: a model alone has no rows; give them as a recipe would: data.train=FILE "
             "data.validation=FILE, or data.source=digits"
         )
     given = model.model_dump(mode="json", exclude_defaults=True)
-    source = Source(name, {"name": name, "model": given, "data": {"source": "file"}}, {})
+    rows = {"source": "file"} if data is None else data.model_dump(mode="json")
+    source = Source(name, {"name": name, "model": given, "data": rows}, {})
     return _checked(source, overrides, {"base": Path.cwd(), "overrides": tuple(overrides)}, False)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.data.labels import order_labels
+from compress.data.labels import are_made_up, numbers_of, order_labels
 from compress.errors import DataError
 
 
@@ -63,3 +63,36 @@ def test_label_that_the_model_lacks_is_refused_with_both_lists() -> None:
 def test_model_that_names_a_label_twice_is_refused() -> None:
     with pytest.raises(DataError, match="the model names a label twice: a, a"):
         order_labels(["a", "b"], ["a", "a"])
+
+
+def test_made_up_names_in_the_data_are_numbers_of_the_models_classes() -> None:
+    labels, notes = order_labels(["LABEL_1", "LABEL_0"], ["pos", "neg"])
+    assert labels == ("pos", "neg")
+    assert len(notes) == 1
+    assert numbers_of(labels) == {"pos": 0, "neg": 1, "LABEL_0": 0, "LABEL_1": 1}
+    assert order_labels(["LABEL_2"], ["a", "b", "c"])[0] == ("a", "b", "c")
+    with pytest.raises(DataError, match="LABEL_2"):
+        order_labels(["LABEL_0", "LABEL_2"], ["a", "b"])
+
+
+def test_real_names_go_before_made_up_ones() -> None:
+    assert numbers_of(["LABEL_1", "LABEL_0"]) == {"LABEL_1": 0, "LABEL_0": 1}
+
+
+def test_made_up_names_are_in_the_order_of_their_numbers() -> None:
+    names = [f"LABEL_{index}" for index in range(12)]
+    assert order_labels(sorted(names), None)[0] == tuple(names)
+    assert order_labels(["good", "LABEL_1"], None)[0] == ("LABEL_1", "good")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (("LABEL_0", "LABEL_1"), True),
+        (("LABEL_1", "LABEL_0"), False),
+        (("0", "1"), False),
+        (("LABEL_0", "pos"), False),
+    ],
+)
+def test_only_the_whole_set_in_order_is_made_up(labels: tuple[str, ...], expected: bool) -> None:
+    assert are_made_up(labels) is expected

@@ -314,3 +314,16 @@ def test_shared_reviews_load_whole_and_as_transformers_would_encode_them() -> No
     )
     for name in names:
         assert [row[name].tolist() for row in splits.test.rows] == wanted[name]
+
+
+def test_made_up_labels_of_the_data_are_the_models_classes(bert_directory: Path, tmp_path: Path) -> None:
+    rows = [(f"{'good ' * (i % 9)}film {'a ' * (i // 9)}", i % 2) for i in range(60)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{text},LABEL_{i}\n" for text, i in rows))
+    config = FileData.model_validate({"source": "file", "train": str(tmp_path / "a.csv"), "max_length": 16})
+    found = load_splits(
+        config, encoder=TextEncoder.from_directory(bert_directory), label_order=("pos", "neg")
+    )
+    assert found.task.labels == ("pos", "neg")
+    wanted = dict(rows)
+    for split in (found.train, found.test):
+        assert split.labels.tolist() == [wanted[text] for text in split.texts]

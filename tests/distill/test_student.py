@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -231,9 +233,6 @@ def test_labels_alone_need_rows_with_labels(text_model: nn.Module, text_context:
 def test_models_of_other_words_or_labels_are_refused(
     text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
 ) -> None:
-    import json
-    import shutil
-
     words = tmp_path / "words"
     shutil.copytree(bert_directory, words)
     tokenizer = json.loads((words / "tokenizer.json").read_text())
@@ -249,6 +248,52 @@ def test_models_of_other_words_or_labels_are_refused(
     (labels / "config.json").write_text(json.dumps(config))
     with pytest.raises(StageError, match="answers 1, 0, not 0, 1"):
         _stage(teachers=[{"hf": str(labels)}]).check(text_model, text_context)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "agree"),
+    [
+        (("LABEL_0", "LABEL_1"), ("neg", "pos"), True),
+        (("neg", "pos"), ("LABEL_0", "LABEL_1"), True),
+        (("LABEL_0", "LABEL_1"), ("LABEL_0", "LABEL_1"), True),
+        (("pos", "neg"), ("neg", "pos"), False),
+        (("LABEL_1", "LABEL_0"), ("neg", "pos"), False),
+    ],
+)
+def test_made_up_names_of_labels_are_no_names(
+    text_model: nn.Module,
+    text_context: Context,
+    bert_directory: Path,
+    tmp_path: Path,
+    theirs: tuple[str, ...],
+    ours: tuple[str, ...],
+    agree: bool,
+) -> None:
+    other = Path(shutil.copytree(bert_directory, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    config |= {"id2label": dict(enumerate(theirs)), "label2id": {name: i for i, name in enumerate(theirs)}}
+    (other / "config.json").write_text(json.dumps(config))
+    context = replace(text_context, task=replace(text_context.task, labels=ours))
+    for stage in (
+        _stage(teachers=[{"hf": str(other)}]),
+        _stage(student={"model": {"hf": str(other)}}, losses={"logits": 1}),
+    ):
+        if agree:
+            stage.check(text_model, context)
+        else:
+            with pytest.raises(StageError):
+                stage.check(text_model, context)
+
+
+def test_a_teacher_without_a_trained_head_is_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(bert_directory, tmp_path / "bare"))
+    config = json.loads((bare / "config.json").read_text())
+    (bare / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    with pytest.raises(StageError, match="teachers"):
+        _stage(teachers=[{"hf": str(bare)}]).check(text_model, text_context)
+    _stage(student={"model": {"hf": str(bare)}}, losses={"logits": 1}).check(text_model, text_context)
 
 
 def test_another_model_after_a_cut_vocabulary_is_refused(bert_directory: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from compress.errors import ModelError
 from compress.model import LoadedModel, ModelConfig, load_model
+from compress.model.load import task_of
 
 
 def load_hf(directory: Path | str, scratch: Path, **more: object) -> LoadedModel:
@@ -54,16 +56,148 @@ def test_two_classes_of_one_name_are_refused(bert_directory: Path, tmp_path: Pat
         load_hf(same, tmp_path)
 
 
-def test_a_model_without_a_trained_head_needs_training(bert_directory: Path, tmp_path: Path) -> None:
-    bare = shutil.copytree(bert_directory, tmp_path / "bare")
-    config = json.loads((bare / "config.json").read_text())
-    (bare / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
-    with pytest.raises(ModelError, match=r"no trained classification head .*give model\.train"):
-        load_hf(bare, tmp_path)
-
-
 def test_pickled_weights_are_not_read(bert_directory: Path, tmp_path: Path) -> None:
     pickled = shutil.copytree(bert_directory, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"cannot load the Hugging Face model"):
         load_hf(pickled, tmp_path)
+
+
+def _changed(directory: Path, to: Path, **settings: object) -> Path:
+    shutil.copytree(directory, to)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, **settings}))
+    return to
+
+
+def _notes_or_refusal(directory: Path, scratch: Path, **more: object) -> tuple[str, ...] | str:
+    try:
+        return load_hf(directory, scratch, **more).notes
+    except ModelError as error:
+        return str(error)
+
+
+TRAIN = {"epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"architectures": ["BertForTokenClassification"]}, "token classification"),
+        ({"architectures": ["BertForQuestionAnswering"]}, "question answering"),
+        ({"architectures": ["BertForMultipleChoice"]}, "multiple choice"),
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
+            "sequence-to-sequence",
+        ),
+        ({"model_type": "t5", "classifier_dropout": 0.0}, "sequence-to-sequence"),
+        ({"model_type": "bart", "architectures": ["BartModel"]}, "sequence-to-sequence"),
+        ({"architectures": ["WhisperForConditionalGeneration"]}, "speech"),
+        ({"architectures": ["Wav2Vec2ForCTC"]}, "speech"),
+        ({"architectures": ["YolosForObjectDetection"]}, "object detection"),
+        ({"architectures": ["SegformerForSemanticSegmentation"]}, "segmentation"),
+        ({"problem_type": "regression"}, "regression"),
+        ({"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}, "num_labels: 1"),
+        ({"problem_type": "multi_label_classification"}, "multi-label"),
+    ],
+)
+def test_a_model_for_another_task_is_refused_by_its_name_trained_or_not(
+    bert_directory: Path, tmp_path: Path, settings: dict[str, object], name: str
+) -> None:
+    other = _changed(bert_directory, tmp_path / "other", **settings)
+    for train in (None, TRAIN):
+        said = _notes_or_refusal(other, tmp_path, train=train)
+        assert isinstance(said, str) and name in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"architectures": ["BertModel"]}, "pretraining"),
+        ({"architectures": None}, "pretraining"),
+        ({"architectures": ["BertForMaskedLM"]}, "masked language modelling"),
+        ({"architectures": ["BertForNextSentencePrediction"]}, "next sentence prediction"),
+        ({"architectures": ["BertLMHeadModel"]}, "language modelling"),
+        ({"architectures": ["BertForSomething"]}, "another task"),
+    ],
+)
+def test_a_head_is_trained_on_an_encoder_and_a_note_says_so(
+    bert_directory: Path, tmp_path: Path, settings: dict[str, object], name: str
+) -> None:
+    other = _changed(bert_directory, tmp_path / "other", **settings)
+    (note,) = _notes_or_refusal(other, tmp_path, train=TRAIN)
+    assert name in note
+    said = _notes_or_refusal(other, tmp_path)
+    assert isinstance(said, str) and name in said and "model.train" in said
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_sentence_transformer_is_named_as_one(
+    bert_directory: Path, tmp_path: Path, has_config: bool
+) -> None:
+    other = _changed(bert_directory, tmp_path / "other", architectures=["BertModel"])
+    (other / "modules.json").write_text("[]")
+    if has_config:
+        (note,) = _notes_or_refusal(other, tmp_path, train=TRAIN)
+        assert "sentence embedding" in note
+    else:
+        (other / "config.json").unlink()
+    said = _notes_or_refusal(other, tmp_path)
+    assert isinstance(said, str) and "sentence embedding" in said
+
+
+def test_a_single_label_classifier_has_no_notes(bert_directory: Path, tmp_path: Path) -> None:
+    settings = {"problem_type": "single_label_classification"}
+    assert _notes_or_refusal(_changed(bert_directory, tmp_path / "same", **settings), tmp_path) == ()
+
+
+def test_a_bundle_of_one_logit_is_refused(bert_directory: Path, tmp_path: Path) -> None:
+    from compress.pipeline import export_model
+
+    export_model(bert_directory, tmp_path / "bundle", max_length=16)
+    manifest = tmp_path / "bundle" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "labels": ["LABEL_0"]}))
+    with pytest.raises(ModelError, match="num_labels: 1"):
+        load_model(ModelConfig.model_validate({"bundle": tmp_path / "bundle"}), seed=0, scratch=tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
+    """A function that puts a directory into an empty cache of the Hub under a name; there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read once, when it is imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(name: str, directory: Path) -> None:
+        folder = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(directory, folder / "snapshots" / ("0" * 40))
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0" * 40)
+
+    return put
+
+
+def test_a_name_on_the_hub_says_its_task_as_a_directory_does(
+    bert_directory: Path, tmp_path: Path, hub: Callable[[str, Path], None]
+) -> None:
+    hub("org/reader", bert_directory)
+    hub("org/writer", _changed(bert_directory, tmp_path / "a", architectures=["BertLMHeadModel"]))
+    hub("org/tagger", _changed(bert_directory, tmp_path / "b", architectures=["BertForTokenClassification"]))
+    for name, task in (("reader", "classification"), ("writer", "language-modelling")):
+        assert task_of(ModelConfig(hf=f"org/{name}")) == task
+    assert load_hf("org/reader", tmp_path).has_trained_head
+    with pytest.raises(ModelError, match="token classification"):
+        load_hf("org/tagger", tmp_path)
+    with pytest.raises(ModelError, match="org/gone"):
+        task_of(ModelConfig(hf="org/gone"))
+
+
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
+def test_a_directory_without_a_tokenizer_is_refused_with_the_files_looked_for(
+    bert_directory: Path, tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    bare = Path(shutil.copytree(bert_directory, tmp_path / "bare"))
+    for file in bare.glob("*token*"):
+        if file.name not in left:
+            file.unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer.*tokenizer\.json, .*vocab"):
+        load_hf(bare, tmp_path)

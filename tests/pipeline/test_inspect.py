@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from compress.data import FileData
 from compress.errors import ModelError, RecipeError, UnknownNameError
 from compress.model import keep_units_, structure_of
 from compress.pipeline import inspect_model, inspection_recipe, prepare
 from compress.pipeline.cache import Cache
 from compress.pipeline.run import trained_model
 from compress.progress import Silent
+from compress.recipe import load_recipe
 from compress.report import Inspection
 from compress.train import evaluate
 
@@ -174,3 +177,17 @@ def test_a_quantized_bundle_is_refused(digits_run: Path) -> None:
     recipe = inspection_recipe(str(digits_run / "reports" / "digits"), ["data.source=digits"])
     with pytest.raises(ModelError, match="is quantized: inspect the float model"):
         inspect_model(recipe)
+
+
+def test_a_bundle_has_the_rows_of_its_own_recipe(digits_run: Path, tmp_path: Path) -> None:
+    bundle = digits_run / "reports" / "digits"
+    own = load_recipe(bundle / "recipe.resolved.yaml")
+    found = inspection_recipe(str(bundle))
+    assert (found.data, found.model.bundle, found.stages) == (own.data, bundle, ())
+    assert inspection_recipe(str(bundle), ["data.train_limit=50"]).data.train_limit == 50
+    other = inspection_recipe(str(bundle), [f"data.train={tmp_path}/mine.csv"]).data
+    assert isinstance(other, FileData) and other.train == tmp_path / "mine.csv"
+    bare = Path(shutil.copytree(bundle, tmp_path / "bare"))
+    (bare / "recipe.resolved.yaml").unlink()
+    with pytest.raises(RecipeError, match=r"data\.train=FILE"):
+        inspection_recipe(str(bare))

@@ -354,3 +354,14 @@ def test_a_wrong_structure_is_found_whatever_the_stages_are(
     prepared(*stages, model=_model(tmp_path, code))
     with pytest.raises(ModelError, match="'layer'.*'layers'"):
         prepared(*stages, model=_model(tmp_path, code.replace('"layers": "layers"', '"layer": "layers"')))
+
+
+def test_unknown_words_and_second_texts_are_noted(on_text: Callable[..., Prepared]) -> None:
+    assert on_text().notes == ()
+    (note,) = on_text(GOOD.replace("film", "xyzzy").replace("plot", "qwertz")).notes
+    assert "unknown" in note
+    pairs = "\n".join(f"{line},{'x' if at else 'text_pair'}" for at, line in enumerate(GOOD.splitlines()))
+    with pytest.raises(DataError, match="text_pair"):
+        on_text(pairs)
+    (note,) = on_text(pairs, text="text").notes
+    assert "text_pair" in note

@@ -244,6 +244,31 @@ def test_a_second_file_of_the_same_scheme_is_named_after_its_run(runs: list[Path
     assert files == ["onnx/model_quantized.onnx", "onnx/model_small.onnx"]
 
 
+@pytest.mark.parametrize(
+    ("stages", "dtype", "file"),
+    [
+        (["quantize/float16"], "float16", "model_fp16"),
+        (["prune/heads", "quantize/float16"], "float16", "model_fp16"),
+        (["quantize/float16"], "bfloat16", "model_small"),  # the Hub has no name for it
+        (["quantize/int4_weight_only", "quantize/float16"], "float16", "model_q4f16"),
+        (["quantize/int4_weight_only"], "float16", "model_q4"),
+        (["quantize/mixed"], "float16", "model_small"),
+    ],
+)
+def test_files_have_the_hub_s_suffixes(
+    runs: list[Path], tmp_path: Path, stages: list[str], dtype: str, file: str
+) -> None:
+    _rename(runs[1], "small", *stages)
+
+    def as_made(report: dict[str, Any]) -> None:
+        first = report["stages"][0]
+        report["stages"] = [{**first, "name": stage, "settings": {"dtype": dtype}} for stage in stages]
+
+    _change(runs[1], "report.json", as_made)
+    entries = bundle_variants(runs, tmp_path / "all")
+    assert [each["file"] for each in entries] == ["onnx/model_quantized.onnx", f"onnx/{file}.onnx"]
+
+
 def test_a_directory_of_variants_is_no_model_to_go_on_from(runs: list[Path], tmp_path: Path) -> None:
     bundle_variants(runs, tmp_path / "all")
     with pytest.raises(ModelError, match="has ONNX files and no PyTorch module.*give the run"):

@@ -1,0 +1,60 @@
+"""How many of the tokens of texts are unknown to their tokenizer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.data.split import Split
+from compress.data.tokenize import TextEncoder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["unknown_share", "unknown_token_notes"]
+
+_LARGEST_SHARE = 0.1
+_IDS = "input_ids"
+
+
+def unknown_share(split: Split, encoder: TextEncoder) -> float:
+    """The share of a split's tokens that are unknown, other special tokens not counted; 0 without a text."""
+    unknown = _unknown_id(encoder.tokenizer)
+    ids = [row[_IDS] for row in split.rows if _IDS in row]
+    if unknown is None or not ids:
+        return 0.0
+    special = [
+        index for index, token in encoder.tokenizer.get_added_tokens_decoder().items() if token.special
+    ]
+    tokens = np.concatenate(ids)
+    words = tokens[(tokens == unknown) | ~np.isin(tokens, special)]
+    return float((words == unknown).mean()) if len(words) else 0.0
+
+
+def unknown_token_notes(
+    split: Split, encoder: TextEncoder | None, whose: str = "the tokenizer"
+) -> tuple[str, ...]:
+    """What a reader must know where more than a tenth of a split's tokens are unknown.
+
+    Args:
+        encoder: the tokenizer, or None for rows that are no texts.
+        whose: what the sentence calls it.
+    """
+    share = 0.0 if encoder is None else unknown_share(split, encoder)
+    if share <= _LARGEST_SHARE:
+        return ()
+    return (
+        f"{share:.0%} of the {split.name} rows' tokens are unknown to {whose}: the model sees the same token "
+        "for each of them; check that it is the model's own and that the texts are in its language",
+    )
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id of the unknown token; None: the tokenizer knows every text, as one of bytes does."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if isinstance(model.get("unk_id"), int):  # Unigram
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    return tokenizer.token_to_id(token) if isinstance(token, str) else None

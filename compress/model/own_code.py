@@ -1,0 +1,63 @@
+"""Code that a Hugging Face checkpoint brings along is never run; a checkpoint that needs it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compress.errors import ModelError
+
+__all__ = ["NAMES_CODE", "check_code", "needs_own_code", "own_code_note"]
+
+_INSTEAD = (
+    "modelpress never runs code of a checkpoint: give a model that transformers itself has, or write the "
+    "model into a Python file of your own and name that in a recipe: model.file and model.builder"
+)
+_KERNELS = (
+    "attn_implementation",
+    "experts_implementation",
+    "_attn_implementation",
+    "_experts_implementation",
+)
+NAMES_CODE = ("auto_map", *_KERNELS)
+"""Keys of a config.json that may name Python code or kernels."""
+
+
+def check_code(name: str, config: Mapping[str, Any], known_architectures: Sequence[str] | None) -> None:
+    """Refuse a checkpoint whose classes or kernels are code of its own.
+
+    Args:
+        name: the directory or the Hub's name.
+        config: its config.json.
+        known_architectures: those of its architectures that transformers itself has; None: its model_type is
+            not one of transformers.
+
+    Raises:
+        ModelError: it can't be loaded without code of its own.
+    """
+    for key in _KERNELS:
+        said = config.get(key)
+        named = said.values() if isinstance(said, dict) else [said]
+        if any(isinstance(each, str) and "/" in each for each in named):
+            raise ModelError(f"{name}: {key} in its config.json names a kernel, which is code; {_INSTEAD}")
+    if not config.get("auto_map"):
+        return
+    if known_architectures is None or set(config.get("architectures") or ()) - set(known_architectures):
+        raise needs_own_code(name, config["auto_map"])
+
+
+def needs_own_code(name: str, auto_map: object = None) -> ModelError:
+    """The error for a checkpoint that can't be loaded without its own code."""
+    classes = [str(each) for each in auto_map.values()] if isinstance(auto_map, dict) else []
+    which = f" ({', '.join(classes[:3])})" if classes else ""
+    return ModelError(f"{name} needs Python code of its own{which}, which its auto_map names; {_INSTEAD}")
+
+
+def own_code_note(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a reader must know of a checkpoint that has its own code beside classes of transformers."""
+    if not config.get("auto_map"):
+        return ()
+    return (
+        "the checkpoint brings code of its own (auto_map in its config.json), which is not run: the model is "
+        "what transformers' own class makes of its weights",
+    )

@@ -1,0 +1,187 @@
+"""Which task a Hugging Face checkpoint is for, by its config.json and modules.json; one sentence for each.
+
+Served are classification of a text or an image with one label a row, and language modelling. All else is
+refused by the task's name, by every command alike. No torch and no transformers here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CheckpointTask", "IMAGE_HEADS", "TEXT_HEADS", "is_language_model", "no_classes", "task_of_files"]
+
+TEXT_HEADS = ("ForSequenceClassification",)
+IMAGE_HEADS = ("ForImageClassification", "ForImageClassificationWithTeacher")
+
+_SERVED = (
+    "modelpress takes classifiers of texts or images that give each row one of two or more labels, and "
+    "language models"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointTask:
+    """What a checkpoint is for that is no classifier.
+
+    Attributes:
+        name: the field's name of the task, or of the kind of model.
+        what: what such a model does; the words after "it".
+        new_head: whether a classification head may be trained on it: on the checkpoint, on its encoder where
+            that is saved without the head that it has, or never.
+    """
+
+    name: str
+    what: str
+    new_head: Literal["checkpoint", "encoder", "never"] = "never"
+
+    def refusal(self, checkpoint: str, architectures: Sequence[str]) -> str:
+        """Why the checkpoint can't be taken as it is, and what can be done instead."""
+        said = f"{checkpoint} is for {self.name} ({_listed(architectures)}): it {self.what}; {_SERVED}"
+        if self.new_head == "checkpoint":
+            return (
+                f"{said}. A recipe with model.train and labelled rows trains a new classification head on "
+                "its encoder: modelpress run RECIPE"
+            )
+        if self.new_head == "encoder":
+            return (
+                f"{said}. To train a classifier on its encoder, save AutoModel.from_pretrained(...) and the "
+                "tokenizer to a new directory, and give that one in a recipe with model.train"
+            )
+        return said
+
+    def note(self, architectures: Sequence[str]) -> str:
+        """What a reader must know where a classification head is trained on the checkpoint."""
+        return (
+            f"the model is for {self.name} ({_listed(architectures)}): only its encoder is used, and a new "
+            "classification head is trained on it"
+        )
+
+
+_EMBEDDING = CheckpointTask(
+    "sentence embedding", "turns a text into a vector (modules.json of sentence-transformers)", "checkpoint"
+)
+_ENCODER_DECODER = CheckpointTask("sequence-to-sequence", "is an encoder-decoder, as T5 and BART are")
+_GENERATION = CheckpointTask("generation", "writes a text about an image or a sound")
+_LANGUAGE = CheckpointTask("language modelling", "names the next token of a text, and no class", "checkpoint")
+_OTHER = CheckpointTask("another task", "has no classification head", "checkpoint")
+_PRETRAINED = CheckpointTask("pretraining", "has no classification head", "checkpoint")
+_SPEECH = CheckpointTask("speech or audio", "reads sound")
+
+# By the ending of the architecture's name; the first that fits.
+_BY_ENDING = {
+    "ForTokenClassification": CheckpointTask(
+        "token classification", "labels each token of a text", "encoder"
+    ),
+    "ForVisualQuestionAnswering": CheckpointTask("visual question answering", "reads images and texts"),
+    "ForDocumentQuestionAnswering": CheckpointTask("document question answering", "reads images and texts"),
+    "QuestionAnswering": CheckpointTask(
+        "question answering", "marks where an answer is in a text", "encoder"
+    ),
+    "QuestionAnsweringSimple": CheckpointTask(
+        "question answering", "marks where an answer is in a text", "encoder"
+    ),
+    **dict.fromkeys(
+        ("ForMultipleChoice", "DoubleHeadsModel"),
+        CheckpointTask("multiple choice", "chooses one of several texts", "encoder"),
+    ),
+    **dict.fromkeys(
+        ("ForMaskedLM", "WithLMHeadModel"),
+        CheckpointTask("masked language modelling", "names masked tokens of a text", "checkpoint"),
+    ),
+    "ForNextSentencePrediction": CheckpointTask(
+        "next sentence prediction", "says whether one text follows another", "checkpoint"
+    ),
+    "ForMaskedImageModeling": CheckpointTask(
+        "masked image modelling", "fills in patches of an image", "checkpoint"
+    ),
+    "ForPreTraining": _PRETRAINED,
+    "ForCTC": _SPEECH,
+    "ForSpeechSeq2Seq": _SPEECH,
+    "ForXVector": _SPEECH,
+    "ForAudioClassification": _SPEECH,
+    "ForAudioFrameClassification": _SPEECH,
+    "WhisperForConditionalGeneration": _SPEECH,
+    "Speech2TextForConditionalGeneration": _SPEECH,
+    "EncoderDecoderModel": _ENCODER_DECODER,
+    "ObjectDetection": CheckpointTask("object detection", "gives boxes"),
+    "Segmentation": CheckpointTask("segmentation", "labels each pixel of an image"),
+    "ForDepthEstimation": CheckpointTask("depth estimation", "gives each pixel a depth"),
+    "ForVideoClassification": CheckpointTask("video classification", "reads several images a row"),
+    "QuestionEncoder": CheckpointTask("retrieval", "turns a text into a vector"),
+    "ContextEncoder": CheckpointTask("retrieval", "turns a text into a vector"),
+    **dict.fromkeys(
+        ("CLIPModel", "SiglipModel", "Siglip2Model", "AlignModel", "BlipModel", "DualEncoderModel"),
+        CheckpointTask(
+            "comparing images with texts (two towers, as CLIP)", "answers with similarities", "checkpoint"
+        ),
+    ),
+}
+
+
+def is_language_model(architectures: Sequence[str]) -> bool:
+    """Whether one of the architectures that config.json names is a decoder with its head."""
+    return any(
+        each.endswith(("ForCausalLM", "LMHeadModel")) and not each.endswith("WithLMHeadModel")
+        for each in architectures
+    )
+
+
+def task_of_files(
+    architectures: Sequence[str],
+    heads: tuple[str, ...],
+    *,
+    is_encoder_decoder: bool,
+    is_sentence_transformer: bool,
+) -> CheckpointTask | None:
+    """What a checkpoint is for, or None for a classifier.
+
+    Args:
+        architectures: as config.json names them.
+        heads: endings of the architectures that are classifiers of the kind that is wanted.
+        is_encoder_decoder: whether it is one, or a classifier made of it would be one.
+        is_sentence_transformer: whether a modules.json is beside config.json.
+    """
+    first = architectures[0] if architectures else ""
+    for ending, task in _BY_ENDING.items():
+        if first.endswith(ending):
+            return task
+    if is_encoder_decoder:
+        return _ENCODER_DECODER
+    if first.endswith("ForConditionalGeneration"):
+        return _GENERATION
+    if any(each.endswith(heads) for each in architectures):
+        return None
+    if is_language_model(architectures):
+        return _LANGUAGE
+    if is_sentence_transformer:
+        return _EMBEDDING
+    return _PRETRAINED if not first or first.endswith("Model") else _OTHER
+
+
+def no_classes(checkpoint: str, problem_type: object, num_labels: int) -> str | None:
+    """Why a trained classification head doesn't name one of several classes, or None: it does.
+
+    Args:
+        checkpoint: the directory, the Hub's name or the bundle.
+        problem_type: as config.json says it.
+        num_labels: how many numbers the head gives a row.
+    """
+    if problem_type == "multi_label_classification":
+        return (
+            f"{checkpoint} is for multi-label classification (problem_type in its config.json): a row may "
+            f"have several of its {num_labels} labels, or none; {_SERVED}"
+        )
+    if problem_type == "regression" or num_labels == 1:
+        what = "regression" if problem_type == "regression" else "regression, or scores as a reranker does"
+        key = "problem_type" if problem_type == "regression" else "num_labels: 1"
+        return (
+            f"{checkpoint} is for {what} ({key} in its config.json): its head gives numbers ({num_labels} a "
+            f"row), and no class; {_SERVED}"
+        )
+    return None
+
+
+def _listed(architectures: Sequence[str]) -> str:
+    return ", ".join(architectures) or "config.json names no architecture"
