@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 import compress
 from compress.data import PIXELS, CommandLineText, ImageProcessor, Row, Split, Splits, TextEncoder
@@ -16,23 +17,28 @@ from compress.export import (
     ONNX_PATH,
     check_parity,
     export_onnx,
+    longest_row,
+    proof_lengths,
     write_bundle_,
     write_manifest_,
 )
 from compress.model import LoadedModel, ModelConfig, load_model, logits
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
+from compress.pipeline.exported import exported
 from compress.pipeline.prepare import Prepared, encoder_of, fitting, prepare
 from compress.pipeline.room import check_room_for, weight_bytes
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
+from compress.recipe.config import ExportConfig
 from compress.task import Task, TaskName
 from compress.train.threads import limit_threads_
 
 __all__ = ["export_model", "may_replace", "model_config_of", "own_recipe"]
 
 _OWN_RECIPE = "recipe.resolved.yaml"
+_WORK = "exporting to ONNX and comparing its answers with PyTorch's"
 _SYNTHETIC_ROWS = 64
 _SYNTHETIC_CORPUS = 8  # rows for a language model, which answers each position
 _LONGEST_SYNTHETIC = 64  # tokens
@@ -50,14 +56,15 @@ def export_model(
     """Write a bundle of a model as it is.
 
     Args:
-        model: a recipe (its model, trained if it says so, compared on its validation rows), or a run's bundle
-            (compared on the validation rows of its own recipe, where they are still there), or a Hugging Face
-            directory or name (compared on synthetic rows: random tokens of random length, or random pixels).
+        model: a recipe (its model, trained if it says so, exported and compared as its `export:` says), or a
+            run's bundle (the same with the rows of its own recipe, where they are still there), or a Hugging
+            Face directory or name (compared on synthetic rows: random tokens of random length, or random
+            pixels).
         output: the bundle's directory.
         max_length: tokens to which texts are cut; None: as the recipe says, or 128.
 
     Returns:
-        Parity: rows, agreement, metric_difference, max_abs_error.
+        Parity: rows, agreement, metric_difference, max_abs_error, relative_error; and a recipe's limits.
 
     Raises:
         CompressError: the model can't be loaded or exported, or its answers differ.
@@ -71,12 +78,16 @@ def export_model(
     ):
         prepared = _with_rows(model, scratch, max_length, progress)
         if prepared is not None:
-            encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
+            encoder, task, where = prepared.encoder, prepared.splits.task, "validation rows"
             module, _ = trained_model(
                 prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
             )
             processor = prepared.splits.processor
-            longest, where = getattr(prepared.recipe.data, "max_length", _LONGEST), "validation rows"
+            longest = getattr(prepared.recipe.data, "max_length", _LONGEST)
+            _check_room(module, output)
+            progress.say(_WORK)
+            made = exported(module, prepared, prepared.splits, scratch / "exported")
+            onnx_file, parity = made.path, made.parity.model_dump()
         else:
             limit_threads_()
             longest = max_length or _LONGEST
@@ -92,13 +103,9 @@ def export_model(
             else:
                 where = "synthetic rows (random tokens), not real ones"
                 encoder, task, rows = _synthetic(loaded, longest, task_name)
-        size = weight_bytes(module)
-        check_room_for(output, output=2 * size, scratch=size)
-        progress.say("exporting to ONNX and comparing its answers with PyTorch's")
-        onnx_file = export_onnx(module, rows, task, scratch / ONNX_PATH.name)
-        parity = check_parity(
-            module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
-        )
+            _check_room(module, output)
+            progress.say(_WORK)
+            onnx_file, parity = _exported(module, rows, task, longest, scratch)
         write_bundle_(
             directory,
             module,
@@ -116,10 +123,34 @@ def export_model(
                 "max_length": longest if encoder is not None else None,
                 **({} if processor is None else {"image": processor.facts()}),
                 "stages": [],
-                "parity": {**vars(parity), "rows_from": where},
+                "parity": {**parity, "rows_from": where},
             },
         )
-    return vars(parity)
+    return parity
+
+
+def _check_room(module: nn.Module, output: Path) -> None:
+    size = weight_bytes(module)
+    check_room_for(output, output=2 * size, scratch=size)
+
+
+def _exported(
+    module: nn.Module, rows: Split, task: Task, max_length: int, folder: Path
+) -> tuple[Path, dict[str, float]]:
+    """Export a model that comes without a recipe, and compare the file on made up rows."""
+    limits = ExportConfig()
+    longest = longest_row(module, task, None if task.vocabulary else max_length)
+    file = export_onnx(module, rows, task, folder / ONNX_PATH.name, longest=longest, check=False)
+    parity = check_parity(
+        module,
+        file,
+        rows.take(limits.parity_rows, seed=0),
+        task,
+        min_agreement=limits.min_agreement,
+        max_metric_difference=limits.max_metric_difference,
+        lengths=proof_lengths(rows, task, longest),
+    )
+    return file, vars(parity)
 
 
 def own_recipe(bundle: Path) -> Recipe | None:

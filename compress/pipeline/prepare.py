@@ -118,7 +118,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     if computed_weights(shape):  # what stages will be given is plain
         shape = definition.build()
     if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
-        check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
+        _check_branches(shape, splits, recipe)
     context = Context(
         splits.task,
         splits.train,
@@ -187,8 +187,13 @@ def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) 
     made = stage.rehearse(module)
     before, after = definition_of(module), definition_of(made)
     if after is not None and after.kind == "file" and after != before:
-        check_branches(made, splits.train, splits.task, opset=recipe.export.opset)
+        _check_branches(made, splits, recipe)
     return made
+
+
+def _check_branches(module: nn.Module, splits: Splits, recipe: Recipe) -> None:
+    longest = getattr(recipe.data, "max_length", None)
+    check_branches(module, splits.train, splits.task, opset=recipe.export.opset, longest=longest)
 
 
 def files_named(settings: Any) -> list[tuple[str, str]]:

@@ -170,13 +170,22 @@ def parity_table(report: RunReport) -> Table:
                 "-", "−"
             ),
             f"{p.max_abs_error:.2g}",
+            "–" if p.relative_error is None else f"{p.relative_error:.2g} (at most {p.max_relative_error:g})",
             "holds" if p.holds else "does not hold",
         )
         for who, p in (("baseline", report.model.parity), ("candidate", report.parity))
     )
     same = "same class" if report.measurement.language is None else "same token"
-    columns = ("file", "rows", same, "metric difference, points", "largest logit error", "parity")
-    return Table(columns, rows, "lrrrrl")
+    columns = (
+        "file",
+        "rows",
+        same,
+        "metric difference, points",
+        "largest logit error",
+        "difference of outputs over their spread",
+        "parity",
+    )
+    return Table(columns, rows, "lrrrrrl")
 
 
 def data_table(report: RunReport) -> Table:
