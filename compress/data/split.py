@@ -123,6 +123,16 @@ class Split:
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
         return np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools] or [order])
 
+    @property
+    def elastic(self) -> tuple[InputSpec, ...]:
+        """Inputs of which a row may be longer or shorter; not floats that have one length in all rows."""
+        return tuple(
+            spec
+            for spec in self.inputs
+            if isinstance(spec.shape[0], str)
+            and (spec.dtype == "int64" or len({row[spec.name].shape[0] for row in self.rows}) > 1)
+        )
+
     def _lengths(self) -> NDArray[np.int64]:
         return np.array([row[self.inputs[0].name].shape[0] for row in self.rows], dtype=np.int64)
 

@@ -16,6 +16,7 @@ from compress.export.bundle import (
 )
 from compress.export.onnx_file import DEFAULT_OPSET, export_onnx
 from compress.export.parity import ParityResult, check_parity
+from compress.export.proof import proof_lengths, proof_rows
 
 __all__ = [
     "Block",
@@ -30,6 +31,8 @@ __all__ = [
     "export_onnx",
     "extract_blocks",
     "new_directory",
+    "proof_lengths",
+    "proof_rows",
     "read_manifest",
     "seal_",
     "sha256_of",

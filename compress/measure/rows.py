@@ -32,7 +32,7 @@ def resolve_sequence(split: Split, sequence: int | None) -> int:
     """
     if len(split) == 0:
         raise MeasureError(f"the {split.name} split has no rows to measure on")
-    elastic = [spec for spec in split.inputs if _is_elastic(spec, split)]
+    elastic = split.elastic
     lengths = _lengths((elastic or split.inputs)[0], split)
     if not elastic and sequence not in (None, lengths[0]):
         if _is_picture(split.inputs[0]):
@@ -58,9 +58,10 @@ def steady_batch(split: Split, batch: int, sequence: int) -> Batch:
     """
     rows = [split.rows[index % len(split)] for index in range(batch)]
     out: Batch = {}
+    elastic = split.elastic
     for spec in split.inputs:
         arrays = [row[spec.name] for row in rows]
-        if _is_elastic(spec, split):
+        if spec in elastic:
             arrays = [_repeated(array, sequence) for array in arrays]
         stacked = np.stack(arrays).astype(spec.dtype)  # [b, s, ...]
         out[spec.name] = np.ones_like(stacked) if spec.name == _MASK else stacked
@@ -79,10 +80,3 @@ def _lengths(spec: InputSpec, split: Split) -> list[int]:
 def _is_picture(spec: InputSpec) -> bool:
     """Say whether a row is channels, height and width."""
     return len(spec.shape) == 3 and all(isinstance(size, int) for size in spec.shape)
-
-
-def _is_elastic(spec: InputSpec, split: Split) -> bool:
-    """Say whether a row may be longer or shorter; patches of equal things, floats of one length, may not."""
-    if not isinstance(spec.shape[0], str):
-        return False
-    return spec.dtype == "int64" or len(set(_lengths(spec, split))) > 1
