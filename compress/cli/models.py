@@ -17,8 +17,12 @@ def export(
     model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's directory.")],
     max_length: Annotated[
-        int, typer.Option(min=2, help="Longest text in tokens; longer ones are cut.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Longest text in tokens; longer ones are cut. 128 if not given, or what the model takes.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
 ) -> None:
     """Export a model to an ONNX bundle as it is, and compare its answers with PyTorch's."""

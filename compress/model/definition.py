@@ -98,7 +98,7 @@ class Definition:
         model_type = config.pop("model_type")
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)
-            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation="sdpa")
+            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None)
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"cannot build a {model_type} model from its configuration: {error}") from error
         return with_plain_linears_(module)

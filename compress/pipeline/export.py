@@ -6,10 +6,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import compress
-from compress.data import PIXELS, CommandLineText, ImageProcessor, Row, Split, Splits, TextEncoder
+from compress.data import PIXELS, CommandLineText, ImageProcessor, Split, Splits, TextEncoder
 from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
 from compress.errors import ModelError, OutputError
 from compress.export import (
@@ -20,10 +19,10 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
-from compress.model import LoadedModel, ModelConfig, load_model, logits
+from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import fitting, prepare
+from compress.pipeline.prepare import fitting, limit_of, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
@@ -34,13 +33,14 @@ __all__ = ["export_model", "may_replace", "model_config_of"]
 _SYNTHETIC_ROWS = 64
 _SYNTHETIC_CORPUS = 8  # rows for a language model, which answers each position
 _LONGEST_SYNTHETIC = 64  # tokens
+_LONGEST = 128  # the same of a text, where nobody says more
 
 
 def export_model(
     model: str | Path,
     output: Path,
     *,
-    max_length: int = 128,
+    max_length: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -51,6 +51,7 @@ def export_model(
             directory or name, or a bundle (compared on synthetic rows: random tokens of random length, or
             random pixels).
         output: the bundle's directory.
+        max_length: tokens to which texts are cut; None: 128, or as many as the model takes.
 
     Returns:
         Parity: rows, agreement, metric_difference, max_abs_error.
@@ -72,18 +73,19 @@ def export_model(
                 prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
             )
             processor = prepared.splits.processor
-            max_length, where = getattr(recipe.data, "max_length", max_length), "validation rows"
+            longest, where = getattr(prepared.recipe.data, "max_length", _LONGEST), "validation rows"
         else:
             config = model_config_of(model)
             task_name = task_of(config)
             loaded = load_model(config, seed=0, scratch=Path(scratch), task=task_name)
             module, processor = loaded.module, loaded.processor
+            longest = _longest_text(loaded, max_length, task_name)
             if processor is not None:
                 where = "synthetic rows (random pixels), not real ones"
                 encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)
             else:
                 where = "synthetic rows (random tokens), not real ones"
-                encoder, task, rows = _synthetic(loaded, max_length, task_name)
+                encoder, task, rows = _synthetic(loaded, longest, task_name)
         progress.say("exporting to ONNX and comparing its answers with PyTorch's")
         onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
         parity = check_parity(
@@ -95,7 +97,7 @@ def export_model(
             onnx_file,
             task,
             encoder=encoder,
-            max_length=max_length,
+            max_length=longest,
             processor=processor,
         )
         write_manifest_(
@@ -103,7 +105,7 @@ def export_model(
             task,
             {
                 "modelpress": compress.__version__,
-                "max_length": max_length if encoder is not None else None,
+                "max_length": longest if encoder is not None else None,
                 **({} if processor is None else {"image": processor.facts()}),
                 "stages": [],
                 "parity": {**vars(parity), "rows_from": where},
@@ -147,6 +149,17 @@ def model_config_of(model: str | Path) -> ModelConfig:
     return ModelConfig.model_validate({"hf": CommandLineText(model)})
 
 
+def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> int:
+    """Tokens to which texts are cut: as wanted, or else what the model takes, 128 at most."""
+    limit = limit_of(loaded.module, task)
+    if wanted is not None and limit is not None and wanted > limit:
+        raise ModelError(
+            f"--max-length {wanted:,} is more than {loaded.source} takes: at most {limit:,} tokens, special "
+            f"ones counted; give {limit} or less"
+        )
+    return wanted or (_LONGEST if limit is None else min(_LONGEST, limit))
+
+
 def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tuple[TextEncoder, Task, Split]:
     """Rows of random tokens, for a model that comes without data."""
     if loaded.tokenizer is None:
@@ -159,9 +172,10 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
         task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
         return encoder, fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
     task = Task(encoder.inputs, loaded.label_order or ())
-    _answers(loaded, synthetic_split(encoder, [max_length], seed=0).rows[0], max_length)
     lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
-    return encoder, task, synthetic_split(encoder, lengths, seed=0)
+    rows = synthetic_split(encoder, lengths, seed=0)
+    fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
+    return encoder, task, rows
 
 
 def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple[Task, Split]:
@@ -174,15 +188,3 @@ def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple
     rows = tuple({PIXELS: processor.values(picture)} for picture in pictures)
     inputs = processor.inputs(*processor.result)
     return Task(inputs, loaded.label_order or ()), Split.without_labels("synthetic", rows, inputs)
-
-
-def _answers(loaded: LoadedModel, row: Row, max_length: int) -> None:
-    try:
-        with torch.inference_mode():
-            logits(loaded.module, {name: torch.from_numpy(array[None]) for name, array in row.items()})
-    except (IndexError, RuntimeError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"{loaded.source} cannot answer a text of {max_length} tokens ({first}); "
-            "if it has fewer positions, give a smaller --max-length"
-        ) from error

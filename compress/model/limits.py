@@ -1,0 +1,91 @@
+"""Lengths: how many tokens a model takes, and those beyond which it computes something else.
+
+Attention that sees a window, distances in buckets, rotary frequencies that are rescaled for long texts: of a
+shorter row none of this is seen, so a file that was compared on short rows alone isn't proven.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+__all__ = ["LONGEST_PROOF", "lengths_of_change", "token_limit", "unproven_from"]
+
+LONGEST_PROOF = 4096
+"""Tokens of the longest row that is made up to prove a language model; one may see far more."""
+
+_CHANGES = re.compile(
+    r"window|local_attention|attention_chunk|bucket|block_size|relative_position|max_distance"
+)
+_COUNTS = re.compile(r"layers|^use_")  # of something else than tokens
+_RESCALED = ("dynamic", "longrope", "su")  # rotary positions whose frequencies depend on the length
+
+
+def token_limit(module: nn.Module) -> int | None:
+    """How many tokens a row may have, special ones counted; None: the model doesn't say."""
+    config = getattr(module, "config", None)
+    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
+        found = getattr(owner, name, None)
+        if type(found) is int and found > 0:
+            return found - _first_position(module)
+    return None
+
+
+def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
+    """Lengths that show what a module computes only beyond some length: just beyond each, and twice that.
+
+    They are read off its configuration; a module without one has none.
+
+    Args:
+        longest: tokens of the longest row there may be.
+
+    Returns:
+        Ascending and distinct, `longest` at most.
+    """
+    found = [length for length in _boundaries(module) if length < longest]
+    return tuple(sorted({min(each, longest) for length in found for each in (length + 1, 2 * length + 1)}))
+
+
+def unproven_from(module: nn.Module, limit: int) -> int:
+    """How long a row may be whose answer is proven; `limit` where all are."""
+    return min([limit, *(length for length in _boundaries(module) if length >= LONGEST_PROOF)])
+
+
+def _boundaries(module: nn.Module) -> set[int]:
+    config: Any = getattr(module, "config", None)
+    said = config.to_dict() if hasattr(config, "to_dict") else {}
+    rescaled = any(key in ("rope_type", "type") and value in _RESCALED for key, value in _entries(said))
+    return {
+        value
+        for key, value in _entries(said)
+        if type(value) is int
+        and value > 1
+        and (
+            (_CHANGES.search(key) and not _COUNTS.search(key))
+            or (rescaled and key == "original_max_position_embeddings")
+        )
+    }
+
+
+def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of nested dictionaries and lists, with the key that they have or are listed under."""
+    if isinstance(said, dict):
+        for name, value in said.items():
+            yield from _entries(value, str(name))
+    elif isinstance(said, list):
+        for value in said:
+            yield from _entries(value, key)
+    else:
+        yield key, said
+
+
+def _first_position(module: nn.Module) -> int:
+    """The position of a row's first token: RoBERTa and its kin count from behind that of padding."""
+    for each in module.modules():
+        padding = getattr(each, "padding_idx", None)
+        if type(padding) is int and hasattr(each, "position_embeddings"):
+            return padding + 1
+    return 0
