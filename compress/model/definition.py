@@ -99,8 +99,9 @@ class Definition:
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)
             module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"cannot build a {model_type} model from its configuration: {error}") from error
+        except Exception as error:  # of transformers, of huggingface_hub: one thing to a user
+            said = " ".join(str(error).split())
+            raise ModelError(f"cannot build a {model_type} model from its configuration: {said}") from error
         return with_plain_linears_(module)
 
     def _build_file(self) -> nn.Module:

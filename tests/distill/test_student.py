@@ -14,8 +14,9 @@ from torch import nn
 
 from compress.data import FileData, Splits, TextEncoder, load_splits
 from compress.distill.stage import StudentDistillation
-from compress.distill.student import load_student
+from compress.distill.student import StudentConfig, build_student, load_student
 from compress.errors import ModelError, StageError
+from compress.model import load_model
 from compress.model.config import ModelConfig
 from compress.model.definition import Definition
 from compress.model.depth import layer_count
@@ -24,6 +25,8 @@ from compress.prune.vocabulary import VocabularyPruning
 from compress.stage import Context
 from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
+
+from ..hf_families import FAMILIES, write_family
 
 TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"
 
@@ -290,3 +293,17 @@ def test_files_that_are_made_to_load_a_teacher_stay_as_long_as_they_are_read(
     assert kept == tmp_path and (tmp_path / "tokenizer.json").is_file()
     gone: Any = load_student(config, model, 2, 0, "language-modelling")
     assert not gone.exists()
+
+
+def test_a_student_of_fewer_layers_has_the_kinds_of_those_it_begins_as(tmp_path: Path) -> None:
+    write_family(tmp_path / "model", FAMILIES["qwen2"], decoder=True, num_hidden_layers=4)
+    (tmp_path / "scratch").mkdir()
+    config = ModelConfig.model_validate({"hf": str(tmp_path / "model")})
+    model = load_model(config, seed=0, scratch=tmp_path / "scratch", task="language-modelling").module
+    assert model.config.layer_types == ["full_attention", *["sliding_attention"] * 3]
+    for settings, kept in (({"layers": 2}, [1, 3]), ({"layers": [0, 3]}, [0, 3])):
+        student, facts = build_student(StudentConfig.model_validate(settings), model, seed=0)
+        assert facts["layers_kept"] == kept
+        assert student.config.layer_types == [model.config.layer_types[index] for index in kept]
+    student, _ = build_student(StudentConfig(args={"num_hidden_layers": 2}), model, seed=0)
+    assert student.config.layer_types == ["sliding_attention"] * 2  # of layers 1 and 3

@@ -110,3 +110,14 @@ def test_the_same_seed_keeps_the_same_heads(model: nn.Module, context: Context) 
         HeadPruning(sparsity=0.5, calibration_rows=40).apply(model, again)
         kept.append(again.facts["heads_kept_indices"])
     assert kept[0] == kept[1]
+
+
+def test_a_group_of_queries_with_its_keys_is_spoken_of_as_one(splits: Splits) -> None:
+    from ..model.test_cached import decoder
+
+    grouped = decoder("llama")  # two groups in each of three layers
+    assert {site.unit_name for site in structure_of(grouped).attention} == {"key-value group"}
+    shape = HeadPruning(sparsity=0.5).rehearse(grouped)
+    assert [site.units(shape) for site in structure_of(shape).attention] == [1, 1, 1]
+    with pytest.raises(StageError, match="no key-value group can go"):
+        HeadPruning(sparsity=0.5).rehearse(shape)
