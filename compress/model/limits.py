@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from compress.model.embedding import positions_start_at
+
 __all__ = ["LONGEST_PROOF", "lengths_of_change", "token_limit", "unproven_from"]
 
 LONGEST_PROOF = 4096
@@ -21,16 +23,24 @@ _CHANGES = re.compile(
     r"window|local_attention|attention_chunk|bucket|block_size|relative_position|max_distance"
 )
 _COUNTS = re.compile(r"layers|^use_")  # of something else than tokens
-_RESCALED = ("dynamic", "longrope", "su")  # rotary positions whose frequencies depend on the length
+_RESCALED = ("longrope", "su")  # rotary positions whose frequencies depend on the length
+_SHORT = "original_max_position_embeddings"  # up to which they are those of short rows
 
 
 def token_limit(module: nn.Module) -> int | None:
-    """How many tokens a row may have, special ones counted; None: the model doesn't say."""
-    config = getattr(module, "config", None)
+    """How many tokens a row may have, special ones counted; None: the model doesn't say.
+
+    Where rotary frequencies are others for long rows than for short ones (longrope), those of short rows: a
+    graph has one of the two.
+    """
+    config: Any = getattr(module, "config", None)
+    short = [value for key, value in _entries(_said(module)) if key == _SHORT and _is_rescaled(module)]
     for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
         found = getattr(owner, name, None)
         if type(found) is int and found > 0:
-            return found - _first_position(module)
+            padding = positions_start_at(module)  # RoBERTa's first token comes behind its position
+            limit = found if padding is None else found - padding - 1
+            return min([limit, *(length for length in short if type(length) is int)])
     return None
 
 
@@ -55,19 +65,20 @@ def unproven_from(module: nn.Module, limit: int) -> int:
 
 
 def _boundaries(module: nn.Module) -> set[int]:
-    config: Any = getattr(module, "config", None)
-    said = config.to_dict() if hasattr(config, "to_dict") else {}
-    rescaled = any(key in ("rope_type", "type") and value in _RESCALED for key, value in _entries(said))
     return {
         value
-        for key, value in _entries(said)
-        if type(value) is int
-        and value > 1
-        and (
-            (_CHANGES.search(key) and not _COUNTS.search(key))
-            or (rescaled and key == "original_max_position_embeddings")
-        )
+        for key, value in _entries(_said(module))
+        if type(value) is int and value > 1 and _CHANGES.search(key) and not _COUNTS.search(key)
     }
+
+
+def _said(module: nn.Module) -> dict[str, Any]:
+    config: Any = getattr(module, "config", None)
+    return dict(config.to_dict()) if hasattr(config, "to_dict") else {}
+
+
+def _is_rescaled(module: nn.Module) -> bool:
+    return any(key in ("rope_type", "type") and value in _RESCALED for key, value in _entries(_said(module)))
 
 
 def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -80,12 +91,3 @@ def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _entries(value, key)
     else:
         yield key, said
-
-
-def _first_position(module: nn.Module) -> int:
-    """The position of a row's first token: RoBERTa and its kin count from behind that of padding."""
-    for each in module.modules():
-        padding = getattr(each, "padding_idx", None)
-        if type(padding) is int and hasattr(each, "position_embeddings"):
-            return padding + 1
-    return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress.data import FileData, Splits, TextEncoder, load_splits
@@ -234,9 +237,6 @@ def test_labels_alone_need_rows_with_labels(text_model: nn.Module, text_context:
 def test_models_of_other_words_or_labels_are_refused(
     text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
 ) -> None:
-    import json
-    import shutil
-
     words = tmp_path / "words"
     shutil.copytree(bert_directory, words)
     tokenizer = json.loads((words / "tokenizer.json").read_text())
@@ -252,6 +252,44 @@ def test_models_of_other_words_or_labels_are_refused(
     (labels / "config.json").write_text(json.dumps(config))
     with pytest.raises(StageError, match="answers 1, 0, not 0, 1"):
         _stage(teachers=[{"hf": str(labels)}]).check(text_model, text_context)
+
+
+def test_models_of_fewer_positions_than_texts_may_have_are_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    """The rows have twelve tokens at most, and a text may have sixteen."""
+    assert text_context.encoder is not None
+    text_context.encoder.tokenizer.enable_truncation(16)  # as it was when it encoded the splits
+    short = shutil.copytree(bert_directory, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 12}))
+    weights = load_file(short / "model.safetensors")
+    name = "bert.embeddings.position_embeddings.weight"
+    weights[name] = weights[name][:12].contiguous()
+    save_file(weights, short / "model.safetensors", metadata={"format": "pt"})
+    for settings in ({"student": {"model": {"hf": str(short)}}}, {"teachers": [{"hf": str(short)}]}):
+        with pytest.raises(StageError, match="takes 12 tokens at most"):
+            _stage(**settings).check(text_model, text_context)
+
+
+def test_a_model_that_does_something_else_with_token_types_is_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    sizes = {"vocab_size": 16, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 40}
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes, pad_token_id=0, num_labels=2))
+    model.save_pretrained(tmp_path / "gpt2")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(bert_directory / name, tmp_path / "gpt2" / name)
+    settings = json.loads((tmp_path / "gpt2" / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (tmp_path / "gpt2" / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((tmp_path / "gpt2" / "config.json").read_text())
+    config |= {"id2label": {"0": "0", "1": "1"}, "label2id": {"0": 0, "1": 1}}
+    (tmp_path / "gpt2" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match="reads input_ids, attention_mask; .* token_type_ids"):
+        _stage(teachers=[{"hf": str(tmp_path / "gpt2")}]).check(text_model, text_context)
 
 
 def test_another_model_after_a_cut_vocabulary_is_refused(bert_directory: Path) -> None:

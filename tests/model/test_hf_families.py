@@ -93,7 +93,7 @@ def test_lengths_of_change_are_beyond_windows_and_buckets_and_no_longer_than_a_r
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     rope |= {"original_max_position_embeddings": 20, "rope_theta": 10_000.0}
     scaled = write_family(tmp_path / "longrope", FAMILIES["llama"], rope_parameters=rope)
-    assert lengths_of_change(_load(scaled, tmp_path / "scratch").module, 40) == (21, 40)
+    assert token_limit(_load(scaled, tmp_path / "scratch").module) == 20
 
 
 def test_a_context_ends_where_a_change_is_too_long_to_be_proven(tmp_path: Path) -> None:
