@@ -15,8 +15,8 @@ from compress.export.bundle import (
     write_manifest_,
 )
 from compress.export.onnx_file import DEFAULT_OPSET, export_onnx
-from compress.export.parity import ParityResult, check_parity
-from compress.export.proof import proof_lengths, proof_rows
+from compress.export.parity import ParityResult, check_parity, relative_limit
+from compress.export.proof import longest_row, proof_lengths, proof_rows
 
 __all__ = [
     "Block",
@@ -30,10 +30,12 @@ __all__ = [
     "check_parity",
     "export_onnx",
     "extract_blocks",
+    "longest_row",
     "new_directory",
     "proof_lengths",
     "proof_rows",
     "read_manifest",
+    "relative_limit",
     "seal_",
     "sha256_of",
     "write_bundle_",

@@ -13,11 +13,16 @@ from torch import Tensor, nn
 
 from compress.data.past import past_names, present_names
 from compress.data.split import Split
-from compress.errors import ExportError
+from compress.errors import CompressError, ExportError
 from compress.export.operators import check_operators
+from compress.export.parity import check_parity
+from compress.export.proof import longest_row, proof_lengths
+from compress.export.ranges import check_ranges, needed_sizes
 from compress.export.trace import trace
 from compress.model.cached import CachedDecoder, cache_layers
 from compress.model.calls import logits, to_tensors
+from compress.model.evaluating import evaluating, in_float32
+from compress.recipe.config import ExportConfig
 from compress.task import Task
 
 __all__ = ["DEFAULT_OPSET", "Graph", "export_onnx", "graph_of"]
@@ -37,47 +42,81 @@ class _ByPosition(nn.Module):
 
 
 def export_onnx(
-    module: nn.Module, split: Split, task: Task, path: str | Path, *, opset: int = DEFAULT_OPSET
+    module: nn.Module,
+    split: Split,
+    task: Task,
+    path: str | Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    longest: int | None = None,
+    check: bool = True,
 ) -> Path:
-    """Write the module as an ONNX file.
+    """Write the module as an ONNX file, and compare the file's answers with the module's.
 
     A language model's file takes and returns the keys and values of the tokens before, so that one file reads
     a prompt and adds a token to it.
 
     Args:
-        module: called by keyword with the task's inputs; its logits become the output.
-        split: rows to trace with; at least two, since one row would fix the batch at 1.
+        module: called by keyword with the task's inputs; its logits become the output. It is left in its mode
+            and its precision: the file computes in float32.
+        split: rows to trace with, at least two, since one row would fix the batch at 1; and to compare with.
         task: input names, dtypes, and which dimensions are dynamic.
         path: the .onnx file to write.
+        longest: how long a row may be; None: as long as those of the split, or as a decoder can read.
+        check: compare answers, as a recipe's run does; False: only write the file.
 
     Returns:
         The path.
 
     Raises:
-        ModelError: a language model keeps no keys and values.
-        ExportError: torch.export or the translation to ONNX failed; says why in the first line of theirs.
-        ParityError: ONNX Runtime computes a quantized operator of the module in another way than it is
-            defined.
+        ModelError: a language model keeps no keys and values; the module answers at random.
+        ExportError: torch.export or the translation to ONNX failed; says why in the first line of theirs. Or
+            the graph would be right for fewer sizes than the rows have.
+        ParityError: the file doesn't answer as the module does, and is removed; or ONNX Runtime computes a
+            quantized operator of the module in another way than it is defined.
     """
-    path = Path(path)
+    path, module = Path(path), in_float32(module)
     check_operators(module, opset=opset)
     graph = graph_of(module, split, task)
+    longest = longest_row(module, task, longest)
     try:
-        program = trace(
-            graph.module.eval(),
-            graph.example,
-            inputs=[name for name, _ in graph.inputs],
-            outputs=[name for name, _ in graph.outputs],
-            dynamic_shapes=graph.dynamic_shapes,
-            opset=opset,
-        )
+        with evaluating(graph.module):
+            program = trace(
+                graph.module,
+                graph.example,
+                inputs=[name for name, _ in graph.inputs],
+                outputs=[name for name, _ in graph.outputs],
+                dynamic_shapes=graph.dynamic_shapes,
+                opset=opset,
+            )
     except Exception as error:
         raise ExportError(
             f"{type(module).__name__} cannot be exported to ONNX: {_reason(str(error.__cause__ or error))}"
         ) from error
+    needed = needed_sizes(split, task, longest)
+    check_ranges(program.exported_program, graph, needed, module_name=type(module).__name__)
     _name_dimensions_(program.model, graph)
     program.save(str(path), external_data=False if _bytes(module) < 1_900_000_000 else None)
+    if check:
+        _check(module, path, split, task, longest)
     return path
+
+
+def _check(module: nn.Module, path: Path, split: Split, task: Task, longest: int | None) -> None:
+    limits = ExportConfig()
+    try:
+        check_parity(
+            module,
+            path,
+            split.take(limits.parity_rows, seed=0),
+            task,
+            min_agreement=limits.min_agreement,
+            max_metric_difference=limits.max_metric_difference,
+            lengths=proof_lengths(split, task, longest, module),
+        )
+    except CompressError:
+        path.unlink()
+        raise
 
 
 def _reason(said: str) -> str:

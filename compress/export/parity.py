@@ -1,13 +1,20 @@
-"""Does the ONNX file answer as the PyTorch model that it came from? Asked on real rows, in ONNX Runtime.
+"""Does the ONNX file answer as the PyTorch model that it came from? Asked on rows, in ONNX Runtime.
 
-Logits are not compared with a tolerance: in an int8 model the two engines' float rounding (1e-7) now and then
-sends one integer the other way, and outputs then move by percents in both. Bit parity is tested for each
-quantized op; here it is the answers that must agree, and the metric.
+Judged on real rows are the answers, their metric, and how far outputs are apart, relative to their spread. In
+an int8 model the two engines' float rounding (1e-7) now and then sends one integer the other way, and outputs
+then move by percents in both: the limit is wider where activations are rounded. Bit parity is tested for each
+quantized op.
+
+Rows beyond the data (`compress.export.proof`) are compared too, each alone and unpadded: what a module does
+only at some lengths, or only in a batch of one, may be lost in its file.
+
+Shapes: n = rows (of a language model their positions), c = classes (its tokens), b = batch, s = sequence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +23,23 @@ import torch
 from torch import nn
 
 from compress.data.past import empty_past, past_of_present
-from compress.data.split import Array, Batch, Split
-from compress.errors import ParityError
+from compress.data.split import Array, Batch, Row, Split
+from compress.errors import ModelError, ParityError
+from compress.export.proof import all_padding, proof_rows
 from compress.model.calls import logits, to_tensors
+from compress.model.evaluating import evaluating, in_float32
 from compress.task import LABELS_KEY, Task
 
-__all__ = ["ParityResult", "check_parity"]
+__all__ = ["ParityResult", "cannot_answer", "check_parity", "check_repeats", "relative_limit"]
+
+_FLOAT_LIMIT = 1e-3
+_INT8_LIMIT = 0.5
+# The spread is taken for this share of the outputs' size at least: where rows hardly differ, or there is one.
+_FLOAT_SPREAD, _INT8_SPREAD = 0.01, 0.05
+_SAME = 1e-4  # of the size of outputs: how far two answers of one module may be apart
+_ALONE = 16  # real rows that are compared one at a time, too
+_ALONE_DECODED = 2  # the same of a language model, whose rows are always one at a time
+_ROWS_IF_ROUNDED = 3  # rows of each further length, of which the median counts: one may have turned
 
 
 @dataclass(frozen=True)
@@ -33,12 +51,15 @@ class ParityResult:
         agreement: share of rows with the same predicted class; of a language model, of positions.
         metric_difference: ONNX metric minus PyTorch metric on these rows.
         max_abs_error: largest difference of a logit.
+        relative_error: RMS difference of a row's outputs over the spread of the module's, their standard
+            deviation from row to row; the largest of all rows but the share that needn't agree.
     """
 
     rows: int
     agreement: float
     metric_difference: float
     max_abs_error: float
+    relative_error: float
 
 
 def check_parity(
@@ -49,76 +70,277 @@ def check_parity(
     *,
     min_agreement: float,
     max_metric_difference: float,
+    max_relative_error: float | None = None,
+    lengths: Sequence[int] = (),
     batch_size: int = 16,
 ) -> ParityResult:
-    """Answer the rows with both and compare; a decoder's file reads each row in two, then with its cache.
+    """Answer rows with both and compare.
+
+    The split's rows are compared in padded batches, and then one at a time: some of them, a row of each of
+    `lengths`, and a row that is all padding. A decoder's file reads each row of the split in two halves, the
+    second with its cache; of a row of `lengths` all tokens but the last, and then that one.
+
+    Args:
+        max_relative_error: how far outputs may be apart; None: 0.001, or 0.5 where activations are rounded to
+            8 bits.
+        lengths: how long further rows are, which are made of the split's values.
 
     Raises:
-        ParityError: agreement or metric are beyond the limits.
+        ParityError: the file is beyond one of the limits, or ONNX Runtime can't run it.
+        ModelError: the module doesn't answer the same twice, or can't answer a row of one of the lengths.
     """
-    session = ort.InferenceSession(str(path), _options(module), providers=["CPUExecutionProvider"])
-    asked = _answers_in_two if task.vocabulary else _answers
-    was_training = module.training
-    module.eval()
-    equal = count = right = wanted = 0
-    largest, finite = 0.0, True
-    for batch in split.batches(batch_size if not task.vocabulary else 1):
-        with torch.inference_mode():
-            inputs = to_tensors(batch, task.input_names)
-            expected = logits(module, inputs).float().flatten(0, -2).numpy()
-        found = asked(session, batch, task)
-        answers, truth, labels = found.argmax(-1), expected.argmax(-1), batch[LABELS_KEY].reshape(-1)
-        equal, count = equal + int((answers == truth).sum()), count + len(labels)
-        right, wanted = right + int((answers == labels).sum()), wanted + int((truth == labels).sum())
-        largest = max(largest, float(np.abs(found - expected).max()))
-        finite &= bool(np.isfinite(found).all())
-    module.train(was_training)
-    result = ParityResult(
-        rows=len(split),
-        agreement=equal / count,
-        metric_difference=(right - wanted) / count,
-        max_abs_error=largest,
-    )
-    if not finite:
-        raise ParityError(f"{path.name} answers with infinite or undefined logits on {split.name} rows")
-    if result.agreement < min_agreement or abs(result.metric_difference) > max_metric_difference:
-        raise ParityError(
-            f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} {split.name} "
-            f"rows they agree on {result.agreement:.1%} (at least {min_agreement:.1%} wanted), {task.metric} "
-            f"differs by {result.metric_difference:+.4f} (at most {max_metric_difference:g}); nothing was "
-            f"published{_rounding_hint(module)}"
-        )
+    limit = relative_limit(module) if max_relative_error is None else max_relative_error
+    module = in_float32(module)
+    with evaluating(module):
+        pair = _Pair(module, path, task)
+        check_repeats(module, next(split.batches(batch_size)), task)
+        tally = _together(pair, split, batch_size if not task.vocabulary else 1)
+        result = tally.result(len(split), min_agreement)
+        if not tally.finite:
+            raise ParityError(f"{path.name} answers with infinite or undefined logits on {split.name} rows")
+        if (
+            result.agreement < min_agreement
+            or abs(result.metric_difference) > max_metric_difference
+            or not result.relative_error <= limit
+        ):
+            raise ParityError(
+                f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} "
+                f"{split.name} rows they agree on {result.agreement:.1%} (at least {min_agreement:.1%} "
+                f"wanted), {task.metric} differs by {result.metric_difference:+.4f} (at most "
+                f"{max_metric_difference:g}), outputs by {result.relative_error:.2g} of their spread (at "
+                f"most {limit:g}); nothing was published{_rounding_hint(module)}"
+            )
+        for words, error in _alone(pair, split, lengths, min_agreement, tally.spread):
+            if not error <= limit:
+                raise ParityError(
+                    f"{path.name} does not answer as the PyTorch model it came from: on {words} outputs "
+                    f"differ by {error:.2g} of their spread (at most {limit:g}); nothing was published"
+                )
     return result
+
+
+def relative_limit(module: nn.Module) -> float:
+    """How far outputs of a module's file may be apart, as a share of their spread, where nothing says it."""
+    return _INT8_LIMIT if _rounds_activations(module) else _FLOAT_LIMIT
+
+
+def _rounds_activations(module: nn.Module) -> bool:
+    return any(getattr(each, "int8_activations", False) for each in module.modules())
 
 
 def _rounding_hint(module: nn.Module) -> str:
     """What may be the cause where activations are rounded, and what to do."""
-    if not any(getattr(each, "int8_activations", False) for each in module.modules()):
+    if not _rounds_activations(module):
         return ""
     return (
         ". Its activations are rounded to 8 bits: in a deep model the last digit of a float then turns near "
-        "ties, in PyTorch as well. Where the metric is the same, lower export.min_agreement, or take "
-        "activations: float"
+        "ties, in PyTorch as well. Where the metric is the same, lower export.min_agreement or raise "
+        "export.max_relative_error, or take activations: float"
     )
 
 
-def _answers(session: ort.InferenceSession, batch: Batch, task: Task) -> Array:
-    """Logits [b, c]."""
-    answer: Array = session.run([task.output], {name: batch[name] for name in task.input_names})[0]
-    return answer
+@dataclass
+class _Tally:
+    """What is counted while batches are compared.
+
+    Attributes:
+        least: the least spread, as a share of the size of the module's outputs.
+    """
+
+    least: float
+    equal: int = 0
+    right: int = 0
+    wanted: int = 0
+    largest: float = 0.0
+    finite: bool = True
+    errors: list[Array] = field(default_factory=list)  # [n] a batch
+    first: Array | None = None  # [c], taken off before squares are summed
+    sums: Array | float = 0.0  # [c], float64
+    squares: Array | float = 0.0
+    size: float = 0.0
+
+    def add(self, found: Array, expected: Array, labels: Array) -> None:
+        """Count logits [n, c] of both, and labels [n]."""
+        answers, truth = found.argmax(-1), expected.argmax(-1)
+        self.equal += int((answers == truth).sum())
+        self.right += int((answers == labels).sum())
+        self.wanted += int((truth == labels).sum())
+        self.finite &= bool(np.isfinite(found).all())
+        self.largest = max(self.largest, float(np.abs(found - expected).max()))
+        self.errors.append(np.sqrt(np.square(found - expected).mean(-1, dtype=np.float64)))
+        self.first = expected[0] if self.first is None else self.first
+        moved = expected - self.first
+        self.sums = self.sums + moved.sum(0, dtype=np.float64)
+        self.squares = self.squares + np.square(moved).sum(0, dtype=np.float64)
+        self.size += float(np.square(expected).mean(-1, dtype=np.float64).sum())
+
+    @property
+    def count(self) -> int:
+        """n."""
+        return sum(map(len, self.errors))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the module's outputs from row to row, RMS over classes; never 0."""
+        variance = self.squares / self.count - np.square(self.sums / self.count)
+        size = (self.size / self.count) ** 0.5
+        return float(max(np.mean(variance).clip(0) ** 0.5, self.least * size, np.finfo(np.float32).tiny))
+
+    def result(self, rows: int, min_agreement: float) -> ParityResult:
+        """What was found."""
+        return ParityResult(
+            rows=rows,
+            agreement=self.equal / self.count,
+            metric_difference=(self.right - self.wanted) / self.count,
+            max_abs_error=self.largest,
+            relative_error=_all_but(np.concatenate(self.errors), min_agreement) / self.spread,
+        )
 
 
-def _answers_in_two(session: ort.InferenceSession, batch: Batch, task: Task) -> Array:
-    """Logits [b s, v] of a decoder that reads the first half, and the second with what it remembers of it."""
+class _Pair:
+    """A module and its file, which are asked the same."""
+
+    def __init__(self, module: nn.Module, path: Path, task: Task) -> None:
+        self.module, self.path, self.task = module, path, task
+        try:
+            self.session = ort.InferenceSession(
+                str(path), _options(module), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's errors have no base of their own
+            raise ParityError(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+
+    def expected(self, batch: Batch) -> Array:
+        """The module's logits, [n, c]."""
+        with torch.inference_mode():
+            answer: Array = logits(self.module, to_tensors(batch, self.task.input_names)).float().numpy()
+        return answer.reshape(-1, answer.shape[-1])
+
+    def found(self, batch: Batch, *, cut: int | None = None) -> Array:
+        """The file's logits, [n, c]; a decoder reads the tokens up to `cut` (None: the first half) first."""
+        try:
+            if not self.task.vocabulary:
+                feed = {name: batch[name] for name in self.task.input_names}
+                answer: Array = self.session.run([self.task.output], feed)[0]
+                return answer
+            return _answers_in_two(self.session, batch, self.task.output, cut)
+        except Exception as error:
+            length = next(iter(batch.values())).shape[:2]
+            raise ParityError(
+                f"ONNX Runtime cannot run {self.path.name} on rows of shape {list(length)}: "
+                f"{_first_line(error)}"
+            ) from error
+
+    def distance(self, batch: Batch, expected: Array) -> float:
+        """RMS difference of one row's outputs; 0 where the module's own are not finite.
+
+        Of a language model the larger of two: of all tokens but the last, and of that one.
+        """
+        if not np.isfinite(expected).all():
+            return 0.0
+        cut = len(expected) - 1 if self.task.vocabulary else None
+        difference = self.found(batch, cut=cut) - expected
+        return max(_rms(part) for part in (difference[:cut], difference[cut:]) if len(part))
+
+
+def check_repeats(module: nn.Module, batch: Batch, task: Task) -> None:
+    """Ask a module the same twice.
+
+    Raises:
+        ModelError: it answers differently.
+    """
+    inputs = to_tensors(batch, task.input_names)
+    with torch.inference_mode():
+        first, second = logits(module, inputs), logits(module, inputs)
+    if (first - second).abs().max() > _SAME * first.abs().max():
+        raise ModelError(
+            f"{type(module).__name__} answers the same rows differently each time: it draws random numbers "
+            "in evaluation mode too, as F.dropout does without training=self.training; no file can answer as "
+            "it does"
+        )
+
+
+def _together(pair: _Pair, split: Split, batch_size: int) -> _Tally:
+    tally = _Tally(_INT8_SPREAD if _rounds_activations(pair.module) else _FLOAT_SPREAD)
+    for batch in split.batches(batch_size):
+        tally.add(pair.found(batch), pair.expected(batch), batch[LABELS_KEY].reshape(-1))
+    return tally
+
+
+def _alone(
+    pair: _Pair, split: Split, lengths: Sequence[int], min_agreement: float, spread: float
+) -> Iterator[tuple[str, float]]:
+    """Compare rows one at a time: real ones of all lengths, made up ones, and one that is all padding.
+
+    There is nothing to compare where the module's own answer is not finite, or where it can't answer a row
+    that is all padding or shorter than any of the data.
+
+    Returns:
+        What was compared, and how far outputs are apart there, as `ParityResult.relative_error`.
+
+    Raises:
+        ModelError: the module can't answer a row that may come.
+    """
+    task, module, by_length = pair.task, pair.module, split.by_length()
+    count = min(_ALONE_DECODED if task.vocabulary else _ALONE, len(split))
+    real = by_length.at(np.linspace(0, len(split) - 1, count).astype(np.int64))
+    errors = [pair.distance(batch, pair.expected(batch)) for batch in real.batches(1)]
+    yield f"{split.name} rows that are alone", _all_but(errors, min_agreement) / spread
+    shortest = real.rows[0][task.inputs[0].name].shape[0]
+    each = _ROWS_IF_ROUNDED if _rounds_activations(module) else 1
+    made_up = [(length, proof_rows(split, task, [length] * each)) for length in lengths]
+    for length, rows in [*made_up, (0, all_padding(split, task, each))]:
+        batches = list(rows.batches(1))
+        try:
+            expected = [pair.expected(batch) for batch in batches]
+        except Exception as error:  # whatever a module of the user's own raises
+            if length < shortest:
+                continue
+            raise ModelError(cannot_answer(module, length, error)) from error
+        errors = [pair.distance(*both) for both in zip(batches, expected, strict=True)]
+        if errors:
+            words = f"a row of {length:,} positions" if length else "a row that is all padding"
+            yield words, float(np.median(errors)) / spread
+
+
+def _all_but(errors: Sequence[float] | Array, share: float) -> float:
+    """The largest but for the share of rows that needn't agree."""
+    return float(np.quantile(errors, share, method="higher"))
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _length(row: Row, task: Task) -> int:
+    return int(row[task.inputs[0].name].shape[0])
+
+
+def cannot_answer(module: nn.Module, length: int, error: Exception) -> str:
+    """Say that a module can't answer a row of a length that may come."""
+    return (
+        f"{type(module).__name__} cannot answer a row of {length:,} positions, and rows of that length may "
+        f"come ({_first_line(error)}): give data.max_length as the most that it takes"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
+def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cut: int | None) -> Array:
+    """Logits [b s, v] of a decoder that reads a part, and the rest with what it remembers of it."""
     ids, mask = batch["input_ids"], np.ones_like(batch["input_ids"])
-    middle = ids.shape[1] // 2
+    middle = ids.shape[1] // 2 if cut is None else cut
     names = [value.name for value in session.get_outputs()]
     past = empty_past(session.get_inputs(), len(ids))
     parts = []
     for start, stop in ((0, middle), (middle, ids.shape[1])):
+        if start == stop:
+            continue  # a row of one token
         feed = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], **past}
         outputs = dict(zip(names, session.run(None, feed), strict=True))
-        parts.append(outputs[task.output])
+        parts.append(outputs[output])
         past = past_of_present(outputs)
     answer: Array = np.concatenate(parts, axis=1)
     return answer.reshape(-1, answer.shape[-1])
@@ -128,6 +350,6 @@ def _options(module: nn.Module) -> ort.SessionOptions:
     options = ort.SessionOptions()
     if any(getattr(each, "of_one_thread", False) for each in module.modules()):
         options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -9,20 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from torch import nn
 
 from compress.data.split import Array, Row, Split
+from compress.model.cached import context_length
+from compress.model.limits import LONGEST_PROOF, lengths_of_change
 from compress.task import NO_LABEL, Task
 
-__all__ = ["proof_lengths", "proof_rows"]
+__all__ = ["all_padding", "longest_row", "proof_lengths", "proof_rows"]
+
+_MASK = "attention_mask"
+_LONGEST_CONTEXT = 2048
+_MOST_LOGITS = 2**25
 
 
-def proof_lengths(split: Split, task: Task, longest: int | None = None) -> tuple[int, ...]:
+def proof_lengths(
+    split: Split, task: Task, longest: int | None = None, module: nn.Module | None = None
+) -> tuple[int, ...]:
     """Lengths to compare at, one row at a time: 1, those of the shortest and longest row, and `longest`.
 
     Args:
         split: the rows of the data.
         longest: how long a row may be at most, `data.max_length` or a decoder's context; None: the longest
             row.
+        module: whose windows, buckets and the like are also seen at the lengths just beyond them, of a
+            language model up to its context or 4096 tokens; None: of no module.
 
     Returns:
         Ascending and distinct; empty where the data fixes the length.
@@ -31,7 +42,29 @@ def proof_lengths(split: Split, task: Task, longest: int | None = None) -> tuple
     if not elastic or any(isinstance(size, str) for spec in task.inputs for size in spec.shape[1:]):
         return ()
     lengths = [row[elastic[0].name].shape[0] for row in split.rows]
-    return tuple(sorted({1, min(lengths), max(lengths), longest or max(lengths)}))
+    longest = longest or max(lengths)
+    most = longest
+    if module is not None and task.vocabulary:
+        most = min(context_length(module) or longest, LONGEST_PROOF)
+    changes = () if module is None else lengths_of_change(module, most)
+    return tuple(sorted({1, min(lengths), max(lengths), longest, *changes}))
+
+
+def longest_row(module: nn.Module, task: Task, max_length: int | None) -> int | None:
+    """How long a row may be.
+
+    Args:
+        max_length: the recipe's; None: it has none.
+
+    Returns:
+        `max_length`; of a language model its context, but no more than 2048 tokens or 2**25 logits, which is
+        what can be compared in seconds. None: nothing says it.
+    """
+    context = context_length(module) if task.vocabulary else None
+    if context is None:
+        return max_length
+    bounded = min(context, _LONGEST_CONTEXT, _MOST_LOGITS // task.vocabulary)
+    return max(bounded, max_length or 0)
 
 
 def proof_rows(split: Split, task: Task, lengths: Sequence[int], *, seed: int = 0) -> Split:
@@ -69,3 +102,16 @@ def _joined(rows: list[Row], name: str) -> Array:
 
 def _length(rows: list[Row], name: str) -> int:
     return sum(row[name].shape[0] for row in rows)
+
+
+def all_padding(split: Split, task: Task, count: int = 1) -> Split:
+    """Make rows that are all padding, of a classification with an attention mask: real ones, masked by 0.
+
+    A server that fills batches up to one size sends such rows.
+
+    Returns:
+        A split of at most `count` rows; of none where the task has no such input.
+    """
+    picked = split.rows[:count] if _MASK in task.input_names and not task.vocabulary else ()
+    rows = tuple({**row, _MASK: np.zeros_like(row[_MASK])} for row in picked)
+    return Split("padding", rows, np.full(len(rows), NO_LABEL, dtype=np.int64), split.inputs)

@@ -58,7 +58,7 @@ def trace(
             opset_version=opset,
             dynamo=True,
             optimize=True,
-            custom_translation_table=translation_table(),
+            custom_translation_table=translation_table(opset),
             verbose=False,
         )
     assert program is not None

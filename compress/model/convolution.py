@@ -79,6 +79,7 @@ class Int8StaticConv(ConvolutionModule):
     """
 
     kind: ClassVar[str] = "int8_static_conv"
+    int8_activations = True
     input_scale: Tensor
     input_zero_point: Tensor
     output_scale: Tensor

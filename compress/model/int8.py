@@ -62,6 +62,7 @@ class Int8Linear(LinearModule):
     """
 
     kind: ClassVar[str] = "int8_linear"
+    int8_activations = True
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)

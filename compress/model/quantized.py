@@ -30,10 +30,12 @@ class QuantizedModule(nn.Module):
 
     Class attributes:
         kind: its name in a bundle's structure.json.
+        int8_activations: whether it rounds what it is given to 8 bits.
         of_one_thread: whether ONNX Runtime rounds otherwise on several threads, and it is defined as on one.
     """
 
     kind: ClassVar[str]
+    int8_activations: bool = False
     of_one_thread: ClassVar[bool] = False
     qdata: Tensor
     scale: Tensor

@@ -50,6 +50,7 @@ class Int8LSTM(QuantizedModule):
     """
 
     kind: ClassVar[str] = "int8_lstm"
+    int8_activations = True
     of_one_thread: ClassVar[bool] = True
 
     def __init__(

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 import compress
 from compress.data import PIXELS, CommandLineText, ImageProcessor, Split, Splits, TextEncoder
@@ -15,21 +16,26 @@ from compress.export import (
     ONNX_PATH,
     check_parity,
     export_onnx,
+    longest_row,
     new_directory,
+    proof_lengths,
     write_bundle_,
     write_manifest_,
 )
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
+from compress.pipeline.exported import exported
 from compress.pipeline.prepare import fitting, limit_of, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import load_recipe
+from compress.recipe.config import ExportConfig
 from compress.task import Task, TaskName
 
 __all__ = ["export_model", "may_replace", "model_config_of"]
 
+_WORK = "exporting to ONNX and comparing its answers with PyTorch's"
 _SYNTHETIC_ROWS = 64
 _SYNTHETIC_CORPUS = 8  # rows for a language model, which answers each position
 _LONGEST_SYNTHETIC = 64  # tokens
@@ -47,14 +53,14 @@ def export_model(
     """Write a bundle of a model as it is.
 
     Args:
-        model: a recipe (its model, trained if it says so, compared on its validation rows), or a Hugging Face
-            directory or name, or a bundle (compared on synthetic rows: random tokens of random length, or
-            random pixels).
+        model: a recipe (its model, trained if it says so, exported and compared as its `export:` says), or a
+            Hugging Face directory or name, or a bundle (compared on synthetic rows: random tokens of random
+            length, or random pixels).
         output: the bundle's directory.
         max_length: tokens to which texts are cut; None: 128, or as many as the model takes.
 
     Returns:
-        Parity: rows, agreement, metric_difference, max_abs_error.
+        Parity: rows, agreement, metric_difference, max_abs_error, relative_error; and a recipe's limits.
 
     Raises:
         CompressError: the model can't be loaded or exported, or its answers differ.
@@ -68,12 +74,15 @@ def export_model(
         if str(model).endswith((".yaml", ".yml")):
             recipe = load_recipe(Path(model), need_stages=False)
             prepared = prepare(recipe, Path(scratch))
-            encoder, task, rows = prepared.encoder, prepared.splits.task, prepared.splits.validation
+            encoder, task, where = prepared.encoder, prepared.splits.task, "validation rows"
             module, _ = trained_model(
                 prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
             )
             processor = prepared.splits.processor
-            longest, where = getattr(prepared.recipe.data, "max_length", _LONGEST), "validation rows"
+            longest = getattr(prepared.recipe.data, "max_length", _LONGEST)
+            progress.say(_WORK)
+            made = exported(module, prepared, prepared.splits, Path(scratch) / "exported")
+            onnx_file, parity = made.path, made.parity.model_dump()
         else:
             config = model_config_of(model)
             task_name = task_of(config)
@@ -86,11 +95,8 @@ def export_model(
             else:
                 where = "synthetic rows (random tokens), not real ones"
                 encoder, task, rows = _synthetic(loaded, longest, task_name)
-        progress.say("exporting to ONNX and comparing its answers with PyTorch's")
-        onnx_file = export_onnx(module, rows, task, Path(scratch) / ONNX_PATH.name)
-        parity = check_parity(
-            module, onnx_file, rows.take(256, seed=0), task, min_agreement=0.98, max_metric_difference=0.02
-        )
+            progress.say(_WORK)
+            onnx_file, parity = _exported(module, rows, task, longest, Path(scratch))
         write_bundle_(
             directory,
             module,
@@ -108,10 +114,29 @@ def export_model(
                 "max_length": longest if encoder is not None else None,
                 **({} if processor is None else {"image": processor.facts()}),
                 "stages": [],
-                "parity": {**vars(parity), "rows_from": where},
+                "parity": {**parity, "rows_from": where},
             },
         )
-    return vars(parity)
+    return parity
+
+
+def _exported(
+    module: nn.Module, rows: Split, task: Task, max_length: int, folder: Path
+) -> tuple[Path, dict[str, float]]:
+    """Export a model that comes without a recipe, and compare the file on made up rows."""
+    limits = ExportConfig()
+    longest = longest_row(module, task, None if task.vocabulary else max_length)
+    file = export_onnx(module, rows, task, folder / ONNX_PATH.name, longest=longest, check=False)
+    parity = check_parity(
+        module,
+        file,
+        rows.take(limits.parity_rows, seed=0),
+        task,
+        min_agreement=limits.min_agreement,
+        max_metric_difference=limits.max_metric_difference,
+        lengths=proof_lengths(rows, task, longest, module),
+    )
+    return file, vars(parity)
 
 
 def may_replace(output: Path, overwrite: bool) -> bool:

@@ -9,7 +9,14 @@ from typing import Any
 from torch import nn
 
 from compress.data import Splits
-from compress.export import ONNX_PATH, check_parity, export_onnx
+from compress.export import (
+    ONNX_PATH,
+    check_parity,
+    export_onnx,
+    longest_row,
+    proof_lengths,
+    relative_limit,
+)
 from compress.pipeline.cache import Cache, fingerprint
 from compress.pipeline.prepare import Prepared
 from compress.progress import Progress
@@ -17,6 +24,8 @@ from compress.recipe import Recipe
 from compress.report import Parity
 
 __all__ = ["Exported", "exported", "exported_baseline", "parity_of"]
+
+_LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
 
 
 @dataclass(frozen=True)
@@ -48,20 +57,28 @@ def exported(module: nn.Module, prepared: Prepared, splits: Splits, directory: P
     recipe = prepared.recipe
     directory.mkdir(exist_ok=True)
     path = export_onnx(
-        module, splits.validation, splits.task, directory / ONNX_PATH.name, opset=recipe.export.opset
+        module,
+        splits.validation,
+        splits.task,
+        directory / ONNX_PATH.name,
+        opset=recipe.export.opset,
+        longest=getattr(recipe.data, "max_length", None),
+        check=False,
     )
     return Exported(path, parity_of(module, path, splits, recipe))
 
 
 def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> Parity:
-    """Answer some validation rows with both, within the recipe's limits.
+    """Answer some validation rows with both, and rows of other lengths, within the recipe's limits.
 
     Raises:
         ParityError: beyond them.
+        ModelError: the module answers at random, or can't answer a row that may come.
     """
-    limits: dict[str, Any] = {
-        "min_agreement": recipe.export.min_agreement,
-        "max_metric_difference": recipe.export.max_metric_difference,
-    }
+    limits: dict[str, Any] = recipe.export.model_dump(include=set(_LIMITS))
+    if limits["max_relative_error"] is None:
+        limits["max_relative_error"] = relative_limit(module)
     rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
-    return Parity(**vars(check_parity(module, path, rows, splits.task, **limits)), **limits)
+    longest = longest_row(module, splits.task, getattr(recipe.data, "max_length", None))
+    lengths = proof_lengths(splits.validation, splits.task, longest, module)
+    return Parity(**vars(check_parity(module, path, rows, splits.task, **limits, lengths=lengths)), **limits)

@@ -103,7 +103,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
     gates_are_measured(recipe, splits)
     definition, shape = definition_of(loaded.module), loaded.module
     if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
-        check_branches(shape, splits.train, splits.task, opset=recipe.export.opset)
+        _check_branches(shape, splits, recipe)
     context = Context(
         splits.task,
         splits.train,
@@ -167,8 +167,13 @@ def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) 
         )
     before, after = definition_of(module), definition_of(made)
     if after is not None and after.kind == "file" and after != before:
-        check_branches(made, splits.train, splits.task, opset=recipe.export.opset)
+        _check_branches(made, splits, recipe)
     return made
+
+
+def _check_branches(module: nn.Module, splits: Splits, recipe: Recipe) -> None:
+    longest = getattr(recipe.data, "max_length", None)
+    check_branches(module, splits.train, splits.task, opset=recipe.export.opset, longest=longest)
 
 
 def files_named(settings: Any) -> list[tuple[str, str]]:

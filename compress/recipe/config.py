@@ -65,6 +65,8 @@ class ExportConfig(BaseModel):
         parity_rows: how many validation rows both are asked.
         min_agreement: fraction of those rows on which both must name the same class.
         max_metric_difference: how far the metric on those rows may differ.
+        max_relative_error: how far outputs may differ on that fraction of rows, as a share of their standard
+            deviation from row to row; none: 0.01, or 0.5 where activations are rounded to 8 bits.
     """
 
     model_config = _STRICT
@@ -73,6 +75,7 @@ class ExportConfig(BaseModel):
     parity_rows: int = Field(default=256, ge=1)
     min_agreement: float = Field(default=0.98, ge=0, le=1)
     max_metric_difference: float = Field(default=0.02, ge=0, le=1)
+    max_relative_error: float | None = Field(default=None, gt=0, le=10)
 
 
 class MeasureConfig(BaseModel):

@@ -82,6 +82,8 @@ class Parity(_Part):
         agreement: share of rows with the same predicted class.
         metric_difference: ONNX metric minus PyTorch metric on these rows.
         max_abs_error: largest difference of a logit.
+        relative_error: RMS difference of a row's outputs over the spread of the module's; none: a report from
+            before it was judged.
     """
 
     rows: int
@@ -90,12 +92,21 @@ class Parity(_Part):
     max_abs_error: float
     min_agreement: float
     max_metric_difference: float
+    relative_error: float | None = None
+    max_relative_error: float | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether agreement and metric are within what the recipe allows."""
+        """Whether agreement, metric and outputs are within what the recipe allows."""
+        near = (
+            self.relative_error is None
+            or self.max_relative_error is None
+            or self.relative_error <= self.max_relative_error
+        )
         return (
-            self.agreement >= self.min_agreement and abs(self.metric_difference) <= self.max_metric_difference
+            near
+            and self.agreement >= self.min_agreement
+            and abs(self.metric_difference) <= self.max_metric_difference
         )
 
 

@@ -169,12 +169,21 @@ def parity_table(report: RunReport) -> Table:
                 "-", "−"
             ),
             f"{p.max_abs_error:.2g}",
+            "–" if p.relative_error is None else f"{p.relative_error:.2g} (at most {p.max_relative_error:g})",
             "holds" if p.holds else "does not hold",
         )
         for who, p in (("baseline", report.model.parity), ("candidate", report.parity))
     )
-    columns = ("file", "rows", "same class", "metric difference, points", "largest logit error", "parity")
-    return Table(columns, rows, "lrrrrl")
+    columns = (
+        "file",
+        "rows",
+        "same class",
+        "metric difference, points",
+        "largest logit error",
+        "difference of outputs over their spread",
+        "parity",
+    )
+    return Table(columns, rows, "lrrrrrl")
 
 
 def data_table(report: RunReport) -> Table:

@@ -33,14 +33,14 @@ def _split(logits: list[list[float]], labels: list[int]) -> Split:
 
 
 def _file(folder: Path, add: list[float]) -> Path:
-    """Write a file that answers with its input plus a constant, [2]."""
-    shape = ["batch_size", 2]
+    """Write a file that answers with its input plus a constant, of as many numbers."""
+    shape = ["batch_size", len(add)]
     graph = make.make_graph(
         [make.make_node("Add", ["features", "constant"], ["logits"])],
         "g",
         [make.make_tensor_value_info("features", onnx.TensorProto.FLOAT, shape)],
         [make.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape)],
-        [make.make_tensor("constant", onnx.TensorProto.FLOAT, [2], add)],
+        [make.make_tensor("constant", onnx.TensorProto.FLOAT, [len(add)], add)],
     )
     path = folder / "model.onnx"
     onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 21)], ir_version=10), path)
@@ -55,33 +55,116 @@ def test_a_file_that_answers_alike_passes_with_its_figures(tmp_path: Path) -> No
     found = check_parity(
         _Same(), _file(tmp_path, [0, 0]), FOUR, TASK, min_agreement=1, max_metric_difference=0
     )
-    assert found == ParityResult(rows=4, agreement=1.0, metric_difference=0.0, max_abs_error=0.0)
+    assert found == ParityResult(
+        rows=4, agreement=1.0, metric_difference=0.0, max_abs_error=0.0, relative_error=0.0
+    )
 
 
 def test_figures_are_counted_by_hand(tmp_path: Path) -> None:
     path = _file(tmp_path, [0, 1.5])
     found = check_parity(
-        _Same(), path, FOUR, TASK, min_agreement=0.75, max_metric_difference=0.25, batch_size=3
+        _Same(),
+        path,
+        FOUR,
+        TASK,
+        min_agreement=0.75,
+        max_metric_difference=0.25,
+        max_relative_error=1,
+        batch_size=3,
     )
-    assert found == ParityResult(rows=4, agreement=0.75, metric_difference=-0.25, max_abs_error=1.5)
+    assert vars(found) | {"relative_error": 0} == {
+        "rows": 4,
+        "agreement": 0.75,
+        "metric_difference": -0.25,
+        "max_abs_error": 1.5,
+        "relative_error": 0,
+    }
+    # Each row's outputs differ by 0 and 1.5; from row to row they vary by 2.5 and 0.1875.
+    assert found.relative_error == pytest.approx(((1.5**2 / 2) / ((2.5 + 0.1875) / 2)) ** 0.5)
 
 
-@pytest.mark.parametrize(("min_agreement", "max_metric_difference"), [(0.76, 1.0), (0.0, 0.24)])
-def test_either_limit_refuses(tmp_path: Path, min_agreement: float, max_metric_difference: float) -> None:
-    with pytest.raises(ParityError) as caught:
-        check_parity(
-            _Same(),
-            _file(tmp_path, [0, 1.5]),
-            FOUR,
+@pytest.mark.parametrize("limits", [(0.76, 1.0, 1.0), (0.0, 0.24, 1.0), (0.0, 1.0, 0.91), (0.0, 1.0, None)])
+def test_each_limit_refuses(tmp_path: Path, limits: tuple[float, float, float | None]) -> None:
+    names = ("min_agreement", "max_metric_difference", "max_relative_error")
+    with pytest.raises(ParityError, match=r"75\.0%.*-0\.2500.*0\.91"):
+        check_parity(_Same(), _file(tmp_path, [0, 1.5]), FOUR, TASK, **dict(zip(names, limits, strict=True)))
+
+
+class _Scaled(_Same):
+    def __init__(self, by: float, add: float = 0.0) -> None:
+        super().__init__()
+        self.by, self.add = by, add
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * self.by + self.add
+
+
+def _one_logit(tmp_path: Path, add: float) -> tuple[Path, Split, Task]:
+    """Write a file whose one logit is its one input plus a constant; rows vary by 1."""
+    inputs = (InputSpec("features", "float32", (1,)),)
+    rows = tuple({"features": np.array([value], np.float32)} for value in (6, 8, 6, 8))
+    split = Split("validation", rows, np.zeros(4, np.int64), inputs)
+    return _file(tmp_path, [add]), split, Task(inputs, ("score",))
+
+
+@pytest.mark.parametrize(("add", "holds"), [(0.0, True), (0.0005, True), (0.002, False), (-3.0, False)])
+def test_one_logit_is_judged_by_its_distance(tmp_path: Path, add: float, holds: bool) -> None:
+    path, split, task = _one_logit(tmp_path, add)
+    limits = {"min_agreement": 1.0, "max_metric_difference": 0.0}
+    if holds:
+        found = check_parity(_Scaled(1), path, split, task, **limits)
+        assert found.relative_error == pytest.approx(add, abs=1e-6)  # float32 of values around 8
+        return
+    with pytest.raises(ParityError):
+        check_parity(_Scaled(1), path, split, task, **limits)
+
+
+@pytest.mark.parametrize(("by", "holds"), [(0.0, False), (1.0, True)])
+def test_a_module_of_constant_outputs_needs_the_same_constants(
+    tmp_path: Path, by: float, holds: bool
+) -> None:
+    rows = tuple({"features": np.array([5, 5], np.float32)} for _ in range(4))
+    split = Split("validation", rows, np.zeros(4, np.int64), INPUTS)
+    module = _Scaled(by, add=0 if holds else 4.9)
+    try:
+        check_parity(module, _file(tmp_path, [0, 0]), split, TASK, min_agreement=1, max_metric_difference=0)
+    except ParityError:
+        assert not holds
+    else:
+        assert holds
+
+
+def test_rounded_activations_are_given_more(tmp_path: Path) -> None:
+    path, split, task = _one_logit(tmp_path, 0.2)
+    module = _Scaled(1)
+    module.int8_activations = True  # type: ignore[assignment]
+    found = check_parity(module, path, split, task, min_agreement=1, max_metric_difference=0)
+    assert found.relative_error == pytest.approx(0.2, rel=1e-3)
+
+
+def test_as_many_rows_may_be_apart_as_needn_t_agree(tmp_path: Path) -> None:
+    rows = tuple({"features": np.array([0, value], np.float32)} for value in (1, 2, 3, 400))
+    split = Split("validation", rows, np.ones(4, np.int64), INPUTS)
+
+    class Clipped(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return features.clamp(max=380)
+
+    def check(share: float) -> float:
+        path = _file(tmp_path, [0, 0])
+        return check_parity(
+            Clipped(),
+            path,
+            split,
             TASK,
-            min_agreement=min_agreement,
-            max_metric_difference=max_metric_difference,
-        )
-    assert str(caught.value) == (
-        "model.onnx does not answer as the PyTorch model it came from: on 4 validation rows they agree on "
-        f"75.0% (at least {min_agreement:.1%} wanted), accuracy differs by -0.2500 "
-        f"(at most {max_metric_difference:g}); nothing was published"
-    )
+            min_agreement=share,
+            max_metric_difference=0,
+            max_relative_error=0.01,
+        ).relative_error
+
+    assert check(0.6) == 0
+    with pytest.raises(ParityError):
+        check(1)
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
