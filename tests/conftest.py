@@ -74,6 +74,7 @@ def write_hf_model(directory: Path, model_type: str, *, labels: tuple[str, ...] 
         sizes |= {"embedding_size": 16, "intermediate_size": 64}
     else:
         sizes |= {"intermediate_size": 64}
+    typed = model_type in ("bert", "electra")
     config = transformers.AutoConfig.for_model(
         model_type,
         **sizes,
@@ -98,6 +99,7 @@ def write_hf_model(directory: Path, model_type: str, *, labels: tuple[str, ...] 
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", *(["token_type_ids"] if typed else []), "attention_mask"],
     )
     wrapped.save_pretrained(directory)
     return directory

@@ -21,7 +21,8 @@ def export(
         int | None,
         typer.Option(
             min=2,
-            help="Longest text in tokens; longer ones are cut. 128 if neither this nor a recipe says it.",
+            help="Longest text in tokens; longer ones are cut. As a recipe says; else 128, or what the model "
+            "takes.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,

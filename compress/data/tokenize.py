@@ -241,8 +241,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _pad_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int:
     found = _special_id(directory, tokenizer, config, "pad_token")
-    # A tokenizer without a pad token (GPT-2) may fill with anything, for the attention mask is 0 there.
-    return int((tokenizer.padding or {}).get("pad_id", 0)) if found is None else found
+    if found is None and tokenizer.padding is not None:
+        found = int(tokenizer.padding["pad_id"])
+    if found is None:  # as of GPT-2; a classifier may look for the one that its own file names
+        said = _read_json(directory / "config.json").get("pad_token_id")
+        found = said if isinstance(said, int) and said >= 0 else None
+    return 0 if found is None else found
 
 
 def _end_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int | None:

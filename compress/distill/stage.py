@@ -118,7 +118,8 @@ class StudentDistillation(Distillation):
         """Refuse a model that reads other tokens, or answers with other classes or another order of them."""
         from compress.data.labels import are_made_up
         from compress.data.tokenize import TextEncoder
-        from compress.model.calls import logits, to_tensors
+        from compress.model.calls import accepted_inputs, logits, to_tensors
+        from compress.model.limits import token_limit
 
         name = f"{self.name}: {loaded.source}"
         order = loaded.label_order
@@ -133,7 +134,20 @@ class StudentDistillation(Distillation):
                 raise StageError(
                     f"{name} has another tokenizer than the recipe's model: ids mean other words"
                 )
-        batch = to_tensors(next(context.train.batches(2)), context.task.input_names)
+        names = context.task.input_names
+        batch = to_tensors(next(context.train.batches(2)), names)
+        unread = set(names) - set(loaded.text_inputs or names) - set(accepted_inputs(loaded.module))
+        if unread:
+            raise StageError(
+                f"{name} reads {', '.join(loaded.text_inputs)}; the recipe's model reads {', '.join(names)}"
+            )
+        longest = None if context.encoder is None else context.encoder.truncated_at
+        limit = token_limit(loaded.module)
+        if longest is not None and limit is not None and longest > limit:
+            raise StageError(
+                f"{name} takes {limit:,} tokens at most, special ones counted, and texts have {longest:,} "
+                f"(data.max_length): give data.max_length={limit} or less"
+            )
         try:
             shape = list(logits(loaded.module.eval(), batch).shape)
         except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +25,7 @@ from compress.train_config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.model.definition import Definition
     from compress.model.load import LoadedModel
 
 __all__ = [
@@ -128,9 +129,33 @@ def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module
             "file and builder"
         )
     try:
-        return definition.changed(arguments).build(seed=seed)
+        changed = definition.changed(arguments)
+        for fewer in _with_lists_cut(model, definition, arguments):
+            try:
+                return fewer.changed(arguments).build(seed=seed)
+            except ModelError:
+                continue
+        return changed.build(seed=seed)
     except ModelError as error:
         raise StageError(f"student: {error}") from error
+
+
+def _with_lists_cut(
+    model: nn.Module, definition: Definition, arguments: dict[str, Any]
+) -> Iterator[Definition]:
+    """Definitions with fewer layers, whose lists are those of the layers that the student begins as.
+
+    None where it has as many layers as the model.
+    """
+    from compress.model.depth import layer_count, shallower
+
+    try:
+        total = layer_count(model)
+    except ModelError:
+        return
+    for name, count in arguments.items():
+        if definition.args.get(name) == total and type(count) is int and 0 < count < total:
+            yield from shallower(definition, name, layers_to_keep(total, count, "spaced"))
 
 
 def load_student(

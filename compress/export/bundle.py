@@ -17,10 +17,11 @@ from typing import Any
 from torch import nn
 
 from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
-from compress.errors import OutputError
+from compress.errors import ModelError, OutputError
 from compress.files import read_json
 from compress.model.cached import cache_layers, context_length
 from compress.model.save import save_module
+from compress.model.structure import structure_of
 from compress.task import Task
 
 __all__ = [
@@ -121,6 +122,8 @@ def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> d
     known = config.to_dict() if hasattr(config, "to_dict") else {"model_type": "modelpress"}
     known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
     known["architectures"] = [type(module).__name__]
+    if hasattr(config, "to_dict"):
+        known |= _sizes_left(module, config, known)
     if task.vocabulary:
         return _decoder_config(known, module, task, None if encoder is None else encoder.end_id)
     return {
@@ -128,6 +131,47 @@ def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> d
         "id2label": {str(index): label for index, label in enumerate(task.labels)},
         "label2id": {label: index for index, label in enumerate(task.labels)},
     }
+
+
+def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Heads and neurons that are there now, where a stage has cut some, by the configuration's own names.
+
+    Where layers have different numbers the configuration has no word for it: they are listed for each layer.
+    """
+    try:
+        structure = structure_of(module)
+    except ModelError:
+        return {}
+    sites = (*structure.sites, *structure.removed)
+    layers = sorted({site.layer for site in sites})
+
+    def units(kind: str) -> dict[int, int]:
+        found = dict.fromkeys(layers, 0)
+        for site in sites:
+            found[site.layer] += site.units(module) if site.kind == kind else 0
+        return found
+
+    queries = max((site.queries for site in sites), default=1)
+    groups, neurons = units("attention"), units("feed_forward")
+    counts = {"num_attention_heads": [count * queries for count in groups.values()]}
+    if "num_key_value_heads" in known:
+        counts["num_key_value_heads"] = list(groups.values())
+    counts["intermediate_size"] = list(neurons.values())
+    found: dict[str, Any] = {}
+    for name, each in counts.items():
+        own = getattr(config, "attribute_map", {}).get(name, name)
+        before = getattr(config, name, None)
+        if before is None or not each or set(each) == {before}:
+            continue
+        if len(set(each)) == 1:
+            found[own] = each[0]
+        else:
+            found.setdefault("layers_after_pruning", {})[own] = each
+    heads = getattr(config, "num_attention_heads", None)
+    if "num_attention_heads" in counts and heads and set(counts["num_attention_heads"]) != {heads}:
+        # Else it is computed of the number of heads, which has changed.
+        found["head_dim"] = known.get("head_dim") or int(config.hidden_size) // int(heads)
+    return found
 
 
 def _decoder_config(

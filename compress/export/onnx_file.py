@@ -112,7 +112,7 @@ def _check(module: nn.Module, path: Path, split: Split, task: Task, longest: int
             task,
             min_agreement=limits.min_agreement,
             max_metric_difference=limits.max_metric_difference,
-            lengths=proof_lengths(split, task, longest),
+            lengths=proof_lengths(split, task, longest, module),
         )
     except CompressError:
         path.unlink()

@@ -13,6 +13,7 @@ from torch import nn
 
 from compress.data.split import Array, Row, Split
 from compress.model.cached import context_length
+from compress.model.limits import LONGEST_PROOF, lengths_of_change
 from compress.task import NO_LABEL, Task
 
 __all__ = ["all_padding", "longest_row", "proof_lengths", "proof_rows"]
@@ -22,13 +23,17 @@ _LONGEST_CONTEXT = 2048
 _MOST_LOGITS = 2**25
 
 
-def proof_lengths(split: Split, task: Task, longest: int | None = None) -> tuple[int, ...]:
+def proof_lengths(
+    split: Split, task: Task, longest: int | None = None, module: nn.Module | None = None
+) -> tuple[int, ...]:
     """Lengths to compare at, one row at a time: 1, those of the shortest and longest row, and `longest`.
 
     Args:
         split: the rows of the data.
         longest: how long a row may be at most, `data.max_length` or a decoder's context; None: the longest
             row.
+        module: whose windows, buckets and the like are also seen at the lengths just beyond them, of a
+            language model up to its context or 4096 tokens; None: of no module.
 
     Returns:
         Ascending and distinct; empty where the data fixes the length.
@@ -37,7 +42,12 @@ def proof_lengths(split: Split, task: Task, longest: int | None = None) -> tuple
     if not elastic or any(isinstance(size, str) for spec in task.inputs for size in spec.shape[1:]):
         return ()
     lengths = [row[elastic[0].name].shape[0] for row in split.rows]
-    return tuple(sorted({1, min(lengths), max(lengths), longest or max(lengths)}))
+    longest = longest or max(lengths)
+    most = longest
+    if module is not None and task.vocabulary:
+        most = min(context_length(module) or longest, LONGEST_PROOF)
+    changes = () if module is None else lengths_of_change(module, most)
+    return tuple(sorted({1, min(lengths), max(lengths), longest, *changes}))
 
 
 def longest_row(module: nn.Module, task: Task, max_length: int | None) -> int | None:

@@ -11,7 +11,7 @@ v = tokens of the vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.model.calls import device_of, logits
+from compress.model.limits import token_limit, unproven_from
 
 __all__ = ["CacheLayer", "CachedDecoder", "KeyValues", "cache_layers", "context_length"]
 
 _PARAMETERS = ("past_key_values", "cache")  # of forward
+_LAYER_KINDS = ("full_attention", "sliding_attention")  # of transformers' layer_types
 _LENGTH = 3  # of the rows that a module is tried on
 
 
@@ -104,6 +106,12 @@ class CachedDecoder(nn.Module):
         super().__init__()
         self.module, self._cache = module, _cache_parameter(module)
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
+        self._windows = _windows_of(module)
+        # Attention that transformers computes step by step adds the mask to its scores.
+        added = getattr(getattr(module, "config", None), "_attn_implementation", None) == "eager"
+        self._mask_dtype = (
+            next((each.dtype for each in module.parameters()), torch.float32) if added else None
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         """Answer.
@@ -123,12 +131,7 @@ class CachedDecoder(nn.Module):
         before = cache.get_seq_length()
         inputs: dict[str, Any] = {"input_ids": input_ids, self._cache: cache}
         if self._takes_positions:
-            # Of transformers: a mask of four dimensions is taken as it is, so its own making of one, which
-            # can't be traced with an open past, is not asked.
-            position = before + torch.arange(input_ids.shape[1], device=input_ids.device)
-            column = torch.arange(attention_mask.shape[1], device=input_ids.device)
-            visible = (column[None, :] <= position[:, None])[None, None]  # [1, 1, s, t]
-            inputs["attention_mask"] = visible & attention_mask.bool()[:, None, None, :]
+            inputs["attention_mask"] = self._masks(before, input_ids.shape[1], attention_mask)
             counted = (attention_mask.cumsum(-1) - 1).clamp(min=0)
             inputs["position_ids"] = counted[:, before:]
             inputs["use_cache"] = True
@@ -142,6 +145,57 @@ class CachedDecoder(nn.Module):
             )
         return (answer, *(tensor for pair in cache.present.values() for tensor in pair))
 
+    def _masks(self, before: int, new: int, attention_mask: Tensor) -> Tensor | dict[str, Tensor]:
+        """What each new token sees, [b, 1, s, t]; by kind of layer, where there are several.
+
+        transformers takes a mask of four dimensions unchanged; its own making of one can't be traced with an
+        open past.
+        """
+        device = attention_mask.device
+        column = torch.arange(attention_mask.shape[1], device=device)[None, :]
+        position = before + torch.arange(new, device=device)[:, None]
+        seen = attention_mask.bool()[:, None, None, :]
+        itself = column == position  # so that padding, which sees nothing else, is no division by zero
+
+        def mask(window: int | None) -> Tensor:
+            visible = (
+                column <= position if window is None else (column <= position) & (column > position - window)
+            )
+            found = (visible[None, None] & seen) | itself[None, None]
+            return found if self._mask_dtype is None else _added(found, self._mask_dtype)
+
+        if isinstance(self._windows, Mapping):
+            return {kind: mask(window) for kind, window in self._windows.items()}
+        return mask(self._windows)
+
+
+def _added(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask that is added to attention scores: 0 where a token is seen."""
+    unseen = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=visible.device)
+    return torch.where(visible, torch.zeros_like(unseen), unseen)
+
+
+def _windows_of(module: nn.Module) -> int | None | dict[str, int | None]:
+    """How many tokens back a token sees, itself counted; None: all. By kind of layer, where they differ.
+
+    Raises:
+        ModelError: a kind of layer that isn't known.
+    """
+    config = getattr(module, "config", None)
+    window = getattr(config, "sliding_window", None)
+    kinds = dict.fromkeys(getattr(config, "layer_types", None) or ())
+    if not kinds:
+        return window if isinstance(window, int) and window > 0 else None
+    unknown = [kind for kind in kinds if kind not in _LAYER_KINDS]
+    if unknown:
+        raise ModelError(
+            f"{type(module).__name__} has layers of the kind {unknown[0]} (layer_types in its config.json), "
+            f"which can't be exported; known: {', '.join(_LAYER_KINDS)}"
+        )
+    if list(kinds) == ["full_attention"]:
+        return None
+    return {"full_attention": None, "sliding_attention": window}
+
 
 def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
     """See which keys and values a decoder keeps, by asking it once.
@@ -152,9 +206,18 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
     decoder = CachedDecoder(module)
     ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device_of(module))
     was_training = module.training
-    with torch.no_grad():
-        _, *present = decoder.eval()(ids, torch.ones_like(ids))
-    module.train(was_training)
+    try:
+        with torch.no_grad():
+            _, *present = decoder.eval()(ids, torch.ones_like(ids))
+    except AttributeError as error:
+        if KeyValues.__name__ not in str(error):
+            raise
+        raise ModelError(
+            f"{type(module).__name__} asks more of its cache of keys and values than a graph can hold "
+            f"({error}): it can't be exported as a language model"
+        ) from error
+    finally:
+        module.train(was_training)
     if not present:
         raise ModelError(
             f"{type(module).__name__} takes {_cache_parameter(module)} and never calls its update()"
@@ -163,13 +226,13 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
 
 
 def context_length(module: nn.Module) -> int | None:
-    """How many tokens a language model can see, prompt and answer together; none: it doesn't say."""
-    config = getattr(module, "config", None)
-    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
-        found = getattr(owner, name, None)
-        if isinstance(found, int):
-            return found
-    return None
+    """How many tokens a language model can see, prompt and answer together; None: it doesn't say.
+
+    No more than can be proven of its file: a window of 4,096 tokens and more, or another change of that
+    length, is where it ends.
+    """
+    limit = token_limit(module)
+    return None if limit is None else unproven_from(module, limit)
 
 
 def _cache_parameter(module: nn.Module) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from compress.errors import ModelError
 from compress.task import Task
 
 __all__ = ["accepted_inputs", "device_of", "logits", "predict_logits", "to_tensors"]
+
+_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what a tokenizer can give
 
 
 def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -64,16 +66,22 @@ def predict_logits(
     return torch.cat(parts)
 
 
-def accepted_inputs(module: nn.Module) -> tuple[str, ...]:
-    """Names of the text inputs that the module's forward takes, of those a tokenizer can give."""
+def accepted_inputs(module: nn.Module, given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names of a module's text inputs: what its forward takes, of what its tokenizer gives.
+
+    The mask is kept where a tokenizer doesn't give one: rows of different lengths are padded to a batch.
+
+    Args:
+        given: what the tokenizer gives, its `model_input_names`; None: it doesn't say.
+    """
     parameters = inspect.signature(module.forward).parameters
+    names = [name for name in _TEXT_INPUTS if name in parameters]
+    if "token_type_ids" not in names or parameters["token_type_ids"].default is inspect.Parameter.empty:
+        return tuple(names)
     config = getattr(module, "config", None)
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in parameters]
-    # RoBERTa's forward takes token types but knows only one: its tokenizer gives none.
-    if (
-        config is not None
-        and int(getattr(config, "type_vocab_size", 2) or 0) < 2
-        and "token_type_ids" in names
-    ):
-        names.remove("token_type_ids")
-    return tuple(names)
+    if given is not None:
+        typed = "token_type_ids" in given
+    else:
+        # What has no table of types does something else with them: GPT-2 adds the embeddings of tokens.
+        typed = config is None or int(getattr(config, "type_vocab_size", 0) or 0) > 1
+    return tuple(name for name in names if typed or name != "token_type_ids")

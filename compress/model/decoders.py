@@ -87,6 +87,7 @@ def decoder_structure(model: nn.Module, decoder: _Decoder) -> Structure:
                 consumer=f"{at}.{decoder.out}",
                 unit_size=group,
                 stacked=3 if decoder.fused else 1,
+                queries=heads // kept,
             )
         )
         ups = (decoder.up,) if decoder.gate is None else (decoder.up, decoder.gate)

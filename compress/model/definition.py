@@ -105,9 +105,10 @@ class Definition:
         model_type = config.pop("model_type")
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)
-            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation="sdpa")
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"cannot build a {model_type} model from its configuration: {error}") from error
+            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None)
+        except Exception as error:  # of transformers, of huggingface_hub: one thing to a user
+            said = " ".join(str(error).split())
+            raise ModelError(f"cannot build a {model_type} model from its configuration: {said}") from error
         return with_plain_linears_(module)
 
     def _build_file(self) -> nn.Module:

@@ -2,13 +2,14 @@
 
 How a definition says the number of layers is found by trying: an argument that equals it is changed, and
 what is then built must have as many layers as were asked for. So `num_hidden_layers`, `n_layers` or a
-builder's own word are the same to us.
+builder's own word are the same to us. A list with an entry for each layer (`layer_types`, `no_rope_layers`)
+keeps those of the layers that stay.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +19,7 @@ from compress.errors import ModelError
 from compress.model.definition import Definition, attach_definition_, definition_of
 from compress.model.structure import structure_of
 
-__all__ = ["keep_layers_", "layer_count", "with_layers"]
+__all__ = ["keep_layers_", "layer_count", "shallower", "with_layers"]
 
 
 def layer_count(model: nn.Module) -> int:
@@ -40,13 +41,18 @@ def with_layers(model: nn.Module, kept: Sequence[int]) -> Iterator[None]:
     Raises:
         ModelError: the model doesn't say where its layers are.
     """
-    layers = _layers(model)
+    layers, config = _layers(model), getattr(model, "config", None)
     holder, name = _place(model)
+    lists = _lists_of(config, len(layers))
     setattr(holder, name, nn.ModuleList([layers[index] for index in kept]))
+    for each, values in lists.items():
+        setattr(config, each, [values[index] for index in kept])
     try:
         yield
     finally:
         setattr(holder, name, layers)
+        for each, values in lists.items():
+            setattr(config, each, values)
 
 
 def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
@@ -71,7 +77,7 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
         )
     path = structure_of(model).layers
     assert path is not None
-    name, changed = _shallower(definition, path, total, len(kept))
+    name, changed = _shallower(definition, path, total, kept)
     holder, last = _place(model)
     shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
     for number, layer in enumerate(shorter):
@@ -82,6 +88,8 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
     config: Any = getattr(model, "config", None)
     word = name if definition.kind == "hf" else "num_hidden_layers"
+    for each, values in _lists_of(config, total).items():
+        setattr(config, each, [values[index] for index in kept])
     if getattr(config, word, None) == total:
         setattr(config, word, len(kept))
     attach_definition_(model, changed)
@@ -105,29 +113,68 @@ def _place(model: nn.Module) -> tuple[nn.Module, str]:
     return model.get_submodule(holder), name
 
 
-def _shallower(definition: Definition, path: str, total: int, count: int) -> tuple[str, Definition]:
+def shallower(definition: Definition, name: str, kept: Sequence[int]) -> Iterator[Definition]:
+    """Definitions with fewer layers, of which the first that can be built is the right one.
+
+    They differ in the lists that are cut: those with an entry for each layer, or those alone whose names
+    speak of layers; of a file's builder, whose lists may be anything, at last none.
+
+    Args:
+        name: the argument that is the number of layers.
+        kept: indices of the layers that stay.
+    """
+    values = _values(definition)
+    lists = _lists_in(values, values[name])
+    named = {each: found for each, found in lists.items() if "layer" in each}
+    tried: list[list[str]] = []
+    for chosen in [named, lists] if definition.kind == "hf" else [lists, named, {}]:
+        if list(chosen) not in tried:
+            tried.append(list(chosen))
+            cut = {each: [found[index] for index in kept] for each, found in chosen.items()}
+            yield definition.changed({name: len(kept), **cut})
+
+
+def _lists_of(config: Any, total: int) -> dict[str, Any]:
+    """Lists of a Hugging Face configuration with an entry for each layer, which say so by their name."""
+    if not hasattr(config, "to_dict"):
+        return {}
+    return {name: found for name, found in _lists_in(config.to_dict(), total).items() if "layer" in name}
+
+
+def _lists_in(values: Mapping[str, Any], total: int) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, list | tuple) and len(value) == total and "token" not in name
+    }
+
+
+def _shallower(definition: Definition, path: str, total: int, kept: Sequence[int]) -> tuple[str, Definition]:
     """The argument that is the number of layers, and the definition with another number."""
-    for name, value in _whole_numbers(definition).items():
-        if value != total:
-            continue
-        changed = definition.changed({name: count})
-        try:
-            built = changed.build()
-            found = built.get_submodule(path)
-        except (ModelError, AttributeError):
-            continue
-        if isinstance(found, nn.ModuleList) and len(found) == count:
-            return name, changed
+    numbers = (name for name, value in _whole_numbers(definition).items() if value == total)
+    for name in numbers:
+        for changed in shallower(definition, name, kept):
+            try:
+                found = changed.build().get_submodule(path)
+            except (ModelError, AttributeError):
+                continue
+            if isinstance(found, nn.ModuleList) and len(found) == len(kept):
+                return name, changed
     raise ModelError(
-        f"none of the model's arguments is its number of layers ({total}): it can't be built with {count}"
+        f"none of the model's arguments is its number of layers ({total}): it can't be built with {len(kept)}"
     )
 
 
-def _whole_numbers(definition: Definition) -> dict[str, int]:
-    """Arguments that are whole numbers; those that say so by their name come first."""
+def _values(definition: Definition) -> dict[str, Any]:
+    """All arguments of a definition, those that have a default included."""
     values = dict(definition.args)
     if definition.kind == "file":
         parameters = inspect.signature(definition.load_builder()).parameters
         values = {name: each.default for name, each in parameters.items()} | values
-    numbers = {name: value for name, value in values.items() if type(value) is int}
+    return values
+
+
+def _whole_numbers(definition: Definition) -> dict[str, int]:
+    """Arguments that are whole numbers; those that say so by their name come first."""
+    numbers = {name: value for name, value in _values(definition).items() if type(value) is int}
     return dict(sorted(numbers.items(), key=lambda each: "layer" not in each[0]))

@@ -99,7 +99,7 @@ def positions_start_at(model: nn.Module) -> int | None:
     """
     for module in model.modules():
         index = getattr(module, "padding_idx", None)
-        if isinstance(index, int) and not isinstance(module, nn.Embedding | FactorizedEmbedding):
+        if isinstance(index, int) and hasattr(module, "position_embeddings"):
             return index
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from compress.data.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
 from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
+from compress.data.tokenize import TextEncoder
 from compress.errors import ModelError, shortened
 from compress.files import read_json
 from compress.model.calls import accepted_inputs
@@ -36,9 +38,11 @@ from compress.model.hf_files import (
 )
 from compress.model.hf_files import explained as _explained
 from compress.model.own_code import NAMES_CODE, own_code_note
+from compress.model.own_tokenizer import check_padding, named_inputs, splits_alike
 from compress.model.plain import plain_weights_
 from compress.model.save import load_module
 from compress.model.served_tasks import no_classes
+from compress.model.tensors import check_tensors
 from compress.task import TaskName
 
 __all__ = ["LoadedModel", "load", "load_model", "task_of"]
@@ -115,9 +119,8 @@ def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
     definition = Definition.from_file(config.file, config.builder, config.args)
     module = definition.build(seed=seed, plain=False)
     tokenizer = _tokenizer_directory(config.tokenizer, scratch) if config.tokenizer else None
-    return LoadedModel(
-        module, f"{config.file.name}: {config.builder}", tokenizer, None, accepted_inputs(module)
-    )
+    inputs = accepted_inputs(module, None if tokenizer is None else named_inputs(tokenizer))
+    return LoadedModel(module, f"{config.file.name}: {config.builder}", tokenizer, None, inputs)
 
 
 def task_of(config: ModelConfig) -> TaskName:
@@ -209,19 +212,23 @@ def _from_hf(
     trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
     notes += own_code_note(given)
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
-    if task == "language-modelling":
-        options["use_cache"] = False  # where a past is wanted, it is given
     with seeded(seed):
-        module: nn.Module = _explained(
+        module: nn.Module
+        module, found = _explained(
             name,
             auto_class(head).from_pretrained,
             name,
-            attn_implementation="sdpa",
+            attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
             dtype="float32",
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name and with both shapes
             **options,
         )
+    check_tensors(name, module, found, has_trained_head=trained_head)
+    if task == _LANGUAGE:
+        module.config.use_cache = False  # type: ignore[union-attr]  # where a past is wanted, it is given
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
     plain = _plain_config(arguments)
     if head == "image-classification":  # DeiT has two classes with such a head
@@ -233,12 +240,15 @@ def _from_hf(
         processor = _image_processor(name, settings)
         source = f"Hugging Face {settings.model_type} '{short}'"
         return LoadedModel(module.eval(), source, None, order, (), processor, trained_head, notes)
+    tokenizer, inputs = _tokenizer_of(name, scratch)
+    if task == _CLASSES:
+        check_padding(name, module.eval(), TextEncoder.from_directory(tokenizer).pad_id)
     return LoadedModel(
         module.eval(),
         f"Hugging Face {settings.model_type} '{short}'",
-        _tokenizer_directory(name, scratch),
+        tokenizer,
         order,
-        accepted_inputs(module) if task == "classification" else ("input_ids", "attention_mask"),
+        accepted_inputs(module, inputs) if task == _CLASSES else ("input_ids", "attention_mask"),
         has_trained_head=trained_head or task != "classification",
         notes=notes,
     )
@@ -278,19 +288,32 @@ def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer_directory(name: str, scratch: Path) -> Path:
-    """Write the tokenizer's own files to a directory: what is encoded with is then what is shipped."""
+    """The directory of a tokenizer's own files: what is encoded with is then what is shipped."""
     path = Path(name)
     if name == BYTE_TOKENIZER:
         return write_byte_tokenizer(scratch / "byte-tokenizer")
-    if (path / "tokenizer.json").is_file():
-        return path
-    transformers = _transformers()
-    tokenizer = _explained(name, transformers.AutoTokenizer.from_pretrained, name, trust_remote_code=False)
+    return path if (path / "tokenizer.json").is_file() else _tokenizer_of(name, scratch)[0]
+
+
+def _tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
+    """The directory of the tokenizer that transformers takes for a model, and the inputs that it gives.
+
+    transformers may build a tokenizer of its own, of another class than tokenizer.json says; where that one
+    splits texts in another way, it is the one that is written and shipped.
+    """
+    tokenizer = _explained(name, _transformers().AutoTokenizer.from_pretrained, name, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
         )
     check_vocabulary(name, tokenizer)
+    given = tuple(str(each) for each in tokenizer.model_input_names)
+    path = Path(name)
+    if (path / "tokenizer.json").is_file() and splits_alike(path, tokenizer):
+        return path, given
     directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
     tokenizer.save_pretrained(str(directory))
-    return directory
+    for beside in ("config.json", "generation_config.json"):  # they name tokens, too
+        if (path / beside).is_file():
+            shutil.copyfile(path / beside, directory / beside)
+    return directory, given

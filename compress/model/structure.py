@@ -76,6 +76,7 @@ class Site:
         unit_size: columns of the consumer that one unit has.
         removal: what stands in its place without units; empty: one unit must stay.
         tied: a module that has weights of the site and isn't part of it, so that the site can't be cut.
+        queries: heads of queries that a unit has, all of which read its one head of keys and values.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Site:
     removal: tuple[Stub, ...] = ()
     stacked: int = 1
     tied: str | None = None
+    queries: int = 1
 
     def units(self, model: nn.Module) -> int:
         """How many units stand there now; 0 once the site was removed."""
@@ -101,7 +103,9 @@ class Site:
     @property
     def unit_name(self) -> str:
         """The word for a unit."""
-        return "head" if self.kind == "attention" else "neuron"
+        if self.kind == "attention":
+            return "head" if self.queries == 1 else "key-value group"
+        return "neuron"
 
     def inside(self, prefix: str) -> Site:
         """Return the site with paths relative to a module that holds it, as a layer does."""

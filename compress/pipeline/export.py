@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 import compress
-from compress.data import PIXELS, CommandLineText, ImageProcessor, Row, Split, Splits, TextEncoder
+from compress.data import PIXELS, CommandLineText, ImageProcessor, Split, Splits, TextEncoder
 from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
 from compress.disk import new_directory, remove_leftovers, scratch_directory
 from compress.errors import DataError, ModelError, OutputError
@@ -22,11 +21,11 @@ from compress.export import (
     write_bundle_,
     write_manifest_,
 )
-from compress.model import LoadedModel, ModelConfig, load_model, logits
+from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
-from compress.pipeline.prepare import Prepared, encoder_of, fitting, prepare
+from compress.pipeline.prepare import Prepared, encoder_of, fitting, limit_of, prepare
 from compress.pipeline.room import check_room_for, weight_bytes
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
@@ -61,7 +60,8 @@ def export_model(
             Face directory or name (compared on synthetic rows: random tokens of random length, or random
             pixels).
         output: the bundle's directory.
-        max_length: tokens to which texts are cut; None: as the recipe says, or 128.
+        max_length: tokens to which texts are cut; None: as the recipe says, else 128, or as many as the model
+            takes.
 
     Returns:
         Parity: rows, agreement, metric_difference, max_abs_error, relative_error; and a recipe's limits.
@@ -90,13 +90,13 @@ def export_model(
             onnx_file, parity = made.path, made.parity.model_dump()
         else:
             limit_threads_()
-            longest = max_length or _LONGEST
             config = model_config_of(model)
             task_name = task_of(config)
             loaded = load_model(config, seed=0, scratch=scratch, task=task_name)
             module, processor = loaded.module, loaded.processor
             for note in loaded.notes:
                 progress.say(f"note: {note}")
+            longest = _longest_text(loaded, max_length, task_name)
             if processor is not None:
                 where = "synthetic rows (random pixels), not real ones"
                 encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)
@@ -148,7 +148,7 @@ def _exported(
         task,
         min_agreement=limits.min_agreement,
         max_metric_difference=limits.max_metric_difference,
-        lengths=proof_lengths(rows, task, longest),
+        lengths=proof_lengths(rows, task, longest, module),
     )
     return file, vars(parity)
 
@@ -224,6 +224,17 @@ def model_config_of(model: str | Path) -> ModelConfig:
         raise ModelError(f"{model}: the path cannot be looked up: {error}") from error
 
 
+def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> int:
+    """Tokens to which texts are cut: as wanted, or else what the model takes, 128 at most."""
+    limit = limit_of(loaded.module, task)
+    if wanted is not None and limit is not None and wanted > limit:
+        raise ModelError(
+            f"--max-length {wanted:,} is more than {loaded.source} takes: at most {limit:,} tokens, special "
+            f"ones counted; give {limit} or less"
+        )
+    return wanted or (_LONGEST if limit is None else min(_LONGEST, limit))
+
+
 def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tuple[TextEncoder, Task, Split]:
     """Rows of random tokens, for a model that comes without data."""
     if loaded.tokenizer is None:
@@ -238,9 +249,10 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
         task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
         return encoder, fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
     task = Task(encoder.inputs, loaded.label_order or ())
-    _answers(loaded, synthetic_split(encoder, [max_length], seed=0).rows[0], max_length)
     lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
-    return encoder, task, synthetic_split(encoder, lengths, seed=0)
+    rows = synthetic_split(encoder, lengths, seed=0)
+    fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
+    return encoder, task, rows
 
 
 def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple[Task, Split]:
@@ -253,15 +265,3 @@ def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple
     rows = tuple({PIXELS: processor.values(picture)} for picture in pictures)
     inputs = processor.inputs(*processor.result)
     return Task(inputs, loaded.label_order or ()), Split.without_labels("synthetic", rows, inputs)
-
-
-def _answers(loaded: LoadedModel, row: Row, max_length: int) -> None:
-    try:
-        with torch.inference_mode():
-            logits(loaded.module, {name: torch.from_numpy(array[None]) for name, array in row.items()})
-    except (IndexError, RuntimeError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"{loaded.source} cannot answer a text of {max_length} tokens ({first}); "
-            "if it has fewer positions, give a smaller --max-length"
-        ) from error

@@ -28,6 +28,8 @@ __all__ = ["Exported", "baseline_key", "exported", "exported_baseline", "parity_
 
 _LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
 
+_LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -87,5 +89,5 @@ def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> 
         limits["max_relative_error"] = relative_limit(module)
     rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
     longest = longest_row(module, splits.task, getattr(recipe.data, "max_length", None))
-    lengths = proof_lengths(splits.validation, splits.task, longest)
+    lengths = proof_lengths(splits.validation, splits.task, longest, module)
     return Parity(**vars(check_parity(module, path, rows, splits.task, **limits, lengths=lengths)), **limits)

@@ -34,7 +34,7 @@ from compress.data.pairs import one_text_notes
 from compress.data.text import what_is_there
 from compress.data.words import unknown_token_notes
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
-from compress.export import HUB_FILES, check_branches, sha256_of
+from compress.export import HUB_FILES, check_branches, proof_rows, sha256_of
 from compress.files import read_json
 from compress.keys import base_key, run_key, stage_key
 from compress.measure import check_runtimes
@@ -43,10 +43,12 @@ from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, structure_of, to_tensors
 from compress.model.cached import cache_layers, context_length
 from compress.model.definition import definition_of
+from compress.model.limits import token_limit
 from compress.model.plain import computed_weights
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
+from compress.task import TaskName
 from compress.train.threads import limit_threads_
 
 __all__ = [
@@ -58,7 +60,9 @@ __all__ = [
     "files_named",
     "fitting",
     "gates_are_measured",
+    "limit_of",
     "prepare",
+    "within_limit",
 ]
 
 
@@ -95,6 +99,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task, for_training=trained
     )
     _kinds_match(loaded, recipe.data)
+    recipe = recipe.model_copy(update={"data": within_limit(loaded, recipe.data)})
     encoder = encoder_of(loaded)
     if encoder is not None and isinstance(recipe.data, CorpusData | StdlibData):
         encoder = with_end_token(encoder, recipe.data)
@@ -111,7 +116,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         )
     if callable(getattr(loaded.module, "structure", None)):
         structure_of(loaded.module)  # wrong, it would be as if it weren't there to some of what follows
-    splits = fitting(loaded, splits)
+    splits = fitting(loaded, splits, getattr(recipe.data, "max_length", None))
     gates_are_measured(recipe, splits)
     definition, shape = definition_of(loaded.module), loaded.module
     assert definition is not None
@@ -185,6 +190,12 @@ def _shipped(encoder: TextEncoder) -> list[Path]:
 def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) -> nn.Module:
     """What a stage makes of a module, as far as that is known; a student of other code is looked at, too."""
     made = stage.rehearse(module)
+    longest, limit = getattr(recipe.data, "max_length", None), limit_of(made, recipe.data.task)
+    if longest is not None and limit is not None and longest > limit:
+        raise StageError(
+            f"{stage.name}: what it makes takes {limit:,} tokens at most, special ones counted, and texts "
+            f"have {longest:,} (data.max_length): give data.max_length={limit} or less"
+        )
     before, after = definition_of(module), definition_of(made)
     if after is not None and after.kind == "file" and after != before:
         _check_branches(made, splits, recipe)
@@ -349,6 +360,28 @@ def _kinds_match(loaded: LoadedModel, data: DataSource) -> None:
         )
 
 
+def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
+    """The data with a `max_length` that the model takes: as many tokens as it can, if the recipe says none.
+
+    Raises:
+        ModelError: the recipe asks for more.
+    """
+    wanted, limit = getattr(data, "max_length", None), limit_of(loaded.module, data.task)
+    if wanted is None or limit is None or wanted <= limit:
+        return data
+    if "max_length" in data.model_fields_set:
+        raise ModelError(
+            f"data.max_length: {wanted:,} is more than {loaded.source} takes: at most {limit:,} tokens, "
+            f"special ones counted; give data.max_length={limit} or less"
+        )
+    return data.model_copy(update={"max_length": limit})
+
+
+def limit_of(module: nn.Module, task: TaskName) -> int | None:
+    """How many tokens a row may have; None: the model doesn't say."""
+    return context_length(module) if task == "language-modelling" else token_limit(module)
+
+
 def _device_exists(device: str) -> None:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RecipeError(
@@ -380,8 +413,11 @@ def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
         )
 
 
-def fitting(loaded: LoadedModel, splits: Splits) -> Splits:
+def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) -> Splits:
     """Answer the longest rows: input names, shapes, positions and the number of classes must fit.
+
+    Args:
+        max_length: tokens of the longest text there may be, of a classifier: one is made up.
 
     Returns:
         The splits; a language model may tell more tokens apart than its tokenizer has: their task says so.
@@ -397,13 +433,14 @@ def fitting(loaded: LoadedModel, splits: Splits) -> Splits:
     except ModelError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ModelError(
             f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; "
-            f"{_longest_words(splits, length)}): {type(error).__name__}: {first}"
+            f"{_longest_words(splits, length)}): {type(error).__name__}: {_first_line(error)}"
         ) from error
     if splits.task.vocabulary:
         return _fitting_vocabulary(loaded, splits, answer, length)
+    if max_length is not None:
+        _takes(loaded, splits, max_length)
     classes = splits.task.classes
     if tuple(answer.shape) != (len(rows), classes):
         raise ModelError(
@@ -412,6 +449,10 @@ def fitting(loaded: LoadedModel, splits: Splits) -> Splits:
             "needed"
         )
     return splits
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _longest_words(splits: Splits, length: int) -> str:
@@ -429,13 +470,39 @@ def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tenso
             f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
         )
     cache_layers(loaded.module)
-    context = context_length(loaded.module)
-    if context is not None and length > context:
-        raise ModelError(
-            f"{loaded.source} sees {context:,} tokens at most, and the data's rows have {length:,}: give "
-            f"data.max_length={context} or less"
-        )
+    _causal(loaded, splits)
     return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
+
+
+def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
+    """See that a model answers a text of so many tokens: one may come once it is deployed."""
+    row = proof_rows(splits.train, splits.task, [length])
+    try:
+        with torch.inference_mode():
+            logits(loaded.module, to_tensors(next(row.batches(1)), splits.task.input_names))
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.source} cannot answer a text of {length} tokens, to which longer ones are cut: "
+            f"{type(error).__name__}: {_first_line(error)}; give a smaller data.max_length (--max-length)"
+        ) from error
+
+
+def _causal(loaded: LoadedModel, splits: Splits) -> None:
+    """See that no answer of a language model depends on the tokens that follow.
+
+    Raises:
+        ModelError: one does, as an encoder's.
+    """
+    inputs = to_tensors(next(splits.train.batches(1)), splits.task.input_names)
+    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.vocabulary
+    with torch.inference_mode():
+        first, second = (logits(loaded.module, each)[:, :-1] for each in (inputs, other))
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
+        raise ModelError(
+            f"{loaded.source} sees the tokens that it is to predict: its answers change with those that "
+            "follow, as an encoder's do; a language model needs a decoder (is_decoder of config.json)"
+        )
 
 
 def _longest(splits: Splits) -> tuple[Split, int]:

@@ -131,4 +131,6 @@ class ChannelPruning(PruneStage):
         return chosen, [feature_count(model, group) for group in chosen]
 
     def _channels_to_remove(self, before: list[int]) -> int:
-        return units_to_remove(self.name, "channel", before, self.sparsity, self.min_channels)
+        return units_to_remove(
+            self.name, "channel", before, self.sparsity, self.min_channels, option="min_channels"
+        )

@@ -23,11 +23,16 @@ from compress.stage import Context
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from compress.model.structure import Structure
+
 __all__ = ["HeadPruning"]
 
 
 class HeadPruning(PruneStage):
     """Remove whole attention heads, physically: q, k, v and out become narrower.
+
+    Where several heads of queries share one head of keys and values (grouped queries), such a group is what
+    is scored, counted and removed.
 
     Attributes:
         sparsity: fraction of all heads to remove.
@@ -64,7 +69,7 @@ class HeadPruning(PruneStage):
 
         structure = structure_of(model)
         before = [site.units(model) for site in structure.attention]
-        left = self._heads_to_remove(before)
+        left = self._heads_to_remove(before, structure)
         shape = copy.deepcopy(model)
         for site, count in zip(structure.attention, before, strict=True):
             gone = min(left, max(0, count - self.min_heads))
@@ -81,7 +86,7 @@ class HeadPruning(PruneStage):
         pruned = copy.deepcopy(model).eval()
         structure = structure_of(pruned)
         before = [site.units(pruned) for site in structure.attention]
-        remove = self._heads_to_remove(before)
+        remove = self._heads_to_remove(before, structure)
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
 
         def score() -> list[Tensor]:
@@ -100,6 +105,9 @@ class HeadPruning(PruneStage):
                 Removal(remove, self.steps, self.scope, self.min_heads),
                 on_step=lambda left: bar.advance(1, f"{left} of {sum(before)} heads left"),
             )
+        queries = structure.attention[0].queries
+        if queries > 1:
+            context.facts["queries_per_group"] = queries  # and a group is what is counted below
         context.facts["heads_before"] = before
         context.facts["heads_kept"] = [len(heads) for heads in kept]
         context.facts["heads_kept_indices"] = kept
@@ -108,7 +116,8 @@ class HeadPruning(PruneStage):
             recover_(pruned, model, self.recovery, context, "prune/heads recovery")
         return pruned.eval()
 
-    def _heads_to_remove(self, before: Sequence[int]) -> int:
+    def _heads_to_remove(self, before: Sequence[int], structure: Structure) -> int:
         if not before:
             raise StageError("prune/heads: the model has no attention block")
-        return units_to_remove(self.name, "head", before, self.sparsity, self.min_heads)
+        unit = structure.attention[0].unit_name
+        return units_to_remove(self.name, unit, before, self.sparsity, self.min_heads, option="min_heads")

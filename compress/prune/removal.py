@@ -46,11 +46,14 @@ class Removal:
         return min(nearest, most)
 
 
-def units_to_remove(stage: str, unit: str, before: Sequence[int], sparsity: float, least: int) -> int:
+def units_to_remove(
+    stage: str, unit: str, before: Sequence[int], sparsity: float, least: int, *, option: str
+) -> int:
     """How many units a share is.
 
     Args:
-        stage, unit: for messages, as in `prune/heads` and `head`; its option for `least` is `min_heads`.
+        stage, unit: for messages, as in `prune/heads` and `head`.
+        option: the stage's name for `least`, as in `min_heads`.
         before: units of each block.
 
     Raises:
@@ -58,10 +61,14 @@ def units_to_remove(stage: str, unit: str, before: Sequence[int], sparsity: floa
     """
     remove = round(sum(before) * sparsity)
     room = sum(max(0, count - least) for count in before)
+    if room == 0:
+        raise StageError(
+            f"{stage}: no {unit} can go: layers have {max(before)} at most, and each keeps {least} ({option})"
+        )
     if remove > room:
         raise StageError(
             f"{stage}: sparsity {sparsity:g} would remove {remove} of {sum(before)} {unit}s, but with "
-            f"min_{unit}s {least} at most {room} can go; use a sparsity up to {room / sum(before):.2f}"
+            f"{option} {least} at most {room} can go; use a sparsity up to {room / sum(before):.2f}"
         )
     if remove == 0:
         raise StageError(f"{stage}: sparsity {sparsity:g} of {sum(before)} {unit}s removes none")

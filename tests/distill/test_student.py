@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress.data import FileData, Splits, TextEncoder, load_splits
 from compress.distill.stage import StudentDistillation
-from compress.distill.student import load_student
+from compress.distill.student import StudentConfig, build_student, load_student
 from compress.errors import ModelError, StageError
+from compress.model import load_model
 from compress.model.config import ModelConfig
 from compress.model.definition import Definition
 from compress.model.depth import layer_count
@@ -26,6 +28,8 @@ from compress.prune.vocabulary import VocabularyPruning
 from compress.stage import Context
 from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
+
+from ..hf_families import FAMILIES, write_family
 
 TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"
 
@@ -296,6 +300,44 @@ def test_a_teacher_without_a_trained_head_is_refused(
     _stage(student={"model": {"hf": str(bare)}}, losses={"logits": 1}).check(text_model, text_context)
 
 
+def test_models_of_fewer_positions_than_texts_may_have_are_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    """The rows have twelve tokens at most, and a text may have sixteen."""
+    assert text_context.encoder is not None
+    text_context.encoder.tokenizer.enable_truncation(16)  # as it was when it encoded the splits
+    short = shutil.copytree(bert_directory, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 12}))
+    weights = load_file(short / "model.safetensors")
+    name = "bert.embeddings.position_embeddings.weight"
+    weights[name] = weights[name][:12].contiguous()
+    save_file(weights, short / "model.safetensors", metadata={"format": "pt"})
+    for settings in ({"student": {"model": {"hf": str(short)}}}, {"teachers": [{"hf": str(short)}]}):
+        with pytest.raises(StageError, match="takes 12 tokens at most"):
+            _stage(**settings).check(text_model, text_context)
+
+
+def test_a_model_that_does_something_else_with_token_types_is_refused(
+    text_model: nn.Module, text_context: Context, bert_directory: Path, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    sizes = {"vocab_size": 16, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 40}
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes, pad_token_id=0, num_labels=2))
+    model.save_pretrained(tmp_path / "gpt2")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(bert_directory / name, tmp_path / "gpt2" / name)
+    settings = json.loads((tmp_path / "gpt2" / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (tmp_path / "gpt2" / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((tmp_path / "gpt2" / "config.json").read_text())
+    config |= {"id2label": {"0": "0", "1": "1"}, "label2id": {"0": 0, "1": 1}}
+    (tmp_path / "gpt2" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match="reads input_ids, attention_mask; .* token_type_ids"):
+        _stage(teachers=[{"hf": str(tmp_path / "gpt2")}]).check(text_model, text_context)
+
+
 def test_another_model_after_a_cut_vocabulary_is_refused(bert_directory: Path) -> None:
     stage = _stage(student={"model": {"hf": str(bert_directory)}})
     reason = stage.objection([VocabularyPruning()])
@@ -335,3 +377,17 @@ def test_files_that_are_made_to_load_a_teacher_stay_as_long_as_they_are_read(
     assert kept == tmp_path and (tmp_path / "tokenizer.json").is_file()
     gone: Any = load_student(config, model, 2, 0, "language-modelling")
     assert not gone.exists()
+
+
+def test_a_student_of_fewer_layers_has_the_kinds_of_those_it_begins_as(tmp_path: Path) -> None:
+    write_family(tmp_path / "model", FAMILIES["qwen2"], decoder=True, num_hidden_layers=4)
+    (tmp_path / "scratch").mkdir()
+    config = ModelConfig.model_validate({"hf": str(tmp_path / "model")})
+    model = load_model(config, seed=0, scratch=tmp_path / "scratch", task="language-modelling").module
+    assert model.config.layer_types == ["full_attention", *["sliding_attention"] * 3]
+    for settings, kept in (({"layers": 2}, [1, 3]), ({"layers": [0, 3]}, [0, 3])):
+        student, facts = build_student(StudentConfig.model_validate(settings), model, seed=0)
+        assert facts["layers_kept"] == kept
+        assert student.config.layer_types == [model.config.layer_types[index] for index in kept]
+    student, _ = build_student(StudentConfig(args={"num_hidden_layers": 2}), model, seed=0)
+    assert student.config.layer_types == ["sliding_attention"] * 2  # of layers 1 and 3

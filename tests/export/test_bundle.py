@@ -206,3 +206,30 @@ def test_names_that_lead_out_or_are_too_long_are_wrong_and_not_followed(sealed: 
     for name in ("../bundle/README.md", "/etc/passwd", "a" * 300, "onnx"):
         manifest["sha256"] |= {name: manifest["sha256"]["README.md"]}
     assert len(broken_seals(sealed, manifest)) == 4
+
+
+def test_config_json_says_the_heads_and_neurons_that_are_left(tmp_path: Path) -> None:
+    from ..model.test_cached import decoder
+
+    (tmp_path / "model.onnx").write_bytes(b"")
+    encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path / "bytes"))
+    task = Task(encoder.inputs, vocabulary=257)
+
+    def config_of(model: nn.Module, name: str) -> dict[str, Any]:
+        (tmp_path / name).mkdir()
+        write_bundle_(tmp_path / name, model, tmp_path / "model.onnx", task, encoder=encoder, max_length=8)
+        found: dict[str, Any] = json.loads((tmp_path / name / "config.json").read_text())
+        return found
+
+    model = decoder("llama", vocabulary=257)
+    before = config_of(model, "before")
+    assert (before["num_attention_heads"], before["num_key_value_heads"]) == (4, 2)
+    assert before["intermediate_size"] == 48 and "layers_after_pruning" not in before
+    for site in structure_of(model).attention:
+        keep_units_(model, site, [1])
+    same = config_of(model, "same")
+    assert (same["num_attention_heads"], same["num_key_value_heads"], same["head_dim"]) == (2, 1, 8)
+    keep_units_(model, structure_of(model).feed_forward[1], range(10))
+    left = config_of(model, "left")
+    assert left["layers_after_pruning"] == {"intermediate_size": [48, 10, 48]}
+    assert left["num_attention_heads"] == 2

@@ -12,9 +12,11 @@ from compress.errors import ModelError
 from compress.model import ModelConfig, load_model
 from compress.model.cut import keep_units_
 from compress.model.definition import Definition, definition_of
-from compress.model.depth import keep_layers_, layer_count
+from compress.model.depth import keep_layers_, layer_count, with_layers
 from compress.model.save import load_module, save_module
 from compress.model.structure import structure_of
+
+from ..hf_families import FAMILIES, write_family
 
 FEATURES = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -86,3 +88,53 @@ def test_a_module_that_we_did_not_build_is_refused() -> None:
 
     with pytest.raises(ModelError, match="Plain was not built by modelpress"):
         keep_layers_(Plain(), [0])
+
+
+def _windowed(directory: Path, scratch: Path) -> nn.Module:
+    """Qwen2 as transformers 5 saves it: of four layers the first sees all, the others a window."""
+    scratch.mkdir(exist_ok=True)
+    write_family(directory, FAMILIES["qwen2"], decoder=True, num_hidden_layers=4)
+    config = ModelConfig.model_validate({"hf": str(directory)})
+    return load_model(config, seed=0, scratch=scratch, task="language-modelling").module
+
+
+def test_lists_with_an_entry_for_each_layer_are_cut_with_the_layers(tmp_path: Path) -> None:
+    model = _windowed(tmp_path / "model", tmp_path / "scratch")
+    ids = torch.randint(4, 18, (1, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        with with_layers(model, [0, 3]):
+            tried = model(input_ids=ids).logits
+        with with_layers(model, [1, 3]):
+            assert model.config.layer_types == ["sliding_attention"] * 2
+        assert model.config.layer_types == ["full_attention", *["sliding_attention"] * 3]
+        keep_layers_(model, [0, 3])
+        wanted = model(input_ids=ids).logits
+    torch.testing.assert_close(tried, wanted, rtol=1e-5, atol=1e-6)
+    definition = definition_of(model)
+    assert definition is not None
+    for found in (model.config.layer_types, definition.args["layer_types"]):
+        assert found == ["full_attention", "sliding_attention"]
+    (tmp_path / "saved").mkdir()
+    save_module(model, tmp_path / "saved")
+    with torch.no_grad():
+        again = load_module(tmp_path / "saved")(input_ids=ids).logits
+    torch.testing.assert_close(again, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_builder_s_list_is_cut_with_the_layers(tmp_path: Path) -> None:
+    code = """
+from torch import nn
+class Scaled(nn.Module):
+    def __init__(self, depth: int = 3, factors=(1, 2, 3)):
+        super().__init__()
+        assert len(factors) == depth
+        self.factors = list(factors)
+        self.layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(depth)])
+    def structure(self):
+        return {"attention": [], "layers": "layers"}
+"""
+    (tmp_path / "scaled.py").write_text(code)
+    model = Definition.from_file(tmp_path / "scaled.py", "Scaled", {}).build()
+    keep_layers_(model, [0, 2])
+    changed = definition_of(model)
+    assert changed is not None and changed.args == {"depth": 2, "factors": [1, 3]}

@@ -8,10 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from compress.data import TextEncoder
 from compress.errors import ModelError
 from compress.model import LoadedModel, ModelConfig, load_model
+from compress.model.definition import definition_of
 from compress.model.load import task_of
+
+from ..hf_families import FAMILIES, write_family
 
 
 def load_hf(directory: Path | str, scratch: Path, **more: object) -> LoadedModel:
@@ -201,3 +208,134 @@ def test_a_directory_without_a_tokenizer_is_refused_with_the_files_looked_for(
             file.unlink()
     with pytest.raises(ModelError, match=r"no tokenizer.*tokenizer\.json, .*vocab"):
         load_hf(bare, tmp_path)
+
+
+def _changed_weights(directory: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def _lacks_its_head(weights: dict[str, Tensor]) -> None:
+    del weights["classifier.weight"]
+
+
+def _has_another_shape(weights: dict[str, Tensor]) -> None:
+    weights["classifier.weight"] = torch.zeros(5, 32)
+
+
+def _has_more_layers(weights: dict[str, Tensor]) -> None:
+    weights["bert.encoder.layer.2.output.dense.weight"] = torch.zeros(32, 64)
+
+
+def _has_an_adapter(weights: dict[str, Tensor]) -> None:
+    name = "bert.encoder.layer.0.attention.self.query"
+    weights[f"{name}.base_layer.weight"] = weights.pop(f"{name}.weight")
+    weights[f"{name}.lora_A.default.weight"] = torch.zeros(2, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_lacks_its_head, r"lack .*classifier\.weight"),
+        (_has_another_shape, r"classifier\.weight is \[5, 32\] .* needs \[2, 32\]"),
+        (_has_more_layers, r"layer\.2\.output\.dense\.weight"),
+        (_has_an_adapter, "adapter"),
+    ],
+)
+def test_weights_that_are_not_the_model_s_are_refused(
+    change: Callable[[dict[str, Tensor]], None], said: str, bert_directory: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(bert_directory, tmp_path / "changed")
+    _changed_weights(directory, change)
+    with pytest.raises(ModelError, match=said):
+        load_hf(directory, tmp_path)
+
+
+def test_weights_that_no_answer_depends_on_may_be_there(bert_directory: Path, tmp_path: Path) -> None:
+    def change(weights: dict[str, Tensor]) -> None:
+        weights["bert.embeddings.position_ids"] = torch.arange(40)[None]
+        weights["cls.seq_relationship.bias"] = torch.zeros(2)  # of a head that was taken off
+
+    directory = shutil.copytree(bert_directory, tmp_path / "changed")
+    _changed_weights(directory, change)
+    ids = torch.tensor([[2, 7, 8, 3]])
+    changed, whole = (load_hf(each, tmp_path).module for each in (directory, bert_directory))
+    assert torch.equal(changed(input_ids=ids).logits, whole(input_ids=ids).logits)
+
+
+def test_a_head_that_is_still_to_be_trained_may_be_missing_and_nothing_else(
+    bert_directory: Path, tmp_path: Path
+) -> None:
+    def takes_the_head_off(weights: dict[str, Tensor]) -> None:
+        for name in [name for name in weights if name.startswith("classifier") or "pooler" in name]:
+            del weights[name]
+
+    def takes_a_layer_off(weights: dict[str, Tensor]) -> None:
+        for name in [name for name in weights if "layer.1." in name]:
+            del weights[name]
+
+    directory = shutil.copytree(bert_directory, tmp_path / "body")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    _changed_weights(directory, takes_the_head_off)
+    training = {"train": {"epochs": 1}}
+    assert not load_hf(directory, tmp_path, **training).has_trained_head
+    _changed_weights(directory, takes_a_layer_off)
+    with pytest.raises(ModelError, match=r"lack .*encoder\.layer\.1"):
+        load_hf(directory, tmp_path, **training)
+
+
+def test_a_language_model_s_tied_head_is_not_missing(tmp_path: Path) -> None:
+    directory = write_family(tmp_path / "gpt2", FAMILIES["gpt2"], decoder=True)
+    assert "lm_head.weight" not in load_file(directory / "model.safetensors")
+    config = ModelConfig.model_validate({"hf": str(directory)})
+    load_model(config, seed=0, scratch=tmp_path, task="language-modelling")
+    _changed_weights(directory, lambda weights: weights.__delitem__("transformer.wte.weight"))
+    with pytest.raises(ModelError, match="lack tensors"):
+        load_model(config, seed=0, scratch=tmp_path, task="language-modelling")
+
+
+def test_an_image_model_without_attention_is_loaded(tmp_path: Path) -> None:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    loaded = load_hf(tmp_path / "resnet", tmp_path)
+    assert loaded.processor is not None and loaded.label_order is not None and len(loaded.label_order) == 3
+    again = definition_of(loaded.module)
+    assert again is not None and type(again.build()) is type(loaded.module)
+
+
+def test_a_classifier_that_answers_at_the_last_token_needs_the_tokenizer_s_pad_token(tmp_path: Path) -> None:
+    for pad_id, said in ((None, "without a pad token"), (0, "padded rows wrongly")):
+        directory = write_family(tmp_path / str(pad_id), FAMILIES["llama"], pad_token_id=pad_id)
+        with pytest.raises(ModelError, match=f"{said}.* pad_token_id .* to 3"):
+            load_hf(directory, tmp_path)
+
+
+def test_without_a_pad_token_of_its_own_a_tokenizer_fills_with_the_model_s(tmp_path: Path) -> None:
+    directory = write_family(tmp_path / "gpt2", FAMILIES["gpt2"])
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (directory / name).is_file():
+            said = json.loads((directory / name).read_text())
+            said.pop("pad_token", None)
+            (directory / name).write_text(json.dumps(said))
+    loaded = load_hf(directory, tmp_path)
+    assert loaded.tokenizer is not None
+    assert TextEncoder.from_directory(loaded.tokenizer).pad_id == 3
+
+
+def test_the_tokenizer_that_is_shipped_is_the_one_that_transformers_loads(tmp_path: Path) -> None:
+    """Of a class that lowers all letters, which tokenizer.json alone doesn't do."""
+    from transformers import AutoTokenizer
+
+    directory = write_family(tmp_path / "bert", FAMILIES["bert"])
+    file = directory / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": "BertTokenizer"}))
+    wanted = AutoTokenizer.from_pretrained(directory)("A Good film")["input_ids"]
+    loaded = load_hf(directory, tmp_path)
+    assert loaded.tokenizer is not None
+    ours, theirs = (TextEncoder.from_directory(each) for each in (loaded.tokenizer, directory))
+    assert ours.tokenizer.encode("A Good film").ids == wanted
+    assert theirs.tokenizer.encode("A Good film").ids != wanted, "vacuous"

@@ -18,6 +18,8 @@ from compress.pipeline.prepare import Prepared, check_files, check_output, files
 from compress.recipe import load_recipe
 from compress.stage import Context
 
+from ..conftest import write_hf_model
+
 WriteRecipe = Callable[..., Path]
 GOOD = "text,label\n" + "".join(
     f"{'a ' * (i % 7)}film {('bad', 'good')[i % 2]} the plot {'very ' * (i // 14)},{i % 2}\n"
@@ -47,6 +49,7 @@ def on_text(
     def make(csv: str = GOOD, *, hf: Path | None = None, **data: Any) -> Prepared:
         (tmp_path / "rows.csv").write_text(csv, encoding="utf-8")
         source = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16} | data
+        source = {key: value for key, value in source.items() if value is not None}
         return prepared(model={"hf": str(hf or bert_directory)}, data=source)
 
     return make
@@ -162,12 +165,48 @@ def test_a_model_with_too_few_classes(prepared: Callable[..., Prepared], tmp_pat
         prepared(model=_model(tmp_path, code, classes=7))
 
 
-def test_texts_longer_than_the_model_has_positions(on_text: Callable[..., Prepared]) -> None:
-    long = GOOD + f"{'very ' * 60}good film,1\n"
-    with pytest.raises(
-        ModelError, match=r"cannot answer the data's rows \(.*; the longest has 6\d positions\)"
-    ):
-        on_text(long, max_length=128)
+LONG = GOOD + f"{'very ' * 60}good film,1\n"
+
+
+@pytest.mark.parametrize(("model_type", "limit"), [("bert", 40), ("roberta", 39)])
+def test_texts_are_cut_to_the_model_s_positions(
+    on_text: Callable[..., Prepared], model_type: str, limit: int, tmp_path: Path
+) -> None:
+    """RoBERTa counts from behind its padding's position, which is 0 here: of 40 there are 39."""
+    directory = write_hf_model(tmp_path / model_type, model_type)
+    found = on_text(LONG, hf=directory, max_length=None)
+    assert getattr(found.recipe.data, "max_length", None) == limit
+    longest = max(len(row["input_ids"]) for row in found.splits.train.rows + found.splits.test.rows)
+    assert longest <= limit
+    with pytest.raises(ModelError, match=f"at most {limit} tokens"):
+        on_text(hf=directory, max_length=limit + 1)
+    assert on_text(hf=directory, max_length=limit).recipe.data == found.recipe.data
+
+
+def test_a_module_of_fewer_positions_than_texts_may_have_is_refused(
+    prepared: Callable[..., Prepared], bert_directory: Path, tmp_path: Path
+) -> None:
+    """It doesn't say how many: only a text as long as max_length shows it, and the data has none."""
+    code = """
+import torch
+from torch import nn
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.places, self.out = nn.Embedding(16, 8), nn.Embedding(20, 8), nn.Linear(8, 2)
+    def forward(self, input_ids, attention_mask):
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        mask = attention_mask[..., None]
+        return self.out(((self.words(input_ids) + self.places(places)) * mask).sum(1) / mask.sum(1))
+def build():
+    return Reader()
+"""
+    (tmp_path / "rows.csv").write_text(GOOD, encoding="utf-8")
+    model = {**_model(tmp_path, code), "tokenizer": str(bert_directory)}
+    source = {"source": "file", "train": str(tmp_path / "rows.csv")}
+    with pytest.raises(ModelError, match="cannot answer a text of 32 tokens"):
+        prepared(model=model, data={**source, "max_length": 32})
+    assert prepared(model=model, data={**source, "max_length": 20}).splits.task.classes == 2
 
 
 def test_a_tokenizer_that_belongs_to_another_model(

@@ -128,3 +128,14 @@ def test_groups_of_queries_of_a_users_module_are_units(context: Context) -> None
     assert sum(each.numel() for each in smaller.parameters()) < sum(
         each.numel() for each in model.parameters()
     )
+
+
+def test_a_group_of_queries_with_its_keys_is_spoken_of_as_one(splits: Splits) -> None:
+    from ..model.test_cached import decoder
+
+    grouped = decoder("llama")  # two groups in each of three layers
+    assert {site.unit_name for site in structure_of(grouped).attention} == {"key-value group"}
+    shape = HeadPruning(sparsity=0.5).rehearse(grouped)
+    assert [site.units(shape) for site in structure_of(shape).attention] == [1, 1, 1]
+    with pytest.raises(StageError, match="no key-value group can go"):
+        HeadPruning(sparsity=0.5).rehearse(shape)

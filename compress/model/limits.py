@@ -1,0 +1,93 @@
+"""Lengths: how many tokens a model takes, and those beyond which it computes something else.
+
+Attention that sees a window, distances in buckets, rotary frequencies that are rescaled for long texts: of a
+shorter row none of this is seen, so a file that was compared on short rows alone isn't proven.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from compress.model.embedding import positions_start_at
+
+__all__ = ["LONGEST_PROOF", "lengths_of_change", "token_limit", "unproven_from"]
+
+LONGEST_PROOF = 4096
+"""Tokens of the longest row that is made up to prove a language model; one may see far more."""
+
+_CHANGES = re.compile(
+    r"window|local_attention|attention_chunk|bucket|block_size|relative_position|max_distance"
+)
+_COUNTS = re.compile(r"layers|^use_")  # of something else than tokens
+_RESCALED = ("longrope", "su")  # rotary positions whose frequencies depend on the length
+_SHORT = "original_max_position_embeddings"  # up to which they are those of short rows
+
+
+def token_limit(module: nn.Module) -> int | None:
+    """How many tokens a row may have, special ones counted; None: the model doesn't say.
+
+    Where rotary frequencies are others for long rows than for short ones (longrope), those of short rows: a
+    graph has one of the two.
+    """
+    config: Any = getattr(module, "config", None)
+    short = [value for key, value in _entries(_said(module)) if key == _SHORT and _is_rescaled(module)]
+    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
+        found = getattr(owner, name, None)
+        if type(found) is int and found > 0:
+            padding = positions_start_at(module)  # RoBERTa's first token comes behind its position
+            limit = found if padding is None else found - padding - 1
+            return min([limit, *(length for length in short if type(length) is int)])
+    return None
+
+
+def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
+    """Lengths that show what a module computes only beyond some length: just beyond each, and twice that.
+
+    They are read off its configuration; a module without one has none.
+
+    Args:
+        longest: tokens of the longest row there may be.
+
+    Returns:
+        Ascending and distinct, `longest` at most.
+    """
+    found = [length for length in _boundaries(module) if length < longest]
+    return tuple(sorted({min(each, longest) for length in found for each in (length + 1, 2 * length + 1)}))
+
+
+def unproven_from(module: nn.Module, limit: int) -> int:
+    """How long a row may be whose answer is proven; `limit` where all are."""
+    return min([limit, *(length for length in _boundaries(module) if length >= LONGEST_PROOF)])
+
+
+def _boundaries(module: nn.Module) -> set[int]:
+    return {
+        value
+        for key, value in _entries(_said(module))
+        if type(value) is int and value > 1 and _CHANGES.search(key) and not _COUNTS.search(key)
+    }
+
+
+def _said(module: nn.Module) -> dict[str, Any]:
+    config: Any = getattr(module, "config", None)
+    return dict(config.to_dict()) if hasattr(config, "to_dict") else {}
+
+
+def _is_rescaled(module: nn.Module) -> bool:
+    return any(key in ("rope_type", "type") and value in _RESCALED for key, value in _entries(_said(module)))
+
+
+def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of nested dictionaries and lists, with the key that they have or are listed under."""
+    if isinstance(said, dict):
+        for name, value in said.items():
+            yield from _entries(value, str(name))
+    elif isinstance(said, list):
+        for value in said:
+            yield from _entries(value, key)
+    else:
+        yield key, said

@@ -1,0 +1,88 @@
+"""Is what a checkpoint holds what the model needs? transformers fills in random numbers where it isn't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ModelError
+
+__all__ = ["check_tensors"]
+
+_ADAPTER = ("lora_", ".base_layer.", "ia3_", "base_model.model.", ".adapters.")  # parts of names
+_COUNTERS = ("position_ids", "num_batches_tracked")  # buffers that no answer depends on
+# Left in checkpoints by older releases; each is computed, or belongs to a head that was taken off.
+_LEFT_OVER = ("position_ids", "num_batches_tracked", "inv_freq", ".attn.bias", ".attn.masked_bias")
+_NAMED = 3  # of many names
+
+
+def check_tensors(name: str, module: nn.Module, info: Mapping[str, Any], *, has_trained_head: bool) -> None:
+    """Check what `from_pretrained(..., output_loading_info=True)` says that it found.
+
+    A head that is still to be trained may be missing, and another head may be there in its place.
+
+    Args:
+        name: of the directory or on the Hub.
+        info: missing_keys, unexpected_keys, and mismatched_keys as (name, shape in the file, shape wanted).
+        has_trained_head: the model's own head is trained: everything must be there.
+
+    Raises:
+        ModelError: tensors are missing, have other shapes, belong to an unmerged adapter, or are of layers
+            that the configuration doesn't have.
+    """
+    what = type(module).__name__
+    unexpected = sorted(str(key) for key in info.get("unexpected_keys", ()))
+    adapter = [key for key in unexpected if any(part in key for part in _ADAPTER)]
+    if adapter:
+        raise ModelError(
+            f"the weights of '{name}' hold an adapter that was not merged ({_listed(adapter)}): {what} would "
+            "answer without it; merge it (merge_and_unload() of peft) and save the model again"
+        )
+    base = f"{getattr(module, 'base_model_prefix', '')}."
+
+    def is_needed(key: str) -> bool:
+        return has_trained_head or (key.startswith(base) and "pooler" not in key)
+
+    mismatched = {
+        str(key): (tuple(found), tuple(wanted))
+        for key, found, wanted in info.get("mismatched_keys", ())
+        if is_needed(str(key))
+    }
+    if mismatched:
+        first = min(mismatched)
+        found, wanted = mismatched[first]
+        raise ModelError(
+            f"the weights of '{name}' don't fit its config.json: {first} is {list(found)} and {what} needs "
+            f"{list(wanted)}{_more(len(mismatched))}; save the model again, with its own config.json"
+        )
+    missing = sorted(
+        str(key)
+        for key in info.get("missing_keys", ())
+        if is_needed(str(key)) and not str(key).endswith(_COUNTERS)
+    )
+    if missing:
+        raise ModelError(
+            f"the weights of '{name}' lack tensors that {what} needs ({_listed(missing)}): they would be "
+            "random numbers; save the whole model again, or name its real architecture in config.json"
+        )
+    foreign = [
+        key
+        for key in unexpected
+        if key.startswith(base) and "pooler" not in key and not key.endswith(_LEFT_OVER)
+    ]
+    if foreign:
+        raise ModelError(
+            f"the weights of '{name}' hold tensors that {what} has no place for ({_listed(foreign)}): it "
+            "would answer without them; config.json is of another model, or has fewer layers than were saved"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_NAMED]) + _more(len(names) - _NAMED + 1)
+
+
+def _more(count: int) -> str:
+    return f" and {count - 1} more" if count > 1 else ""

@@ -1,0 +1,174 @@
+"""Families of transformers: inputs are those that their tokenizers give, and lengths those that they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from compress.data.past import empty_past, past_of_present
+from compress.errors import ModelError
+from compress.model import LoadedModel, ModelConfig, load_model
+from compress.model.cached import CachedDecoder, context_length
+from compress.model.limits import lengths_of_change, token_limit
+from compress.pipeline import export_model
+
+from ..hf_families import FAMILIES, WORDS, Family, write_family
+
+# Of each kind one: token types, positions behind padding, no SDPA, local attention, the last token answers.
+QUICK = ("bert", "mpnet", "modernbert", "gpt2, padded on the left")
+DECODERS = ("gpt2", "llama", "mistral", "qwen2", "gemma2")
+
+
+def _marked(quick: tuple[str, ...], names: Any) -> list[Any]:
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+def _load(directory: Path, scratch: Path, **more: Any) -> LoadedModel:
+    scratch.mkdir(exist_ok=True)
+    return load_model(ModelConfig.model_validate({"hf": str(directory)}), seed=0, scratch=scratch, **more)
+
+
+def _texts(lengths: list[int]) -> list[str]:
+    draw = np.random.default_rng(0)
+    return [" ".join(draw.choice(WORDS, length)) for length in lengths]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_inputs_are_those_that_the_tokenizer_gives(name: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    directory = write_family(tmp_path / "model", FAMILIES[name])
+    loaded = _load(directory, tmp_path / "scratch")
+    assert set(loaded.text_inputs) == set(AutoTokenizer.from_pretrained(directory)("a good film"))
+    if FAMILIES[name].model_type == "gpt2":
+        assert loaded.text_inputs == ("input_ids", "attention_mask")
+
+
+@pytest.mark.parametrize("name", _marked(QUICK, FAMILIES))
+def test_a_file_answers_what_the_tokenizer_gives_as_transformers_does(name: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    directory = write_family(tmp_path / "model", FAMILIES[name])
+    export_model(directory, tmp_path / "out", max_length=24)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "onnx" / "model.onnx"))
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    assert tokenizer.padding_side == FAMILIES[name].settings.get("padding_side", "right")
+    for lengths in ([3, 9, 20, 1], [6, 6], [5], [20], [1]):
+        batch = tokenizer(_texts(lengths), padding=True, return_tensors="pt")
+        assert {each.name for each in session.get_inputs()} == set(batch)
+        with torch.no_grad():
+            wanted = model(**batch).logits.numpy()
+        (found,) = session.run(None, {key: value.numpy() for key, value in batch.items()})
+        # Two implementations of the same fp32 sums.
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("deberta-v2", "modernbert")])
+def test_the_limit_of_a_family_is_the_longest_row_that_it_answers(name: str, tmp_path: Path) -> None:
+    model = _load(write_family(tmp_path / "model", FAMILIES[name]), tmp_path / "scratch").module
+    limit = token_limit(model)
+    behind_padding = FAMILIES[name].tokenizer == "roberta"
+    assert limit == (38 if behind_padding else 40)
+    with torch.no_grad():
+        model(input_ids=torch.full((1, limit), 7))
+        if FAMILIES[name].tokenizer != "decoder" or "gpt2" in name:  # rotary positions never end
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=torch.full((1, limit + 1), 7))
+
+
+def test_lengths_of_change_are_beyond_windows_and_buckets_and_no_longer_than_a_row(tmp_path: Path) -> None:
+    wanted = {"mistral": (7, 13), "modernbert": (7, 13), "deberta-v2": (9, 17), "bert": (), "llama": ()}
+    for name, lengths in wanted.items():
+        model = _load(write_family(tmp_path / name, FAMILIES[name]), tmp_path / "scratch").module
+        assert lengths_of_change(model, 40) == lengths
+    assert lengths_of_change(model, 5) == ()
+    windowed = _load(tmp_path / "mistral", tmp_path / "scratch").module
+    assert lengths_of_change(windowed, 10) == (7, 10) and lengths_of_change(windowed, 6) == ()
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    rope |= {"original_max_position_embeddings": 20, "rope_theta": 10_000.0}
+    scaled = write_family(tmp_path / "longrope", FAMILIES["llama"], rope_parameters=rope)
+    assert token_limit(_load(scaled, tmp_path / "scratch").module) == 20
+
+
+def test_a_context_ends_where_a_change_is_too_long_to_be_proven(tmp_path: Path) -> None:
+    for window, context in ((4_095, 10_000), (4_096, 4_096), (20_000, 10_000)):
+        sizes = {"sliding_window": window, "max_position_embeddings": 10_000}
+        directory = write_family(tmp_path / str(window), FAMILIES["mistral"], decoder=True, **sizes)
+        loaded = _load(directory, tmp_path / "scratch", task="language-modelling")
+        assert context_length(loaded.module) == context
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_sees_through_its_windows_whole_in_parts_and_padded(name: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    directory = write_family(tmp_path / "model", FAMILIES[name], decoder=True)
+    loaded = _load(directory, tmp_path / "scratch", task="language-modelling")
+    cached = CachedDecoder(loaded.module).eval()
+    ids = torch.randint(4, 18, (1, 30), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    left = torch.cat([torch.full((1, 6), 3), ids], 1), torch.cat([0 * mask[:, :6], mask], 1)
+    with torch.no_grad():
+        reference = AutoModelForCausalLM.from_pretrained(directory).eval()
+        wanted = reference(input_ids=ids, attention_mask=mask).logits
+        whole, *_ = cached(ids, mask)
+        first, *past = cached(ids[:, :17], mask[:, :17])
+        rest, *_ = cached(ids[:, 17:], mask, *past)
+        padded, *_ = cached(*left)
+    scale = 1e-4 * float(wanted.abs().max())
+    torch.testing.assert_close(whole, wanted, rtol=1e-4, atol=scale)
+    torch.testing.assert_close(torch.cat([first, rest], 1), wanted, rtol=1e-4, atol=scale)
+    torch.testing.assert_close(padded[:, 6:], wanted, rtol=1e-4, atol=scale)
+
+
+@pytest.mark.parametrize("name", _marked(("mistral",), DECODERS))
+def test_the_file_of_a_decoder_has_its_windows_and_takes_padding_on_the_left(
+    name: str, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    directory = write_family(tmp_path / "model", FAMILIES[name], decoder=True)
+    export_model(directory, tmp_path / "out", max_length=4)  # shorter than any window
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "onnx" / "model.onnx"))
+    names = [value.name for value in session.get_outputs()]
+
+    def answer(ids: torch.Tensor, mask: torch.Tensor, past: Any = None) -> tuple[np.ndarray, Any]:
+        past = empty_past(session.get_inputs(), len(ids)) if past is None else past
+        outputs = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), **past})
+        found = dict(zip(names, outputs, strict=True))
+        return found["logits"], past_of_present(found)
+
+    ids = torch.randint(4, 18, (2, 30), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :6] = 0
+    reference = AutoModelForCausalLM.from_pretrained(directory).eval()
+    with torch.no_grad():
+        alone = reference(input_ids=ids[:1, 6:]).logits[0].numpy()
+        other = reference(input_ids=ids[1:]).logits[0].numpy()
+    whole, _ = answer(ids, mask)
+    first, past = answer(ids[:, :20], mask[:, :20])
+    rest, _ = answer(ids[:, 20:], mask, past)
+    for found in (whole, np.concatenate([first, rest], 1)):
+        np.testing.assert_allclose(found[0, 6:], alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max())
+        np.testing.assert_allclose(found[1], other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        (Family("bloom", "decoder", {"hidden_size": 32, "n_layer": 1, "n_head": 4}), "BloomForCausalLM"),
+        (FAMILIES["bert"], "sees the tokens that it is to predict"),
+    ],
+)
+def test_what_is_no_decoder_that_a_graph_can_hold_is_refused(
+    family: Family, said: str, tmp_path: Path
+) -> None:
+    directory = write_family(tmp_path / "model", family, decoder=True)
+    with pytest.raises(ModelError, match=said):
+        export_model(directory, tmp_path / "out", max_length=8)
