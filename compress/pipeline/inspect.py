@@ -105,6 +105,8 @@ def inspect_model(
     with scratch_directory() as scratch:
         prepared = prepare(recipe.model_copy(update={"stages": ()}), scratch)
         structure = _structure(prepared.loaded)
+        for note in prepared.splits.notes:
+            progress.say(f"note: {note}")
         module, _ = trained_model(prepared, Cache(cache or scratch / "cache", progress.say), progress)
         bench = bench_of(prepared, module.eval(), structure, validation_rows)
         calibration = prepared.splits.train.take(calibration_rows, seed=recipe.seed)
