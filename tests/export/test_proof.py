@@ -50,3 +50,18 @@ def test_rows_of_a_language_model_have_lengths_too() -> None:
 
 def test_data_of_one_length_has_no_others(splits: Splits) -> None:
     assert proof_lengths(splits.validation, splits.task, 16) == ()
+
+
+def test_lengths_beyond_a_window_are_those_of_the_module_and_not_of_the_rows() -> None:
+    """As long as a language model's context, whatever the rows are; of a classification as `longest` says."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MistralConfig(**sizes, vocab_size=50, sliding_window=6, max_position_embeddings=40)
+    module = MistralForCausalLM(config)
+    inputs = (InputSpec("input_ids", "int64", ("sequence_length",)),)
+    rows = tuple({"input_ids": np.arange(4)} for _ in range(3))
+    split = Split("validation", rows, np.ones((3, 4), np.int64), inputs)
+    assert proof_lengths(split, Task(inputs, vocabulary=50), 5, module) == (1, 4, 5, 7, 13)
+    assert proof_lengths(split, Task(inputs, ("a", "b")), 12, module) == (1, 4, 7, 12)
+    assert proof_lengths(split, Task(inputs, ("a", "b")), 5, module) == (1, 4, 5)

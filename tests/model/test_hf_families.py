@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compress.data.past import empty_past, past_of_present
-from compress.errors import ModelError
+from compress.errors import ModelError, ParityError
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.cached import CachedDecoder, context_length
 from compress.model.limits import lengths_of_change, token_limit
@@ -157,6 +157,16 @@ def test_the_file_of_a_decoder_has_its_windows_and_takes_padding_on_the_left(
     for found in (whole, np.concatenate([first, rest], 1)):
         np.testing.assert_allclose(found[0, 6:], alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max())
         np.testing.assert_allclose(found[1], other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+def test_a_file_without_the_window_is_refused_though_all_rows_are_shorter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_family(tmp_path / "model", FAMILIES["mistral"], decoder=True, num_hidden_layers=1)
+    monkeypatch.setattr("compress.model.cached._windows_of", lambda module: None)
+    with pytest.raises(ParityError):
+        export_model(directory, tmp_path / "out", max_length=4)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
