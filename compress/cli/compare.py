@@ -85,8 +85,7 @@ def check(
 ) -> None:
     """Measure a bundle again, here and now: files, answers, accuracy, latency, gates.
 
-    Exit code 3: one fails. 4: none fails, but the machine was too busy to judge a gate of speed, also when it
-    was measured again.
+    Exit code 3: one fails. 4: none fails, but the machine was too busy to judge a gate of speed.
     """
     from compress.console import shown_progress
     from compress.pipeline import check_bundle, check_can_be_made

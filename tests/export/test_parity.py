@@ -181,6 +181,10 @@ def test_the_module_is_left_in_its_mode(tmp_path: Path) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_a_layer_that_is_defined_as_on_one_thread_is_asked_on_one() -> None:
+@pytest.mark.parametrize(("quota", "threads"), [(None, 0), (2, 2)])  # 0: as many as there are
+def test_a_layer_that_is_defined_as_on_one_thread_is_asked_on_one(
+    monkeypatch: pytest.MonkeyPatch, quota: int | None, threads: int
+) -> None:
+    monkeypatch.setattr("compress.export.parity.quota_cores", lambda: quota)
     assert _options(nn.Sequential(Int8LSTM(2, 2))).intra_op_num_threads == 1
-    assert _options(_Same()).intra_op_num_threads == 0, "as many as there are"
+    assert _options(_Same()).intra_op_num_threads == threads
