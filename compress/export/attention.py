@@ -15,21 +15,22 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from onnxscript import opset21 as op
 from onnxscript import opset23 as op23
 from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention as standard
 
 from compress.export.nodes import constant_of, producer
 
-__all__ = ["attention_translation", "infinite_mask_"]
+__all__ = ["attention_table", "mask_with_infinity_"]
 
 _SMALLEST = float(np.finfo(np.float32).min)
 Value = Any  # a tensor of the graph that is being built
 
 
-def attention_translation(opset: int) -> Callable[..., Value]:
-    """The function that writes `aten.scaled_dot_product_attention`, for `torch.onnx.export`."""
-    return _operator if opset >= 23 else _formula
+def attention_table(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Map PyTorch's attention to the function that writes it, for `torch.onnx.export`."""
+    return {torch.ops.aten.scaled_dot_product_attention.default: _operator if opset >= 23 else _formula}
 
 
 def _formula(
@@ -42,7 +43,7 @@ def _formula(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """Products and a softmax. Boolean masks have a guard of the exporter's, which `infinite_mask_` mends."""
+    """Products and a softmax. Boolean masks have the exporter's guard, which `mask_with_infinity_` mends."""
     y = standard(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if attn_mask is None or attn_mask.dtype == ir.DataType.BOOL:
         return y
@@ -79,30 +80,22 @@ def _operator(
     return y
 
 
-def infinite_mask_(softmax: ir.Node) -> bool:
-    """Add -inf, not the smallest float, to scores that are masked, where NaN is then made 0.
+def mask_with_infinity_(model: ir.Model) -> None:
+    """Add -inf, not the smallest float, to scores that are masked, wherever NaN is then made 0, in place.
 
     Softmax(scores + Where(mask, 0, smallest)), of which Where(IsNaN(p), 0, p) is read.
     """
-    readers = {user.op_type for user, _ in softmax.outputs[0].uses()}
-    if softmax.op_type != "Softmax" or "IsNaN" not in readers:
-        return False
-    add = producer(softmax.inputs[0], "Add")
-    for mask in () if add is None else add.inputs:
-        where = producer(mask, "Where")
-        if (
-            where is None
-            or constant_of(where.inputs[1]) != [0.0]
-            or constant_of(where.inputs[2]) != [_SMALLEST]
-        ):
-            continue
-        infinite = _constant(-np.inf)
-        assert where.graph is not None
-        where.graph.insert_before(where, infinite)
-        where.replace_input_with(2, infinite.outputs[0])
-        return True
-    return False
+    for node in list(model.graph):
+        if node.op_type == "Softmax" and any(user.op_type == "IsNaN" for user, _ in node.outputs[0].uses()):
+            add = producer(node.inputs[0], "Add")
+            for mask in () if add is None else add.inputs:
+                _mask_with_infinity_(producer(mask, "Where"))
 
 
-def _constant(value: float) -> ir.Node:
-    return ir.node("Constant", [], {"value": ir.tensor(np.asarray(value, dtype=np.float32))})
+def _mask_with_infinity_(where: ir.Node | None) -> None:
+    if where is None or [constant_of(each) for each in where.inputs[1:]] != [[0.0], [_SMALLEST]]:
+        return
+    infinite = ir.node("Constant", [], {"value": ir.tensor(np.asarray(-np.inf, dtype=np.float32))})
+    assert where.graph is not None
+    where.graph.insert_before(where, infinite)
+    where.replace_input_with(2, infinite.outputs[0])

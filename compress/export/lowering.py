@@ -29,7 +29,6 @@ from onnxscript import opset21 as op
 import compress.model.conv_ops  # this and the other register their operators
 import compress.model.ops as ops
 import compress.model.recurrent_ops  # noqa: F401
-from compress.export.attention import attention_translation
 from compress.export.contrib import (
     OURS,
     dynamic_quantize_lstm,
@@ -264,11 +263,10 @@ def finish_(model: ir.Model) -> None:
     model.opset_imports.pop(OURS, None)
 
 
-def translation_table(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Map each operator of `compress.model.ops`, and attention, to the function that writes it."""
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Map each operator of `compress.model.ops` to the function that writes it, for `torch.onnx.export`."""
     modelpress = torch.ops.modelpress
     return {
-        torch.ops.aten.scaled_dot_product_attention.default: attention_translation(opset),
         modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,
         modelpress.int8_tensor_linear.default: _int8_tensor_linear,
         modelpress.int8_static_linear.default: _int8_static_linear,

@@ -1,19 +1,35 @@
-"""Sizes that a traced graph is right for: torch.export notes where a module's Python asked for one."""
+"""Sizes that a traced graph was found right for: torch.export notes where a module's Python asked for one.
+
+It notes it even where the answer changed nothing, so a size outside is a place to look at, not yet a fault.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Split
-from compress.errors import ExportError
 from compress.task import Task
 
 if TYPE_CHECKING:
     from compress.export.onnx_file import Graph
 
-__all__ = ["check_ranges", "is_within", "needed_sizes"]
+__all__ = ["Narrow", "is_within", "narrow_dimensions", "needed_sizes"]
 
 _BATCH = (1, 65_536)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A dimension of a graph that is open for fewer sizes than may come.
+
+    Attributes:
+        words: the dimension, its range and what is needed.
+        lengths: of rows whose size is needed and outside: those next to the range, and the outermost.
+    """
+
+    words: str
+    lengths: tuple[int, ...]
 
 
 def needed_sizes(split: Split, task: Task, longest: int | None) -> dict[str, tuple[int, int]]:
@@ -26,17 +42,17 @@ def needed_sizes(split: Split, task: Task, longest: int | None) -> dict[str, tup
     Returns:
         The bounds by the name of the dimension, both included.
     """
-    sizes: dict[str, list[int]] = {}
+    sizes: dict[str, set[int]] = {}
+    elastic = split.elastic
     for spec in task.inputs:
         for axis, name in enumerate(spec.shape):
             if isinstance(name, str):
-                found = {row[spec.name].shape[axis] for row in split.rows}
-                more = {longest} if longest is not None and axis == 0 and spec in split.elastic else set()
-                sizes.setdefault(name, []).extend(found | more)
+                sizes.setdefault(name, set()).update(row[spec.name].shape[axis] for row in split.rows)
+                if axis == 0 and spec in elastic:
+                    sizes[name] |= {1} if longest is None else {1, longest}
     needed = {name: (min(found), max(found)) for name, found in sizes.items()} | {"batch_size": _BATCH}
     if task.vocabulary:  # a decoder reads a prompt of any length, and then a token at a time
-        last = needed["sequence_length"][1]
-        needed |= {"sequence_length": (1, last), "past_sequence_length": (0, last - 1)}
+        needed["past_sequence_length"] = (0, needed["sequence_length"][1] - 1)
     return needed
 
 
@@ -50,32 +66,32 @@ def is_within(needed: tuple[int, int], bounds: Any) -> bool:
     return bool(bounds.lower <= (needed[0] if needed[0] != 1 else 2)) and bool(bounds.upper >= needed[1])
 
 
-def check_ranges(program: Any, graph: Graph, needed: dict[str, tuple[int, int]], *, module_name: str) -> None:
-    """Refuse a traced program that holds for fewer sizes than may come.
+def narrow_dimensions(program: Any, graph: Graph, needed: dict[str, tuple[int, int]]) -> list[Narrow]:
+    """Find the dimensions of a traced program that are open for fewer sizes than may come.
 
     Args:
         program: the `ExportedProgram` that the graph was translated from.
         needed: bounds by the name of the dimension.
-
-    Raises:
-        ExportError: a dimension is narrower; it is named, with its range and what is needed.
     """
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.name in inputs]
-    for value, (input_name, shape) in zip(values, graph.inputs, strict=True):
+    found = {}
+    for value, (_, shape) in zip(values, graph.inputs, strict=True):
         for size, name in zip(value.shape, shape, strict=True):
             bounds = program.range_constraints.get(getattr(getattr(size, "node", None), "expr", None))
-            if bounds is None or name not in needed or is_within(needed[str(name)], bounds):
-                continue
-            low, high = needed[str(name)]
-            raise ExportError(
-                f"{module_name} cannot be exported to ONNX: its graph would be right for a {name} of "
-                f"{input_name} {_words(bounds)} only, and {low:,} to {high:,} may come. Its forward "
-                "takes one way or another by that size (a Python `if` on a shape, say), and a graph has one "
-                "way: compute both and choose with torch.where"
-            )
+            if bounds is not None and name in needed and not is_within(needed[str(name)], bounds):
+                found[str(name)] = _narrow(str(name), needed[str(name)], bounds)
+    return list(found.values())
 
 
-def _words(bounds: Any) -> str:
-    low, high = str(bounds.lower), str(bounds.upper)
-    return f"from {low} up" if "oo" in high else f"from {low} to {high}"
+def _narrow(name: str, needed: tuple[int, int], bounds: Any) -> Narrow:
+    low, high = needed
+    endless = bool(bounds.upper >= high)
+    words = f"from {bounds.lower} up" if endless else f"from {bounds.lower} to {bounds.upper}"
+    lengths: set[int] = set()
+    if name != "batch_size":  # rows that are compared alone are a batch of one
+        lengths |= set() if bounds.lower <= low else {max(low, 1), int(bounds.lower) - 1}
+        # A decoder reads all but the last token at once.
+        lengths |= set() if endless else {int(bounds.upper) + 1, min(int(bounds.upper) + 2, high), high}
+    lengths = {length for length in lengths if length >= 1}
+    return Narrow(f"{name} {words} only, and {low:,} to {high:,} may come", tuple(sorted(lengths)))

@@ -13,6 +13,7 @@ import torch
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
 
+from compress.export.attention import attention_table, mask_with_infinity_
 from compress.export.fast_graph import optimize_
 from compress.export.lowering import finish_, translation_table
 from compress.export.nodes import note_scopes_, scopes_of
@@ -58,11 +59,12 @@ def trace(
             opset_version=opset,
             dynamo=True,
             optimize=True,
-            custom_translation_table=translation_table(opset),
+            custom_translation_table={**translation_table(), **attention_table(opset)},
             verbose=False,
         )
     assert program is not None
     finish_(program.model)
+    mask_with_infinity_(program.model)
     optimize_(program.model)
     _drop_notes_(program.model)
     return program

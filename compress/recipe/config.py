@@ -66,7 +66,7 @@ class ExportConfig(BaseModel):
         min_agreement: fraction of those rows on which both must name the same class.
         max_metric_difference: how far the metric on those rows may differ.
         max_relative_error: how far outputs may differ on that fraction of rows, as a share of their standard
-            deviation from row to row; none: 0.01, or 0.5 where activations are rounded to 8 bits.
+            deviation from row to row; none: 0.001, or 0.5 where activations are rounded to 8 bits.
     """
 
     model_config = _STRICT

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.data import from_arrays
-from compress.errors import ModelError, RecipeError
-from compress.export import check_branches
+from compress.data import Splits, from_arrays
+from compress.errors import CompressError, ExportError, ModelError, ParityError, RecipeError
+from compress.export import check_branches, check_parity, export_onnx
 from compress.model import Definition
 from compress.pipeline import run
 from compress.pipeline.prepare import prepare
@@ -152,3 +153,98 @@ def test_a_student_of_another_file_that_branches_is_refused_too(tmp_path: Path) 
     (tmp_path / "own.yaml").write_text(RECIPE.split("stages:")[0] + stages)
     with pytest.raises(RecipeError, match=r"other\.py:12, `x = x if x\.sum\(\) > 0 else -x"):
         prepare(load_recipe(tmp_path / "own.yaml"), tmp_path)
+
+
+TEXT_MODULE = """\
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.classifier = nn.Embedding(30, 8), nn.Linear(8, 2)
+        self.positions = nn.Parameter(torch.randn(24, 8))
+
+    def forward(self, input_ids):
+        x = self.embed(input_ids)
+        BRANCH
+        return self.classifier(x.mean(1))
+"""
+ON_LENGTH = "if input_ids.shape[1] <= 16: x = x * 3"
+ON_PARITY = "if input_ids.shape[1] % 2 == 0: x = x * 3"
+ON_BATCH = "if input_ids.shape[0] > 1: x = x * 3"
+ON_ONE_ROW = "if input_ids.shape[0] == 1: x = x * 3"
+
+
+def _texts(lengths: range) -> Splits:
+    draw = np.random.default_rng(0)
+
+    def rows(count: int) -> dict[str, object]:
+        ids = [draw.integers(1, 30, draw.choice(lengths)) for _ in range(count)]
+        return {"input_ids": ids, "labels": np.arange(count) % 2}
+
+    return from_arrays(rows(60), rows(40))
+
+
+def _text_module(folder: Path, line: str) -> nn.Module:
+    (folder / "own.py").write_text(TEXT_MODULE.replace("BRANCH", line))
+    return Definition.from_file(folder / "own.py", "Model", {}).build().eval()
+
+
+def test_a_branch_on_the_length_is_refused_with_its_range(tmp_path: Path) -> None:
+    module, data = _text_module(tmp_path, ON_LENGTH), _texts(range(3, 21))
+    with pytest.raises(ModelError, match=r"sequence_length.* 17 .* 1 to 20 "):
+        check_branches(module, data.train, data.task)
+
+
+def test_what_rows_of_another_length_may_meet_counts_as_well(tmp_path: Path) -> None:
+    module, data = _text_module(tmp_path, ON_LENGTH), _texts(range(3, 12))
+    with pytest.raises(ModelError, match=r"sequence_length.* 16 .* 1 to 20 "):
+        check_branches(module, data.train, data.task, longest=20)
+    check_branches(module, data.train, data.task, longest=16)
+
+
+def test_a_module_that_has_fewer_positions_than_rows_may_have_is_refused(tmp_path: Path) -> None:
+    module, data = _text_module(tmp_path, "x = x + self.positions[: x.shape[1]]"), _texts(range(3, 12))
+    with pytest.raises(ModelError, match=r"25 positions"):
+        check_branches(module, data.train, data.task, longest=25)
+    check_branches(module, data.train, data.task, longest=24)
+
+
+def test_a_module_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    module, data = _text_module(tmp_path, "x = F.dropout(x, training=True)"), _texts(range(3, 12))
+    with pytest.raises(ModelError, match="differently each time"):
+        check_branches(module, data.train, data.task)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (ON_LENGTH, ExportError),
+        (ON_BATCH, ExportError),
+        (ON_ONE_ROW, ParityError),  # no range leaves out one size
+        (ON_PARITY, ParityError),
+    ],
+)
+def test_an_export_proves_other_sizes_by_itself(
+    tmp_path: Path, line: str, error: type[CompressError]
+) -> None:
+    module, data = _text_module(tmp_path, line), _texts(range(3, 21))
+    path = tmp_path / "model.onnx"
+    with pytest.raises(error):
+        export_onnx(module, data.validation, data.task, path)
+    assert not path.exists()
+
+
+def test_a_file_that_lost_a_branch_is_found_when_rows_are_alone(tmp_path: Path) -> None:
+    lost, kept = (_text_module(tmp_path, line) for line in (ON_LENGTH, "x = x"))
+    lost.load_state_dict(kept.state_dict())
+    data = _texts(range(17, 21))  # of which none takes the branch
+    path = export_onnx(kept, data.validation, data.task, tmp_path / "model.onnx")
+    limits = {"min_agreement": 0.98, "max_metric_difference": 0.02}
+    check_parity(lost, path, data.validation, data.task, **limits)
+    with pytest.raises(ParityError, match=r"a row of 5 "):
+        check_parity(lost, path, data.validation, data.task, **limits, lengths=(18, 5))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Split, Splits, TextEncoder
-from compress.errors import ExportError
+from compress.errors import ExportError, ModelError
 from compress.export import DEFAULT_OPSET, export_onnx
 from compress.export.nodes import SCOPES
 from compress.model import ModelConfig, load_model
@@ -164,3 +164,50 @@ def test_a_module_that_cannot_be_exported_is_one_clear_error(
 def test_one_row_is_too_few_to_trace_with(model: nn.Module, splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"exporting needs two rows to trace with; validation has 1"):
         export_onnx(model, splits.validation.take(1, seed=0), splits.task, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_module_of_another_precision_is_written_in_float32_and_left_alone(
+    definition: Definition, splits: Splits, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    module = definition.build(seed=0).to(dtype)
+    path = export_onnx(module, splits.validation, splits.task, tmp_path / "model.onnx")
+    assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+    features = splits.test.rows[0]["features"][None]
+    (found,) = ort.InferenceSession(path).run(None, {"features": features})
+    with torch.inference_mode():
+        expected = definition.build(seed=0).to(dtype).float()(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)  # as above
+
+
+class _Dropping(nn.Module):
+    """Dropout in the ways that a module may have it, and a part that was frozen by hand."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+        self.frozen, self.dropout, self.head = nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)
+        self.frozen.eval()
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.dropout(self.frozen(features.mean(1)))
+        return self.head(nn.functional.dropout(x, training=self.always or self.training))
+
+
+def test_dropout_of_training_is_not_exported_and_each_part_keeps_its_mode(
+    splits: Splits, tmp_path: Path
+) -> None:
+    module = _Dropping(always=False).train()
+    module.frozen.eval()
+    path = export_onnx(module, splits.validation, splits.task, tmp_path / "model.onnx")
+    assert [each.training for each in module.children()] == [False, True, True] and module.training
+    assert not {"Dropout", "RandomUniformLike"} & {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_a_module_that_answers_at_random_is_refused(splits: Splits, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ModelError, match="differently each time"):
+        export_onnx(_Dropping(always=True), splits.validation, splits.task, path)
+    assert not path.exists()
+    export_onnx(_Dropping(always=True), splits.validation, splits.task, path, check=False)
+    assert path.exists()

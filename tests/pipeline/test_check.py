@@ -10,12 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from compress.cli import main
-from compress.errors import DataError, OutputError, RecipeError
+from compress.errors import DataError, OutputError, ParityError, RecipeError
 from compress.measure.results import Measurement
-from compress.pipeline import check_bundle, export_model
+from compress.pipeline import check_bundle, export_model, run
 from compress.report import CheckReport, check_summary, load_report
 
 CHECK = import_module("compress.pipeline.check")
@@ -280,3 +281,42 @@ def test_what_is_no_run_is_refused(bundle: Path, tmp_path: Path) -> None:
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "variants": []}))
     with pytest.raises(OutputError, match="holds variants"):
         check_bundle(bundle)
+
+
+MODEL = """\
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.middle, self.classifier = nn.Embedding(30, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, input_ids):
+        x = self.middle(self.embed(input_ids))
+        if input_ids.shape[1] <= 2:
+            x = x * 5
+        return self.classifier(x.mean(1))
+"""
+
+
+def test_a_file_that_lost_what_the_module_does_at_another_length_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "rows.npz", input_ids=draw.integers(0, 30, (200, 6)), labels=np.arange(200) % 2)
+    (tmp_path / "model.py").write_text(MODEL)
+    (tmp_path / "own.yaml").write_text(
+        "model: {file: model.py, builder: Model}\n"
+        "data: {source: arrays, train: rows.npz}\n"
+        "stages: [quantize/int8_weight_only]\n"
+        "measure: {batch: [1], threads: [1], rounds: 3, seconds: 0.01, ladder: false}\n"
+    )
+    with pytest.raises(ParityError, match=r"a row of 1 "):
+        run(tmp_path / "own.yaml", tmp_path / "reports")
+    with monkeypatch.context() as blind:
+        blind.setattr(import_module("compress.pipeline.exported"), "proof_lengths", lambda *_: ())
+        bundle = run(tmp_path / "own.yaml", tmp_path / "reports").directory
+    found = failed(check_bundle(bundle))
+    assert list(found) == ["parity"] and "a row of 1 " in found["parity"]

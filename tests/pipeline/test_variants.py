@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
+import compress
 from compress import bundle_variants, load, load_variant
 from compress.errors import ModelError, OutputError
 from compress.measure import variants as choosing
 from compress.pipeline import export_model
+from compress.recipe import load_recipe
 
 Change = Callable[[Path, str, Callable[[dict[str, Any]], None]], None]
 
@@ -210,6 +213,21 @@ def test_an_export_of_another_model_is_no_baseline(runs: list[Path], baseline: P
         bundle_variants(runs[:1], tmp_path / "all")
     with pytest.raises(OutputError, match="at least one must have one"):
         bundle_variants([baseline, baseline], tmp_path / "all")
+
+
+def test_a_recipes_export_settings_hold_for_its_baseline_too(digits_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_run / "reports" / ".cache", tmp_path / ".cache")
+    values = ["export.opset=23", "name=attention", "measure.ladder=false", "export.parity_rows=40"]
+    recipe = load_recipe(digits_run / "digits.yaml", values)
+    directory = compress.run(recipe, tmp_path).directory
+    parity = export_model(directory / "recipe.resolved.yaml", tmp_path / "baseline")
+    assert (parity["rows"], parity["min_agreement"]) == (40, recipe.export.min_agreement) == (40, 0.9)
+    bundle_variants([directory, tmp_path / "baseline"], tmp_path / "all")
+    opsets = [
+        {each.domain: each.version for each in onnx.load(file).opset_import}[""]
+        for file in (tmp_path / "all" / "onnx").glob("*.onnx")
+    ]
+    assert opsets == [23, 23]
 
 
 def test_a_baseline_without_label_names_gets_those_of_the_runs(
