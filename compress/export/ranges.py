@@ -60,8 +60,7 @@ def is_within(needed: tuple[int, int], bounds: Any) -> bool:
     """Say whether all sizes that are needed are among those of torch's `ValueRanges`.
 
     A size of 1 may be missing: transformers' attention asks whether there is more than one token, and goes on
-    to do the same. Where something else is done, the rows that are compared alone, and a token at a time, show
-    it.
+    to do the same. Where something else is done, rows that are compared alone, and token by token, show it.
     """
     return bool(bounds.lower <= (needed[0] if needed[0] != 1 else 2)) and bool(bounds.upper >= needed[1])
 
