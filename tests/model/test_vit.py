@@ -72,9 +72,7 @@ def test_a_body_without_a_head_is_refused_unless_it_is_trained(vit_directory: Pa
     body = shutil.copytree(vit_directory, tmp_path / "body")
     config = json.loads((body / "config.json").read_text())
     (body / "config.json").write_text(json.dumps({**config, "architectures": ["ViTModel"]}))
-    with pytest.raises(
-        ModelError, match=r"has no trained image classification head \(architectures: \['ViTM"
-    ):
+    with pytest.raises(ModelError, match=r"ViTModel.*model\.train"):
         _load(body, tmp_path)
 
 
