@@ -260,7 +260,8 @@ def trained_model(prepared: Prepared, cache: Cache, progress: Progress) -> tuple
         )
         return plain_weights_(loaded.module), {"curve": fit.curve, "precision": fit.precision}
 
-    piece = cache.module(prepared.base_key, make, what="the trained model")
+    with work_begun():
+        piece = cache.module(prepared.base_key, make, what="the trained model")
     if piece.reused:
         progress.say("the trained model is in the cache: not trained again")
     return piece.module, piece.record

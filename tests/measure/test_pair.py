@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -223,3 +225,40 @@ def test_a_job_survives_json(token_split, tmp_path):
     )
     assert Job.model_validate_json(job.model_dump_json()) == job
     assert os.fspath(job.baseline).endswith("a.onnx")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_the_measuring_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    """Also when that is killed: it stands for a worker, whose group has a child."""
+    worker = (
+        "import subprocess, sys, time; from compress.measure.process import end_with_parent; "
+        "end_with_parent(); "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        f"open({str(tmp_path / 'pids')!r}, 'w').write(str(child.pid) + chr(10)); time.sleep(600)"
+    )
+    starts = (
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]], "
+        "stdin=subprocess.PIPE, start_new_session=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", starts, worker])
+    pids = tmp_path / "pids"
+    try:
+        deadline = time.monotonic() + 60
+        while not (pids.is_file() and pids.read_text().endswith("\n")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child = psutil.Process(int(pids.read_text()))
+        ours = [child, *child.parents()[:1]]
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 60
+    while any(map(_lives, ours)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_lives, ours))
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
