@@ -34,8 +34,10 @@ def _places(model: nn.Module) -> dict[str, str]:
     places = {
         path: "embeddings"
         for path, module in model.named_modules()
-        if isinstance(module, nn.Embedding | EmbeddingModule | FactorizedEmbedding)
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag | EmbeddingModule | FactorizedEmbedding)
     }
+    attention = (path for path, each in model.named_modules() if isinstance(each, nn.MultiheadAttention))
+    places.update(dict.fromkeys(attention, "attention"))
     try:
         sites = structure_of(model).sites
     except ModelError:

@@ -140,9 +140,11 @@ class Search:
 
     def facts(self, best: Candidate, sensitivity_rows: int) -> dict[str, Any]:
         """What the report is told."""
-        from compress.quantize.replace import tensor_bytes
+        from compress.model.counts import weight_counts
+        from compress.quantize.replace import replaced_share, tensor_bytes
 
-        timed = self.stage.is_timed
+        timed, whole = self.stage.is_timed, self.parts.whole[self.float]
+        mixed = self.parts.together(best.schemes)
         return {
             "chosen": best.name,
             "schemes": dict(Counter(best.schemes)),
@@ -150,8 +152,10 @@ class Search:
             "validation_change": best.metric,
             "validation_rows": len(self.rows),
             "sensitivity_rows": sensitivity_rows,
-            "bytes_before": tensor_bytes(self.parts.whole[self.float]),
-            "bytes_after": tensor_bytes(self.parts.together(best.schemes)),
+            "left_float": self.parts.left_float,
+            "share_of_weights_replaced": replaced_share(weight_counts(whole)[0], mixed),
+            "bytes_before": tensor_bytes(whole),
+            "bytes_after": tensor_bytes(mixed),
             "candidates": {
                 each.name: {
                     "times_as_fast" if timed else "weights_mb": 1 / each.cost if timed else each.cost / 1e6,

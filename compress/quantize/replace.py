@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -29,12 +29,14 @@ __all__ = [
     "linears_to_replace",
     "recurrent_to_replace",
     "replace_layers",
+    "replaced_share",
     "tables_by_weight",
     "tensor_bytes",
 ]
 
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
+_READ_BY_ATTENTION = "nn.MultiheadAttention reads its weight itself"
 _PATCHES = "patch_embeddings.projection"  # of vision Transformers of Hugging Face
 Make = Callable[[str, Any], QuantizedModule]
 Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.RNNBase
@@ -49,7 +51,8 @@ class Replaced:
         model: the new model, in eval mode.
         layers: how many layers of each kind of `QUANTIZED_KINDS` it now has.
         left_float: names of linear, convolution, embedding and recurrent layers that were not replaced, and
-            why.
+            of all other parameters with two and more dimensions, and why.
+        replaced: share of the given model's weights that the new layers hold, biases not counted.
         bytes_before: parameters and buffers of the model as it was given.
         bytes_after: the same of the new model.
     """
@@ -57,6 +60,7 @@ class Replaced:
     model: nn.Module
     layers: dict[str, int]
     left_float: dict[str, str]
+    replaced: float
     bytes_before: int
     bytes_after: int
 
@@ -65,6 +69,7 @@ class Replaced:
         return {
             "layers": self.layers,
             "left_float": self.left_float,
+            "share_of_weights_replaced": self.replaced,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -95,7 +100,7 @@ def replace_layers(
     Raises:
         StageError: a pattern matches no layer, or nothing is left to quantize.
     """
-    total = tensor_bytes(model)
+    total, weights = tensor_bytes(model), _weights(model)
     taken = (embedding is not None, skip, convolution is not None, recurrent is not None)
     going, left = _choose(model, *taken)
     model = _copied_around(model, [layer for _, layer in going if id(layer) not in left])
@@ -111,10 +116,12 @@ def replace_layers(
             made[id(layer)] = make(name, layer).to(_weight(layer).device).eval()
         model = _put(model, name, made[id(layer)])
     _leave_fast_paths_(model)
+    named = {name: left[id(layer)] for name, layer in found if id(layer) in left}
     return Replaced(
         model=model,
         layers=dict(sorted(Counter(new.kind for new in made.values()).items())),
-        left_float={name: left[id(layer)] for name, layer in found if id(layer) in left},
+        left_float={**named, **_floats_outside(model, named, total)},
+        replaced=replaced_share(weights, model),
         bytes_before=total,
         bytes_after=tensor_bytes(model),
     )
@@ -214,6 +221,48 @@ def _choose(
     return found, left
 
 
+def _floats_outside(model: nn.Module, layers: Collection[str], total: int) -> dict[str, str]:
+    """Parameters of two and more dimensions of no layer that a stage could replace, and why they stay float.
+
+    Args:
+        model: after the replacement.
+        layers: names of those that could be, and were left.
+        total: bytes of the model before it.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        path, _, own = name.rpartition(".")
+        if parameter.dim() < 2 or path in layers:
+            continue
+        holder = model.get_submodule(path)
+        if parameter.nbytes < SMALL_TABLE_FRACTION * total:
+            found[name] = "too small to matter"
+        elif isinstance(holder, nn.MultiheadAttention):
+            found[name] = _READ_BY_ATTENTION
+        elif type(holder).__module__.startswith("torch.nn."):
+            found[name] = f"no stage quantizes nn.{type(holder).__name__}"
+        else:
+            found[name] = f"{type(holder).__name__} reads {own} itself: only layers are replaced"
+    return found
+
+
+def replaced_share(weights: int, model: nn.Module) -> float:
+    """The share of so many weights that are no parameters of a model any more."""
+    return round(1 - _weights(model) / max(weights, 1), 4)
+
+
+def _weights(model: nn.Module) -> int:
+    """Numbers in parameters, and in the float biases of layers that have no parameters."""
+    biases = (
+        each
+        for layer in model.modules()
+        if isinstance(layer, QuantizedModule)
+        for name, each in layer.named_buffers(recurse=False)
+        if name.startswith("bias")
+    )
+    return sum({id(each): each.numel() for each in (*model.parameters(), *biases)}.values())
+
+
 def tensor_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters and buffers, each storage once."""
     tensors: Iterable[Tensor] = (*model.parameters(), *model.buffers())
@@ -235,7 +284,7 @@ def _reason_to_leave(
     if isinstance(layer, nn.Linear):
         parent = model.get_submodule(name.rpartition(".")[0]) if name else None
         inside = isinstance(parent, nn.MultiheadAttention)
-        return "nn.MultiheadAttention reads its weight itself" if inside else ""
+        return _READ_BY_ATTENTION if inside else ""
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         if not convolutions:
             return "this stage leaves convolutions float"

@@ -66,6 +66,7 @@ class Parts:
 
     Attributes:
         whole: the model in each scheme, and as it was under `FLOAT`.
+        left_float: weights that no scheme quantizes, and why the first doesn't.
         groups: what can be chosen one by one, in the order of the forward pass where that is known.
     """
 
@@ -76,9 +77,13 @@ class Parts:
             StageError: as the stages do.
         """
         self.whole: dict[str, nn.Module] = {FLOAT: copy.deepcopy(model).eval()}
+        left: list[dict[str, str]] = []
         for name, stage in stages.items():
             context.progress.say(f"quantizing the whole model: {name}")
-            self.whole[name] = stage.apply(model, replace(context, facts={}, curve=[]))
+            inside = replace(context, facts={}, curve=[])
+            self.whole[name] = stage.apply(model, inside)
+            left.append(inside.facts["left_float"])
+        self.left_float = {name: why for name, why in left[0].items() if all(name in each for each in left)}
         # No float model: what a stage settles for torch's own encoder layers holds for all parts.
         self._shell = copy.deepcopy(self.whole[next(iter(stages))])
         self.groups = _groups(self.whole, context)

@@ -55,5 +55,13 @@ def test_a_shared_weight_counts_once() -> None:
     assert bytes_by_part(Tied()) == {"embeddings": 160, "attention": 0, "feed-forward": 0, "rest": 0}
 
 
+def test_attention_and_bags_of_torch_are_parts_by_themselves() -> None:
+    model = nn.Sequential(nn.EmbeddingBag(16, 32), nn.TransformerEncoderLayer(32, 4, 64))
+    found = bytes_by_part(model)
+    assert found["embeddings"] == 4 * 16 * 32
+    assert found["attention"] == 4 * (4 * 32 * 32 + 4 * 32)
+    assert sum(found.values()) == stored_bytes(model)
+
+
 def test_a_model_that_says_nothing_of_its_parts_is_rest() -> None:
     assert bytes_by_part(nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU()))["rest"] == 4 * (18 + 3)

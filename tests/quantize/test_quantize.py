@@ -15,6 +15,7 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.model.grouped import Int4Embedding, Int4Linear
 from compress.model.int8 import Int8Embedding, Int8Linear
+from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.replace import tensor_bytes
 from compress.quantize.torchao_weights import int4_by_group, int8_by_row
@@ -198,3 +199,48 @@ def test_reading_a_recipe_with_these_stages_imports_no_torch() -> None:
         "i4.Int4WeightOnly(skip=('a',)); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Zoo(nn.Module):
+    """Weights of every kind that is no linear layer, embedding, convolution or LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag, self.table = nn.EmbeddingBag(16, 32), nn.Parameter(torch.randn(32, 32))
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.both, self.up, self.cell = (
+            nn.Bilinear(32, 32, 4),
+            nn.ConvTranspose1d(32, 8, 2),
+            nn.GRUCell(32, 8),
+        )
+        self.start, self.norm = nn.Parameter(torch.zeros(1, 1, 2)), nn.LayerNorm(32)
+        self.first, self.head = nn.Linear(32, 64), nn.Linear(64, 2)
+
+
+@pytest.mark.parametrize("stage", [Int8Dynamic(), Int4WeightOnly(), Float16()])
+def test_every_weight_that_stays_float_is_named(stage: Stage, context: Context) -> None:
+    model = Zoo()
+    new = stage.apply(model, context)
+    left = context.facts["left_float"]
+    assert {*left} == {
+        *("bag.weight", "table", "attention.in_proj_weight", "attention.out_proj", "both.weight"),
+        *("up.weight", "cell.weight_ih", "cell.weight_hh", "start"),
+    }
+    assert left["start"] == "too small to matter"
+    assert "Zoo" in left["table"] and "EmbeddingBag" in left["bag.weight"]
+    assert left["attention.in_proj_weight"] == left["attention.out_proj"]
+    # Each number of a parameter is in a layer that is named, is a bias or a norm, or was replaced.
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert context.facts["share_of_weights_replaced"] == round((32 * 64 + 64 * 2) / total, 4)
+    assert {name for name, each in new.named_parameters() if each.ndim > 1} == {
+        f"{name}.weight" if name == "attention.out_proj" else name for name in left
+    }
+
+
+def test_a_model_of_layers_leaves_no_weight_and_all_but_its_biases_are_replaced(
+    model: Tiny, context: Context
+) -> None:
+    Int8Dynamic(embeddings=False).apply(model, context)
+    assert context.facts["left_float"] == {"words": "embeddings: false", "kinds": "embeddings: false"}
+    total = 1100 * 40 + 40 + 40 * 33 + 33 + 33 * 2
+    assert context.facts["share_of_weights_replaced"] == round((40 * 33 + 33 * 2) / total, 4)
