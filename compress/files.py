@@ -23,13 +23,16 @@ def read_regular(path: Path, *, most_bytes: int = -1) -> bytes:
     """
     # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(handle, "rb") as file:
+    try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "is a pipe or a device, not a regular file", str(path))
-        return file.read(most_bytes)
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(most_bytes)
+    finally:
+        os.close(handle)
 
 
 def read_json(path: Path) -> Any:

@@ -25,8 +25,9 @@ def test_what_may_have_no_end_is_refused_at_once(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="is a pipe or a device") as refused:
             read_regular(path)
         assert refused.value.filename == str(path)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError) as refused_directory:
         read_regular(tmp_path)
+    assert refused_directory.value.filename == str(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "gone")
 

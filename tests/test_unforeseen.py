@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+import compress
 from compress.cli import main
 from compress.cli.unforeseen import as_known
-from compress.errors import CompressError, DataError, InternalError, RecipeError
+from compress.errors import CompressError, DataError, InternalError, ModelError, RecipeError
 
 RUN = import_module("compress.cli.run")
 STARTER = import_module("compress.starter")
@@ -171,6 +172,28 @@ def test_a_hugging_face_directory_of_brackets_is_refused(
     (broken / name).write_text("[" * 200_000)
     assert main(["export", str(broken), "-o", "out"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modules": None},
+        {"modules": {"no.such": {"kind": "Linear"}}},
+        {"modules": {"head": {"kind": ["x"]}}},
+        {"definition": []},
+        {"buffers": {"head.x": {"shape": [-1], "dtype": "float99"}}},
+        {"parameters": {"head.weight": ["x"]}},
+        {"tied": {"head.weight": 3}},
+    ],
+)
+def test_a_bundle_whose_structure_is_damaged_is_refused(
+    change: dict[str, Any], digits_run: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(digits_run / "reports" / "digits", tmp_path / "bundle")
+    file = bundle / "pytorch" / "structure.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ModelError, match="structure.json"):
+        compress.load(bundle)
 
 
 def test_export_refuses_a_tokenizer_with_more_tokens_than_the_model_has(

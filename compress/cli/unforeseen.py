@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import platform
 import sys
 import tempfile
@@ -34,9 +33,7 @@ def as_known(error: Exception) -> CompressError:
     if isinstance(error, CompressError):
         return error
     if isinstance(error, OSError) and error.strerror:
-        file = (
-            "" if error.filename is None else f"{shortened(os.fsdecode(error.filename), _SHOWN_CHARACTERS)}: "
-        )
+        file = "" if error.filename is None else f"{shortened(str(error.filename), _SHOWN_CHARACTERS)}: "
         if error.errno in _WRONG_PATHS:
             return RecipeError(f"{file}{error.strerror}")
         return CompressError(f"{file}{error.strerror}; {_logged(error)}")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_model
 from torch import nn
 
 from compress.disk import free_bytes, size_words
-from compress.errors import ModelError, OutputError
+from compress.errors import CompressError, ModelError, OutputError, shortened
 from compress.files import read_json
 from compress.model.definition import Definition, definition_of
 from compress.model.embedding import FactorizedEmbedding
@@ -105,6 +105,21 @@ def load_module(directory: Path) -> nn.Module:
         ModelError: a file is missing or corrupt, or the weights don't fit.
     """
     structure = _read_structure(directory / _STRUCTURE)
+    try:
+        module = _built(structure, directory)
+    except CompressError:
+        raise
+    except Exception as error:  # what is missing, of another type or of another shape shares no class
+        raise ModelError(
+            f"{directory / _STRUCTURE} does not describe a module: {type(error).__name__}: "
+            f"{shortened(str(error), 200)}; is the file whole?"
+        ) from error
+    load_weights_(module, directory / _WEIGHTS)
+    return module.eval()
+
+
+def _built(structure: dict[str, Any], directory: Path) -> nn.Module:
+    """The module that a structure describes; its weights are not loaded."""
     definition = _read_definition(structure["definition"], directory)
     module = definition.build(plain=structure.get("plain", False))  # older bundles kept what is computed
     for path, changed in structure["modules"].items():
@@ -121,8 +136,7 @@ def load_module(directory: Path) -> nn.Module:
     for path, first in structure.get("tied", {}).items():  # modules that were built anew don't share
         holder, _, name = path.rpartition(".")
         setattr(module.get_submodule(holder), name, module.get_parameter(first))
-    load_weights_(module, directory / _WEIGHTS)
-    return module.eval()
+    return module
 
 
 def load_weights_(module: nn.Module, path: Path) -> None:
