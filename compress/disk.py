@@ -109,8 +109,10 @@ def scratch_directory(what: str = "") -> Iterator[Path]:
             directory = stack.enter_context(owned_directory(parent, prefix))
             (directory / _OWNER).write_text(f"{os.getpid()}\n", encoding="utf-8")
         except OSError as error:
+            where = tempfile.tempdir or "any folder for them"
             raise OutputError(
-                f"no temporary file can be written: {error.strerror or error}; set TMPDIR to another place"
+                f"no temporary file can be written in {where}: {error.strerror or error}; set TMPDIR to "
+                "another place"
             ) from error
         yield directory
 
@@ -247,7 +249,8 @@ def cannot_write(error: OSError, place: Path, partial: Path | None = None) -> Ou
     full = error.errno in _FULL
     if named is None and full:  # which of those that are written to?
         named = min((place, Path(tempfile.gettempdir())), key=free_bytes)
-    inside = named is None or any(each and named.is_relative_to(each) for each in (place, partial))
+    ours = [each for each in (place, partial) if each is not None]
+    inside = named is None or any(x.is_relative_to(named) or named.is_relative_to(x) for x in ours)
     at = place if inside or named is None else named
     if full:
         advice = "free some" if inside else "free some, or set TMPDIR to another place"
