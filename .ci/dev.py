@@ -52,7 +52,18 @@ def test(arguments: list[str]) -> int:
         ("ruff", "format", "--check", "."),
         ("mypy",),
         ("lint-imports",),
-        ("python", "-m", "pytest", "-q", "--durations=10"),
+        # Most tests keep to one thread; those of a file share fixtures and stay in one process.
+        (
+            "python",
+            "-m",
+            "pytest",
+            "-q",
+            "--durations=10",
+            "-n",
+            str(min(os.cpu_count() or 1, 8)),
+            "--dist",
+            "loadfile",
+        ),
     ]
     for check in checks:
         print(f"== {' '.join(check)}", flush=True)

@@ -27,8 +27,8 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
-    "check_room",
     "cannot_write",
+    "check_room",
     "free_bytes",
     "new_directory",
     "owned_directory",

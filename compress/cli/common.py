@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GATES_FAILED",
-    "Quiet",
     "INTERRUPTED",
     "NOT_JUDGED",
+    "Quiet",
     "append_text",
     "echo",
     "load_recipes",

@@ -25,7 +25,7 @@ from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.load import task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
-from compress.pipeline.prepare import Prepared, encoder_of, fitting, limit_of, prepare
+from compress.pipeline.prepare import Prepared, check_can_be_made, encoder_of, fitting, limit_of, prepare
 from compress.pipeline.room import check_room_for, weight_bytes
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
@@ -72,10 +72,9 @@ def export_model(
     progress = progress or Silent()
     remove_leftovers(output.absolute().parent)
     replace = may_replace(output, overwrite)
-    with (
-        new_directory(output, replace=replace) as directory,
-        scratch_directory() as scratch,
-    ):
+    if not replace:
+        check_can_be_made(output)
+    with scratch_directory() as scratch:
         prepared = _with_rows(model, scratch, max_length, progress)
         if prepared is not None:
             encoder, task, where = prepared.encoder, prepared.splits.task, "validation rows"
@@ -106,26 +105,27 @@ def export_model(
             _check_room(module, output)
             progress.say(_WORK)
             onnx_file, parity = _exported(module, rows, task, longest, scratch)
-        write_bundle_(
-            directory,
-            module,
-            onnx_file,
-            task,
-            encoder=encoder,
-            max_length=longest,
-            processor=processor,
-        )
-        write_manifest_(
-            directory,
-            task,
-            {
-                "modelpress": compress.__version__,
-                "max_length": longest if encoder is not None else None,
-                **({} if processor is None else {"image": processor.facts()}),
-                "stages": [],
-                "parity": {**parity, "rows_from": where},
-            },
-        )
+        with new_directory(output, replace=replace) as directory:
+            write_bundle_(
+                directory,
+                module,
+                onnx_file,
+                task,
+                encoder=encoder,
+                max_length=longest,
+                processor=processor,
+            )
+            write_manifest_(
+                directory,
+                task,
+                {
+                    "modelpress": compress.__version__,
+                    "max_length": longest if encoder is not None else None,
+                    **({} if processor is None else {"image": processor.facts()}),
+                    "stages": [],
+                    "parity": {**parity, "rows_from": where},
+                },
+            )
     return parity
 
 

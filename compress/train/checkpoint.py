@@ -18,7 +18,7 @@ from typing import Any
 
 from compress.processes import is_main
 
-__all__ = ["FORMAT", "Checkpoints"]
+__all__ = ["Checkpoints", "FORMAT"]
 
 FORMAT = 1
 """Of what is in the file: another number is another training."""

@@ -129,8 +129,8 @@ def test_a_recipe_trains_the_model_as_it_was_written_and_gives_stages_a_plain_on
     path = write_recipe(tmp_path / "r.yaml", {"prune/magnitude": {"sparsity": 0.5}}, model=model)
     prepared = prepare(load_recipe(path), tmp_path)
     before = {name: value.clone() for name, value in prepared.loaded.module.state_dict().items()}
-    module, curve = trained_model(prepared, Cache(tmp_path / "cache"), Silent())
-    assert len(curve) == 1 and computed_weights(module) == {}
+    module, training = trained_model(prepared, Cache(tmp_path / "cache"), Silent())
+    assert len(training["curve"]) == 1 and computed_weights(module) == {}
     weight = module.get_submodule("mixed").weight
     assert isinstance(weight, torch.Tensor)
     assert any(name.endswith((".original", "_v")) for name in before)

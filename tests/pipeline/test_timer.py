@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from compress.errors import RecipeError
 from compress.pipeline import run
 from compress.pipeline.cache import Cache
 from compress.recipe import load_recipe
+from compress.recipe.config import ExportConfig
 
 STAGE: dict[str, Any] = {
     "speedup": 1.4,  # more than noise makes of two timings of one small file
@@ -88,7 +90,9 @@ def test_a_table_that_was_timed_beside_other_work_is_measured_again(tmp_path: Pa
         def machine(self) -> dict[str, str]:
             return {"cpu": "here"}
 
-    timer = HereTimer(None, None, Path(), (), None, Cache(tmp_path), Silent())  # type: ignore[arg-type]
+    recipe = SimpleNamespace(export=ExportConfig())
+    (tmp_path / "model.onnx").write_bytes(b"baseline")
+    timer = HereTimer(recipe, None, tmp_path / "model.onnx", (), None, Cache(tmp_path), Silent())  # type: ignore[arg-type]
     first = {"ms": 1, "disturbed_rounds": 3}
     assert timer.remembered("model", lambda: first) == first
     assert timer.remembered("model", lambda: {"ms": 2, "disturbed_rounds": 0})["ms"] == 2

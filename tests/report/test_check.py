@@ -22,6 +22,6 @@ def test_junit_xml_of_any_text_can_be_parsed() -> None:
     suite = ET.fromstring(junit_xml(report).encode("utf-8")).find("testsuite")
     assert suite is not None
     first, second = suite
-    kept = "a[31m<&>\u202e\U0001f600"
+    kept = "a\\u0000\\u001b[31m\\ud800<&>\\u202e\U0001f600"
     assert (first.get("name"), first.get("classname"), first[0].text) == (kept, kept, kept)
     assert second[0].get("message") == kept

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from compress.cli.common import echo, print_error, print_verdict
-from compress.console import RichProgress, console, draw, say
+from compress.console import console, draw, say, shown_progress
 from compress.errors import RecipeError
 from compress.report import (
     CheckRecord,
@@ -138,7 +138,7 @@ def _printed(evil: RunReport) -> None:
     console.print(draw(data_table(evil)))
     console.print(draw(Table((EVIL,), ((EVIL,),), "l", EVIL)))
     console.print(compare_reports([evil, evil]).to_table())
-    with RichProgress() as progress:
+    with shown_progress() as progress:
         progress.say(EVIL)
         with progress.bar(EVIL, 2) as bar:
             bar.advance(1, EVIL)

@@ -238,7 +238,7 @@ def test_files_are_written_and_json_reads_back_without_the_maps(tmp_path: Path) 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="the inspection cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_inspection(_inspection(), tmp_path / "file" / "new")
 
 

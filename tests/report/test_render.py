@@ -278,7 +278,7 @@ def test_missing_report_says_where(tmp_path: Path) -> None:
 
 def test_directory_that_cannot_be_made_is_an_output_error(int8: RunReport, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_reports(int8, tmp_path / "file" / "run")
 
 
