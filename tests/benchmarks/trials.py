@@ -1,7 +1,7 @@
 """Every tiny family with every stage: what works, what is refused in our words, and what fails.
 
     python tests/benchmarks/trials.py [--only text/ decoder/llama] [--stages export prune/heads] [--jobs 2]
-        [--results trials.jsonl] [--timeout 300]
+        [--results trials.jsonl] [--timeout 300] [--dry-run]
 
 A trial is a recipe of one stage on a tiny model with random weights (`trial_families.py`), run to its
 report; `export` writes the model unchanged, and then feeds the file with what transformers' own tokenizer
@@ -13,6 +13,9 @@ compares with what transformers answers. The outcomes:
     stopped   one of our errors after work started: parity, a stage that cannot do what was asked
     wrong     a bundle was written whose file answers otherwise than transformers does
     failed    anything else: another exception, a dead process, no end
+
+With `--dry-run` a recipe is only checked against its model and data, as `modelpress run --dry-run` does:
+seconds for a family, and what it would refuse before work is seen.
 
 `wrong` and `failed` must be 0: the exit status is 1 otherwise. Each family runs in a process of its own; the
 results are kept in a file of JSON lines, and trials that are in it are not repeated.
@@ -68,13 +71,14 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("trials.jsonl"))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=300, help="seconds a trial may take")
+    parser.add_argument("--dry-run", action="store_true", help="check recipes, and run none")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        return _family(given.one, given.stages, given.results)
+        return _family(given.one, given.stages, given.results, dry_run=given.dry_run)
     families = [name for name in FAMILIES if name.startswith(tuple(given.only))]
     with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(lambda name: _watched(name, given.stages, given.results, given.timeout), families))
+        list(pool.map(lambda name: _watched(name, given), families))
     wanted = {(family, stage) for family in families for stage in given.stages}
     rows = [row for row in _read(given.results) if (row["family"], row["stage"]) in wanted]
     print(_table(rows, given.stages))
@@ -94,18 +98,20 @@ def _write(results: Path, **row: Any) -> None:
     print(f"{row['outcome']:8} {row['family']:28} {row['stage']:26} {row['said'][:120]}", flush=True)
 
 
-def _watched(family: str, stages: list[str], results: Path, timeout: float) -> None:
+def _watched(family: str, given: argparse.Namespace) -> None:
     """Run a family's trials in a process; one that dies or doesn't end has failed, and the next go on."""
+    results, stages = given.results, given.stages
     while True:
         done = {row["stage"] for row in _read(results) if row["family"] == family}
         left = [stage for stage in stages if stage not in done]
         if not left:
             return
         command = [sys.executable, __file__, "--one", family, "--results", str(results), "--stages", *left]
+        command += ["--dry-run"] if given.dry_run else []
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
         child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         try:
-            _, said = child.communicate(timeout=timeout * len(left))
+            _, said = child.communicate(timeout=given.timeout * len(left))
         except subprocess.TimeoutExpired:
             child.kill()
             said = "no end"
@@ -117,7 +123,7 @@ def _watched(family: str, stages: list[str], results: Path, timeout: float) -> N
             _write(results, family=family, stage=stuck, outcome="failed", said=reason, seconds=0.0)
 
 
-def _family(family: str, stages: list[str], results: Path) -> int:
+def _family(family: str, stages: list[str], results: Path, *, dry_run: bool) -> int:
     """Write the family's model, then try each stage on it."""
     from compress.errors import CompressError
 
@@ -128,7 +134,7 @@ def _family(family: str, stages: list[str], results: Path) -> int:
         for stage in stages:
             began = time.perf_counter()
             try:
-                said = _trial(stage, model, data, directory)
+                said = _trial(stage, model, data, directory, dry_run=dry_run)
                 outcome = "wrong" if said else "worked"
             except CompressError as error:
                 outcome = "refused" if error.exit_code == 2 else "stopped"
@@ -142,11 +148,15 @@ def _family(family: str, stages: list[str], results: Path) -> int:
     return 0
 
 
-def _trial(stage: str, model: dict[str, Any], data: dict[str, Any], directory: Path) -> str:
+def _trial(
+    stage: str, model: dict[str, Any], data: dict[str, Any], directory: Path, *, dry_run: bool = False
+) -> str:
     """Run one; empty where all is right, or how its answers are wrong."""
     import yaml
 
-    from compress.pipeline import export_model, run
+    from compress.disk import scratch_directory
+    from compress.pipeline import export_model, prepare, run
+    from compress.recipe import load_recipe
 
     if stage == "export" and "hf" in model:
         output = directory / "exported"
@@ -164,6 +174,10 @@ def _trial(stage: str, model: dict[str, Any], data: dict[str, Any], directory: P
     path.write_text(yaml.safe_dump(recipe))
     if stage == "export":
         export_model(path, directory / "exported")
+        return ""
+    if dry_run:
+        with scratch_directory() as scratch:
+            prepare(load_recipe(path), scratch)
         return ""
     run(path, directory / "reports")
     return ""
