@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from compress.data.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
 from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
@@ -109,9 +110,22 @@ def load_model(
         loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, task=task)
     else:
         loaded = _from_file(config, seed=seed, scratch=scratch)
+    _own_storage_(loaded.module)
     if not for_training:
         plain_weights_(loaded.module)
     return loaded
+
+
+def _own_storage_(module: nn.Module) -> None:
+    """Copy parameters that are parts of a larger tensor, which a file of weights can't hold.
+
+    transformers leaves such ones where it splits a checkpoint's joined queries, keys and values.
+    """
+    for each in module.parameters():
+        if isinstance(each, UninitializedParameter):
+            continue
+        if each.untyped_storage().nbytes() > each.numel() * each.element_size():
+            each.data = each.data.clone()
 
 
 def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:

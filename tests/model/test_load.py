@@ -17,6 +17,7 @@ from compress.errors import ModelError
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.definition import definition_of
 from compress.model.load import task_of
+from compress.model.save import load_module, save_module
 
 from ..hf_families import FAMILIES, write_family
 
@@ -339,3 +340,26 @@ def test_the_tokenizer_that_is_shipped_is_the_one_that_transformers_loads(tmp_pa
     ours, theirs = (TextEncoder.from_directory(each) for each in (loaded.tokenizer, directory))
     assert ours.tokenizer.encode("A Good film").ids == wanted
     assert theirs.tokenizer.encode("A Good film").ids != wanted, "vacuous"
+
+
+PARTS_OF_ONE = """
+import torch
+from torch import nn
+
+def build():
+    joined = torch.randn(6, 4)
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2))
+    model[0].weight = nn.Parameter(joined[:3])
+    return model
+"""
+
+
+def test_weights_that_are_parts_of_one_tensor_are_saved(tmp_path: Path) -> None:
+    """As transformers leaves them where it splits a checkpoint's joined queries, keys and values."""
+    (tmp_path / "parts.py").write_text(PARTS_OF_ONE)
+    config = ModelConfig.model_validate({"file": str(tmp_path / "parts.py"), "builder": "build"})
+    module = load_model(config, seed=0, scratch=tmp_path).module
+    (tmp_path / "saved").mkdir()
+    save_module(module, tmp_path / "saved")
+    x = torch.rand(2, 4)
+    assert torch.equal(load_module(tmp_path / "saved")(x), module(x))
