@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,8 @@ from compress.data import Splits, from_arrays
 from compress.model.definition import Definition
 from compress.stage import Context
 
+if hasattr(signal, "SIGHUP"):  # nohup ignores it, also for all that tests start
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)  # on tiny tensors two threads only wait for each other, longer on a busy machine
 
 ROOT = Path(__file__).resolve().parent.parent
