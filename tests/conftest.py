@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ def separable_rows(count: int, seed: int, *, length: int = 5) -> dict[str, np.nd
     centres = np.array([[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]], dtype=np.float32)
     noise = draw.normal(0, 1, (count, length, 4)).astype(np.float32)
     return {"features": centres[labels][:, None, :] + noise, "labels": labels}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_a_quiet_machine() -> Iterator[None]:
+    """Other tests run beside: a minute of waiting, twice for each gate of speed, brings no quiet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.pipeline.measured._WAIT_S", 0)
+        yield
 
 
 @pytest.fixture(scope="session")
