@@ -198,8 +198,8 @@ IMAGES: dict[str, dict[str, Any]] = {
         "depths": [1, 1, 1],
         "key_dim": [8, 8, 8],
     },
-    "mobilenet_v1": {"depth_multiplier": 0.25, "image_size": 32},
-    "mobilenet_v2": {"depth_multiplier": 0.25, "image_size": 32},
+    "mobilenet_v1": {"depth_multiplier": 0.25, "image_size": 32, "initializer_range": 0.3},
+    "mobilenet_v2": {"depth_multiplier": 0.25, "image_size": 32, "initializer_range": 0.3},
     "mobilevit": {
         "hidden_sizes": [16, 24, 32],
         "neck_hidden_sizes": [8, 8, 16, 24, 32, 40, 48],
