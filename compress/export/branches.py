@@ -94,5 +94,7 @@ def _does_without_values(module: nn.Module, split: Split, task: Task, longest: i
         for size, name in sizes
         if name in needed and isinstance(size, torch.SymInt)
     }
+    if any(isinstance(size, torch.SymInt) and size.node.expr.is_number for size, _ in sizes):
+        return False  # one size alone goes through, as where rows are flattened for a Linear
     ranges.pop("batch_size", None)  # what convolutions choose their kernel by is no branch of the module
     return all(bounds is None or is_within(needed[str(name)], bounds) for name, bounds in ranges.items())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 from typer.testing import CliRunner
 
@@ -248,3 +249,19 @@ def test_a_file_that_lost_a_branch_is_found_when_rows_are_alone(tmp_path: Path) 
     check_parity(lost, path, data.validation, data.task, **limits)
     with pytest.raises(ParityError, match=r"a row of 5 "):
         check_parity(lost, path, data.validation, data.task, **limits, lengths=(18, 5))
+
+
+def test_a_module_that_fixes_a_size_that_the_data_leaves_open_is_refused(splits: Splits) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(20, 3))
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = module
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = self.body(features)
+            return answer
+
+    with pytest.raises(ModelError, match="cannot be exported"):
+        check_branches(Flat().eval(), splits.train, splits.task)
