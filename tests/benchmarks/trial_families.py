@@ -102,7 +102,7 @@ TEXT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "nystromformer": (SEGMENTS, {"num_landmarks": 4, "segment_means_seq_len": 24}),
     "opt": (TOKENS, {"ffn_dim": 48, "word_embed_proj_dim": 32}),
     "phi3": (TOKENS, {}),
-    "qwen2": (TOKENS, {}),
+    "qwen2": (TOKENS, {"vocab_size": 320}),
     "qwen3": (TOKENS, {}),
     "rembert": (SEGMENTS, {"input_embedding_size": 16, "output_embedding_size": 16}),
     "roberta": (TOKENS, {"type_vocab_size": 1}),
@@ -167,7 +167,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "phi": {},
     "phi3": {},
-    "qwen2": {},
+    "qwen2": {"vocab_size": 320},
     "qwen3": {},
     "smollm3": {"no_rope_layers": [1, 0]},
     "stablelm": {},
@@ -259,6 +259,24 @@ def _write_tokenizer(directory: Path, inputs: tuple[str, ...], *, side: str = "r
     wrapped.save_pretrained(directory)
 
 
+def _write_byte_pairs(directory: Path) -> None:
+    """Qwen2's tokenizer, which transformers builds from a vocabulary and merges, whatever a file says."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    learner.train_from_iterator([" ".join(WORDS[len(SPECIAL) :])] * 2, trainer)
+    learned = json.loads(learner.to_str())["model"]
+    merges = [tuple(pair) for pair in learned["merges"]]
+    tokenizer = transformers.Qwen2Tokenizer(vocab=learned["vocab"], merges=merges)
+    tokenizer.save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"pad_token_id": tokenizer.pad_token_id}))
+
+
 def _texts(count: int, seed: int = 0) -> list[tuple[str, int]]:
     """Different texts of 2 to 14 words; the label is whether the last word is "good"."""
     draw, rows = np.random.default_rng(seed), {}
@@ -325,7 +343,7 @@ def _text_family(model_type: str, *, side: str = "right") -> Callable[[Path], En
         config = json.loads((path / "config.json").read_text())
         config |= {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
         (path / "config.json").write_text(json.dumps(config))
-        _write_tokenizer(path, inputs, side=side)
+        _write_byte_pairs(path) if model_type == "qwen2" else _write_tokenizer(path, inputs, side=side)
         data = _text_data(directory)
         rows = Path(data["train"]).read_text()
         Path(data["train"]).write_text(rows.replace(",0\n", ",bad\n").replace(",1\n", ",good\n"))
@@ -338,7 +356,7 @@ def _decoder_family(model_type: str) -> Callable[[Path], Entry]:
     def write(directory: Path) -> Entry:
         sizes = {**SIZES, **DECODERS[model_type]}
         path = _saved(directory, "AutoModelForCausalLM", model_type, sizes, 0)
-        _write_tokenizer(path, TOKENS)
+        _write_byte_pairs(path) if model_type == "qwen2" else _write_tokenizer(path, TOKENS)
         return {"hf": str(path)}, _corpus_data(directory)
 
     return write
@@ -401,34 +419,38 @@ _MODULES = {
         return self.answer(self.norm(x + self.body(x, x, x, need_weights=False)[0]).mean(1))""",
     "weight-norm": """
         norm = nn.utils.parametrizations.weight_norm
-        self.body = nn.Sequential(norm(nn.Linear(64, 32)), nn.ReLU(), norm(nn.Linear(32, 32)), nn.ReLU())
+        self.body = nn.Sequential(norm(nn.Linear(4, 32)), nn.ReLU(), norm(nn.Linear(32, 32)), nn.ReLU())
         self.answer = nn.Linear(32, 10)
     def forward(self, features):
-        return self.answer(self.body(features.flatten(1)))""",
+        return self.answer(self.body(features.mean(1)))""",
     "spectral-norm": """
         norm = nn.utils.parametrizations.spectral_norm
-        self.body = nn.Sequential(norm(nn.Linear(64, 32)), nn.ReLU())
+        self.body = nn.Sequential(norm(nn.Linear(4, 32)), nn.ReLU())
         self.answer = nn.Linear(32, 10)
     def forward(self, features):
-        return self.answer(self.body(features.flatten(1)))""",
+        return self.answer(self.body(features.mean(1)))""",
     "old-weight-norm": """
-        self.body = nn.Sequential(nn.utils.weight_norm(nn.Linear(64, 32)), nn.ReLU())
+        self.body = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 32)), nn.ReLU())
         self.answer = nn.Linear(32, 10)
     def forward(self, features):
-        return self.answer(self.body(features.flatten(1)))""",
+        return self.answer(self.body(features.mean(1)))""",
     "bare-parameter": """
-        self.weight = nn.Parameter(torch.randn(32, 64) / 8)
+        self.weight = nn.Parameter(torch.randn(32, 4) / 2)
         self.answer = nn.Linear(32, 10)
     def forward(self, features):
-        return self.answer(torch.einsum("bi,oi->bo", features.flatten(1), self.weight).relu())""",
+        return self.answer(torch.einsum("bi,oi->bo", features.mean(1), self.weight).relu())""",
     "one-input": """
         self.each, self.answer = nn.Linear(1, 8), nn.Linear(8, 10)
     def forward(self, features):
-        return self.answer(self.each(features.flatten(1).unsqueeze(-1)).relu().mean(1))""",
+        return self.answer(self.each(features.mean(2, keepdim=True)).relu().mean(1))""",
     "one-output": """
-        self.score, self.answer = nn.Linear(4, 1), nn.Linear(16, 10)
+        self.score, self.answer = nn.Linear(4, 1), nn.Linear(1, 10)
     def forward(self, features):
-        return self.answer(self.score(features).squeeze(-1).relu())""",
+        return self.answer(self.score(features).mean(1))""",
+    "fixed-length": """
+        self.body, self.answer = nn.Linear(64, 32), nn.Linear(32, 10)
+    def forward(self, features):
+        return self.answer(self.body(features.flatten(1)).relu())""",
     "conv1d": """
         self.conv, self.norm = nn.Conv1d(4, 16, 3, padding=1), nn.BatchNorm1d(16)
         self.answer = nn.Linear(16, 10)
@@ -450,22 +472,22 @@ _MODULES = {
             return self.short(features).mean(1)
         return self.long(features).mean(1)""",
     "active-dropout": """
-        self.body, self.answer = nn.Linear(64, 32), nn.Linear(32, 10)
+        self.body, self.answer = nn.Linear(4, 32), nn.Linear(32, 10)
     def forward(self, features):
-        return self.answer(F.dropout(self.body(features.flatten(1)), 0.5, training=True))""",
+        return self.answer(F.dropout(self.body(features.mean(1)), 0.5, training=True))""",
     "lazy": """
         self.body, self.answer = nn.LazyLinear(32), nn.Linear(32, 10)
     def forward(self, features):
-        return self.answer(self.body(features.flatten(1)).relu())""",
+        return self.answer(self.body(features.mean(1)).relu())""",
     "bilinear": """
-        self.read, self.both, self.answer = nn.Linear(64, 8), nn.Bilinear(8, 8, 16), nn.Linear(16, 10)
+        self.read, self.both, self.answer = nn.Linear(4, 8), nn.Bilinear(8, 8, 16), nn.Linear(16, 10)
     def forward(self, features):
-        x = self.read(features.flatten(1))
+        x = self.read(features.mean(1))
         return self.answer(self.both(x, x).relu())""",
     "shared-linear": """
-        self.read, self.body, self.answer = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+        self.read, self.body, self.answer = nn.Linear(4, 32), nn.Linear(32, 32), nn.Linear(32, 10)
     def forward(self, features):
-        x = self.read(features.flatten(1)).relu()
+        x = self.read(features.mean(1)).relu()
         return self.answer(self.body(self.body(x).relu()).relu())""",
     "dead-batch-norm": """
         self.conv, self.norm, self.answer = nn.Conv1d(4, 16, 3), nn.BatchNorm1d(16), nn.Linear(16, 10)
