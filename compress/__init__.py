@@ -11,14 +11,16 @@ Names are loaded when they are first used: importing this costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from compress.version import __version__
+
 if TYPE_CHECKING:
     from compress.data import from_arrays, load_splits
+    from compress.deploy.variants import load_variant
     from compress.distill.logits import LogitsDistillation
     from compress.distill.stage import StudentDistillation
     from compress.errors import CompressError
     from compress.export import export_onnx
-    from compress.measure.variants import load_variant
-    from compress.model.load import load
+    from compress.model.files.load import load
     from compress.pipeline.export import export_model
     from compress.pipeline.run import run
     from compress.pipeline.variants import bundle_variants
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from compress.prune.heads import HeadPruning
     from compress.prune.layers import LayerPruning
     from compress.prune.magnitude import MagnitudePruning
-    from compress.prune.structured import StructuredPruning
+    from compress.prune.structured.stage import StructuredPruning
     from compress.prune.vocabulary import VocabularyPruning
     from compress.prune.width import WidthPruning
     from compress.quantize.float16 import Float16
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from compress.train import fit_
     from compress.train_config import TrainConfig
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "data": ("from_arrays", "load_splits"),
@@ -49,14 +50,14 @@ _HOMES = {
     "distill.stage": ("StudentDistillation",),
     "errors": ("CompressError",),
     "export": ("export_onnx",),
-    "measure.variants": ("load_variant",),
-    "model.load": ("load",),
+    "deploy.variants": ("load_variant",),
+    "model.files.load": ("load",),
     "pipeline": ("bundle_variants", "export_model", "run"),
     "prune.embeddings": ("EmbeddingFactorization",),
     "prune.heads": ("HeadPruning",),
     "prune.layers": ("LayerPruning",),
     "prune.magnitude": ("MagnitudePruning",),
-    "prune.structured": ("StructuredPruning",),
+    "prune.structured.stage": ("StructuredPruning",),
     "prune.vocabulary": ("VocabularyPruning",),
     "prune.width": ("WidthPruning",),
     "quantize.float16": ("Float16",),
@@ -73,6 +74,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "__version__",
     "CompressError",
     "Context",
     "EmbeddingFactorization",

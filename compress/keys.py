@@ -106,7 +106,7 @@ def timed_key(about: Any, *, later: Any, opset: int, baseline: str) -> str:
     """Of a latency table; the machine is noted beside it, so that another one's is refused in words.
 
     Args:
-        about: what is timed and where: see `compress.prune.latency_table`.
+        about: what is timed and where: see `compress.prune.structured.latency_table`.
         later: the stages that what is timed goes through.
         baseline: SHA-256 of the file that it is timed in turns with.
     """
@@ -149,7 +149,7 @@ def architecture(module: nn.Module) -> list[Any]:
 
     Its shapes are not enough: heads of another size, another activation or order of norms have the same.
     """
-    from compress.model.definition import definition_of
+    from compress.model.files.definition import definition_of
 
     definition = definition_of(module)
     shapes = {name: [str(each.dtype), *each.shape] for name, each in module.state_dict().items()}
@@ -162,7 +162,7 @@ def architecture(module: nn.Module) -> list[Any]:
 
 
 def _weights(module: nn.Module) -> str:
-    from compress.model.save import module_fingerprint
+    from compress.model.files.save import module_fingerprint
 
     return module_fingerprint(module)
 

@@ -66,8 +66,8 @@ def best_layers(model: nn.Module, count: int, context: Context, name: str) -> li
         name: of the stage, for the progress bar.
     """
     from compress.losses.logits import soft_loss
-    from compress.model.calls import predict_logits
-    from compress.model.depth import layer_count, with_layers
+    from compress.model.cutting.depth import layer_count, with_layers
+    from compress.model.forward import predict_logits
 
     task, device = context.task, context.device
     rows = context.validation.take(_JUDGING_ROWS, seed=context.seed)

@@ -67,7 +67,7 @@ def recover_(
         before: the model as it was; asked where the context has no teacher.
         layers: for each layer that is left one of `before`, whose states it learns; none: spread evenly.
     """
-    from compress.model.depth import layer_count
+    from compress.model.cutting.depth import layer_count
 
     teacher = context.teacher if context.teacher is not None else before
     has_layers = all(_has_layers(each) for each in (model, teacher))
@@ -77,7 +77,7 @@ def recover_(
 
 
 def _has_layers(model: nn.Module) -> bool:
-    from compress.model.structure import UnknownStructureError, structure_of
+    from compress.model.structure.find import UnknownStructureError, structure_of
 
     try:
         return structure_of(model).layers is not None

@@ -17,7 +17,7 @@ STAGES: dict[str, str] = {
     "prune/heads": "compress.prune.heads:HeadPruning",
     "prune/channels": "compress.prune.channels:ChannelPruning",
     "prune/layers": "compress.prune.layers:LayerPruning",
-    "prune/structured": "compress.prune.structured:StructuredPruning",
+    "prune/structured": "compress.prune.structured.stage:StructuredPruning",
     "prune/embeddings": "compress.prune.embeddings:EmbeddingFactorization",
     "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",
     "prune/width": "compress.prune.width:WidthPruning",
@@ -26,7 +26,7 @@ STAGES: dict[str, str] = {
     "quantize/int8_static": "compress.quantize.int8_static:Int8Static",
     "quantize/int8_weight_only": "compress.quantize.weight_only:Int8WeightOnly",
     "quantize/int4_weight_only": "compress.quantize.weight_only:Int4WeightOnly",
-    "quantize/mixed": "compress.quantize.mixed:Mixed",
+    "quantize/mixed": "compress.quantize.mixed.stage:Mixed",
     "distill/logits": "compress.distill.logits:LogitsDistillation",
     "distill/student": "compress.distill.stage:StudentDistillation",
 }

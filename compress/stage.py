@@ -27,7 +27,7 @@ from compress.train_config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.data.tokenize import TextEncoder
+    from compress.data.readers.tokenize import TextEncoder
 
 __all__ = ["Context", "Stage"]
 

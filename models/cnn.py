@@ -98,7 +98,7 @@ class ResidualNetwork(nn.Module):
         return logits
 
     def structure(self) -> dict[str, Any]:
-        """Filters that go together; see compress/model/structure.py."""
+        """Filters that go together; see compress/model/structure/find.py."""
         stages: list[dict[str, list[str]]] = []
         inner: dict[str, dict[str, list[str]]] = {}
         current = {"writers": ["stem"], "norms": ["stem_norm"], "readers": list[str]()}

@@ -54,7 +54,7 @@ class RecurrentLayers(nn.Module):
         return logits
 
     def structure(self) -> dict[str, Any]:
-        """Hidden units and who reads them; see compress/model/structure.py."""
+        """Hidden units and who reads them; see compress/model/structure/find.py."""
         paths = [*(f"layers.{place}" for place in range(len(self.layers))), "classifier"]
         pairs = zip(paths, paths[1:], strict=False)
         return {"channels": {writer: {"writers": [writer], "readers": [reader]} for writer, reader in pairs}}

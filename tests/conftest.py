@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from compress.data import Splits, from_arrays
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
 from compress.stage import Context
 
 if hasattr(signal, "SIGHUP"):  # nohup ignores it, also for all that tests start

@@ -49,8 +49,8 @@ def call(
     """Run a command in an empty directory of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("compress.console.console._width", 200)
-    monkeypatch.setattr("compress.console.console._height", 50)
+    monkeypatch.setattr("compress.cli.console.console._width", 200)
+    monkeypatch.setattr("compress.cli.console.console._height", 50)
 
     def run(*words: str | Path) -> Said:
         capsys.readouterr()
@@ -573,8 +573,8 @@ def test_jobs_of_several_processes_are_refused_once(
 def test_two_runs_of_one_recipe_at_once_are_one(digits_run: Path, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from compress.locks import only_one
     from compress.progress import Silent
+    from compress.system.locks import only_one
 
     reports = digits_run / "reports"
 
@@ -624,7 +624,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(
             raise error
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("compress.model.save.save_model" if "safetensors" in where else where, fail)
+            patch.setattr("compress.model.files.save.save_model" if "safetensors" in where else where, fail)
             write(*arguments, **options)
 
     monkeypatch.setattr(RUN, "write_bundle_", on_a_full_disk)

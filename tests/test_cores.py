@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.cores import available_cores, quota_cores, throttled_seconds
+from compress.system.cores import available_cores, quota_cores, throttled_seconds
 
 V2 = "26 21 0:24 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "33 31 0:29 {root} {mount} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from compress import disk
-from compress.disk import (
+from compress.errors import OutputError
+from compress.system import disk
+from compress.system.disk import (
     cannot_write,
     check_room,
     new_directory,
@@ -24,14 +25,13 @@ from compress.disk import (
     remove_leftovers,
     scratch_directory,
 )
-from compress.errors import OutputError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="there are no such locks and signals")
 
 REPLACES = """
 import sys
 from pathlib import Path
-from compress.disk import new_directory
+from compress.system.disk import new_directory
 target = Path(sys.argv[1])
 while True:
     with new_directory(target, replace=target.exists()) as directory:
@@ -42,7 +42,7 @@ while True:
 HOLDS = """
 import sys, time
 from pathlib import Path
-from compress.disk import owned_directory, scratch_directory
+from compress.system.disk import owned_directory, scratch_directory
 with owned_directory(Path(sys.argv[1]), ".run.partial-") as one, scratch_directory("measure") as other:
     (one / "half").write_text("x")
     print(one, other, sep="\\n", flush=True)

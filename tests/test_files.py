@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.files import parse_json, read_json, read_regular
+from compress.system.files import parse_json, read_json, read_regular
 
 
 def test_a_regular_file_is_read_to_the_end_or_to_a_bound(tmp_path: Path) -> None:

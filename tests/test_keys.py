@@ -16,12 +16,12 @@ import pytest
 from compress import keys
 from compress.data import ImageProcessor, Split, Splits
 from compress.model import structure_of
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import Prepared, prepare
 from compress.pipeline.timer import OnnxTimer
 from compress.progress import Silent
-from compress.prune.latency_table import measure_table
+from compress.prune.structured.latency_table import measure_table
 from compress.recipe import load_recipe
 from compress.timing import TimingPoint
 

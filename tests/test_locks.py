@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from compress.alone import alone
-from compress.locks import FOLDER, only_one
+from compress.system.exclusive import alone
+from compress.system.locks import FOLDER, only_one
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from compress.locks import only_one
+from compress.system.locks import only_one
 with only_one(Path(sys.argv[1]), "key", "makes it", print):
     print("held", flush=True)
     time.sleep(600)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.processes import all_of, from_main, is_main, sum_
+from compress.system.distributed import all_of, from_main, is_main, sum_
 
 SCRIPT = """
 import os, sys, torch
 from compress.errors import StageError
-from compress.processes import all_of, from_main, is_main, process_count, process_index, sum_
+from compress.system.distributed import all_of, from_main, is_main, process_count, process_index, sum_
 
 me = process_index()
 assert process_count() == 2 and is_main() == (me == 0)

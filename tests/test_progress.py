@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from compress.jobs.progress_lines import Receiver, Sender
 from compress.progress import LineProgress
-from compress.progress_lines import Receiver, Sender
 
 
 class _Clock:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import compress
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
 from compress.registry import STAGES, stage_class, stage_names
 from compress.stage import Context, Stage
 

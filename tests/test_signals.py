@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from compress.signals import Ended, ended_as_interrupted
+from compress.system.signals import Ended, ended_as_interrupted
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 

@@ -23,7 +23,7 @@ from compress.cli.unforeseen import as_known
 from compress.errors import CompressError, DataError, InternalError, ModelError, RecipeError
 
 RUN = import_module("compress.cli.run")
-STARTER = import_module("compress.starter")
+STARTER = import_module("compress.recipe.starter")
 LONG = "n" * 300  # a component of a path has 255 bytes at the most
 
 

@@ -16,7 +16,6 @@ from typing import Annotated
 
 import typer
 
-from compress import __version__
 from compress.cli.common import INTERRUPTED, print_error, start_logging
 from compress.cli.compare import check, compare
 from compress.cli.generate import generate
@@ -25,7 +24,8 @@ from compress.cli.recipes import list_, show
 from compress.cli.run import init, run
 from compress.cli.unforeseen import as_known
 from compress.errors import RecipeError, shortened
-from compress.signals import ended_as_interrupted, exit_code
+from compress.system.signals import ended_as_interrupted, exit_code
+from compress.version import __version__
 
 __all__ = ["app", "main"]
 

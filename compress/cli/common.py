@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.disk import cannot_write
 from compress.errors import CompressError, RecipeError, shortened
-from compress.processes import is_main, process_index
 from compress.safe_text import visible
+from compress.system.disk import cannot_write
+from compress.system.distributed import is_main, process_index
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -102,7 +102,7 @@ def print_gates(gates: Sequence[GateRecord]) -> None:
 
 def print_verdict(holds: bool, words: str, *, judged: bool = True) -> None:
     """A line that begins with `holds:`, `fails:` or `not judged:`."""
-    from compress.console import say
+    from compress.cli.console import say
 
     word, style = ("holds: ", "green") if holds else ("fails: ", "bold red")
     if not judged:
@@ -138,7 +138,7 @@ def append_text(path: Path, text: str) -> None:
 
 def print_error(error: CompressError) -> None:
     """Say it on stderr; of several processes, which one says it."""
-    from compress.console import say
+    from compress.cli.console import say
 
     who = "" if is_main() else f"process {process_index()}: "
     say(f"{who}error: ", "bold red", str(error), error=True)

@@ -63,7 +63,7 @@ def compare(
     elif best is not None:
         echo(best_run(comparison, best, max_drop).name, as_data=True)
     elif html is None:
-        from compress.console import console
+        from compress.cli.console import console
 
         console.print(comparison.to_table())
 
@@ -87,7 +87,7 @@ def check(
 
     Exit code 3: one fails. 4: none fails, but the machine was too busy to judge a gate of speed.
     """
-    from compress.console import shown_progress
+    from compress.cli.console import shown_progress
     from compress.pipeline import check_bundle, check_can_be_made
     from compress.report import check_summary, junit_xml
 
@@ -110,7 +110,7 @@ def check(
 
 
 def _print_check(report: CheckReport) -> None:
-    from compress.console import say
+    from compress.cli.console import say
     from compress.report import check_lines
 
     for line in check_lines(report):

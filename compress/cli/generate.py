@@ -28,7 +28,7 @@ def generate(
     file: Annotated[Path, typer.Option(help="The ONNX file in the bundle.")] = Path("onnx/model.onnx"),
 ) -> None:
     """Write on from a text with a bundle's ONNX file, token by token as they come."""
-    from compress.generate import Sampling, Writer, Written
+    from compress.deploy.generate import Sampling, Writer, Written
 
     # A top-p alone asks for drawing, too.
     heat = temperature if temperature is not None else 0.0 if top_p is None else 1.0

@@ -2,7 +2,7 @@
 
     python -m compress.cli.job RECIPE --output DIR [--overwrite] [KEY=VALUE...]
 
-It says how it goes as JSON lines (see `compress.progress_lines`), and ends when its standard input does.
+It says how it goes as JSON lines (see `compress.jobs.progress_lines`), and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TextIO
 
 from compress.cli.common import INTERRUPTED, start_logging
 from compress.cli.unforeseen import as_known
-from compress.progress_lines import Sender
+from compress.jobs.progress_lines import Sender
 
 __all__ = ["main", "tied_to_its_parent"]
 

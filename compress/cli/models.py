@@ -29,7 +29,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export a model to an ONNX bundle as it is, and compare its answers with PyTorch's."""
-    from compress.console import shown_progress
+    from compress.cli.console import shown_progress
     from compress.pipeline import export_model
 
     with shown_progress(quiet=quiet) as progress:
@@ -48,7 +48,7 @@ def bundle(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
 ) -> None:
     """Put the ONNX files of several runs of one model into one directory, to choose from where it is used."""
-    from compress.console import console, draw
+    from compress.cli.console import console, draw
     from compress.pipeline import bundle_variants
     from compress.report import variants_table
 
@@ -85,7 +85,7 @@ def inspect(
     """Say how many heads and neurons a task needs and what quantizing a layer costs, without test rows."""
     if as_json and markdown:
         raise RecipeError("give --json or --markdown, not both")
-    from compress.console import say, shown_progress
+    from compress.cli.console import say, shown_progress
     from compress.pipeline import check_can_be_made, inspect_model, inspection_recipe
     from compress.report import inspection_markdown, needed_heads, neuron_sentence, write_inspection
 
@@ -129,7 +129,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say where the time of an ONNX file goes, and the one change that would help most."""
-    from compress.console import show_explanation
+    from compress.cli.console import show_explanation
     from compress.measure import explain_file
 
     found = explain_file(model, against, batch=batch, sequence=sequence, threads=threads)

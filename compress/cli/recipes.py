@@ -14,7 +14,7 @@ __all__ = ["list_", "show"]
 
 def list_() -> None:
     """List the stages, models and tasks that a recipe can name, a line each."""
-    from compress.console import console, listing
+    from compress.cli.console import console, listing
 
     console.print(listing())
 
@@ -36,7 +36,7 @@ def show(
     if not shapes:
         echo(recipes[0].to_yaml(), nl=False, as_data=True)
         return
-    from compress.console import console, draw, say
+    from compress.cli.console import console, draw, say
     from compress.pipeline import recipe_shapes
     from compress.report import shapes_note, shapes_table
 

@@ -23,7 +23,7 @@ from compress.cli.common import (
 )
 from compress.cli.unforeseen import as_known
 from compress.errors import CompressError, RecipeError, StageError
-from compress.processes import is_main, process_count
+from compress.system.distributed import is_main, process_count
 
 if TYPE_CHECKING:
     from compress.pipeline import Outcome
@@ -41,7 +41,7 @@ _Jobs = Annotated[
 
 def init(directory: Annotated[Path, typer.Argument(help="Where to write models/ and recipes/.")]) -> None:
     """Write a starter folder: model files and recipes to run and change."""
-    from compress.starter import init as write
+    from compress.recipe.starter import init as write
 
     recipes = write(directory)
     echo(f"wrote {directory}/models and {directory}/recipes ({len(recipes)} recipes)")
@@ -118,7 +118,7 @@ def _one_by_one(
     recipes: Sequence[Recipe], output: Path, *, overwrite: bool, quiet: bool
 ) -> tuple[list[Outcome], list[CompressError]]:
     """Run recipes one after the other; say how each ends."""
-    from compress.console import console, shown_progress
+    from compress.cli.console import console, shown_progress
     from compress.pipeline import run as run_recipe
 
     outcomes: list[Outcome] = []
@@ -147,9 +147,9 @@ def _side_by_side(
     Returns:
         Outcomes in the order of the recipes, and what failed.
     """
-    from compress.console import JobRows, console
+    from compress.cli.console import JobRows, console
+    from compress.jobs.runner import Job, run_jobs
     from compress.pipeline import outcome_of
-    from compress.pipeline.jobs import Job, run_jobs
 
     outcomes: dict[int, Outcome] = {}
     failures: list[CompressError] = []
@@ -176,7 +176,7 @@ def _side_by_side(
 
 
 def _job_command(recipe: Recipe, output: Path, *, overwrite: bool) -> list[str]:
-    from compress.measure.process import python_command
+    from compress.measure.process.spawn import python_command
 
     assert recipe.path is not None
     options = ["--output", str(output), *(["--overwrite"] if overwrite else [])]
@@ -194,11 +194,11 @@ def _error_of(recipe: Recipe, said: dict[str, Any] | None, died: str) -> Compres
 
 
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
-    from compress.disk import scratch_directory
     from compress.pipeline.cache import Cache
+    from compress.pipeline.caveats import lines_before_work
     from compress.pipeline.prepare import check_output, prepare
     from compress.pipeline.room import check_disk
-    from compress.pipeline.warn import lines_before_work
+    from compress.system.disk import scratch_directory
 
     with scratch_directory() as scratch:
         prepared = prepare(recipe, scratch)
@@ -228,7 +228,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
 
 def _summarise(outcome: Outcome) -> None:
-    from compress.console import say
+    from compress.cli.console import say
     from compress.report import caveats, fastest_sentence, verdict
 
     if outcome.already_done:
@@ -251,7 +251,7 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
     """Say what the user now has, and what to type next."""
     if not outcomes:
         return
-    from compress.console import console, say
+    from compress.cli.console import console, say
     from compress.report import compare_reports
 
     directories = [outcome.directory for outcome in outcomes]

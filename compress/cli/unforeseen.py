@@ -10,8 +10,8 @@ import tempfile
 import traceback
 from importlib import metadata
 
-from compress import __version__
 from compress.errors import CompressError, InternalError, RecipeError, shortened
+from compress.version import __version__
 
 __all__ = ["as_known"]
 

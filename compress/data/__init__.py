@@ -4,7 +4,6 @@ Importing it costs numpy and pydantic; scikit-learn, Pillow, tokenizers, pyarrow
 use.
 """
 
-from compress.data.arrays import from_arrays
 from compress.data.config import (
     ArraysData,
     CommandLineText,
@@ -20,10 +19,11 @@ from compress.data.config import (
     RecipePath,
     StdlibData,
 )
-from compress.data.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
+from compress.data.readers.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
+from compress.data.readers.tokenize import TextEncoder
+from compress.data.sources.arrays import from_arrays
 from compress.data.split import Batch, Row, Split, Splits, collate
 from compress.data.splits import load_splits
-from compress.data.tokenize import TextEncoder
 
 __all__ = [
     "ArraysData",

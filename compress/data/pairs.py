@@ -109,7 +109,7 @@ def column_names(config: FileData | DatasetsData) -> tuple[str, ...]:
 
 
 def _of_dataset(config: DatasetsData) -> tuple[str, ...]:
-    from compress.data.text import _open_datasets
+    from compress.data.sources.text import _open_datasets
 
     dataset = _open_datasets(config)
     return tuple((dataset[config.train] if isinstance(dataset, dict) else dataset).column_names)

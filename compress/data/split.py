@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.image_processor import ImageProcessor
+from compress.data.readers.image_processor import ImageProcessor
 from compress.data.table import Note
 from compress.task import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
 

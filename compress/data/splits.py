@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.array_files import read_array_files
 from compress.data.config import (
     ArraysData,
     CorpusData,
@@ -20,22 +19,23 @@ from compress.data.config import (
     ImagesData,
     StdlibData,
 )
-from compress.data.corpus import load_corpus
-from compress.data.digits import DIGITS_INPUTS, read_digits
-from compress.data.image_processor import PIXELS, ImageProcessor
-from compress.data.images import processor_for, read_digit_images, read_image_folders
 from compress.data.labels import numbers_of, order_labels
 from compress.data.pairs import check_one_text
 from compress.data.partition import PARTS, Partition, distinct_from, partition
-from compress.data.split import Row, Split, Splits
-from compress.data.table import Note, Table, counted
-from compress.data.text import (
+from compress.data.readers.image_processor import PIXELS, ImageProcessor
+from compress.data.readers.tokenize import TextEncoder
+from compress.data.sources.array_files import read_array_files
+from compress.data.sources.corpus import load_corpus
+from compress.data.sources.digits import DIGITS_INPUTS, read_digits
+from compress.data.sources.images import processor_for, read_digit_images, read_image_folders
+from compress.data.sources.text import (
     read_datasets,
     read_text_file,
     read_unlabelled_dataset,
     read_unlabelled_file,
 )
-from compress.data.tokenize import TextEncoder
+from compress.data.split import Row, Split, Splits
+from compress.data.table import Note, Table, counted
 from compress.errors import DataError
 from compress.task import InputSpec, Task
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.data.readers.tokenize import TextEncoder
 from compress.data.split import Split
-from compress.data.tokenize import TextEncoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -53,7 +53,7 @@ class Distillation(Stage):
         """See that the losses find what they compare."""
         from compress.losses.attention import check_plain
         from compress.losses.plan import attention_sites, comparisons
-        from compress.model.calls import to_tensors
+        from compress.model.forward import to_tensors
 
         teacher = context.teacher if context.teacher is not None else model
         student = self.rehearse(model)

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compress.disk import scratch_directory
 from compress.distill.distillation import Distillation
 from compress.distill.student import StudentConfig, build_student, load_student
 from compress.errors import StageError
 from compress.layer_choice import best_layers
 from compress.losses import LossConfig
 from compress.losses.config import HiddenTerm, LogitsTerm, Term
-from compress.model.config import ModelConfig
+from compress.model.files.config import ModelConfig
 from compress.stage import Context, Stage
+from compress.system.disk import scratch_directory
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.data.split import Split
-    from compress.model.load import LoadedModel
+    from compress.model.files.load import LoadedModel
 
 __all__ = ["RowsConfig", "StudentDistillation"]
 
@@ -117,8 +117,8 @@ class StudentDistillation(Distillation):
     def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:
         """Refuse a model that reads other tokens, or answers with other classes or another order of them."""
         from compress.data.labels import are_made_up
-        from compress.data.tokenize import TextEncoder
-        from compress.model.calls import accepted_inputs, logits, to_tensors
+        from compress.data.readers.tokenize import TextEncoder
+        from compress.model.forward import accepted_inputs, logits, to_tensors
         from compress.model.limits import token_limit
 
         name = f"{self.name}: {loaded.source}"
@@ -188,8 +188,8 @@ class StudentDistillation(Distillation):
 
     def rows_of(self, context: Context) -> Split:
         """Training rows and unlabelled ones, changed copies of both, made-up ones."""
-        from compress.data.augment import augmented
-        from compress.data.synthetic import random_lengths, synthetic_split
+        from compress.data.readers.augment import augmented
+        from compress.data.readers.synthetic import random_lengths, synthetic_split
 
         given, counts = self.rows, {}
         parts: list[Split] = [context.train] if given.train else []

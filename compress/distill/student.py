@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compress.disk import scratch_directory
 from compress.errors import ModelError, StageError
 from compress.layer_choice import Keep, LayerKeep, layers_to_keep
-from compress.model.config import ModelConfig
+from compress.model.files.config import ModelConfig
+from compress.system.disk import scratch_directory
 from compress.task import TaskName
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.model.definition import Definition
-    from compress.model.load import LoadedModel
+    from compress.model.files.definition import Definition
+    from compress.model.files.load import LoadedModel
 
 __all__ = [
     "StudentConfig",
@@ -89,7 +89,7 @@ def build_student(
     Raises:
         StageError, ModelError: the student can't be made of this model.
     """
-    from compress.model.depth import keep_layers_, layer_count
+    from compress.model.cutting.depth import keep_layers_, layer_count
 
     if config.model is not None:
         return load_student(config.model, model, classes, seed, task).module, {}
@@ -120,7 +120,7 @@ def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module
     Raises:
         StageError: modelpress did not build the model, or it has no such arguments.
     """
-    from compress.model.definition import definition_of
+    from compress.model.files.definition import definition_of
 
     definition = definition_of(model)
     if definition is None:
@@ -147,7 +147,7 @@ def _with_lists_cut(
 
     None where it has as many layers as the model.
     """
-    from compress.model.depth import layer_count, shallower
+    from compress.model.cutting.depth import layer_count, shallower
 
     try:
         total = layer_count(model)
@@ -175,7 +175,7 @@ def load_student(
     Raises:
         ModelError: it can't be loaded.
     """
-    from compress.model.load import load_model
+    from compress.model.files.load import load_model
 
     if scratch is None:
         with scratch_directory("student") as folder:
@@ -192,7 +192,7 @@ def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:
     Raises:
         StageError: the model doesn't say where its layers are, or the student has more.
     """
-    from compress.model.structure import structure_of
+    from compress.model.structure.find import structure_of
 
     try:
         layers = structure_of(model).layers

@@ -1,7 +1,5 @@
 """nn.Module to ONNX: export, lowering, parity, bundle."""
 
-from compress.export.blocks import Block, extract_blocks
-from compress.export.branches import check_branches
 from compress.export.bundle import (
     HUB_FILES,
     MANIFEST_VERSION,
@@ -13,6 +11,8 @@ from compress.export.bundle import (
     write_bundle_,
     write_manifest_,
 )
+from compress.export.lowering.blocks import Block, extract_blocks
+from compress.export.lowering.branches import check_branches
 from compress.export.onnx_file import DEFAULT_OPSET, export_onnx
 from compress.export.parity import ParityResult, check_parity, relative_limit
 from compress.export.proof import longest_row, proof_lengths, proof_rows

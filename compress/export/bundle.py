@@ -1,4 +1,4 @@
-"""Bundle: the directory that is deployed; see `compress.disk.new_directory` for how it is written.
+"""Bundle: the directory that is deployed; see `compress.system.disk.new_directory` for how it is written.
 
 Laid out as the Hub lays out ONNX models, so that transformers.js, optimum-onnx and sentence-transformers find
 what they look for; running it needs onnxruntime and tokenizers alone.
@@ -18,10 +18,10 @@ from torch import nn
 
 from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
 from compress.errors import ModelError, OutputError
-from compress.files import read_json
-from compress.model.cached import cache_layers, context_length
-from compress.model.save import save_module
-from compress.model.structure import structure_of
+from compress.model.decoder_cache import cache_layers, context_length
+from compress.model.files.save import save_module
+from compress.model.structure.find import structure_of
+from compress.system.files import read_json
 from compress.task import Task
 
 __all__ = [

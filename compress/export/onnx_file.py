@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from compress.data.past import past_names, present_names
 from compress.data.split import Split
 from compress.errors import CompressError, ExportError, ParityError
-from compress.export.operators import check_operators
+from compress.export.lowering.kernel_check import check_operators
 from compress.export.parity import check_parity
 from compress.export.proof import longest_row, proof_lengths
 from compress.export.ranges import Narrow, narrow_dimensions, needed_sizes
 from compress.export.trace import trace
-from compress.model.cached import CachedDecoder, cache_layers
-from compress.model.calls import logits, to_tensors
+from compress.model.decoder_cache import CachedDecoder, cache_layers
 from compress.model.evaluating import evaluating, in_float32
+from compress.model.forward import logits, to_tensors
 from compress.recipe.config import ExportConfig
 from compress.task import Task
 

@@ -22,13 +22,13 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from compress.cores import quota_cores
 from compress.data.past import empty_past, past_of_present
 from compress.data.split import Array, Batch, Row, Split
 from compress.errors import ModelError, ParityError
 from compress.export.proof import all_padding, proof_rows
-from compress.model.calls import logits, to_tensors
 from compress.model.evaluating import evaluating, in_float32
+from compress.model.forward import logits, to_tensors
+from compress.system.cores import quota_cores
 from compress.task import LABELS_KEY, Task
 
 __all__ = ["ParityResult", "cannot_answer", "check_parity", "check_repeats", "relative_limit"]

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from compress.data.split import Array, Row, Split
-from compress.model.cached import context_length
+from compress.model.decoder_cache import context_length
 from compress.model.limits import LONGEST_PROOF, lengths_of_change
 from compress.task import NO_LABEL, Task
 

@@ -13,10 +13,10 @@ import torch
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
 
-from compress.export.attention import attention_table, mask_with_infinity_
-from compress.export.fast_graph import optimize_
-from compress.export.lowering import finish_, translation_table
-from compress.export.nodes import note_scopes_, scopes_of
+from compress.export.lowering.attention import attention_table, mask_with_infinity_
+from compress.export.lowering.fast_graph import optimize_
+from compress.export.lowering.nodes import note_scopes_, scopes_of
+from compress.export.lowering.operators import finish_, translation_table
 
 __all__ = ["trace"]
 

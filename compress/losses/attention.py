@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compress.model.structure import Site
+    from compress.model.structure.find import Site
 
 __all__ = ["attention_divergence", "check_plain", "log_maps", "rows_divergence"]
 
@@ -31,7 +31,7 @@ def check_plain(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Te
     Raises:
         ModelError: it is another: rotary positions, a relative bias, a causal mask, or a scale of its own.
     """
-    from compress.model.attention_view import CLOSE_ENOUGH, attention_of_row
+    from compress.model.observe.attention_view import CLOSE_ENOUGH, attention_of_row
 
     for site, found in zip(sites, attention_of_row(model, sites, inputs) if sites else (), strict=True):
         if not found.error <= CLOSE_ENOUGH or not bool(found.weights.triu(1).any()):

@@ -154,8 +154,8 @@ class Objective:
         import torch
         from torch import nn
 
-        from compress.model.capture import placed_batches
-        from compress.model.gram import Gram
+        from compress.model.observe.capture import placed_batches
+        from compress.model.observe.gram import Gram
 
         pairs = {_name(pair): pair for pair in self.plan if pair.term in _PROJECTED}
         if not pairs or self._targets is None:
@@ -187,7 +187,7 @@ class Objective:
     def _answer(self, inputs: dict[str, Tensor]) -> None:
         import torch
 
-        from compress.model.calls import logits
+        from compress.model.forward import logits
 
         with torch.no_grad():
             logits(self._student, inputs)

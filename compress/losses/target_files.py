@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.disk import cannot_write, owned_directory, size_words
 from compress.errors import StageError
-from compress.files import read_json
+from compress.system.disk import cannot_write, owned_directory, size_words
+from compress.system.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from compress.disk import free_bytes, scratch_directory, size_words
 from compress.errors import StageError
 from compress.keys import targets_key
-from compress.locks import only_one
 from compress.losses.target_files import (
     ANSWERS,
     TOKEN_VALUES,
@@ -34,8 +32,10 @@ from compress.losses.target_files import (
 )
 from compress.losses.tokens import top_answers
 from compress.losses.views import Watch
-from compress.processes import from_main
 from compress.progress import Progress
+from compress.system.disk import free_bytes, scratch_directory, size_words
+from compress.system.distributed import from_main
+from compress.system.locks import only_one
 from compress.task import ROW_INDEX_KEY
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def teacher_targets(
 
 
 def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -> Sizes:
-    from compress.model.calls import logits, to_tensors
+    from compress.model.forward import logits, to_tensors
 
     lengths = np.array([len(row[rows.inputs[0].name]) for row in rows.rows])
     batch = to_tensors(next(rows.batches(_at_once(rows, task))), task.input_names)
@@ -186,7 +186,7 @@ def _answered(
 ) -> dict[str, Tensor]:
     import torch
 
-    from compress.model.calls import logits
+    from compress.model.forward import logits
 
     first, *others = teachers
     seen, answers = _look(first, places, inputs, lambda: logits(first, inputs))
@@ -220,7 +220,7 @@ def _asked(
     progress: Progress,
 ) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]]:
     """Ask the teachers about all rows, in batches of like length: which rows, and what was found on them."""
-    from compress.model.calls import to_tensors
+    from compress.model.forward import to_tensors
 
     for each in teachers:
         each.to(device)

@@ -13,7 +13,7 @@ from compress.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure import Site
+    from compress.model.structure.find import Site
 
 __all__ = ["Watch", "attention_at", "head_count", "layer_paths"]
 
@@ -63,7 +63,7 @@ def layer_paths(model: nn.Module) -> list[str]:
     Raises:
         ModelError: the model doesn't say where they are.
     """
-    from compress.model.structure import structure_of
+    from compress.model.structure.find import structure_of
 
     path = structure_of(model).layers
     if path is None:
@@ -77,7 +77,7 @@ def attention_at(model: nn.Module, layer: int) -> Site:
     Raises:
         ModelError: there is none.
     """
-    from compress.model.structure import structure_of
+    from compress.model.structure.find import structure_of
 
     for site in structure_of(model).attention:
         if site.layer == layer and len(site.producers) == 3:

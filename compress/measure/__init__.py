@@ -2,10 +2,10 @@
 
 from compress.measure.accuracy import accuracy_difference, predict
 from compress.measure.environment import environment, sums_are_exact
-from compress.measure.explain import explain_file
-from compress.measure.explanation import Explanation
+from compress.measure.explain.explanation import Explanation
+from compress.measure.explain.profiled import explain_file
 from compress.measure.ladder import Step, measure_ladder
-from compress.measure.pair import measure_pair
+from compress.measure.process.pair import measure_pair
 from compress.measure.results import (
     Accuracy,
     AccuracyDifference,
@@ -21,8 +21,8 @@ from compress.measure.results import (
     RuntimeTiming,
     Size,
 )
-from compress.measure.runtimes import check_runtimes, installed_runtimes
-from compress.measure.session import create_session
+from compress.measure.runtimes.others import check_runtimes, installed_runtimes
+from compress.measure.runtimes.session import create_session
 
 __all__ = [
     "Accuracy",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from compress.data.split import Array, Batch, Split
 from compress.errors import MeasureError
 from compress.measure.results import Accuracy, AccuracyDifference
-from compress.measure.session import Session, answer
+from compress.measure.runtimes.session import Session, answer
 from compress.task import LABELS_KEY
 
 __all__ = [

@@ -8,9 +8,9 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.cores import available_cores
 from compress.measure.results import Environment
-from compress.measure.session import session_options
+from compress.measure.runtimes.session import session_options
+from compress.system.cores import available_cores
 
 __all__ = ["environment", "sums_are_exact"]
 

@@ -17,7 +17,7 @@ from compress.measure.accuracy import accuracy_difference, predict
 from compress.measure.latency import median_interval, rounds_in_turns
 from compress.measure.results import Interval, Rung
 from compress.measure.rows import steady_batch
-from compress.measure.session import create_session, feeds
+from compress.measure.runtimes.session import create_session, feeds
 from compress.measure.size import model_files
 from compress.progress import Progress
 from compress.timing import TimingPoint

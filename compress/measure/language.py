@@ -20,9 +20,9 @@ from compress.data.split import Array, Batch, Split
 from compress.errors import MeasureError
 from compress.measure.accuracy import mean_interval
 from compress.measure.latency import Clock, Round, summarize, time_in_turns
+from compress.measure.process.watch import Watch
 from compress.measure.results import Interval, Language, LanguageModel, LatencyComparison
-from compress.measure.session import Session
-from compress.measure.watch import Watch
+from compress.measure.runtimes.session import Session
 from compress.task import LABELS_KEY
 
 __all__ = ["RowLosses", "cache_bytes_per_token", "compare_decoding", "compare_losses", "is_decoder"]

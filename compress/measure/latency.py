@@ -21,11 +21,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from compress.alone import alone
 from compress.data.split import Batch
+from compress.measure.process.watch import Disturbance, Load, Watch, disturbance_of
 from compress.measure.results import Latency, LatencyComparison
-from compress.measure.session import Session, answer, feeds
-from compress.measure.watch import Disturbance, Load, Watch, disturbance_of
+from compress.measure.runtimes.session import Session, answer, feeds
+from compress.system.exclusive import alone
 
 __all__ = [
     "Round",

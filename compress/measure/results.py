@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from compress.measure.answers import unpack_classes
-from compress.measure.explanation import Explanation
+from compress.measure.explain.explanation import Explanation
 
 __all__ = [
     "Accuracy",

@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compress.model.calls import accepted_inputs, logits, predict_logits, to_tensors
-    from compress.model.config import ModelConfig
-    from compress.model.cut import keep_units_
-    from compress.model.definition import Definition, definition_of
-    from compress.model.load import LoadedModel, load_model
-    from compress.model.removed import Removed
-    from compress.model.save import load_module, save_module
-    from compress.model.structure import Site, Structure, known_architectures, structure_of
+    from compress.model.cutting.units import keep_units_
+    from compress.model.files.config import ModelConfig
+    from compress.model.files.definition import Definition, definition_of
+    from compress.model.files.load import LoadedModel, load_model
+    from compress.model.files.save import load_module, save_module
+    from compress.model.forward import accepted_inputs, logits, predict_logits, to_tensors
+    from compress.model.layers.removed import Removed
+    from compress.model.structure.find import Site, Structure, known_architectures, structure_of
 
 __all__ = [
     "Definition",
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "calls": ("accepted_inputs", "logits", "predict_logits", "to_tensors"),
-    "config": ("ModelConfig",),
-    "cut": ("keep_units_",),
-    "definition": ("Definition", "definition_of"),
-    "load": ("LoadedModel", "load_model"),
-    "removed": ("Removed",),
-    "save": ("load_module", "save_module"),
-    "structure": ("Site", "Structure", "known_architectures", "structure_of"),
+    "forward": ("accepted_inputs", "logits", "predict_logits", "to_tensors"),
+    "files.config": ("ModelConfig",),
+    "cutting.units": ("keep_units_",),
+    "files.definition": ("Definition", "definition_of"),
+    "files.load": ("LoadedModel", "load_model"),
+    "layers.removed": ("Removed",),
+    "files.save": ("load_module", "save_module"),
+    "structure.find": ("Site", "Structure", "known_architectures", "structure_of"),
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compress.model.grouped import SharedEmbedding
-from compress.model.quantized import QuantizedModule
+from compress.model.layers.grouped import SharedEmbedding
+from compress.model.layers.quantized import QuantizedModule
 
 __all__ = ["stored_bytes", "stored_tensors", "weight_counts"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.model.embedding import positions_start_at
+from compress.model.layers.embedding import positions_start_at
 
 __all__ = ["LONGEST_PROOF", "lengths_of_change", "token_limit", "unproven_from"]
 

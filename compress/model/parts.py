@@ -6,9 +6,9 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model.counts import stored_tensors
-from compress.model.embedding import FactorizedEmbedding
-from compress.model.quantized import EmbeddingModule
-from compress.model.structure import structure_of
+from compress.model.layers.embedding import FactorizedEmbedding
+from compress.model.layers.quantized import EmbeddingModule
+from compress.model.structure.find import structure_of
 
 __all__ = ["PARTS", "bytes_by_part"]
 

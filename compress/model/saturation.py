@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.data.split import Split
-from compress.model.calls import predict_logits
-from compress.model.convolution import Int8StaticConv
-from compress.model.int8 import Int8Linear
-from compress.model.recurrent import Int8LSTM
+from compress.model.forward import predict_logits
+from compress.model.layers.convolution import Int8StaticConv
+from compress.model.layers.int8 import Int8Linear
+from compress.model.layers.recurrent import Int8LSTM
 from compress.task import Task
 
 __all__ = ["Saturation", "lost_to_saturation", "pairs_at_risk", "saturation_risk"]

@@ -2,7 +2,7 @@
 
 A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model
 share its training; a run that was interrupted goes on from its last finished piece. Of two runs at once that
-need the same piece, one makes it and the other waits (see `compress.locks`). Delete the folder at any time.
+need the same piece, one makes it and the other waits (see `system.locks`). Delete the folder at any time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from compress.disk import cannot_write, owned_directory, remove_leftovers
 from compress.errors import ModelError
 from compress.export import sha256_of
-from compress.files import read_json
-from compress.locks import only_one
 from compress.model import load_module, save_module
-from compress.processes import from_main
+from compress.system.disk import cannot_write, owned_directory, remove_leftovers
+from compress.system.distributed import from_main
+from compress.system.files import read_json
+from compress.system.locks import only_one
 
 __all__ = ["Cache", "Piece"]
 

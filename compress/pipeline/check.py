@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-import compress
 from compress.data import Split, Splits, load_splits
-from compress.disk import scratch_directory
 from compress.errors import OutputError, ParityError, RecipeError
 from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import Measurement
@@ -25,7 +23,9 @@ from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
 from compress.report.words import percent
+from compress.system.disk import scratch_directory
 from compress.train.threads import limit_threads_
+from compress.version import __version__
 
 __all__ = ["check_bundle"]
 
@@ -77,7 +77,7 @@ def check_bundle(
         bundle=str(bundle),
         against=None if against is None else str(against),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        modelpress_version=compress.__version__,
+        modelpress_version=__version__,
         checks=tuple(checks),
         measurement=measurement,
         seconds=time.perf_counter() - began,

@@ -14,8 +14,8 @@ from compress.measure.accuracy import paired_interval
 from compress.model import Site, Structure
 from compress.pipeline.prepare import Prepared
 from compress.progress import Bar, Progress
-from compress.prune.ranking import weakest_first
-from compress.prune.silencing import (
+from compress.prune.importance.ranking import weakest_first
+from compress.prune.importance.silencing import (
     Batches,
     SilencedPoint,
     curve_levels,
@@ -24,7 +24,7 @@ from compress.prune.silencing import (
     right_answers,
     silencing_curve,
 )
-from compress.report.inspection import Point
+from compress.report.inspection.data import Point
 from compress.task import Task
 
 __all__ = ["Bench", "Curves", "bench_of", "curves_of", "scores_of_kind"]

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-import compress
 from compress.data import PIXELS, CommandLineText, ImageProcessor, Split, Splits, TextEncoder
-from compress.data.synthetic import random_lengths, synthetic_corpus, synthetic_split
-from compress.disk import new_directory, remove_leftovers, scratch_directory
+from compress.data.readers.synthetic import random_lengths, synthetic_corpus, synthetic_split
 from compress.errors import DataError, ModelError, OutputError
 from compress.export import (
     ONNX_PATH,
@@ -22,7 +20,7 @@ from compress.export import (
     write_manifest_,
 )
 from compress.model import LoadedModel, ModelConfig, load_model
-from compress.model.load import task_of
+from compress.model.files.load import task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
 from compress.pipeline.prepare import Prepared, check_can_be_made, encoder_of, fitting, limit_of, prepare
@@ -31,8 +29,10 @@ from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.recipe.config import ExportConfig
+from compress.system.disk import new_directory, remove_leftovers, scratch_directory
 from compress.task import Task, TaskName
 from compress.train.threads import limit_threads_
+from compress.version import __version__
 
 __all__ = ["export_model", "may_replace", "model_config_of", "own_recipe"]
 
@@ -119,7 +119,7 @@ def export_model(
                 directory,
                 task,
                 {
-                    "modelpress": compress.__version__,
+                    "modelpress": __version__,
                     "max_length": longest if encoder is not None else None,
                     **({} if processor is None else {"image": processor.facts()}),
                     "stages": [],

@@ -13,32 +13,32 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-import compress
 from compress.data import Split
-from compress.disk import scratch_directory
 from compress.errors import ModelError, RecipeError
 from compress.measure.accuracy import commonest_gain, proportion_interval
 from compress.model import LoadedModel, Structure, structure_of
-from compress.model.quantized import QuantizedModule
+from compress.model.layers.quantized import QuantizedModule
+from compress.pipeline.attention_summary import attention_facts
 from compress.pipeline.cache import Cache
 from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
 from compress.pipeline.export import model_config_of, own_recipe
-from compress.pipeline.look import attention_facts
 from compress.pipeline.prepare import Prepared, prepare
 from compress.pipeline.run import trained_model
 from compress.progress import Progress, Silent
-from compress.prune.likeness import unit_likeness
-from compress.prune.ranking import held_by_top, normalised, units_holding, weakest_first
-from compress.prune.taylor import taylor_importance
+from compress.prune.importance.likeness import unit_likeness
+from compress.prune.importance.ranking import held_by_top, normalised, units_holding, weakest_first
+from compress.prune.importance.taylor import taylor_importance
 from compress.quantize.calibrate import LEAST_ROWS
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.layers import QuantizeLayers
-from compress.quantize.sensitivity import Parts, damages
+from compress.quantize.mixed.sensitivity import Parts, damages
+from compress.quantize.stage import QuantizeLayers
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.recipe import Recipe, load_recipe, recipe_of_model
-from compress.report.inspection import Inspection, LayerHeads, LayerNeurons, QuantizedGroup
+from compress.report.inspection.data import Inspection, LayerHeads, LayerNeurons, QuantizedGroup
 from compress.stage import Context
+from compress.system.disk import scratch_directory
+from compress.version import __version__
 
 __all__ = ["inspect_model", "inspection_recipe"]
 
@@ -122,7 +122,7 @@ def inspect_model(
     return Inspection(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        modelpress_version=compress.__version__,
+        modelpress_version=__version__,
         command=command,
         model=prepared.loaded.source,
         data=prepared.splits.source,

@@ -14,8 +14,8 @@ from compress.keys import graph_key
 from compress.measure import Measurement, Rung, Step, measure_ladder
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
-from compress.pipeline.given import Given
 from compress.pipeline.prepare import Prepared
+from compress.pipeline.stage_inputs import Given
 from compress.progress import Progress
 from compress.timing import TimingPoint
 

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import compress
 from compress.data import PREPROCESSOR_FILE
+from compress.deploy.variants import HOLDS_WITH_EXACT_SUMS
 from compress.export import sha256_of
 from compress.measure import sums_are_exact
-from compress.measure.variants import HOLDS_WITH_EXACT_SUMS
-from compress.model.cached import context_length
+from compress.model.decoder_cache import context_length
 from compress.pipeline.prepare import Prepared
 from compress.report import RunReport
+from compress.version import __version__
 
 __all__ = ["manifest_facts"]
 
@@ -32,7 +32,7 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
     processor, context = prepared.splits.processor, context_length(prepared.loaded.module)
     return {
         "run_key": prepared.run_key,
-        "modelpress": compress.__version__,
+        "modelpress": __version__,
         "max_length": length or None,
         **({} if measurement.language is None else {"context_length": context}),
         **({} if processor is None else {"image": processor.facts()}),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.alone import alone
 from compress.data import Split
 from compress.measure import Measurement, measure_pair
-from compress.measure.watch import wait_until_quiet
+from compress.measure.process.watch import wait_until_quiet
 from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.report import judged
+from compress.system.exclusive import alone
 
 __all__ = ["measured"]
 

@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from compress.cores import available_cores
 from compress.data import (
     PIXELS,
     ArraysData,
@@ -29,25 +28,26 @@ from compress.data import (
     TextEncoder,
     load_splits,
 )
-from compress.data.corpus import with_end_token
 from compress.data.pairs import one_text_notes
-from compress.data.text import what_is_there
+from compress.data.sources.corpus import with_end_token
+from compress.data.sources.text import what_is_there
 from compress.data.words import unknown_token_notes
 from compress.errors import DataError, MeasureError, ModelError, OutputError, RecipeError, StageError
 from compress.export import HUB_FILES, check_branches, proof_rows, sha256_of
-from compress.files import read_json
 from compress.keys import base_key, run_key, stage_key
 from compress.measure import check_runtimes
-from compress.measure.noise import usable_threads
+from compress.measure.process.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model import LoadedModel, ModelConfig, load_model, logits, structure_of, to_tensors
-from compress.model.cached import cache_layers, context_length
-from compress.model.definition import definition_of
+from compress.model.decoder_cache import cache_layers, context_length
+from compress.model.files.computed_weights import computed_weights
+from compress.model.files.definition import definition_of
 from compress.model.limits import token_limit
-from compress.model.plain import computed_weights
 from compress.pipeline.timer import check_point, machine_facts, timing_point
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
+from compress.system.cores import available_cores
+from compress.system.files import read_json
 from compress.task import TaskName
 from compress.train.threads import limit_threads_
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from compress.disk import check_room
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import baseline_key
 from compress.pipeline.prepare import Prepared, check_can_be_made
+from compress.system.disk import check_room
 
 __all__ = ["check_disk", "check_room_for", "weight_bytes"]
 

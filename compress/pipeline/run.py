@@ -12,31 +12,27 @@ from typing import Any
 
 from torch import nn
 
-import compress
 from compress.data import Splits
 from compress.data.words import unknown_token_notes
-from compress.disk import new_directory, remove_leftovers, scratch_directory
 from compress.errors import work_begun
 from compress.export import write_bundle_, write_manifest_
-from compress.locks import only_one
 from compress.losses import TargetPlace
 from compress.measure import Step, installed_runtimes
 from compress.model.counts import weight_counts
+from compress.model.files.computed_weights import plain_weights_
 from compress.model.parts import PARTS, bytes_by_part
-from compress.model.plain import plain_weights_
 from compress.model.saturation import saturation_risk
 from compress.pipeline.cache import Cache
+from compress.pipeline.caveats import lines_before_work, warnings_of
 from compress.pipeline.cost import Cost
 from compress.pipeline.exported import Exported, exported, exported_baseline
-from compress.pipeline.given import Given
 from compress.pipeline.ladder import first_step, ladder_of, last_step, step_after
 from compress.pipeline.manifest import manifest_facts
 from compress.pipeline.measured import measured
 from compress.pipeline.prepare import Prepared, check_output, prepare
 from compress.pipeline.room import check_disk
+from compress.pipeline.stage_inputs import Given
 from compress.pipeline.timer import OnnxTimer
-from compress.pipeline.warn import lines_before_work, warnings_of
-from compress.processes import from_main, is_main
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import (
@@ -53,9 +49,13 @@ from compress.report import (
     to_model_card,
     write_reports,
 )
-from compress.report.promise import last_promise
+from compress.report.sections.promise import last_promise
 from compress.stage import Context
+from compress.system.disk import new_directory, remove_leftovers, scratch_directory
+from compress.system.distributed import from_main, is_main
+from compress.system.locks import only_one
 from compress.train import evaluate, fit_
+from compress.version import __version__
 
 __all__ = ["Outcome", "outcome_of", "run", "trained_model"]
 
@@ -191,7 +191,7 @@ def _published(
     report = RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        modelpress_version=compress.__version__,
+        modelpress_version=__version__,
         command=_command(recipe),
         recipe=recipe.resolved(relative_to=Path.cwd()),
         data=_data_facts(splits),

@@ -11,19 +11,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.data import Split
-from compress.disk import scratch_directory
 from compress.errors import ModelError
 from compress.model import Site, logits, structure_of, to_tensors
-from compress.model.capture import positions_of
 from compress.model.counts import stored_bytes, weight_counts
-from compress.model.depth import layer_count
-from compress.model.embedding import token_embedding, token_table
-from compress.model.plain import plain_weights_
-from compress.model.width import hidden_width
+from compress.model.cutting.depth import layer_count
+from compress.model.cutting.width import hidden_width
+from compress.model.files.computed_weights import plain_weights_
+from compress.model.layers.embedding import token_embedding, token_table
+from compress.model.observe.capture import positions_of
 from compress.pipeline.prepare import prepare
 from compress.recipe import Recipe
 from compress.report import Shape
 from compress.stage import Context
+from compress.system.disk import scratch_directory
 
 __all__ = ["recipe_shapes"]
 

@@ -12,23 +12,23 @@ from typing import Any
 
 from torch import nn
 
-from compress.cores import available_cores
 from compress.data import Split, Splits
-from compress.disk import scratch_directory
 from compress.errors import StageError
 from compress.export import export_onnx, extract_blocks, sha256_of
 from compress.keys import timed_key
 from compress.measure import create_session, environment
 from compress.measure.latency import compare_latency, rounds_in_turns
 from compress.measure.rows import resolve_sequence, steady_batch
-from compress.measure.session import feeds
+from compress.measure.runtimes.session import feeds
 from compress.model import logits, to_tensors
 from compress.model.counts import stored_bytes
 from compress.pipeline.cache import Cache
-from compress.processes import from_main
 from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
+from compress.system.cores import available_cores
+from compress.system.disk import scratch_directory
+from compress.system.distributed import from_main
 from compress.timing import BlockTimes, Compared, TimingPoint
 
 __all__ = ["OnnxTimer", "check_point", "machine_facts", "timing_point"]

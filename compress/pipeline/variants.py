@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import compress
-from compress.disk import new_directory, remove_leftovers
 from compress.errors import OutputError
 from compress.export import (
     HUB_FILES,
@@ -27,6 +25,8 @@ from compress.measure.results import LatencyComparison, Measurement
 from compress.measure.size import model_files
 from compress.pipeline.export import may_replace
 from compress.report import RunReport, load_report, to_variants_card
+from compress.system.disk import new_directory, remove_leftovers
+from compress.version import __version__
 
 __all__ = ["bundle_variants"]
 
@@ -106,7 +106,7 @@ def bundle_variants(
             {
                 "manifest_version": MANIFEST_VERSION,
                 **shared,
-                "modelpress": compress.__version__,
+                "modelpress": __version__,
                 "variants": entries,
             },
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from compress.errors import ModelError, StageError, did_you_mean
-from compress.prune.removal import Removal, Scope, choose_units, remove_in_steps, units_to_remove
+from compress.prune.importance.removal import Removal, Scope, choose_units, remove_in_steps, units_to_remove
 from compress.prune.stage import PruneStage
 from compress.prune.width import feature_importance
 from compress.recovery import RecoveryConfig, recover_
@@ -22,7 +22,7 @@ from compress.stage import Context
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure import Coupled
+    from compress.model.structure.find import Coupled
 
 __all__ = ["ChannelPruning"]
 
@@ -68,7 +68,7 @@ class ChannelPruning(PruneStage):
         """See that so many channels can go, and cut the first ones."""
         import torch
 
-        from compress.model.width import keep_features_
+        from compress.model.cutting.width import keep_features_
 
         groups, before = self._groups(model)
         remove = self._channels_to_remove(before)
@@ -86,7 +86,7 @@ class ChannelPruning(PruneStage):
 
     def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer channels."""
-        from compress.model.width import keep_features_
+        from compress.model.cutting.width import keep_features_
 
         pruned = copy.deepcopy(model).eval()
         groups, before = self._groups(pruned)
@@ -115,8 +115,8 @@ class ChannelPruning(PruneStage):
 
     def _groups(self, model: nn.Module) -> tuple[list[Coupled], list[int]]:
         """The groups that lose channels, and how many each has."""
-        from compress.model.structure import structure_of
-        from compress.model.width import feature_count
+        from compress.model.cutting.width import feature_count
+        from compress.model.structure.find import structure_of
 
         known = {group.name: group for group in structure_of(model).channels}
         if not known:

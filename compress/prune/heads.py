@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from compress.errors import StageError
-from compress.prune.removal import Removal, Scope, remove_in_steps, units_to_remove
+from compress.prune.importance.removal import Removal, Scope, remove_in_steps, units_to_remove
+from compress.prune.importance.taylor import taylor_importance
 from compress.prune.stage import PruneStage
-from compress.prune.taylor import taylor_importance
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure import Structure
+    from compress.model.structure.find import Structure
 
 __all__ = ["HeadPruning"]
 
@@ -64,8 +64,8 @@ class HeadPruning(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that so many heads can go, and cut the first ones."""
-        from compress.model.cut import keep_units_
-        from compress.model.structure import structure_of
+        from compress.model.cutting.units import keep_units_
+        from compress.model.structure.find import structure_of
 
         structure = structure_of(model)
         before = [site.units(model) for site in structure.attention]
@@ -80,8 +80,8 @@ class HeadPruning(PruneStage):
 
     def pruned(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with fewer heads."""
-        from compress.model.cut import keep_units_
-        from compress.model.structure import structure_of
+        from compress.model.cutting.units import keep_units_
+        from compress.model.structure.find import structure_of
 
         pruned = copy.deepcopy(model).eval()
         structure = structure_of(pruned)

@@ -67,7 +67,7 @@ class LayerPruning(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that so many layers can go, and keep some."""
-        from compress.model.depth import keep_layers_
+        from compress.model.cutting.depth import keep_layers_
 
         shape = copy.deepcopy(model)
         keep_layers_(shape, self._kept(shape, None))
@@ -80,7 +80,7 @@ class LayerPruning(PruneStage):
             StageError: as many layers are asked for as there are, or more, or one that isn't there.
             ModelError: the model doesn't say where its layers are, or can't be built with fewer.
         """
-        from compress.model.depth import keep_layers_, layer_count
+        from compress.model.cutting.depth import keep_layers_, layer_count
 
         pruned = copy.deepcopy(model).eval()
         total = layer_count(pruned)
@@ -95,7 +95,7 @@ class LayerPruning(PruneStage):
 
     def _kept(self, model: nn.Module, context: Context | None) -> list[int]:
         """The layers that stay; without a context, of those that are tried the first."""
-        from compress.model.depth import layer_count
+        from compress.model.cutting.depth import layer_count
 
         try:
             total = layer_count(model)

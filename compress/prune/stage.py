@@ -44,7 +44,7 @@ class PruneStage(Stage):
             StageError: as `pruned`; or the new model is something else than the facts say.
             ModelError: a weight is computed from others, so that nothing in it can be left out.
         """
-        from compress.model.plain import check_plain
+        from compress.model.files.computed_weights import check_plain
 
         check_plain(model)
         facts: dict[str, Any] = {}  # the context may have those of other stages
@@ -79,46 +79,46 @@ def _at_least_so_sparse(model: nn.Module, claimed: Mapping[str, float]) -> dict[
 
 
 def _heads(model: nn.Module, claimed: list[int]) -> list[int]:
-    from compress.model.structure import structure_of
+    from compress.model.structure.find import structure_of
 
     return [site.units(model) for site in structure_of(model).attention]
 
 
 def _channels(model: nn.Module, claimed: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    from compress.model.structure import structure_of
-    from compress.model.width import feature_count
+    from compress.model.cutting.width import feature_count
+    from compress.model.structure.find import structure_of
 
     groups = {group.name: group for group in structure_of(model).channels}
     return {name: {**counts, "kept": feature_count(model, groups[name])} for name, counts in claimed.items()}
 
 
 def _sites(model: nn.Module, claimed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from compress.model.structure import structure_of
+    from compress.model.structure.find import structure_of
 
     left = {(site.name, site.kind): site.units(model) for site in structure_of(model).sites}
     return [{**site, "kept": left.get((site["name"], site["kind"]), 0)} for site in claimed]
 
 
 def _layers(model: nn.Module, claimed: list[int]) -> list[int]:
-    from compress.model.depth import layer_count
+    from compress.model.cutting.depth import layer_count
 
     return claimed if layer_count(model) == len(claimed) else list(range(layer_count(model)))
 
 
 def _width(model: nn.Module, claimed: int) -> int:
-    from compress.model.width import hidden_width
+    from compress.model.cutting.width import hidden_width
 
     return hidden_width(model)
 
 
 def _rank(model: nn.Module, claimed: int) -> int:
-    from compress.model.embedding import token_embedding, token_table
+    from compress.model.layers.embedding import token_embedding, token_table
 
     return token_table(token_embedding(model)[1]).embedding_dim
 
 
 def _vocabulary(model: nn.Module, claimed: int) -> int:
-    from compress.model.embedding import token_embedding, token_table
+    from compress.model.layers.embedding import token_embedding, token_table
 
     return len(token_table(token_embedding(model)[1]).weight)
 

@@ -26,8 +26,8 @@ from compress.train_config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.data.readers.tokenize import TextEncoder
     from compress.data.split import Split
-    from compress.data.tokenize import TextEncoder
 
 __all__ = ["VocabularyPruning", "tokens_of_words", "unknown_token"]
 
@@ -89,7 +89,7 @@ class VocabularyPruning(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the model has an embedding that can be cut; how much goes, only the rows can tell."""
-        from compress.model.embedding import token_embedding
+        from compress.model.layers.embedding import token_embedding
 
         token_embedding(model)
         return model
@@ -107,8 +107,8 @@ class VocabularyPruning(PruneStage):
             StageError: the context has no tokenizer, or every token is needed.
             ModelError: the model has no embedding of a vocabulary that can be cut.
         """
-        from compress.data.vocabulary import encode_again, smaller_encoder
-        from compress.model.embedding import keep_tokens_, token_embedding, token_table
+        from compress.data.readers.vocabulary import encode_again, smaller_encoder
+        from compress.model.layers.embedding import keep_tokens_, token_embedding, token_table
 
         made = copy.deepcopy(model).eval()
         before = token_table(token_embedding(made)[1]).num_embeddings
@@ -132,8 +132,8 @@ class VocabularyPruning(PruneStage):
         return made.eval()
 
     def _kept(self, model: nn.Module, context: Context, encoder: TextEncoder, before: int) -> tuple[int, ...]:
-        from compress.data.vocabulary import required_tokens, token_counts
-        from compress.model.embedding import positions_start_at, token_embedding, token_table
+        from compress.data.readers.vocabulary import required_tokens, token_counts
+        from compress.model.layers.embedding import positions_start_at, token_embedding, token_table
 
         counts = token_counts(context.train, before)
         wanted = set(np.flatnonzero(counts >= self.min_count).tolist())

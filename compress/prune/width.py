@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from compress.errors import StageError
-from compress.prune.gates import gate_gradients
+from compress.prune.importance.unit_gates import gate_gradients
 from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.structure import Coupled
+    from compress.model.structure.find import Coupled
     from compress.task import Task
 
 __all__ = ["WidthPruning", "feature_importance", "strongest"]
@@ -45,8 +45,8 @@ def feature_importance(
     """
     import torch
 
-    from compress.model.structure import Site
-    from compress.model.width import feature_count, hidden_group, present_readers
+    from compress.model.cutting.width import feature_count, hidden_group, present_readers
+    from compress.model.structure.find import Site
 
     # A reader's inputs are units like any other: one column each, or several behind a flattened picture.
     counts, readers, of = [], [], []
@@ -102,7 +102,7 @@ class WidthPruning(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that there is a width and that it can be cut, and keep the first features."""
-        from compress.model.width import hidden_width, keep_features_
+        from compress.model.cutting.width import hidden_width, keep_features_
 
         shape = copy.deepcopy(model)
         keep_features_(shape, range(self._kept(hidden_width(shape))))
@@ -115,7 +115,7 @@ class WidthPruning(PruneStage):
             StageError: as many features are asked for as there are, or more.
             ModelError: the model doesn't say what has the hidden width.
         """
-        from compress.model.width import hidden_width, keep_features_
+        from compress.model.cutting.width import hidden_width, keep_features_
 
         pruned = copy.deepcopy(model).eval()
         before = hidden_width(pruned)

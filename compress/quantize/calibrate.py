@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from compress.disk import scratch_directory
 from compress.errors import StageError
-from compress.model.capture import placed_batches, visit_inputs
-from compress.model.gram import Gram
-from compress.model.relay import Relay
+from compress.model.observe.capture import placed_batches, visit_inputs
+from compress.model.observe.gram import Gram
+from compress.model.observe.relay import Relay
+from compress.system.disk import scratch_directory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.quantize.clipping import Histogram
+    from compress.quantize.integers.clipping import Histogram
     from compress.stage import Context
 
 __all__ = [
@@ -102,7 +102,7 @@ def calibration_rows(context: Context, count: int, source: Calibration = "train"
 
 
 def _made_up(context: Context, count: int) -> Split:
-    from compress.data.synthetic import random_lengths, synthetic_split
+    from compress.data.readers.synthetic import random_lengths, synthetic_split
 
     encoder = context.encoder
     if encoder is None:
@@ -135,7 +135,7 @@ def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: 
     """
     import torch
 
-    from compress.model.calls import logits, to_tensors
+    from compress.model.forward import logits, to_tensors
 
     order: list[tuple[object, str]] = []  # the tensors are held, so that no address is used twice
     handles = [
@@ -236,7 +236,7 @@ def histograms_of(
     Raises:
         StageError: something is not a number; the message names the layer.
     """
-    from compress.quantize.clipping import Histogram
+    from compress.quantize.integers.clipping import Histogram
 
     found = [Histogram() for _ in places]
 

@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import StageError
-from compress.model.calls import to_tensors
-from compress.model.conv_ops import pad_edges
-from compress.model.convolution import edges_of
-from compress.model.gram import Gram
-from compress.quantize.clipping import Histogram
-from compress.quantize.uses import uses_of
+from compress.model.forward import to_tensors
+from compress.model.layers.convolution import edges_of
+from compress.model.observe.gram import Gram
+from compress.model.ops.convolution import pad_edges
+from compress.quantize.equivalent.uses import uses_of
+from compress.quantize.integers.clipping import Histogram
 
 if TYPE_CHECKING:
     from compress.data.split import Split
-    from compress.quantize.grid import Grid
-    from compress.quantize.integers import Algorithm, Integers
+    from compress.quantize.integers.choose import Algorithm, Integers
+    from compress.quantize.integers.grid import Grid
     from compress.stage import Context
 
 __all__ = ["Ends", "choose_convolutions_", "ends_of", "unfolded"]
@@ -93,7 +93,7 @@ def choose_convolutions_(
     Args:
         names: in the order in which the model runs them.
     """
-    from compress.quantize.integers import settle_
+    from compress.quantize.integers.choose import settle_
 
     looks = algorithm in ("mse", "gptq") or bias_correction
     chosen: dict[str, Integers] = {}

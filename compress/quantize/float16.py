@@ -14,7 +14,7 @@ from compress.stage import Context, Stage
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.half import HalfConv, HalfEmbedding, HalfLinear
+    from compress.model.layers.half import HalfConv, HalfEmbedding, HalfLinear
 
 __all__ = ["Float16"]
 
@@ -49,8 +49,8 @@ class Float16(Stage):
             StageError: a pattern of `skip` matches nothing, or there is nothing to store; a weight is not a
                 number, or too large for the type; the message names the layer.
         """
-        from compress.model.convolution import convolution_arguments
-        from compress.model.half import HalfConv, HalfEmbedding, HalfLinear
+        from compress.model.layers.convolution import convolution_arguments
+        from compress.model.layers.half import HalfConv, HalfEmbedding, HalfLinear
         from compress.quantize.replace import replace_layers
 
         flushed: dict[str, int] = {}
@@ -82,8 +82,8 @@ class Float16(Stage):
     def _rounded(self, name: str, weight: Tensor) -> Tensor:
         import torch
 
-        from compress.model.half import half_type
-        from compress.quantize.grid import check_finite
+        from compress.model.layers.half import half_type
+        from compress.quantize.integers.grid import check_finite
 
         try:
             check_finite(weight, "weights")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compress.quantize.grid import Grid
-from compress.quantize.integers import Integers
-from compress.quantize.layers import QuantizeLayers
+from compress.quantize.integers.choose import Integers
+from compress.quantize.integers.grid import Grid
+from compress.quantize.stage import QuantizeLayers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.int8 import Int8Linear
+    from compress.model.layers.int8 import Int8Linear
 
 __all__ = ["Int8Dynamic"]
 
@@ -54,7 +54,7 @@ class Int8Dynamic(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int8Linear:
         """Make the layer that holds these integers."""
-        from compress.model.int8 import Int8Linear, Int8TensorLinear
+        from compress.model.layers.int8 import Int8Linear, Int8TensorLinear
 
         made = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]
         new = made(layer.in_features, layer.out_features, bias=bias is not None)

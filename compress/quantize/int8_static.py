@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.quantize.grid import Grid
-from compress.quantize.integers import Integers
-from compress.quantize.layers import QuantizeLayers
+from compress.quantize.integers.choose import Integers
+from compress.quantize.integers.grid import Grid
+from compress.quantize.stage import QuantizeLayers
 from compress.stage import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.convolution import Int8StaticConv
-    from compress.model.int8 import Int8StaticLinear
+    from compress.model.layers.convolution import Int8StaticConv
+    from compress.model.layers.int8 import Int8StaticLinear
     from compress.quantize.calibrate import SharedInput
-    from compress.quantize.clipping import Histogram
+    from compress.quantize.integers.clipping import Histogram
 
 __all__ = ["Int8Static"]
 
@@ -73,7 +73,7 @@ class Int8Static(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int8StaticLinear:
         """Make the layer that holds these integers."""
-        from compress.model.int8 import Int8StaticLinear
+        from compress.model.layers.int8 import Int8StaticLinear
 
         assert input_range is not None
         new = Int8StaticLinear(layer.in_features, layer.out_features, bias=bias is not None)
@@ -94,7 +94,7 @@ class Int8Static(QuantizeLayers):
 
     def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
         """Fold batch normalization into the convolutions before it."""
-        from compress.quantize.fold import fold_norms_
+        from compress.quantize.equivalent.fold import fold_norms_
         from compress.quantize.replace import convolutions_to_replace
 
         names = convolutions_to_replace(model, self.embeddings, self.skip)
@@ -127,7 +127,7 @@ class Int8Static(QuantizeLayers):
         return lambda name, layer: _convolution(layer, chosen[name], *ranges[name])
 
     def _limits(self, histogram: Histogram) -> tuple[float, float]:
-        from compress.quantize.clipping import minmax_range, mse_range, percentile_range
+        from compress.quantize.integers.clipping import minmax_range, mse_range, percentile_range
 
         if self.range == "minmax":
             return minmax_range(histogram)
@@ -142,7 +142,7 @@ def _convolution(
     inputs: tuple[float, float],
     outputs: tuple[float, float],
 ) -> Int8StaticConv:
-    from compress.model.convolution import Int8StaticConv, convolution_arguments
+    from compress.model.layers.convolution import Int8StaticConv, convolution_arguments
 
     new = Int8StaticConv(**convolution_arguments(layer))
     bias = layer.bias if integers.bias is None else integers.bias

@@ -19,7 +19,7 @@ from compress.stage import Context
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.model.quantized import QuantizedModule
+    from compress.model.layers.quantized import QuantizedModule
     from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 
 __all__ = ["QatConfig", "learnt"]

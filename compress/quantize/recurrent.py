@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress.errors import StageError
-from compress.quantize.integers import Algorithm, integers_of
+from compress.quantize.integers.choose import Algorithm, integers_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.model.recurrent import Int8LSTM
-    from compress.quantize.grid import Grid
+    from compress.model.layers.recurrent import Int8LSTM
+    from compress.quantize.integers.grid import Grid
 
 __all__ = ["int8_lstm_of", "objection_to"]
 
@@ -41,7 +41,7 @@ def int8_lstm_of(name: str, layer: nn.LSTM, grid: Grid, algorithm: Algorithm) ->
     Raises:
         StageError: weights that are not numbers.
     """
-    from compress.model.recurrent import Int8LSTM, suffix
+    from compress.model.layers.recurrent import Int8LSTM, suffix
 
     new = Int8LSTM(
         layer.input_size,

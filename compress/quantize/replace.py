@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from compress.data import PIXELS
 from compress.errors import StageError
-from compress.model.plain import check_plain
-from compress.model.quantized import QuantizedModule
+from compress.model.files.computed_weights import check_plain
+from compress.model.layers.quantized import QuantizedModule
 from compress.quantize.patterns import check_names
 from compress.quantize.recurrent import objection_to
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.model.int8 import Int8Linear
-from compress.model.quantized import LinearModule, QuantizedModule
-from compress.quantize.grid import Grid, Steps, dequantize, per_input, round_to
-from compress.quantize.integers import Integers
+from compress.model.layers.int8 import Int8Linear
+from compress.model.layers.quantized import LinearModule, QuantizedModule
+from compress.quantize.integers.choose import Integers
+from compress.quantize.integers.grid import Grid, Steps, dequantize, per_input, round_to
 
 __all__ = ["TrainableEmbedding", "TrainableLinear"]
 

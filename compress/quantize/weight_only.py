@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from compress.errors import StageError
-from compress.quantize.grid import Grid
-from compress.quantize.integers import Integers, integers_of_table
-from compress.quantize.layers import QuantizeLayers
+from compress.quantize.integers.choose import Integers, integers_of_table
+from compress.quantize.integers.grid import Grid
+from compress.quantize.stage import QuantizeLayers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.grouped import Int4Linear, Int8GroupLinear
-    from compress.model.quantized import LinearModule, QuantizedModule
+    from compress.model.layers.grouped import Int4Linear, Int8GroupLinear
+    from compress.model.layers.quantized import LinearModule, QuantizedModule
 
 __all__ = ["Int4WeightOnly", "Int8WeightOnly"]
 
@@ -51,7 +51,7 @@ class _WeightOnly(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int4Linear | Int8GroupLinear:
         """Make the layer that holds these integers."""
-        from compress.model.grouped import Int4Linear, Int8GroupLinear
+        from compress.model.layers.grouped import Int4Linear, Int8GroupLinear
 
         made = Int4Linear if integers.grid.bits == 4 else Int8GroupLinear
         new = made(
@@ -68,7 +68,7 @@ class _WeightOnly(QuantizeLayers):
 
     def shared_table(self, linear: LinearModule, layer: nn.Embedding) -> QuantizedModule:
         """Make the table that is stored as the weight of a linear layer tied to it."""
-        from compress.model.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
+        from compress.model.layers.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
 
         assert isinstance(linear, Int4Linear | Int8GroupLinear)
         return SharedEmbedding.of(linear, layer.padding_idx)
@@ -133,7 +133,7 @@ class Int4WeightOnly(_WeightOnly):
 
     def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
         """Make the table of integers."""
-        from compress.model.grouped import Int4Embedding
+        from compress.model.layers.grouped import Int4Embedding
 
         if integers.grid.bits == 8:
             return super().embedding(layer, integers)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 
 from compress.data.config import DataConfig
-from compress.model.config import ModelConfig
+from compress.model.files.config import ModelConfig
 from compress.recipe.gates import GatesConfig
 from compress.recipe.yaml_source import dump_yaml
 from compress.stage import Stage

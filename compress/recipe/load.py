@@ -12,7 +12,7 @@ from typing import Any
 
 from compress.data.config import DataSource
 from compress.errors import RecipeError, UnknownNameError, shortened
-from compress.model.config import ModelConfig
+from compress.model.files.config import ModelConfig
 from compress.recipe.config import Recipe
 from compress.recipe.overrides import Source, apply_override, spell_out_stages
 from compress.recipe.problems import Problem, check, problem_at

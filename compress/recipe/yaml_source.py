@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from compress.errors import RecipeError, did_you_mean, shortened
-from compress.files import read_regular
+from compress.system.files import read_regular
 
 __all__ = ["KeyPath", "dump_yaml", "parse_yaml", "read_text", "shown"]
 

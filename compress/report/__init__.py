@@ -1,5 +1,7 @@
 """The run report as data, JSON, Markdown and HTML, and runs side by side. No torch, no onnxruntime."""
 
+from compress.report.cards.model_card import to_model_card
+from compress.report.cards.variants_card import to_variants_card, variants_table
 from compress.report.check import (
     CheckRecord,
     CheckReport,
@@ -8,18 +10,14 @@ from compress.report.check import (
     gate_checks,
     junit_xml,
 )
-from compress.report.compare import compare_reports
-from compress.report.comparison import Comparison, ComparisonRow
-from compress.report.explanation_words import explanation_sentences, explanation_tables
-from compress.report.gates import commonest_words, gate_sentence, judged
-from compress.report.html import to_html
-from compress.report.inspection import Inspection
-from compress.report.inspection_views import inspection_html, inspection_markdown, write_inspection
-from compress.report.inspection_words import needed_heads, neuron_sentence
-from compress.report.markdown import to_markdown
-from compress.report.model_card import to_model_card
-from compress.report.runtime_words import fastest_sentence
-from compress.report.saturation_words import saturation_sentence
+from compress.report.compare.data import Comparison, ComparisonRow
+from compress.report.compare.read import compare_reports
+from compress.report.compare.select import best_run, comparison_csv, known_column, sorted_by
+from compress.report.inspection.data import Inspection
+from compress.report.inspection.pages import inspection_html, inspection_markdown, write_inspection
+from compress.report.inspection.words import needed_heads, neuron_sentence
+from compress.report.render.html import to_html
+from compress.report.render.markdown import to_markdown
 from compress.report.schema import (
     SCHEMA_VERSION,
     DataFacts,
@@ -33,9 +31,11 @@ from compress.report.schema import (
     StageRecord,
     load_report,
 )
-from compress.report.select import best_run, comparison_csv, known_column, sorted_by
-from compress.report.shapes import Shape, shapes_note, shapes_table
-from compress.report.variants_card import to_variants_card, variants_table
+from compress.report.sections.explanation import explanation_sentences, explanation_tables
+from compress.report.sections.gates import commonest_words, gate_sentence, judged
+from compress.report.sections.runtimes import fastest_sentence
+from compress.report.sections.saturation import saturation_sentence
+from compress.report.sections.shapes import Shape, shapes_note, shapes_table
 from compress.report.words import caveats, verdict
 from compress.report.write import write_reports
 

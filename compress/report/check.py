@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from compress.measure.results import Measurement
-from compress.report.gates import commonest_words, gate_sentence
-from compress.report.markdown import escape_markdown, table_markdown
+from compress.report.render.markdown import escape_markdown, table_markdown
 from compress.report.schema import GateRecord
+from compress.report.sections.gates import commonest_words, gate_sentence
 from compress.report.tables import Table
 from compress.report.words import (
     accuracy_words,

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import OutputError
-from compress.files import parse_json, read_regular
 from compress.measure.results import Measurement, Rung
+from compress.system.files import parse_json, read_regular
 
 __all__ = [
     "DataFacts",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.measure.results import Accuracy
-from compress.report.gates import gate_sentence
-from compress.report.saturation_words import saturation_sentence
 from compress.report.schema import EpochRecord, ModelFacts, RunReport, StageRecord
+from compress.report.sections.gates import gate_sentence
+from compress.report.sections.saturation import saturation_sentence
 from compress.report.words import (
     RUN_NOISE,
     difference_text,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import isfinite, log10
 
 from compress.measure.results import AccuracyDifference, Language, LatencyComparison
-from compress.report.promise import Promise, last_promise
 from compress.report.schema import RunReport, StageRecord
+from compress.report.sections.promise import Promise, last_promise
 
 __all__ = [
     "MB_NOTE",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.disk import cannot_write
-from compress.report.html import to_html
-from compress.report.markdown import to_markdown
+from compress.report.render.html import to_html
+from compress.report.render.markdown import to_markdown
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport
+from compress.system.disk import cannot_write
 
 __all__ = ["write_reports"]
 

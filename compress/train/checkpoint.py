@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress.processes import is_main
+from compress.system.distributed import is_main
 
 __all__ = ["Checkpoints", "FORMAT"]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.keys import training_key
-from compress.processes import from_main, process_count, process_index
 from compress.progress import Progress, Silent
+from compress.system.distributed import from_main, process_count, process_index
 from compress.task import LABELS_KEY, Task
 from compress.train.checkpoint import FORMAT, Checkpoints
 from compress.train.forward import LossFunction
@@ -66,7 +66,7 @@ def fit_(
 ) -> Fit:
     """Train a module in place; it is left with its best epoch's weights, in evaluation mode, on the CPU.
 
-    Where several processes train together, each takes its share of every batch (see `compress.processes`).
+    Where several processes train together, each takes its share of every batch (see `system.distributed`).
     If the loss becomes infinite or not a number, training stops, and the best epoch until then is kept.
 
     Args:
@@ -83,7 +83,7 @@ def fit_(
     Raises:
         StageError: the loss became infinite or not a number before an epoch could be kept.
     """
-    from compress.model.definition import seeded
+    from compress.model.files.definition import seeded
 
     progress = progress or Silent()
     job = Job(

@@ -28,7 +28,7 @@ def forward_loss(
     """The loss of a batch, a scalar; the forward pass in bf16 if asked for, the loss itself in fp32."""
     import torch
 
-    from compress.model.calls import logits
+    from compress.model.forward import logits
 
     tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
@@ -42,7 +42,7 @@ def evaluate(
     """Loss and metric of a module on a split: `validation_loss`, `validation_metric`."""
     import torch
 
-    from compress.model.calls import logits, to_tensors
+    from compress.model.forward import logits, to_tensors
 
     was_training = module.training
     module.eval()

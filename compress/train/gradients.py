@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.data.split import Batch
-from compress.processes import process_count, process_index, sum_
+from compress.system.distributed import process_count, process_index, sum_
 from compress.task import LABELS_KEY
 
 if TYPE_CHECKING:

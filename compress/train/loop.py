@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Batch, Split
-from compress.processes import all_of, device_of, from_main, process_index
 from compress.progress import Bar
+from compress.system.distributed import all_of, device_of, from_main, process_index
 from compress.task import LABELS_KEY, Task
 from compress.train.average import WeightAverage
 from compress.train.checkpoint import Checkpoints

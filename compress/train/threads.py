@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.cores import quota_cores
+from compress.system.cores import quota_cores
 
 __all__ = ["limit_threads_"]
 

@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compress.console import shown_progress
+from compress.cli.console import shown_progress
 from compress.pipeline import run
 
 TRAIN = {"epochs": 1, "batch_size": 8, "learning_rate": 5e-5}

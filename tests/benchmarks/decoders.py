@@ -37,9 +37,9 @@ from compress.export import export_onnx
 from compress.measure.accuracy import predict
 from compress.measure.language import RowLosses, compare_decoding
 from compress.measure.latency import compare_latency
-from compress.measure.load import Probe, measure_load
+from compress.measure.process.loading import Probe, measure_load
 from compress.measure.rows import steady_batch
-from compress.measure.session import create_session
+from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
 from compress.model import ModelConfig, load_model
 from compress.pipeline.prepare import fitting

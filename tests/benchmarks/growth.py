@@ -49,7 +49,7 @@ def main() -> None:
 
 def one(what: str, size: str, rows: int) -> None:
     """Compress one model and print its line."""
-    from compress.measure.load import PeakMemory
+    from compress.measure.process.loading import PeakMemory
     from compress.model.counts import stored_bytes
 
     _stage(what, 32).apply(_bert(1, 48), _context(32))  # libraries that it loads are no part of the cost
@@ -100,7 +100,7 @@ def _context(rows: int) -> Context:
 
 
 def _stage(what: str, rows: int) -> Stage:
-    from compress.prune.structured import StructuredPruning
+    from compress.prune.structured.stage import StructuredPruning
     from compress.quantize.int8_dynamic import Int8Dynamic
     from compress.quantize.int8_static import Int8Static
     from compress.quantize.weight_only import Int4WeightOnly

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress.quantize.clipping import mse_clip
-from compress.quantize.gptq import gptq
-from compress.quantize.grid import Grid, Steps, dequantize, fit_steps, round_to
-from compress.quantize.hqq import hqq
-from compress.quantize.torchao_weights import int4_by_group, int8_by_row
+from compress.quantize.integers.clipping import mse_clip
+from compress.quantize.integers.gptq import gptq
+from compress.quantize.integers.grid import Grid, Steps, dequantize, fit_steps, round_to
+from compress.quantize.integers.hqq import hqq
+from compress.quantize.integers.torchao_weights import int4_by_group, int8_by_row
 
 _MEASURED_ROWS = 64
 _MEASURED_TOKENS = 1024

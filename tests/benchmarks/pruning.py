@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compress.console import shown_progress
+from compress.cli.console import shown_progress
 from compress.measure import Measurement, measure_pair
 from compress.measure.rows import resolve_sequence
 from compress.pipeline import run

@@ -21,8 +21,8 @@ from distillation import loaded, print_line, scores
 
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.layers import QuantizeLayers
 from compress.quantize.qat import QatConfig
+from compress.quantize.stage import QuantizeLayers
 from compress.quantize.weight_only import Int4WeightOnly
 
 STAGES: dict[str, QuantizeLayers] = {

@@ -26,7 +26,7 @@ from compress.export import export_onnx
 from compress.measure import create_session, predict
 from compress.measure.latency import median_interval
 from compress.measure.rows import steady_batch
-from compress.measure.session import feeds
+from compress.measure.runtimes.session import feeds
 from compress.model import to_tensors
 from compress.pipeline.prepare import prepare
 from compress.quantize.int8_dynamic import Int8Dynamic

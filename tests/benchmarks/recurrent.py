@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.export.trace import trace
 from compress.measure import create_session
 from compress.measure.latency import compare_latency
-from compress.quantize.grid import Grid
+from compress.quantize.integers.grid import Grid
 from compress.quantize.recurrent import int8_lstm_of
 
 

@@ -154,9 +154,9 @@ def _trial(
     """Run one; empty where all is right, or how its answers are wrong."""
     import yaml
 
-    from compress.disk import scratch_directory
     from compress.pipeline import export_model, prepare, run
     from compress.recipe import load_recipe
+    from compress.system.disk import scratch_directory
 
     if stage == "export" and "hf" in model:
         output = directory / "exported"

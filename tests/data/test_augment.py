@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.data import Splits, TextEncoder
-from compress.data.augment import augmented
+from compress.data.readers.augment import augmented
 from compress.data.split import NO_LABEL, Split
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.data import CorpusData, Splits, StdlibData, TextEncoder, load_splits
-from compress.data.byte_tokenizer import BYTE_VOCABULARY, write_byte_tokenizer
+from compress.data.readers.byte_tokenizer import BYTE_VOCABULARY, write_byte_tokenizer
 from compress.errors import DataError
 
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from compress.data import DigitImagesData, DigitsData, ImageProcessor, ImagesData, Splits, images, load_splits
+from compress.data import DigitImagesData, DigitsData, ImageProcessor, ImagesData, Splits, load_splits
+from compress.data.sources import images
 from compress.errors import DataError, ModelError
 
 

@@ -12,8 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from compress.data import TextEncoder
+from compress.data.readers.synthetic import random_lengths, synthetic_split
 from compress.data.split import NO_LABEL
-from compress.data.synthetic import random_lengths, synthetic_split
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 SPECIAL = {0, 1, 2, 3, 4}  # of conftest's Hugging Face directories: [PAD], [UNK], [CLS], [SEP], [MASK]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import DatasetsData
-from compress.data.text import read_datasets, read_text_file
+from compress.data.sources.text import read_datasets, read_text_file
 from compress.errors import DataError
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from compress.data import DatasetsData, FileData, Splits, TextEncoder, load_splits
+from compress.data.readers.vocabulary import encode_splits_again, smaller_encoder
 from compress.data.split import NO_LABEL
-from compress.data.vocabulary import encode_splits_again, smaller_encoder
 from compress.errors import DataError
 
 Write = Callable[..., Path]

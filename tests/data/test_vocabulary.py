@@ -11,14 +11,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from compress.data import TextEncoder
-from compress.data.split import Split
-from compress.data.vocabulary import (
+from compress.data.readers.vocabulary import (
     encode_again,
     required_tokens,
     smaller_encoder,
     smaller_tokenizer,
     token_counts,
 )
+from compress.data.split import Split
 from compress.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,9 +20,9 @@ from compress.distill.stage import StudentDistillation
 from compress.distill.student import StudentConfig, build_student, load_student
 from compress.errors import ModelError, StageError
 from compress.model import load_model
-from compress.model.config import ModelConfig
-from compress.model.definition import Definition
-from compress.model.depth import layer_count
+from compress.model.cutting.depth import layer_count
+from compress.model.files.config import ModelConfig
+from compress.model.files.definition import Definition
 from compress.prune.heads import HeadPruning
 from compress.prune.vocabulary import VocabularyPruning
 from compress.stage import Context
@@ -371,7 +371,7 @@ def test_files_that_are_made_to_load_a_teacher_stay_as_long_as_they_are_read(
         (scratch / "tokenizer.json").write_text("{}")
         return scratch
 
-    monkeypatch.setattr("compress.model.load.load_model", load_model)
+    monkeypatch.setattr("compress.model.files.load.load_model", load_model)
     config = ModelConfig.model_validate({"hf": "teacher.gguf"})
     kept: Any = load_student(config, model, 2, 0, "language-modelling", tmp_path)
     assert kept == tmp_path and (tmp_path / "tokenizer.json").is_file()

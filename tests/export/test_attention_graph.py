@@ -14,8 +14,8 @@ import pytest
 
 from compress.data.split import Split
 from compress.export import export_onnx
-from compress.export.fast_graph import optimize_
-from compress.export.nodes import SCOPES
+from compress.export.lowering.fast_graph import optimize_
+from compress.export.lowering.nodes import SCOPES
 from compress.model import Definition
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
@@ -149,7 +149,7 @@ def test_weights_of_few_bits_with_one_input_are_one_product_to_the_bit(tmp_path:
     settings = {"group_size": 16, "zero_points": True, "activations": "int8", "int8_layers": ("*.v_proj",)}
     small = Int4WeightOnly.model_validate(settings).apply(model, Context(TASK, ROWS, ROWS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.export.fast_graph.join_products_", lambda graph: 0)
+        patch.setattr("compress.export.lowering.fast_graph.join_products_", lambda graph: 0)
         export_onnx(small, ROWS, TASK, tmp_path / "apart.onnx", opset=23)
     export_onnx(small, ROWS, TASK, tmp_path / "joined.onnx", opset=23)
     apart, joined = (onnx.load(tmp_path / f"{name}.onnx").graph for name in ("apart", "joined"))

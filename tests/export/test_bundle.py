@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from compress.data import Splits, TextEncoder
-from compress.data.byte_tokenizer import write_byte_tokenizer
+from compress.data.readers.byte_tokenizer import write_byte_tokenizer
 from compress.export import (
     broken_seals,
     read_manifest,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.export.fast_graph import optimize_
-from compress.export.lowering import OPSET_VERSION
+from compress.export.lowering.fast_graph import optimize_
+from compress.export.lowering.operators import OPSET_VERSION
 
 
 class Block(nn.Module):

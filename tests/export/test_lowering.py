@@ -14,12 +14,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from compress.export.fast_graph import optimize_
-from compress.export.lowering import OPSET_VERSION, translation_table
-from compress.model.convolution import Int8StaticConv, convolution_arguments
-from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
-from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
-from compress.quantize.torchao_weights import int4_by_group, int8_by_row
+from compress.export.lowering.fast_graph import optimize_
+from compress.export.lowering.operators import OPSET_VERSION, translation_table
+from compress.model.layers.convolution import Int8StaticConv, convolution_arguments
+from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
+from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.quantize.integers.torchao_weights import int4_by_group, int8_by_row
 
 WIDTHS = {"whole": (64, 24), "odd": (33, 5), "one": (48, 1)}
 ROWS = 7

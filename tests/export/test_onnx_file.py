@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from compress.data import Split, Splits, TextEncoder
 from compress.errors import ExportError, ModelError
 from compress.export import DEFAULT_OPSET, export_onnx
-from compress.export.nodes import SCOPES
+from compress.export.lowering.nodes import SCOPES
 from compress.model import ModelConfig, load_model
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
 from compress.task import Task
 
 

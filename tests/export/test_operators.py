@@ -12,13 +12,15 @@ from onnxscript import opset21 as op
 from torch import nn
 
 from compress.errors import ParityError
-from compress.export import lowering, operators, trace
-from compress.export.operators import check_operators
-from compress.model.grouped import Int4Linear
-from compress.model.int8 import Int8Linear
-from compress.model.kinds import QUANTIZED_KINDS
-from compress.model.quantized import QuantizedModule
-from compress.quantize.torchao_weights import int8_by_row
+from compress.export import trace
+from compress.export.lowering.kernel_check import check_operators
+from compress.export.lowering.operators import kernel_check as operators
+from compress.export.lowering.operators import operators as lowering
+from compress.model.layers.grouped import Int4Linear
+from compress.model.layers.int8 import Int8Linear
+from compress.model.layers.kinds import QUANTIZED_KINDS
+from compress.model.layers.quantized import QuantizedModule
+from compress.quantize.integers.torchao_weights import int8_by_row
 
 
 @pytest.fixture(autouse=True)

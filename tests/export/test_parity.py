@@ -15,7 +15,7 @@ from compress.data import Split
 from compress.errors import ParityError
 from compress.export import ParityResult, check_parity
 from compress.export.parity import _options
-from compress.model.recurrent import Int8LSTM
+from compress.model.layers.recurrent import Int8LSTM
 from compress.task import InputSpec, Task
 
 INPUTS = (InputSpec("features", "float32", (2,)),)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compress.export.trace import trace
-from compress.model import recurrent_ops
-from compress.model.recurrent import Int8LSTM
-from compress.quantize.grid import Grid
+from compress.model.layers.recurrent import Int8LSTM
+from compress.model.ops.linear import recurrent as recurrent_ops
+from compress.quantize.integers.grid import Grid
 from compress.quantize.recurrent import int8_lstm_of
 
 ROUNDED_OTHERWISE = 1e-2

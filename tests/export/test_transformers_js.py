@@ -20,8 +20,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 import compress
-from compress.data.byte_tokenizer import write_byte_tokenizer
-from compress.generate import Writer, Written
+from compress.data.readers.byte_tokenizer import write_byte_tokenizer
+from compress.deploy.generate import Writer, Written
 from compress.model import ModelConfig, load_model
 
 from ..conftest import TRANSFORMER

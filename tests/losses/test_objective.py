@@ -13,8 +13,8 @@ from compress.data import Splits
 from compress.data.split import NO_LABEL
 from compress.losses import LossConfig, Objective, TargetPlace
 from compress.losses.logits import soft_loss
-from compress.model.calls import logits, to_tensors
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
+from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
 from compress.stage import Context
 from compress.task import LABELS_KEY, ROW_INDEX_KEY

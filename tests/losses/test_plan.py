@@ -11,9 +11,9 @@ from torch import nn
 from compress.errors import ModelError
 from compress.losses.config import LossConfig
 from compress.losses.plan import comparisons, map_layers, spread_layers
-from compress.model.cut import keep_units_
-from compress.model.definition import Definition
-from compress.model.structure import structure_of
+from compress.model.cutting.units import keep_units_
+from compress.model.files.definition import Definition
+from compress.model.structure.find import structure_of
 
 
 def _config(**given: Any) -> LossConfig:

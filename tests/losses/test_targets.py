@@ -16,7 +16,7 @@ from compress.data import Splits
 from compress.errors import StageError
 from compress.losses import TargetPlace, Targets, target_files, targets, teacher_targets
 from compress.losses.views import Watch, layer_paths
-from compress.model.calls import logits, to_tensors
+from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
 from compress.task import ROW_INDEX_KEY
 

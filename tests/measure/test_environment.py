@@ -5,10 +5,10 @@ import json
 import subprocess
 import sys
 
-from compress.cores import available_cores
 from compress.measure import environment
 from compress.measure.environment import _cpuinfo, _fingerprint
-from compress.measure.process import python_command, python_environment
+from compress.measure.process.spawn import python_command, python_environment
+from compress.system.cores import available_cores
 
 
 def test_environment_describes_this_machine():
@@ -43,7 +43,8 @@ def test_cpuinfo_reads_the_first_core_and_is_empty_where_there_is_no_such_file(t
 
 def test_importing_measure_and_the_worker_imports_neither_torch_nor_onnx():
     code = (
-        "import sys, json, compress.measure; early = set(sys.modules); import compress.measure.worker;"
+        "import sys, json, compress.measure; early = set(sys.modules);"
+        "import compress.measure.process.worker;"
         "compress.measure.environment();"
         "names = ('torch', 'torchao', 'transformers', 'onnx', 'onnxruntime', 'sklearn');"
         "print(json.dumps([[n for n in names if n in s] for s in (early, set(sys.modules))]))"
@@ -57,7 +58,7 @@ def test_importing_measure_and_the_worker_imports_neither_torch_nor_onnx():
 def test_python_processes_find_our_package_from_any_directory_and_not_the_users_files(tmp_path):
     (tmp_path / "compress.py").write_text("raise SystemExit('a file of the user')")
     said = subprocess.run(
-        python_command("compress.measure.worker", tmp_path / "missing.json"),
+        python_command("compress.measure.process.worker", tmp_path / "missing.json"),
         env=python_environment(),
         cwd=tmp_path,
         capture_output=True,

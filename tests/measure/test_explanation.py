@@ -12,12 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ModelError
 from compress.measure import Explanation, explain_file
-from compress.measure.advice import RULES, Figures, advice, instruction_words
-from compress.measure.explanation import FileExplanation, describe, with_integer_rate
-from compress.measure.graph import Graph, Product
+from compress.measure.explain.advice import RULES, Figures, advice, instruction_words
+from compress.measure.explain.explanation import FileExplanation, describe, with_integer_rate
+from compress.measure.explain.graph import Graph, Product
+from compress.measure.explain.products import ROLES
+from compress.measure.explain.profile import NodeTime, Profile
 from compress.measure.made_inputs import inputs_of, made_batch
-from compress.measure.products import ROLES
-from compress.measure.profile import NodeTime, Profile
 
 
 def _described(*nodes, wall_ms=10.0) -> FileExplanation:

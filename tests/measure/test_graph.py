@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import MeasureError
-from compress.measure.events import Call, NodeRun, calls_of
-from compress.measure.graph import graph_of, read_graph
-from compress.measure.nodes import read_nodes
-from compress.measure.products import Node, macs_of
+from compress.measure.explain.events import Call, NodeRun, calls_of
+from compress.measure.explain.graph import graph_of, read_graph
+from compress.measure.explain.nodes import read_nodes
+from compress.measure.explain.products import Node, macs_of
 
 BATCH, TOKENS, WIDTH = 2, 5, 32
 X = {"x": np.ones((BATCH, TOKENS, WIDTH), dtype=np.float32)}

@@ -13,7 +13,7 @@ from compress.measure.latency import (
     summarize,
     time_in_turns,
 )
-from compress.measure.watch import Load
+from compress.measure.process.watch import Load
 
 MS = 1_000_000  # ns
 

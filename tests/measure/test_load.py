@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.errors import MeasureError
-from compress.measure.load import PeakMemory, Probe, measure_load
+from compress.measure.process.loading import PeakMemory, Probe, measure_load
 
 MB = 1_000_000
 HELD_BYTES = 64 * MB

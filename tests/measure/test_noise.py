@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from compress.measure import Latency, LatencyComparison
-from compress.measure.noise import busy_note, disturbed_notes, spread_notes, usable_threads
+from compress.measure.process.noise import busy_note, disturbed_notes, spread_notes, usable_threads
 
 
 def comparison(low: float, high: float, rounds: int = 5) -> LatencyComparison:

@@ -15,8 +15,8 @@ import pytest
 import compress.measure
 from compress.errors import MeasureError
 from compress.measure import measure_pair
-from compress.measure import worker as measuring
-from compress.measure.job import Job
+from compress.measure.process.job import Job
+from compress.measure.process.spawn import worker as measuring
 
 TINY = {"batch": [1], "sequence": None, "threads": [1], "rounds": 3, "seconds": 0.01, "seed": 0}
 
@@ -56,7 +56,7 @@ def _workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # a killed one, not yet waited for, included
-            if "compress.measure.worker" in child.cmdline():
+            if "compress.measure.process.worker" in child.cmdline():
                 found.append(child)
     return found
 
@@ -231,7 +231,7 @@ def test_a_job_survives_json(token_split, tmp_path):
 def test_the_measuring_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     """Also when that is killed: it stands for a worker, whose group has a child."""
     worker = (
-        "import subprocess, sys, time; from compress.measure.process import end_with_parent; "
+        "import subprocess, sys, time; from compress.measure.process.spawn import end_with_parent; "
         "end_with_parent(); "
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
         f"open({str(tmp_path / 'pids')!r}, 'w').write(str(child.pid) + chr(10)); time.sleep(600)"

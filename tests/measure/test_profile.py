@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.errors import MeasureError
-from compress.measure.profile import charge, profile_in_turns
+from compress.measure.explain.profile import charge, profile_in_turns
 
 
 def test_a_profile_holds_every_node_and_no_file_stays_behind(token_model, token_split, tmp_path, monkeypatch):

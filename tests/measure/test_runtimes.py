@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from compress.errors import MeasureError, RecipeError
-from compress.measure import check_runtimes, installed_runtimes, measure_pair, openvino_session
-from compress.measure import runtimes as measuring
+from compress.measure import check_runtimes, installed_runtimes, measure_pair
 from compress.measure.latency import rounds_in_turns
 from compress.measure.rows import steady_batch
-from compress.measure.runtimes import Answered, OpenRuntime, measure_runtimes
-from compress.measure.session import create_session
+from compress.measure.runtimes.others import Answered, OpenRuntime, measure_runtimes, openvino_session
+from compress.measure.runtimes.others import others as measuring
+from compress.measure.runtimes.session import create_session
 
 needs_openvino = pytest.mark.skipif(not openvino_session.is_installed(), reason="OpenVINO is not installed")
 QUICK = {"rounds": 2, "seconds": 0.001}
@@ -135,8 +135,8 @@ def test_a_quantized_gemm_with_an_integer_bias_is_one_of_integers_in_openvino(tm
     """The form that quantize/int8_static writes, 4 inputs and 16 outputs; checked against ONNX Runtime."""
     import torch
 
-    from compress.export.lowering import translation_table
-    from compress.model.int8 import Int8StaticLinear
+    from compress.export.lowering.operators import translation_table
+    from compress.model.layers.int8 import Int8StaticLinear
 
     torch.manual_seed(0)
     layer = Int8StaticLinear(64, 16).range_(-1.0, 1.0)

@@ -5,8 +5,8 @@ import pytest
 
 from compress.errors import MeasureError
 from compress.measure import create_session
-from compress.measure.operators import count_operators, operators_of
-from compress.measure.session import answer, feeds, session_options
+from compress.measure.explain.operators import count_operators, operators_of
+from compress.measure.runtimes.session import answer, feeds, session_options
 
 
 def test_create_session_sets_what_session_options_says(token_model):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from compress.measure.watch import Load, Reading, Watch, read_counters, wait_until_quiet
+from compress.measure.process.watch import Load, Reading, Watch, read_counters, wait_until_quiet
 
 
 def counters(

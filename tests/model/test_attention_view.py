@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.model import ModelConfig, load_model, structure_of
-from compress.model.attention_view import LOOKS, attention_of_row, look_shares
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
+from compress.model.observe.attention_view import LOOKS, attention_of_row, look_shares
 
 TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"
 SIZES = {"nhead": 4, "num_layers": 2, "d_model": 32, "dropout": 0.0, "max_length": 16}

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from compress.data import Splits, StdlibData, TextEncoder, load_splits
-from compress.data.byte_tokenizer import write_byte_tokenizer
+from compress.data.readers.byte_tokenizer import write_byte_tokenizer
 from compress.errors import ModelError
-from compress.model.cached import CachedDecoder, CacheLayer, KeyValues, cache_layers
-from compress.model.cut import keep_units_
-from compress.model.definition import Definition
-from compress.model.depth import keep_layers_
-from compress.model.save import load_module, save_module
-from compress.model.structure import structure_of
+from compress.model.cutting.depth import keep_layers_
+from compress.model.cutting.units import keep_units_
+from compress.model.decoder_cache import CachedDecoder, CacheLayer, KeyValues, cache_layers
+from compress.model.files.definition import Definition
+from compress.model.files.save import load_module, save_module
+from compress.model.structure.find import structure_of
 from compress.registry import stage_class
 from compress.stage import Context
 

@@ -13,9 +13,9 @@ from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
-from compress.model.capture import input_at, inputs_of_sites
-from compress.model.structure import Site
-from compress.prune.gates import gated
+from compress.model.observe.capture import input_at, inputs_of_sites
+from compress.model.structure.find import Site
+from compress.prune.importance.unit_gates import gated
 from compress.task import InputSpec, Task
 
 TASK = Task(

@@ -10,11 +10,11 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model import ModelConfig, load_model
-from compress.model.cut import keep_units_
-from compress.model.definition import Definition, definition_of
-from compress.model.depth import keep_layers_, layer_count, with_layers
-from compress.model.save import load_module, save_module
-from compress.model.structure import structure_of
+from compress.model.cutting.depth import keep_layers_, layer_count, with_layers
+from compress.model.cutting.units import keep_units_
+from compress.model.files.definition import Definition, definition_of
+from compress.model.files.save import load_module, save_module
+from compress.model.structure.find import structure_of
 
 from ..hf_families import FAMILIES, write_family
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model import ModelConfig, load_model, load_module, save_module
-from compress.model.calls import logits
-from compress.model.definition import Definition, definition_of
-from compress.model.embedding import (
+from compress.model.files.definition import Definition, definition_of
+from compress.model.forward import logits
+from compress.model.layers.embedding import (
     FactorizedEmbedding,
     keep_tokens_,
     positions_start_at,

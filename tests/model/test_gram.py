@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compress.errors import StageError
-from compress.model.gram import Gram, gram_of
+from compress.model.observe.gram import Gram, gram_of
 
 INPUTS = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
 WEIGHT = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])

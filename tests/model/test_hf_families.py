@@ -13,7 +13,7 @@ import torch
 from compress.data.past import empty_past, past_of_present
 from compress.errors import ModelError, ParityError
 from compress.model import LoadedModel, ModelConfig, load_model
-from compress.model.cached import CachedDecoder, context_length
+from compress.model.decoder_cache import CachedDecoder, context_length
 from compress.model.limits import lengths_of_change, token_limit
 from compress.pipeline import export_model
 
@@ -163,7 +163,7 @@ def test_a_file_without_the_window_is_refused_though_all_rows_are_shorter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = write_family(tmp_path / "model", FAMILIES["mistral"], decoder=True, num_hidden_layers=1)
-    monkeypatch.setattr("compress.model.cached._windows_of", lambda module: None)
+    monkeypatch.setattr("compress.model.decoder_cache._windows_of", lambda module: None)
     with pytest.raises(ParityError):
         export_model(directory, tmp_path / "out", max_length=4)
     assert not (tmp_path / "out").exists()

@@ -15,9 +15,9 @@ from torch import Tensor
 from compress.data import TextEncoder
 from compress.errors import ModelError
 from compress.model import LoadedModel, ModelConfig, load_model
-from compress.model.definition import definition_of
-from compress.model.load import task_of
-from compress.model.save import load_module, save_module
+from compress.model.files.definition import definition_of
+from compress.model.files.load import task_of
+from compress.model.files.save import load_module, save_module
 
 from ..hf_families import FAMILIES, write_family
 

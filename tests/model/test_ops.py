@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.model import ops
-from compress.model.convolution import Int8StaticConv, edges_of
-from compress.model.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
-from compress.model.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
-from compress.model.kinds import QUANTIZED_KINDS
-from compress.model.quantized import QuantizedModule
+from compress.model.layers.convolution import Int8StaticConv, edges_of
+from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
+from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.kinds import QUANTIZED_KINDS
+from compress.model.layers.quantized import QuantizedModule
+from compress.model.ops.linear import linear as ops
 
 SHAPES = {
     "int8_linear": {"in_features": 6, "out_features": 3, "bias": True},

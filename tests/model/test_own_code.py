@@ -13,7 +13,7 @@ import pytest
 
 from compress.errors import ModelError
 from compress.model import ModelConfig, load_model
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
 
 Change = Callable[[Path, str], Path]
 

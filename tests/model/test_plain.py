@@ -14,7 +14,7 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model import Definition, ModelConfig, load_model, load_module, save_module
-from compress.model.plain import check_plain, computed_weights, plain_weights_
+from compress.model.files.computed_weights import check_plain, computed_weights, plain_weights_
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import prepare
 from compress.pipeline.run import trained_model

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.model.counts import weight_counts
-from compress.model.recurrent import Int8LSTM
-from compress.model.recurrent_ops import int8_lstm
-from compress.quantize.grid import Grid
+from compress.model.layers.recurrent import Int8LSTM
+from compress.model.ops.recurrent import int8_lstm
+from compress.quantize.integers.grid import Grid
 from compress.quantize.recurrent import int8_lstm_of
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Splits
-from compress.model.capture import inputs_at
-from compress.model.relay import Relay
+from compress.model.observe.capture import inputs_at
+from compress.model.observe.relay import Relay
 from compress.quantize.calibrate import SharedInput
 
 DRAW = torch.Generator().manual_seed(0)

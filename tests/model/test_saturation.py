@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from compress.data import from_arrays
-from compress.model.convolution import Int8StaticConv
-from compress.model.int8 import Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.convolution import Int8StaticConv
+from compress.model.layers.int8 import Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.saturation import lost_to_saturation, pairs_at_risk, saturation_risk
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.stage import Context

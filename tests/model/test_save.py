@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model import ModelConfig, keep_units_, load_model, load_module, save_module, structure_of
-from compress.model.calls import logits
+from compress.model.forward import logits
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.stage import Context
 

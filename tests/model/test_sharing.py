@@ -14,11 +14,11 @@ from compress.data import Splits
 from compress.errors import ModelError, StageError
 from compress.export import export_onnx
 from compress.model import Definition, keep_units_, load_module, save_module, structure_of
-from compress.model.structure import Coupled
-from compress.model.width import keep_features_
+from compress.model.cutting.width import keep_features_
+from compress.model.structure.find import Coupled
 from compress.prune.heads import HeadPruning
 from compress.prune.magnitude import MagnitudePruning
-from compress.prune.structured import StructuredPruning
+from compress.prune.structured.stage import StructuredPruning
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
 from compress.stage import Context

@@ -19,23 +19,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.export.lowering import OPSET_VERSION
+from compress.export.lowering.operators import OPSET_VERSION
 from compress.export.trace import trace
-from compress.model import ops
-from compress.model.convolution import Int8StaticConv, convolution_arguments
-from compress.model.gram import Gram
-from compress.model.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
-from compress.model.half import HalfConv, HalfLinear
-from compress.model.int8 import Int8Linear
-from compress.model.quantized import EmbeddingModule, LinearModule, QuantizedModule
+from compress.model.layers.convolution import Int8StaticConv, convolution_arguments
+from compress.model.layers.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
+from compress.model.layers.half import HalfConv, HalfLinear
+from compress.model.layers.int8 import Int8Linear
+from compress.model.layers.quantized import EmbeddingModule, LinearModule, QuantizedModule
+from compress.model.observe.gram import Gram
+from compress.model.ops.linear import linear as ops
 from compress.quantize.float16 import Float16
-from compress.quantize.grid import Grid, dequantize
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.integers import Algorithm, Integers, integers_of
-from compress.quantize.layers import QuantizeLayers
+from compress.quantize.integers.choose import Algorithm, Integers, integers_of
+from compress.quantize.integers.grid import Grid, dequantize
+from compress.quantize.integers.torchao_weights import int8_by_row
 from compress.quantize.recurrent import int8_lstm_of
-from compress.quantize.torchao_weights import int8_by_row
+from compress.quantize.stage import QuantizeLayers
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context, Stage
 

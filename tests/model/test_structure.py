@@ -19,8 +19,8 @@ from compress.model import (
     save_module,
     structure_of,
 )
-from compress.model.calls import logits
-from compress.prune.stitch import unit_norms
+from compress.model.forward import logits
+from compress.prune.structured.stitch import unit_norms
 
 
 def silenced(model: nn.Module, path: str, heads: list[int], size: int) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.model import LoadedModel, ModelConfig, load_model, load_module, save_module, structure_of
-from compress.model.capture import positions_of
-from compress.model.cut import keep_units_
-from compress.model.depth import keep_layers_, layer_count
-from compress.model.width import hidden_width, keep_features_
+from compress.model.cutting.depth import keep_layers_, layer_count
+from compress.model.cutting.units import keep_units_
+from compress.model.cutting.width import hidden_width, keep_features_
+from compress.model.observe.capture import positions_of
 from compress.task import InputSpec, Task
 
 KINDS = {

@@ -19,10 +19,10 @@ from compress.model import (
     save_module,
     structure_of,
 )
-from compress.model.calls import logits
-from compress.model.definition import Definition
-from compress.model.embedding import FactorizedEmbedding
-from compress.model.width import hidden_width, keep_features_, present_readers
+from compress.model.cutting.width import hidden_width, keep_features_, present_readers
+from compress.model.files.definition import Definition
+from compress.model.forward import logits
+from compress.model.layers.embedding import FactorizedEmbedding
 
 TRANSFORMER = Path(__file__).resolve().parents[2] / "models" / "transformer.py"
 SIZES = {"d_model": 16, "nhead": 2, "num_layers": 2, "max_length": 8, "dropout": 0.0}

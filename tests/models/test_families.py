@@ -16,8 +16,8 @@ from compress.data import DigitsData, Splits, load_splits
 from compress.errors import ModelError
 from compress.export import export_onnx
 from compress.model import load_module, save_module, structure_of
-from compress.model.definition import Definition
-from compress.model.width import feature_count, keep_features_, present_readers
+from compress.model.cutting.width import feature_count, keep_features_, present_readers
+from compress.model.files.definition import Definition
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CNN = {"input_dim": 4, "output_dim": 10, "grid": 4, "widths": [6, 8], "blocks": 2}

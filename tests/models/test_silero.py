@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import compress
 from compress.model import Definition
-from compress.model.recurrent import Int8LSTM
+from compress.model.layers.recurrent import Int8LSTM
 from compress.report import RunReport
 
 pytestmark = pytest.mark.slow

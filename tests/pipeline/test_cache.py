@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.errors import OutputError
 from compress.keys import fingerprint
-from compress.model.save import module_fingerprint
+from compress.model.files.save import module_fingerprint
 from compress.pipeline.cache import Cache
 
 KEY = "0" * 64

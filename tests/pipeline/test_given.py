@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from compress.data import TextEncoder
 from compress.model import predict_logits
-from compress.model.load import load
+from compress.model.files.load import load
 from compress.pipeline import Outcome, export_model, run
 from compress.pipeline.prepare import prepare
 from compress.recipe import load_recipe
@@ -132,7 +132,7 @@ def test_a_bundle_is_gone_on_from_and_exported_with_its_tokenizer(
 
 
 def test_the_teacher_answers_as_before_in_new_ids(recipe: Path, tmp_path: Path) -> None:
-    from compress.pipeline.given import Given
+    from compress.pipeline.stage_inputs import Given
 
     prepared = prepare(load_recipe(recipe), tmp_path)
     assert isinstance(prepared.encoder, TextEncoder)

@@ -13,15 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from compress.alone import alone
-from compress.pipeline.jobs import Ended, Job, run_jobs
+from compress.jobs.runner import Ended, Job, run_jobs
 from compress.progress import Silent
+from compress.system.exclusive import alone
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no signals")
 
 BEGIN = """
 import json, os, signal, subprocess, sys, time
-from compress.alone import alone
+from compress.system.exclusive import alone
 from compress.cli.job import tied_to_its_parent
 with tied_to_its_parent():
     print(json.dumps({"ready": True}), flush=True)
@@ -40,7 +40,7 @@ def work(seconds):
 
 CHILD = '''
 import sys, time
-from compress.alone import alone
+from compress.system.exclusive import alone
 for _ in range(2):
     with alone():
         began = time.monotonic()
@@ -88,7 +88,7 @@ with alone():
 STARTS = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
-from compress.pipeline.jobs import Job, run_jobs
+from compress.jobs.runner import Job, run_jobs
 from compress.progress import Silent
 begin, script, *names = sys.argv[1:]
 jobs = [Job(name, [sys.executable, "-c", begin, name, script], Silent(), print) for name in names]

@@ -12,9 +12,9 @@ import pytest
 from compress.errors import ExportError
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import Exported
-from compress.pipeline.given import Given
 from compress.pipeline.ladder import first_step, last_step, step_after
 from compress.pipeline.prepare import prepare
+from compress.pipeline.stage_inputs import Given
 from compress.progress import Silent
 from compress.recipe import load_recipe
 from compress.report import Parity

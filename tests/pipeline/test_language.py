@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from compress import bundle_variants, load, load_variant
 from compress.cli import app
+from compress.deploy.generate import Sampling, Writer, Written, pick_token
 from compress.errors import ModelError, RecipeError
-from compress.generate import Sampling, Writer, Written, pick_token
 from compress.measure import explain_file
-from compress.model.cached import CachedDecoder
+from compress.model.decoder_cache import CachedDecoder
 from compress.pipeline import export_model, inspect_model, inspection_recipe, run
 from compress.pipeline.check import check_bundle
 from compress.recipe import load_recipe

@@ -29,7 +29,7 @@ from torch import nn
 import compress
 from compress.data import Split, Splits, load_splits
 from compress.errors import OutputError, ParityError
-from compress.model.calls import predict_logits
+from compress.model.forward import predict_logits
 from compress.pipeline import Outcome, run
 from compress.recipe import load_recipe
 from compress.report import load_report

@@ -11,9 +11,9 @@ import pytest
 
 from compress.errors import RecipeError
 from compress.pipeline import recipe_shapes
-from compress.prune.structured import StructuredPruning
+from compress.prune.structured.stage import StructuredPruning
 from compress.prune.vocabulary import VocabularyPruning
-from compress.quantize.mixed import Mixed
+from compress.quantize.mixed.stage import Mixed
 from compress.recipe import load_recipe
 from compress.report import Shape, shapes_note, shapes_table
 

@@ -30,8 +30,8 @@ def test_a_promise_is_measured_reported_and_its_table_kept(
     write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # How far layers and whole files agree is a matter of time, and of what else runs on this machine.
-    monkeypatch.setattr("compress.prune.latency_table._AGREES_WITHIN", float("inf"))
-    monkeypatch.setattr("compress.prune.latency_table._QUIET_AGREES_WITHIN", float("inf"))
+    monkeypatch.setattr("compress.prune.structured.latency_table._AGREES_WITHIN", float("inf"))
+    monkeypatch.setattr("compress.prune.structured.latency_table._QUIET_AGREES_WITHIN", float("inf"))
     outcome = run(write_recipe(tmp_path / "r.yaml", {"prune/structured": STAGE}), tmp_path / "out")
     facts = outcome.report.stages[0].facts
     table = facts["latency_table"]

@@ -15,8 +15,8 @@ import pytest
 
 import compress
 from compress import bundle_variants, load, load_variant
+from compress.deploy import variants as choosing
 from compress.errors import ModelError, OutputError
-from compress.measure import variants as choosing
 from compress.pipeline import export_model
 from compress.recipe import load_recipe
 

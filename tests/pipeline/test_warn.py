@@ -11,7 +11,7 @@ from compress.data import Splits
 from compress.data.table import Note
 from compress.measure.answers import pack_classes
 from compress.measure.results import Answers
-from compress.pipeline.warn import doubts_of_data, lines_before_work, warnings_of
+from compress.pipeline.caveats import doubts_of_data, lines_before_work, warnings_of
 from compress.recipe import load_recipe
 from compress.report import SaturationRecord, load_report
 

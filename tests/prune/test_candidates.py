@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from compress.errors import StageError
-from compress.model.structure import structure_of
-from compress.prune.candidates import Candidate, put_
+from compress.model.structure.find import structure_of
+from compress.prune.structured.candidates import Candidate, put_
 
 WEIGHT = torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
 BIAS = torch.arange(32.0)

@@ -12,10 +12,10 @@ from torch import nn
 from compress.data import DigitsData, Splits, load_splits
 from compress.errors import ModelError, StageError
 from compress.model import structure_of
-from compress.model.definition import Definition
-from compress.model.width import feature_count
+from compress.model.cutting.width import feature_count
+from compress.model.files.definition import Definition
 from compress.prune.channels import ChannelPruning
-from compress.prune.removal import Removal
+from compress.prune.importance.removal import Removal
 from compress.prune.width import feature_importance
 from compress.stage import Context
 

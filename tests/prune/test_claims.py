@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import StageError
-from compress.model.structure import structure_of
+from compress.model.structure.find import structure_of
 from compress.prune.magnitude import MagnitudePruning
 from compress.prune.stage import PruneStage
 from compress.registry import STAGES, stage_class

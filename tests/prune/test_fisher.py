@@ -13,8 +13,8 @@ from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
-from compress.prune.fisher import fisher_information, rearrange
-from compress.prune.gates import gate_gradients
+from compress.prune.importance.fisher import fisher_information, rearrange
+from compress.prune.importance.unit_gates import gate_gradients
 
 
 def cost(fisher: torch.Tensor, kept: list[int]) -> float:
@@ -28,7 +28,7 @@ def test_fisher_of_two_rows_is_the_sum_of_their_outer_products_not_that_of_the_b
 ) -> None:
     # Rows g = (1, 2, 0, 0) and (-1, 1, 0, 3); as a batch g = (0, 3, 0, 3), and unit 0 would cost nothing.
     rows = torch.tensor([[1.0, 2.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 3.0]])
-    monkeypatch.setattr("compress.prune.fisher.gate_gradients", lambda *_, **__: iter([[rows]]))
+    monkeypatch.setattr("compress.prune.importance.fisher.gate_gradients", lambda *_, **__: iter([[rows]]))
     site = structure_of(model).attention[0]
     (found,) = fisher_information(model, [site], splits.train.take(2, seed=0), splits.task)
     assert found.tolist() == [[2, 1, 0, -3], [1, 5, 0, 3], [0, 0, 0, 0], [-3, 3, 0, 9]]
@@ -86,7 +86,7 @@ def test_rearrange_can_not_be_bettered_by_a_swap_and_is_no_worse_than_the_diagon
 def test_a_long_shortlist_changes_only_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))
     fisher = rows.T @ rows
-    monkeypatch.setattr("compress.prune.fisher._SHORTLIST", 1)
+    monkeypatch.setattr("compress.prune.importance.fisher._SHORTLIST", 1)
     kept = rearrange(fisher, 30)
     gone = sorted(set(range(60)) - set(kept))
     neighbours = [[*(set(kept) - {a}), b] for a, b in itertools.product(kept, gone)]

@@ -12,11 +12,11 @@ from torch import nn
 from compress.data import Splits
 from compress.errors import StageError
 from compress.model import Definition, structure_of
-from compress.model.calls import logits, to_tensors
+from compress.model.forward import logits, to_tensors
 from compress.prune.heads import HeadPruning
-from compress.prune.removal import choose_units
-from compress.prune.structured import StructuredPruning
-from compress.prune.taylor import taylor_importance
+from compress.prune.importance.removal import choose_units
+from compress.prune.importance.taylor import taylor_importance
+from compress.prune.structured.stage import StructuredPruning
 from compress.recovery import RecoveryConfig
 from compress.stage import Context
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.data import Splits
 from compress.errors import StageError
-from compress.model.depth import layer_count
+from compress.model.cutting.depth import layer_count
 from compress.prune.layers import LayerPruning, inputs_of
 from compress.stage import Context
 

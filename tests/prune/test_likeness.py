@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress.data import Splits, from_arrays
 from compress.model import structure_of
-from compress.prune.likeness import linear_cka, unit_likeness
+from compress.prune.importance.likeness import linear_cka, unit_likeness
 
 
 def _by_definition(first: Tensor, second: Tensor) -> float:

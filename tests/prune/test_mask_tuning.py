@@ -15,13 +15,13 @@ from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import ModelError, StageError
 from compress.model import structure_of
-from compress.model.calls import predict_logits
-from compress.model.capture import inputs_of_sites
-from compress.model.config import ModelConfig
-from compress.model.load import load_model
-from compress.model.structure import Site
-from compress.prune.gates import gated
-from compress.prune.mask_tuning import fold_gates_, normal_equations, solve_scales, tune_masks
+from compress.model.files.config import ModelConfig
+from compress.model.files.load import load_model
+from compress.model.forward import predict_logits
+from compress.model.observe.capture import inputs_of_sites
+from compress.model.structure.find import Site
+from compress.prune.importance.unit_gates import gated
+from compress.prune.structured.mask_tuning import fold_gates_, normal_equations, solve_scales, tune_masks
 from compress.task import InputSpec, Task
 
 TASK = Task(
@@ -49,7 +49,7 @@ class Chain(nn.Module):
 
 @pytest.fixture
 def undamped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.prune.mask_tuning._DAMPING", 1e-12)
+    monkeypatch.setattr("compress.prune.structured.mask_tuning._DAMPING", 1e-12)
 
 
 def rows(*values: list[list[float]]) -> Split:

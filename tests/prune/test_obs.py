@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.model.gram import Gram, gram_of
-from compress.prune.obs import least_squares, remove_one_by_one
+from compress.model.observe.gram import Gram, gram_of
+from compress.prune.structured.obs import least_squares, remove_one_by_one
 
 
 def rows(count: int, features: int, seed: int) -> Tensor:

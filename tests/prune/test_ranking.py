@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.prune.ranking import held_by_top, normalised, units_holding, weakest_first
+from compress.prune.importance.ranking import held_by_top, normalised, units_holding, weakest_first
 
 
 def test_the_weakest_unit_is_found_after_each_sites_norm_is_divided_out() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from compress.prune.candidates import ranked_candidates, unit_levels
-from compress.prune.search import best_within, refine
+from compress.prune.structured.candidates import ranked_candidates, unit_levels
+from compress.prune.structured.search import best_within, refine
 
 
 def test_the_best_of_two_sites_by_hand() -> None:

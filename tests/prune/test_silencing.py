@@ -10,8 +10,8 @@ from torch import nn
 
 from compress.data import Splits, from_arrays
 from compress.model import keep_units_, predict_logits, structure_of
-from compress.prune.ranking import weakest_first
-from compress.prune.silencing import (
+from compress.prune.importance.ranking import weakest_first
+from compress.prune.importance.silencing import (
     Batches,
     SilencedPoint,
     curve_levels,

@@ -19,9 +19,9 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import logits, structure_of, to_tensors
 from compress.model.counts import stored_bytes
-from compress.prune.sensitivity import felt_inputs, token_weights
-from compress.prune.stitch import unit_norms
-from compress.prune.structured import StructuredPruning
+from compress.prune.importance.sensitivity import felt_inputs, token_weights
+from compress.prune.structured.stage import StructuredPruning
+from compress.prune.structured.stitch import unit_norms
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context
 from compress.timing import BlockTimes, Compared, TimingPoint

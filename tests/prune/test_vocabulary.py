@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.data import FileData, Splits, TextEncoder, load_splits
-from compress.data.vocabulary import encode_again, smaller_encoder
+from compress.data.readers.vocabulary import encode_again, smaller_encoder
 from compress.errors import ModelError, StageError
 from compress.model import ModelConfig, load_model, predict_logits
 from compress.prune.embeddings import EmbeddingFactorization

@@ -13,8 +13,8 @@ from torch import nn
 from compress.data import Splits
 from compress.errors import StageError
 from compress.export import check_parity, export_onnx
-from compress.model.calls import logits, to_tensors
-from compress.model.width import hidden_width, present_readers
+from compress.model.cutting.width import hidden_width, present_readers
+from compress.model.forward import logits, to_tensors
 from compress.prune.width import WidthPruning, feature_importance, strongest
 from compress.recovery import RecoveryConfig
 from compress.stage import Context

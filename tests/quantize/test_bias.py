@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from compress.errors import StageError
-from compress.quantize.bias import corrected_bias
-from compress.quantize.grid import Grid, dequantize, fit_steps, round_to
+from compress.quantize.integers.bias import corrected_bias
+from compress.quantize.integers.grid import Grid, dequantize, fit_steps, round_to
 
 
 def test_the_bias_takes_back_what_the_mean_input_loses() -> None:

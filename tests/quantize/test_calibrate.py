@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from compress.data import Splits
 from compress.data.split import Split
 from compress.errors import RecipeError, StageError
-from compress.model.definition import Definition
+from compress.model.files.definition import Definition
 from compress.quantize.calibrate import calibration_rows
 from compress.quantize.int8_static import Int8Static
 from compress.quantize.weight_only import Int4WeightOnly

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.quantize.clipping import Histogram, minmax_range, mse_clip, mse_range, percentile_range
-from compress.quantize.grid import Grid, Steps, dequantize, fit_steps, grouped, round_to, steps_between
+from compress.quantize.integers.clipping import Histogram, minmax_range, mse_clip, mse_range, percentile_range
+from compress.quantize.integers.grid import (
+    Grid,
+    Steps,
+    dequantize,
+    fit_steps,
+    grouped,
+    round_to,
+    steps_between,
+)
 
 GRIDS = [
     Grid(bits, size, symmetric) for bits in (2, 4, 8) for size in (None, 16) for symmetric in (True, False)

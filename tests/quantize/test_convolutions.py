@@ -20,12 +20,12 @@ from compress.data import from_arrays
 from compress.errors import StageError
 from compress.export import export_onnx
 from compress.model import load_module, save_module
-from compress.model.calls import predict_logits
-from compress.model.convolution import Int8StaticConv
-from compress.model.definition import Definition
-from compress.model.removed import Removed
+from compress.model.files.definition import Definition
+from compress.model.forward import predict_logits
+from compress.model.layers.convolution import Int8StaticConv
+from compress.model.layers.removed import Removed
 from compress.quantize.convolutions import ends_of, unfolded
-from compress.quantize.fold import fold_norms_
+from compress.quantize.equivalent.fold import fold_norms_
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
 from compress.stage import Context

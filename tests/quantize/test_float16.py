@@ -19,10 +19,10 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.export import export_onnx
 from compress.model import load_module, save_module
-from compress.model.calls import predict_logits
 from compress.model.counts import weight_counts
-from compress.model.definition import Definition
-from compress.model.half import HalfLinear, half_type
+from compress.model.files.definition import Definition
+from compress.model.forward import predict_logits
+from compress.model.layers.half import HalfLinear, half_type
 from compress.quantize.float16 import Float16
 from compress.stage import Context
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.quantize.gptq import gptq
-from compress.quantize.grid import Grid, Steps, dequantize, fit_steps, round_to
+from compress.quantize.integers.gptq import gptq
+from compress.quantize.integers.grid import Grid, Steps, dequantize, fit_steps, round_to
 
 GRIDS = [Grid(bits, size, symmetric) for bits in (3, 4) for size in (None, 16) for symmetric in (True, False)]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.quantize.grid import (
+from compress.quantize.integers.grid import (
     Grid,
     Steps,
     better_steps,
@@ -182,6 +182,7 @@ def test_the_better_steps_are_taken_group_by_group_and_the_first_of_equals() -> 
 
 def test_a_grid_can_be_made_without_torch() -> None:
     code = (
-        "import sys; from compress.quantize.grid import Grid; Grid(4, 32); sys.exit('torch' in sys.modules)"
+        "import sys; from compress.quantize.integers.grid import Grid;"
+        "Grid(4, 32); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import StageError
-from compress.quantize.grid import Grid, Steps, dequantize, fit_steps, grouped, round_to
-from compress.quantize.hqq import hqq
+from compress.quantize.integers.grid import Grid, Steps, dequantize, fit_steps, grouped, round_to
+from compress.quantize.integers.hqq import hqq
 
 GRIDS = [
     Grid(bits, size, symmetric) for bits in (2, 4, 8) for size in (None, 16) for symmetric in (True, False)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from compress.data.config import DigitsData
 from compress.errors import StageError
-from compress.model.calls import predict_logits
-from compress.model.grouped import Int4Linear
-from compress.model.int8 import Int8Linear
-from compress.quantize.assignment import cheapest_first
+from compress.model.forward import predict_logits
+from compress.model.layers.grouped import Int4Linear
+from compress.model.layers.int8 import Int8Linear
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.mixed import Mixed
-from compress.quantize.sensitivity import FLOAT, Group, Parts, answers, damages
+from compress.quantize.mixed.assignment import cheapest_first
+from compress.quantize.mixed.sensitivity import FLOAT, Group, Parts, answers, damages
+from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
 from compress.timing import Compared, TimingPoint
@@ -207,7 +207,7 @@ def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context)
 def test_nothing_within_the_drop_is_said_with_the_nearest(
     model: nn.Module, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compress.quantize import sensitivity
+    from compress.quantize.mixed.stage import sensitivity
 
     truth = sensitivity.damage_of
 

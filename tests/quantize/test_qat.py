@@ -16,15 +16,15 @@ from torch import nn
 from compress.data import Splits, from_arrays
 from compress.errors import StageError
 from compress.export import export_onnx
-from compress.model.calls import predict_logits
-from compress.model.grouped import Int4Linear
-from compress.model.quantized import QuantizedModule
+from compress.model.forward import predict_logits
+from compress.model.layers.grouped import Int4Linear
+from compress.model.layers.quantized import QuantizedModule
 from compress.prune.magnitude import MagnitudePruning
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.layers import QuantizeLayers
-from compress.quantize.mixed import Mixed, Schemes
+from compress.quantize.mixed.stage import Mixed, Schemes
 from compress.quantize.qat import QatConfig
+from compress.quantize.stage import QuantizeLayers
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context
 from compress.train import evaluate, fit_

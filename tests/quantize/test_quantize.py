@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from compress.data.split import Split
 from compress.errors import StageError
-from compress.model.grouped import Int4Embedding, Int4Linear
-from compress.model.int8 import Int8Embedding, Int8Linear
+from compress.model.layers.grouped import Int4Embedding, Int4Linear
+from compress.model.layers.int8 import Int8Embedding, Int8Linear
 from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
+from compress.quantize.integers.torchao_weights import int4_by_group, int8_by_row
 from compress.quantize.replace import tensor_bytes
-from compress.quantize.torchao_weights import int4_by_group, int8_by_row
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context, Stage
 from compress.task import InputSpec, Task

@@ -19,16 +19,16 @@ import compress
 from compress.errors import StageError
 from compress.export.trace import trace
 from compress.model import load_module, save_module
-from compress.model.calls import predict_logits
-from compress.model.definition import Definition
-from compress.model.recurrent import Int8LSTM
+from compress.model.files.definition import Definition
+from compress.model.forward import predict_logits
+from compress.model.layers.recurrent import Int8LSTM
 from compress.model.saturation import saturation_risk
 from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.mixed import Mixed
+from compress.quantize.mixed.sensitivity import Parts
+from compress.quantize.mixed.stage import Mixed
 from compress.quantize.qat import QatConfig
-from compress.quantize.sensitivity import Parts
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context, Stage
 

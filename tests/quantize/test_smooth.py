@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import StageError
-from compress.model.calls import predict_logits
-from compress.model.definition import Definition
-from compress.quantize.awq import awq_factors
+from compress.model.files.definition import Definition
+from compress.model.forward import predict_logits
 from compress.quantize.calibrate import calibration_rows, loudest_of, shared_inputs
-from compress.quantize.grid import Grid, dequantize, fit_steps, round_to
+from compress.quantize.equivalent.awq import awq_factors
+from compress.quantize.equivalent.smooth import Pair, exact_pairs, scale_
+from compress.quantize.equivalent.smoothquant import smoothquant_factors
 from compress.quantize.int8_static import Int8Static
+from compress.quantize.integers.grid import Grid, dequantize, fit_steps, round_to
 from compress.quantize.replace import linears_to_replace
-from compress.quantize.smooth import Pair, exact_pairs, scale_
-from compress.quantize.smoothquant import smoothquant_factors
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
 

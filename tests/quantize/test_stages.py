@@ -18,10 +18,10 @@ from compress.data import Splits
 from compress.errors import StageError
 from compress.export import export_onnx
 from compress.model import load_module, save_module
-from compress.model.calls import predict_logits
-from compress.model.definition import Definition
-from compress.model.grouped import Int4Linear, Int8GroupLinear
-from compress.model.int8 import Int8StaticLinear, Int8TensorLinear
+from compress.model.files.definition import Definition
+from compress.model.forward import predict_logits
+from compress.model.layers.grouped import Int4Linear, Int8GroupLinear
+from compress.model.layers.int8 import Int8StaticLinear, Int8TensorLinear
 from compress.quantize.calibrate import SharedInput, calibration_rows, gram_at, shared_inputs
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static

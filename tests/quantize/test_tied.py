@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from compress.data import Splits, StdlibData, TextEncoder, load_splits
-from compress.data.byte_tokenizer import write_byte_tokenizer
+from compress.data.readers.byte_tokenizer import write_byte_tokenizer
 from compress.errors import ParityError, StageError
 from compress.export import check_parity, export_onnx
 from compress.model import Definition, load_module, save_module
 from compress.model.counts import weight_counts
-from compress.model.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
-from compress.quantize.mixed import Mixed, Schemes
+from compress.model.layers.grouped import Int4Linear, Int8GroupLinear, SharedEmbedding
+from compress.quantize.mixed.stage import Mixed, Schemes
 from compress.quantize.qat import QatConfig
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.model.int8 import Int8Linear
-from compress.quantize.grid import Grid, Steps, dequantize, per_input
+from compress.model.layers.int8 import Int8Linear
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.integers import Integers, integers_of
-from compress.quantize.layers import QuantizeLayers
+from compress.quantize.integers.choose import Integers, integers_of
+from compress.quantize.integers.grid import Grid, Steps, dequantize, per_input
+from compress.quantize.stage import QuantizeLayers
 from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 
@@ -174,7 +174,7 @@ def test_under_autocast_it_answers_in_float32_from_bf16() -> None:
 
 
 def _torchao() -> Any:
-    from compress.quantize.torchao_weights import _quiet
+    from compress.quantize.integers.torchao_weights import _quiet
 
     with _quiet():
         import torchao.quantization.qat as qat

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 
 from compress.report import RunReport, StageRecord, caveats, to_html, to_markdown, to_model_card, verdict
-from compress.report.cut import CutSite, cut_of, cuts_of
-from compress.report.cut_charts import cost_curve, width_bars
-from compress.report.cut_words import cost_tables, cut_sentences, steps_table, widths_line, widths_table
-from compress.report.facts import facts_of
-from compress.report.promise import last_promise, promise_of
-from compress.report.promise_words import promise_sentences, promise_table
+from compress.report.sections.cut import CutSite, cut_of, cuts_of
+from compress.report.sections.cut_charts import cost_curve, width_bars
+from compress.report.sections.cut_words import (
+    cost_tables,
+    cut_sentences,
+    steps_table,
+    widths_line,
+    widths_table,
+)
+from compress.report.sections.facts import facts_of
+from compress.report.sections.promise import last_promise, promise_of
+from compress.report.sections.promise_words import promise_sentences, promise_table
 
 Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
 

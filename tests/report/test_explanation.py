@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure.explanation import Explanation, FileExplanation, FloatProduct, KindTime, Part
+from compress.measure.explain.explanation import Explanation, FileExplanation, FloatProduct, KindTime, Part
 from compress.report import (
     RunReport,
     explanation_sentences,

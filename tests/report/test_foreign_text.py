@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from compress.cli.common import echo, print_error, print_verdict
-from compress.console import console, draw, say, shown_progress
+from compress.cli.console import console, draw, say, shown_progress
 from compress.errors import RecipeError
 from compress.report import (
     CheckRecord,
@@ -29,8 +29,8 @@ from compress.report import (
     to_markdown,
     to_model_card,
 )
-from compress.report.deploy import deploy_snippet
-from compress.report.markdown import recipe_yaml
+from compress.report.cards.deploy import deploy_snippet
+from compress.report.render.markdown import recipe_yaml
 from compress.report.tables import Table, data_table
 
 EVIL = "=a\x1b[31mb\x9bc\u202ed\u2066e\rf[red]<b>"

@@ -12,7 +12,7 @@ from compress.measure.answers import pack_classes
 from compress.measure.results import Answers
 from compress.recipe.gates import GatesConfig
 from compress.report import RunReport, commonest_words, gate_sentence, judged, to_html, to_markdown
-from compress.report.gates import ABOVE_COMMONEST
+from compress.report.sections.gates import ABOVE_COMMONEST
 
 MakeReport = Callable[..., RunReport]
 

@@ -17,8 +17,7 @@ from compress.report import (
     neuron_sentence,
     write_inspection,
 )
-from compress.report.heat import attention_map, heat_row
-from compress.report.inspection import (
+from compress.report.inspection.data import (
     AttentionFacts,
     HeadLook,
     LayerHeads,
@@ -27,7 +26,8 @@ from compress.report.inspection import (
     QuantizedGroup,
     Sentence,
 )
-from compress.report.inspection_words import alike_pairs, method
+from compress.report.inspection.words import alike_pairs, method
+from compress.report.render.heat import attention_map, heat_row
 
 
 def _point(silenced: int, difference: float) -> Point:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.measure.results import AccuracyDifference, Interval, Rung
 from compress.report import RunReport, to_html, to_markdown
-from compress.report.ladder_words import ladder_dots, ladder_note, ladder_sentences, ladder_table
+from compress.report.sections.ladder import ladder_dots, ladder_note, ladder_sentences, ladder_table
 
 
 def rung(

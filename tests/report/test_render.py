@@ -30,8 +30,8 @@ from compress.report import (
     to_model_card,
     write_reports,
 )
-from compress.report.charts import latency_boxes, loss_curve
-from compress.report.facts import facts_of
+from compress.report.render.charts import latency_boxes, loss_curve
+from compress.report.sections.facts import facts_of
 
 MakeReport = Callable[..., RunReport]
 Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]

@@ -6,7 +6,7 @@ import pytest
 
 from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.report import fastest_sentence, load_report, to_html, to_markdown, write_reports
-from compress.report.runtime_words import runtime_sentences, runtime_table
+from compress.report.sections.runtimes import runtime_sentences, runtime_table
 
 
 def _timing(runtime, file, rounds_ms, batch=1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.report import RunReport, to_html
-from compress.report.stage_pictures import kept_pictures, sensitivity_map
+from compress.report.sections.stage_charts import kept_pictures, sensitivity_map
 
 MAP = {
     "up": {"scheme": "int4", "divergence_int8": 0.0001, "divergence_int4": 0.001},

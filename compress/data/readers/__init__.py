@@ -1,0 +1,1 @@
+"""How texts and images become numbers."""

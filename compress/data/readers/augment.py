@@ -1,0 +1,64 @@
+"""Augmentation of texts: changed copies of rows, for a teacher to label.
+
+Each copy has some tokens replaced by others, drawn as often as they are in the rows (as Jiao et al. 2020,
+arXiv 1909.10351, sec. 3.2, replace words, but without a language model), and half of the copies have a span
+of another row in the place of one of theirs (CutMix, Yun et al. 2019, arXiv 1905.04899, for texts). Special
+tokens and lengths stay. What a copy means nobody knows: it has no label.
+Shapes: s = tokens of a row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.split import Row, Split
+
+if TYPE_CHECKING:
+    from compress.data.readers.tokenize import TextEncoder
+
+__all__ = ["augmented"]
+
+_REPLACED = 0.2  # of the tokens
+_MIXED = 0.5  # of the rows
+_IDS = "input_ids"
+
+
+def augmented(split: Split, encoder: TextEncoder, *, seed: int) -> Split:
+    """A changed copy of each row, without its label.
+
+    Args:
+        encoder: of the rows; its special tokens stay.
+    """
+    tokens = encoder.tokenizer.get_added_tokens_decoder()
+    special = np.array(sorted(index for index, token in tokens.items() if token.special), dtype=np.int64)
+    spans = [_free(row[_IDS], special) for row in split.rows]
+    every = np.concatenate([row[_IDS][span] for row, span in zip(split.rows, spans, strict=True)])
+    if not len(every):
+        return Split.without_labels("augmented", split.rows, split.inputs)
+    draw = np.random.default_rng(seed)
+    rows = []
+    for row, span in zip(split.rows, spans, strict=True):
+        other = int(draw.integers(len(split)))
+        rows.append(_changed(row, span, split.rows[other][_IDS][spans[other]], every, draw))
+    return Split.without_labels("augmented", tuple(rows), split.inputs)
+
+
+def _free(ids: NDArray[np.int64], special: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the tokens that aren't special."""
+    return np.flatnonzero(~np.isin(ids, special))
+
+
+def _changed(
+    row: Row, span: NDArray[np.int64], other: NDArray[Any], every: NDArray[Any], draw: np.random.Generator
+) -> Row:
+    ids = row[_IDS].copy()
+    if len(span) > 1 and len(other) and draw.random() < _MIXED:
+        length = int(draw.integers(1, min(len(other), len(span) // 2) + 1))
+        here, there = (int(draw.integers(0, len(each) - length + 1)) for each in (span, other))
+        ids[span[here : here + length]] = other[there : there + length]
+    replaced = span[draw.random(len(span)) < _REPLACED]
+    ids[replaced] = draw.choice(every, len(replaced))
+    return {**row, _IDS: ids}

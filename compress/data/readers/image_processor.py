@@ -1,0 +1,255 @@
+"""How a picture becomes the numbers that a model reads: what a `preprocessor_config.json` says.
+
+The same arithmetic as the Pillow-backed image processors of transformers, without needing them.
+Shapes: p = channels, h = height, w = width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import DataError, ModelError
+from compress.system.files import read_json
+from compress.task import InputSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["ImageProcessor", "PIXELS", "PREPROCESSOR_FILE"]
+
+PIXELS = "pixel_values"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+_BILINEAR = 2  # Pillow's number
+_RESAMPLES = range(6)
+_HALF = 0.5
+# What the library that wrote the file takes where the file is silent; all others are as ViT's.
+_DEIT: dict[str, Any] = {"size": 256, "crop_size": 224, "do_center_crop": True, "resample": 3}
+_CHANGES_SIZE = ("do_pad", "do_thumbnail", "do_align_long_axis")
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """How a picture becomes the numbers that a model reads.
+
+    Attributes:
+        size: height and width that a picture is resized to; one number: its shorter side, in proportion.
+            none: it stays as it is.
+        crop: height and width that are then cut from its middle.
+        channels: 3 in colour, 1 in grey.
+        mean, std: of each channel, after the factor; none: not normalized.
+        factor: what the pixels' 0 to 255 are multiplied with.
+        resample: Pillow's number of the filter for resizing.
+        source: further settings of the model's own file, which are kept when it is written again.
+    """
+
+    size: tuple[int, int] | int | None = None
+    crop: tuple[int, int] | None = None
+    channels: int = 3
+    mean: tuple[float, ...] | None = (_HALF, _HALF, _HALF)
+    std: tuple[float, ...] | None = (_HALF, _HALF, _HALF)
+    factor: float = 1 / 255
+    resample: int = _BILINEAR
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_file(cls, path: Path, *, channels: int = 3) -> ImageProcessor:
+        """Read a preprocessor_config.json.
+
+        Raises:
+            ModelError: it can't be read, or asks for something that isn't done here.
+        """
+        try:
+            config = read_json(path)
+            if not isinstance(config, dict):
+                raise TypeError(f"it holds {type(config).__name__}, not an object")
+            return cls._from_config(config, channels)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"cannot use {path}: {error}") from error
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any], channels: int) -> ImageProcessor:
+        kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+        known = {**(_DEIT if kind.startswith("DeiT") else {}), **config}
+        for name in _CHANGES_SIZE:
+            if known.get(name):
+                raise ValueError(f"{name} is not known here; give data.size, data.mean and data.std")
+        normalized = known.get("do_normalize", True)
+        return cls(
+            size=_resized_to(known.get("size", 224)) if known.get("do_resize", True) else None,
+            crop=_sides(known.get("crop_size", 224), "crop_size") if known.get("do_center_crop") else None,
+            channels=channels,
+            mean=_each_channel(known.get("image_mean", _HALF), channels, "image_mean")
+            if normalized
+            else None,
+            std=_each_channel(known.get("image_std", _HALF), channels, "image_std") if normalized else None,
+            factor=float(known.get("rescale_factor", 1 / 255)) if known.get("do_rescale", True) else 1.0,
+            resample=_filter(known.get("resample", _BILINEAR)),
+            source=dict(config),
+        )
+
+    def changed(
+        self,
+        *,
+        size: tuple[int, int] | int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channels: int | None = None,
+    ) -> ImageProcessor:
+        """Return it with some settings changed; a size is then the whole picture's, without a crop.
+
+        Raises:
+            DataError: not one number a channel.
+        """
+        count = channels or self.channels
+        made = replace(self, channels=count)
+        if size is not None:
+            made = replace(made, size=(size, size) if isinstance(size, int) else size, crop=None)
+        try:
+            wanted_mean = made.mean if mean is None else tuple(mean)
+            wanted_std = made.std if std is None else tuple(std)
+            return replace(
+                made,
+                mean=None if wanted_mean is None else _each_channel(wanted_mean, count, "mean"),
+                std=None if wanted_std is None else _each_channel(wanted_std, count, "std"),
+            )
+        except (ValueError, TypeError) as error:
+            raise DataError(f"data: {error}") from error
+
+    @property
+    def result(self) -> tuple[int, int] | None:
+        """Height and width of what comes out; none: that depends on the picture."""
+        return self.crop or (self.size if isinstance(self.size, tuple) else None)
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the colours that a picture is converted to."""
+        return "L" if self.channels == 1 else "RGB"
+
+    def inputs(self, height: int, width: int) -> tuple[InputSpec, ...]:
+        """What a model is given."""
+        return (InputSpec(PIXELS, "float32", (self.channels, height, width)),)
+
+    def pixels(self, image: Image) -> NDArray[np.uint8]:
+        """Convert, resize and crop a picture: [h, w, p].
+
+        Raises:
+            DataError: it is smaller than what is to be cut from it.
+        """
+        image = image if image.mode == self.mode else image.convert(self.mode)
+        if self.size is not None:
+            height, width = self._resized(image.height, image.width)
+            if (image.height, image.width) != (height, width):
+                image = image.resize((width, height), self.resample)
+        if self.crop is not None:
+            height, width = self.crop
+            top, left = (image.height - height) // 2, (image.width - width) // 2
+            if top < 0 or left < 0:
+                raise DataError(f"is {image.width}x{image.height}, smaller than the crop, {width}x{height}")
+            image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, self.channels)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        assert self.size is not None
+        if isinstance(self.size, tuple):
+            return self.size
+        short = min(height, width)
+        return (
+            self.size if height == short else int(self.size * height / short),
+            self.size if width == short else int(self.size * width / short),
+        )
+
+    def values(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Rescale and normalize: [h, w, p] -> [p, h, w]."""
+        values = pixels.astype(np.float32) * np.float32(self.factor)
+        if self.mean is not None and self.std is not None:
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+            values = (values - mean) / std
+        return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)  # [p, h, w]
+
+    def to_config(self) -> dict[str, Any]:
+        """What preprocessor_config.json says, for transformers and transformers.js to do the same."""
+        config: dict[str, Any] = {
+            **{"image_processor_type": "ViTImageProcessor", **self.source},
+            "do_resize": self.size is not None,
+            "do_center_crop": self.crop is not None,
+            "do_rescale": self.factor != 1.0,
+            "do_normalize": self.mean is not None,
+            "resample": self.resample,
+            "rescale_factor": self.factor,
+        }
+        if self.channels == 1:  # transformers.js converts to RGB unless told otherwise
+            config |= {"do_convert_rgb": False, "do_convert_grayscale": True}
+        optional: dict[str, Any] = {
+            "size": _sides_written(self.size),
+            "crop_size": _sides_written(self.crop),
+            "image_mean": None if self.mean is None else list(self.mean),
+            "image_std": None if self.std is None else list(self.std),
+        }
+        for name, value in optional.items():
+            config.pop(name, None)
+            if value is not None:
+                config[name] = value
+        return config
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of the input, as plain data."""
+        return {
+            "channels": self.channels,
+            "colours": "RGB" if self.channels == 3 else "grey",
+            "pixels_times": self.factor,
+            "then_minus": None if self.mean is None else list(self.mean),
+            "then_divided_by": None if self.std is None else list(self.std),
+            "settings": PREPROCESSOR_FILE,
+        }
+
+
+def _resized_to(size: Any) -> tuple[int, int] | int:
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        return _side(size["shortest_edge"], "size")
+    return _sides(size, "size")
+
+
+def _sides(size: Any, name: str) -> tuple[int, int]:
+    if isinstance(size, int):
+        return _side(size, name), _side(size, name)
+    if isinstance(size, Mapping) and set(size) == {"height", "width"}:
+        return _side(size["height"], name), _side(size["width"], name)
+    if isinstance(size, list | tuple) and len(size) == 2:
+        return _side(size[0], name), _side(size[1], name)
+    raise ValueError(f"{name} {size} is not known here (known: a number, height and width); give data.size")
+
+
+def _side(value: Any, name: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name}: {value} is no number of pixels")
+    return value
+
+
+def _sides_written(size: tuple[int, int] | int | None) -> dict[str, int] | None:
+    if isinstance(size, int):
+        return {"shortest_edge": size}
+    return None if size is None else {"height": size[0], "width": size[1]}
+
+
+def _each_channel(given: Any, channels: int, name: str) -> tuple[float, ...]:
+    values = tuple(float(value) for value in (given if isinstance(given, list | tuple) else [given]))
+    if len(set(values)) == 1:  # the same for each: as many as there are
+        values = values[:1] * channels
+    if len(values) != channels:
+        raise ValueError(f"{name} has {len(values)} numbers, but a picture has {channels} channels")
+    if "std" in name and min(values) <= 0:
+        raise ValueError(f"{name} must be above 0, not {min(values)}")
+    return values
+
+
+def _filter(value: Any) -> int:
+    if type(value) is not int or value not in _RESAMPLES:
+        raise ValueError(f"resample {value} is no filter of Pillow; allowed: 0 to 5")
+    return value

@@ -1,0 +1,109 @@
+"""Rows of numbers from .npz files: whatever inputs a model takes, by their names.
+
+Shapes: n = rows.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.config import ArraysData
+from compress.data.sources.arrays import derived_inputs, rows_of
+from compress.data.split import Row
+from compress.data.table import Table
+from compress.errors import DataError, did_you_mean
+from compress.task import LABELS_KEY, InputSpec
+
+__all__ = ["ArrayFiles", "read_array_files"]
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ArrayFiles:
+    """What stands in the files.
+
+    Attributes:
+        tables: train, and validation and test where they have files of their own: labels, and bytes of rows.
+        rows: the rows themselves, by the same names.
+        inputs: what the inputs are like, read off train.
+    """
+
+    tables: Mapping[str, Table]
+    rows: Mapping[str, tuple[Row, ...]]
+    inputs: tuple[InputSpec, ...]
+
+
+def read_array_files(config: ArraysData) -> ArrayFiles:
+    """Read the files and see that they fit together.
+
+    Raises:
+        DataError: one can't be read, or has no labels, or its inputs aren't like those of train.
+    """
+    given = {"train": config.train, "validation": config.validation, "test": config.test}
+    paths = {part: path for part, path in given.items() if path is not None}
+    columns = {part: _read(path) for part, path in paths.items()}
+    labels = {part: _labels(path, columns[part]) for part, path in paths.items()}
+    inputs = derived_inputs(str(paths["train"]), columns["train"])
+    rows = {
+        part: rows_of(str(path), columns[part], inputs, len(labels[part])) for part, path in paths.items()
+    }
+    tables = {
+        part: Table(
+            name=path.name,
+            where=str(path),
+            # Bytes of rows as the model reads them, and shapes: lengths may differ from file to file.
+            items=tuple(_key(row, inputs) for row in rows[part]),
+            labels=labels[part],
+        )
+        for part, path in paths.items()
+    }
+    return ArrayFiles(tables, rows, inputs)
+
+
+def _read(path: Path) -> Columns:
+    try:
+        with path.open("rb") as file:
+            opened = np.load(file, allow_pickle=False)
+            if isinstance(opened, np.ndarray):
+                raise DataError(f"{path}: holds one array without a name; write it with numpy.savez")
+            with opened:
+                return {name: opened[name] for name in opened.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
+            raise DataError(
+                f"{path}: an array in it holds objects, not numbers; pad rows of several lengths to one, and "
+                "give a mask as another input"
+            ) from error
+        raise DataError(f"{path}: is not a file that numpy.savez writes (.npz): {error}") from error
+
+
+def _labels(path: Path, columns: Columns) -> tuple[str, ...]:
+    if LABELS_KEY not in columns:
+        raise DataError(f"{path}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
+    values = columns[LABELS_KEY]
+    if values.ndim == 1 and values.dtype.kind == "f":
+        raise DataError(
+            f"{path}: labels are {values.dtype}: to predict an amount is regression, which is not supported; "
+            "give class indices or names"
+        )
+    if values.ndim != 1 or values.dtype.kind not in "iuU":
+        raise DataError(
+            f"{path}: labels must be class indices or names [n], not {values.dtype} {list(values.shape)}"
+        )
+    if not len(values):
+        raise DataError(f"{path}: has no rows")
+    if values.dtype.kind == "i" and values.min() < 0:
+        raise DataError(f"{path}: label {values.min()} is negative; classes are counted from 0")
+    return tuple(str(value) for value in values)
+
+
+def _key(row: Row, inputs: tuple[InputSpec, ...]) -> bytes:
+    return b"".join(repr(row[spec.name].shape).encode() + row[spec.name].tobytes() for spec in inputs)

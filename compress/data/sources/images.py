@@ -1,0 +1,262 @@
+"""Pictures from folders, one sub-folder a class, and scikit-learn's digits as pictures.
+
+Two pictures are the same where the model sees the same pixels, whatever their files are.
+Shapes: n = pictures, p = channels, h = height, w = width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.config import DigitImagesData, ImagesData
+from compress.data.readers.image_processor import ImageProcessor
+from compress.data.table import Note, Table, counted, listed
+from compress.errors import DataError
+from compress.system.cores import available_cores
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["DIGIT_PROCESSOR", "Pictures", "processor_for", "read_digit_images", "read_image_folders"]
+
+DIGIT_PROCESSOR = ImageProcessor(size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))
+
+_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
+_IN_MEMORY_BYTES = 1 << 30  # more than this is kept in a temporary file
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one folder.
+
+    Attributes:
+        table: labels, and what each picture is the same by.
+        values: what a model is given, [n, p, h, w].
+        notes: what was converted or left out, a line each.
+    """
+
+    table: Table
+    values: NDArray[np.float32]
+    notes: tuple[Note, ...] = ()
+
+
+def processor_for(config: ImagesData | DigitImagesData, processor: ImageProcessor | None) -> ImageProcessor:
+    """How pictures are read: as the model's own file says, but for what the recipe says.
+
+    Raises:
+        DataError: settings that don't go together.
+    """
+    if isinstance(config, DigitImagesData):
+        return DIGIT_PROCESSOR
+    known = processor or ImageProcessor()
+    return known.changed(size=config.size, mean=config.mean, std=config.std, channels=config.channels)
+
+
+def read_digit_images() -> Pictures:
+    """Read scikit-learn's digits (Alpaydin and Kaynak 1998) as pictures [n, 1, 8, 8] in [-1, 1]."""
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    values = np.ascontiguousarray(np.asarray(bunch.images)[:, None] / 8 - 1, dtype=np.float32)
+    table = Table(
+        name="scikit-learn digits",
+        where="scikit-learn digits",
+        items=tuple(picture.tobytes() for picture in values),
+        labels=tuple(str(label) for label in bunch.target),
+    )
+    return Pictures(table, values)
+
+
+def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Pictures]:
+    """Read the folders of train, and of validation and test where they are given.
+
+    All folders are looked through before the first picture is read.
+
+    Raises:
+        DataError: a folder without pictures or with one class, a class without pictures, a picture that can't
+            be read (it is named), pictures of several sizes where none is asked for.
+    """
+    roots = {"train": config.train, "validation": config.validation, "test": config.test}
+    found = {part: _Folder.look(root, part) for part, root in roots.items() if root is not None}
+    if len(found["train"].classes) < 2:
+        only = found["train"].classes[0]
+        raise DataError(
+            f"{config.train}: has one sub-folder with pictures, '{only}'; classification needs two classes "
+            "or more, a sub-folder each"
+        )
+    shape: tuple[int, ...] | None = None
+    read = {}
+    for part, folder in found.items():
+        read[part] = folder.read(processor, shape)
+        shape = read[part].values.shape[1:]
+    return read
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The pictures below a folder, in the order of their names."""
+
+    root: Path
+    classes: tuple[str, ...]
+    files: tuple[Path, ...]
+    labels: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @classmethod
+    def look(cls, root: Path, part: str) -> _Folder:
+        if not root.is_dir():
+            raise DataError(f"data.{part}: {root} is no folder; pictures are in one, a sub-folder a class")
+        below = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
+        files: list[Path] = []
+        labels: list[str] = []
+        others: list[str] = []
+        for each in below:
+            inside = list(_files_below(each))
+            pictures = [file for file in inside if file.suffix.lower() in _ENDINGS]
+            if not pictures:
+                raise DataError(
+                    f"{each}: this class has no picture ({', '.join(_ENDINGS)}); remove it or fill it"
+                )
+            others += [file.name for file in inside if file.suffix.lower() not in _ENDINGS]
+            files += pictures
+            labels += [each.name] * len(pictures)
+        if not files:
+            loose = any(file.suffix.lower() in _ENDINGS for file in root.iterdir())
+            what = "has pictures but no sub-folder" if loose else "has no pictures in sub-folders"
+            raise DataError(f"{root}: {what}; put the pictures of each class into a sub-folder of its name")
+        names = [each.name for each in below]
+        if len(names) > 1 and {name.casefold() for name in names} <= _SPLIT_NAMES:
+            train = next((name for name in names if name.casefold().startswith("train")), names[0])
+            raise DataError(
+                f"{root}: its sub-folders are splits, not classes ({', '.join(names)}); give each split as a "
+                f"folder of its own: data.train={root / train} and so on"
+            )
+        return cls(root, tuple(names), tuple(files), tuple(labels), tuple(others))
+
+    def read(self, processor: ImageProcessor, shape: tuple[int, ...] | None) -> Pictures:
+        """Decode all pictures.
+
+        Args:
+            shape: what pictures of other folders have; none: the first picture decides.
+        """
+        first, _ = _read(self.files[0], processor)
+        wanted = shape or (processor.channels, *first.shape[:2])
+        values, where = _space((len(self.files), *wanted))
+
+        def put(index: int) -> tuple[bytes, _Seen]:
+            pixels, seen = _read(self.files[index], processor)
+            if pixels.shape[:2] != wanted[1:]:
+                raise DataError(
+                    f"{self.files[index]}: is {pixels.shape[1]}x{pixels.shape[0]} where others are "
+                    f"{wanted[2]}x{wanted[1]}: give data.size, to which all are resized"
+                )
+            values[index] = processor.values(pixels)
+            return hashlib.sha256(pixels.tobytes()).digest(), seen
+
+        # Pillow decodes and resizes without Python's lock.
+        with ThreadPoolExecutor(min(_MOST_THREADS, available_cores())) as pool:
+            done = list(pool.map(put, range(len(self.files))))
+        table = Table(
+            name=self.root.name,
+            where=str(self.root),
+            items=tuple(digest for digest, _ in done),
+            labels=self.labels,
+            places=tuple(file.relative_to(self.root).as_posix() for file in self.files),
+        )
+        notes = _notes(table.name, [seen for _, seen in done], processor, wanted, self.others)
+        return Pictures(table, values, notes + where)
+
+
+_Seen = tuple[str, tuple[int, int]]
+"""The colours of a picture's file as Pillow names them, and its width and height."""
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts):
+            yield file
+
+
+def _read(path: Path, processor: ImageProcessor) -> tuple[NDArray[np.uint8], _Seen]:
+    """Decode one picture as a camera meant it to stand; of an animation the first."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            seen = _colours(file), file.size
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError ... for files that are broken
+        raise DataError(f"{path}: can't be read as a picture ({error}): mend or remove it") from error
+    if seen[0].startswith(("I", "F")):
+        raise DataError(
+            f"{path}: has pixels of more than 8 bits ('{seen[0]}'); save it with 8 bits a channel"
+        )
+    try:
+        return processor.pixels(image), seen
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _colours(image: Image) -> str:
+    return f"{image.mode} with transparency" if "transparency" in image.info else image.mode
+
+
+def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
+    """Room for so many numbers: in memory, or in a temporary file that goes with the process."""
+    size = int(np.prod(shape)) * 4
+    if size <= _IN_MEMORY_BYTES:
+        return np.empty(shape, dtype=np.float32), ()
+    try:
+        with tempfile.TemporaryFile(prefix="modelpress-images-") as file:
+            if hasattr(os, "posix_fallocate"):  # else a full disk would be found out by a crash
+                os.posix_fallocate(file.fileno(), 0, size)
+            values = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+    except OSError as error:
+        raise DataError(
+            f"{shape[0]} pictures take {size / 1e9:.1f} GB, and there is no room for them in "
+            f"{tempfile.gettempdir()} ({error.strerror}); set TMPDIR to another place, or take fewer"
+        ) from error
+    line = f"{counted(shape[0], 'picture')} take {size / 1e9:.1f} GB: kept in a temporary file"
+    return values, (Note(line),)
+
+
+def _notes(
+    name: str, seen: Sequence[_Seen], processor: ImageProcessor, shape: Sequence[int], others: Sequence[str]
+) -> tuple[Note, ...]:
+    notes: tuple[Note, ...] = ()
+    colours = Counter(mode for mode, _ in seen if mode != processor.mode)
+    if colours:
+        kinds = ", ".join(f"{count} {mode}" for mode, count in sorted(colours.items()))
+        lost = "; transparency is dropped" if any("A" in mode or " " in mode for mode in colours) else ""
+        line = (
+            f"{name}: {colours.total()} of {counted(len(seen), 'picture')} converted to {processor.mode} "
+            f"({kinds}){lost}"
+        )
+        notes += (Note(line),)
+    sizes = {size for _, size in seen}
+    if sizes != {(shape[2], shape[1])}:
+        small, large = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
+        span = small if len(sizes) == 1 else f"{len(sizes)} sizes, {small} to {large}"
+        notes += (Note(f"{name}: pictures of {span} became {shape[2]}x{shape[1]}"),)
+    if others:
+        left_out = f"{name}: {counted(len(others), 'file')} left out, not a picture: {listed(others)}"
+        notes += (Note(left_out),)
+    return notes
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]

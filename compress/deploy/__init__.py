@@ -1,0 +1,1 @@
+"""What runs in a deployed program: onnxruntime, tokenizers and numpy alone."""

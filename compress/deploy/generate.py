@@ -1,0 +1,278 @@
+"""Write on from a text with a decoder's bundle: onnxruntime, tokenizers and numpy, nothing else.
+
+Reads our bundles and other directories that are laid out as the Hub lays out ONNX decoders.
+Shapes: v = tokens of the vocabulary, t = tokens so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data.past import empty_past, is_past, past_of_present
+from compress.data.split import Array
+from compress.errors import MeasureError, ModelError
+from compress.measure.runtimes.session import create_session
+from compress.system.cores import quota_cores
+from compress.system.files import read_json
+
+__all__ = ["Sampling", "Writer", "Written", "pick_token"]
+
+_LANGUAGE = "language-modelling"
+_ONNX = Path("onnx") / "model.onnx"
+_BROKEN = "\ufffd"  # what half a character is decoded as
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the likeliest; else logits are divided by it and a token is drawn.
+        top_p: draw among the likeliest tokens that together have this probability (Holtzman et al. 2020,
+            "The Curious Case of Neural Text Degeneration", arXiv 1904.09751).
+        seed: of the draws.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not np.isfinite(self.temperature):
+            raise ModelError(
+                f"temperature {self.temperature} is not allowed: 0 (the likeliest token) or more"
+            )
+        if not 0 < self.top_p <= 1:
+            raise ModelError(f"top_p {self.top_p} is not allowed: above 0, at most 1")
+
+
+@dataclass
+class Written:
+    """What was written so far.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        ids: those written, an end token left out.
+        read_seconds: until the first token was known.
+        write_seconds: for all tokens after the first.
+        ended: why it stopped: `end` (the model's end token), `length` (as many as were asked for) or
+            `context` (as many as the model can see).
+    """
+
+    prompt_tokens: int = 0
+    ids: list[int] = field(default_factory=list)
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
+    ended: str = ""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens a second after the first; none: there is no second."""
+        return (len(self.ids) - 1) / self.write_seconds if len(self.ids) > 1 else None
+
+
+def pick_token(logits: Array, sampling: Sampling, draw: np.random.Generator) -> int:
+    """Choose a token by its logits, [v]."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    scaled = logits.astype(np.float64) / sampling.temperature
+    share = np.exp(scaled - scaled.max())
+    share /= share.sum()
+    order = np.argsort(-share, kind="stable")
+    # Those before which less than top_p is reached: the likeliest one always stays.
+    kept = order[: int(np.searchsorted(np.cumsum(share[order]), sampling.top_p)) + 1]
+    return int(draw.choice(kept, p=share[kept] / share[kept].sum()))
+
+
+class Writer:
+    """A decoder's bundle, open.
+
+    Attributes:
+        context: how many tokens the model can see, prompt and answer together; none: the bundle doesn't say.
+        end_ids: tokens that end a text; empty: its files name none.
+    """
+
+    def __init__(self, bundle: Path, *, file: Path = _ONNX, threads: int = 0) -> None:
+        """Open it.
+
+        Args:
+            bundle: the directory.
+            file: the ONNX file in it.
+            threads: threads within an operator; 0: as many as ONNX Runtime takes, or
+                as the container's CPU quota allows.
+
+        Raises:
+            ModelError: it is no decoder's bundle, or a file of it can't be read, or isn't the one that was
+                written with it.
+        """
+        if bundle.is_file():
+            raise ModelError(
+                f"{bundle} is a file; give a bundle's directory: modelpress export {bundle} -o DIR makes one"
+            )
+        if not bundle.is_dir():
+            raise ModelError(f"{bundle}: there is no such directory")
+        settings = {name: _read_json(bundle / f"{name}.json") for name in ("manifest", "config")}
+        _check_task(bundle, settings["manifest"])
+        _check_files(bundle, file, settings["manifest"])
+        self._tokenizer = _tokenizer(bundle)
+        try:
+            self._session: Any = create_session(bundle / file, threads=threads or quota_cores() or 0)
+        except MeasureError as error:
+            raise ModelError(str(error)) from error
+        self._wanted = {value.name for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        if "input_ids" not in self._wanted or not any(map(is_past, self._wanted)):
+            raise ModelError(
+                f"{bundle / file} is no decoder with a cache: it takes {', '.join(sorted(self._wanted))}; "
+                "generate is for bundles of language models"
+            )
+        self._past = empty_past(self._session.get_inputs(), 1)
+        self.context = _context(settings)
+        self.end_ids = _end_ids(bundle, settings, self._tokenizer)
+
+    def write(
+        self, prompt: str, *, most: int, sampling: Sampling | None = None, written: Written | None = None
+    ) -> Iterator[str]:
+        """Write on from a text, piece by piece, until the model ends it or `most` tokens are written.
+
+        Args:
+            written: is filled on the way.
+
+        Raises:
+            ModelError: the prompt has no tokens, or more than the model can see.
+        """
+        sampling, written = sampling or Sampling(), written or Written()
+        ids = self._tokenizer.encode(prompt).ids
+        written.prompt_tokens = len(ids)
+        if not ids:
+            raise ModelError("the prompt is empty: a language model writes on from a text; give it one")
+        if self.context is not None and len(ids) >= self.context:
+            raise ModelError(
+                f"the prompt has {len(ids):,} tokens, and the model sees {self.context:,} at most, its "
+                "answer counted: give a shorter one"
+            )
+        room = most if self.context is None else min(most, self.context - len(ids))
+        return self._stream(ids, room, "length" if room == most else "context", sampling, written)
+
+    def _stream(
+        self, ids: Sequence[int], room: int, reason: str, sampling: Sampling, written: Written
+    ) -> Iterator[str]:
+        draw = np.random.default_rng(sampling.seed)
+        past = self._past
+        new, seen, shown = list(ids), len(ids), ""
+        for count in range(room):
+            began = time.perf_counter()
+            logits, past = self._step(new, seen, past)
+            token = pick_token(logits, sampling, draw)
+            seconds = time.perf_counter() - began
+            if count == 0:
+                written.read_seconds = seconds
+            else:
+                written.write_seconds += seconds
+            if token in self.end_ids:
+                written.ended = "end"
+                break
+            written.ids.append(token)
+            new, seen = [token], seen + 1
+            text = self._tokenizer.decode(written.ids)
+            if not text.endswith(_BROKEN):  # the rest of a character is still to come
+                yield text[len(shown) :]
+                shown = text
+        else:
+            written.ended = reason
+        rest = self._tokenizer.decode(written.ids)[len(shown) :]
+        if rest:
+            yield rest
+
+    def _step(self, new: Sequence[int], seen: int, past: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """Logits of the token that follows, [v], and the keys and values of all t = `seen` tokens."""
+        feed = {
+            "input_ids": np.array([new], dtype=np.int64),
+            "attention_mask": np.ones((1, seen), dtype=np.int64),
+            "position_ids": np.arange(seen - len(new), seen, dtype=np.int64)[None],
+            **past,
+        }
+        given = {name: array for name, array in feed.items() if name in self._wanted}
+        try:
+            found = dict(zip(self._outputs, self._session.run(None, given), strict=True))
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise ModelError(
+                f"ONNX Runtime fails on {len(new)} tokens after {seen - len(new)}: {error}"
+            ) from error
+        return found["logits"][0, -1], past_of_present(found)
+
+
+def _check_task(bundle: Path, manifest: dict[str, Any]) -> None:
+    task = manifest.get("task", _LANGUAGE)
+    if task != _LANGUAGE:
+        raise ModelError(
+            f"{bundle} is no language model (its manifest.json says {task}): generate is for bundles of those"
+        )
+
+
+def _check_files(bundle: Path, file: Path, manifest: dict[str, Any]) -> None:
+    """See that the ONNX file and the tokenizer are there, and those that the manifest was written for."""
+    if not (bundle / file).is_file():
+        found = [*bundle.glob("*.onnx"), *bundle.glob("onnx/*.onnx")]
+        others = ", ".join(sorted(each.relative_to(bundle).as_posix() for each in found))
+        if others:
+            raise ModelError(f"{bundle}: no {file} in it; --file takes one that is: {others}")
+        how = f"; modelpress export {bundle} -o DIR makes one" if any(bundle.glob("*.safetensors")) else ""
+        raise ModelError(f"{bundle}: no {file} in it; give a bundle's directory{how}")
+    digests = manifest.get("sha256")
+    for name in (file, Path("tokenizer.json")):
+        digest = digests.get(name.as_posix()) if isinstance(digests, dict) else None
+        if digest is None or not (bundle / name).is_file():
+            continue
+        with (bundle / name).open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+                raise ModelError(
+                    f"{bundle / name}: its SHA-256 is not that in manifest.json, so it is of another model, "
+                    "or broken, or was changed: copy the bundle again"
+                )
+
+
+def _tokenizer(bundle: Path) -> Any:
+    from compress.data.readers.tokenize import TextEncoder
+    from compress.errors import DataError
+
+    try:
+        tokenizer = TextEncoder.from_directory(bundle).tokenizer
+    except DataError as error:
+        raise ModelError(str(error)) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _context(settings: dict[str, dict[str, Any]]) -> int | None:
+    names = (("manifest", "context_length"), ("config", "max_position_embeddings"), ("config", "n_positions"))
+    found = (settings[file].get(name) for file, name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
+def _end_ids(bundle: Path, settings: dict[str, dict[str, Any]], tokenizer: Any) -> frozenset[int]:
+    said = [
+        settings["config"].get("eos_token_id"),
+        _read_json(bundle / "generation_config.json").get("eos_token_id"),
+    ]
+    token = _read_json(bundle / "tokenizer_config.json").get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    said.append(tokenizer.token_to_id(token) if isinstance(token, str) else None)
+    flat = [each for value in said for each in (value if isinstance(value, list) else [value])]
+    return frozenset(each for each in flat if isinstance(each, int))

@@ -1,0 +1,145 @@
+"""Choose one of several ONNX files of a model: the fastest, the smallest or the most accurate.
+
+`modelpress bundle` writes such a directory. What is chosen by are the figures in its manifest, so nothing is
+measured here; only onnxruntime is needed to open what was chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ModelError, did_you_mean
+from compress.measure.environment import environment, sums_are_exact
+from compress.measure.runtimes.session import create_session
+from compress.system.files import read_json
+
+__all__ = ["HOLDS_WITH_EXACT_SUMS", "Variant", "load_variant"]
+
+HOLDS_WITH_EXACT_SUMS = "x86 with VNNI, Arm"
+_PREFERENCES: dict[str, Callable[[Variant], tuple[float, ...]]] = {
+    "fastest": lambda x: (-x.speedup, x.size_bytes),
+    "smallest": lambda x: (x.size_bytes, -x.speedup),
+    "accurate": lambda x: (-x.accuracy if x.perplexity is None else x.perplexity, -x.speedup),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One ONNX file of several.
+
+    Attributes:
+        name: of the run that made it; baseline for the uncompressed model.
+        path: the .onnx file.
+        accuracy: share of test rows answered right, one at a time.
+        drop: accuracy of the uncompressed model minus this one's, on the same rows.
+        speedup: how many times as fast as the uncompressed model, at the first setting that all have.
+        accuracy_holds: on which processors.
+        perplexity: of a language model, among which it decides what is accurate; None of others.
+    """
+
+    name: str
+    path: Path
+    size_bytes: int
+    accuracy: float
+    drop: float
+    speedup: float
+    accuracy_holds: str
+    perplexity: float | None = None
+
+    def session(self, *, threads: int = 1) -> Any:
+        """Open it: an onnxruntime.InferenceSession on the CPU.
+
+        Args:
+            threads: threads within an operator.
+
+        Raises:
+            MeasureError: ONNX Runtime refuses the file.
+        """
+        return create_session(self.path, threads=threads)
+
+
+def load_variant(path: str | Path, prefer: str = "fastest", *, max_drop: float | None = None) -> Variant:
+    """Choose a variant by what the manifest says of each, and check that its file is whole.
+
+    A variant whose sums of int8 products are cut off on this processor (x86 without VNNI) is passed over.
+
+    Args:
+        path: a directory that `modelpress bundle` wrote.
+        prefer: fastest, smallest or accurate.
+        max_drop: accuracy that may be given away against the uncompressed model, as a share: 0.01 is a point.
+
+    Raises:
+        ModelError: no such directory, a name that is not allowed, nothing left to choose from, or a file that
+            is not the one that was bundled.
+    """
+    directory = Path(path)
+    if prefer not in _PREFERENCES:
+        raise ModelError(f"prefer: {prefer!r} is not known{did_you_mean(prefer, _PREFERENCES)}")
+    known = _variants(directory)
+    entries = list(known)
+    if sums_are_exact(environment().instruction_sets) is False:
+        entries = [each for each in entries if each.accuracy_holds != HOLDS_WITH_EXACT_SUMS]
+        if not entries:
+            raise ModelError(
+                f"{directory}: this processor has no VNNI, without which the sums of every variant can "
+                "overflow; make one with reduce_range: true"
+            )
+    if max_drop is not None:
+        least = min(each.drop for each in entries)
+        entries = [each for each in entries if each.drop <= max_drop]
+        if not entries:
+            raise ModelError(
+                f"{directory}: max_drop: no variant drops at most {100 * max_drop:g} points; the best drops "
+                f"{100 * least:.2f}"
+            )
+    chosen = min(entries, key=_PREFERENCES[prefer])
+    _check_whole(chosen, _manifest(directory))
+    return chosen
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    try:
+        found = read_json(directory / "manifest.json")
+    except FileNotFoundError as error:
+        raise ModelError(f"{directory}: no manifest.json here; give what modelpress bundle wrote") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{directory / 'manifest.json'}: cannot be read: {error}") from error
+    if not isinstance(found, dict) or not found.get("variants"):
+        raise ModelError(
+            f"{directory} holds one model, not variants: open its onnx/model.onnx, or make variants of "
+            "several runs with modelpress bundle"
+        )
+    return found
+
+
+def _variants(directory: Path) -> Sequence[Variant]:
+    try:
+        return [
+            Variant(
+                name=each["name"],
+                path=directory / each["file"],
+                size_bytes=each["size_bytes"],
+                accuracy=each["accuracy"]["value"],
+                drop=-each["accuracy"]["difference"],
+                speedup=each["latency"][0]["speedup"],
+                accuracy_holds=each["figures_hold"]["accuracy"],
+                perplexity=each.get("perplexity"),
+            )
+            for each in _manifest(directory)["variants"]
+        ]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ModelError(f"{directory / 'manifest.json'}: not a whole list of variants: {error!r}") from error
+
+
+def _check_whole(variant: Variant, manifest: dict[str, Any]) -> None:
+    name = f"onnx/{variant.path.name}"
+    if not variant.path.is_file():
+        raise ModelError(f"{variant.path}: the manifest names this file, but it is not there")
+    with variant.path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != manifest["sha256"].get(name):
+        raise ModelError(f"{variant.path}: its SHA-256 is not that in manifest.json: copy the bundle again")

@@ -1,0 +1,1 @@
+"""How operators are written in ONNX, and rewrites of the graph."""

@@ -1,0 +1,100 @@
+"""Find out, before work on it starts, that a module branches on values or sizes, which no graph can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.data.split import Split
+from compress.errors import ExportError, ModelError
+from compress.export.onnx_file import DEFAULT_OPSET, export_onnx, graph_of
+from compress.export.parity import cannot_answer, check_repeats
+from compress.export.proof import longest_row, proof_lengths, proof_rows
+from compress.export.ranges import is_within, needed_sizes
+from compress.model.evaluating import evaluating
+from compress.model.forward import logits, to_tensors
+from compress.system.disk import scratch_directory
+from compress.task import Task
+
+__all__ = ["check_branches"]
+
+
+def check_branches(
+    module: nn.Module, split: Split, task: Task, *, opset: int = DEFAULT_OPSET, longest: int | None = None
+) -> None:
+    """Refuse a module whose forward goes one way or another by the values or sizes that it is given.
+
+    A forward pass without values is quick, and most modules get through it; those that don't are exported
+    to see why.
+
+    Args:
+        longest: how long a row may be; None: as long as those of the split, or as a decoder can read.
+
+    Raises:
+        ModelError: it can't be exported, with the line, and what to write instead; or it answers at random,
+            or can't answer the longest row.
+    """
+    longest = longest_row(module, task, longest)
+    with evaluating(module):
+        check_repeats(module, next(split.batches(2)), task)
+        if longest in proof_lengths(split, task, longest):
+            _check_answers(module, proof_rows(split, task, [longest]), task, longest)
+    try:
+        if not _does_without_values(module, split, task, longest):
+            with scratch_directory("branches") as folder:
+                file = folder / "model.onnx"
+                export_onnx(module, split, task, file, opset=opset, longest=longest, check=False)
+    except ExportError as error:
+        raise ModelError(str(error)) from error
+
+
+def _check_answers(module: nn.Module, rows: Split, task: Task, length: int) -> None:
+    try:
+        with torch.inference_mode():
+            logits(module, to_tensors(next(rows.batches(1)), task.input_names))
+    except Exception as error:  # whatever a module of the user's own raises
+        raise ModelError(cannot_answer(module, length, error)) from error
+
+
+def _does_without_values(module: nn.Module, split: Split, task: Task, longest: int | None) -> bool:
+    """Whether a forward pass without values goes through, and asks no size of its inputs but for bounds."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    graph = graph_of(module, split, task)
+    # Each size is open, 0 and 1 are sizes like others, and two that are equal by chance stay apart.
+    shapes = ShapeEnv(specialize_zero_one=False, duck_shape=False)
+    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
+    try:
+        inputs = [
+            mode.from_tensor(
+                tensor,
+                symbolic_context=StatelessSymbolicContext(
+                    dynamic_sizes=[
+                        DimDynamic.DYNAMIC if isinstance(size, str) else DimDynamic.STATIC for size in shape
+                    ]
+                ),
+            )
+            for tensor, (_, shape) in zip(graph.example, graph.inputs, strict=True)
+        ]
+        with evaluating(graph.module), torch.no_grad(), mode:
+            graph.module(*inputs)
+    except Exception:  # a branch shows as one of several errors of torch; so does other trouble of its own
+        return False
+    needed = needed_sizes(split, task, longest)
+    sizes: list[tuple[Any, int | str]] = [
+        pair
+        for tensor, (_, shape) in zip(inputs, graph.inputs, strict=True)
+        for pair in zip(tensor.shape, shape, strict=True)
+    ]
+    ranges = {
+        name: shapes.var_to_range.get(size.node.expr)
+        for size, name in sizes
+        if name in needed and isinstance(size, torch.SymInt)
+    }
+    if any(isinstance(size, torch.SymInt) and size.node.expr.is_number for size, _ in sizes):
+        return False  # one size alone goes through, as where rows are flattened for a Linear
+    ranges.pop("batch_size", None)  # what convolutions choose their kernel by is no branch of the module
+    return all(bounds is None or is_within(needed[str(name)], bounds) for name, bounds in ranges.items())

@@ -1,0 +1,1 @@
+"""Several recipes at once: processes, and turns for what is timed."""

@@ -1,0 +1,106 @@
+"""The nodes of an ONNX file, with what is constant about each, and the layers that they come from.
+
+The onnx package is imported when a file is read, not before.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from compress.measure.explain.products import Node
+
+__all__ = ["layer_names", "read_nodes", "short_layer"]
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_NOT_RUN = {"Constant"}
+
+
+def read_nodes(path: Path) -> tuple[Node, ...]:
+    """Read the nodes of an ONNX file, those within If, Loop and Scan too; its external data is not read."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return tuple(_walk(graph, {}, set(), itertools.count()))
+
+
+def _walk(
+    graph: Any, outer: dict[str, tuple[int, ...]], made_outside: set[str], numbers: Iterator[int]
+) -> list[Node]:
+    import onnx
+
+    own = next(numbers)
+
+    constants = {**outer, **{each.name: tuple(each.dims) for each in graph.initializer}}
+    for given in graph.input:  # old files list weights as inputs too; a graph's own input hides an outer name
+        if given.name not in {each.name for each in graph.initializer}:
+            constants.pop(given.name, None)
+    made = set(made_outside)
+    nodes: list[Node] = []
+    for proto in graph.node:
+        attributes, holds = {}, []
+        for each in proto.attribute:
+            if each.type == onnx.AttributeProto.GRAPH:
+                before = len(nodes)
+                nodes += _walk(each.g, constants, made, numbers)
+                holds.append(min((node.graph for node in nodes[before:]), default=-1))
+            elif each.type not in (onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR):
+                attributes[each.name] = onnx.helper.get_attribute_value(each)
+            elif each.type == onnx.AttributeProto.TENSOR and proto.op_type == "Constant":
+                constants[proto.output[0]] = tuple(each.t.dims)
+        if proto.op_type in _NOT_RUN:
+            constants.setdefault(proto.output[0], ())
+            continue
+        given = [name for name in proto.input if name]
+        unpacks = bool(given) and all(name in constants for name in given)
+        node = Node(
+            name=proto.name,
+            domain=proto.domain,
+            kind=proto.op_type,
+            inputs=tuple(proto.input),
+            outputs=tuple(proto.output),
+            attributes=attributes,
+            constants=tuple(constants.get(name) for name in proto.input),
+            made=any(name in made for name in given),
+            unpacks=unpacks,
+            graph=own,
+            holds=tuple(holds),
+        )
+        nodes.append(node)
+        if unpacks:
+            made.update(proto.output)
+            constants.update(dict.fromkeys(proto.output, ()))  # of what is made, a run says the shape
+    return nodes
+
+
+def layer_names(path: Path) -> dict[str, str]:
+    """Read which layer each node comes from, where torch's exporter noted it; else nothing."""
+    import onnx
+
+    found = {}
+    for node in _all_nodes(onnx.load(str(path), load_external_data=False).graph):
+        noted = {each.key: each.value for each in node.metadata_props}.get(_SCOPES)
+        try:
+            scopes = ast.literal_eval(noted) if noted else []
+        except (SyntaxError, ValueError):  # another exporter's note
+            continue
+        if isinstance(scopes, list) and len(scopes) > 1 and str(scopes[-2]):
+            found[node.name] = short_layer(str(scopes[-2]))
+    return found
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    """Nodes of a graph, and of the graphs that they hold."""
+    for node in graph.node:
+        yield node
+        for each in node.attribute:
+            for held in (each.g, *each.graphs) if each.HasField("g") else each.graphs:
+                yield from _all_nodes(held)
+
+
+def short_layer(name: str) -> str:
+    """Drop the name of the wrapper that our own export puts around a module."""
+    return name.removeprefix("module.")

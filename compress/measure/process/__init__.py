@@ -1,0 +1,1 @@
+"""The measuring process, and what else the machine does meanwhile."""

@@ -1,0 +1,85 @@
+"""What the measuring process is asked, as a JSON file that it can also be given by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compress.measure.process.loading import PROCESSES
+from compress.task import InputSpec
+
+__all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Job", "SINGLE_STEPS", "Setting"]
+
+SINGLE_STEPS = 10
+BATCHED_STEPS = 5
+EXPLAIN_STEPS = 1
+_STEPS_PER_MODEL = (
+    1 + PROCESSES + 1 + SINGLE_STEPS + BATCHED_STEPS
+)  # size, loading, operators, accuracy twice
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Setting(_Asked):
+    """One latency setting: rows a call, tokens a row, threads within an operator."""
+
+    batch: int = Field(ge=1)
+    sequence: int = Field(ge=1)
+    threads: int = Field(ge=1)
+
+    def __str__(self) -> str:
+        plural = "" if self.threads == 1 else "s"
+        return f"batch {self.batch}, sequence {self.sequence}, {self.threads} thread{plural}"
+
+
+class Job(_Asked):
+    """Two ONNX files, the rows to measure them on, and where the answer goes.
+
+    Attributes:
+        rows: an .npz file that `Split.save` wrote.
+        candidate_rows: the same rows as the candidate reads them; none: as the baseline does.
+        split: that split's name.
+        inputs: what each row holds.
+        candidate_inputs: what each of the candidate's rows holds.
+        settings: latency is timed at each.
+        rounds: of both files, at each setting.
+        seconds: of timing one file in one round.
+        seed: of the bootstrap.
+        runtimes: by name, those that are measured; onnxruntime is, whatever stands here.
+        decode: whether the files are language models, whose losses and time a token are measured too.
+        notes: doubts that are known before the start, for the result's `noise`.
+        folder: for temporary files; who made it removes it.
+        result: where the Measurement is written as JSON.
+    """
+
+    baseline: Path
+    candidate: Path
+    rows: Path
+    split: str
+    candidate_rows: Path | None = None
+    inputs: tuple[InputSpec, ...]
+    candidate_inputs: tuple[InputSpec, ...] = ()
+    settings: tuple[Setting, ...] = Field(min_length=1)
+    rounds: int = Field(ge=1)
+    seconds: float = Field(gt=0)
+    seed: int = 0
+    runtimes: tuple[str, ...] = ()
+    decode: bool = False
+    notes: tuple[str, ...] = ()
+    folder: Path
+    result: Path
+
+    @property
+    def steps(self) -> int:
+        """How many steps of progress the work has."""
+        others = 2 + len(self.settings) if self.runtimes else 0  # answers of two files, then each setting
+        timed = len(self.settings) * self.rounds * (2 if self.decode else 1)
+        return 2 * _STEPS_PER_MODEL + timed + EXPLAIN_STEPS + others
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """Numbers of threads that are measured, each once, in order."""
+        return tuple(dict.fromkeys(setting.threads for setting in self.settings))

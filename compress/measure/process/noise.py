@@ -1,0 +1,93 @@
+"""Words about what makes figures doubtful, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from compress.measure.process.job import Setting
+from compress.measure.results import LatencyComparison
+
+__all__ = ["busy_note", "disturbed_notes", "spread_notes", "usable_threads"]
+
+_BUSY = 0.2
+_WIDE = 0.2
+_FEW_ROUNDS = 5
+
+
+def busy_note(used_by_others: float) -> tuple[str, ...]:
+    """Say if other work was running as measuring began.
+
+    Args:
+        used_by_others: share of all cores, in [0, 1], that was busy while we did nothing ourselves. (The load
+            average won't do: it remembers our own training for minutes.)
+    """
+    if used_by_others <= _BUSY:
+        return ()
+    return (
+        f"other work used {used_by_others:.0%} of this machine's cores as measuring began; "
+        "close it and measure again",
+    )
+
+
+def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
+    """Say at which settings too few quiet rounds came, and what disturbed them."""
+    others, throttled = [], []
+    for this in comparisons:
+        setting = Setting(batch=this.batch, sequence=this.sequence, threads=this.threads)
+        by_others = (this.disturbed_rounds or 0) - this.throttled_rounds
+        if by_others > 0:
+            share = f"{this.used_by_others or 0:.0%} of the cores"
+            others.append(f"{share}, in {by_others} of {this.rounds} rounds at {setting}")
+        if this.throttled_rounds:
+            throttled.append(f"{this.throttled_rounds} of {this.rounds} rounds at {setting}")
+    notes = []
+    if others:
+        notes.append(
+            "other work ran on this machine while these were timed, also when they were timed again: it used "
+            f"{'; '.join(dict.fromkeys(others))}. On a quiet machine times and speed-ups are others: close "
+            "other work and measure again"
+        )
+    if throttled:
+        notes.append(
+            "the CPU quota of this container stopped the process while it was timed, in "
+            f"{'; '.join(dict.fromkeys(throttled))}: give the container a whole core for each thread, or "
+            "measure fewer threads"
+        )
+    return tuple(notes)
+
+
+def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
+    """Say at which settings the speedup is loose, or has too few rounds for its interval to be trusted."""
+    loose = []
+    few = False
+    for this in comparisons:
+        few = few or this.rounds < _FEW_ROUNDS
+        width = (this.speedup_high - this.speedup_low) / this.speedup
+        if width > _WIDE:
+            setting = Setting(batch=this.batch, sequence=this.sequence, threads=this.threads)
+            loose.append(f"{this.speedup_low:.2f}x to {this.speedup_high:.2f}x at {setting}")
+    notes = []
+    if loose:
+        notes.append(
+            f"timings were noisy, so the speed-up is only known loosely: {'; '.join(loose)}. "
+            "Close other work, or raise measure.rounds or measure.seconds"
+        )
+    if few:
+        notes.append(
+            f"fewer than {_FEW_ROUNDS} rounds: the intervals of the speedups are narrower than they "
+            f"should be; raise measure.rounds to {_FEW_ROUNDS} or more"
+        )
+    return tuple(notes)
+
+
+def usable_threads(threads: Sequence[int], cores: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Drop numbers of threads above the cores (all of them: take the cores); return the rest, and notes."""
+    kept = tuple(dict.fromkeys(count for count in threads if count <= cores)) or (cores,)
+    dropped = sorted({count for count in threads if count > cores})
+    if not dropped:
+        return kept, ()
+    listed = ", ".join(map(str, dropped))
+    return kept, (
+        f"threads {listed} not measured: this process may use {cores} core{'' if cores == 1 else 's'}; "
+        f"measured with {', '.join(map(str, kept))}",
+    )

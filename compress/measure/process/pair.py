@@ -1,0 +1,195 @@
+"""Measure a compressed ONNX file against the uncompressed one, in a process of their own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compress.data.split import Split
+from compress.errors import MeasureError
+from compress.measure.process.job import Job, Setting
+from compress.measure.process.noise import usable_threads
+from compress.measure.process.spawn import (
+    END_WITH_PARENT,
+    how_it_ended,
+    python_command,
+    python_environment,
+)
+from compress.measure.results import Measurement
+from compress.measure.rows import resolve_sequence
+from compress.measure.size import model_files
+from compress.progress import Bar, Progress, Silent
+from compress.system.cores import available_cores
+from compress.system.disk import scratch_directory
+
+__all__ = ["measure_pair"]
+
+_log = logging.getLogger(__name__)
+_WORKER = "compress.measure.process.worker"
+_STDERR_LINES = 5
+
+
+def measure_pair(
+    baseline: Path,
+    candidate: Path,
+    test: Split,
+    *,
+    candidate_test: Split | None = None,
+    batch: Sequence[int],
+    sequence: Sequence[int] | None,
+    threads: Sequence[int],
+    rounds: int,
+    seconds: float,
+    seed: int,
+    runtimes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure accuracy, latency, size and memory of two ONNX files on the same rows.
+
+    Latency is timed at every combination of batch, sequence and threads; the rest does not depend on them,
+    and is measured with the most threads among them.
+
+    Args:
+        baseline: the uncompressed .onnx file; its external data lies beside it.
+        candidate: the compressed one; may be the same file.
+        test: rows that neither was trained on.
+        candidate_test: the same rows as the candidate reads them, where its vocabulary is smaller.
+        batch: rows a call.
+        sequence: tokens a row; None takes the length that nearly all rows have (see `rows.resolve_sequence`).
+        threads: threads within an operator; those above the available cores are dropped, with a note in
+            `noise`.
+        rounds: how often each file is timed at each setting, in turns; from 5 the interval can be trusted.
+        seconds: for how long each time.
+        seed: of the bootstrap and of the rows that memory is measured on.
+        runtimes: other runtimes than ONNX Runtime that both files are also answered and timed in: openvino.
+        progress: where progress is shown; None shows none.
+
+    Raises:
+        MeasureError: if a file is missing or ONNX Runtime refuses it, if it does not fit the rows, if a
+            setting is not possible, if `candidate_test` holds other rows, or if the measuring process dies.
+    """
+    other = test if candidate_test is None else candidate_test
+    if other.labels.tolist() != test.labels.tolist():
+        raise MeasureError("candidate_test must hold the rows of test, in their order")
+    for path in (baseline, candidate):
+        if not path.is_file():
+            raise MeasureError(f"{path}: there is no such ONNX file to measure")
+        model_files(path)  # refuses what reaches out of its folder
+    kept, notes = usable_threads(threads, available_cores())
+    lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
+    with scratch_directory("measure") as folder:
+        candidate_rows = folder / "candidate_rows.npz"
+        try:
+            settings = [
+                Setting(batch=rows, sequence=length, threads=count)
+                for rows, length, count in itertools.product(batch, lengths, kept)
+            ]
+            job = Job(
+                baseline=baseline.resolve(),
+                candidate=candidate.resolve(),
+                rows=folder / "rows.npz",
+                candidate_rows=candidate_rows,
+                split=test.name,
+                inputs=test.inputs,
+                candidate_inputs=other.inputs,
+                settings=tuple(dict.fromkeys(settings)),
+                rounds=rounds,
+                seconds=seconds,
+                seed=seed,
+                runtimes=tuple(runtimes),
+                decode=test.labels.ndim == 2,
+                notes=notes,
+                folder=folder,
+                result=folder / "result.json",
+            )
+        except ValidationError as error:
+            raise MeasureError(f"measure: {_first_complaint(error)}") from error
+        test.save(job.rows)
+        other.save(candidate_rows)
+        with (progress or Silent()).bar("measure", job.steps) as bar:
+            _run(job, bar)
+        return Measurement.model_validate_json(job.result.read_text(encoding="utf-8"))
+
+
+def _run(job: Job, bar: Bar) -> None:
+    """Let the worker do the job; whatever ends this function early ends the worker too."""
+    file = job.folder / "job.json"
+    file.write_text(job.model_dump_json(), encoding="utf-8")
+    stderr = job.folder / "stderr.txt"
+    done, complaint = 0, ""
+    with _worker(file, stderr) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said = _said(line)
+            if "error" in said:
+                complaint = str(said["error"])
+            elif "done" in said:
+                bar.advance(int(said["done"]) - done, str(said["facts"]))
+                done = int(said["done"])
+        code = process.wait()
+    if complaint:
+        raise MeasureError(complaint)
+    if code != 0 or not job.result.is_file():
+        tail = " / ".join(
+            stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_STDERR_LINES:]
+        )
+        raise MeasureError(f"the measuring process ended {how_it_ended(code)}{': ' + tail if tail else ''}")
+
+
+@contextmanager
+def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the worker in a group of its own, and leave nothing of that group behind.
+
+    In a group of its own a Ctrl-C reaches only this process, which then ends the worker and its children at
+    once; otherwise all of them would print a traceback over the progress bar.
+    """
+    with stderr.open("wb") as file:
+        process = subprocess.Popen(
+            python_command(_WORKER, job, END_WITH_PARENT),
+            env=python_environment(),
+            stdin=subprocess.PIPE,  # its lifeline
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _said(line: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if isinstance(said, dict):
+        return said
+    _log.info("the measuring process says: %s", line.rstrip())  # a native library that prints
+    return {}
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['input']!r} is not allowed: {first['msg']}"

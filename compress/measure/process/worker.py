@@ -1,0 +1,276 @@
+"""The measuring process: no torch, nothing of the run that asks for it, so that its memory and threads are
+its own.
+
+    python -m compress.measure.process.worker JOB.json [--end-with-parent]
+
+Its output is one JSON object a line: {"done": 3, "total": 50, "facts": "..."} after each step, or {"error":
+"..."} as the last. It ends with 0 once the result stands at the path that the job names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from compress.data.split import Split
+from compress.errors import CompressError, MeasureError
+from compress.measure.accuracy import Classes, accuracy, accuracy_difference, batched_size, predict
+from compress.measure.answers import pack_classes
+from compress.measure.environment import environment
+from compress.measure.explain.explanation import Explanation
+from compress.measure.explain.operators import operators_of
+from compress.measure.explain.profiled import explain_batch
+from compress.measure.language import RowLosses, cache_bytes_per_token, compare_decoding, compare_losses
+from compress.measure.latency import Round, compare_latency
+from compress.measure.process.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job, Setting
+from compress.measure.process.loading import Probe, measure_load
+from compress.measure.process.noise import busy_note, disturbed_notes, spread_notes
+from compress.measure.process.spawn import END_WITH_PARENT, end_with_parent
+from compress.measure.results import (
+    Answers,
+    Language,
+    LatencyComparison,
+    Measurement,
+    ModelMeasurement,
+    Runtimes,
+)
+from compress.measure.rows import steady_batch
+from compress.measure.runtimes.others import OPENVINO, Answered, measure_runtimes, openvino_ways
+from compress.measure.runtimes.session import create_session
+from compress.measure.size import model_size
+from compress.system.exclusive import alone
+
+__all__ = ["main", "measure"]
+
+Step = Callable[[int, str], None]
+"""Told how many steps are done since the last call, and what they found."""
+
+_PROBE_ROWS = 32
+_LOOK_SECONDS = 0.5
+
+
+def measure(job: Job, step: Step) -> Measurement:
+    """Measure both files of a job in this process (loading and memory in processes of their own)."""
+    begin = time.perf_counter()
+    with alone():
+        busy = busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100)
+    test = Split.load(job.rows, job.split, job.inputs)
+    candidate_test = test
+    if job.candidate_rows is not None:
+        candidate_test = Split.load(job.candidate_rows, job.split, job.candidate_inputs)
+    before, after = RowLosses(), RowLosses()
+    baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, before, step)
+    candidate, candidate_classes = _measure_model(
+        job, "candidate", job.candidate, candidate_test, after, step
+    )
+    # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
+    latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
+    explanation, doubts = _explain(job, candidate_test, step)
+    language = _language(job, (before, after), candidate_test, step) if job.decode else None
+    disturbed = disturbed_notes([*latency, *(language.decode if language is not None else ())])
+    files = (
+        Answered("baseline", job.baseline, test, baseline_classes),
+        Answered("candidate", job.candidate, candidate_test, candidate_classes),
+    )
+    return Measurement(
+        baseline=baseline,
+        candidate=candidate,
+        difference=accuracy_difference(
+            baseline_classes, candidate_classes, test.answers, positions=_positions(test)
+        ),
+        latency=latency,
+        environment=environment(job.threads),
+        noise=(*job.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
+        seconds=time.perf_counter() - begin,
+        explanation=explanation,
+        runtimes=_others(job, files, candidate_test, step),
+        answers=Answers(
+            labels=pack_classes(test.answers),
+            baseline=pack_classes(baseline_classes),
+            candidate=pack_classes(candidate_classes),
+            positions=_positions(test),
+        ),
+        language=language,
+    )
+
+
+def _measure_model(
+    job: Job, role: str, path: Path, test: Split, losses: RowLosses, step: Step
+) -> tuple[ModelMeasurement, Classes]:
+    threads = max(job.threads)
+    session = create_session(path, threads=threads)
+    one_by_one = _Tenths(f"{role}: accuracy", len(test), SINGLE_STEPS, step)
+    on_logits = losses.add if job.decode else None
+    single = predict(session, test, 1, on_rows=one_by_one.at, on_logits=on_logits)
+    in_batches = _Tenths(f"{role}: accuracy in batches", len(test), BATCHED_STEPS, step)
+    at_once = batched_size(session, test)
+    batched = predict(session, test, at_once, on_rows=in_batches.at)
+    found = accuracy(single, batched, test.answers, batched_size=at_once, positions=_positions(test))
+    del session
+
+    operators = operators_of(path, next(test.take(1, seed=0).batches(1)), threads=threads, folder=job.folder)
+    step(1, f"{role}: {sum(operators.values())} operators")
+    size = model_size(path)
+    step(1, f"{role}: {size.file_bytes / 1e6:.1f} MB")
+
+    rows = job.folder / "probe_rows.npz"
+    test.take(_PROBE_ROWS, seed=job.seed).save(rows)
+    load_ms, peak_bytes = measure_load(
+        Probe(model=path, rows=rows, inputs=test.inputs, threads=threads),
+        folder=job.folder,
+        on_process=lambda: step(1, f"{role}: loading time and memory"),
+    )
+    measured = ModelMeasurement(
+        size=size, accuracy=found, load_ms=load_ms, peak_memory_bytes=peak_bytes, operators=operators
+    )
+    return measured, single
+
+
+def _time(job: Job, setting: Setting, test: Split, step: Step) -> LatencyComparison:
+    def on_round(this: Round) -> None:
+        step(1, f"{setting}: {this.ratio:.2f}x")
+
+    return compare_latency(
+        create_session(job.baseline, threads=setting.threads),
+        create_session(job.candidate, threads=setting.threads),
+        steady_batch(test, setting.batch, setting.sequence),
+        sequence=setting.sequence,
+        threads=setting.threads,
+        rounds=job.rounds,
+        seconds=job.seconds,
+        seed=job.seed,
+        on_round=on_round,
+    )
+
+
+def _positions(test: Split) -> int:
+    return test.answers.size // len(test)
+
+
+def _language(job: Job, losses: tuple[RowLosses, RowLosses], test: Split, step: Step) -> Language:
+    """Sum up the losses, and time one more token at each setting."""
+    decode, cache_bytes = [], (0, 0)
+    for setting in job.settings:
+        baseline = create_session(job.baseline, threads=setting.threads)
+        candidate = create_session(job.candidate, threads=setting.threads)
+        cache_bytes = (cache_bytes_per_token(baseline), cache_bytes_per_token(candidate))
+
+        def on_round(this: Round, setting: Setting = setting) -> None:
+            step(1, f"one more token, {setting}: {this.ratio:.2f}x")
+
+        decode.append(
+            compare_decoding(
+                baseline,
+                candidate,
+                steady_batch(test, setting.batch, setting.sequence),
+                threads=setting.threads,
+                rounds=job.rounds,
+                seconds=job.seconds,
+                seed=job.seed,
+                on_round=on_round,
+            )
+        )
+    return compare_losses(*losses, test, cache_bytes, tuple(decode))
+
+
+def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tuple[str, ...]]:
+    """Explain both files at the first setting, or say why that can't be: the other figures stand anyway."""
+    setting = job.settings[0]
+    try:
+        explanation = explain_batch(
+            job.candidate,
+            job.baseline,
+            steady_batch(test, setting.batch, setting.sequence),
+            rows=setting.batch,
+            sequence=setting.sequence,
+            threads=setting.threads,
+            folder=job.folder,
+        )
+    except (MeasureError, OSError) as error:  # a graph that is written for this may not fit the disk
+        step(EXPLAIN_STEPS, "where the time goes: not known")
+        return None, (f"where the time goes could not be measured: {error}",)
+    step(EXPLAIN_STEPS, "where the time goes")
+    return explanation, ()
+
+
+def _others(job: Job, files: tuple[Answered, ...], test: Split, step: Step) -> Runtimes | None:
+    """Measure the other runtimes, if any were asked for."""
+    if OPENVINO not in job.runtimes:
+        return None
+    return measure_runtimes(
+        openvino_ways(),
+        files,
+        [
+            (steady_batch(test, setting.batch, setting.sequence), setting.sequence, setting.threads)
+            for setting in job.settings
+        ],
+        rounds=job.rounds,
+        seconds=job.seconds,
+        on_step=lambda facts: step(1, facts),
+    )
+
+
+@dataclass
+class _Tenths:
+    """Turns answered rows into a fixed number of steps, however many rows there are."""
+
+    facts: str
+    rows: int
+    steps: int
+    step: Step
+    done: int = 0
+
+    def at(self, rows: int) -> None:
+        reached = rows * self.steps // self.rows
+        if reached > self.done:
+            self.step(reached - self.done, f"{self.facts}, row {rows} of {self.rows}")
+            self.done = reached
+
+
+def main(arguments: list[str]) -> int:
+    """Read the job, measure, write the result; return the exit code."""
+    done = 0
+
+    def step(steps: int, facts: str) -> None:
+        nonlocal done
+        done += steps
+        _say({"done": done, "total": job.steps, "facts": facts})
+
+    if END_WITH_PARENT in arguments:
+        end_with_parent()
+    try:
+        job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        _write(job.result, measure(job, step).model_dump_json())
+    except CompressError as error:
+        _say({"error": str(error)})
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        _say({"error": f"{type(error).__name__}: {error}"})
+        return 1
+    return 0
+
+
+def _say(fields: dict[str, object]) -> None:
+    # If whoever asked is gone, this fails on the broken pipe, and the process ends as it should.
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader never sees half a result."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

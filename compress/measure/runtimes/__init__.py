@@ -1,0 +1,1 @@
+"""The runtimes that a file is measured in."""

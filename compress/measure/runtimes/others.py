@@ -1,0 +1,187 @@
+"""The same two ONNX files in other runtimes: do they answer alike, and which is faster here.
+
+OpenVINO is asked directly, and as a provider of ONNX Runtime where the installed onnxruntime has it. All
+runtimes and both files are timed in turns, so that their ratios survive a machine whose speed drifts. A file
+that a runtime refuses is no error: the result says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.data.split import Batch, Split
+from compress.errors import MeasureError, RecipeError
+from compress.measure.accuracy import Classes, predict
+from compress.measure.latency import rounds_in_turns
+from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
+from compress.measure.runtimes.openvino_session import (
+    INSTALL,
+    create_openvino_session,
+    is_installed,
+    openvino_version,
+)
+from compress.measure.runtimes.session import Session, answer, create_session, feeds
+
+__all__ = [
+    "Answered",
+    "ONNXRUNTIME",
+    "OPENVINO",
+    "OpenRuntime",
+    "check_runtimes",
+    "installed_runtimes",
+    "measure_runtimes",
+    "openvino_ways",
+]
+
+ONNXRUNTIME = "onnxruntime"
+OPENVINO = "openvino"
+_PROVIDER = "OpenVINOExecutionProvider"
+_THROUGH_ONNXRUNTIME = "onnxruntime-openvino"
+
+Role = Literal["baseline", "candidate"]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A file, its rows, and the class that ONNX Runtime named on each."""
+
+    file: Role
+    path: Path
+    rows: Split
+    classes: Classes
+
+
+@dataclass(frozen=True)
+class OpenRuntime:
+    """A way to run an ONNX file that is not ONNX Runtime's own CPU kernels."""
+
+    name: str
+    version: str
+    open: Callable[[Path, int], Session]
+    """Given the file and the number of threads."""
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Name the runtimes that can be measured here, as a recipe names them."""
+    return (ONNXRUNTIME, OPENVINO) if is_installed() else (ONNXRUNTIME,)
+
+
+def check_runtimes(names: Sequence[str] | None) -> None:
+    """See that what a recipe asks for is installed.
+
+    Raises:
+        RecipeError: it isn't; the message says how to install it.
+    """
+    if names is not None and OPENVINO in names and not is_installed():
+        raise RecipeError(
+            f"measure.runtimes: openvino is not installed here: {INSTALL} (the extra [openvino] of "
+            "modelpress), or leave it out"
+        )
+
+
+def openvino_ways() -> tuple[OpenRuntime, ...]:
+    """OpenVINO itself, and through ONNX Runtime where the installed one can do that."""
+    import onnxruntime
+
+    direct = OpenRuntime(
+        OPENVINO, openvino_version(), lambda path, threads: create_openvino_session(path, threads=threads)
+    )
+    if _PROVIDER not in onnxruntime.get_available_providers():
+        return (direct,)
+    provider = OpenRuntime(
+        _THROUGH_ONNXRUNTIME,
+        onnxruntime.__version__,
+        lambda path, threads: create_session(
+            path,
+            threads=threads,
+            provider=(_PROVIDER, {"device_type": "CPU", "num_of_threads": str(threads)}),
+        ),
+    )
+    return direct, provider
+
+
+def measure_runtimes(
+    ways: Sequence[OpenRuntime],
+    files: Sequence[Answered],
+    settings: Sequence[tuple[Batch, int, int]],
+    *,
+    rounds: int,
+    seconds: float,
+    on_step: Callable[[str], None] = lambda facts: None,
+) -> Runtimes:
+    """Ask two files in other runtimes for the classes of all test rows, and time them beside ONNX Runtime.
+
+    Args:
+        ways: the other runtimes.
+        files: baseline and candidate.
+        settings: a batch, its tokens a row, and the number of threads, for each.
+        rounds: how often each is timed at each setting.
+        seconds: for how long each time.
+        on_step: told of each file and of each setting, when it is done.
+
+    Raises:
+        MeasureError: if ONNX Runtime fails; what another runtime refuses is in the result.
+    """
+    threads = max(count for _, _, count in settings)
+    found: list[RuntimeFile] = []
+    for each in files:
+        found += [_agreement(way, each, threads) for way in ways]
+        on_step(f"other runtimes: answers of the {each.file}")
+    runs = {(each.runtime, each.file) for each in found if not each.refused}
+    timings: list[RuntimeTiming] = []
+    own = OpenRuntime(ONNXRUNTIME, "", lambda path, count: create_session(path, threads=count))
+    for batch, sequence, count in settings:
+        arms = [
+            (way, each)
+            for way in (own, *ways)
+            for each in files
+            if way is own or (way.name, each.file) in runs
+        ]
+        calls = [_call(way.open(each.path, count), batch) for way, each in arms]
+        turns = rounds_in_turns(calls, rounds=rounds, seconds=seconds)
+        rows = len(next(iter(batch.values())))
+        timings += [
+            RuntimeTiming(
+                runtime=way.name,
+                file=each.file,
+                batch=rows,
+                sequence=sequence,
+                threads=count,
+                rounds_ms=ms,
+                disturbed_rounds=turns.disturbance.rounds,
+            )
+            for (way, each), ms in zip(arms, turns.rounds_ms, strict=True)
+        ]
+        on_step(f"other runtimes: batch {rows}, sequence {sequence}, threads {count}")
+    return Runtimes(files=tuple(found), timings=tuple(timings))
+
+
+def _agreement(way: OpenRuntime, given: Answered, threads: int) -> RuntimeFile:
+    try:
+        session = way.open(given.path, threads)
+        classes = predict(session, given.rows, 1)
+    except MeasureError as error:
+        return RuntimeFile(
+            runtime=way.name,
+            version=way.version,
+            file=given.file,
+            refused=str(error).removeprefix(f"{given.path}: "),
+        )
+    return RuntimeFile(
+        runtime=way.name,
+        version=way.version,
+        file=given.file,
+        precision=getattr(session, "precision", ""),
+        products=getattr(session, "products", {}),
+        agreement=float((classes == given.classes).mean()),
+        accuracy=float((classes == given.rows.answers).mean()),
+    )
+
+
+def _call(session: Session, batch: Batch) -> Callable[[], Any]:
+    given = feeds(batch, session)
+    answer(session, batch)  # a batch that is refused is refused in words, before a clock runs
+    return lambda: session.run(None, given)

@@ -1,0 +1,180 @@
+"""Cut the depth: some of a model's layers stay, in their order, and nothing else changes.
+
+How a definition says the number of layers is found by trying: an argument that equals it is changed, and
+what is then built must have as many layers as were asked for. So `num_hidden_layers`, `n_layers` or a
+builder's own word are the same to us. A list with an entry for each layer (`layer_types`, `no_rope_layers`)
+keeps those of the layers that stay.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ModelError
+from compress.model.files.definition import Definition, attach_definition_, definition_of
+from compress.model.structure.find import structure_of
+
+__all__ = ["keep_layers_", "layer_count", "shallower", "with_layers"]
+
+
+def layer_count(model: nn.Module) -> int:
+    """How many layers a model has.
+
+    Raises:
+        ModelError: it doesn't say where they are.
+    """
+    return len(_layers(model))
+
+
+@contextmanager
+def with_layers(model: nn.Module, kept: Sequence[int]) -> Iterator[None]:
+    """Let a model answer with some of its layers alone, inside the block; nothing else of it is changed.
+
+    Args:
+        kept: indices from 0, ascending.
+
+    Raises:
+        ModelError: the model doesn't say where its layers are.
+    """
+    layers, config = _layers(model), getattr(model, "config", None)
+    holder, name = _place(model)
+    lists = _lists_of(config, len(layers))
+    setattr(holder, name, nn.ModuleList([layers[index] for index in kept]))
+    for each, values in lists.items():
+        setattr(config, each, [values[index] for index in kept])
+    try:
+        yield
+    finally:
+        setattr(holder, name, layers)
+        for each, values in lists.items():
+            setattr(config, each, values)
+
+
+def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
+    """Keep only these layers; the model's definition then says so too, and it can be saved and loaded again.
+
+    Args:
+        kept: indices from 0, ascending.
+
+    Raises:
+        ModelError: an index that isn't there, or none; or the model can't be built with fewer layers.
+    """
+    layers = _layers(model)
+    total = len(layers)
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+        raise ModelError(f"layers to keep must be some of 0..{total - 1}, ascending; got {list(kept)}")
+    if len(kept) == total:
+        return
+    definition = definition_of(model)
+    if definition is None:
+        raise ModelError(
+            f"{type(model).__name__} was not built by modelpress: it can't be built again with fewer layers"
+        )
+    path = structure_of(model).layers
+    assert path is not None
+    name, changed = _shallower(definition, path, total, kept)
+    holder, last = _place(model)
+    shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
+    for number, layer in enumerate(shorter):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):  # by which transformers finds a layer's keys and values
+                module.layer_idx = number  # type: ignore[assignment]
+    setattr(holder, last, shorter)
+    # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
+    config: Any = getattr(model, "config", None)
+    word = name if definition.kind == "hf" else "num_hidden_layers"
+    for each, values in _lists_of(config, total).items():
+        setattr(config, each, [values[index] for index in kept])
+    if getattr(config, word, None) == total:
+        setattr(config, word, len(kept))
+    attach_definition_(model, changed)
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    path = structure_of(model).layers
+    found = None if path is None else model.get_submodule(path)
+    if not isinstance(found, nn.ModuleList):
+        raise ModelError(
+            f"{type(model).__name__}.structure() doesn't say which nn.ModuleList its layers are in ('layers')"
+        )
+    return found
+
+
+def _place(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds the layers, and their name in it."""
+    path = structure_of(model).layers
+    assert path is not None
+    holder, _, name = path.rpartition(".")
+    return model.get_submodule(holder), name
+
+
+def shallower(definition: Definition, name: str, kept: Sequence[int]) -> Iterator[Definition]:
+    """Definitions with fewer layers, of which the first that can be built is the right one.
+
+    They differ in the lists that are cut: those with an entry for each layer, or those alone whose names
+    speak of layers; of a file's builder, whose lists may be anything, at last none.
+
+    Args:
+        name: the argument that is the number of layers.
+        kept: indices of the layers that stay.
+    """
+    values = _values(definition)
+    lists = _lists_in(values, values[name])
+    named = {each: found for each, found in lists.items() if "layer" in each}
+    tried: list[list[str]] = []
+    for chosen in [named, lists] if definition.kind == "hf" else [lists, named, {}]:
+        if list(chosen) not in tried:
+            tried.append(list(chosen))
+            cut = {each: [found[index] for index in kept] for each, found in chosen.items()}
+            yield definition.changed({name: len(kept), **cut})
+
+
+def _lists_of(config: Any, total: int) -> dict[str, Any]:
+    """Lists of a Hugging Face configuration with an entry for each layer, which say so by their name."""
+    if not hasattr(config, "to_dict"):
+        return {}
+    return {name: found for name, found in _lists_in(config.to_dict(), total).items() if "layer" in name}
+
+
+def _lists_in(values: Mapping[str, Any], total: int) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, list | tuple) and len(value) == total and "token" not in name
+    }
+
+
+def _shallower(definition: Definition, path: str, total: int, kept: Sequence[int]) -> tuple[str, Definition]:
+    """The argument that is the number of layers, and the definition with another number."""
+    numbers = (name for name, value in _whole_numbers(definition).items() if value == total)
+    for name in numbers:
+        for changed in shallower(definition, name, kept):
+            try:
+                found = changed.build().get_submodule(path)
+            except (ModelError, AttributeError):
+                continue
+            if isinstance(found, nn.ModuleList) and len(found) == len(kept):
+                return name, changed
+    raise ModelError(
+        f"none of the model's arguments is its number of layers ({total}): it can't be built with {len(kept)}"
+    )
+
+
+def _values(definition: Definition) -> dict[str, Any]:
+    """All arguments of a definition, those that have a default included."""
+    values = dict(definition.args)
+    if definition.kind == "file":
+        parameters = inspect.signature(definition.load_builder()).parameters
+        values = {name: each.default for name, each in parameters.items()} | values
+    return values
+
+
+def _whole_numbers(definition: Definition) -> dict[str, int]:
+    """Arguments that are whole numbers; those that say so by their name come first."""
+    numbers = {name: value for name, value in _values(definition).items() if type(value) is int}
+    return dict(sorted(numbers.items(), key=lambda each: "layer" not in each[0]))

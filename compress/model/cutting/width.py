@@ -1,0 +1,213 @@
+"""Cut coupled features: one goes from everything that has a number for it, at once.
+
+The width between layers is one such group; filters of convolutions and hidden units of recurrent layers are
+others.
+Shapes: m = features of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.model.cutting.narrow import Role, Shared, count_features, keep_in_module_
+from compress.model.layers.embedding import FactorizedEmbedding
+from compress.model.layers.removed import Removed
+from compress.model.structure.find import Coupled, structure_of
+
+__all__ = ["feature_count", "hidden_group", "hidden_width", "keep_features_", "present_readers"]
+
+
+def hidden_group(model: nn.Module) -> Coupled:
+    """What has the width between layers.
+
+    Raises:
+        ModelError: the model doesn't say.
+    """
+    hidden = structure_of(model).hidden
+    if hidden is None:
+        raise ModelError(
+            f"{type(model).__name__}.structure() doesn't say what has the hidden width ('hidden'): "
+            "the width can't be cut"
+        )
+    return hidden
+
+
+def hidden_width(model: nn.Module) -> int:
+    """How many hidden features there are between layers.
+
+    Raises:
+        ModelError: the model doesn't say what is coupled, it can't be cut, or the widths don't agree.
+    """
+    return feature_count(model, hidden_group(model))
+
+
+def feature_count(model: nn.Module, group: Coupled) -> int:
+    """How many features a group has.
+
+    Raises:
+        ModelError: it names what isn't there or can't be cut, or the counts don't agree.
+    """
+    counts = {path: _count(holder, path, role) for path, role, holder in _parts(model, group)}
+    if not counts:
+        raise ModelError(f"{type(model).__name__}.structure() names nothing that has {group.name} features")
+    first, width = min(counts.items(), key=lambda item: item[1])
+    for path, other in counts.items():
+        several = path in group.readers and other % width == 0 and _reads_several(model, path)
+        if other != width and not several:
+            raise ModelError(f"{path} has {other} {group.name} features, but {first} has {width}")
+    return width
+
+
+def present_readers(model: nn.Module, group: Coupled | None = None) -> tuple[str, ...]:
+    """Paths of the layers that read a group's features (none: the width's); removed ones are left out.
+
+    Raises:
+        ModelError: as `hidden_width`.
+    """
+    return tuple(path for path, role, _ in _parts(model, group or hidden_group(model)) if role == "reader")
+
+
+def keep_features_(model: nn.Module, features: Sequence[int], group: Coupled | None = None) -> None:
+    """Keep only these features of a group, everywhere at once.
+
+    The model then computes as one in which the other features are silent, but for its LayerNorms: they take
+    mean and variance over the features that are left.
+
+    Args:
+        features: indices, [<= m]; their order doesn't matter.
+        group: none: the width between layers.
+
+    Raises:
+        ModelError: as `hidden_width`; a feature that isn't there, or none; a weight that a module outside of
+            the group has too.
+    """
+    group = group or hidden_group(model)
+    width = feature_count(model, group)
+    kept = sorted(set(features))
+    if not kept or kept[0] < 0 or kept[-1] >= width:
+        raise ModelError(f"{group.name} features to keep must be some of 0..{width - 1}, at least 1")
+    if len(kept) == width:
+        return
+    parts = list(_parts(model, group))
+    _nothing_outside(model, group, parts)
+    index = torch.tensor(kept, dtype=torch.long)
+    shared: Shared = {}
+    for path, role, holder in parts:
+        _cut_(holder, path, role, index, width, shared)
+
+
+def _nothing_outside(model: nn.Module, group: Coupled, parts: Sequence[_Part]) -> None:
+    """See that no module which isn't cut has a weight of one that is."""
+    inside = {id(holder) for _, _, holder in parts}
+    cut = {
+        id(parameter): path
+        for path, role, holder in parts
+        for name, parameter in holder.named_parameters(recurse=False)
+        if not (role == "reader" and name.startswith("bias"))
+    }
+    for name, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in cut:
+                raise ModelError(
+                    f"{name} has the weight of {cut[id(parameter)]} (tied) and is not among the {group.name} "
+                    "features of structure(), so it would not be cut with it: name both there, or untie them"
+                )
+
+
+_Part = tuple[str, Role | None, nn.Module]
+"""Path, role and module; without a role it is a table, or what stands in for a removed layer."""
+
+
+def _parts(model: nn.Module, group: Coupled) -> Iterator[_Part]:
+    """Everything that has one number for each feature of a group, each once."""
+    roles: tuple[tuple[Role | None, tuple[str, ...]], ...] = (
+        ("embedding", group.embeddings),
+        ("writer", group.writers),
+        ("reader", group.readers),
+        ("norm", group.norms),
+        (None, group.tables),
+    )
+    seen: set[tuple[int, str]] = set()
+    for role, paths in roles:
+        for path in paths:
+            holder = _holder(model, path, is_table=role is None)
+            key = (id(holder), path if role is None else role)
+            if holder is not None and key not in seen:
+                seen.add(key)
+                yield path, role, holder
+    if group == structure_of(model).hidden:
+        yield from _stubs(model)
+
+
+def _stubs(model: nn.Module) -> Iterator[_Part]:
+    seen: set[int] = set()
+    for site in structure_of(model).removed:
+        for stub in site.removal:
+            module = model.get_submodule(stub.path)
+            if isinstance(module, Removed) and module.returns == "bias" and id(module) not in seen:
+                seen.add(id(module))
+                yield stub.path, None, module
+
+
+def _holder(model: nn.Module, path: str, *, is_table: bool) -> nn.Module | None:
+    """The module that is cut for a path; none where the sub-layer was removed."""
+    at, names = model, path.split(".")
+    for name in names[:-1] if is_table else names:
+        if isinstance(at, Removed):
+            return None
+        if isinstance(at, FactorizedEmbedding) and name == "table":
+            return at  # its own embedding is `rank` wide; what has the hidden width is its projection
+        found = getattr(at, name, None)
+        if not isinstance(found, nn.Module):
+            raise ModelError(f"structure() names {path}, but there is no such module")
+        at = found
+    if isinstance(at, FactorizedEmbedding) and not isinstance(at.projection, nn.Linear):
+        raise ModelError(f"{path}.projection is quantized: it can't be cut (cut before quantizing)")
+    return None if isinstance(at, Removed) else at
+
+
+def _reads_several(model: nn.Module, path: str) -> bool:
+    return isinstance(model.get_submodule(path), nn.Linear)
+
+
+def _count(holder: nn.Module, path: str, role: Role | None) -> int:
+    if isinstance(holder, Removed):
+        return int(holder.features)
+    if isinstance(holder, FactorizedEmbedding):
+        return int(holder.embedding_dim)
+    return int(_table(holder, path).shape[-1]) if role is None else count_features(holder, path, role)
+
+
+def _table(holder: nn.Module, path: str) -> Tensor:
+    table = getattr(holder, path.rpartition(".")[2], None)
+    if not isinstance(table, Tensor):
+        raise ModelError(f"structure() names the table {path}, but there is no such tensor")
+    return table
+
+
+def _cut_(
+    holder: nn.Module, path: str, role: Role | None, index: Tensor, before: int, shared: Shared
+) -> None:
+    if isinstance(holder, Removed):
+        if holder.bias is not None:
+            holder.bias = nn.Parameter(holder.bias.detach()[index].clone())
+        holder.features = len(index)
+    elif isinstance(holder, FactorizedEmbedding):
+        keep_in_module_(holder.projection, "writer", index, before, shared)
+        holder.embedding_dim = len(index)
+    elif role is None:
+        smaller = _table(holder, path).detach().index_select(-1, index).clone()
+        name = path.rpartition(".")[2]
+        if isinstance(_table(holder, path), nn.Parameter):
+            setattr(holder, name, nn.Parameter(smaller, requires_grad=_table(holder, path).requires_grad))
+        else:
+            # Persistent from now on: the model's definition would compute a table of the full width.
+            holder.register_buffer(name, smaller, persistent=True)
+    else:
+        keep_in_module_(holder, role, index, before, shared)

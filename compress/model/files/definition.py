@@ -1,0 +1,283 @@
+"""Definition: how a module was built, as data, so that a cut or quantized one can be built and loaded again.
+
+Two kinds: a Python file with a builder, and a Hugging Face configuration. A model file is code: building runs
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import linecache
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from compress.errors import ModelError, did_you_mean
+from compress.model.files.computed_weights import plain_weights_
+from compress.model.files.own_code import NAMES_CODE
+from compress.task import TaskName
+
+__all__ = [
+    "Definition",
+    "HeadName",
+    "attach_definition_",
+    "auto_class",
+    "definition_of",
+    "seeded",
+    "with_plain_linears_",
+]
+
+HeadName = TaskName | Literal["image-classification"]
+"""What a Hugging Face model answers, as the library groups its classes."""
+
+_ATTRIBUTE = "_modelpress_definition"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Fix torch's random numbers inside the block and leave the caller's generator as it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How to build a module with fresh weights.
+
+    Attributes:
+        kind: file or hf.
+        args: the builder's keyword arguments, or the Hugging Face configuration.
+        builder: name of the builder in the file.
+        code: text of the file.
+        file_name: name of the file, for messages.
+        head: what a Hugging Face model answers: the class of a text or of a picture, or the next token.
+    """
+
+    kind: Literal["file", "hf"]
+    args: Mapping[str, Any]
+    builder: str = ""
+    code: str = ""
+    file_name: str = ""
+    head: HeadName = "classification"
+
+    @classmethod
+    def from_file(cls, path: Path, builder: str, args: Mapping[str, Any]) -> Definition:
+        """Read a model file.
+
+        Raises:
+            ModelError: the file is missing or is not text.
+        """
+        try:
+            code = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"cannot read model file {path}: {error}") from error
+        return cls("file", dict(args), builder=builder, code=code, file_name=path.name)
+
+    def build(self, *, seed: int = 0, plain: bool = True) -> nn.Module:
+        """Build the module with random weights drawn from a seed, in evaluation mode.
+
+        Args:
+            plain: replace weights that are computed from others (see `computed_weights`).
+
+        Raises:
+            ModelError: the file raises, lacks the builder, or the arguments don't fit; or a layer is lazy.
+        """
+        with seeded(seed):
+            module = self._build_hf() if self.kind == "hf" else self._build_file()
+        _check_initialised(module)
+        attach_definition_(module, self)
+        return plain_weights_(module.eval()) if plain else module.eval()
+
+    def _build_hf(self) -> nn.Module:
+        transformers = _transformers()
+        config = {name: value for name, value in self.args.items() if name not in NAMES_CODE}
+        model_type = config.pop("model_type")
+        try:
+            parsed = transformers.AutoConfig.for_model(model_type, **config)
+            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None)
+        except Exception as error:  # of transformers, of huggingface_hub: one thing to a user
+            said = " ".join(str(error).split())
+            raise ModelError(f"cannot build a {model_type} model from its configuration: {said}") from error
+        return with_plain_linears_(module)
+
+    def _build_file(self) -> nn.Module:
+        builder = self.load_builder()
+        try:
+            inspect.signature(builder).bind(**self.args)
+        except TypeError as error:
+            allowed = [name for name in inspect.signature(builder).parameters]
+            unknown = [name for name in self.args if name not in allowed]
+            hint = did_you_mean(unknown[0], allowed) if unknown else ""
+            raise ModelError(f"{self.file_name}: {self.builder}(): {error}{hint}") from error
+        try:
+            module = builder(**self.args)
+        except Exception as error:
+            raise ModelError(
+                f"{self.file_name}: {self.builder}() raised {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                f"{self.file_name}: {self.builder}() returned {type(module).__name__}, not a torch.nn.Module"
+            )
+        return module
+
+    def load_builder(self) -> Any:
+        """Run a definition's file, once a process, and return its builder.
+
+        Raises:
+            ModelError: the file raises, or lacks the builder.
+        """
+        # Named by content, so that two files of the same name don't meet in sys.modules.
+        name = f"_modelpress_model_{hashlib.sha256(self.code.encode()).hexdigest()[:16]}"
+        # Else errors could name a line but not show it: the file has another folder, or is in a bundle.
+        lines = self.code.splitlines(keepends=True)
+        linecache.cache[self.file_name] = (len(self.code), None, lines, self.file_name)
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_loader(name, loader=None)
+            assert spec is not None
+            loaded = importlib.util.module_from_spec(spec)
+            loaded.__file__ = self.file_name
+            sys.modules[name] = loaded  # before exec: dataclasses look their module up
+            try:
+                exec(compile(self.code, self.file_name, "exec"), loaded.__dict__)
+            except Exception as error:
+                del sys.modules[name]
+                line = _line_in(self.file_name, error)
+                raise ModelError(f"{self.file_name}{line} raised {type(error).__name__}: {error}") from error
+        module = sys.modules[name]
+        if not callable(getattr(module, self.builder, None)):
+            builders = [
+                key
+                for key, value in vars(module).items()
+                if callable(value) and getattr(value, "__module__", "") == name and not key.startswith("_")
+            ]
+            raise ModelError(
+                f"{self.file_name} has no builder '{self.builder}'{did_you_mean(self.builder, builders)}"
+            )
+        return getattr(module, self.builder)
+
+    def changed(self, changes: Mapping[str, Any]) -> Definition:
+        """Return this definition with some arguments changed, as a student's is.
+
+        Raises:
+            ModelError: an argument that the builder or the configuration doesn't have.
+        """
+        allowed = self.argument_names()
+        for name in changes:
+            if name not in allowed:
+                raise ModelError(f"the model has no argument '{name}'{did_you_mean(name, allowed)}")
+        return replace(self, args={**self.args, **changes})
+
+    def argument_names(self) -> list[str]:
+        """Names of all arguments that can be changed."""
+        if self.kind == "hf":
+            return sorted(self.args)
+        return sorted(inspect.signature(self.load_builder()).parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for structure.json; the code is kept in a file of its own."""
+        common = {"kind": self.kind, "args": dict(self.args)}
+        if self.kind == "hf":
+            return {**common, "head": self.head}
+        return {**common, "builder": self.builder, "file_name": self.file_name}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over code and arguments, hexadecimal."""
+        parts = [self.kind, self.builder, self.code, dict(self.args), self.head]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def attach_definition_(module: nn.Module, definition: Definition) -> None:
+    """Remember on the module how it was built; a deep copy keeps it."""
+    object.__setattr__(module, _ATTRIBUTE, definition)
+
+
+def definition_of(module: nn.Module) -> Definition | None:
+    """Return how the module was built, or none for a module that we did not build."""
+    found = getattr(module, _ATTRIBUTE, None)
+    return found if isinstance(found, Definition) else None
+
+
+def _check_initialised(module: nn.Module) -> None:
+    for path, child in module.named_modules():
+        for name, tensor in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
+            if is_lazy(tensor):
+                raise ModelError(
+                    f"{path or 'the model'} is {type(child).__name__}: its {name} has no shape before it is "
+                    "run; give its sizes, as nn.Linear(in_features, out_features), or run the module once in "
+                    "the builder"
+                )
+
+
+def _line_in(file_name: str, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file_name:
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def auto_class(head: HeadName) -> Any:
+    """The class of transformers that builds and loads models with such a head."""
+    transformers = _transformers()
+    return {
+        "classification": transformers.AutoModelForSequenceClassification,
+        "image-classification": transformers.AutoModelForImageClassification,
+        "language-modelling": transformers.AutoModelForCausalLM,
+    }[head]
+
+
+def with_plain_linears_(module: nn.Module) -> nn.Module:
+    """Exchange each transposed Linear, as GPT-2 has, for an nn.Linear, in place; answers are the same.
+
+    GPT-2's attention then splits its projection by the width that it has, not by one that it remembers: heads
+    may go.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    for path, child in list(module.named_modules()):
+        if isinstance(child, Conv1D):
+            features_in, features_out = child.weight.shape
+            linear = nn.Linear(features_in, features_out, device="meta")
+            linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
+            linear.bias = child.bias
+            module.set_submodule(path, linear.train(child.training))
+    made: dict[type[nn.Module], type[nn.Module]] = {}
+    for child in module.modules():
+        fused, kind = getattr(child, "c_attn", None), type(child)
+        if isinstance(fused, nn.Linear) and fused.out_features == 3 * vars(child).get("split_size", 0):
+            del child.split_size
+            made[kind] = made.get(kind) or _splitting_by_width(kind)
+            child.__class__ = made[kind]
+    return module
+
+
+def _splitting_by_width(attention: type[nn.Module]) -> type[nn.Module]:
+    """A class of attention whose `split_size` is a third of what its projection puts out."""
+    split_size = property(lambda self: self.c_attn.out_features // 3)
+    return type(attention.__name__, (attention,), {"split_size": split_size, "__module__": __name__})
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelError("Hugging Face models need the hf extra: pip install 'modelpress[hf]'") from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers

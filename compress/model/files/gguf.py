@@ -1,0 +1,62 @@
+"""A GGUF file (llama.cpp's) as a Hugging Face directory: its weights made float, its tokenizer as files.
+
+Weights that the file holds in few bits have lost what they lost when it was made: the float model here is
+that one, not the one that it came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ModelError
+from compress.model.files.definition import _transformers
+
+__all__ = ["directory_of_gguf"]
+
+
+def directory_of_gguf(file: Path, scratch: Path) -> Path:
+    """Write what a GGUF file of a language model holds into a directory below `scratch`, once.
+
+    Raises:
+        ModelError: the gguf package is missing, the file is no GGUF, or transformers doesn't know its
+            architecture.
+    """
+    directory = scratch / f"gguf-{file.stem}"
+    if (directory / "config.json").is_file():
+        return directory
+    transformers = _transformers()
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f"{file}: reading GGUF files needs the gguf package: pip install gguf")
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise ModelError(f"{file} is no GGUF file: it doesn't begin with these four letters")
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": file.name,
+        "trust_remote_code": False,  # files beside it may name code
+    }
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # bars of its own
+            read = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype="float32")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+    except Exception as error:  # transformers raises ValueError, KeyError, NotImplementedError...
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{file}: transformers {transformers.__version__} cannot read this GGUF file: "
+            f"{said[0].rstrip('.')}; convert it to a Hugging Face directory with the tools of its makers"
+        ) from error
+    # transformers refuses to save what it has read from GGUF: a plain model of the same weights is saved.
+    config = read.config
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(config, name):
+            delattr(config, name)
+    plain = transformers.AutoModelForCausalLM.from_config(config, dtype="float32", trust_remote_code=False)
+    plain.load_state_dict(read.state_dict())
+    directory.mkdir(parents=True)
+    tokenizer.save_pretrained(str(directory))
+    plain.save_pretrained(str(directory))
+    return directory

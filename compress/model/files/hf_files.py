@@ -1,0 +1,193 @@
+"""What the files of a Hugging Face directory or name say, before its weights are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress.data.readers.tokenize import has_words
+from compress.errors import ModelError
+from compress.model.files.definition import HeadName, _transformers
+from compress.model.files.own_code import check_code, needs_own_code
+from compress.model.files.served_tasks import (
+    IMAGE_HEADS,
+    TEXT_HEADS,
+    is_language_model,
+    no_classes,
+    task_of_files,
+)
+
+__all__ = [
+    "check_head",
+    "check_vocabulary",
+    "config_json",
+    "explained",
+    "file_of",
+    "settings_of",
+    "writes_text",
+]
+
+
+def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
+    """Call a function of transformers on a model's files; every failure is one clear error.
+
+    Raises:
+        ModelError: it can't be loaded, or only with code of its own.
+    """
+    # transformers raises OSError, ValueError, SafetensorError... for what is one thing to a user.
+    try:
+        return function(*arguments, **options)
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise needs_own_code(name) from error
+        if "backend tokenizer" in str(error):
+            raise _no_tokenizer(name, {"vocab.txt", "vocab.json", "*.model"}) from error
+        where = "directory" if Path(name).exists() else "directory or hub name (is there a network?)"
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"cannot load the Hugging Face model from {where} '{name}': {first}; "
+            "give another with model.hf=..."
+        ) from error
+
+
+def config_json(name: str) -> dict[str, Any]:
+    """The config.json of a directory, or of a name on the Hub (from its cache, or over the network).
+
+    Raises:
+        ModelError: there is none, or it can't be read.
+    """
+    path = Path(name)
+    if not path.exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
+        raise ModelError(f"there is no directory '{name}', and it can't be a name on the Hugging Face Hub")
+    if (path / "modules.json").is_file() and not (path / "config.json").is_file():
+        task = task_of_files((), (), is_encoder_decoder=False, is_sentence_transformer=True)
+        assert task is not None
+        raise ModelError(task.refusal(name, ()))
+    found, _ = explained(name, _transformers().PretrainedConfig.get_config_dict, name)
+    return dict(found)
+
+
+def writes_text(config: dict[str, Any]) -> bool:
+    """Whether a config.json is of a language model."""
+    return is_language_model(_architectures(config))
+
+
+def settings_of(name: str, config: dict[str, Any]) -> Any:
+    """The configuration as transformers reads it.
+
+    Args:
+        config: its config.json.
+
+    Raises:
+        ModelError: it can't be read, or the model needs code of its own.
+    """
+    transformers = _transformers()
+    known = [each for each in _architectures(config) if hasattr(transformers, each)]
+    has_type = config.get("model_type") in transformers.CONFIG_MAPPING
+    check_code(name, config, known if has_type else None)
+    return explained(name, transformers.AutoConfig.from_pretrained, name, trust_remote_code=False)
+
+
+def file_of(name: str, file: str, *, must_know: bool = False) -> Path | None:
+    """One of the files of a directory or name, or None where it has none of that name.
+
+    Args:
+        must_know: raise where the Hub can't be asked; otherwise the file counts as absent.
+
+    Raises:
+        ModelError: it can't be had.
+    """
+    if Path(name).is_dir():
+        return Path(name) / file if (Path(name) / file).is_file() else None
+    _transformers()
+    from transformers.utils import cached_file
+
+    tolerant = {"_raise_exceptions_for_missing_entries": False}
+    if not must_know:
+        tolerant["_raise_exceptions_for_connection_errors"] = False
+    found = explained(name, cached_file, name, file, **tolerant)
+    return None if found is None else Path(found)
+
+
+def check_head(
+    name: str, settings: Any, head: HeadName, *, is_trained_first: bool
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether a model has a trained head of a kind; and notes on one that is to be trained.
+
+    Args:
+        settings: its configuration.
+        head: the kind that the data need.
+        is_trained_first: whether the model is trained before it is used.
+
+    Raises:
+        ModelError: it is for another task, and no head for this one is trained on it.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    architectures = tuple(settings.architectures or ())
+    if head == "language-modelling":
+        if is_language_model(architectures):
+            return True, ()
+        raise ModelError(
+            f"{name} is no language model (architectures: {', '.join(architectures) or 'none named'}): the "
+            "data are texts to write on from, which wants a model whose architecture ends in ForCausalLM or "
+            "LMHeadModel"
+        )
+    sees = head == "image-classification"
+    heads = IMAGE_HEADS if sees else TEXT_HEADS
+    is_trained = any(each.endswith(heads) for each in architectures)
+    # A classifier of the family is an encoder-decoder even where the checkpoint is the encoder alone.
+    families = {} if sees else known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    task = task_of_files(
+        architectures,
+        heads,
+        is_encoder_decoder=bool(getattr(settings, "is_encoder_decoder", False))
+        or settings.model_type in families,
+        is_sentence_transformer=not is_trained and file_of(name, "modules.json") is not None,
+    )
+    if task is None:
+        refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels)
+        if refusal is not None:
+            raise ModelError(refusal)
+        return True, ()
+    if not is_trained_first or task.new_head != "checkpoint":
+        raise ModelError(task.refusal(name, architectures))
+    classifiers = (
+        known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        if sees
+        else known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    )
+    if settings.model_type not in classifiers:
+        raise ModelError(
+            f"{name}: transformers has no classifier of the model_type '{settings.model_type}' "
+            f"({', '.join(architectures)}), so no head can be trained on it; give another with model.hf=..."
+        )
+    return False, (task.note(architectures),)
+
+
+def check_vocabulary(name: str, tokenizer: Any) -> None:
+    """Refuse a tokenizer that transformers made of nothing, for want of files.
+
+    Args:
+        name: the directory or the Hub's name that it is of.
+        tokenizer: a fast one of transformers.
+
+    Raises:
+        ModelError: it has no tokens but special ones.
+    """
+    if has_words(tokenizer.backend_tokenizer):
+        return
+    raise _no_tokenizer(name, set(dict(getattr(tokenizer, "vocab_files_names", {})).values()))
+
+
+def _no_tokenizer(name: str, files: set[str]) -> ModelError:
+    looked_for = ", ".join(["tokenizer.json", *sorted(files - {"tokenizer.json"})])
+    return ModelError(
+        f"'{name}' has no tokenizer (looked for {looked_for}): copy the files of the one that the model was "
+        "trained with into it (tokenizer.save_pretrained writes them)"
+    )
+
+
+def _architectures(config: dict[str, Any]) -> tuple[str, ...]:
+    found = config.get("architectures")
+    return tuple(str(each) for each in found) if isinstance(found, list) else ()

@@ -1,0 +1,333 @@
+"""Load what a recipe's `model:` names: a file with a builder, a Hugging Face directory or name, a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from compress.data.readers.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
+from compress.data.readers.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
+from compress.data.readers.tokenize import TextEncoder
+from compress.errors import ModelError, shortened
+from compress.model.files.computed_weights import plain_weights_
+from compress.model.files.config import ModelConfig
+from compress.model.files.definition import (
+    Definition,
+    HeadName,
+    _transformers,
+    attach_definition_,
+    auto_class,
+    definition_of,
+    with_plain_linears_,
+)
+from compress.model.files.gguf import directory_of_gguf
+from compress.model.files.hf_files import (
+    check_head,
+    check_vocabulary,
+    config_json,
+    file_of,
+    settings_of,
+    writes_text,
+)
+from compress.model.files.hf_files import explained as _explained
+from compress.model.files.own_code import NAMES_CODE, own_code_note
+from compress.model.files.own_tokenizer import check_padding, named_inputs, splits_alike
+from compress.model.files.save import load_module
+from compress.model.files.served_tasks import no_classes
+from compress.model.files.tensors import check_tensors
+from compress.model.forward import accepted_inputs
+from compress.system.files import read_json
+from compress.task import TaskName
+
+__all__ = ["LoadedModel", "load", "load_model", "task_of"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module with what belongs to it.
+
+    Attributes:
+        source: a line for people: what it is and where from.
+        tokenizer: directory with tokenizer.json and its settings, for a model that reads text.
+        label_order: class names by index, where the model says them.
+        text_inputs: names of the inputs that a tokenizer must give.
+        processor: how it reads pictures, for a model that does.
+        has_trained_head: false where the classification head is new and as wide as `num_labels`.
+        notes: what a reader must know of it, a sentence each.
+    """
+
+    module: nn.Module
+    source: str
+    tokenizer: Path | None
+    label_order: tuple[str, ...] | None
+    text_inputs: tuple[str, ...]
+    processor: ImageProcessor | None = None
+    has_trained_head: bool = True
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not tell classes apart."""
+        names = self.label_order or ()
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ModelError(
+                f"{self.source} names two of its {len(names)} classes '{shortened(twice)}': give each class "
+                "its own name in id2label of config.json"
+            )
+
+
+def load_model(
+    config: ModelConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    num_labels: int | None = None,
+    task: TaskName = "classification",
+    for_training: bool = False,
+) -> LoadedModel:
+    """Load or build the model that a recipe names.
+
+    Args:
+        seed: of the random weights, where there are no others.
+        scratch: a directory in which the tokenizer's files may be written.
+        num_labels: classes that the data has; a Hugging Face model without a classification head gets one.
+        task: what a Hugging Face model is to answer.
+        for_training: leave weights that are computed from others as they are; see `computed_weights`.
+
+    Raises:
+        ModelError: it can't be loaded; the message says why and what would help.
+    """
+    if config.bundle is not None:
+        loaded = _from_bundle(config.bundle)
+    elif config.hf is not None:
+        loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, task=task)
+    else:
+        loaded = _from_file(config, seed=seed, scratch=scratch)
+    _own_storage_(loaded.module)
+    if not for_training:
+        plain_weights_(loaded.module)
+    return loaded
+
+
+def _own_storage_(module: nn.Module) -> None:
+    """Copy parameters that are parts of a larger tensor, which a file of weights can't hold.
+
+    transformers leaves such ones where it splits a checkpoint's joined queries, keys and values.
+    """
+    for each in module.parameters():
+        if isinstance(each, UninitializedParameter):
+            continue
+        if each.untyped_storage().nbytes() > each.numel() * each.element_size():
+            each.data = each.data.clone()
+
+
+def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
+    assert config.file is not None and config.builder is not None
+    definition = Definition.from_file(config.file, config.builder, config.args)
+    module = definition.build(seed=seed, plain=False)
+    tokenizer = _tokenizer_directory(config.tokenizer, scratch) if config.tokenizer else None
+    inputs = accepted_inputs(module, None if tokenizer is None else named_inputs(tokenizer))
+    return LoadedModel(module, f"{config.file.name}: {config.builder}", tokenizer, None, inputs)
+
+
+def task_of(config: ModelConfig) -> TaskName:
+    """What a model of files answers, by what its files say; a classification where they say nothing.
+
+    Raises:
+        ModelError: a Hugging Face directory or name without a config.json that can be read.
+    """
+    if config.bundle is not None:
+        return _LANGUAGE if _says_language(config.bundle / "manifest.json") else _CLASSES
+    name = config.hf or ""
+    if Path(name).suffix == ".gguf":
+        return _LANGUAGE
+    return _LANGUAGE if writes_text(config_json(name)) else _CLASSES
+
+
+def _says_language(manifest: Path) -> bool:
+    try:
+        return bool(read_json(manifest)["task"] == _LANGUAGE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load(path: str | Path) -> nn.Module:
+    """Give the PyTorch module of a bundle back, quantized or cut as it was, in evaluation mode.
+
+    A bundle of a file model holds the file (pytorch/definition.py), and loading runs it: load only bundles
+    that you trust. Weights are read without running code.
+
+    Raises:
+        ModelError: the directory is not a bundle, or a file in it is missing or corrupt.
+    """
+    directory = Path(path)
+    if not (directory / "manifest.json").is_file():
+        raise ModelError(f"{directory} is not a bundle: it has no manifest.json")
+    if not (directory / "pytorch").is_dir():
+        raise ModelError(
+            f"{directory} has ONNX files and no PyTorch module, as what modelpress bundle writes; give the "
+            "run that a file came from"
+        )
+    return load_module(directory / "pytorch")
+
+
+def _from_bundle(directory: Path) -> LoadedModel:
+    module = load(directory)
+    file = directory / "manifest.json"
+    try:
+        manifest = read_json(file)
+        names = tuple(spec["name"] for spec in manifest["inputs"])
+        channels = next((spec["shape"][1] for spec in manifest["inputs"] if spec["name"] == PIXELS), 3)
+        labels = tuple(manifest["labels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
+    _check_bundle(directory, module, labels)
+    tokenizer = directory if (directory / "tokenizer.json").is_file() else None
+    pictures = directory / PREPROCESSOR_FILE
+    return LoadedModel(
+        module,
+        f"bundle {directory.name}",
+        tokenizer,
+        labels,
+        names if tokenizer else (),
+        ImageProcessor.from_file(pictures, channels=channels) if pictures.is_file() else None,
+    )
+
+
+def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...]) -> None:
+    """Refuse what an older version exported as a classifier, and is none."""
+    definition = definition_of(module)
+    problem = None if definition is None else definition.args.get("problem_type")
+    refusal = no_classes(str(directory), problem, len(labels)) if labels else None
+    if refusal is not None:
+        raise ModelError(refusal)
+
+
+def _from_hf(
+    config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None, task: TaskName
+) -> LoadedModel:
+    from compress.model.files.definition import seeded
+
+    name = config.hf
+    assert name is not None
+    short = Path(name).name if Path(name).exists() else name
+    if Path(name).suffix == ".gguf" and Path(name).is_file():
+        name = str(directory_of_gguf(Path(name), scratch))
+    given = config_json(name)
+    settings: Any = settings_of(name, given)
+    head: HeadName = "image-classification" if task == "classification" and _sees(settings) else task
+    trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
+    notes += own_code_note(given)
+    options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    with seeded(seed):
+        module: nn.Module
+        module, found = _explained(
+            name,
+            auto_class(head).from_pretrained,
+            name,
+            attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
+            dtype="float32",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name and with both shapes
+            **options,
+        )
+    check_tensors(name, module, found, has_trained_head=trained_head)
+    if task == _LANGUAGE:
+        module.config.use_cache = False  # type: ignore[union-attr]  # where a past is wanted, it is given
+    arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
+    plain = _plain_config(arguments)
+    if head == "image-classification":  # DeiT has two classes with such a head
+        plain["architectures"] = [type(module).__name__]
+    attach_definition_(with_plain_linears_(module), Definition("hf", plain, head=head))
+    labels = settings.id2label if trained_head and task == "classification" else {}
+    order = tuple(str(labels[index]) for index in sorted(labels)) or None
+    if head == "image-classification":
+        processor = _image_processor(name, settings)
+        source = f"Hugging Face {settings.model_type} '{short}'"
+        return LoadedModel(module.eval(), source, None, order, (), processor, trained_head, notes)
+    tokenizer, inputs = _tokenizer_of(name, scratch)
+    if task == _CLASSES:
+        check_padding(name, module.eval(), TextEncoder.from_directory(tokenizer).pad_id)
+    return LoadedModel(
+        module.eval(),
+        f"Hugging Face {settings.model_type} '{short}'",
+        tokenizer,
+        order,
+        accepted_inputs(module, inputs) if task == _CLASSES else ("input_ids", "attention_mask"),
+        has_trained_head=trained_head or task != "classification",
+        notes=notes,
+    )
+
+
+def _sees(settings: Any) -> bool:
+    """Whether a configuration is of a model that classifies pictures, and no texts."""
+    from transformers.models.auto import modeling_auto as known
+
+    texts = known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    pictures = known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return settings.model_type in pictures and settings.model_type not in texts
+
+
+def _image_processor(name: str, settings: Any) -> ImageProcessor:
+    """What the model's preprocessor_config.json says; without it the model's own size, mean and std 0.5."""
+    channels = int(getattr(settings, "num_channels", 3))
+    file = file_of(name, PREPROCESSOR_FILE, must_know=True)
+    if file is not None:
+        return ImageProcessor.from_file(file, channels=channels)
+    size = getattr(settings, "image_size", None)
+    sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
+    return ImageProcessor(channels=channels).changed(size=sides)
+
+
+_CLASSES: TaskName = "classification"
+_LANGUAGE: TaskName = "language-modelling"
+
+
+def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
+    # Names of the directory it came from and of the library's version are no part of what the model is.
+    for name in ("_name_or_path", "transformers_version", "_attn_implementation_autoset", "architectures"):
+        arguments.pop(name, None)
+    for name in NAMES_CODE:
+        arguments.pop(name, None)
+    return arguments
+
+
+def _tokenizer_directory(name: str, scratch: Path) -> Path:
+    """The directory of a tokenizer's own files: what is encoded with is then what is shipped."""
+    path = Path(name)
+    if name == BYTE_TOKENIZER:
+        return write_byte_tokenizer(scratch / "byte-tokenizer")
+    return path if (path / "tokenizer.json").is_file() else _tokenizer_of(name, scratch)[0]
+
+
+def _tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
+    """The directory of the tokenizer that transformers takes for a model, and the inputs that it gives.
+
+    transformers may build a tokenizer of its own, of another class than tokenizer.json says; where that one
+    splits texts in another way, it is the one that is written and shipped.
+    """
+    tokenizer = _explained(name, _transformers().AutoTokenizer.from_pretrained, name, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
+        )
+    check_vocabulary(name, tokenizer)
+    given = tuple(str(each) for each in tokenizer.model_input_names)
+    path = Path(name)
+    if (path / "tokenizer.json").is_file() and splits_alike(path, tokenizer):
+        return path, given
+    directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
+    tokenizer.save_pretrained(str(directory))
+    for beside in ("config.json", "generation_config.json"):  # they name tokens, too
+        if (path / beside).is_file():
+            shutil.copyfile(path / beside, directory / beside)
+    return directory, given

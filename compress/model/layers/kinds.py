@@ -1,0 +1,31 @@
+"""All layers whose weights are no float32, by the name that a bundle's structure.json has for them."""
+
+from __future__ import annotations
+
+from compress.model.layers.convolution import Int8StaticConv
+from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
+from compress.model.layers.half import HalfConv, HalfEmbedding, HalfLinear
+from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.quantized import QuantizedModule
+from compress.model.layers.recurrent import Int8LSTM
+
+__all__ = ["QUANTIZED_KINDS"]
+
+QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
+    layer.kind: layer
+    for layer in (
+        HalfConv,
+        HalfEmbedding,
+        HalfLinear,
+        Int4Embedding,
+        Int4Linear,
+        Int8Embedding,
+        Int8GroupLinear,
+        Int8LSTM,
+        Int8Linear,
+        Int8StaticConv,
+        Int8StaticLinear,
+        Int8TensorLinear,
+        SharedEmbedding,
+    )
+}

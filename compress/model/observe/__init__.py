@@ -1,0 +1,1 @@
+"""Record what layers of a model are given."""

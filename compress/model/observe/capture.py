@@ -1,0 +1,224 @@
+"""Capture: what a layer is given, token by token; the forward pass goes no further than there.
+
+To calibrate one place costs on average half a forward pass a row, and the memory of one batch. Positions that
+are padding are dropped where the task says which they are (an input `attention_mask`); without one all count.
+Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the consumer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from compress.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Batch, Row, Split
+    from compress.task import Task
+
+__all__ = [
+    "Place",
+    "called_again",
+    "input_at",
+    "inputs_at",
+    "inputs_of_sites",
+    "placed_batches",
+    "positions_of",
+    "visit_inputs",
+    "without_padding",
+]
+
+_MASK = "attention_mask"
+
+
+class Place(Protocol):
+    """Where to look: a `Site`, or whatever else has a name for people and the path of a module."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def consumer(self) -> str:
+        """The module whose input is captured."""
+
+
+class _ReachedError(BaseException):
+    """Ends a forward pass at the consumer; not an Exception, so that no model's own `except` stops it."""
+
+
+def called_again(model: nn.Module, places: Sequence[Place], inputs: Mapping[str, Tensor]) -> list[str]:
+    """Names of those places whose consumer is called more than once in a forward pass."""
+    import torch
+
+    calls: Counter[str] = Counter()
+    handles = [
+        model.get_submodule(place.consumer).register_forward_pre_hook(
+            lambda _, __, name=place.name: calls.update([name])
+        )
+        for place in places
+    ]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [place.name for place in places if calls[place.name] > 1]
+
+
+def inputs_of_sites(
+    model: nn.Module,
+    sites: Sequence[Place],
+    split: Split,
+    task: Task,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> Iterator[list[Tensor]]:
+    """Yield the inputs of sites' consumers from one forward pass a batch, in the split's order: [t, i] each.
+
+    On the device. They are what the consumers get: an open `gated` has been applied. Between two batches the
+    model may be used, also changed; it stands on `device` and evaluates until the last batch.
+
+    Raises:
+        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+    """
+    for batch in placed_batches(model, split.batches(batch_size), task, device):
+        yield inputs_at(model, sites, batch)
+
+
+def placed_batches(
+    model: nn.Module, batches: Iterable[Batch], task: Task, device: str
+) -> Iterator[dict[str, Tensor]]:
+    """Yield batches as tensors on a device; the model stands there and evaluates until the last of them."""
+    from compress.model.forward import to_tensors
+
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        for batch in batches:
+            yield to_tensors(batch, task.input_names, device)
+    finally:
+        model.to("cpu").train(was_training)
+
+
+def input_at(model: nn.Module, site: Place, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run one batch up to a site's consumer and return what it would be given, without padding: [t, i]."""
+    return inputs_at(model, [site], inputs)[0]
+
+
+def inputs_at(model: nn.Module, sites: Sequence[Place], inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """Run one batch up to the last of some consumers and return what each is given, without padding: [t, i].
+
+    A consumer that is called more than once is met at its first call.
+
+    Raises:
+        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+    """
+    found: dict[int, Tensor] = {}
+    visit_inputs(model, sites, inputs, found.__setitem__)
+    return [found[index] for index in range(len(sites))]
+
+
+def visit_inputs(
+    model: nn.Module,
+    sites: Sequence[Place],
+    inputs: Mapping[str, Tensor],
+    visit: Callable[[int, Tensor], None],
+    *,
+    again: bool = False,
+) -> None:
+    """Run one batch up to the last of some consumers, and show what each is given as soon as it is.
+
+    Nothing is held from one consumer to the next: memory is that of the pass.
+
+    Args:
+        visit: told the place of a site among the sites, and what its consumer is given, without padding:
+            [t, i]. Once a site: a consumer that is called more than once is met at its first call.
+        again: meet each of its calls, and so run to the end of the pass.
+
+    Raises:
+        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+    """
+    import torch
+
+    met: set[int] = set()
+
+    def meet(index: int, given: Tensor) -> None:
+        if again or index not in met:
+            met.add(index)
+            visit(index, without_padding(given, inputs.get(_MASK), sites[index]))
+        if len(met) == len(sites) and not again:
+            raise _ReachedError
+
+    # Put on anew at each call: after the hooks of `gated`, and no other use of the model meets them.
+    handles = [
+        model.get_submodule(site.consumer).register_forward_pre_hook(
+            lambda _, given, index=index: meet(index, given[0])
+        )
+        for index, site in enumerate(sites)
+    ]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except _ReachedError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    for index, site in enumerate(sites):
+        if index not in met:
+            raise StageError(f"calibration: {site.name}: the forward pass does not call {site.consumer}")
+
+
+def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task) -> int:
+    """How many positions of a row a model's layers compute: its length; of a picture patches and tokens.
+
+    Args:
+        sites: of the model; a picture without any counts as one position.
+    """
+    from compress.model.forward import to_tensors
+
+    first = task.inputs[0]
+    if isinstance(first.shape[0], str) or len(first.shape) < 3:
+        return len(row[first.name])
+    if not sites:
+        return 1
+    was_training = model.training
+    batch = {name: row[name][None] for name in task.input_names}
+    given = input_at(model.eval(), sites[0], to_tensors(batch, task.input_names))  # [t, i]
+    model.train(was_training)
+    return len(given)
+
+
+def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
+    """Drop padded positions of what passes a site's consumer: [b, s, i] or [b*s, i] -> [t, i].
+
+    Args:
+        mask: [b, s], 0 = padding; none: nothing is known to be padding.
+
+    Raises:
+        StageError: the shape doesn't say where the padding is, or a value is not a number.
+    """
+    import torch
+
+    tokens = _kept(x, mask, site)
+    if not bool(torch.isfinite(tokens).all()):
+        raise StageError(f"calibration: what passes {site.name} is not a number at {site.consumer}")
+    return tokens
+
+
+def _kept(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
+    tokens = x.flatten(0, -2) if x.ndim > 1 else x[None]  # [b*s, i]
+    if mask is None or (x.ndim == 2 and len(x) == len(mask) != mask.numel()):
+        return tokens  # no padding is known, or one position a row, as behind a pooler
+    if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
+        raise StageError(
+            f"calibration: {site.name}: {site.consumer} is given {list(x.shape)}, which doesn't say where "
+            f"the padding of an {_MASK} {list(mask.shape)} is; it must be given [b, s, i] or [b*s, i]"
+        )
+    return tokens[mask.flatten().bool()]  # [t, i]

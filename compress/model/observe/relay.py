@@ -1,0 +1,224 @@
+"""Run a model on from its last settled block, not from its beginning: passes linear in its depth.
+
+Where layers are changed one after the other, each judged on what those before it give, a block (a layer of
+an encoder) that is settled gives the same outputs in every later pass. Those of the last one are kept in
+files, batch by batch; later passes skip all settled blocks and hand them on. Memory is that of one batch, and
+the files hold rows * positions * width numbers. Whether the rest of the model needs no more of the blocks
+than what the last of them returns is tried on two rows; a model that does is run from its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import StageError
+from compress.model.observe.capture import Place, inputs_at
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Relay"]
+
+Inputs = Mapping[str, "Tensor"]
+
+
+class _DoneError(BaseException):
+    """Ends a forward pass behind a block; not an Exception, so that no model's own `except` stops it."""
+
+
+class Relay:
+    """The inputs of places, asked for in the order in which the model reaches them.
+
+    Attributes:
+        blocks: what is skipped once it is settled; empty: this model is run from its beginning.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        places: Sequence[Place],
+        batches: Callable[[], Iterator[dict[str, Tensor]]],
+        folder: Path,
+    ) -> None:
+        """See which blocks a model has.
+
+        Args:
+            model: on the device of the batches and evaluating, whenever they are drawn.
+            places: all that will be asked for, in the order in which the model reaches them.
+            batches: gives the same batches each time.
+            folder: empty; what blocks return is kept there.
+        """
+        self._model, self._batches, self._folder = model, batches, folder
+        self._settled = 0
+        self.blocks: list[nn.Module] = []
+        self._before: dict[str, int] = {}
+        for batch in batches():
+            few = {name: tensor[:2] for name, tensor in batch.items()}
+            self.blocks, self._before = _chain(model, places, few)
+            break
+
+    def inputs_at(self, place: Place) -> Iterator[Tensor]:
+        """Yield what a place is given, batch by batch, without padding: [t, i].
+
+        All that the model runs before the place must be as it will stay.
+
+        Raises:
+            StageError: as `capture.inputs_at`, or what blocks return can't be written.
+        """
+        self._settle(self._before.get(place.name, 0))
+        for index, batch in enumerate(self._batches()):
+            with self._skipping(index):
+                yield inputs_at(self._model, [place], batch)[0]
+
+    def _settle(self, count: int) -> None:
+        """Keep what the block before the first unsettled one returns; drop what was kept before."""
+        if count <= self._settled:
+            return
+        for index, batch in enumerate(self._batches()):
+            with self._skipping(index):
+                output = _output_of(self.blocks[count - 1], self._model, batch)
+            self._write(self._file(count, index), output)
+            self._file(self._settled, index).unlink(missing_ok=True)
+        self._settled = count
+
+    def _skipping(self, index: int) -> Any:
+        kept = _read(self._file(self._settled, index), self._model) if self._settled else None
+        return _skipped(self.blocks[: self._settled], kept)
+
+    def _file(self, settled: int, index: int) -> Path:
+        return self._folder / f"{settled}-{index}.npz"
+
+    def _write(self, file: Path, output: Any) -> None:
+        parts = [output] if not isinstance(output, tuple) else output
+        arrays = {str(at): part.cpu().numpy() for at, part in enumerate(parts) if part is not None}
+        arrays["parts"] = np.array(len(parts) if isinstance(output, tuple) else 0)
+        try:
+            np.savez(file, **arrays)
+        except OSError as error:
+            raise StageError(
+                f"calibration: can't write in {file.parent}: {error.strerror or error}"
+            ) from error
+
+
+def _read(file: Path, model: nn.Module) -> Any:
+    import torch
+
+    from compress.model.forward import device_of
+
+    device = device_of(model)
+    with np.load(file, allow_pickle=False) as arrays:
+        count = int(arrays["parts"])
+        found = {name: torch.from_numpy(arrays[name]).to(device) for name in arrays if name != "parts"}
+    return tuple(found.get(str(at)) for at in range(count)) if count else found["0"]
+
+
+def _chain(
+    model: nn.Module, places: Sequence[Place], inputs: Inputs
+) -> tuple[list[nn.Module], dict[str, int]]:
+    """Find blocks that run once each, one after the other, and how many have run before each place."""
+    import torch
+    from torch.nn import ModuleList, Sequential
+
+    from compress.model.forward import logits
+
+    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, (ModuleList, Sequential))]
+    if not lists:
+        return [], {}
+    _, chosen = max(lists, key=lambda each: sum(p.consumer.startswith(f"{each[0]}.") for p in places))
+    blocks = list(chosen)
+    if any("forward" in vars(block) for block in blocks):
+        return [], {}
+    truth, order, outputs, before = _traced(model, blocks, places, inputs)
+    if order != list(range(len(blocks))) or any(output is None for output in outputs):
+        return [], {}
+    for count, output in enumerate(outputs, start=1):
+        with torch.no_grad(), _skipped(blocks[:count], output):
+            if not torch.equal(logits(model, inputs), truth):
+                return [], {}
+    return blocks, before
+
+
+def _traced(
+    model: nn.Module, blocks: Sequence[nn.Module], places: Sequence[Place], inputs: Inputs
+) -> tuple[Tensor, list[int], list[Any], dict[str, int]]:
+    """One pass: logits, which blocks ended in which order, what each returned, blocks before each place."""
+    import torch
+
+    from compress.model.forward import logits
+
+    order: list[int] = []
+    outputs: list[Any] = []
+    before: dict[str, int] = {}
+
+    def finished(index: int, output: Any) -> None:
+        order.append(index)
+        outputs.append(_copied(output))
+
+    def reached(name: str) -> None:
+        before.setdefault(name, len(order))
+
+    handles = [
+        block.register_forward_hook(lambda _, __, output, index=index: finished(index, output))
+        for index, block in enumerate(blocks)
+    ]
+    handles += [
+        model.get_submodule(place.consumer).register_forward_pre_hook(
+            lambda _, __, name=place.name: reached(name)
+        )
+        for place in places
+    ]
+    try:
+        with torch.no_grad():
+            return logits(model, inputs), order, outputs, before
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _copied(output: Any) -> Any:
+    """A tensor, or a tuple of tensors and nothing else; none for what can't be handed on."""
+    from torch import Tensor
+
+    if isinstance(output, Tensor):
+        return output.clone()
+    if type(output) is tuple and output and all(part is None or isinstance(part, Tensor) for part in output):
+        return tuple(None if part is None else part.clone() for part in output)
+    return None
+
+
+def _output_of(block: nn.Module, model: nn.Module, inputs: Inputs) -> Any:
+    """Run a model up to the end of a block and take what that returns."""
+    import torch
+
+    found: list[Any] = []
+
+    def done(_: nn.Module, __: Any, output: Any) -> None:
+        found.append(output)
+        raise _DoneError
+
+    handle = block.register_forward_hook(done)
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except _DoneError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+@contextmanager
+def _skipped(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """Let blocks return what the last of them would, without running."""
+    for block in blocks:
+        vars(block)["forward"] = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del vars(block)["forward"]

@@ -1,0 +1,1 @@
+"""Quantized operators whose eager bodies are ONNX Runtime's arithmetic."""

@@ -1,0 +1,110 @@
+"""What each head looks at, on a few validation rows: from the model to what a page can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.data import Split, TextEncoder
+from compress.model import Site, to_tensors
+from compress.model.observe.attention_view import CLOSE_ENOUGH, LOOKS, attention_of_row, look_shares
+from compress.model.observe.capture import positions_of
+from compress.pipeline.prepare import Prepared
+from compress.report.inspection.data import AttentionFacts, HeadLook, Sentence
+
+__all__ = ["attention_facts"]
+
+_ROWS = 64
+_LONGEST_SHOWN = 20  # tokens of a sentence whose maps are shown
+_SEPARATORS = ("[SEP]", "</s>", "<sep>")
+
+
+def attention_facts(
+    prepared: Prepared, module: nn.Module, sites: Sequence[Site], sentences: int
+) -> AttentionFacts:
+    """Recompute attention on up to 64 validation rows, one at a time; keep the maps of some short ones."""
+    task, seed = prepared.splits.task, prepared.recipe.seed
+    rows = prepared.splits.validation.take(_ROWS, seed=seed)
+    module.to("cpu")
+    sums: list[Tensor] = []
+    maps: list[list[Tensor]] = []
+    count = positions_of(module, sites, rows.rows[0], task)
+    tokens = [_tokens(prepared.encoder, rows, index, count) for index in range(len(rows))]
+    shown = _short_rows(tokens, sentences)
+    same_length = len({len(each) for each in tokens}) == 1
+    looked: list[Tensor] = []
+    for index, batch in enumerate(rows.batches(1)):
+        found = attention_of_row(module, sites, to_tensors(batch, task.input_names))
+        for site, attention in zip(sites, found, strict=True):
+            if attention.error > CLOSE_ENOUGH or attention.weights.shape[-1] != len(tokens[index]):
+                return AttentionFacts(rows=0, left_out=_why(site, attention.error))
+        separators = [i for i, token in enumerate(tokens[index]) if i and token in _SEPARATORS]
+        shares = [look_shares(attention.weights, separators) for attention in found]
+        sums = [a + b for a, b in zip(sums, shares, strict=True)] if sums else shares
+        if same_length:
+            columns = [attention.weights.mean(1) for attention in found]  # [h, s]
+            looked = [a + b for a, b in zip(looked, columns, strict=True)] if looked else columns
+        if index in shown:
+            maps.append([attention.weights for attention in found])
+    firsts = {each[0] for each in tokens}
+    return AttentionFacts(
+        rows=len(rows),
+        looks=tuple(
+            HeadLook(
+                layer=site.layer,
+                head=head,
+                **_shares(sums[i][head] / len(rows)),
+                **(_position(looked[i][head] / len(rows)) if looked else {}),
+            )
+            for i, site in enumerate(sites)
+            for head in range(len(sums[i]))
+        ),
+        sentences=tuple(
+            Sentence(tokens=tokens[index], maps=tuple(_nested(each) for each in per_site))
+            for index, per_site in zip(shown, maps, strict=True)
+        ),
+        first_token=firsts.pop() if prepared.encoder is not None and len(firsts) == 1 else "first position",
+    )
+
+
+def _why(site: Site, error: float) -> str:
+    how = f"off by {error:.2g}" if np.isfinite(error) else "of other shapes"
+    return (
+        "The attention view is left out: recomputed as softmax(q k^T / sqrt(d)) v from the projections, the "
+        f"output of {site.name} is {how}, so this model's attention is computed in another way (rotary or "
+        "relative positions, another scale), and maps would show what isn't there."
+    )
+
+
+def _tokens(encoder: TextEncoder | None, rows: Split, index: int, pictured: int) -> tuple[str, ...]:
+    row = rows.rows[index]
+    if isinstance(rows.inputs[0].shape[0], int):  # a picture: positions are the model's
+        return tuple(str(i + 1) for i in range(pictured))
+    if encoder is None or "input_ids" not in row:
+        return tuple(str(i + 1) for i in range(len(row[rows.inputs[0].name])))
+    return tuple(encoder.tokenizer.id_to_token(int(i)) or "?" for i in row["input_ids"])
+
+
+def _short_rows(tokens: Sequence[tuple[str, ...]], count: int) -> list[int]:
+    """Take the first rows that a page has room for, in order; the shortest where there are too few."""
+    short = [i for i, each in enumerate(tokens) if 5 <= len(each) <= _LONGEST_SHOWN]
+    if len(short) < count:
+        ranked = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        short = [i for i in ranked if len(tokens[i]) <= 3 * _LONGEST_SHOWN]
+    return sorted(short[:count])
+
+
+def _shares(values: Tensor) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in zip(LOOKS, values, strict=True)}
+
+
+def _position(looked: Tensor) -> dict[str, Any]:
+    return {"position": int(looked.argmax()), "position_share": round(float(looked.max()), 4)}
+
+
+def _nested(weights: Tensor) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    return tuple(tuple(tuple(row) for row in head) for head in torch.round(weights, decimals=3).tolist())

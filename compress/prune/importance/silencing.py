@@ -1,0 +1,179 @@
+"""Silencing: how a model answers while the outputs of some units are multiplied by 0. Nothing is cut.
+
+Each pass is over the same rows in the same batches, so that two passes compare row by row.
+Shapes: n = rows, u = units of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.data.split import Split
+from compress.model.forward import device_of, logits, to_tensors
+from compress.model.structure.find import Site
+from compress.prune.importance.unit_gates import gated
+from compress.task import Task
+
+__all__ = [
+    "Batches",
+    "SilencedPoint",
+    "curve_levels",
+    "furthest_within",
+    "resumed_at_layer",
+    "right_answers",
+    "silencing_curve",
+]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Rows as tensors, made once for many passes; rows of like length stand together.
+
+    Attributes:
+        inputs: one dict a batch.
+        labels: of all rows in the batches' order, [n].
+    """
+
+    inputs: tuple[dict[str, Tensor], ...]
+    labels: Tensor
+
+    @classmethod
+    def of(cls, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu") -> Batches:
+        """Sort the rows of a split by length and batch them."""
+        lengths = [row[split.inputs[0].name].shape[0] for row in split.rows]
+        order = np.argsort(lengths, kind="stable")
+        ordered = split.at(order)
+        inputs = tuple(to_tensors(batch, task.input_names, device) for batch in ordered.batches(batch_size))
+        return cls(inputs, torch.from_numpy(ordered.labels))
+
+
+@dataclass(frozen=True)
+class SilencedPoint:
+    """What is left with so many units silenced.
+
+    Attributes:
+        correct: rows that are answered right.
+        gained: rows that only the silenced model answers right.
+        lost: rows that only the full model answers right.
+    """
+
+    silenced: int
+    correct: int
+    gained: int
+    lost: int
+
+
+def right_answers(
+    model: nn.Module, batches: Batches, sites: Sequence[Site] = (), gates: Sequence[Tensor] = ()
+) -> Tensor:
+    """Say which rows the model answers right while the sites' gates ([u] each) are on: boolean [n]."""
+    model.eval()
+    with torch.inference_mode(), gated(model, sites, list(gates)):
+        answers = [logits(model, inputs).argmax(-1).cpu() for inputs in batches.inputs]
+    return torch.cat(answers) == batches.labels
+
+
+def silencing_curve(
+    model: nn.Module,
+    batches: Batches,
+    sites: Sequence[Site],
+    order: Sequence[tuple[int, int]],
+    levels: Sequence[int],
+    full: Tensor,
+    *,
+    on_pass: Callable[[SilencedPoint], None] | None = None,
+) -> list[SilencedPoint]:
+    """Answer the rows with more and more units silenced.
+
+    Args:
+        order: (site, unit), the one to silence first at the front.
+        levels: how many units are silenced at each point; 0 takes no pass.
+        full: the full model's `right_answers`, boolean [n].
+        on_pass: told each point that took a pass.
+
+    Returns:
+        One point a level, in the order of `levels`.
+    """
+    device = device_of(model)
+    points = []
+    for level in levels:
+        if level == 0:
+            points.append(SilencedPoint(0, int(full.sum()), 0, 0))
+            continue
+        gates = [torch.ones(site.units(model), device=device) for site in sites]
+        for site, unit in order[:level]:
+            gates[site][unit] = 0.0
+        right = right_answers(model, batches, sites, gates)
+        point = SilencedPoint(level, int(right.sum()), int((right & ~full).sum()), int((full & ~right).sum()))
+        points.append(point)
+        if on_pass is not None:
+            on_pass(point)
+    return points
+
+
+def curve_levels(units: int, most: int) -> list[int]:
+    """Spread at most `most` levels evenly from 1 to all units, and put 0 before them."""
+    return sorted({0, *(round(units * step / most) for step in range(1, most + 1))})
+
+
+def furthest_within(points: Sequence[SilencedPoint], rows: int, max_drop: float) -> SilencedPoint:
+    """Pick the point with the most units silenced that loses no more than `max_drop` (a share of rows)."""
+    # A share times rows may fall short of a whole number by rounding alone.
+    kept = [point for point in points if point.lost - point.gained <= max_drop * rows + 1e-9]
+    return max(kept, key=lambda point: point.silenced)
+
+
+class _Replay(nn.Module):
+    """Stands for a layer whose outputs are known: gives them out batch by batch, round and round."""
+
+    def __init__(self, outputs: Sequence[Any], original: nn.Module) -> None:
+        super().__init__()
+        self.outputs, self.turn = outputs, 0
+        self.__dict__["original"] = original  # not a submodule
+
+    def __getattr__(self, name: str) -> Any:
+        # Some models read a layer's attributes on the way (its kind of attention, for one).
+        return getattr(self.__dict__["original"], name)
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """Return the next batch's output."""
+        self.turn += 1
+        return self.outputs[(self.turn - 1) % len(self.outputs)]
+
+
+@contextmanager
+def resumed_at_layer(model: nn.Module, layers: str, index: int, batches: Batches) -> Iterator[None]:
+    """Let whole passes over these batches start at a layer: those before it give what they gave once.
+
+    It halves the cost of silencing each layer alone. Where it would change an answer (a model that reads all
+    its layers, not the last), `right_answers` differ from those of the full model: see that they don't.
+
+    Args:
+        layers: path of the nn.ModuleList.
+        index: the first layer that is computed; 0 changes nothing.
+    """
+    stack = model.get_submodule(layers)
+    if index == 0 or not isinstance(stack, nn.ModuleList):
+        yield
+        return
+    outputs: list[Any] = []
+    handle = stack[index - 1].register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        right_answers(model, batches)
+    finally:
+        handle.remove()
+    originals = [stack[i] for i in range(index)]
+    try:
+        for i, original in enumerate(originals):
+            stack[i] = _Replay(outputs, original)
+        yield
+    finally:
+        for i, original in enumerate(originals):
+            stack[i] = original

@@ -1,0 +1,103 @@
+"""Gates: a factor 1 on the output of each unit, whose gradient says how much the loss hangs on the unit.
+
+Each row has its own gates, so one backward pass gives every row's derivative. Padded positions add nothing,
+because the loss doesn't depend on them.
+Shapes: b = rows of a batch, s = sequence, u = units of a site, d = columns of a unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from compress.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.model.structure.find import Site
+    from compress.task import Task
+
+__all__ = ["gate_gradients", "gated"]
+
+BatchLoss = Callable[["Tensor", "dict[str, Tensor]"], "Tensor"]
+"""Logits [b, c] and the batch to the mean loss over its rows."""
+
+
+@contextmanager
+def gated(model: nn.Module, sites: Sequence[Site], gates: list[Tensor]) -> Iterator[None]:
+    """Multiply each unit's output by its gate while the context is open.
+
+    Args:
+        gates: one tensor a site, [u] or [b, u]; it is read at each call, so its entries may be exchanged.
+    """
+    import torch
+
+    handles = []
+    for index, site in enumerate(sites):
+
+        def gate(
+            module: nn.Module, inputs: tuple[Tensor, ...], index: int = index, size: int = site.unit_size
+        ) -> tuple[Tensor, ...]:
+            x = inputs[0]  # [b, ..., u*d], or [b, u*d, ...] of a convolution
+            factor = gates[index].repeat_interleave(size, dim=-1)  # [u*d] or [b, u*d]
+            if factor.ndim == 2 and len(factor) not in (1, len(x)) and len(x) % len(factor) == 0:
+                # The module takes the positions of its rows for rows: [b*s, ...], those of a row together.
+                factor = factor.repeat_interleave(len(x) // len(factor), dim=0)
+            inner = [1] * (x.ndim - 2)
+            is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
+            shape = (-1, *inner) if is_convolution else (*inner, -1)
+            factor = factor.reshape(*factor.shape[:-1], *shape) if inner else factor
+            return (x * factor, *inputs[1:])
+
+        handles.append(model.get_submodule(site.consumer).register_forward_pre_hook(gate))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def gate_gradients(
+    model: nn.Module,
+    sites: Sequence[Site],
+    split: Split,
+    task: Task,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
+    loss: BatchLoss | None = None,
+) -> Iterator[list[Tensor]]:
+    """Yield, batch by batch, d loss of a row / d gate for each row: one tensor [b, u] a site, on the CPU.
+
+    Args:
+        loss: none is the task's own, on labels.
+
+    Raises:
+        StageError: a gradient is not a number; the message names the site.
+    """
+    import torch
+
+    from compress.model.forward import logits, to_tensors
+
+    model = model.to(device).eval()
+    counts = [site.units(model) for site in sites]
+    gates: list[Tensor] = []
+    try:
+        with gated(model, sites, gates):
+            for batch in split.batches(batch_size):
+                tensors = to_tensors(batch, task.input_names, device)
+                labels = torch.from_numpy(batch["labels"]).to(device)
+                rows = len(labels)
+                gates[:] = [torch.ones(rows, count, device=device, requires_grad=True) for count in counts]
+                answers = logits(model, tensors)
+                value = task.loss(answers, labels) if loss is None else loss(answers, tensors)
+                gradients = torch.autograd.grad(value * rows, gates)  # of the sum over rows
+                for site, gradient in zip(sites, gradients, strict=True):
+                    if not bool(torch.isfinite(gradient).all()):
+                        raise StageError(f"calibration: the gradient at {site.name} is not a number")
+                yield [gradient.cpu() for gradient in gradients]
+    finally:
+        model.to("cpu")

@@ -1,0 +1,245 @@
+"""Budgets: what a model may cost, in one unit each, as a fixed part and a cost a site that add up.
+
+speedup and latency_ms are counted in ms of the latency table; size_mb in bytes of stored weights; macs in
+multiply-adds of the sites for the longest calibration row; sparsity in weights of the sites.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from compress.errors import StageError
+from compress.prune.structured.latency_table import LatencyTable
+from compress.timing import Timer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.model.structure.find import Site
+
+__all__ = ["Budget", "BudgetKind", "budget_of", "macs_of", "weights_of"]
+
+_SHRINK_TIME = ("quantize/int8_dynamic",)
+_SHRINK_SIZE = ("prune/embeddings", "prune/vocabulary", "quantize/int8_dynamic")
+
+BudgetKind = Literal["speedup", "latency_ms", "size_mb", "macs", "sparsity"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent, and on what.
+
+    Attributes:
+        limit: of fixed part and sites together.
+        fixed: what the model costs with the fewest units everywhere.
+        reference: what the recipe's uncompressed model costs (for `sparsity`: the sites).
+        unit_costs: what one unit of a site costs, where that is a straight line; else the table says it.
+        counted: the quantize stages that follow in the recipe, if the costs are those after them.
+        stages: names of all stages of the recipe, which are no advice.
+    """
+
+    kind: BudgetKind
+    value: float
+    limit: float
+    fixed: float
+    reference: float
+    unit_costs: tuple[float, ...] = ()
+    table: LatencyTable | None = None
+    counted: str = ""
+    stages: tuple[str, ...] = ()
+
+    def cost(self, model: nn.Module, index: int, site: Site, units: int, least: int) -> float:
+        """What so many units of a site cost beyond the fewest."""
+        if self.table is not None:
+            return self.table.ms(model, site, units)
+        return self.unit_costs[index] * (units - least)
+
+    def total(
+        self, model: nn.Module, sites: Sequence[Site], units: Sequence[int], least: Sequence[int]
+    ) -> float:
+        """What the whole model costs with so many units at each site."""
+        return self.fixed + sum(
+            self.cost(model, index, *each) for index, each in enumerate(zip(sites, units, least, strict=True))
+        )
+
+    def promise(self, total: float) -> dict[str, float]:
+        """Say what a total means in the budget's own words."""
+        if self.kind in ("speedup", "latency_ms"):
+            return {"speedup": self.reference / total, "latency_ms": total}
+        if self.kind == "size_mb":
+            return {"size_mb": total / 1e6}
+        if self.kind == "macs":
+            return {"macs": total / self.reference}
+        return {"sparsity": 1 - total / self.reference}
+
+    def check(self, now: float, best: float) -> None:
+        """Refuse a budget that is met already, or that nothing can meet.
+
+        Args:
+            now, best: what the model costs as it is, and with the fewest units everywhere.
+
+        Raises:
+            StageError: says what the model is at, and the best that can be had.
+        """
+        asked = f"prune/structured: {self.kind} {self.value:g}"
+        counted = f", with {self.counted}, which follows and is counted in" if self.counted else ""
+        met, out_of_reach = now <= self.limit, best > self.limit
+        at, at_best = _said(self.kind, self.promise(now)), _said(self.kind, self.promise(best))
+        disturbed = self.table is not None and self.table.disturbed_rounds > 0
+        # Other work makes a call longer, so a latency that is met beside it is met; a ratio moves either way.
+        if disturbed and (out_of_reach or (met and self.kind == "speedup")):
+            assert self.table is not None
+            raise StageError(
+                f"{asked}: whether that can be met here is not known: other work ran beside "
+                f"{self.table.disturbed_rounds} of the {self.table.rounds} rounds of the latency table, "
+                f"which has {at} before anything is cut and {at_best} with the fewest units in every layer"
+                f"{counted}. Close other work and run again, or give a budget of macs, size_mb or sparsity, "
+                "which needs no clock"
+            )
+        if met:
+            raise StageError(
+                f"{asked} is met already: {at} before anything is cut{counted}; ask for more, or leave the "
+                "stage out"
+            )
+        if out_of_reach:
+            raise StageError(
+                f"{asked} can't be met: {at_best} is the best that can be had with the fewest units in every "
+                f"layer{counted}; {self._way_out()}"
+            )
+
+    def _way_out(self) -> str:
+        """What stays whatever is cut, and which stages that the recipe does not have would shrink it."""
+        if self.kind in ("macs", "sparsity"):
+            return "ask for less, or lower min_heads and min_neurons"
+        shrink = _SHRINK_TIME if self.kind in ("speedup", "latency_ms") else _SHRINK_SIZE
+        quantized = any(name.startswith("quantize/") for name in self.stages)
+        more = [
+            name
+            for name in shrink
+            if name not in self.stages and not (quantized and name.startswith("quantize/"))
+        ]
+        add = f", or add a stage that shrinks those: {', '.join(more)}" if more else ""
+        return f"embeddings, norms and classifier stay. Ask for less{add}"
+
+
+def _said(kind: BudgetKind, promise: dict[str, float]) -> str:
+    shown = {"speedup": "{:.2f}x", "latency_ms": "{:.2f} ms", "size_mb": "{:.1f} MB", "macs": "{:.3f}"}
+    return f"{kind} {shown.get(kind, '{:.3f}').format(promise[kind])}"
+
+
+def budget_of(
+    kind: BudgetKind,
+    value: float,
+    model: nn.Module,
+    sites: Sequence[Site],
+    least: Sequence[int],
+    *,
+    sequence: int,
+    reference: float | None = None,
+    timer: Timer | None = None,
+    table: LatencyTable | None = None,
+) -> Budget:
+    """Put a budget into costs.
+
+    Args:
+        sequence: tokens a row, for the attention products' part of `macs`.
+        reference: what `macs` and `sparsity` are fractions of, where the model was cut already; none: what
+            the model's sites have now.
+        timer: says how weights are stored, for `size_mb`, and which stages the recipe has.
+        table: for `speedup` and `latency_ms`.
+    """
+    stages = () if timer is None else timer.stages
+    if kind in ("speedup", "latency_ms"):
+        assert table is not None
+        limit = table.baseline_ms / value if kind == "speedup" else value
+        return Budget(
+            kind,
+            value,
+            limit,
+            table.fixed_ms,
+            table.baseline_ms,
+            table=table,
+            counted=_counted(table.precision),
+            stages=stages,
+        )
+    if kind == "size_mb":
+        assert timer is not None
+        whole = float(timer.size_bytes(model))
+        each = _bytes_per_unit(model, sites, timer, whole)
+        return Budget(
+            kind,
+            value,
+            value * 1e6,
+            _fixed(whole, model, sites, each, least),
+            whole,
+            each,
+            counted=_counted(timer.precision),
+            stages=stages,
+        )
+    if kind == "macs":
+        whole = macs_of(model, sites, sequence)
+        each = tuple(_macs_per_unit(model, site, sequence) for site in sites)
+        reference = whole if reference is None else reference
+        return Budget(
+            kind, value, value * reference, _fixed(whole, model, sites, each, least), reference, each
+        )
+    each = tuple(weights_of(model, site) / site.units(model) for site in sites)
+    whole = sum(weights_of(model, site) for site in sites)
+    reference = whole if reference is None else reference
+    left = (1 - value) * reference
+    return Budget(kind, value, left, _fixed(whole, model, sites, each, least), reference, each)
+
+
+def _counted(precision: str) -> str:
+    """The later stages that a cost was taken after; empty for those of float modules."""
+    return "" if precision == "fp32" else precision
+
+
+def _fixed(
+    whole: float, model: nn.Module, sites: Sequence[Site], each: Sequence[float], least: Sequence[int]
+) -> float:
+    gone = (cost * (site.units(model) - few) for site, cost, few in zip(sites, each, least, strict=True))
+    return whole - sum(gone)
+
+
+def weights_of(model: nn.Module, site: Site) -> int:
+    """Weights and biases of a site: its producers, and the columns of its consumer."""
+    producers = [model.get_submodule(path) for path, _ in site.producers]
+    count = sum(parameter.numel() for module in producers for parameter in module.parameters())
+    weight: Any = model.get_submodule(site.consumer).weight
+    return int(count + weight.numel())
+
+
+def _macs_per_unit(model: nn.Module, site: Site, sequence: int) -> float:
+    weights: list[Any] = [model.get_submodule(path).weight for path, _ in site.producers]
+    weights.append(model.get_submodule(site.consumer).weight)
+    macs = sum(weight.numel() for weight in weights) / site.units(model) * sequence
+    if site.kind == "attention":
+        macs += 2 * sequence * sequence * site.unit_size  # q k' and the weighted sum of v
+    return float(macs)
+
+
+def macs_of(model: nn.Module, sites: Sequence[Site], sequence: int) -> float:
+    """Multiply-adds of a row of `sequence` tokens in the sites."""
+    return sum(_macs_per_unit(model, site, sequence) * site.units(model) for site in sites)
+
+
+def _bytes_per_unit(model: nn.Module, sites: Sequence[Site], timer: Timer, whole: float) -> tuple[float, ...]:
+    """Bytes that one unit less saves at each site, stored as the recipe will store it; equal sites once."""
+    from compress.model.cutting.units import keep_units_
+
+    known: dict[tuple[float, ...], float] = {}
+    found = []
+    for site in sites:
+        units = site.units(model)
+        key = (site.unit_size, units, weights_of(model, site))
+        if key not in known:
+            half = max(1, units // 2)
+            cut = copy.deepcopy(model)
+            keep_units_(cut, site, range(half))
+            known[key] = (whole - timer.size_bytes(cut)) / (units - half) if half < units else 0.0
+        found.append(known[key])
+    return tuple(found)

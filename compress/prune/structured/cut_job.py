@@ -1,0 +1,306 @@
+"""One application of `prune/structured`: in each step a search, a check on a clock, a cut, a recovery."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import StageError
+from compress.prune.structured.budget import Budget, budget_of, macs_of, weights_of
+from compress.prune.structured.candidates import Candidate, unit_levels
+from compress.prune.structured.latency_table import LatencyTable, measure_table
+from compress.prune.structured.search import best_within, refine
+from compress.prune.structured.stitch import Stitched
+from compress.recovery import recover_
+from compress.stage import Context
+from compress.system.disk import scratch_directory
+from compress.timing import Compared, TimingPoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+    from compress.model.structure.find import Site, Structure
+    from compress.prune.structured.stage import StructuredPruning
+
+__all__ = ["CutJob"]
+
+_KEPT_WITHIN = 0.02  # of the promise; a choice that is further off is searched again
+_AGREEING = 2  # timings before a choice is believed
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """One choice on the clock: the speed-up that the table expects, and the one measured."""
+
+    choice: list[int]
+    expected: float
+    found: Compared
+
+
+@dataclass
+class _Step:
+    """What one step did, for the report."""
+
+    target: float
+    promised: dict[str, float]
+    checked: Compared | None
+    search: dict[str, float]
+    validation_cut: float
+    validation_recovered: float | None
+
+
+class CutJob:
+    """One application of the stage: what its steps share."""
+
+    def __init__(
+        self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
+    ) -> None:
+        from compress.model.observe.capture import positions_of
+        from compress.model.structure.find import structure_of
+
+        self.stage, self.context, self.dense = stage, context, dense
+        self.calibration = calibration.by_length()  # each pass over it costs half as much
+        self.search_split = self.calibration.take(stage.search_rows, seed=context.seed + 1)
+        first = context.task.input_names[0]
+        longest = max(calibration.rows, key=lambda row: len(row[first]))
+        self.longest = positions_of(dense, structure_of(dense).sites, longest, context.task)
+        self.point: TimingPoint | None = None
+        self.table: LatencyTable | None = None
+        self.reference: float | None = None
+        self.steps: list[_Step] = []
+
+    def step(self, model: nn.Module, number: int) -> nn.Module:
+        """Search, cut and recover once."""
+        from compress.model.structure.find import structure_of
+        from compress.train import evaluate
+
+        stage, context = self.stage, self.context
+        sites, least = stage.sites_of(model)
+        budget = self._budget(model, structure_of(model), sites, least)
+        units = [site.units(model) for site in sites]
+        now, best = budget.total(model, sites, units, least), budget.total(model, sites, least, least)
+        if number == 1:
+            budget.check(now, best)
+        # Equal ratios of cost from step to step, so that the last ones, which hurt most, are the smallest.
+        limit = budget.limit * (now / budget.limit) ** (1 - 1 / (stage.steps - number + 1))
+        levels = [
+            unit_levels(site.kind, count, few) for site, count, few in zip(sites, units, least, strict=True)
+        ]
+        with scratch_directory("cut") as folder:
+            stitched = Stitched.judge(
+                stage.importance,
+                model,
+                self.dense,
+                sites,
+                levels,
+                self.calibration,
+                self.search_split,
+                context,
+                folder,
+            )
+            chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
+            cut = stitched.cut(chosen)
+        metric = evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
+        recovered = self._recover_(cut, number)
+        target = budget.promise(limit)[budget.kind]
+        self.steps.append(_Step(target, promised, checked, search, metric, recovered))
+        return cut
+
+    def _budget(
+        self, model: nn.Module, structure: Structure, sites: Sequence[Site], least: Sequence[int]
+    ) -> Budget:
+        stage, timer = self.stage, self.context.timer
+        kind, value = stage.budget()
+        if timer is None and (stage.is_timed or kind == "size_mb"):
+            raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
+        if stage.is_timed:
+            assert timer is not None
+            self.point = timer.point(stage.batch, stage.sequence, stage.threads)
+            if self.table is None:  # sites only get smaller from step to step: one table serves all
+                few = dict(zip([site.name for site in sites], least, strict=True))
+                floors = [few.get(site.name, site.units(model)) for site in structure.sites]
+                self.table = measure_table(model, structure, timer, self.point, least=floors)
+        budget = budget_of(
+            kind,
+            value,
+            model,
+            sites,
+            least,
+            sequence=self.longest,
+            reference=self.reference,
+            timer=timer,
+            table=self.table,
+        )
+        self.reference = budget.reference  # of the first step: later ones begin with a model that is cut
+        return budget
+
+    def _choose(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        least: Sequence[int],
+        budget: Budget,
+        limit: float,
+        stitched: Stitched,
+    ) -> tuple[list[Candidate], dict[str, float], Compared | None, dict[str, float]]:
+        """Search; if the cut model is not as fast as promised, search again with what was learnt."""
+        stage, context = self.stage, self.context
+        losses = [np.array([each.loss for each in site]) for site in stitched.candidates]
+        costs = [
+            np.array([budget.cost(model, index, site, len(each.kept), few) for each in options])
+            for index, (site, few, options) in enumerate(zip(sites, least, stitched.candidates, strict=True))
+        ]
+        room = limit - budget.fixed
+        with context.progress.bar("prune/structured: searching widths", stage.search_steps) as bar:
+            found = refine(
+                losses,
+                costs,
+                room,
+                stitched.loss,
+                steps=stage.search_steps,
+                seed=context.seed,
+                on_step=lambda loss: bar.advance(1, f"loss {loss:.4f}"),
+            )
+        if found is None:
+            raise StageError(f"prune/structured: no choice of widths meets {budget.kind} {budget.value:g}")
+        choice, scaled = (
+            found.choice,
+            [loss * factor for loss, factor in zip(losses, found.coefficients, strict=True)],
+        )
+        checked: Compared | None = None
+        if stage.is_timed:
+            choice, checked = self._check(model, sites, budget, limit, scaled, costs, choice, stitched)
+        chosen = [options[index] for options, index in zip(stitched.candidates, choice, strict=True)]
+        widths = [len(each.kept) for each in chosen]
+        promised = budget.promise(budget.total(model, sites, widths, least))
+        search = {
+            "evaluations": found.evaluations,
+            "loss_first": found.first_loss,
+            "loss_best": stitched.loss(choice),
+        }
+        return chosen, promised, checked, search
+
+    def _check(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        budget: Budget,
+        limit: float,
+        losses: list[np.ndarray[Any, Any]],
+        costs: list[np.ndarray[Any, Any]],
+        choice: list[int],
+        stitched: Stitched,
+    ) -> tuple[list[int], Compared]:
+        """Measure the cut model; move the limit by what it misses, and choose again, a few times."""
+        from compress.model.cutting.units import keep_units_
+
+        timer, point = self.context.timer, self.point
+        assert timer is not None and point is not None
+        wanted = budget.reference / limit
+        timings: list[_Timing] = []
+        for _ in range(_TRIES):
+            cut = copy.deepcopy(model)
+            for site, options, index in zip(sites, stitched.candidates, choice, strict=True):
+                keep_units_(cut, site, options[index].kept)
+            cost = budget.fixed + sum(each[index] for each, index in zip(costs, choice, strict=True))
+            timings.append(_Timing(choice, budget.reference / cost, timer.compare(cut, point)))
+            miss = _table_miss(timings)
+            ratio = timings[-1].expected * miss / wanted
+            self.context.progress.say(
+                f"prune/structured: {wanted:.2f}x wanted, {timings[-1].found.speedup:.2f}x measured at "
+                f"{point}, {ratio * wanted:.2f}x with what was measured before"
+            )
+            if len(timings) >= _AGREEING and 1 - _KEPT_WITHIN <= ratio <= 1 + _KEPT_WITHIN:
+                break
+            again = best_within(losses, costs, limit * miss - budget.fixed)
+            if again is None:
+                break
+            choice = again
+        nearest = min(timings, key=lambda each: abs(math.log(each.expected * _table_miss(timings) / wanted)))
+        return nearest.choice, _pooled(nearest, timings)
+
+    def _recover_(self, cut: nn.Module, number: int) -> float | None:
+        from compress.train import evaluate
+
+        stage, context = self.stage, self.context
+        if stage.recovery is None:
+            return None
+        config, what = stage.recovery, "prune/structured recovery"
+        if number < stage.steps:
+            config = config.model_copy(update={"epochs": stage.step_epochs})
+            what += f", step {number} of {stage.steps}"
+        recover_(cut, self.dense, config, context, what)
+        return evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
+
+    def facts(self, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+        """What the report is told."""
+        stage, last = self.stage, self.steps[-1]
+        sites, _ = stage.sites_of(before)
+        kind, value = stage.budget()
+        longest = self.longest
+        left = [site for site in sites if site.units(after) > 0]
+        facts: dict[str, Any] = {
+            "budget": {"kind": kind, "value": value},
+            "importance": stage.importance,
+            "promised": last.promised,
+            "sites": [
+                {
+                    "name": site.name,
+                    "kind": site.kind,
+                    "layer": site.layer,
+                    "before": site.units(before),
+                    "kept": site.units(after),
+                }
+                for site in sites
+            ],
+            "macs": {"before": macs_of(before, sites, longest), "after": macs_of(after, left, longest)},
+            "parameters": {
+                "before": sum(weights_of(before, site) for site in sites),
+                "after": sum(weights_of(after, site) for site in left),
+            },
+            "search": last.search,
+            "steps": [
+                {
+                    "target": step.target,
+                    "promised": step.promised[kind],
+                    "validation_cut": step.validation_cut,
+                    "validation_recovered": step.validation_recovered,
+                }
+                for step in self.steps
+            ],
+            "calibration_rows": len(self.calibration),
+        }
+        if self.table is not None and self.point is not None:
+            facts["point"] = {**vars(self.point), "precision": self.table.precision}
+            facts["latency_table"] = self.table.model_dump(mode="json")
+        if last.checked is not None:
+            facts["checked"] = vars(last.checked)
+        return facts
+
+
+def _table_miss(timings: Sequence[_Timing]) -> float:
+    """Measured speed-up / the table's, over all timings: about the same for choices near each other.
+
+    One timing on a shared machine is off by several percent; of several noisy choices the luckiest would be
+    believed. So what each taught about the table is averaged, and the choice made from that.
+    """
+    return math.exp(np.mean([math.log(each.found.speedup / each.expected) for each in timings]))
+
+
+def _pooled(chosen: _Timing, timings: Sequence[_Timing]) -> Compared:
+    """What all timings together say of one choice: the speed-up, and the widest interval."""
+    scales = [chosen.expected / each.expected for each in timings]
+    return Compared(
+        chosen.expected * _table_miss(timings),
+        min(each.found.low * scale for each, scale in zip(timings, scales, strict=True)),
+        max(each.found.high * scale for each, scale in zip(timings, scales, strict=True)),
+        sum(each.found.rounds for each in timings),
+        disturbed_rounds=sum(each.found.disturbed_rounds for each in timings),
+    )

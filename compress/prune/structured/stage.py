@@ -1,0 +1,208 @@
+"""Structured pruning to a budget: heads, neurons and whole sub-layers go where that costs least.
+
+The pipeline of ZipLM (Kurtic et al. 2023, arXiv 2302.04089): candidates of every site at many widths, a cost
+for each (a latency table measured on this machine, or counts), a search for the choice that keeps the
+answers, the cut, and recovery by distilling from the dense model; in several steps, if wanted. A promised
+speed-up is then measured on the cut model, and the search repeated where the table promised too much.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from compress.errors import StageError
+from compress.prune.stage import PruneStage
+from compress.prune.structured.budget import BudgetKind
+from compress.prune.structured.cut_job import CutJob
+from compress.recovery import RecoveryConfig
+from compress.stage import Context
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+    from compress.model.structure.find import Site
+
+__all__ = ["StructuredPruning"]
+
+_LEAST_ROWS = 16
+
+
+class StructuredPruning(PruneStage):
+    """Cut heads, neurons and sub-layers to a budget, unevenly, where it costs the least accuracy.
+
+    Attributes:
+        speedup: so many times as fast as the recipe's uncompressed model, in ONNX Runtime on this machine.
+        latency_ms: or so many ms a call.
+        size_mb: or so many MB of weights, stored as the recipe's later quantize stages will store them.
+        macs: or this fraction of the layers' multiply-adds left.
+        sparsity: or this fraction of the layers' weights gone.
+        cut: what may go.
+        min_heads, min_neurons: each layer keeps at least so many; 0 lets whole sub-layers go.
+        protect: blocks that stay as they are, by name or pattern, e.g. `bert.encoder.layer.0.*`.
+        importance: how a unit's worth is judged. obs: least squares, what stays makes up for what goes;
+            fisher: squared gradients of masks, rearranged and rescaled (Kwon et al. 2022); taylor; magnitude.
+        batch, sequence, threads: where a speed-up or a latency holds; none: what the recipe measures first.
+        calibration_rows: training rows that importance is judged on; obs and magnitude use no labels.
+        targets: what the losses of fisher and taylor are taken from: the rows' labels, or labels drawn from
+            the dense model's own answers, for rows whose labels mean nothing.
+        search_rows, search_steps: rows and tries of the search over layers.
+        steps: cut in so many steps to the budget, each with its own search and recovery.
+        step_epochs: epochs of recovery after each step but the last.
+        recovery: training after the cut; none: retraining-free.
+    """
+
+    name: ClassVar[str] = "prune/structured"
+    summary: ClassVar[str] = (
+        "cut heads, neurons and sub-layers to a speed-up, latency, size or MACs (ZipLM, Kwon et al. 2022)"
+    )
+
+    speedup: float | None = Field(default=None, gt=1, le=1000)
+    latency_ms: float | None = Field(default=None, gt=0)
+    size_mb: float | None = Field(default=None, gt=0)
+    macs: float | None = Field(default=None, gt=0, lt=1)
+    sparsity: float | None = Field(default=None, gt=0, lt=1)
+    cut: Annotated[tuple[Literal["heads", "neurons"], ...], Field(min_length=1)] = ("heads", "neurons")
+    min_heads: int = Field(default=0, ge=0)
+    min_neurons: int = Field(default=0, ge=0)
+    protect: tuple[str, ...] = ()
+    importance: Literal["obs", "fisher", "taylor", "magnitude"] = "obs"
+    batch: int | None = Field(default=None, ge=1, le=65_536)
+    sequence: int | None = Field(default=None, ge=1, le=65_536)
+    threads: int | None = Field(default=None, ge=1, le=65_536)
+    calibration_rows: int = Field(default=512, ge=_LEAST_ROWS)
+    targets: Literal["labels", "teacher"] = "labels"
+    search_rows: int = Field(default=128, ge=_LEAST_ROWS)
+    search_steps: int = Field(default=60, ge=0, le=100_000)
+    steps: int = Field(default=1, ge=1, le=100)
+    step_epochs: int = Field(default=1, ge=1, le=10_000)
+    recovery: RecoveryConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> StructuredPruning:
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give one budget of {', '.join(_KINDS)}; there are {len(given)}"
+                + (f": {', '.join(given)}" if given else "")
+            )
+        if self.steps > 1 and self.recovery is None:
+            raise ValueError("steps above 1 need recovery: without training in between, one step is as good")
+        return self
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the budget is a time on this machine."""
+        return self.speedup is not None or self.latency_ms is not None
+
+    @property
+    def sees_later(self) -> bool:
+        """A time, and bytes, are those after the recipe's later quantize stages."""
+        return self.is_timed or self.size_mb is not None
+
+    def budget(self) -> tuple[BudgetKind, float]:
+        """The budget that was given."""
+        return next((kind, getattr(self, kind)) for kind in _KINDS if getattr(self, kind) is not None)
+
+    @property
+    def guess(self) -> str:
+        """How narrow the layers get; see `Stage.guess`."""
+        return "heads and neurons of each layer (shown: half of them, whatever the budget)"
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that there is something to cut; how much stays is not known yet, so cut each site to half."""
+        from compress.model.cutting.units import keep_units_
+
+        shape = copy.deepcopy(model)
+        sites, least = self.sites_of(model)
+        for site, few in zip(sites, least, strict=True):
+            keep_units_(shape, site, range(max(few, 1, site.units(model) // 2)))
+        return shape
+
+    def check(self, model: nn.Module, context: Context) -> None:
+        """See that each layer is called once where importance looks at what layers are given."""
+        from compress.model.forward import to_tensors
+        from compress.model.observe.capture import called_again
+
+        if self.importance in ("taylor", "magnitude"):
+            return
+        batch = next(context.train.batches(2))
+        sites, _ = self.sites_of(model)
+        again = called_again(model.eval(), sites, to_tensors(batch, context.task.input_names))
+        if again:
+            raise StageError(
+                f"prune/structured: importance: {self.importance} looks at one call of each layer, but "
+                f"{again[0]} is called more than once in a forward pass: use importance: taylor or magnitude"
+            )
+
+    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a smaller copy that meets the budget."""
+        dense = context.teacher if context.teacher is not None else model
+        calibration = self._calibration(context, dense)
+        was_training, cut = model.training, model.eval()
+        job = CutJob(self, context, dense, calibration)
+        try:
+            for step in range(1, self.steps + 1):
+                cut = job.step(cut, step)  # what a step is given stays as it was
+        finally:
+            model.train(was_training)
+        context.facts.update(job.facts(model, cut))
+        return cut.eval()
+
+    def sites_of(self, model: nn.Module) -> tuple[list[Site], list[int]]:
+        """The sites that may be cut, and how few units each must keep."""
+        from compress.model.structure.find import structure_of
+
+        kinds = {"heads": "attention", "neurons": "feed_forward"}
+        wanted = {kinds[name] for name in self.cut}
+        structure = structure_of(model)
+        sites = [site for site in structure.sites if site.kind in wanted]
+        for pattern in self.protect:
+            if not any(fnmatch(site.name, pattern) for site in (*structure.sites, *structure.removed)):
+                names = ", ".join(site.name for site in structure.sites[:4])
+                raise StageError(
+                    f"prune/structured: protect: no block is '{pattern}'; there are {names}, ..."
+                )
+            sites = [site for site in sites if not fnmatch(site.name, pattern)]
+        if not sites:
+            raise StageError(f"prune/structured: the model has no {' or '.join(self.cut)} to cut")
+        floors = {"attention": self.min_heads, "feed_forward": self.min_neurons}
+        least = [min(site.units(model), max(floors[site.kind], 0 if site.removal else 1)) for site in sites]
+        return sites, least
+
+    def _calibration(self, context: Context, dense: nn.Module) -> Split:
+        calibration = context.train.take(self.calibration_rows, seed=context.seed)
+        if len(calibration) < _LEAST_ROWS:
+            raise StageError(
+                f"prune/structured: {len(calibration)} training rows are too few to judge importance by; "
+                f"at least {_LEAST_ROWS} are needed"
+            )
+        if self.targets == "teacher":
+            calibration = _answered(calibration, dense, context)
+        if self.importance in ("fisher", "taylor") and len(set(calibration.answers.tolist())) < 2:
+            raise StageError(
+                f"prune/structured: all {len(calibration)} calibration rows have one label, so gradients of "
+                "the loss say nothing about the others; use targets: teacher, or importance: obs, which "
+                "needs no labels"
+            )
+        return calibration
+
+
+_KINDS: tuple[BudgetKind, ...] = ("speedup", "latency_ms", "size_mb", "macs", "sparsity")
+
+
+def _answered(split: Split, dense: nn.Module, context: Context) -> Split:
+    """Rows with labels drawn from the dense model's softmax: what the Fisher information is defined by."""
+    import torch
+
+    from compress.model.forward import predict_logits
+
+    answers = predict_logits(dense, split, context.task, device=context.device)  # [n, c]
+    draw = torch.Generator().manual_seed(context.seed)
+    labels = torch.multinomial(answers.float().softmax(-1), 1, generator=draw)[:, 0]
+    return replace(split, labels=labels.numpy().reshape(split.labels.shape))

@@ -1,0 +1,1 @@
+"""Move scales between layers without changing an answer."""

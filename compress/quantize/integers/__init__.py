@@ -1,0 +1,1 @@
+"""Choose the integers of a weight."""

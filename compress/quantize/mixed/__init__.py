@@ -1,0 +1,1 @@
+"""A scheme for each group of layers."""

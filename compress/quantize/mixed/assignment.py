@@ -1,0 +1,242 @@
+"""Which scheme each group of layers gets: moves in order of what they lose, tried on validation rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.split import Split
+    from compress.quantize.mixed.sensitivity import Damage, Parts
+    from compress.quantize.mixed.stage import Mixed
+    from compress.stage import Context
+
+__all__ = ["Candidate", "Search", "cheapest_first"]
+
+_TIE = 1e-3  # of the float model's time, for all its bytes: where time is equal, the smaller weights
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scheme for each group, and what that gives.
+
+    Attributes:
+        cost: bytes of weights, or time as a multiple of the baseline's.
+        metric: change of validation accuracy.
+        measured: whether cost is of this very model, not reckoned from the uniform ones.
+    """
+
+    name: str
+    schemes: tuple[str, ...]
+    cost: float
+    divergence: float
+    metric: float
+    measured: bool = True
+
+
+def cheapest_first(
+    costs: Sequence[Mapping[str, float]], divergences: Sequence[Mapping[str, float]], start: str
+) -> list[tuple[int, str]]:
+    """Moves of groups to cheaper schemes, those first that lose least for what they save.
+
+    A group moves along the lower convex hull of (cost, divergence), so its moves come in order.
+
+    Args:
+        costs: of each group, by scheme.
+        divergences: the same; of `start` it is 0.
+        start: the scheme that all begin with.
+
+    Returns:
+        (group, scheme) pairs; after the last one every group has its cheapest.
+    """
+    moves: list[tuple[float, int, int, str]] = []
+    for index, (cost, loss) in enumerate(zip(costs, divergences, strict=True)):
+        at, order = start, 0
+        while True:
+            cheaper = [name for name in cost if cost[name] < cost[at]]
+            if not cheaper:
+                break
+
+            def slope(name: str, at: str = at, cost: Mapping[str, float] = cost, loss: Any = loss) -> float:
+                return float((loss[name] - loss[at]) / (cost[at] - cost[name]))
+
+            to = min(cheaper, key=lambda name: (slope(name), cost[name]))
+            moves.append((slope(to), index, order, to))
+            at, order = to, order + 1
+    return [(index, name) for _, index, _, name in sorted(moves)]
+
+
+class Search:
+    """Candidates of one model, and the best of them.
+
+    Attributes:
+        tried: in order.
+        disturbed_rounds: of those in which schemes were timed, how many other work disturbed.
+    """
+
+    def __init__(
+        self, stage: Mixed, parts: Parts, found: Sequence[Mapping[str, Damage]], context: Context
+    ) -> None:
+        """Answer the validation rows in float; where latency is asked for, time the model in each scheme.
+
+        Args:
+            found: damage of each group alone, by scheme.
+        """
+        from compress.quantize.mixed.sensitivity import FLOAT, answers
+
+        self.stage, self.parts, self.found, self.context = stage, parts, found, context
+        self.disturbed_rounds = 0
+        self.float, self.count = FLOAT, len(parts.groups)
+        self.rows: Split = context.validation.by_length()
+        self.truth = answers(parts.together([FLOAT] * self.count), self.rows, context)
+        self.bytes = [
+            {name: float(parts.stored_bytes(group, name)) for name in parts.whole} for group in parts.groups
+        ]
+        self.costs = self._times() if stage.is_timed else self.bytes
+        self.tried: list[Candidate] = []
+
+    def best(self) -> Candidate:
+        """The cheapest candidate that keeps the accuracy.
+
+        Raises:
+            StageError: none does.
+        """
+        for name in self.parts.whole:
+            if name != self.float:
+                self._try(name, [name] * self.count)
+        mixed = self._furthest()
+        good = [each for each in self.tried if self._keeps(each)]
+        if not good:
+            nearest = max(self.tried, key=lambda each: each.metric)
+            raise StageError(
+                f"{self.stage.name}: nothing can be quantized within max_accuracy_drop "
+                f"{self.stage.max_accuracy_drop:g}; the nearest is {nearest.name}, which loses "
+                f"{-nearest.metric:.4f} on {len(self.rows)} validation rows"
+            )
+        best = self._cheapest(good, mixed)
+        if best.cost >= sum(costs[self.float] for costs in self.costs):
+            raise StageError(
+                f"{self.stage.name}: no scheme makes the model "
+                f"{'faster here' if self.stage.is_timed else 'smaller'} within max_accuracy_drop "
+                f"{self.stage.max_accuracy_drop:g}; leave the stage out"
+            )
+        return best
+
+    def _cheapest(self, good: list[Candidate], mixed: Candidate | None) -> Candidate:
+        if self.stage.is_timed and mixed is not None:
+            cost = self._time(self.parts.together(mixed.schemes))
+            timed = replace(mixed, cost=cost, measured=True)
+            self.tried[self.tried.index(mixed)] = timed
+            # Estimates are left aside: only what was measured whole can be the fastest.
+            good = [each for each in good if len(set(each.schemes)) == 1] + [timed]
+        return min(good, key=lambda each: (each.cost, -each.metric))
+
+    def facts(self, best: Candidate, sensitivity_rows: int) -> dict[str, Any]:
+        """What the report is told."""
+        from compress.model.counts import weight_counts
+        from compress.quantize.replace import replaced_share, tensor_bytes
+
+        timed, whole = self.stage.is_timed, self.parts.whole[self.float]
+        mixed = self.parts.together(best.schemes)
+        return {
+            "chosen": best.name,
+            "schemes": dict(Counter(best.schemes)),
+            **({"disturbed_rounds": self.disturbed_rounds} if timed else {}),
+            "validation_change": best.metric,
+            "validation_rows": len(self.rows),
+            "sensitivity_rows": sensitivity_rows,
+            "left_float": self.parts.left_float,
+            "share_of_weights_replaced": replaced_share(weight_counts(whole)[0], mixed),
+            "bytes_before": tensor_bytes(whole),
+            "bytes_after": tensor_bytes(mixed),
+            "candidates": {
+                each.name: {
+                    "times_as_fast" if timed else "weights_mb": 1 / each.cost if timed else each.cost / 1e6,
+                    **({"timed": each.measured} if timed else {}),
+                    "divergence": each.divergence,
+                    "validation_change": each.metric,
+                    "within_the_drop": self._keeps(each),
+                }
+                for each in self.tried
+            },
+            "map": {
+                group.name: {
+                    "scheme": scheme,
+                    **{f"divergence_{name}": each.divergence for name, each in damage.items()},
+                }
+                for group, scheme, damage in zip(self.parts.groups, best.schemes, self.found, strict=True)
+            },
+        }
+
+    def _furthest(self) -> Candidate | None:
+        """Go along the moves as far as the accuracy is kept, by bisection; none: not even one."""
+        losses = [
+            {self.float: 0.0, **{name: each.divergence for name, each in group.items()}}
+            for group in self.found
+        ]
+        moves = cheapest_first(self._with_ties(), losses, self.float)
+        kept: dict[int, Candidate] = {}
+        low, high = 0, len(moves)
+        middle = high
+        while low < high:
+            schemes = [self.float] * self.count
+            for index, name in moves[:middle]:
+                schemes[index] = name
+            found = self._try(f"mixed, {middle} of {len(moves)} moves", schemes)
+            if self._keeps(found):
+                low, kept[middle] = middle, found
+            else:
+                high = middle - 1
+            middle = (low + high + 1) // 2
+        return kept.get(low)
+
+    def _try(self, name: str, schemes: Sequence[str]) -> Candidate:
+        from compress.quantize.mixed.sensitivity import answers, damage_of
+
+        damage = damage_of(
+            answers(self.parts.together(schemes), self.rows, self.context), self.truth, self.rows
+        )
+        cost = sum(costs[scheme] for costs, scheme in zip(self.costs, schemes, strict=True))
+        measured = not self.stage.is_timed or len(set(schemes)) == 1
+        self.tried.append(Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric, measured))
+        self.context.progress.say(
+            f"{self.stage.name}: {name}: {damage.metric:+.4f} on {len(self.rows)} validation rows"
+        )
+        return self.tried[-1]
+
+    def _keeps(self, candidate: Candidate) -> bool:
+        return candidate.metric >= -self.stage.max_accuracy_drop - _ROUNDING
+
+    def _times(self) -> list[dict[str, float]]:
+        """Time of the whole model in each scheme, shared out by multiply-adds; what is fixed cancels out."""
+        whole = {name: self._time(self.parts.together([name] * self.count)) for name in self.parts.whole}
+        total = max(1, sum(group.products for group in self.parts.groups))
+        return [
+            {name: time * group.products / total for name, time in whole.items()}
+            for group in self.parts.groups
+        ]
+
+    def _time(self, model: nn.Module) -> float:
+        """Of a call, as a multiple of the baseline's."""
+        timer, stage = self.context.timer, self.stage
+        assert timer is not None
+        found = timer.compare(model, timer.point(stage.batch, stage.sequence, stage.threads))
+        self.disturbed_rounds += found.disturbed_rounds
+        return 1 / found.speedup
+
+    def _with_ties(self) -> list[dict[str, float]]:
+        """Costs, and a little for size where time is asked for: a table costs no time that could be saved."""
+        if not self.stage.is_timed:
+            return self.costs
+        time, total = (sum(each[self.float] for each in part) for part in (self.costs, self.bytes))
+        return [
+            {name: cost[name] + _TIE * time * stored[name] / total for name in cost}
+            for cost, stored in zip(self.costs, self.bytes, strict=True)
+        ]

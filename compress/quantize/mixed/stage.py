@@ -1,0 +1,136 @@
+"""Mixed precision: to each group of layers its own scheme, as small or as fast as an accuracy allows.
+
+Each group's damage is measured alone in each scheme (KL of the answers on validation rows, as in the
+sensitivity that NVIDIA's quantization white paper, Wu et al. 2020, arXiv 2004.09602, measures layer by
+layer). Moves to cheaper schemes are put in the order of damage for
+what they save; how far along that order the model may go is decided by its accuracy on the validation rows,
+by bisection. The uniform models are candidates too, so the result is never worse than the best of them that
+keeps the accuracy.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from compress.errors import StageError
+from compress.quantize.int8_dynamic import Int8Dynamic
+from compress.quantize.int8_static import Int8Static
+from compress.quantize.stage import QuantizeLayers
+from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
+from compress.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.config import DataConfig
+
+__all__ = ["Mixed", "Schemes"]
+
+
+class Schemes(BaseModel):
+    """What a group may become, besides float; each with the settings of its stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    int8_dynamic: Int8Dynamic | None = None
+    int8_static: Int8Static | None = None
+    int8_weight_only: Int8WeightOnly | None = None
+    int4_weight_only: Int4WeightOnly | None = None
+
+    @model_validator(mode="after")
+    def _parts_can_be_mixed(self) -> Schemes:
+        if not self.stages():
+            raise ValueError(f"name at least one of {', '.join(type(self).model_fields)}")
+        for name, stage in self.stages().items():
+            if stage.smooth != "none":
+                raise ValueError(
+                    f"{name}: smooth changes layers together, which can't be mixed; leave it out"
+                )
+            if stage.qat is not None:
+                raise ValueError(f"{name}: qat trains layers together, which can't be mixed; leave it out")
+        return self
+
+    def stages(self) -> dict[str, QuantizeLayers]:
+        """Those that are given, by name."""
+        return {name: stage for name in type(self).model_fields if (stage := getattr(self, name)) is not None}
+
+
+class Mixed(Stage):
+    """Choose a scheme for each group of layers; queries, keys and values stay together.
+
+    Attributes:
+        max_accuracy_drop: what validation accuracy may fall by, as a share of 1, from the model given.
+        objective: size: the fewest bytes of weights. latency: the fastest; times are those of the whole
+            model in each scheme, shared out by multiply-adds, and of the best candidates measured.
+        schemes: what may be chosen, with settings; float always may.
+        sensitivity_rows: validation rows on which each group is tried alone.
+        skip: patterns of layer names that stay float.
+        batch, sequence, threads: where latency is measured; none: what the recipe measures first.
+    """
+
+    name: ClassVar[str] = "quantize/mixed"
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
+    summary: ClassVar[str] = "a scheme for each layer: the smallest or fastest within an accuracy drop"
+
+    max_accuracy_drop: float = Field(default=0.01, ge=0, lt=1)
+    objective: Literal["size", "latency"] = "size"
+    schemes: Schemes = Schemes(int8_dynamic=Int8Dynamic(), int4_weight_only=Int4WeightOnly())
+    sensitivity_rows: int = Field(default=256, ge=16)
+    skip: tuple[str, ...] = ()
+    batch: int | None = Field(default=None, ge=1)
+    sequence: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+
+    @property
+    def is_timed(self) -> bool:
+        """Only where the fastest is looked for."""
+        return self.objective == "latency"
+
+    @property
+    def guess(self) -> str:
+        """Which scheme each group gets; see `Stage.guess`."""
+        return f"the scheme of each layer (shown: {next(iter(self._stages()))} for all)"
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that every scheme could do it."""
+        for stage in self._stages().values():
+            stage.rehearse(model)
+        return model
+
+    def data_objection(self, data: DataConfig) -> str | None:
+        """What the first scheme to object says."""
+        said = (stage.data_objection(data) for stage in self._stages().values())
+        return next(filter(None, said), None)
+
+    def stand_in(self) -> Stage:
+        """The first scheme everywhere: which is chosen where can't be known without the work."""
+        return next(iter(self._stages().values())).stand_in()
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with a scheme for each group, in eval mode.
+
+        Raises:
+            StageError: nothing can be quantized within the drop (the message names the nearest); latency is
+                asked for without a recipe that is run; or as the schemes' own stages.
+        """
+        from compress.quantize.mixed.assignment import Search
+        from compress.quantize.mixed.sensitivity import Parts, damages
+
+        if self.is_timed and context.timer is None:
+            raise StageError(f"{self.name}: latency needs a recipe that is run: nothing here tells it")
+        parts = Parts(model, self._stages(), context)
+        rows = context.validation.take(self.sensitivity_rows, seed=context.seed).by_length()
+        found = damages(parts, rows, context)
+        search = Search(self, parts, found, context)
+        best = search.best()
+        context.facts.update(search.facts(best, len(rows)))
+        return copy.deepcopy(parts.together(best.schemes)).eval()
+
+    def _stages(self) -> dict[str, QuantizeLayers]:
+        return {
+            name: stage.model_copy(update={"skip": (*self.skip, *stage.skip)})
+            for name, stage in self.schemes.stages().items()
+        }

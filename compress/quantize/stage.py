@@ -1,0 +1,273 @@
+"""What the quantize stages share: which layers, how integers are chosen, and what the report is told."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.data.config import ArraysData, DataConfig, DigitImagesData, DigitsData, ImagesData
+from compress.errors import StageError
+from compress.quantize.calibrate import Calibration
+from compress.quantize.equivalent.smooth import Smoothing, smooth_
+from compress.quantize.integers.choose import Algorithm, Integers, integers_of_table
+from compress.quantize.integers.grid import Grid
+from compress.quantize.qat import QatConfig, learnt
+from compress.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.data.split import Split
+    from compress.model.layers.quantized import LinearModule, QuantizedModule
+    from compress.quantize.calibrate import SharedInput
+    from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
+
+__all__ = ["QuantizeLayers"]
+
+
+class QuantizeLayers(Stage):
+    """Put integers in the place of the weights of linear layers and embeddings.
+
+    Class attributes:
+        takes_convolutions: whether the stage has `convolution` and its ranges; it always looks at data then.
+        takes_recurrent: whether LSTMs become layers of integers too.
+        shares_tables: whether a table can be stored as the weight of a linear layer tied to it.
+
+    Attributes:
+        embeddings: quantize embedding tables too; tables too small to matter stay float.
+        skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
+        algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range that loses least, by
+            the importance of each input. hqq: half-quadratic, without data. gptq: what is rounded later makes
+            up for what was rounded before (Frantar et al. 2022). Weights of an LSTM are rounded without data,
+            with mse in place of gptq.
+        calibration: where the rows are from that mse, gptq, smoothing, bias correction and fixed ranges look
+            at; never at labels. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic:
+            random tokens, so that no data is needed; for texts only, and good for ranges, not for gptq.
+        calibration_rows: how many of them.
+        bias_correction: let each bias make up for the mean of what rounding the weights changes.
+        smooth: scale channels between layers where that changes no answer, so that less is lost when they are
+            rounded. smoothquant: louder weights for quieter activations (Xiao et al. 2022). awq: finer steps
+            for weights that read loud channels (Lin et al. 2023). A BERT has such channels only between
+            values and attention's output.
+        strength: of smoothquant: 0 evens out the weights, 1 the activations; awq finds its own.
+        qat: train the model with its integers in place (quantization-aware training), from labels and from
+            the model that the recipe began with; none: integers are only chosen.
+    """
+
+    kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
+    takes_convolutions: ClassVar[bool] = False
+    takes_recurrent: ClassVar[bool] = False
+    shares_tables: ClassVar[bool] = False
+
+    embeddings: bool = True
+    skip: tuple[str, ...] = ()
+    algorithm: Algorithm = "rtn"
+    calibration: Calibration = "train"
+    calibration_rows: int = Field(default=256, ge=16)
+    bias_correction: bool = False
+    smooth: Smoothing = "none"
+    strength: float = Field(default=0.5, ge=0, le=1)
+    qat: QatConfig | None = None
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Whether calibration rows are needed."""
+        return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
+
+    def data_objection(self, data: DataConfig) -> str | None:
+        """Refuse to calibrate on rows that aren't there."""
+        if not self.looks_at_data or self.calibration == "train":
+            return None
+        if isinstance(data, DigitsData | DigitImagesData | ImagesData | ArraysData):
+            return (
+                f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers or "
+                "pictures use train"
+            )
+        if self.calibration == "unlabelled" and getattr(data, "unlabelled", None) is None:
+            return "calibrates on unlabelled rows: give them as data.unlabelled"
+        return None
+
+    def rehearse(self, model: nn.Module) -> nn.Module:
+        """See that the patterns match, and that something is left to quantize."""
+        from compress.quantize.replace import convolutions_to_replace, recurrent_to_replace
+
+        self.linears(model)
+        if self.qat is not None:
+            names: list[str] = []
+            if self.takes_convolutions:
+                names += convolutions_to_replace(model, self.embeddings, self.skip)
+            if self.takes_recurrent:
+                names += recurrent_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
+            if names:
+                raise StageError(
+                    "qat trains linear layers and embeddings, no convolutions and no LSTMs: leave it out, or "
+                    f"name under skip: {', '.join(names)}"
+                )
+        return model
+
+    def linears(self, model: nn.Module) -> list[str]:
+        """Name the linear layers that go, and see, without work, that the settings fit the model.
+
+        Raises:
+            StageError: a pattern matches nothing, or there is nothing to quantize.
+        """
+        from compress.quantize.replace import linears_to_replace
+
+        return linears_to_replace(
+            model, self.embeddings, self.skip, self.takes_convolutions, self.takes_recurrent
+        )
+
+    def tied(self, model: nn.Module, names: Sequence[str]) -> dict[int, str]:
+        """The linear layers whose weight can be that of a table too, by the weight's id."""
+        if not self.shares_tables or self.qat is not None:
+            return {}
+        return {id(model.get_submodule(name).weight): name for name in names}
+
+    def stand_in(self) -> QuantizeLayers:
+        """Integers by rounding, ranges of a few rows."""
+        cheap = {"algorithm": "rtn", "bias_correction": False, "smooth": "none", "calibration_rows": 16}
+        cheap["qat"] = None
+        return self.model_copy(update=cheap)
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy with layers of integers, in eval mode.
+
+        Raises:
+            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few rows to
+                calibrate on; what a layer is given is not a number; training diverged in its first epoch.
+        """
+        from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
+        from compress.quantize.integers.choose import choose_integers_
+        from compress.quantize.recurrent import int8_lstm_of
+        from compress.quantize.replace import copy_to_change, replace_layers
+        from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
+
+        names = self.linears(model)
+        work = copy_to_change(model, names, context.device)
+        rows, ranges = None, {}
+        make_convolution: Callable[[str, Any], QuantizedModule] | None = None
+        places = [SharedInput((name,)) for name in names]
+        if self.looks_at_data:
+            rows = calibration_rows(context, self.calibration_rows, self.calibration)
+            changed = self.takes_convolutions and self.prepare_convolutions_(work, rows, context)
+            places = shared_inputs(work, names, rows, context)
+            if self.smooth != "none":
+                smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
+            if changed or self.smooth != "none":
+                model = copy_to_change(work, names, context.device)  # equal answers from other weights
+            ranges = self.ranges(work, places, rows, context)
+            if self.takes_convolutions:
+                make_convolution = self.convolutions_(work, rows, context)
+        chosen = choose_integers_(
+            work, places, self.grid_of, self.algorithm, rows, context, bias_correction=self.bias_correction
+        )
+        del work  # so that no more than two models are held at once
+        twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
+
+        heads = self.tied(model, names)
+        shared: dict[str, LinearModule] = {}  # linear layers that were made for a table before their turn
+
+        def linear(name: str, layer: nn.Linear) -> LinearModule:
+            if name in shared:
+                return shared[name]
+            integers = chosen.pop(name)  # so that it is not held twice
+            bias = layer.bias if integers.bias is None else integers.bias
+            new = self.linear(layer, integers, bias, ranges.get(name))
+            if self.qat is not None:
+                twins.append(
+                    (new, TrainableLinear(layer, integers, bias, self._linear_within(ranges.get(name))))
+                )
+            return new
+
+        def embedding(name: str, layer: nn.Embedding) -> QuantizedModule:
+            head = heads.get(id(layer.weight))
+            if head is not None:
+                tied: nn.Linear = model.get_submodule(head)  # type: ignore[assignment]
+                shared[head] = linear(head, tied)
+                return self.shared_table(shared[head], layer)
+            integers = self.table(name, layer.weight.detach())
+            new = self.embedding(layer, integers)
+            if self.qat is not None:
+                twins.append((new, TrainableEmbedding(layer, integers, self.embedding)))
+            return new
+
+        def recurrent(name: str, layer: nn.LSTM) -> QuantizedModule:
+            return int8_lstm_of(name, layer, self.grid(), self.algorithm)
+
+        done = replace_layers(
+            model,
+            linear,
+            embedding if self.embeddings else None,
+            self.skip,
+            make_convolution,
+            recurrent if self.takes_recurrent else None,
+        )
+        context.facts.update(done.facts())
+        if rows is not None:
+            context.facts["calibration"] = described(self.calibration)
+            context.facts["calibration_rows"] = len(rows)
+        if self.qat is None:
+            return done.model
+        return learnt(done.model, twins, model, self.qat, context, self.name)
+
+    def _linear_within(
+        self, input_range: tuple[float, float] | None
+    ) -> Callable[[nn.Linear, Integers, Tensor | None], LinearModule]:
+        return lambda layer, integers, bias: self.linear(layer, integers, bias, input_range)
+
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Of the weights of linear layers."""
+
+    def grid_of(self, name: str) -> Grid:
+        """Of one layer's weight, where not all have the same."""
+        return self.grid()
+
+    @abstractmethod
+    def linear(
+        self,
+        layer: nn.Linear,
+        integers: Integers,
+        bias: Tensor | None,
+        input_range: tuple[float, float] | None,
+    ) -> LinearModule:
+        """Make the layer that holds these integers."""
+
+    def table(self, name: str, weight: Tensor) -> Integers:
+        """Choose the integers of an embedding's table [v, d]: int8 with one scale a row, by rounding."""
+        grid = Grid(8, None)
+        return Integers(grid, *integers_of_table(weight, grid, "rtn"))
+
+    def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
+        """Make the layer that holds the integers of a table."""
+        from compress.model.layers.int8 import Int8Embedding
+
+        new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
+        return new.fill_(integers.values, integers.steps.scale[:, 0])
+
+    def shared_table(self, linear: LinearModule, layer: nn.Embedding) -> QuantizedModule:
+        """Make the table that is stored as the weight of a linear layer tied to it."""
+        raise NotImplementedError
+
+    def ranges(
+        self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context
+    ) -> dict[str, tuple[float, float]]:
+        """Choose the ranges of inputs, by layer name, where they are fixed beforehand."""
+        return {}
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
+        """Change weights in a way that changes no answer; say whether anything was changed."""
+        raise NotImplementedError
+
+    def convolutions_(
+        self, model: nn.Module, rows: Split, context: Context
+    ) -> Callable[[str, Any], QuantizedModule]:
+        """Choose integers and ranges of convolutions; return what makes a layer, given its name and itself.
+
+        Args:
+            model: each weight becomes what its integers stand for.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""README files of bundles, and the program that runs one."""

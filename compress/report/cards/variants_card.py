@@ -1,0 +1,106 @@
+"""README.md of a directory of variants: what each is, and how to run one with onnxruntime alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from compress.report.cards.deploy import deploy_packages, deploy_snippet, reads_text, sees_pictures
+from compress.report.render.markdown import escape_markdown, fenced, table_markdown
+from compress.report.schema import RunReport
+from compress.report.tables import Table
+from compress.report.words import MB_NOTE, interval_text, percent, ratio_text, size
+
+__all__ = ["to_variants_card", "variants_table"]
+
+
+def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a variant: file, size, quality, and speed-up at the first setting, from a manifest's entries."""
+    language = any("perplexity" in each for each in entries)
+    rows = tuple(
+        (
+            each["name"],
+            each["file"],
+            size(each["size_bytes"]),
+            *([_perplexity(each)] if language else []),
+            f"{percent(each['accuracy']['value'])} ({100 * each['accuracy']['difference']:+.1f})".replace(
+                "-", "−"
+            ),
+            _speedup(each["latency"][0]),
+            each["figures_hold"]["accuracy"],
+        )
+        for each in entries
+    )
+    columns = (
+        "variant",
+        "file",
+        "size",
+        *(["perplexity (ratio, 95 %)"] if language else []),
+        f"{'next-token ' if language else ''}accuracy (points)",
+        "speed-up (95 %)",
+        "accuracy holds on",
+    )
+    return Table(columns, rows, "llrrrrl" if language else "llrrrl")
+
+
+def _perplexity(entry: Mapping[str, Any]) -> str:
+    value, low, high = (entry["perplexity_ratio"][key] for key in ("value", "low", "high"))
+    shown = f"{entry['perplexity']:.3f}"
+    if (value, low, high) == (1.0, 1.0, 1.0):
+        return shown
+    return f"{shown} ({value:.3f}x, {low:.3f} to {high:.3f})"
+
+
+def _speedup(latency: Mapping[str, Any]) -> str:
+    value, low, high = (latency[key] for key in ("speedup", "speedup_low", "speedup_high"))
+    if (value, low, high) == (1.0, 1.0, 1.0):
+        return "1"
+    return f"{ratio_text(value, low, high)} ({interval_text(value, low, high)})"
+
+
+def to_variants_card(
+    name: str, entries: Sequence[Mapping[str, Any]], report: RunReport, inputs: Sequence[str]
+) -> str:
+    """Write the card.
+
+    Args:
+        name: of the directory.
+        entries: of the manifest.
+        report: of one of the runs; labels, machine and lengths are the same in all.
+        inputs: names of the ONNX models' inputs.
+    """
+    front: dict[str, Any] = {"library_name": "onnx"}
+    language = report.measurement.language
+    if language is not None:
+        front["pipeline_tag"] = "text-generation"
+    elif reads_text(inputs):
+        front["pipeline_tag"] = "text-classification"
+    if sees_pictures(inputs):
+        front["pipeline_tag"] = "image-classification"
+    front["tags"] = ["onnx", "onnxruntime", "modelpress"]
+    first = entries[0]["latency"][0]
+    rows = f"{entries[0]['accuracy']['rows']:,} test rows"
+    where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
+    what = f"Accuracy is that on {rows}"
+    if language is not None:
+        what = f"Perplexity and accuracy of the next token are those on {language.tokens:,} tokens of {rows}"
+    labels = "inputs and labels" if language is None else "inputs and tokenizer"
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {escape_markdown(name)}",
+        f"{len(entries)} ONNX files of one model, with the same {labels}. {what}; times are at "
+        f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and hold for "
+        "that processor; differences and speed-ups are against the uncompressed model. "
+        f"{MB_NOTE}",
+        table_markdown(variants_table(entries)),
+        "## Use",
+        f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory, with the file that "
+        "you choose:",
+        fenced(deploy_snippet(report, inputs, str(entries[0]["file"])), "python"),
+        "manifest.json has all figures and the SHA-256 of every file. With modelpress, "
+        "`compress.load_variant(DIRECTORY, prefer='fastest', max_drop=0.01)` chooses by them; `.session()` "
+        "opens what it chose.",
+    ]
+    return "\n\n".join(parts) + "\n"

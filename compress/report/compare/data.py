@@ -1,0 +1,236 @@
+"""Runs side by side, as data; how each figure is shown, and which is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.measure.results import AccuracyDifference, Interval
+from compress.report.words import milliseconds, percent, ratio_text, size
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "Comparison",
+    "ComparisonRow",
+    "PairDifference",
+    "RecipeDifference",
+    "ranked",
+    "shown",
+]
+
+Column = Literal[
+    "accuracy",
+    "perplexity",
+    "p50_ms",
+    "speedup",
+    "file_bytes",
+    "gzip_bytes",
+    "smaller",
+    "peak_memory_bytes",
+]
+COLUMNS: tuple[Column, ...] = (
+    "accuracy",
+    "perplexity",
+    "p50_ms",
+    "speedup",
+    "file_bytes",
+    "gzip_bytes",
+    "smaller",
+    "peak_memory_bytes",
+)
+_MORE_IS_BETTER = ("accuracy", "speedup", "smaller")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class ComparisonRow(_Part):
+    """One model.
+
+    Attributes:
+        accuracy: share of test rows answered right; of a language model, of their tokens.
+        difference: accuracy minus that of the run's own baseline, as shares of 1; none for the baseline.
+        perplexity: of a language model, which is ranked by it and not by accuracy; None of others.
+        perplexity_ratio: to that of the run's own baseline; None for the baseline, and of others.
+        p50_ms: at the comparison's setting; none where the run didn't measure it.
+        speedup: against the run's own baseline, timed in turns with it.
+        smaller: baseline's file bytes / this one's.
+        flags: why some of its figures don't compare, a sentence each.
+        not_comparable: the columns that the flags are about.
+        best: the columns in which it is best, or shares that place, as shown.
+        on_front: no comparable model is both faster and better (more accurate, or of lower perplexity).
+        on_size_front: the same for smaller in place of faster.
+        page: the run's HTML report; none where there is no such file, and for the baseline.
+    """
+
+    name: str
+    is_baseline: bool
+    stages: str
+    accuracy: float
+    difference: Interval | None
+    perplexity: float | None = None
+    perplexity_ratio: Interval | None = None
+    p50_ms: float | None
+    speedup: Interval | None
+    file_bytes: int
+    gzip_bytes: int
+    smaller: float
+    peak_memory_bytes: int
+    verdict: str
+    flags: tuple[str, ...] = ()
+    not_comparable: tuple[Column, ...] = ()
+    best: tuple[Column, ...] = ()
+    on_front: bool = False
+    on_size_front: bool = False
+    page: str | None = None
+
+    @property
+    def quality(self) -> float:
+        """What is ranked: minus perplexity of a language model, accuracy of others."""
+        return self.accuracy if self.perplexity is None else -self.perplexity
+
+
+class PairDifference(_Part):
+    """Accuracy of one run minus that of another, on the same test rows."""
+
+    one: str
+    other: str
+    difference: AccuracyDifference
+
+
+class RecipeDifference(_Part):
+    """A setting that the recipes don't share: its value by the name of the run."""
+
+    key: str
+    values: dict[str, str]
+
+
+class Comparison(_Part):
+    """Runs side by side, the baseline first.
+
+    Attributes:
+        setting: where latency was taken.
+        test_tokens: of the test rows of a language model; None of others.
+        rows: the baseline, then the runs in the order given.
+        notes: what holds for the table as a whole.
+        pairs: each pair of runs, row by row; empty for many runs.
+        differs: what the recipes don't share; empty for many runs.
+    """
+
+    setting: str
+    test_rows: int
+    test_tokens: int | None = None
+    rows: tuple[ComparisonRow, ...]
+    notes: tuple[str, ...]
+    pairs: tuple[PairDifference, ...] = ()
+    differs: tuple[RecipeDifference, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that have figures: without perplexity where there is no language model."""
+        language = any(row.perplexity is not None for row in self.rows)
+        return tuple(column for column in COLUMNS if language or column != "perplexity")
+
+    def to_table(self) -> Table:
+        """For the terminal; fits 80 columns."""
+        from compress.report.compare.text import terminal_table
+
+        return terminal_table(self)
+
+    def to_markdown(self) -> str:
+        """As a Markdown table with its notes."""
+        from compress.report.compare.text import comparison_markdown
+
+        return comparison_markdown(self)
+
+    def to_html(self, folder: Path | None = None) -> str:
+        """As one self-contained page, with pictures of accuracy over latency and over size.
+
+        Args:
+            folder: where the page will be; its links to the runs' reports are relative to it. None: they
+                are absolute.
+        """
+        from compress.report.compare.page import comparison_html
+
+        return comparison_html(self, folder)
+
+    def to_json(self) -> str:
+        """As JSON that `Comparison.model_validate_json` reads back."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def shown(row: ComparisonRow, column: Column) -> str:
+    """One figure as every renderer shows it, without its unit."""
+    if column == "accuracy":
+        return percent(row.accuracy)
+    if column == "perplexity":
+        return "–" if row.perplexity is None else f"{row.perplexity:,.3f}"
+    if column == "p50_ms":
+        return "–" if row.p50_ms is None else milliseconds(row.p50_ms, unit=False)
+    if column == "speedup":
+        speedup = row.speedup
+        return "–" if speedup is None else ratio_text(speedup.value, speedup.low, speedup.high)
+    if column == "smaller":
+        return ratio_text(row.smaller)
+    return size(getattr(row, column), unit=False)
+
+
+def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """The same rows, with the best of each column and the front of quality over latency marked."""
+    best: dict[Column, str] = {}
+    for column in COLUMNS:
+        values = [(_value(row, column), shown(row, column)) for row in rows if _competes(row, column)]
+        if values:
+            best[column] = (max if column in _MORE_IS_BETTER else min)(values)[1]
+    front, size_front = (_front(rows, column) for column in ("p50_ms", "file_bytes"))
+    return tuple(
+        row.model_copy(
+            update={
+                # As shown: two figures that read the same share the place.
+                "best": tuple(x for x in best if _competes(row, x) and shown(row, x) == best[x]),
+                "on_front": at in front,
+                "on_size_front": at in size_front,
+            }
+        )
+        for at, row in enumerate(rows)
+    )
+
+
+def _front(rows: Sequence[ComparisonRow], column: Literal["p50_ms", "file_bytes"]) -> set[int]:
+    """Places of the rows that no other is as low in a column and as good as, and better in one.
+
+    O(n log n).
+    """
+    racing = [
+        (at, _value(row, column), row.quality)
+        for at, row in enumerate(rows)
+        if "accuracy" not in row.not_comparable and _competes(row, column)
+    ]
+    racing.sort(key=lambda each: (each[1], -each[2]))
+    front: set[int] = set()
+    last, last_quality = 0.0, -math.inf  # of the last row on the front: as low or lower, as good or better
+    for at, value, quality in racing:
+        if quality > last_quality or (value, quality) == (last, last_quality):
+            front.add(at)
+            last, last_quality = value, quality
+    return front
+
+
+def _value(row: ComparisonRow, column: Column) -> float:
+    value = getattr(row, column)
+    return float(value.value if isinstance(value, Interval) else value)
+
+
+def _competes(row: ComparisonRow, column: Column) -> bool:
+    if column == "accuracy" and row.perplexity is not None:
+        return False  # of a language model it is no rank: perplexity is
+    return column not in row.not_comparable and getattr(row, column) is not None

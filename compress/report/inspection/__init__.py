@@ -1,0 +1,1 @@
+"""What heads, neurons and layers are worth, as data and pages."""

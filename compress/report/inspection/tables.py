@@ -1,0 +1,116 @@
+"""An Inspection as tables of text: what Markdown and HTML both show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.report.inspection.data import HeadLook, Inspection, Point
+from compress.report.inspection.words import alike_pairs, whole_percent
+from compress.report.tables import Table
+from compress.report.words import percent, points
+
+__all__ = [
+    "curve_table",
+    "importance_table",
+    "layers_table",
+    "look_words",
+    "looks_table",
+    "neurons_table",
+    "pairs_table",
+    "quantization_table",
+]
+
+_SHARES = ("itself", "first", "separator", "previous", "next", "other")
+
+
+def importance_table(inspection: Inspection) -> Table:
+    """Importance of every head, with a * at those that are needed."""
+    most = max(len(each.importance) for each in inspection.heads)
+    rows = []
+    for each in inspection.heads:
+        marks = (f"{x:.2f}{'*' if i in each.needed else ''}" for i, x in enumerate(each.importance))
+        cells = [*marks, *[""] * (most - len(each.importance))]
+        rows.append((str(each.layer), f"{len(each.needed)} of {len(each.importance)}", *cells))
+    return Table(("layer", "needed", *map(str, range(most))), tuple(rows), "lr" + "r" * most)
+
+
+def curve_table(curve: Sequence[Point], unit: str) -> Table:
+    """Accuracy and its difference with more and more units silenced."""
+    rows = []
+    for point in curve:
+        value, interval = points(point.difference, point.low, point.high)
+        change = ("", "") if point.silenced == 0 else (value, interval)
+        rows.append((f"{point.silenced:,}", percent(point.accuracy), *change))
+    return Table((f"{unit} silenced", "accuracy", "points", "95 % interval"), tuple(rows), "rrrr")
+
+
+def layers_table(inspection: Inspection) -> Table:
+    """Points of accuracy lost or gained by silencing heads of one layer alone; * where it is measurable."""
+    most = max(len(each.curve) for each in inspection.heads) - 1
+    rows = []
+    for each in inspection.heads:
+        cells = [points(x.difference, -1, 1)[0] + ("*" if x.measurable else "") for x in each.curve[1:]]
+        rows.append((str(each.layer), *cells, *[""] * (most - len(cells))))
+    return Table(("layer", *(str(k) for k in range(1, most + 1))), tuple(rows), "l" + "r" * most)
+
+
+def pairs_table(inspection: Inspection) -> Table:
+    """Pairs of heads that write nearly the same."""
+    rows = [(str(x.layer), f"{x.first} and {x.second}", f"{x.cka:.2f}") for x in alike_pairs(inspection)]
+    return Table(("layer", "heads", "CKA"), tuple(rows), "llr")
+
+
+def neurons_table(inspection: Inspection) -> Table:
+    """How each layer's importance is spread over its neurons."""
+    rows = tuple(
+        (
+            str(x.layer),
+            f"{x.neurons:,}",
+            *(whole_percent(share) for share in (x.top10, x.top25, x.top50)),
+            f"{x.for90:,} ({whole_percent(x.for90 / x.neurons)})",
+            f"{x.for99:,} ({whole_percent(x.for99 / x.neurons)})",
+        )
+        for x in inspection.neurons
+    )
+    columns = ("layer", "neurons", "top 10 % hold", "top 25 %", "top 50 %", "90 % is in", "99 % is in")
+    return Table(columns, rows, "lrrrrrr")
+
+
+def quantization_table(inspection: Inspection) -> Table:
+    """What each group of layers costs in each scheme alone: KL in thousandths of a nat, and points."""
+    schemes = list(inspection.quantization[0].divergence)
+    rows = tuple(
+        (
+            group.name,
+            *(
+                f"{1000 * group.divergence[scheme]:.2f} ({points(group.difference[scheme], -1, 1)[0]})"
+                for scheme in schemes
+            ),
+        )
+        for group in inspection.quantization
+    )
+    return Table(("layers", *schemes), rows, "l" + "r" * len(schemes))
+
+
+def looks_table(inspection: Inspection) -> Table:
+    """Where each head looks: shares of its attention."""
+    facts = inspection.attention
+    rows = tuple(
+        (
+            f"{x.layer}.{x.head}",
+            look_words(x, facts.first_token),
+            *(whole_percent(getattr(x, share)) for share in _SHARES),
+        )
+        for x in facts.looks
+    )
+    columns = ("layer.head", "mostly", "itself", facts.first_token, "separator", "previous", "next", "other")
+    return Table(columns, rows, "llrrrrrr")
+
+
+def look_words(look: HeadLook, first_token: str) -> str:
+    """The place that a head mostly looks at, with its share: `[CLS] 64 %`."""
+    place, share = look.mostly
+    if place == "other" and look.position is not None:
+        return f"position {look.position + 1}: {whole_percent(look.position_share)}"
+    names = {"first": first_token, "other": "other tokens"}
+    return f"{names.get(place, place)} {whole_percent(share)}"

@@ -1,0 +1,186 @@
+"""What a stage that cuts to a budget did, as sentences and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from compress.report.sections.cut import Cost, Cut, CutSite
+from compress.report.tables import Table
+from compress.report.words import milliseconds, percent, promised_amount
+
+__all__ = [
+    "COST_NOTE",
+    "about_table",
+    "cost_name",
+    "cost_pairs",
+    "cost_tables",
+    "cut_sentences",
+    "kept_words",
+    "kind_words",
+    "steps_table",
+    "unit_words",
+    "widths_line",
+    "widths_table",
+]
+
+COST_NOTE = (
+    "What each number of units of one sub-layer costs, measured on exported layers beyond one that is as "
+    "empty as can be. A model is taken to cost the fixed part and the sum of its sub-layers."
+)
+_UNITS = {"attention": "heads", "feed_forward": "neurons"}
+_ASKED = {
+    "speedup": "{} the speed of the uncompressed model",
+    "latency_ms": "{} a call",
+    "size_mb": "{} of weights",
+    "macs": "{} of the multiply-adds left",
+    "sparsity": "{} of the weights gone",
+}
+
+
+def kind_words(kind: str) -> str:
+    """A kind of sub-layer in words: `feed-forward`."""
+    return kind.replace("_", "-")
+
+
+def unit_words(kind: str) -> str:
+    """What its units are called: `heads`, `neurons`."""
+    return _UNITS.get(kind, f"units of {kind_words(kind)}")
+
+
+def kept_words(site: CutSite) -> str:
+    """Units kept: `5 of 12`, or `0 of 12: gone`."""
+    gone = ": gone" if site.kept == 0 else ""
+    return f"{site.kept:,} of {site.before:,}{gone}"
+
+
+def _kinds(sites: Iterable[CutSite]) -> list[str]:
+    return list(dict.fromkeys(site.kind for site in sites))
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:,.1f} million" if number >= 1_000_000 else f"{number:,}"
+
+
+def cut_sentences(cut: Cut) -> list[str]:
+    """What was asked, what is left, what the search and a single step did."""
+    said = []
+    if cut.budget is not None:
+        asked = promised_amount(cut.budget.kind, cut.budget.value)
+        where = f" at {cut.point}" if cut.point is not None else ""
+        how = f", judged by {cut.importance}" if cut.importance else ""
+        said.append(f"Asked for {_ASKED.get(cut.budget.kind, '{}').format(asked)}{where}{how}.")
+    elif cut.importance:
+        said.append(f"Judged by {cut.importance}.")
+    left = [
+        f"{percent(change.after / change.before)} of their {name} "
+        f"({_count(change.after)} of {_count(change.before)})"
+        for name, change in (("weights", cut.parameters), ("multiply-adds", cut.macs))
+        if change is not None
+    ]
+    if left:
+        said.append(f"The sub-layers keep {' and '.join(left)}.")
+    gone = sum(site.kept == 0 for site in cut.sites)
+    if gone:
+        said.append(f"{gone} of {len(cut.sites)} sub-layers {'is' if gone == 1 else 'are'} gone whole.")
+    if cut.search is not None:
+        said.append(
+            f"The search evaluated {cut.search.evaluations:,} choices of widths; the loss of the best is "
+            f"{cut.search.loss_best:.3g}, that of the first {cut.search.loss_first:.3g}."
+        )
+    if len(cut.steps) == 1 and cut.steps[0].validation_cut is not None:
+        recovered = cut.steps[0].validation_recovered
+        then = "without recovery" if recovered is None else f"after recovery {percent(recovered)}"
+        said.append(f"Validation metric right after the cut {percent(cut.steps[0].validation_cut)}, {then}.")
+    return said
+
+
+def widths_table(cut: Cut) -> Table:
+    """Units kept, a layer a row and a kind of sub-layer a column."""
+    kinds = _kinds(cut.sites)
+    rows = []
+    for layer in sorted({site.layer for site in cut.sites}):
+        here = [site for site in cut.sites if site.layer == layer]
+        cells = ("; ".join(kept_words(x) for x in here if x.kind == kind) for kind in kinds)
+        rows.append((str(layer), *cells))
+    columns = ("layer", *(f"{unit_words(kind)} kept" for kind in kinds))
+    return Table(columns, tuple(rows), "l" + "r" * len(kinds), "widths per layer")
+
+
+def widths_line(cut: Cut) -> str:
+    """All widths in one line: `Heads kept per layer: 5, 0, 12 of 12; ...`; empty without widths."""
+    parts = []
+    for kind in _kinds(cut.sites):
+        sites = sorted((x for x in cut.sites if x.kind == kind), key=lambda x: x.layer)
+        before = {site.before for site in sites}
+        kept = ", ".join(f"{x.kept}" if len(before) == 1 else f"{x.kept} of {x.before}" for x in sites)
+        whole = f" of {before.pop()}" if len(before) == 1 else ""
+        parts.append(f"{unit_words(kind)} kept per layer: {kept}{whole}")
+    if not parts:
+        return ""
+    gone = " (0: the sub-layer is gone)" if any(site.kept == 0 for site in cut.sites) else ""
+    line = "; ".join(parts)
+    return f"{line[0].upper()}{line[1:]}{gone}."
+
+
+def steps_table(cut: Cut) -> Table:
+    """Each step: what it aimed at and the validation metric before and after its recovery."""
+    kind = cut.asked_kind
+    rows = tuple(
+        (
+            str(number),
+            promised_amount(kind, step.target) if kind else f"{step.target:.4g}",
+            promised_amount(kind, step.promised) if kind else f"{step.promised:.4g}",
+            "" if step.validation_cut is None else percent(step.validation_cut),
+            "none" if step.validation_recovered is None else percent(step.validation_recovered),
+        )
+        for number, step in enumerate(cut.steps, start=1)
+    )
+    columns = ("step", "aimed at", "promised", "metric, cut", "recovered")
+    return Table(columns, rows, "rrrrr", "steps and their validation metric")
+
+
+def cost_name(cost: Cost, cut: Cut) -> str:
+    """A kind of sub-layer, with the width of its units where several of a kind differ."""
+    assert cut.latency_table is not None
+    name = kind_words(cost.kind)
+    name = name[:1].upper() + name[1:]
+    if sum(x.kind == cost.kind for x in cut.latency_table.kinds) > 1 and cost.shape:
+        return f"{name} (shape {' x '.join(map(str, cost.shape))})"
+    return name
+
+
+def cost_tables(cut: Cut) -> list[Table]:
+    """Numbers of the latency table: ms of each number of units, a table a kind."""
+    if cut.latency_table is None:
+        return []
+    return [
+        Table(
+            (unit_words(cost.kind), "ms a sub-layer"),
+            tuple((f"{n:,}", f"{ms:.3f}") for n, ms in zip(cost.units, cost.ms, strict=True)),
+            "rr",
+            cost_name(cost, cut),
+        )
+        for cost in cut.latency_table.kinds
+    ]
+
+
+def cost_pairs(cut: Cut) -> list[tuple[str, str]]:
+    """What the latency table says besides: the whole, the fixed part, where and on what it was taken."""
+    table = cut.latency_table
+    if table is None:
+        return []
+    pairs = []
+    if table.baseline_ms is not None and abs(table.baseline_ms / table.dense_ms - 1) > 1e-6:
+        pairs.append(("uncompressed model", milliseconds(table.baseline_ms)))
+    pairs.append(("model before the cut", milliseconds(table.dense_ms)))
+    pairs.append(("fixed part: what no cut here takes away", milliseconds(table.fixed_ms)))
+    if cut.point is not None:
+        pairs.append(("taken at", str(cut.point)))
+        if cut.point.precision:
+            pairs.append(("precision", cut.point.precision))
+    return [*pairs, *((str(key).replace("_", " "), str(value)) for key, value in table.machine.items())]
+
+
+def about_table(cut: Cut) -> Table:
+    """`cost_pairs` as a table."""
+    return Table(("latency table", ""), tuple(cost_pairs(cut)), "ll")

@@ -1,0 +1,190 @@
+"""Where the time goes, and why: the same words and tables in a report and in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.measure.explain.advice import instruction_words
+from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, Part
+from compress.measure.explain.products import ROLES, Role
+from compress.report.tables import Table
+from compress.report.words import milliseconds, percent
+
+__all__ = ["explanation_sentences", "explanation_tables"]
+
+_ROLE_WORDS: dict[Role, str] = {
+    "integer": "products of integers",
+    "low_bit": "products of low-bit weights",
+    "float_weight": "products of float weights",
+    "activations": "products of two activations",
+    "unpacking": "constants made anew in each call",
+    "quantizing": "rounding activations, scaling products",
+    "other": "everything else that nodes do",
+}
+_BETWEEN = "the runtime itself: launching nodes"
+_SHORT_WORDS: dict[Role, str] = {
+    "integer": "integer product",
+    "low_bit": "low-bit product",
+    "float_weight": "float product",
+    "activations": "attention product",
+    "unpacking": "constants",
+    "quantizing": "quantizing",
+    "other": "",
+}
+_SMALLEST_SHARE = 0.01  # an operator kind below one percent in both files is summed with others
+_MOST_FLOATS = 10
+
+
+def explanation_sentences(found: Explanation) -> list[str]:
+    """What the figures mean, and how they were had."""
+    said = [_summary("The candidate" if found.baseline else "This file", found.candidate)]
+    if found.baseline is not None:
+        said.append(_summary("The baseline", found.baseline))
+    said.append(f"This processor has {instruction_words(found.instruction_sets)}")
+    said.append(
+        "If it took no time: Amdahl's bound, how many times faster a call would be if this part took no time "
+        "and nothing else changed. GMAC/s: billions of multiply-adds a second."
+    )
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    batch = f" The batch is {found.made_up}." if found.made_up else ""
+    files = [found.candidate] if found.baseline is None else [found.baseline, found.candidate]
+    cost = " and ".join(milliseconds(each.profiling_ms) for each in files)
+    floor = " and ".join(f"{1e3 * each.floor_ms:.1f}" for each in files)
+    calls = " and ".join(str(each.calls) for each in files)
+    said.append(
+        f"From ONNX Runtime's own profile at batch {found.batch}, sequence {found.sequence}, {threads}: "
+        f"medians over {calls} calls{', taken in turns' if len(files) > 1 else ''}.{batch} Profiling added "
+        f"{cost} to a call, which is left out; {floor} µs were taken off each node for being launched and "
+        "timed. Trust shares more than milliseconds."
+    )
+    if any(each.profiling_ms > each.wall_ms for each in files):
+        said.append(
+            "Profiling costs more than the call itself here, and tells whole microseconds: take shares of "
+            "small nodes as rough."
+        )
+    return said
+
+
+def _summary(who: str, file: FileExplanation) -> str:
+    parts = [
+        f"{_whole(part.macs_share)} of its multiply-adds in {_ROLE_WORDS[part.role]}, for "
+        f"{_whole(part.share)} of the time"
+        for part in file.parts
+        if part.macs
+    ]
+    unknown = f"products that could not be worked out, for {_whole(file.uncounted_share)} of the time"
+    made = "; ".join([*parts, *([unknown] if file.uncounted_share else [])]) or "no products"
+    text = f"{who} has {made}; {_whole(file.around_share)} of the time is around them."
+    if file.if_quantized is not None:
+        text += (
+            " Were its products of float weights made at the rate of the integer ones measured here, and "
+            f"rounding for them free, a call would be {file.if_quantized:.2f}x faster."
+        )
+    if file.counts:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in file.counts.items())
+        text += f" Of its {file.nodes:,} nodes, {listed}."
+    if file.uncounted:
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(file.uncounted.items()))
+        text += f" Multiply-adds of {listed} are not counted."
+    return text
+
+
+def _whole(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def explanation_tables(found: Explanation) -> list[Table]:
+    """By what nodes are for; by operator kind; and each product of float weights."""
+    tables = [_parts_table(found), _kinds_table(found)]
+    floats = found.candidate.float_products[:_MOST_FLOATS]
+    if floats:
+        rows = tuple(
+            (
+                each.name,
+                each.kind,
+                f"{each.macs / 1e6:,.2f}",
+                milliseconds(each.ms, unit=False),
+                percent(each.share),
+                "made float of stored integers in each call" if each.made else "left float",
+            )
+            for each in floats
+        )
+        more = found.candidate.float_product_count - len(floats)
+        title = f"products of float weights, which quantizing could change{f' ({more} more)' if more else ''}"
+        columns = ("layer", "operator", "million MACs", "ms", "share", "its weight")
+        tables.append(Table(columns, rows, "llrrrl", title))
+    return tables
+
+
+def _parts_table(found: Explanation) -> Table:
+    """Of the baseline, time alone: its multiply-adds stand in a sentence."""
+    before, after = found.baseline, found.candidate
+    files = [after] if before is None else [before, after]
+    roles = [role for role in ROLES if any(_has(each.part(role)) for each in files)]
+    rows: list[tuple[str, ...]] = []
+    rows += [(_ROLE_WORDS[role], *(c for x in files for c in _part_cells(x.part(role)))) for role in roles]
+    rows.append((_BETWEEN, *(cell for each in files for cell in _between_cells(each))))
+    rows.append(("a call", *(c for x in files for c in _time_cells(x.wall_ms, 1.0, ""))))
+    heads: tuple[str, ...] = ("ms", "share", "MACs", "GMAC/s", "if it took no time")
+    if before is not None:
+        # Its ms and share; then the candidate's all.
+        rows = [(*row[:3], *row[1 + len(heads) :]) for row in rows]
+        heads = ("baseline ms", "share", "candidate ms", *heads[1:])
+    return Table(("what for", *heads), tuple(rows), "l" + "r" * len(heads), sorts=False)
+
+
+def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:
+    return milliseconds(ms, unit=False), percent(share), "", "", bound
+
+
+def _between_cells(file: FileExplanation) -> tuple[str, ...]:
+    left = file.wall_ms - file.between_ms
+    if not file.between_ms or left <= 0:
+        return "not told apart", "", "", "", ""
+    return _time_cells(file.between_ms, file.between_share, f"{file.wall_ms / left:.2f}x")
+
+
+def _has(part: Part) -> bool:
+    return bool(part.nodes or part.macs)
+
+
+def _part_cells(part: Part) -> tuple[str, ...]:
+    if not _has(part):
+        return "", "", "", "", ""
+    rate = part.gmacs_per_s
+    return (
+        milliseconds(part.ms, unit=False),
+        percent(part.share),
+        percent(part.macs_share) if part.macs else "",
+        f"{rate:,.0f}" if rate is not None else "",
+        f"{part.bound:.2f}x" if part.bound is not None else "",
+    )
+
+
+def _kinds_table(found: Explanation) -> Table:
+    files = [found.candidate] if found.baseline is None else [found.baseline, found.candidate]
+    named = [{(each.kind, each.role): each for each in file.kinds} for file in files]
+    keys = list(dict.fromkeys(key for kinds in named for key in kinds))
+    keys.sort(key=lambda key: -max(kinds[key].ms if key in kinds else 0.0 for kinds in named))
+    shown = [k for k in keys if any(k in kinds and kinds[k].share >= _SMALLEST_SHARE for kinds in named)]
+    rows = [
+        (kind, _SHORT_WORDS[role], *_kind_cells([[kinds.get((kind, role))] for kinds in named]))
+        for kind, role in shown
+    ]
+    left = [key for key in keys if key not in set(shown)]
+    if left:
+        rows.append((f"{len(left)} others", "", *_kind_cells([[x.get(key) for key in left] for x in named])))
+    times = ("ms", "share") if found.baseline is None else ("baseline ms", "share", "candidate ms", "share")
+    columns = ("operator", "what for", "nodes", *times)
+    return Table(columns, tuple(rows), "ll" + "r" * (len(columns) - 2), "by operator")
+
+
+def _kind_cells(files: Sequence[Sequence[KindTime | None]]) -> tuple[str, ...]:
+    """How many nodes in each file, then milliseconds and share in each."""
+    counts, times = [], []
+    for kinds in files:
+        there = [kind for kind in kinds if kind is not None]
+        ms, share = sum(each.ms for each in there), sum(each.share for each in there)
+        counts.append(f"{sum(each.nodes for each in there):,}")
+        times += [milliseconds(ms, unit=False), percent(share)] if there else ["", ""]
+    return " → ".join(counts), *times

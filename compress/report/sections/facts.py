@@ -1,0 +1,100 @@
+"""What stages say in their own words (settings and facts of any shape) as pairs and tables of text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from compress.report.sections.cut import cut_of
+from compress.report.tables import Table
+from compress.report.words import size
+
+__all__ = ["facts_of", "plain", "settings_of"]
+
+_LONGEST_CELL = 2_000
+_LONGEST_LIST_IN_A_LINE = 24  # a number a layer: more layers than that are a table
+
+
+def plain(value: Any) -> Any:
+    """The same value as JSON gives it back: tuples as lists, keys and paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
+
+
+def settings_of(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings as flat pairs with dotted names."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in plain(settings).items():
+        if isinstance(value, dict) and value:
+            pairs += settings_of(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", _cell(value)))
+    return pairs
+
+
+def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Table]]:
+    """A stage's facts: what fits a line as pairs, what doesn't as tables.
+
+    What a cut to a budget says has sections of its own, and is left out here.
+    """
+    pairs: list[tuple[str, str]] = []
+    tables: list[Table] = []
+    known = plain(facts)
+    cut = cut_of(known)
+    for key, value in known.items():
+        if cut is not None and key in cut.read:
+            continue
+        name = key.replace("_", " ")
+        table = _fact_table(name, value)
+        if table is None:
+            counts_bytes = "bytes" in name.split() and isinstance(value, int)
+            pairs.append((name, size(value) if counts_bytes else _cell(value)))
+        else:
+            tables.append(table)
+    return pairs, tables
+
+
+def _fact_table(name: str, value: Any) -> Table | None:
+    if isinstance(value, dict) and value:
+        items, first = list(value.items()), "layer" if all(x.isdigit() for x in value) else "name"
+    elif isinstance(value, list) and any(isinstance(x, (list, dict)) for x in value):
+        items, first = [(str(i), x) for i, x in enumerate(value)], "layer" if _per_layer(name) else "number"
+    elif isinstance(value, list) and len(value) > _LONGEST_LIST_IN_A_LINE and _per_layer(name):
+        items, first = [(str(i), x) for i, x in enumerate(value)], "layer"
+    else:
+        return None
+    if all(isinstance(x, dict) for _, x in items):
+        columns = list(dict.fromkeys(column for _, x in items for column in x))
+        rows = tuple((key, *(_cell(x.get(column, "")) for column in columns)) for key, x in items)
+        heads = tuple(column.replace("_", " ") for column in columns)
+        return Table((first, *heads), rows, "l" + "r" * len(columns), name)
+    if all(isinstance(x, list) for _, x in items):
+        rows = tuple((key, str(len(x)), _cell(x)) for key, x in items)
+        return Table((first, "count", name), rows, "lrl", name)
+    return Table((first, name), tuple((key, _cell(x)) for key, x in items), "lr", name)
+
+
+def _per_layer(name: str) -> bool:
+    return any(word in name for word in ("layer", "head", "width", "neuron", "rank"))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, list) and not any(isinstance(x, (list, dict)) for x in value):
+        text = ", ".join(_cell(x) for x in value) or "none"
+    else:
+        text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + " … (the rest is in report.json)"

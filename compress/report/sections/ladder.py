@@ -1,0 +1,163 @@
+"""The accuracy ladder as a table, and the stages that lost or won most in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from compress.measure.results import Interval, Rung
+from compress.report.render.charts import Dot
+from compress.report.tables import Table
+from compress.report.words import (
+    difference_text,
+    interval_text,
+    milliseconds,
+    percent,
+    points,
+    ratio_text,
+    size,
+    size_words,
+)
+
+__all__ = ["ladder_dots", "ladder_note", "ladder_sentences", "ladder_table"]
+
+_Numbered = tuple[str, Rung]
+"""A rung, and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
+
+
+def ladder_note(rungs: Sequence[Rung]) -> str:
+    """How the ladder was made, and what it lacks."""
+    words = (
+        "The ONNX file after every stage, on validation rows, one at a time (test rows choose nothing), and "
+        "timed in turns with all others. Change is against the stage before."
+    )
+    if any(rung.stages > 1 for rung in rungs[1:]):
+        words += " Stages that share a row: the model between them could not be exported."
+    if any(rung.disturbed_rounds for rung in rungs):
+        words += " Other work disturbed the timing: latency and speed-ups may be others on a quiet machine."
+    return words
+
+
+def _numbered(rungs: Sequence[Rung]) -> list[_Numbered]:
+    found, last = [("0", rungs[0])], 0
+    for rung in rungs[1:]:
+        first, last = last + 1, last + rung.stages
+        found.append((str(last) if rung.stages == 1 else f"{first}–{last}", rung))
+    return found
+
+
+def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
+    """Accuracy, agreement, latency and size after every stage.
+
+    Args:
+        rungs: the uncompressed model first.
+        where: the setting of the latency.
+    """
+    rows = []
+    for number, rung in _numbered(rungs):
+        change = "" if number == "0" else difference_text(rung.change)
+        speed = "" if number == "0" else _ratio(rung.speedup)
+        rows.append(
+            (
+                number,
+                rung.name,
+                percent(rung.accuracy),
+                change,
+                percent(rung.agreement),
+                milliseconds(rung.p50_ms, unit=False),
+                speed,
+                size(rung.file_bytes, unit=False),
+            )
+        )
+    columns = (
+        "",
+        "after",
+        "accuracy",
+        "change in points",
+        "answers as the original",
+        f"p50 ms, {where}",
+        "speed-up",
+        "file MB",
+    )
+    return Table(columns, tuple(rows), "rlrrrrrr")
+
+
+def _ratio(ratio: Interval) -> str:
+    shown = ratio_text(ratio.value, ratio.low, ratio.high)
+    return f"{shown} ({interval_text(ratio.value, ratio.low, ratio.high)})"
+
+
+def ladder_sentences(rungs: Sequence[Rung]) -> list[str]:
+    """Which stage lost most accuracy, and which won most speed and most size, where that is measurable."""
+    if len(rungs) < 2:
+        return []
+    numbered = _numbered(rungs)
+    return [_loss(numbered[1:]), _speed(numbered[1:]), _size(numbered)]
+
+
+def _loss(stages: Sequence[_Numbered]) -> str:
+    """The measurable loss that is largest; a larger one that isn't measurable is said to be possible."""
+    worst = _most(stages, _lost)
+    measurable = [stage for stage in stages if stage[1].change.high < 0]
+    if measurable:
+        most = _most(measurable, _lost)
+        also = (
+            ""
+            if _lost(most[1]) >= _lost(worst[1])
+            else f" {_named(worst)} may have lost more: {_change(worst)}."
+        )
+        return f"{_named(most)} lost most accuracy: {_change(most)}.{also}"
+    if _lost(worst[1]) > 0:
+        return f"No stage lost accuracy measurably. {_named(worst)} came nearest: {_change(worst)}."
+    return f"No stage lost accuracy on {worst[1].change.units:,} validation {worst[1].change.unit}s."
+
+
+def _lost(rung: Rung) -> float:
+    return -rung.change.value
+
+
+def _change(stage: _Numbered) -> str:
+    change = stage[1].change
+    value, interval = points(change.value, change.low, change.high)
+    return f"{value} points (95 % interval {interval}, {change.units:,} validation {change.unit}s)"
+
+
+def _speed(stages: Sequence[_Numbered]) -> str:
+    """The measurable gain that is largest; a larger one that isn't measurable is said to be possible."""
+    measurable = [stage for stage in stages if stage[1].gain.low > 1]
+    if not measurable:
+        return "No stage made it measurably faster."
+    fastest, best = (_most(some, lambda rung: rung.gain.value) for some in (stages, measurable))
+    also = "" if best is fastest else f" {_named(fastest)} may have won more: {_ratio(fastest[1].gain)}."
+    return f"{_named(best)} won most speed: {_ratio(best[1].gain)} of the stage before.{also}"
+
+
+def _size(rungs: Sequence[_Numbered]) -> str:
+    pairs = list(zip(rungs, rungs[1:], strict=False))
+    before, after = max(pairs, key=lambda pair: pair[0][1].file_bytes / pair[1][1].file_bytes)
+    words = size_words(before[1].file_bytes, after[1].file_bytes)
+    if not words.endswith("x smaller"):
+        return "No stage made the file smaller."
+    return f"{_named(after)} won most size: {words} than the stage before."
+
+
+def _most(stages: Sequence[_Numbered], of: Callable[[Rung], float]) -> _Numbered:
+    return max(stages, key=lambda stage: of(stage[1]))
+
+
+def _named(stage: _Numbered) -> str:
+    return f"{'Stage' if stage[1].stages == 1 else 'Stages'} {stage[0]} ({stage[1].name})"
+
+
+def ladder_dots(rungs: Sequence[Rung]) -> list[Dot]:
+    """Accuracy over latency, a dot a stage; intervals are those of the change from the stage before.
+
+    They end at accuracies of 0 and 1. Names are without their families, to fit.
+    """
+    dots = []
+    for number, rung in _numbered(rungs):
+        is_first, before = number == "0", rung.accuracy - rung.change.value
+        ends = (0.0, 0.0) if is_first else (rung.change.low, rung.change.high)
+        low, high = (min(max(before + end, 0.0), 1.0) for end in ends)
+        short = " + ".join(name.rpartition("/")[2] for name in rung.name.split(" + "))
+        dots.append(Dot(f"{number} {short}", rung.p50_ms, rung.accuracy, low, high, is_first))
+    return dots
