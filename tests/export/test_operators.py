@@ -13,9 +13,9 @@ from torch import nn
 
 from compress.errors import ParityError
 from compress.export import trace
+from compress.export.lowering import kernel_check as operators
+from compress.export.lowering import operators as lowering
 from compress.export.lowering.kernel_check import check_operators
-from compress.export.lowering.operators import kernel_check as operators
-from compress.export.lowering.operators import operators as lowering
 from compress.model.layers.grouped import Int4Linear
 from compress.model.layers.int8 import Int8Linear
 from compress.model.layers.kinds import QUANTIZED_KINDS

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from compress.export.trace import trace
 from compress.model.layers.recurrent import Int8LSTM
-from compress.model.ops.linear import recurrent as recurrent_ops
+from compress.model.ops import recurrent as recurrent_ops
 from compress.quantize.integers.grid import Grid
 from compress.quantize.recurrent import int8_lstm_of
 

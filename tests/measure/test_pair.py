@@ -15,8 +15,8 @@ import pytest
 import compress.measure
 from compress.errors import MeasureError
 from compress.measure import measure_pair
+from compress.measure.process import worker as measuring
 from compress.measure.process.job import Job
-from compress.measure.process.spawn import worker as measuring
 
 TINY = {"batch": [1], "sequence": None, "threads": [1], "rounds": 3, "seconds": 0.01, "seed": 0}
 

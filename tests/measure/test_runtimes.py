@@ -11,8 +11,9 @@ from compress.errors import MeasureError, RecipeError
 from compress.measure import check_runtimes, installed_runtimes, measure_pair
 from compress.measure.latency import rounds_in_turns
 from compress.measure.rows import steady_batch
-from compress.measure.runtimes.others import Answered, OpenRuntime, measure_runtimes, openvino_session
-from compress.measure.runtimes.others import others as measuring
+from compress.measure.runtimes import openvino_session
+from compress.measure.runtimes import others as measuring
+from compress.measure.runtimes.others import Answered, OpenRuntime, measure_runtimes
 from compress.measure.runtimes.session import create_session
 
 needs_openvino = pytest.mark.skipif(not openvino_session.is_installed(), reason="OpenVINO is not installed")

@@ -11,7 +11,7 @@ from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLi
 from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.layers.kinds import QUANTIZED_KINDS
 from compress.model.layers.quantized import QuantizedModule
-from compress.model.ops.linear import linear as ops
+from compress.model.ops import linear as ops
 
 SHAPES = {
     "int8_linear": {"in_features": 6, "out_features": 3, "bias": True},

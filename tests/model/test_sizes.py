@@ -27,7 +27,7 @@ from compress.model.layers.half import HalfConv, HalfLinear
 from compress.model.layers.int8 import Int8Linear
 from compress.model.layers.quantized import EmbeddingModule, LinearModule, QuantizedModule
 from compress.model.observe.gram import Gram
-from compress.model.ops.linear import linear as ops
+from compress.model.ops import linear as ops
 from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
