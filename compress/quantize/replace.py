@@ -21,6 +21,7 @@ from compress.model.files.computed_weights import check_plain
 from compress.model.layers.quantized import QuantizedModule
 from compress.quantize.patterns import check_names
 from compress.quantize.recurrent import objection_to
+from compress.quantize.weight_readers import weight_is_read
 
 __all__ = [
     "Replaced",
@@ -279,6 +280,8 @@ def _reason_to_leave(
     recurrent: bool,
 ) -> str:
     """Why a layer stays float; empty where it doesn't."""
+    if weight_is_read(layer):
+        return "the model reads its weight itself"
     if type(layer).forward is not _plain(layer).forward:
         return f"{type(layer).__name__} has a forward of its own"
     if isinstance(layer, nn.Linear):

@@ -144,7 +144,9 @@ class QuantizeLayers(Stage):
         from compress.quantize.recurrent import int8_lstm_of
         from compress.quantize.replace import copy_to_change, replace_layers
         from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
+        from compress.quantize.weight_readers import mark_weight_readers_
 
+        mark_weight_readers_(model, context)
         names = self.linears(model)
         work = copy_to_change(model, names, context.device)
         rows, ranges = None, {}

@@ -50,7 +50,7 @@ STAGES: dict[str, Any] = {
     "prune/layers": {"layers": 1},
     "prune/structured": {"macs": 0.7, "calibration_rows": 32, "search_rows": 16, "search_steps": 3},
     "prune/embeddings": {"rank": 8},
-    "prune/vocabulary": {},
+    "prune/vocabulary": {"min_count": 25},
     "prune/width": {"width": 16},
     "quantize/float16": {},
     "quantize/int8_dynamic": {},
@@ -162,10 +162,13 @@ def _trial(
         output = directory / "exported"
         export_model(model["hf"], output, max_length=LENGTH)
         return _difference(Path(model["hf"]), output)
+    settings = STAGES[stage]
+    if stage == "distill/logits":
+        settings = {**settings, "student": _smaller(model)}
     recipe = {
         "model": model,
         "data": data,
-        "stages": [] if stage == "export" else [{stage: STAGES[stage]}],
+        "stages": [] if stage == "export" else [{stage: settings}],
         # Random weights answer near ties: what is tried here is whether it runs.
         "export": {"min_agreement": 0.8, "max_metric_difference": 0.2},
         "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.001, "ladder": False},
@@ -181,6 +184,14 @@ def _trial(
         return ""
     run(path, directory / "reports")
     return ""
+
+
+def _smaller(model: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a student of one layer, by the name that the model's own definition has for its depth."""
+    given = json.loads((Path(model["hf"]) / "config.json").read_text()) if "hf" in model else model["args"]
+    names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "blocks")
+    depth = next((name for name in names if isinstance(given.get(name), int)), None)
+    return {"hidden": 8} if depth is None else {depth: 1}
 
 
 def _difference(source: Path, bundle: Path) -> str:

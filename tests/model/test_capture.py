@@ -103,6 +103,11 @@ def test_not_a_number_and_an_unknown_layout_and_a_site_out_of_reach_are_refused_
         input_at(model, idle, {"x": torch.ones(2, 3, 2), "attention_mask": ones})
 
 
+def test_what_is_the_same_for_all_rows_has_no_padding() -> None:
+    x, mask = torch.ones(1, 5, 2), torch.tensor([[1, 1, 1], [1, 0, 0]])  # as a table of relative positions
+    assert input_at(FeedForward(), SITE, {"x": x, "attention_mask": mask}).shape == (5, 2)
+
+
 def test_a_padded_position_may_hold_anything() -> None:
     x = torch.ones(1, 2, 2)
     x[0, 1] = float("nan")

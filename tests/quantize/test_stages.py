@@ -23,6 +23,7 @@ from compress.model.forward import predict_logits
 from compress.model.layers.grouped import Int4Linear, Int8GroupLinear
 from compress.model.layers.int8 import Int8StaticLinear, Int8TensorLinear
 from compress.quantize.calibrate import SharedInput, calibration_rows, gram_at, shared_inputs
+from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
 from compress.quantize.replace import linears_to_replace
@@ -70,6 +71,37 @@ def test_queries_keys_and_values_are_found_to_share_what_they_are_given(
     shared = [place.layers for place in places if len(place.layers) > 1]
     assert len(shared) == 2 and all(len(layers) == 3 for layers in shared)
     assert [name.rpartition(".")[2] for name in shared[0]] == ["q_proj", "k_proj", "v_proj"]
+
+
+class _Reads(nn.Module):
+    """Reads the weight of a layer that it also calls, and of a table that it never calls, as DeBERTa does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.called, self.table = nn.Linear(10, 10), nn.Embedding(10, 10)
+        self.encoder = nn.TransformerEncoderLayer(10, 2, 16, batch_first=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        logits = self.model(features)
+        logits = self.encoder(logits[:, None])[:, 0]
+        return self.called(logits) + logits @ self.called.weight.T @ self.table.weight
+
+
+@pytest.mark.parametrize(
+    "stage", [Float16(), Int8Dynamic(), Int8Static(calibration_rows=ROWS), Int4WeightOnly()]
+)
+def test_layers_whose_weight_the_model_reads_itself_are_left_float(
+    stage: Stage, model: nn.Module, context: Context
+) -> None:
+    reads = _Reads(model).eval()
+    context = replace(context, facts={})
+    done = stage.apply(reads, context)
+    assert type(done.called) is nn.Linear and type(done.table) is nn.Embedding
+    assert {"called", "table"} <= context.facts["left_float"].keys()
+    assert type(done.encoder.linear1) is not nn.Linear  # read only by a fast path that is left
+    found = predict_logits(done, context.validation, context.task)
+    assert torch.isfinite(found).all() and type(reads.called) is nn.Linear
 
 
 def test_a_layer_that_the_model_never_calls_is_named(model: nn.Module, context: Context) -> None:

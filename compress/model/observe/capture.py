@@ -216,6 +216,8 @@ def _kept(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
     tokens = x.flatten(0, -2) if x.ndim > 1 else x[None]  # [b*s, i]
     if mask is None or (x.ndim == 2 and len(x) == len(mask) != mask.numel()):
         return tokens  # no padding is known, or one position a row, as behind a pooler
+    if x.ndim == 3 and len(x) == 1 and x.shape[:-1] != mask.shape:
+        return tokens  # the same for all rows, as DeBERTa's relative positions
     if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
         raise StageError(
             f"calibration: {site.name}: {site.consumer} is given {list(x.shape)}, which doesn't say where "

@@ -1,0 +1,77 @@
+"""Which layers' weights a model reads itself, past the layer: they must stay float.
+
+DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized layer has no such tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from compress.model.evaluating import evaluating
+from compress.model.forward import device_of, to_tensors
+
+if TYPE_CHECKING:
+    from compress.stage import Context
+
+__all__ = ["mark_weight_readers_", "weight_is_read"]
+
+_KINDS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.RNNBase)
+_MARK = "_modelpress_weight_is_read"
+
+
+def weight_is_read(layer: nn.Module) -> bool:
+    """Whether `mark_weight_readers_` saw the layer's weight read outside of the layer's own forward."""
+    return bool(getattr(layer, _MARK, False))
+
+
+def mark_weight_readers_(model: nn.Module, context: Context) -> None:
+    """Run two rows and note, on each layer, whether something else reads its weight; without rows, nothing.
+
+    The note is a plain attribute of the module: copies keep it, files don't hold it.
+    """
+    rows = next((each for each in (context.train, context.validation) if len(each)), None)
+    if rows is None:
+        return
+    layers = [each for each in model.modules() if isinstance(each, _KINDS)]
+    inputs = to_tensors(next(rows.batches(2)), context.task.input_names, str(device_of(model)))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it reads the weights of torch's own encoder layers
+    try:
+        with ExitStack() as stack, torch.no_grad(), evaluating(model):
+            found = [stack.enter_context(_watched(each)) for each in layers]
+            model(**inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    for layer, reads in zip(layers, found, strict=True):
+        setattr(layer, _MARK, bool(reads))
+
+
+@contextmanager
+def _watched(layer: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of weights that are read while the layer itself isn't running."""
+    kind: Any = type(layer)
+    reads: list[str] = []
+    running = [False]
+
+    def read(self: nn.Module, name: str) -> Any:
+        if name.startswith("weight") and not running[0]:
+            reads.append(name)
+        return kind.__getattr__(self, name)
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        running[0] = True
+        try:
+            return kind.forward(self, *args, **kwargs)
+        finally:
+            running[0] = False
+
+    layer.__class__ = type(kind.__name__, (kind,), {"__getattr__": read, "forward": forward})
+    try:
+        yield reads
+    finally:
+        layer.__class__ = kind
