@@ -295,19 +295,19 @@ def _staged(
             progress=progress,
         )
         later = tuple(each for each in recipe.stages[index + 1 :] if each.kind == "quantize")
-        # what is only timed leaves no facts
-        aside = replace(context, facts={}, curve=[], folder=None, trainings=[], progress=Silent())
+        aside = replace(context, folder=None, progress=Silent())  # what is only timed keeps no checkpoints
         timer = OnnxTimer(recipe, splits, baseline, later, aside, cache, progress)
         context = replace(context, timer=timer)
         progress.say(f"stage {stage.name}")
         with Cost() as cost:
             made = stage.apply(module, context)
-        parameters, nonzero = weight_counts(made)
-        return made, {
-            "facts": context.facts,
-            "curve": context.curve,
-            "kept_tokens": context.kept_tokens,
-            "validation_metric": _metric(made, given.with_vocabulary(context.kept_tokens, scratch).splits),
+        parameters, nonzero = weight_counts(made.model)
+        rows = given.with_vocabulary(made.kept_tokens, scratch).splits
+        return made.model, {
+            "facts": made.facts,
+            "curve": made.curve,
+            "kept_tokens": made.kept_tokens,
+            "validation_metric": _metric(made.model, rows),
             "parameters": parameters,
             "nonzero_parameters": nonzero,
             "seconds": cost.seconds,

@@ -46,7 +46,7 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
         shapes = [_shape("model", "", module, module, batch, tokens)]
         for stage in recipe.stages:
             module = stage.rehearse(module)
-            stored = stage.stand_in().apply(module, context) if stage.kind == "quantize" else module
+            stored = stage.stand_in().apply(module, context).model if stage.kind == "quantize" else module
             shapes.append(_shape(stage.name, stage.guess, module, stored, batch, tokens))
     return shapes
 

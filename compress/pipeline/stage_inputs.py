@@ -37,7 +37,7 @@ class Given:
         On texts whose tokens are all kept the teacher answers as before.
 
         Args:
-            kept: token ids, as `Context.kept_tokens`; empty: nothing changes.
+            kept: token ids, as `StageResult.kept_tokens`; empty: nothing changes.
             scratch: a directory in which the tokenizer's files are written.
         """
         if not kept:

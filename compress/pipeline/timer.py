@@ -243,7 +243,7 @@ class OnnxTimer:
     def _finished(self, model: nn.Module) -> nn.Module:
         finished = copy.deepcopy(model).eval()
         for stage in self.later:
-            finished = stage.stand_in().apply(finished, self.context)
+            finished = stage.stand_in().apply(finished, self.context).model
         return finished
 
     def _export(self, model: nn.Module, path: Path) -> Path:

@@ -71,7 +71,7 @@ def ways(rows: int, gptq: bool) -> dict[str, Stage]:
 
 def answers(stage: Stage, model: torch.nn.Module, context: Context) -> Tensor:
     """Logits of the quantized model on validation rows, [n, c]."""
-    return predict_logits(stage.apply(model, context), context.validation, context.task)
+    return predict_logits(stage.apply(model, context).model, context.validation, context.task)
 
 
 def compared(exact: Tensor, found: Tensor) -> tuple[float, float]:

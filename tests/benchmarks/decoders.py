@@ -161,7 +161,7 @@ def main() -> None:
         for each in names:
             stage = SCHEMES[each]
             path = folder / "float32.onnx" if stage is None else folder / "scheme.onnx"
-            made = model if stage is None else stage.apply(model, context)
+            made = model if stage is None else stage.apply(model, context).model
             began = time.perf_counter()
             export_onnx(made, splits.validation, splits.task, path, opset=23)
             seconds = time.perf_counter() - began

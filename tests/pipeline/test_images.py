@@ -127,8 +127,9 @@ def test_a_stage_that_takes_convolutions_leaves_the_one_whose_weight_is_read_els
     loaded = load_model(ModelConfig(hf=str(vit_directory)), seed=0, scratch=tmp_path)
     splits = load_splits(ImagesData(train=pictures), processor=loaded.processor)
     context = compress.Context(task=splits.task, train=splits.train, validation=splits.validation)
-    made = stage.apply(loaded.module, context)
-    left = context.facts["left_float"]
+    result = stage.apply(loaded.module, context)
+    made = result.model
+    left = result.facts["left_float"]
     assert {*left} == LEFT and left[PATCHES] == "the model reads its weight's type itself"
     before, after = (predict_logits(each, splits.test, splits.task) for each in (loaded.module, made))
     assert not torch.equal(before, after)

@@ -244,7 +244,9 @@ def test_the_tokenizer_of_a_quantized_bundle_belongs_to_it(
 ) -> None:
     found = on_text()
     task, config = found.splits.task, found.recipe.stages[0]
-    quantized = config.apply(found.loaded.module, Context(task, found.splits.train, found.splits.validation))
+    quantized = config.apply(
+        found.loaded.module, Context(task, found.splits.train, found.splits.validation)
+    ).model
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (tmp_path / "model.onnx").write_bytes(b"not looked at")
