@@ -23,7 +23,7 @@ from compress.pipeline.timer import OnnxTimer
 from compress.progress import Silent
 from compress.prune.structured.latency_table import measure_table
 from compress.recipe import load_recipe
-from compress.timing import TimingPoint
+from compress.timing import Setting
 
 PREPARE = import_module("compress.pipeline.prepare")
 TIMED = {"prune/structured": {"speedup": 1.5}}
@@ -48,7 +48,7 @@ def _table_of(definition: Definition) -> str:
             model,
             structure,
             clock,  # type: ignore[arg-type]
-            TimingPoint(1, 5, 1),
+            Setting(batch=1, sequence=5, threads=1),
             least=[0] * len(structure.sites),
         )
     return str(asked.value)

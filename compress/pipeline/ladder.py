@@ -17,7 +17,6 @@ from compress.pipeline.exported import exported
 from compress.pipeline.prepare import Prepared
 from compress.pipeline.stage_inputs import Given
 from compress.progress import Progress
-from compress.timing import TimingPoint
 
 __all__ = ["first_step", "ladder_of", "last_step", "step_after"]
 
@@ -82,7 +81,7 @@ def ladder_of(
     first = measurement.latency[0]
     return measure_ladder(
         steps,
-        TimingPoint(first.batch, first.sequence, first.threads),
+        first.setting,
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,
         seed=recipe.seed,

@@ -43,7 +43,7 @@ from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.files.computed_weights import computed_weights
 from compress.model.files.definition import definition_of
 from compress.model.limits import token_limit
-from compress.pipeline.timer import check_point, machine_facts, timing_point
+from compress.pipeline.timer import check_setting, machine_facts, timing_setting
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
 from compress.system.cores import available_cores
@@ -136,7 +136,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
         try:
             if stage.is_timed:
                 asked = (getattr(stage, name, None) for name in ("batch", "sequence", "threads"))
-                check_point(shape, splits, timing_point(recipe, splits, *asked))
+                check_setting(shape, splits, timing_setting(recipe, splits, *asked))
             stage.check(shape, context)
             shape = _rehearsed(stage, shape, splits, recipe)
         except (StageError, ModelError, MeasureError) as error:

@@ -24,7 +24,7 @@ from compress.prune.structured.stage import StructuredPruning
 from compress.prune.structured.stitch import unit_norms
 from compress.recovery import RecoveryConfig, recover_
 from compress.stage import Context, StageResult
-from compress.timing import BlockTimes, Compared, TimingPoint
+from compress.timing import BlockTimes, Compared, Setting
 
 HEAD_MS, NEURON_MS, FIXED_MS = 1.0, 0.05, 2.0
 
@@ -45,11 +45,11 @@ class FakeTimer:
     def machine(self) -> dict[str, str]:
         return {"cpu": "made up"}
 
-    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
-        return TimingPoint(batch or 1, sequence or 5, threads or 1)
+    def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
+        return Setting(batch=batch or 1, sequence=sequence or 5, threads=threads or 1)
 
     def blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
     ) -> BlockTimes:
         per_layer = _times(chain)
         blocks = [per_layer.get(path, 0.0) for path in paths]
@@ -63,7 +63,7 @@ class FakeTimer:
             disturbed_rounds=self.disturbed,
         )
 
-    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+    def compare(self, model: nn.Module, setting: Setting) -> Compared:
         speedup = _true_speedup(model) * self.luck[self.compared % len(self.luck)]
         self.compared += 1
         return Compared(speedup, speedup, speedup, 1, disturbed_rounds=self.disturbed)

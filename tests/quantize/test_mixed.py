@@ -22,7 +22,7 @@ from compress.quantize.mixed.sensitivity import FLOAT, Group, Parts, answers, da
 from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
-from compress.timing import Compared, TimingPoint
+from compress.timing import Compared, Setting
 
 STAGES = {"int8_dynamic": Int8Dynamic(), "int4_weight_only": Int4WeightOnly()}
 
@@ -181,10 +181,10 @@ def test_what_is_returned_is_no_part_of_what_was_given(model: nn.Module, context
 class Clock:
     """int8 layers save time, 4-bit ones cost some."""
 
-    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
-        return TimingPoint(batch or 1, sequence or 5, threads or 1)
+    def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
+        return Setting(batch=batch or 1, sequence=sequence or 5, threads=threads or 1)
 
-    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+    def compare(self, model: nn.Module, setting: Setting) -> Compared:
         time = 1.0
         for module in model.modules():
             time -= 0.05 * isinstance(module, Int8Linear)
@@ -204,7 +204,9 @@ def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context)
     assert chosen["timed"] and made.facts["candidates"]["int4_weight_only"]["timed"]
     assert chosen["times_as_fast"] >= made.facts["candidates"]["int8_dynamic"]["times_as_fast"] > 1
     assert made.facts["disturbed_rounds"] >= 6, "2 of each of float and two schemes at least"
-    assert chosen["times_as_fast"] == pytest.approx(Clock().compare(done, TimingPoint(1, 5, 1)).speedup)
+    assert chosen["times_as_fast"] == pytest.approx(
+        Clock().compare(done, Setting(batch=1, sequence=5, threads=1)).speedup
+    )
 
 
 def test_nothing_within_the_drop_is_said_with_the_nearest(

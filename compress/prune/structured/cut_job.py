@@ -19,7 +19,7 @@ from compress.prune.structured.stitch import Stitched
 from compress.recovery import recover_
 from compress.stage import Context, StageResult
 from compress.system.disk import scratch_directory
-from compress.timing import Compared, TimingPoint
+from compress.timing import Compared, Setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ class CutJob:
         first = context.task.input_names[0]
         longest = max(calibration.rows, key=lambda row: len(row[first]))
         self.longest = positions_of(dense, structure_of(dense).sites, longest, context.task)
-        self.point: TimingPoint | None = None
+        self.setting: Setting | None = None
         self.table: LatencyTable | None = None
         self.reference: float | None = None
         self.steps: list[_Step] = []
@@ -120,7 +120,7 @@ class CutJob:
             raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
         if stage.is_timed:
             assert timer is not None
-            self.point = timer.point(stage.batch, stage.sequence, stage.threads)
+            self.point = timer.setting(stage.batch, stage.sequence, stage.threads)
             if self.table is None:  # sites only get smaller from step to step: one table serves all
                 few = dict(zip([site.name for site in sites], least, strict=True))
                 floors = [few.get(site.name, site.units(model)) for site in structure.sites]
@@ -280,7 +280,7 @@ class CutJob:
             "calibration_rows": len(self.calibration),
         }
         if self.table is not None and self.point is not None:
-            facts["point"] = {**vars(self.point), "precision": self.table.precision}
+            facts["point"] = {**self.point.model_dump(), "precision": self.table.precision}
             facts["latency_table"] = self.table.model_dump(mode="json")
         if last.checked is not None:
             facts["checked"] = vars(last.checked)
