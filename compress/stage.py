@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from compress.data.config import DataConfig
+from compress.data.readers.reader import NumbersReader, Reader
+from compress.data.source import DataSource
 from compress.data.split import Split
 from compress.losses import LossConfig, Objective, TargetPlace
 from compress.progress import Progress, Silent
@@ -38,7 +39,7 @@ class Context:
     Attributes:
         teacher: the model that the recipe began with; None: the model that the stage is given.
         unlabelled: further rows without labels (theirs are `NO_LABEL`); None: not given.
-        encoder: the tokenizer that the rows come from; None unless the rows are text.
+        reader: how the rows were read, such as the tokenizer that they come from.
         targets: where the answers of teachers are kept; without a recipe, as long as they are used.
         timer: times ONNX files on this machine; None without a recipe, as in a test.
         device: a torch device name.
@@ -51,13 +52,20 @@ class Context:
     validation: Split
     unlabelled: Split | None = None
     teacher: nn.Module | None = None
-    encoder: TextEncoder | None = None
+    reader: Reader = field(default_factory=NumbersReader)
     targets: TargetPlace = TargetPlace()
     timer: Timer | None = None
     device: str = "cpu"
     seed: int = 0
     folder: Path | None = None
     progress: Progress = field(default_factory=Silent)
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The tokenizer that the rows come from; None unless the rows are text."""
+        from compress.data.readers.tokenize import TextEncoder
+
+        return self.reader if isinstance(self.reader, TextEncoder) else None
 
 
 @dataclass
@@ -210,6 +218,6 @@ class Stage(BaseModel, ABC):
             )
         return None
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """Say what a recipe's data lacks for this stage, or none."""
         return None

@@ -42,7 +42,7 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
         longest = Split("longest", (row,), splits.validation.labels[:1], splits.task.inputs)
         batch = to_tensors(next(longest.batches(1)), splits.task.input_names)
         tokens = positions_of(module, _sites(module), row, splits.task)
-        context = Context(splits.task, splits.train, splits.validation, encoder=prepared.encoder)
+        context = Context(splits.task, splits.train, splits.validation, reader=splits.reader)
         shapes = [_shape("model", "", module, module, batch, tokens)]
         for stage in recipe.stages:
             module = stage.rehearse(module)

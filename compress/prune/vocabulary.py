@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from compress.data.config import DataConfig
+from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.prune.stage import PruneStage
 from compress.stage import Context, StageResult
@@ -94,7 +94,7 @@ class VocabularyPruning(PruneStage):
         token_embedding(model)
         return model
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """Refuse language models, whose answers are tokens."""
         if data.task == "language-modelling":
             return "can't cut what a language model writes: it works on classifiers of texts"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.data.config import ArraysData, DataConfig, DigitImagesData, DigitsData, ImagesData
+from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.quantize.calibrate import Calibration
 from compress.quantize.equivalent.smooth import Smoothing, smooth_
@@ -77,11 +77,11 @@ class QuantizeLayers(Stage):
         """Whether calibration rows are needed."""
         return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """Refuse to calibrate on rows that aren't there."""
         if not self.looks_at_data or self.calibration == "train":
             return None
-        if isinstance(data, DigitsData | DigitImagesData | ImagesData | ArraysData):
+        if data.modality != "text":
             return (
                 f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers or "
                 "pictures use train"

@@ -105,11 +105,11 @@ def loaded(given: argparse.Namespace, scratch: Path) -> tuple[nn.Module, Splits,
     assert found.tokenizer is not None
     encoder = TextEncoder.from_directory(found.tokenizer, input_names=found.text_inputs)
     files = {part: given.data / f"{part}.csv" for part in ("train", "validation", "test")}
-    splits = load_splits(FileData.model_validate(files), encoder=encoder, label_order=found.label_order)
+    splits = load_splits(FileData.model_validate(files), reader=encoder, label_order=found.label_order)
     train = splits.train.take(given.rows or len(splits.train), seed=0)
     place = TargetPlace(scratch / "targets")
     context = Context(
-        splits.task, train, splits.validation, teacher=found.module, encoder=encoder, targets=place
+        splits.task, train, splits.validation, teacher=found.module, reader=encoder, targets=place
     )
     return found.module, splits, context
 

@@ -46,7 +46,7 @@ def _stage(**given: Any) -> StudentDistillation:
 @pytest.fixture
 def text_context(bert_directory: Path, text_splits: Splits) -> Context:
     encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
-    return Context(text_splits.task, text_splits.train, text_splits.validation, encoder=encoder)
+    return Context(text_splits.task, text_splits.train, text_splits.validation, reader=encoder)
 
 
 def test_a_student_of_some_layers_begins_with_their_weights(model: nn.Module, context: Context) -> None:
@@ -355,9 +355,9 @@ def test_no_text_of_validation_or_test_is_learnt_on(
         {"source": "file", "train": str(path), "unlabelled": str(path), "max_length": 16}
     )
     encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
-    splits = load_splits(config, encoder=encoder)
+    splits = load_splits(config, reader=encoder)
     context = Context(
-        splits.task, splits.train, splits.validation, unlabelled=splits.unlabelled, encoder=encoder
+        splits.task, splits.train, splits.validation, unlabelled=splits.unlabelled, reader=encoder
     )
     rows, _ = _stage(rows={"train": True}, losses={"logits": 1}).rows_of(context)
     held_out = {tuple(row["input_ids"]) for part in (splits.validation, splits.test) for row in part.rows}

@@ -118,7 +118,7 @@ STAGES: list[tuple[str, dict[str, Any]]] = [
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path_factory.mktemp("bytes")))
     data = StdlibData(train_bytes=10_000, train_limit=16, max_length=16, validation_limit=16, test_limit=2)
-    return load_splits(data, encoder=encoder)
+    return load_splits(data, reader=encoder)
 
 
 @pytest.mark.parametrize("kind", ["rope", "llama", "gpt2"])

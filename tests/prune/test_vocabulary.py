@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.data import FileData, Splits, TextEncoder, load_splits
+from compress.data import FileData, NumbersReader, Splits, TextEncoder, load_splits
 from compress.data.readers.vocabulary import encode_again, smaller_encoder
 from compress.errors import ModelError, StageError
 from compress.model import ModelConfig, load_model, predict_logits
@@ -60,7 +60,7 @@ def _on(directory: Path, text_splits: Splits, scratch: Path) -> tuple[nn.Module,
     encoder.tokenizer.enable_truncation(16)
     task = replace(text_splits.task, inputs=encoder.inputs)
     parts = [encode_again(part, encoder) for part in (text_splits.train, text_splits.validation)]
-    context = Context(task=task, train=parts[0], validation=parts[1], encoder=encoder)
+    context = Context(task=task, train=parts[0], validation=parts[1], reader=encoder)
     # A copy: transformers maps weights from the file unaligned, and kernels then sum in another order.
     return copy.deepcopy(loaded.module), context
 
@@ -131,7 +131,7 @@ def test_models_and_rows_without_tokens_are_refused(
     with pytest.raises(ModelError, match="PatchClassifier has no embedding of a vocabulary"):
         VocabularyPruning().rehearse(model)
     with pytest.raises(StageError, match="these rows come from no tokenizer; it works on text only"):
-        VocabularyPruning().apply(text_model, replace(text_context, encoder=None))
+        VocabularyPruning().apply(text_model, replace(text_context, reader=NumbersReader()))
 
 
 def test_a_vocabulary_of_which_all_is_needed_is_refused(text_model: nn.Module, text_context: Context) -> None:
@@ -148,8 +148,8 @@ def test_a_real_tokenizer_splits_the_training_rows_as_before(tmp_path: Path) -> 
     }
     loaded = load_model(ModelConfig.model_validate({"hf": str(directory)}), seed=0, scratch=tmp_path)
     encoder = TextEncoder.from_directory(directory, input_names=loaded.text_inputs)
-    splits = load_splits(FileData.model_validate({"source": "file", **files}), encoder=encoder)
-    context = Context(task=splits.task, train=splits.train, validation=splits.validation, encoder=encoder)
+    splits = load_splits(FileData.model_validate({"source": "file", **files}), reader=encoder)
+    context = Context(task=splits.task, train=splits.train, validation=splits.validation, reader=encoder)
     made = VocabularyPruning().apply(loaded.module, context)
     kept = made.kept_tokens
     assert 12_000 < len(kept) < 16_000  # of 30,522; 12,134 occur, and 1,994 are single characters

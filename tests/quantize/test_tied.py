@@ -46,7 +46,7 @@ STAGES = [
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path_factory.mktemp("bytes")))
     data = StdlibData(train_bytes=10_000, train_limit=16, max_length=16, validation_limit=16, test_limit=4)
-    return load_splits(data, encoder=encoder)
+    return load_splits(data, reader=encoder)
 
 
 @pytest.fixture(scope="module")

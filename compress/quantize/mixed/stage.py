@@ -25,7 +25,7 @@ from compress.stage import Context, Stage, StageResult
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.data.config import DataConfig
+    from compress.data.source import DataSource
 
 __all__ = ["Mixed", "Schemes"]
 
@@ -100,7 +100,7 @@ class Mixed(Stage):
             stage.rehearse(model)
         return model
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """What the first scheme to object says."""
         said = (stage.data_objection(data) for stage in self._stages().values())
         return next(filter(None, said), None)
