@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from compress.recipe import Recipe, load_recipe
     from compress.recovery import RecoveryConfig
     from compress.report import RunReport, compare_reports, load_report
-    from compress.stage import Context, Stage
+    from compress.stage import Context, Stage, StageResult
     from compress.train import fit_
     from compress.train_config import TrainConfig
 
@@ -68,7 +68,7 @@ _HOMES = {
     "recipe": ("Recipe", "load_recipe"),
     "recovery": ("RecoveryConfig",),
     "report": ("RunReport", "compare_reports", "load_report"),
-    "stage": ("Context", "Stage"),
+    "stage": ("Context", "Stage", "StageResult"),
     "train": ("fit_",),
     "train_config": ("TrainConfig",),
 }
@@ -92,6 +92,7 @@ __all__ = [
     "RecoveryConfig",
     "RunReport",
     "Stage",
+    "StageResult",
     "StructuredPruning",
     "StudentDistillation",
     "TrainConfig",

@@ -51,18 +51,15 @@ def _exported(*parts: Any) -> str:
     return _digest(parts, (*_COMPUTING, *_EXPORTING), _SHOWING)
 
 
-def base_key(
-    module: nn.Module, splits: Splits, *, train: Any, seed: int, device: str, tokenizer: str | None
-) -> str:
+def base_key(module: nn.Module, splits: Splits, *, train: Any, seed: int, device: str) -> str:
     """Of a recipe's model after its own training.
 
     Args:
         module: as it is loaded.
         train: the training's settings, as plain data; None: it isn't trained.
-        tokenizer: how texts outside of the data are split, and where they are cut.
     """
     return fingerprint(
-        "base", architecture(module), _weights(module), splits.fingerprint(), train, seed, device, tokenizer
+        "base", architecture(module), _weights(module), splits.fingerprint(), train, seed, device
     )
 
 

@@ -56,11 +56,12 @@ def least_harmful(total: int, count: int, harm: Callable[[list[int]], float]) ->
     return kept
 
 
-def best_layers(model: nn.Module, count: int, context: Context, name: str) -> list[int]:
-    """Layers without the others of which the model's answers on validation change least.
+def best_layers(
+    model: nn.Module, count: int, context: Context, name: str
+) -> tuple[list[int], dict[str, int]]:
+    """Layers to keep so that the model's answers on validation change least, and facts on the choice.
 
-    How many rows were asked is in the context's facts (`judging_rows`): at most 512, and of a language model
-    as many as have answers of half a gigabyte.
+    The rows are 512 at most; of a language model as many as have answers of half a gigabyte.
 
     Args:
         name: of the stage, for the progress bar.
@@ -74,7 +75,6 @@ def best_layers(model: nn.Module, count: int, context: Context, name: str) -> li
     if task.vocabulary:
         row_bytes = 4 * task.vocabulary * max(len(row["input_ids"]) for row in rows.rows)
         rows = rows.take(max(1, _JUDGING_BYTES // row_bytes), seed=context.seed)
-    context.facts["judging_rows"] = len(rows)
     # A language model's rows are long, and its answers wide: one row at a time is as fast.
     size = 1 if task.vocabulary else 32
     model.to(device)
@@ -91,4 +91,4 @@ def best_layers(model: nn.Module, count: int, context: Context, name: str) -> li
 
         kept = least_harmful(total, count, harm)
     model.to("cpu")
-    return kept
+    return kept, {"judging_rows": len(rows)}

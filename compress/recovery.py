@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from compress.losses.config import HiddenTerm, LayerMap, LogitsTerm, LossConfig, Term
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RecoveryConfig(TrainConfig):
 
 
 def recover_(
-    model: nn.Module,
+    made: StageResult,
     before: nn.Module,
     config: RecoveryConfig,
     context: Context,
@@ -64,16 +64,17 @@ def recover_(
     """Train a cut or quantized model in place, from labels and from the model that the recipe began with.
 
     Args:
-        before: the model as it was; asked where the context has no teacher.
-        layers: for each layer that is left one of `before`, whose states it learns; none: spread evenly.
+        made: the model, and where the training is noted.
+        before: the model before the stage; teaches where the context has no teacher.
+        layers: for each layer that is left one of `before`, whose states it learns; None: spread evenly.
     """
     from compress.model.cutting.depth import layer_count
 
     teacher = context.teacher if context.teacher is not None else before
-    has_layers = all(_has_layers(each) for each in (model, teacher))
+    has_layers = all(_has_layers(each) for each in (made.model, teacher))
     same_depth = has_layers and layers is not None and layer_count(teacher) == layer_count(before)
     losses = config.losses(has_layers=has_layers, layers=tuple(layers or ()) if same_depth else "uniform")
-    context.learn_(model, [teacher], losses, config, what)
+    made.learn_(context, [teacher], losses, config, what)
 
 
 def _has_layers(model: nn.Module) -> bool:

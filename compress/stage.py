@@ -1,7 +1,6 @@
-"""Stage: a model goes in, a new model comes out. A stage's fields are its keys in the recipe.
+"""Stage: a model and a Context go in, a StageResult comes out. A stage's fields are its keys in the recipe.
 
-What a stage is given is a Context: rows for training and validation, never the test rows, so that no stage
-can choose by them.
+The Context has rows for training and validation, never the test rows, so that no stage can choose by them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from compress.data.config import DataConfig
+from compress.data.readers.reader import NumbersReader, Reader
+from compress.data.source import DataSource
 from compress.data.split import Split
 from compress.losses import LossConfig, Objective, TargetPlace
 from compress.progress import Progress, Silent
@@ -29,27 +29,22 @@ if TYPE_CHECKING:
 
     from compress.data.readers.tokenize import TextEncoder
 
-__all__ = ["Context", "Stage"]
+__all__ = ["Context", "Stage", "StageResult"]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may look at.
+    """What a stage may look at; it is never written to.
 
     Attributes:
-        teacher: the model that the recipe began with; none: the model that the stage is given.
-        unlabelled: further rows without labels (theirs are `NO_LABEL`); none: not given.
-        encoder: the tokenizer that the rows come from; none for rows that are no text.
+        teacher: the model that the recipe began with; None: the model that the stage is given.
+        unlabelled: further rows without labels (theirs are `NO_LABEL`); None: not given.
+        reader: how the rows were read, such as the tokenizer that they come from.
         targets: where the answers of teachers are kept; without a recipe, as long as they are used.
-        timer: times ONNX files on this machine; none where there is no recipe, as in a test.
+        timer: times ONNX files on this machine; None without a recipe, as in a test.
         device: a torch device name.
-        folder: a place of the stage's own that outlives a kill, where trainings keep checkpoints; none: they
-            keep none.
-        trainings: names of the trainings so far, as their folders are named.
-        facts: a stage writes here what it did; it ends up in the report.
-        curve: training epochs, as `EpochRecord`'s fields.
-        kept_tokens: a stage that makes the vocabulary smaller writes here the ids that it keeps, ascending; a
-            token's new id is its place among them.
+        folder: a directory of the stage's own that outlives a kill, where trainings keep checkpoints; None:
+            they keep none.
     """
 
     task: Task
@@ -57,33 +52,55 @@ class Context:
     validation: Split
     unlabelled: Split | None = None
     teacher: nn.Module | None = None
-    encoder: TextEncoder | None = None
+    reader: Reader = field(default_factory=NumbersReader)
     targets: TargetPlace = TargetPlace()
     timer: Timer | None = None
     device: str = "cpu"
     seed: int = 0
     folder: Path | None = None
-    trainings: list[str] = field(default_factory=list)
     progress: Progress = field(default_factory=Silent)
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The tokenizer that the rows come from; None unless the rows are text."""
+        from compress.data.readers.tokenize import TextEncoder
+
+        return self.reader if isinstance(self.reader, TextEncoder) else None
+
+
+@dataclass
+class StageResult:
+    """A new model, and what the stage did to make it: a stage creates one, fills it in and returns it.
+
+    Attributes:
+        facts: for the report; plain data.
+        curve: training epochs, as `EpochRecord`'s fields.
+        kept_tokens: of a stage that makes the vocabulary smaller the ids that it keeps, ascending; a token's
+            new id is its place among them.
+        trainings: names of the trainings so far, as their folders are named.
+    """
+
+    model: nn.Module
     facts: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
-    kept_tokens: list[int] = field(default_factory=list)
+    kept_tokens: tuple[int, ...] = ()
+    trainings: list[str] = field(default_factory=list)
 
-    def fit_(self, model: nn.Module, config: TrainConfig, description: str, **options: Any) -> None:
-        """Train a model in place on these rows, and note how it went; `options` are those of `train.fit_`."""
+    def fit_(self, context: Context, config: TrainConfig, description: str, **options: Any) -> None:
+        """Train the model in place on a context's rows, and note how it went; `options`: see `train.fit_`."""
         # By the order of trainings too: a stage may train twice under one name.
         self.trainings.append(f"{len(self.trainings) + 1}-{re.sub('[^a-z0-9]+', '-', description.lower())}")
         fit = fit_(
-            model,
-            self.train,
-            self.validation,
-            self.task,
+            self.model,
+            context.train,
+            context.validation,
+            context.task,
             config,
-            seed=self.seed,
-            device=self.device,
-            progress=self.progress,
+            seed=context.seed,
+            device=context.device,
+            progress=context.progress,
             description=description,
-            folder=None if self.folder is None else self.folder / self.trainings[-1],
+            folder=None if context.folder is None else context.folder / self.trainings[-1],
             **options,
         )
         self.curve.extend(fit.curve)
@@ -97,27 +114,27 @@ class Context:
 
     def learn_(
         self,
-        model: nn.Module,
+        context: Context,
         teachers: Sequence[nn.Module],
         losses: LossConfig,
         config: TrainConfig,
         description: str,
         **options: Any,
     ) -> None:
-        """Train a model in place on these rows, from labels and from teachers; `options` as in `fit_`."""
+        """Train the model in place, from labels and from teachers; `options` as in `fit_`."""
         with Objective(
             losses,
-            model,
+            self.model,
             teachers,
-            self.train,
-            self.task,
-            self.targets,
-            device=self.device,
-            progress=self.progress,
-            seed=self.seed,
+            context.train,
+            context.task,
+            context.targets,
+            device=context.device,
+            progress=context.progress,
+            seed=context.seed,
         ) as objective:
             self.fit_(
-                model,
+                context,
                 config,
                 description,
                 loss=objective.loss,
@@ -143,8 +160,8 @@ class Stage(BaseModel, ABC):
     summary: ClassVar[str]
 
     @abstractmethod
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """Return a new model; `model` is left as it was.
+    def apply(self, model: nn.Module, context: Context) -> StageResult:
+        """Return a new model and what was done; `model` is left unchanged.
 
         Raises:
             StageError: the model has nothing that this stage can work on.
@@ -201,6 +218,6 @@ class Stage(BaseModel, ABC):
             )
         return None
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """Say what a recipe's data lacks for this stage, or none."""
         return None

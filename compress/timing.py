@@ -1,7 +1,7 @@
-"""What a stage may ask about time: the words between those who prune and those who measure.
+"""Timer protocol: stages call it, the pipeline implements it. And `Setting`, where a latency holds.
 
-A stage gives modules and gets milliseconds of their ONNX files; how they are exported and timed is not its
-business.
+A stage gives modules and gets milliseconds of their ONNX files; it does not know how they are exported and
+timed.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import BaseModel, ConfigDict, Field
+
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["BlockTimes", "Compared", "Timer", "TimingPoint"]
+__all__ = ["BlockTimes", "Compared", "Setting", "Timer"]
 
 
-@dataclass(frozen=True)
-class TimingPoint:
-    """Where a latency holds: rows a call, tokens a row, threads of ONNX Runtime."""
+class Setting(BaseModel):
+    """Where a latency holds: rows a call, tokens a row, threads within an operator."""
 
-    batch: int
-    sequence: int
-    threads: int
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int = Field(ge=1)
+    sequence: int = Field(ge=1)
+    threads: int = Field(ge=1)
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"batch {self.batch}, {self.sequence} tokens, {threads}"
+        return f"batch {self.batch}, sequence {self.sequence}, {threads}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Timer(Protocol):
         """What the times hold for."""
         ...
 
-    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
+    def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
         """Fill in what is not given from the recipe.
 
         Raises:
@@ -94,12 +97,12 @@ class Timer(Protocol):
         ...
 
     def blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
     ) -> BlockTimes:
         """Time submodules of `chain`, in turns with `model`, with `least` and with the baseline."""
         ...
 
-    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+    def compare(self, model: nn.Module, setting: Setting) -> Compared:
         """Time a model in turns with the baseline."""
         ...
 

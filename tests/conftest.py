@@ -39,7 +39,7 @@ def separable_rows(count: int, seed: int, *, length: int = 5) -> dict[str, np.nd
 def _no_waiting_for_a_quiet_machine() -> Iterator[None]:
     """Other tests run beside: a minute of waiting, twice for each gate of speed, brings no quiet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.pipeline.measured._WAIT_S", 0)
+        patch.setattr("compress.pipeline.measuring._WAIT_S", 0)
         yield
 
 
@@ -224,7 +224,7 @@ def text_splits(bert_directory: Path, tmp_path_factory: pytest.TempPathFactory) 
     path = _write_reviews(tmp_path_factory.mktemp("text") / "rows.csv")
     config = FileData.model_validate({"source": "file", "train": str(path), "max_length": 16})
     names = ("input_ids", "attention_mask", "token_type_ids")
-    return load_splits(config, encoder=TextEncoder.from_directory(bert_directory, input_names=names))
+    return load_splits(config, reader=TextEncoder.from_directory(bert_directory, input_names=names))
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def text_context(bert_directory: Path, text_splits: Splits) -> Context:
     encoder = TextEncoder.from_directory(bert_directory, input_names=names)
     encoder.tokenizer.enable_truncation(16)  # as it was when it encoded the splits
     return Context(
-        task=text_splits.task, train=text_splits.train, validation=text_splits.validation, encoder=encoder
+        task=text_splits.task, train=text_splits.train, validation=text_splits.validation, reader=encoder
     )
 
 

@@ -27,7 +27,8 @@ from compress.report import load_report
 
 WriteRecipe = Callable[..., Path]
 EXPORTED = import_module("compress.pipeline.exported")
-MEASURED = import_module("compress.pipeline.measured")
+MEASURED = import_module("compress.pipeline.measuring")
+PUBLISH = import_module("compress.pipeline.publish")
 RUN = import_module("compress.pipeline.run")
 GOOD = "text,label\n" + "".join(
     f"{'a ' * (i % 7)}film the plot {'very ' * (i // 7)},{i % 2}\n" for i in range(70)
@@ -617,7 +618,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     # safetensors has an error of its own for it.
     error = SafetensorError(f"I/O error: {full.strerror}") if "safetensors" in where else full
-    write = RUN.write_bundle_
+    write = PUBLISH.write_bundle_
 
     def on_a_full_disk(*arguments: Any, **options: Any) -> None:
         def fail(*_: Any, **__: Any) -> None:
@@ -627,7 +628,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(
             patch.setattr("compress.model.files.save.save_model" if "safetensors" in where else where, fail)
             write(*arguments, **options)
 
-    monkeypatch.setattr(RUN, "write_bundle_", on_a_full_disk)
+    monkeypatch.setattr(PUBLISH, "write_bundle_", on_a_full_disk)
     said = call("run", digits_run / "digits.yaml", "-o", "out")
     assert_refused(said, "cannot write ", "No space left on device", " free on its file system", code=1)
     assert [path.name for path in quick.iterdir()] == [".cache"]

@@ -18,14 +18,14 @@ from compress.data import ImageProcessor, Split, Splits
 from compress.model import structure_of
 from compress.model.files.definition import Definition
 from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import Prepared, prepare
+from compress.pipeline.prepare import Run, prepare
 from compress.pipeline.timer import OnnxTimer
 from compress.progress import Silent
 from compress.prune.structured.latency_table import measure_table
 from compress.recipe import load_recipe
-from compress.timing import TimingPoint
+from compress.timing import Setting
 
-PREPARE = import_module("compress.pipeline.prepare")
+RUN_KEYS = import_module("compress.pipeline.run_keys")
 TIMED = {"prune/structured": {"speedup": 1.5}}
 
 
@@ -48,7 +48,7 @@ def _table_of(definition: Definition) -> str:
             model,
             structure,
             clock,  # type: ignore[arg-type]
-            TimingPoint(1, 5, 1),
+            Setting(batch=1, sequence=5, threads=1),
             least=[0] * len(structure.sites),
         )
     return str(asked.value)
@@ -72,8 +72,8 @@ def test_a_module_that_we_did_not_build_is_known_by_what_it_says_of_itself() -> 
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, write_recipe: Callable[..., Path]) -> Callable[..., Prepared]:
-    def make(*stages: Any, **changes: Any) -> Prepared:
+def prepared(tmp_path: Path, write_recipe: Callable[..., Path]) -> Callable[..., Run]:
+    def make(*stages: Any, **changes: Any) -> Run:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         return prepare(load_recipe(write_recipe(tmp_path / "r.yaml", *stages, **changes)), scratch)
@@ -81,16 +81,16 @@ def prepared(tmp_path: Path, write_recipe: Callable[..., Path]) -> Callable[...,
     return make
 
 
-def test_what_is_timed_is_kept_by_the_opset(prepared: Callable[..., Prepared]) -> None:
+def test_what_is_timed_is_kept_by_the_opset(prepared: Callable[..., Run]) -> None:
     found = [
         prepared(stage, export={"opset": opset})
         for stage in (TIMED, "quantize/float16")
         for opset in (21, 23)
     ]
     timed, others = found[:2], found[2:]
-    assert timed[0].stage_keys != timed[1].stage_keys and timed[0].base_key == timed[1].base_key
-    assert others[0].stage_keys == others[1].stage_keys  # no clock is looked at
-    assert others[0].run_key != others[1].run_key
+    assert timed[0].keys.stages != timed[1].keys.stages and timed[0].keys.base == timed[1].keys.base
+    assert others[0].keys.stages == others[1].keys.stages  # no clock is looked at
+    assert others[0].keys.run != others[1].keys.run
 
 
 @pytest.mark.parametrize("change", ["opset", "baseline", "later"])
@@ -148,16 +148,16 @@ def test_another_version_of_what_computes_it_is_another_key(
 
 
 def test_a_run_is_kept_by_the_runtimes_version_and_the_machine(
-    prepared: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+    prepared: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, known = prepared(), keys.version
     with monkeypatch.context() as patch:
         patch.setattr(keys, "version", lambda name: "99.0" if name == "onnxruntime" else known(name))
         upgraded = prepared()
-    monkeypatch.setattr(PREPARE, "machine_facts", lambda: {"cpu": "another"})
+    monkeypatch.setattr(RUN_KEYS, "machine_facts", lambda: {"cpu": "another"})
     moved = prepared()
-    assert len({first.run_key, upgraded.run_key, moved.run_key}) == 3
-    assert first.stage_keys == upgraded.stage_keys == moved.stage_keys
+    assert len({first.keys.run, upgraded.keys.run, moved.keys.run}) == 3
+    assert first.keys.stages == upgraded.keys.stages == moved.keys.stages
 
 
 def test_names_of_labels_are_part_of_what_data_is_known_by(splits: Splits) -> None:
@@ -170,8 +170,8 @@ def test_padding_pixels_and_bytes_are_part_of_what_data_is_known_by(splits: Spli
     sized = replace(splits.test, label_bytes=np.ones(len(splits.test), dtype=np.int64))
     others = [
         replace(splits, task=replace(splits.task, inputs=(replace(spec, pad_value=1.0),))),
-        replace(splits, processor=ImageProcessor()),
-        replace(splits, processor=ImageProcessor(resample=0)),
+        replace(splits, reader=ImageProcessor()),
+        replace(splits, reader=ImageProcessor(resample=0)),
         replace(splits, test=sized),
         replace(splits, test=replace(sized, label_bytes=np.zeros(len(splits.test), dtype=np.int64))),
     ]
@@ -179,7 +179,7 @@ def test_padding_pixels_and_bytes_are_part_of_what_data_is_known_by(splits: Spli
 
 
 def test_a_run_is_kept_by_the_files_that_it_ships(
-    prepared: Callable[..., Prepared], tmp_path: Path, bert_directory: Path
+    prepared: Callable[..., Run], tmp_path: Path, bert_directory: Path
 ) -> None:
     model = tmp_path / "bert"
     shutil.copytree(bert_directory, model)
@@ -188,14 +188,14 @@ def test_a_run_is_kept_by_the_files_that_it_ships(
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
     data = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16}
 
-    def made(**changes: Any) -> Prepared:
+    def made(**changes: Any) -> Run:
         return prepared(model={"hf": str(model)}, data=data | changes)
 
     before, shorter = made(), made(max_length=8)  # no text is as long
-    assert before.splits.fingerprint() == shorter.splits.fingerprint()
+    assert before.splits.train.fingerprint() == shorter.splits.train.fingerprint()
     config = model / "tokenizer_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "cls_token": "[CLS]", "x": "y"}))
-    assert len({each.run_key for each in (before, shorter, made())}) == 3
+    assert len({each.keys.run for each in (before, shorter, made())}) == 3
 
 
 def test_another_source_of_ours_is_another_key(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_layer_that_adds_nothing_goes_first_and_the_model_is_left_as_it_was(
             parameter.data.zero_()
     before, layers = {key: value.clone() for key, value in model.state_dict().items()}, list(model.layers)
     context = Context(splits.task, splits.train, splits.validation)
-    assert best_layers(model, 1, context, "prune/layers") == [0]
-    assert context.facts["judging_rows"] == min(512, len(splits.validation))
+    kept, facts = best_layers(model, 1, context, "prune/layers")
+    assert kept == [0] and facts["judging_rows"] == min(512, len(splits.validation))
     assert list(model.layers) == layers
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -124,7 +124,7 @@ def test_apply_leaves_its_input_as_it_was(
     stage: Stage, model: nn.Module, context: Context, training: bool
 ) -> None:
     before = _picture(model.train(training))
-    made = stage.apply(model, replace(context, teacher=copy.deepcopy(model)))
+    made = stage.apply(model, replace(context, teacher=copy.deepcopy(model))).model
     assert made is not model
     assert not made.training
     _assert_same(before, _picture(model))
@@ -151,7 +151,7 @@ def test_rehearse_leaves_the_shapes_that_apply_leaves(
 ) -> None:
     before, rehearsed, after = (
         sum(p.numel() for p in each.parameters())
-        for each in (model, stage.rehearse(model), stage.apply(model, context))
+        for each in (model, stage.rehearse(model), stage.apply(model, context).model)
     )
     if stage.kind == "quantize":  # nothing may come after it, so a float model does
         assert after < rehearsed == before

@@ -7,7 +7,7 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 
 class Said(nn.Sequential):
@@ -24,4 +24,4 @@ class Said(nn.Sequential):
 def test_a_structure_that_is_wrong_does_not_leave_a_loss_out(model: nn.Module, context: Context) -> None:
     config = RecoveryConfig(epochs=1, batch_size=32)
     with pytest.raises(ModelError, match="'layer'.*'layers'"):
-        recover_(Said(layer="1"), model, config, context, "recovery")
+        recover_(StageResult(Said(layer="1")), model, config, context, "recovery")

@@ -196,34 +196,30 @@ def _error_of(recipe: Recipe, said: dict[str, Any] | None, died: str) -> Compres
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     from compress.pipeline.cache import Cache
     from compress.pipeline.caveats import lines_before_work
-    from compress.pipeline.prepare import check_output, prepare
-    from compress.pipeline.room import check_disk
+    from compress.pipeline.prepare import prepare
+    from compress.pipeline.requirements import check_disk, check_output
     from compress.system.disk import scratch_directory
 
     with scratch_directory() as scratch:
-        prepared = prepare(recipe, scratch)
+        prepared = prepare(recipe, scratch, cache=Cache(output / ".cache"))
     target = output / recipe.run_name
-    splits, cache = prepared.splits, Cache(output / ".cache")
+    splits, cache, keys = prepared.splits, prepared.cache, prepared.keys
     echo(f"{recipe.run_name}: recipe, data, model and stages fit together")
     echo(
         f"  data    {splits.source}: {len(splits.train)} / {len(splits.validation)} / {len(splits.test)} rows"
     )
     trained = recipe.model.train is not None
     how = (
-        ""
-        if not trained
-        else " (trained: in the cache)"
-        if cache.holds(prepared.base_key)
-        else " (would be trained)"
+        "" if not trained else " (trained: in the cache)" if cache.holds(keys.base) else " (would be trained)"
     )
     echo(f"  model   {prepared.loaded.source}{how}")
-    for stage, key in zip(recipe.stages, prepared.stage_keys, strict=True):
+    for stage, key in zip(recipe.stages, keys.stages, strict=True):
         echo(f"  stage   {stage.name}{' (in the cache)' if cache.holds(key) else ''}")
     for line in (*prepared.notes, *lines_before_work(recipe, splits)):
         echo(f"  note    {line}")
-    done = check_output(target, prepared.run_key, overwrite=overwrite)
+    done = check_output(target, keys.run, overwrite=overwrite)
     if not done:
-        check_disk(prepared, cache, target)
+        check_disk(prepared, target)
     echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
 
 

@@ -20,6 +20,7 @@ from compress.data.config import (
     StdlibData,
 )
 from compress.data.readers.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
+from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.readers.tokenize import TextEncoder
 from compress.data.sources.arrays import from_arrays
 from compress.data.split import Batch, Row, Split, Splits, collate
@@ -38,9 +39,11 @@ __all__ = [
     "FileData",
     "ImageProcessor",
     "ImagesData",
+    "NumbersReader",
     "PIXELS",
     "PREPROCESSOR_FILE",
     "PathOrName",
+    "Reader",
     "RecipePath",
     "Row",
     "Split",

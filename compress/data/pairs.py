@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compress.data.config import DatasetsData, FileData
 from compress.data.table import listed
 from compress.errors import DataError
+
+if TYPE_CHECKING:
+    from compress.data.sources.text_rows import TextRows
 
 __all__ = ["check_one_text", "column_names", "one_text_notes", "second_texts"]
 
@@ -41,10 +40,9 @@ _PAIR_LABELS = {
     "not_duplicate",
     "not_paraphrase",
 }
-_SEPARATORS = (",", "\t", ";", "|")
 
 
-def check_one_text(config: FileData | DatasetsData, label_order: Sequence[str] | None) -> None:
+def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
     """See that rows have one text, or that the recipe says which one of a pair is read.
 
     Args:
@@ -56,28 +54,25 @@ def check_one_text(config: FileData | DatasetsData, label_order: Sequence[str] |
     """
     if "text" in config.model_fields_set:
         return
-    where = config.train if isinstance(config, FileData) else config.name
     present = column_names(config)
     second = second_texts(present, text=config.text, label=config.label)
     alone = config.text if config.text in present or not second else "NAME"
     advice = f"if one column alone is what the model was trained on, name it: data.text={alone}"
     if second:
         raise DataError(
-            f"{where}: {_columns(second)}: pairs of texts are not supported, one text a row is read "
+            f"{config.where}: {_columns(second)}: pairs of texts are not supported, one text a row is read "
             f"(data.text, by default '{config.text}'); {advice}"
         )
     of_pairs = [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
     if of_pairs:
         raise DataError(
-            f"{where}: the model's labels ({listed(of_pairs)}) judge a pair of texts, and pairs are not "
-            f"supported, one text a row is read; {advice}"
+            f"{config.where}: the model's labels ({listed(of_pairs)}) judge a pair of texts, and pairs are "
+            f"not supported, one text a row is read; {advice}"
         )
 
 
-def one_text_notes(config: object) -> tuple[str, ...]:
+def one_text_notes(config: TextRows) -> tuple[str, ...]:
     """What a reader must know where one text of a pair was chosen."""
-    if not isinstance(config, FileData | DatasetsData):
-        return ()
     second = second_texts(column_names(config), text=config.text, label=config.label)
     if not second:
         return ()
@@ -98,39 +93,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[ _-]", "", name.lower())
 
 
-def column_names(config: FileData | DatasetsData) -> tuple[str, ...]:
+def column_names(config: TextRows) -> tuple[str, ...]:
     """The columns of a source's training rows; empty where they can't be read, which its reader explains."""
     try:
-        if isinstance(config, FileData):
-            return _of_file(config.train, config.text)
-        return _of_dataset(config)
+        return config.columns()
     except Exception:  # of any library; the reader of the rows says what is wrong
         return ()
-
-
-def _of_dataset(config: DatasetsData) -> tuple[str, ...]:
-    from compress.data.sources.text import _open_datasets
-
-    dataset = _open_datasets(config)
-    return tuple((dataset[config.train] if isinstance(dataset, dict) else dataset).column_names)
-
-
-def _of_file(path: Path, text: str) -> tuple[str, ...]:
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        try:
-            import pyarrow.parquet as pq
-        except ImportError:
-            return ()
-        return tuple(pq.read_schema(path).names)
-    with (gzip.open if name.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-    if name.removesuffix(".gz").endswith(".jsonl"):
-        found = json.loads(first)
-        return tuple(found) if isinstance(found, dict) else ()
-    headers: list[list[str]] = [next(csv.reader([first], delimiter=each), []) for each in _SEPARATORS]
-    found_header = next((each for each in headers if text in each), None)
-    return tuple(found_header or sorted(headers, key=lambda each: -len(each))[0])
 
 
 def _columns(names: Sequence[str]) -> str:

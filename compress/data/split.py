@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.readers.image_processor import ImageProcessor
+from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.table import Note
 from compress.task import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
 
@@ -230,7 +230,7 @@ class Splits:
         source: a line for people: where the rows come from.
         notes: what was dropped or decided on the way, a line each (duplicates, cut texts, label mapping).
         unlabelled: further rows without labels, none of which stands in validation or test; none: not given.
-        processor: how the pictures became rows; none: the rows are no pictures.
+        reader: how the rows were read.
     """
 
     task: Task
@@ -240,16 +240,16 @@ class Splits:
     source: str
     notes: tuple[Note, ...] = ()
     unlabelled: Split | None = None
-    processor: ImageProcessor | None = None
+    reader: Reader = field(default_factory=NumbersReader)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three splits, names of labels, and how inputs are padded and pictures read."""
+        """SHA-256 over the three splits, names of labels, and how inputs are padded and rows read."""
         splits = (self.train, self.validation, self.test)
         sizes = [each.label_bytes for each in splits]
         parts = (
             [each.fingerprint() for each in splits],
             [None if each is None else each.tolist() for each in sizes],
             asdict(self.task),
-            None if self.processor is None else self.processor.to_config(),
+            self.reader.settings(),
         )
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

@@ -33,16 +33,13 @@ def unknown_share(split: Split, encoder: TextEncoder) -> float:
     return float((words == unknown).mean()) if len(words) else 0.0
 
 
-def unknown_token_notes(
-    split: Split, encoder: TextEncoder | None, whose: str = "the tokenizer"
-) -> tuple[str, ...]:
+def unknown_token_notes(split: Split, encoder: TextEncoder, whose: str = "the tokenizer") -> tuple[str, ...]:
     """What a reader must know where more than a tenth of a split's tokens are unknown.
 
     Args:
-        encoder: the tokenizer, or None for rows that are no texts.
         whose: what the sentence calls it.
     """
-    share = 0.0 if encoder is None else unknown_share(split, encoder)
+    share = unknown_share(split, encoder)
     if share <= _LARGEST_SHARE:
         return ()
     return (

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.losses import LossConfig
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, StageResult
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Distillation(Stage):
         """Whom it learns from."""
         return [context.teacher if context.teacher is not None else model]
 
-    def rows_of(self, context: Context) -> Split:
-        """The rows that it learns on."""
-        return context.train
+    def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
+        """The rows that it learns on, and facts on them."""
+        return context.train, {}
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Build the student."""
@@ -62,17 +62,18 @@ class Distillation(Stage):
         for each in (teacher, student):
             check_plain(each, attention_sites(self.loss_config(), each), row)
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return the trained student."""
         student, facts = self.student_of(model, context)
-        context.facts.update(facts)
-        teachers, rows = self.teachers_of(model, context), self.rows_of(context)
+        teachers = self.teachers_of(model, context)
+        rows, about_rows = self.rows_of(context)
         sizes = [sum(p.numel() for p in each.parameters()) for each in (teachers[0], student)]
-        context.facts["parameters_teacher"], context.facts["parameters_student"] = sizes
+        counts = {"parameters_teacher": sizes[0], "parameters_student": sizes[1]}
+        made = StageResult(student, {**facts, **about_rows, **counts})
         if sizes[1] > sizes[0]:
             context.progress.say(
                 f"{self.name}: the student has {sizes[1]:,} parameters, more than its teacher's {sizes[0]:,}"
             )
-        inside = replace(context, train=rows)  # facts and curve stay those of the context
-        inside.learn_(student, teachers, self.loss_config(), self.train, self.name)
-        return student.eval()
+        made.learn_(replace(context, train=rows), teachers, self.loss_config(), self.train, self.name)
+        student.eval()
+        return made

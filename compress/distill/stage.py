@@ -186,8 +186,8 @@ class StudentDistillation(Distillation):
                 )
         return [each.module for each in loaded]
 
-    def rows_of(self, context: Context) -> Split:
-        """Training rows and unlabelled ones, changed copies of both, made-up ones."""
+    def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
+        """Training rows and unlabelled ones, changed copies of both, made-up ones; and how many of each."""
         from compress.data.readers.augment import augmented
         from compress.data.readers.synthetic import random_lengths, synthetic_split
 
@@ -214,5 +214,5 @@ class StudentDistillation(Distillation):
         rows = parts[0]
         for part in parts[1:]:
             rows = rows.joined(part)
-        context.facts["rows"] = {"train": len(context.train) if given.train else 0, **counts}
-        return replace(rows, name="train")
+        facts = {"rows": {"train": len(context.train) if given.train else 0, **counts}}
+        return replace(rows, name="train"), facts

@@ -76,7 +76,7 @@ def build_student(
     seed: int,
     classes: int | None = None,
     task: TaskName = "classification",
-    best: Callable[[int], list[int]] | None = None,
+    best: Callable[[int], tuple[list[int], dict[str, int]]] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Make the student, untrained, and say what it begins as.
 
@@ -84,7 +84,8 @@ def build_student(
         model: the one to be made smaller; it is left as it was.
         classes: of the task, for a Hugging Face student without a head; none: the model's.
         task: what a Hugging Face student is to answer.
-        best: says which layers are best; none (nothing may be run): the first do.
+        best: returns the best layers and facts on how they were chosen; None (nothing may be run): the
+            first are taken.
 
     Raises:
         StageError, ModelError: the student can't be made of this model.
@@ -96,7 +97,7 @@ def build_student(
     if config.args:
         student = rebuilt(model, config.args, seed)
         return student, {"tensors_from_teacher": initialise_(student, model, "spaced")}
-    student = copy.deepcopy(model).eval()
+    student, facts = copy.deepcopy(model).eval(), dict[str, Any]()
     if config.layers is None:
         return student, {}
     try:
@@ -107,11 +108,12 @@ def build_student(
             kept = layers_to_keep(total, config.layers, config.keep)
         else:
             kept = layers_to_keep(total, config.layers, "first")
-            kept = kept if best is None else best(config.layers)
+            if best is not None:
+                kept, facts = best(config.layers)
         keep_layers_(student, kept)
     except (ModelError, ValueError) as error:
         raise StageError(f"student: {error}") from error
-    return student, {"layers_kept": kept, "layers_before": total}
+    return student, {**facts, "layers_kept": kept, "layers_before": total}
 
 
 def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module:

@@ -16,7 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from compress.data import PREPROCESSOR_FILE, ImageProcessor, TextEncoder
+from compress.data import PREPROCESSOR_FILE, Reader
+from compress.data.readers.tokenize import GENERATION_FILE, TOKENIZER_FILES
 from compress.errors import ModelError, OutputError
 from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.files.save import save_module
@@ -43,17 +44,7 @@ _MANIFEST = "manifest.json"
 _FINDER = ".DS_Store"  # in any folder that macOS has shown
 BESIDE = (".gitattributes", ".gitignore", ".git", ".cache/huggingface")
 """What git and the Hub's download leave in a bundle, which no manifest names and nothing reads."""
-GENERATION_FILE = "generation_config.json"
-_TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
-
-HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, GENERATION_FILE, *_TOKENIZER_FILES)
+HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, GENERATION_FILE, *TOKENIZER_FILES)
 """What other libraries read beside the ONNX file."""
 
 
@@ -69,18 +60,16 @@ def write_bundle_(
     onnx_file: Path,
     task: Task,
     *,
-    encoder: TextEncoder | None,
-    max_length: int,
-    processor: ImageProcessor | None = None,
+    reader: Reader,
+    max_length: int | None,
 ) -> None:
-    """Put model, configuration, and how texts or pictures are read into a directory.
+    """Put model, configuration, and what reads rows into a directory.
 
     `write_manifest_` comes last.
 
     Args:
-        encoder: of a model that reads text; a classifier's tokenizer.json is written such that it truncates
-            to `max_length` by itself, as the rows were that the accuracy is measured on.
-        processor: of a model that reads pictures.
+        reader: of the rows; a classifier's tokenizer.json is written such that it truncates to `max_length`
+            by itself, as the rows were that the accuracy is measured on.
     """
     (directory / "onnx").mkdir(exist_ok=True)
     for source in sorted(onnx_file.parent.glob(f"{onnx_file.name}*")):
@@ -89,35 +78,13 @@ def write_bundle_(
     save_module(module, directory / "pytorch")
     for weights in (directory / "pytorch").iterdir():
         weights.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read what it writes
-    _write_json(directory / "config.json", _hub_config(module, task, encoder))
-    if processor is not None:
-        _write_json(directory / PREPROCESSOR_FILE, processor.to_config())
-    if encoder is None:
-        return
-    for name in (*_TOKENIZER_FILES, *([GENERATION_FILE] if task.vocabulary else [])):
-        if (encoder.directory / name).is_file():
-            shutil.copyfile(encoder.directory / name, directory / name)
-    longest: int | None = max_length
-    if task.vocabulary:  # rows were cut out of documents; a prompt may be as long as the model can see
-        longest = context_length(module)
-    shipped = encoder.tokenizer_json(max_length=None if task.vocabulary else max_length)
-    (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
-    # What reads this file instead (transformers.js, optimum) then truncates at the same place.
-    settings = directory / "tokenizer_config.json"
-    known = read_json(settings) if settings.is_file() else {}
-    if known.get("tokenizer_class") == "TokenizersBackend":
-        # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only, 5 both.
-        known["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if task.vocabulary and encoder.end_id is not None:  # the one that stood between documents
-        known["eos_token"] = encoder.tokenizer.id_to_token(encoder.end_id)
-    # Of a class that says nothing of it, transformers 4 would give token types, too.
-    known["model_input_names"] = list(encoder.input_names)
-    if longest is not None:
-        known["model_max_length"] = longest
-    _write_json(settings, known)
+    _write_json(directory / "config.json", _hub_config(module, task, reader))
+    # Rows of a language model were cut out of documents; a prompt may be as long as the model can see.
+    longest = context_length(module) if task.vocabulary else max_length
+    reader.write_(directory, longest, generates=bool(task.vocabulary))
 
 
-def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> dict[str, Any]:
+def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]:
     config: Any = getattr(module, "config", None)
     known = config.to_dict() if hasattr(config, "to_dict") else {"model_type": "modelpress"}
     known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
@@ -125,7 +92,7 @@ def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> d
     if hasattr(config, "to_dict"):
         known |= _sizes_left(module, config, known)
     if task.vocabulary:
-        return _decoder_config(known, module, task, None if encoder is None else encoder.end_id)
+        return _decoder_config(known, module, task, reader.end_id)
     return {
         **known,
         "id2label": {str(index): label for index, label in enumerate(task.labels)},

@@ -15,7 +15,7 @@ from compress.data.past import past_names, present_names
 from compress.data.split import Split
 from compress.errors import CompressError, ExportError, ParityError
 from compress.export.lowering.kernel_check import check_operators
-from compress.export.parity import check_parity
+from compress.export.parity import ParityResult, check_parity
 from compress.export.proof import longest_row, proof_lengths
 from compress.export.ranges import Narrow, narrow_dimensions, needed_sizes
 from compress.export.trace import trace
@@ -25,7 +25,7 @@ from compress.model.forward import logits, to_tensors
 from compress.recipe.config import ExportConfig
 from compress.task import Task
 
-__all__ = ["DEFAULT_OPSET", "Graph", "export_onnx", "graph_of"]
+__all__ = ["DEFAULT_OPSET", "Graph", "check_answers", "export_onnx", "graph_of"]
 
 DEFAULT_OPSET = 21  # the first with blocked QuantizeLinear, which per-token activations need
 _FEW_ROWS = 16  # to say how far outputs vary
@@ -101,20 +101,43 @@ def export_onnx(
         for each in narrow:
             _prove_beyond(each, module, path, split, task)
         if check:
-            limits = ExportConfig()
-            check_parity(
-                module,
-                path,
-                split.take(limits.parity_rows, seed=0),
-                task,
-                min_agreement=limits.min_agreement,
-                max_metric_difference=limits.max_metric_difference,
-                lengths=proof_lengths(split, task, longest, module),
-            )
+            check_answers(module, path, split, task, ExportConfig(), longest=longest)
     except CompressError:
         path.unlink()
+        path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights above 2 GB
         raise
     return path
+
+
+def check_answers(
+    module: nn.Module,
+    path: Path,
+    split: Split,
+    task: Task,
+    limits: ExportConfig,
+    *,
+    longest: int | None = None,
+    seed: int = 0,
+) -> ParityResult:
+    """Compare a file's answers with the module's, on rows of a split and on rows of other lengths.
+
+    Args:
+        split: some of its rows are drawn by `seed`.
+        longest: as of `export_onnx`.
+
+    Raises:
+        ParityError, ModelError: as `check_parity`.
+    """
+    return check_parity(
+        module,
+        path,
+        split.take(limits.parity_rows, seed=seed),
+        task,
+        min_agreement=limits.min_agreement,
+        max_metric_difference=limits.max_metric_difference,
+        max_relative_error=limits.max_relative_error,
+        lengths=proof_lengths(split, task, longest_row(module, task, longest), module),
+    )
 
 
 def _prove_beyond(narrow: Narrow, module: nn.Module, path: Path, split: Split, task: Task) -> None:

@@ -20,7 +20,7 @@ from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import create_session, feeds
 from compress.measure.size import model_files
 from compress.progress import Progress
-from compress.timing import TimingPoint
+from compress.timing import Setting
 
 __all__ = ["Step", "measure_ladder"]
 
@@ -45,7 +45,7 @@ class Step:
 
 def measure_ladder(
     steps: Sequence[Step],
-    point: TimingPoint,
+    setting: Setting,
     *,
     rounds: int,
     seconds: float,
@@ -56,7 +56,7 @@ def measure_ladder(
 
     Args:
         steps: the uncompressed file, then those after each stage; all hold the same rows.
-        point: where they are timed.
+        setting: where they are timed.
         rounds: how often each is timed, in turns.
         seconds: for how long each time.
         seed: of the bootstrap, and of the rows where there are more than 1,000.
@@ -64,14 +64,14 @@ def measure_ladder(
     Raises:
         MeasureError: ONNX Runtime refuses a file, or a batch.
     """
-    sessions = [create_session(step.onnx, threads=point.threads) for step in steps]
+    sessions = [create_session(step.onnx, threads=setting.threads) for step in steps]
     rows = [step.validation.take(_MOST_ROWS, seed=seed) for step in steps]
     with progress.bar("the ladder: after every stage", len(steps) + rounds + 1) as bar:
         answers = []
         for session, split in zip(sessions, rows, strict=True):
             answers.append(predict(session, split, 1))
             bar.advance(1)
-        batches = [steady_batch(split, point.batch, point.sequence) for split in rows]
+        batches = [steady_batch(split, setting.batch, setting.sequence) for split in rows]
         calls = [
             partial(session.run, None, feeds(batch, session))
             for session, batch in zip(sessions, batches, strict=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from compress.measure.answers import unpack_classes
 from compress.measure.explain.explanation import Explanation
+from compress.timing import Setting
 
 __all__ = [
     "Accuracy",
@@ -161,6 +162,11 @@ class LatencyComparison(_Result):
     disturbed_rounds: int | None = None
     throttled_rounds: int = 0
     used_by_others: float | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """Where it holds."""
+        return Setting(batch=self.batch, sequence=self.sequence, threads=self.threads)
 
     @property
     def is_disturbed(self) -> bool:

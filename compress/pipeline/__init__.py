@@ -3,14 +3,15 @@
 from compress.pipeline.check import check_bundle
 from compress.pipeline.export import export_model
 from compress.pipeline.inspect import inspect_model, inspection_recipe
-from compress.pipeline.prepare import Prepared, check_can_be_made, check_files, prepare
+from compress.pipeline.prepare import Run, prepare
+from compress.pipeline.requirements import check_can_be_made, check_files
 from compress.pipeline.run import Outcome, outcome_of, run
 from compress.pipeline.shapes import recipe_shapes
 from compress.pipeline.variants import bundle_variants
 
 __all__ = [
     "Outcome",
-    "Prepared",
+    "Run",
     "bundle_variants",
     "check_bundle",
     "check_can_be_made",

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.data import Split, TextEncoder
+from compress.data import Reader, Split
 from compress.model import Site, to_tensors
 from compress.model.observe.attention_view import CLOSE_ENOUGH, LOOKS, attention_of_row, look_shares
 from compress.model.observe.capture import positions_of
-from compress.pipeline.prepare import Prepared
+from compress.pipeline.prepare import Run
 from compress.report.inspection.data import AttentionFacts, HeadLook, Sentence
 
 __all__ = ["attention_facts"]
@@ -23,17 +23,15 @@ _LONGEST_SHOWN = 20  # tokens of a sentence whose maps are shown
 _SEPARATORS = ("[SEP]", "</s>", "<sep>")
 
 
-def attention_facts(
-    prepared: Prepared, module: nn.Module, sites: Sequence[Site], sentences: int
-) -> AttentionFacts:
+def attention_facts(run: Run, module: nn.Module, sites: Sequence[Site], sentences: int) -> AttentionFacts:
     """Recompute attention on up to 64 validation rows, one at a time; keep the maps of some short ones."""
-    task, seed = prepared.splits.task, prepared.recipe.seed
-    rows = prepared.splits.validation.take(_ROWS, seed=seed)
+    task, seed = run.splits.task, run.recipe.seed
+    rows = run.splits.validation.take(_ROWS, seed=seed)
     module.to("cpu")
     sums: list[Tensor] = []
     maps: list[list[Tensor]] = []
     count = positions_of(module, sites, rows.rows[0], task)
-    tokens = [_tokens(prepared.encoder, rows, index, count) for index in range(len(rows))]
+    tokens = [_tokens(run.splits.reader, rows, index, count) for index in range(len(rows))]
     shown = _short_rows(tokens, sentences)
     same_length = len({len(each) for each in tokens}) == 1
     looked: list[Tensor] = []
@@ -50,6 +48,7 @@ def attention_facts(
             looked = [a + b for a, b in zip(looked, columns, strict=True)] if looked else columns
         if index in shown:
             maps.append([attention.weights for attention in found])
+    reads_text = run.splits.reader.modality == "text"
     firsts = {each[0] for each in tokens}
     return AttentionFacts(
         rows=len(rows),
@@ -67,7 +66,7 @@ def attention_facts(
             Sentence(tokens=tokens[index], maps=tuple(_nested(each) for each in per_site))
             for index, per_site in zip(shown, maps, strict=True)
         ),
-        first_token=firsts.pop() if prepared.encoder is not None and len(firsts) == 1 else "first position",
+        first_token=firsts.pop() if reads_text and len(firsts) == 1 else "first position",
     )
 
 
@@ -80,13 +79,13 @@ def _why(site: Site, error: float) -> str:
     )
 
 
-def _tokens(encoder: TextEncoder | None, rows: Split, index: int, pictured: int) -> tuple[str, ...]:
+def _tokens(reader: Reader, rows: Split, index: int, positions: int) -> tuple[str, ...]:
     row = rows.rows[index]
-    if isinstance(rows.inputs[0].shape[0], int):  # a picture: positions are the model's
-        return tuple(str(i + 1) for i in range(pictured))
-    if encoder is None or "input_ids" not in row:
-        return tuple(str(i + 1) for i in range(len(row[rows.inputs[0].name])))
-    return tuple(encoder.tokenizer.id_to_token(int(i)) or "?" for i in row["input_ids"])
+    shown = reader.shown(row)
+    if shown is not None:
+        return shown
+    fixed = isinstance(rows.inputs[0].shape[0], int)  # as of an image: positions are the model's
+    return tuple(str(i + 1) for i in range(positions if fixed else len(row[rows.inputs[0].name])))
 
 
 def _short_rows(tokens: Sequence[tuple[str, ...]], count: int) -> list[int]:

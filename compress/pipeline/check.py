@@ -17,8 +17,9 @@ from compress.measure import Measurement
 from compress.measure.answers import unpack_classes
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.pipeline.exported import parity_of
-from compress.pipeline.measured import measured
-from compress.pipeline.prepare import encoder_of, fitting, gates_are_measured
+from compress.pipeline.fitting import fitting, reader_of
+from compress.pipeline.measuring import measured
+from compress.pipeline.requirements import check_gates
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
@@ -114,7 +115,7 @@ def _answers(
     directory: Path, other: Path | None, recipe: Recipe, scratch: Path, progress: Progress
 ) -> tuple[list[CheckRecord], Measurement | None]:
     loaded, splits = _opened(directory, recipe, scratch)
-    gates_are_measured(recipe, splits)
+    check_gates(recipe, splits)
     onnx = directory / ONNX_PATH
     baseline, base_splits = onnx, splits
     if other is not None:
@@ -135,12 +136,7 @@ def _answers(
 def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
     """The module, and the recipe's rows as this bundle reads them."""
     loaded = load_model(ModelConfig(bundle=directory), seed=recipe.seed, scratch=scratch)
-    splits = load_splits(
-        recipe.data,
-        encoder=encoder_of(loaded),
-        label_order=loaded.label_order,
-        processor=loaded.processor,
-    )
+    splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
     return loaded, fitting(loaded, splits)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.data import Split
 from compress.measure.accuracy import paired_interval
 from compress.model import Site, Structure
-from compress.pipeline.prepare import Prepared
+from compress.pipeline.prepare import Run
 from compress.progress import Bar, Progress
 from compress.prune.importance.ranking import weakest_first
 from compress.prune.importance.silencing import (
@@ -85,9 +85,9 @@ class Curves:
     passes: int
 
 
-def bench_of(prepared: Prepared, module: nn.Module, structure: Structure, validation_rows: int) -> Bench:
+def bench_of(run: Run, module: nn.Module, structure: Structure, validation_rows: int) -> Bench:
     """Draw the validation rows and answer them with the full model."""
-    recipe, splits = prepared.recipe, prepared.splits
+    recipe, splits = run.recipe, run.splits
     rows = splits.validation.take(validation_rows, seed=recipe.seed)
     module.to(recipe.device)
     batches = Batches.of(rows, splits.task, device=recipe.device)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import nn
 
-from compress.data import PIXELS, CommandLineText, ImageProcessor, Split, Splits, TextEncoder
-from compress.data.readers.synthetic import random_lengths, synthetic_corpus, synthetic_split
+from compress.data import CommandLineText, Reader, Split, Splits
+from compress.data.readers.synthetic import synthetic_corpus
+from compress.data.readers.tokenize import encoder_among
 from compress.errors import DataError, ModelError, OutputError
-from compress.export import (
-    ONNX_PATH,
-    check_parity,
-    export_onnx,
-    longest_row,
-    proof_lengths,
-    write_bundle_,
-    write_manifest_,
-)
+from compress.export import ONNX_PATH, check_answers, export_onnx, write_bundle_, write_manifest_
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.files.load import task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
-from compress.pipeline.prepare import Prepared, check_can_be_made, encoder_of, fitting, limit_of, prepare
-from compress.pipeline.room import check_room_for, weight_bytes
-from compress.pipeline.run import trained_model
+from compress.pipeline.fitting import fitting, limit_of, reader_of
+from compress.pipeline.prepare import Run, prepare
+from compress.pipeline.requirements import check_can_be_made, check_room_for, weight_bytes
+from compress.pipeline.stages import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.recipe.config import ExportConfig
@@ -44,6 +39,25 @@ _LONGEST_SYNTHETIC = 64  # tokens
 _LONGEST = 128  # the same of a text, where nobody says more
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A model, and what it is compared on.
+
+    Attributes:
+        longest: tokens to which texts are cut.
+        rows_from: what the rows are, for the manifest.
+        run: with rows of a recipe; None: `rows` are made up.
+    """
+
+    module: nn.Module
+    task: Task
+    reader: Reader
+    longest: int | None
+    rows_from: str
+    run: Run | None
+    rows: Split
+
+
 def export_model(
     model: str | Path,
     output: Path,
@@ -52,7 +66,7 @@ def export_model(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Write a bundle of a model as it is.
+    """Write a bundle of a model without compressing it.
 
     Args:
         model: a recipe (its model, trained if it says so, exported and compared as its `export:` says), or a
@@ -75,82 +89,73 @@ def export_model(
     if not replace:
         check_can_be_made(output)
     with scratch_directory() as scratch:
-        prepared = _with_rows(model, scratch, max_length, progress)
-        if prepared is not None:
-            encoder, task, where = prepared.encoder, prepared.splits.task, "validation rows"
-            module, _ = trained_model(
-                prepared, Cache(output.absolute().parent / ".cache", progress.say), progress
-            )
-            processor = prepared.splits.processor
-            longest = getattr(prepared.recipe.data, "max_length", _LONGEST)
-            _check_room(module, output)
-            progress.say(_WORK)
-            made = exported(module, prepared, prepared.splits, scratch / "exported")
-            onnx_file, parity = made.path, made.parity.model_dump()
-        else:
-            limit_threads_()
-            config = model_config_of(model)
-            task_name = task_of(config)
-            loaded = load_model(config, seed=0, scratch=scratch, task=task_name)
-            module, processor = loaded.module, loaded.processor
-            for note in loaded.notes:
-                progress.say(f"note: {note}")
-            longest = _longest_text(loaded, max_length, task_name)
-            if processor is not None:
-                where = "synthetic rows (random pixels), not real ones"
-                encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)
-            else:
-                where = "synthetic rows (random tokens), not real ones"
-                encoder, task, rows = _synthetic(loaded, longest, task_name)
-            _check_room(module, output)
-            progress.say(_WORK)
-            onnx_file, parity = _exported(module, rows, task, longest, scratch)
+        cache = Cache(output.absolute().parent / ".cache", progress.say)
+        run = _with_rows(model, scratch, max_length, cache, progress)
+        source = _of_run(run) if run is not None else _of_model(model, scratch, max_length, progress)
+        size = weight_bytes(source.module)
+        check_room_for(output, output=2 * size, scratch=size)
+        progress.say(_WORK)
+        onnx_file, parity = _exported(source, scratch)
         with new_directory(output, replace=replace) as directory:
             write_bundle_(
                 directory,
-                module,
+                source.module,
                 onnx_file,
-                task,
-                encoder=encoder,
-                max_length=longest,
-                processor=processor,
+                source.task,
+                reader=source.reader,
+                max_length=source.longest,
             )
-            write_manifest_(
-                directory,
-                task,
-                {
-                    "modelpress": __version__,
-                    "max_length": longest if encoder is not None else None,
-                    **({} if processor is None else {"image": processor.facts()}),
-                    "stages": [],
-                    "parity": {**parity, "rows_from": where},
-                },
-            )
+            write_manifest_(directory, source.task, _manifest_facts(source, parity))
     return parity
 
 
-def _check_room(module: nn.Module, output: Path) -> None:
-    size = weight_bytes(module)
-    check_room_for(output, output=2 * size, scratch=size)
+def _manifest_facts(source: _Source, parity: dict[str, float]) -> dict[str, Any]:
+    return {
+        "modelpress": __version__,
+        "max_length": source.longest if source.reader.modality == "text" else None,
+        **source.reader.facts(),
+        "stages": [],
+        "parity": {**parity, "rows_from": source.rows_from},
+    }
 
 
-def _exported(
-    module: nn.Module, rows: Split, task: Task, max_length: int, folder: Path
-) -> tuple[Path, dict[str, float]]:
-    """Export a model that comes without a recipe, and compare the file on made up rows."""
-    limits = ExportConfig()
-    longest = longest_row(module, task, None if task.vocabulary else max_length)
-    file = export_onnx(module, rows, task, folder / ONNX_PATH.name, longest=longest, check=False)
-    parity = check_parity(
-        module,
-        file,
-        rows.take(limits.parity_rows, seed=0),
-        task,
-        min_agreement=limits.min_agreement,
-        max_metric_difference=limits.max_metric_difference,
-        lengths=proof_lengths(rows, task, longest, module),
-    )
-    return file, vars(parity)
+def _of_run(run: Run) -> _Source:
+    """The model of a recipe, trained if it says so."""
+    module, _ = trained_model(run)
+    longest, splits = run.recipe.data.longest, run.splits
+    return _Source(module, splits.task, splits.reader, longest, "validation rows", run, splits.validation)
+
+
+def _of_model(model: str | Path, scratch: Path, max_length: int | None, progress: Progress) -> _Source:
+    """A model that comes without data."""
+    limit_threads_()
+    config = model_config_of(model)
+    task_name = task_of(config)
+    loaded = load_model(config, seed=0, scratch=scratch, task=task_name)
+    for note in loaded.notes:
+        progress.say(f"note: {note}")
+    longest = _longest_text(loaded, max_length, task_name)
+    reader = reader_of(loaded)
+    if reader is None:
+        raise ModelError(
+            f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe with "
+            "this model and its data"
+        )
+    task, rows = _synthetic(loaded, reader, longest, task_name)
+    rows_from = f"synthetic rows ({reader.made_up}), not real ones"
+    return _Source(loaded.module, task, reader, longest, rows_from, None, rows)
+
+
+def _exported(source: _Source, scratch: Path) -> tuple[Path, dict[str, float]]:
+    """Export a model and compare the file: as its recipe says, or else on the rows that were made up."""
+    module, task, rows, run = source.module, source.task, source.rows, source.run
+    if run is not None:
+        made = exported(run.recipe, module, run.splits, scratch / "exported")
+        return made.path, made.parity.model_dump()
+    longest = None if task.vocabulary else source.longest
+    path = scratch / ONNX_PATH.name
+    file = export_onnx(module, rows, task, path, longest=longest, check=False)
+    return file, vars(check_answers(module, file, rows, task, ExportConfig(), longest=longest))
 
 
 def own_recipe(bundle: Path) -> Recipe | None:
@@ -164,24 +169,23 @@ def own_recipe(bundle: Path) -> Recipe | None:
 
 
 def _with_rows(
-    model: str | Path, scratch: Path, max_length: int | None, progress: Progress
-) -> Prepared | None:
+    model: str | Path, scratch: Path, max_length: int | None, cache: Cache, progress: Progress
+) -> Run | None:
     """A model with real rows: those of a recipe, or of a bundle's own recipe; None: there are none here."""
     if str(model).endswith((".yaml", ".yml")):
-        return prepare(load_recipe(Path(model), need_stages=False), scratch)
+        recipe = load_recipe(Path(model), need_stages=False)
+        return prepare(recipe, scratch, cache=cache, progress=progress)
     config = model_config_of(model)
     own = None if config.bundle is None else own_recipe(config.bundle)
     if own is None:
         return None
     assert config.bundle is not None
-    changed = (
-        ()
-        if max_length is None or not hasattr(own.data, "max_length")
-        else (f"data.max_length={max_length}",)
-    )
+    cut = max_length is not None and own.data.longest is not None
+    changed = (f"data.max_length={max_length}",) if cut else ()
     recipe = recipe_of_model(config, own.run_name, changed, data=own.data)
     try:
-        return prepare(recipe.model_copy(update={"export": own.export}), scratch)
+        recipe = recipe.model_copy(update={"export": own.export})
+        return prepare(recipe, scratch, cache=cache, progress=progress)
     except DataError as error:
         progress.say(f"the rows of the bundle's own recipe can't be read: {error}")
         return None
@@ -235,33 +239,21 @@ def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> in
     return wanted or (_LONGEST if limit is None else min(_LONGEST, limit))
 
 
-def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tuple[TextEncoder, Task, Split]:
-    """Rows of random tokens, for a model that comes without data."""
-    if loaded.tokenizer is None:
-        raise ModelError(
-            f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe with "
-            "this model and its data"
-        )
-    encoder = encoder_of(loaded)
-    assert encoder is not None
+def _synthetic(
+    loaded: LoadedModel, reader: Reader, max_length: int, task_name: TaskName
+) -> tuple[Task, Split]:
+    """Made up rows that the model answers."""
+    longest = min(max_length, _LONGEST_SYNTHETIC)
     if task_name == "language-modelling":
-        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
+        encoder = encoder_among(reader)
+        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, longest, seed=0)
         task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
-        return encoder, fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
-    task = Task(encoder.inputs, loaded.label_order or ())
-    lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
-    rows = synthetic_split(encoder, lengths, seed=0)
-    fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
-    return encoder, task, rows
-
-
-def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple[Task, Split]:
-    """Rows of random pixels, for a model of pictures that comes without data."""
-    if processor.result is None:
-        raise ModelError(f"{loaded.source} doesn't say how large its pictures are: give a recipe with data")
-    shape = (*processor.result, processor.channels)
-    draw = np.random.default_rng(0)
-    pictures = (draw.integers(0, 256, shape).astype(np.uint8) for _ in range(_SYNTHETIC_ROWS))
-    rows = tuple({PIXELS: processor.values(picture)} for picture in pictures)
-    inputs = processor.inputs(*processor.result)
-    return Task(inputs, loaded.label_order or ()), Split.without_labels("synthetic", rows, inputs)
+        return fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
+    try:
+        rows = reader.synthetic(_SYNTHETIC_ROWS, longest, seed=0)
+    except DataError as error:
+        raise ModelError(f"{loaded.source}: {error}") from error
+    task = Task(rows.inputs, loaded.label_order or ())
+    if reader.modality == "text":
+        fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
+    return task, rows

@@ -1,4 +1,4 @@
-"""Modules as ONNX files: the candidate, the baseline, and what stands after each stage."""
+"""Modules as ONNX files: the candidate, the baseline, and the model after each stage."""
 
 from __future__ import annotations
 
@@ -9,22 +9,12 @@ from typing import Any
 from torch import nn
 
 from compress.data import Splits
-from compress.export import (
-    ONNX_PATH,
-    check_parity,
-    export_onnx,
-    longest_row,
-    proof_lengths,
-    relative_limit,
-)
-from compress.keys import graph_key
-from compress.pipeline.cache import Cache
-from compress.pipeline.prepare import Prepared
-from compress.progress import Progress
+from compress.export import ONNX_PATH, check_answers, export_onnx, relative_limit
+from compress.pipeline.prepare import Run
 from compress.recipe import Recipe
 from compress.report import Parity
 
-__all__ = ["Exported", "baseline_key", "exported", "exported_baseline", "parity_of"]
+__all__ = ["Exported", "exported", "exported_baseline", "parity_of"]
 
 _LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
 
@@ -39,31 +29,25 @@ class Exported:
     parity: Parity
 
 
-def exported_baseline(base: nn.Module, prepared: Prepared, cache: Cache, progress: Progress) -> Exported:
+def exported_baseline(run: Run, base: nn.Module) -> Exported:
     """Export the uncompressed model, or find it in the cache."""
 
     def make(directory: Path) -> dict[str, Any]:
-        progress.say("exporting the uncompressed model: the baseline")
-        return exported(base, prepared, prepared.splits, directory).parity.model_dump()
+        run.progress.say("exporting the uncompressed model: the baseline")
+        return exported(run.recipe, base, run.splits, directory).parity.model_dump()
 
-    directory, record = cache.file(
-        baseline_key(prepared), make, what="the ONNX file of the uncompressed model"
+    directory, record = run.cache.file(
+        run.keys.baseline, make, what="the ONNX file of the uncompressed model"
     )
     return Exported(directory / ONNX_PATH.name, Parity(**record))
 
 
-def baseline_key(prepared: Prepared) -> str:
-    """The key of the uncompressed model's ONNX file."""
-    return graph_key(prepared.base_key, "baseline", prepared.recipe.export.model_dump(mode="json"))
-
-
-def exported(module: nn.Module, prepared: Prepared, splits: Splits, directory: Path) -> Exported:
-    """Export a module as the recipe says, and see that the file answers as it does.
+def exported(recipe: Recipe, module: nn.Module, splits: Splits, directory: Path) -> Exported:
+    """Export a module as the recipe says, and check that the file answers as it does.
 
     Raises:
         ExportError, ParityError: it can't be exported, or doesn't.
     """
-    recipe = prepared.recipe
     directory.mkdir(exist_ok=True)
     path = export_onnx(
         module,
@@ -71,7 +55,7 @@ def exported(module: nn.Module, prepared: Prepared, splits: Splits, directory: P
         splits.task,
         directory / ONNX_PATH.name,
         opset=recipe.export.opset,
-        longest=getattr(recipe.data, "max_length", None),
+        longest=recipe.data.longest,
         check=False,
     )
     return Exported(path, parity_of(module, path, splits, recipe))
@@ -84,10 +68,16 @@ def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> 
         ParityError: beyond them.
         ModelError: the module answers at random, or can't answer a row that may come.
     """
+    found = check_answers(
+        module,
+        path,
+        splits.validation,
+        splits.task,
+        recipe.export,
+        longest=recipe.data.longest,
+        seed=recipe.seed,
+    )
     limits: dict[str, Any] = recipe.export.model_dump(include=set(_LIMITS))
     if limits["max_relative_error"] is None:
         limits["max_relative_error"] = relative_limit(module)
-    rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
-    longest = longest_row(module, splits.task, getattr(recipe.data, "max_length", None))
-    lengths = proof_lengths(splits.validation, splits.task, longest, module)
-    return Parity(**vars(check_parity(module, path, rows, splits.task, **limits, lengths=lengths)), **limits)
+    return Parity(**vars(found), **limits)

@@ -22,8 +22,8 @@ from compress.pipeline.attention_summary import attention_facts
 from compress.pipeline.cache import Cache
 from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
 from compress.pipeline.export import model_config_of, own_recipe
-from compress.pipeline.prepare import Prepared, prepare
-from compress.pipeline.run import trained_model
+from compress.pipeline.prepare import Run, prepare
+from compress.pipeline.stages import trained_model
 from compress.progress import Progress, Silent
 from compress.prune.importance.likeness import unit_likeness
 from compress.prune.importance.ranking import held_by_top, normalised, units_holding, weakest_first
@@ -103,13 +103,14 @@ def inspect_model(
             "prune/structured, whose report says what is kept where"
         )
     with scratch_directory() as scratch:
-        prepared = prepare(recipe.model_copy(update={"stages": ()}), scratch)
-        structure = _structure(prepared.loaded)
-        for note in prepared.splits.notes:
+        kept = Cache(cache or scratch / "cache", progress.say)
+        run = prepare(recipe.model_copy(update={"stages": ()}), scratch, cache=kept, progress=progress)
+        structure = _structure(run.loaded)
+        for note in run.splits.notes:
             progress.say(f"note: {note}")
-        module, _ = trained_model(prepared, Cache(cache or scratch / "cache", progress.say), progress)
-        bench = bench_of(prepared, module.eval(), structure, validation_rows)
-        calibration = prepared.splits.train.take(calibration_rows, seed=recipe.seed)
+        module, _ = trained_model(run)
+        bench = bench_of(run, module.eval(), structure, validation_rows)
+        calibration = run.splits.train.take(calibration_rows, seed=recipe.seed)
         progress.say(f"scoring heads and neurons on {len(calibration):,} train rows")
         scores = taylor_importance(module, structure.sites, calibration, bench.task, device=recipe.device)
         likeness, tokens = unit_likeness(
@@ -117,15 +118,15 @@ def inspect_model(
         )
         curves = curves_of(bench, scores, max_drop, quick, progress)
         quantization = () if quick else _quantization(bench, module, calibration, recipe, progress)
-        attention = attention_facts(prepared, module, structure.attention, sentences)
+        attention = attention_facts(run, module, structure.attention, sentences)
     low, high = proportion_interval(int(bench.full.sum()), len(bench.full))
     return Inspection(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         modelpress_version=__version__,
         command=command,
-        model=prepared.loaded.source,
-        data=prepared.splits.source,
+        model=run.loaded.source,
+        data=run.splits.source,
         calibration_rows=len(calibration),
         validation_rows=len(bench.full),
         tokens=tokens,
@@ -142,7 +143,7 @@ def inspect_model(
         attention=attention,
         quantization=quantization,
         quantization_rows=min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
-        notes=_notes(prepared, bench),
+        notes=_notes(run, bench),
         seconds=time.perf_counter() - began,
     )
 
@@ -225,8 +226,8 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
     )
 
 
-def _notes(prepared: Prepared, bench: Bench) -> tuple[str, ...]:
-    recipe, splits, found = prepared.recipe, prepared.splits, list(prepared.notes)
+def _notes(run: Run, bench: Bench) -> tuple[str, ...]:
+    recipe, splits, found = run.recipe, run.splits, list(run.notes)
     chance, gain = commonest_gain(bench.full.numpy(), bench.rows.answers)
     if gain.low <= 0:
         found.append(

@@ -42,11 +42,11 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
         longest = Split("longest", (row,), splits.validation.labels[:1], splits.task.inputs)
         batch = to_tensors(next(longest.batches(1)), splits.task.input_names)
         tokens = positions_of(module, _sites(module), row, splits.task)
-        context = Context(splits.task, splits.train, splits.validation, encoder=prepared.encoder)
+        context = Context(splits.task, splits.train, splits.validation, reader=splits.reader)
         shapes = [_shape("model", "", module, module, batch, tokens)]
         for stage in recipe.stages:
             module = stage.rehearse(module)
-            stored = stage.stand_in().apply(module, context) if stage.kind == "quantize" else module
+            stored = stage.stand_in().apply(module, context).model if stage.kind == "quantize" else module
             shapes.append(_shape(stage.name, stage.guess, module, stored, batch, tokens))
     return shapes
 

@@ -29,9 +29,9 @@ from compress.stage import Context, Stage
 from compress.system.cores import available_cores
 from compress.system.disk import scratch_directory
 from compress.system.distributed import from_main
-from compress.timing import BlockTimes, Compared, TimingPoint
+from compress.timing import BlockTimes, Compared, Setting
 
-__all__ = ["OnnxTimer", "check_point", "machine_facts", "timing_point"]
+__all__ = ["OnnxTimer", "check_setting", "machine_facts", "timing_setting"]
 
 _BLOCK_ROUNDS = 9
 _BLOCK_SECONDS = 0.03
@@ -50,9 +50,9 @@ def machine_facts() -> dict[str, str]:
     }
 
 
-def timing_point(
+def timing_setting(
     recipe: Recipe, splits: Splits, batch: int | None, sequence: int | None, threads: int | None
-) -> TimingPoint:
+) -> Setting:
     """Fill in what a stage does not give: the first of each that the recipe measures.
 
     Raises:
@@ -62,17 +62,19 @@ def timing_point(
     measured = recipe.measure
     wanted = sequence if sequence is not None else (measured.sequence or (None,))[0]
     # Only how long test rows are is looked at here, so that what is promised is what will be measured.
-    point = TimingPoint(
-        batch or measured.batch[0], resolve_sequence(splits.test, wanted), threads or measured.threads[0]
+    setting = Setting(
+        batch=batch or measured.batch[0],
+        sequence=resolve_sequence(splits.test, wanted),
+        threads=threads or measured.threads[0],
     )
-    if point.threads > available_cores():
+    if setting.threads > available_cores():
         raise StageError(
-            f"threads: {point.threads} can't be timed here: this process may use {available_cores()} cores"
+            f"threads: {setting.threads} can't be timed here: this process may use {available_cores()} cores"
         )
-    return point
+    return setting
 
 
-def check_point(module: nn.Module, splits: Splits, point: TimingPoint) -> None:
+def check_setting(module: nn.Module, splits: Splits, setting: Setting) -> None:
     """See that the model answers a batch of this size.
 
     Raises:
@@ -80,13 +82,13 @@ def check_point(module: nn.Module, splits: Splits, point: TimingPoint) -> None:
     """
     import torch
 
-    batch = steady_batch(splits.validation, point.batch, point.sequence)
+    batch = steady_batch(splits.validation, setting.batch, setting.sequence)
     try:
         with torch.inference_mode():
             logits(module.eval(), to_tensors(batch, splits.task.input_names))
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StageError(f"the model can't take {point}: {first}") from error
+        raise StageError(f"the model can't take {setting}: {first}") from error
 
 
 @dataclass(frozen=True)
@@ -122,24 +124,24 @@ class OnnxTimer:
         """What the times hold for."""
         return machine_facts()
 
-    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
-        """Fill in what is not given from the recipe; see `timing_point`."""
-        return timing_point(self.recipe, self.splits, batch, sequence, threads)
+    def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
+        """Fill in what is not given from the recipe; see `timing_setting`."""
+        return timing_setting(self.recipe, self.splits, batch, sequence, threads)
 
     def blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
     ) -> BlockTimes:
         """Export the chain and the models, cut the chain's blocks out of its graph, time all in turns."""
-        return from_main(lambda: self._blocks(chain, paths, model, least, point))
+        return from_main(lambda: self._blocks(chain, paths, model, least, setting))
 
     def _blocks(
-        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, point: TimingPoint
+        self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
     ) -> BlockTimes:
-        batch = steady_batch(self.splits.validation, point.batch, point.sequence)
+        batch = steady_batch(self.splits.validation, setting.batch, setting.sequence)
         with scratch_directory("blocks") as folder:
             whole = self._export(chain, folder / "chain.onnx")
             # A decoder's graph is also given a past, which is empty here.
-            given = feeds(batch, create_session(whole, threads=point.threads))
+            given = feeds(batch, create_session(whole, threads=setting.threads))
             blocks = extract_blocks(whole, paths, given, folder)
             files = [(block.path, block.feeds) for block in blocks]
             smallest = self._least(least, folder / "least.onnx")
@@ -148,9 +150,9 @@ class OnnxTimer:
             files += [(path, batch) for path in wholes]
             calls: list[Callable[[], object]] = []
             for path, values in files:
-                session = create_session(path, threads=point.threads)
+                session = create_session(path, threads=setting.threads)
                 calls.append(partial(session.run, None, feeds(values, session)))
-            with self.progress.bar(f"timing {len(blocks)} widths, {point}", _BLOCK_ROUNDS + 1) as bar:
+            with self.progress.bar(f"timing {len(blocks)} widths, {setting}", _BLOCK_ROUNDS + 1) as bar:
                 turns = rounds_in_turns(
                     calls,
                     rounds=_BLOCK_ROUNDS,
@@ -174,19 +176,19 @@ class OnnxTimer:
         except StageError:  # a later stage finds nothing of its own in what is left
             return None
 
-    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+    def compare(self, model: nn.Module, setting: Setting) -> Compared:
         """Export the model and time it in turns with the baseline."""
-        return from_main(lambda: self._compare(model, point))
+        return from_main(lambda: self._compare(model, setting))
 
-    def _compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+    def _compare(self, model: nn.Module, setting: Setting) -> Compared:
         with scratch_directory("timed") as folder:
             path = self._export(model, folder / "model.onnx")
             found = compare_latency(
-                create_session(self.baseline, threads=point.threads),
-                create_session(path, threads=point.threads),
-                steady_batch(self.splits.validation, point.batch, point.sequence),
-                sequence=point.sequence,
-                threads=point.threads,
+                create_session(self.baseline, threads=setting.threads),
+                create_session(path, threads=setting.threads),
+                steady_batch(self.splits.validation, setting.batch, setting.sequence),
+                sequence=setting.sequence,
+                threads=setting.threads,
                 rounds=_MODEL_ROUNDS,
                 seconds=_MODEL_SECONDS,
                 seed=self.recipe.seed,
@@ -243,7 +245,7 @@ class OnnxTimer:
     def _finished(self, model: nn.Module) -> nn.Module:
         finished = copy.deepcopy(model).eval()
         for stage in self.later:
-            finished = stage.stand_in().apply(finished, self.context)
+            finished = stage.stand_in().apply(finished, self.context).model
         return finished
 
     def _export(self, model: nn.Module, path: Path) -> Path:

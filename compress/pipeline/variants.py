@@ -26,6 +26,7 @@ from compress.measure.size import model_files
 from compress.pipeline.export import may_replace
 from compress.report import RunReport, load_report, to_variants_card
 from compress.system.disk import new_directory, remove_leftovers
+from compress.timing import Setting
 from compress.version import __version__
 
 __all__ = ["bundle_variants"]
@@ -193,9 +194,9 @@ def _same(runs: Sequence[_Run], what: str, value: Callable[[_Run], object], why:
             )
 
 
-def _common_settings(runs: Sequence[_Run]) -> list[tuple[int, int, int]]:
+def _common_settings(runs: Sequence[_Run]) -> list[Setting]:
     """Batch, sequence and threads that all runs were timed at, in the order of the first."""
-    timed = [[_setting(x) for x in report.measurement.latency] for report in _reports(runs)]
+    timed = [[x.setting for x in report.measurement.latency] for report in _reports(runs)]
     common = [setting for setting in timed[0] if all(setting in other for other in timed)]
     if not common:
         raise OutputError(
@@ -203,10 +204,6 @@ def _common_settings(runs: Sequence[_Run]) -> list[tuple[int, int, int]]:
             "the same values, and run them again"
         )
     return common
-
-
-def _setting(latency: LatencyComparison) -> tuple[int, int, int]:
-    return latency.batch, latency.sequence, latency.threads
 
 
 def _file_names(runs: Sequence[_Run]) -> list[str]:
@@ -234,15 +231,13 @@ def _half_type(run: _Run) -> str:
     return next((str(each.settings.get("dtype")) for each in stages if each.name == _FLOAT16), "float16")
 
 
-def _entry(
-    run: _Run, file: str, runs: Sequence[_Run], settings: Sequence[tuple[int, int, int]]
-) -> dict[str, Any]:
+def _entry(run: _Run, file: str, runs: Sequence[_Run], settings: Sequence[Setting]) -> dict[str, Any]:
     """What the manifest says of one variant."""
     report = run.report or _reports(runs)[0]
     measured = report.measurement
     is_baseline = run.report is None
     accuracy = measured.baseline.accuracy if is_baseline else measured.candidate.accuracy
-    by_setting = {_setting(each): each for each in measured.latency}
+    by_setting = {each.setting: each for each in measured.latency}
     return {
         "name": run.name,
         "file": file,
@@ -281,9 +276,7 @@ def _language(measured: Measurement, is_baseline: bool) -> dict[str, Any]:
 def _latency(found: LatencyComparison, is_baseline: bool) -> dict[str, Any]:
     speedup = (1.0, 1.0, 1.0) if is_baseline else (found.speedup, found.speedup_low, found.speedup_high)
     return {
-        "batch": found.batch,
-        "sequence": found.sequence,
-        "threads": found.threads,
+        **found.setting.model_dump(),
         "baseline_p50_ms": found.baseline.p50_ms,  # of the same turns: times drift, ratios hold
         "p50_ms": (found.baseline if is_baseline else found.candidate).p50_ms,
         **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),

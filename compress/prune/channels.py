@@ -17,7 +17,7 @@ from compress.prune.importance.removal import Removal, Scope, choose_units, remo
 from compress.prune.stage import PruneStage
 from compress.prune.width import feature_importance
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ class ChannelPruning(PruneStage):
     def _removal(self, remove: int) -> Removal:
         return Removal(remove, self.steps, self.scope, self.min_channels, self.multiple_of)
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with fewer channels."""
         from compress.model.cutting.width import keep_features_
 
@@ -104,14 +104,15 @@ class ChannelPruning(PruneStage):
                 self._removal(remove),
                 on_step=lambda left: bar.advance(1, f"{left} of {sum(before)} channels left"),
             )
-        context.facts["channels"] = {
+        counts = {
             group.name: {"before": count, "kept": len(channels)}
             for group, count, channels in zip(groups, before, kept, strict=True)
         }
-        context.facts["calibration_rows"] = len(calibration)
+        made = StageResult(pruned, {"channels": counts, "calibration_rows": len(calibration)})
         if self.recovery is not None:
-            recover_(pruned, model, self.recovery, context, "prune/channels recovery")
-        return pruned.eval()
+            recover_(made, model, self.recovery, context, "prune/channels recovery")
+        pruned.eval()
+        return made
 
     def _groups(self, model: nn.Module) -> tuple[list[Coupled], list[int]]:
         """The groups that lose channels, and how many each has."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from compress.errors import StageError
 from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +78,7 @@ class EmbeddingFactorization(PruneStage):
         shape.set_submodule(path, self._factors(shape))
         return shape
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with a factorized embedding.
 
         Raises:
@@ -99,13 +99,17 @@ class EmbeddingFactorization(PruneStage):
         factors.table.weight = torch.nn.Parameter(table)
         factors.projection.weight = torch.nn.Parameter(projection)
         made.set_submodule(path, factors.eval())
-        context.facts["rank"] = self.rank
-        context.facts["relative_error"] = round(error, 4)
-        context.facts["weights_before"] = weight.numel()
-        context.facts["weights_after"] = table.numel() + projection.numel()
+        facts = {
+            "rank": self.rank,
+            "relative_error": round(error, 4),
+            "weights_before": weight.numel(),
+            "weights_after": table.numel() + projection.numel(),
+        }
+        result = StageResult(made, facts)
         if self.recovery is not None:
-            recover_(made, model, self.recovery, context, "prune/embeddings recovery")
-        return made.eval()
+            recover_(result, model, self.recovery, context, "prune/embeddings recovery")
+        made.eval()
+        return result
 
     def _factors(self, model: nn.Module) -> FactorizedEmbedding:
         from compress.model.layers.embedding import FactorizedEmbedding, token_embedding

@@ -18,7 +18,7 @@ from compress.prune.importance.removal import Removal, Scope, remove_in_steps, u
 from compress.prune.importance.taylor import taylor_importance
 from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +78,7 @@ class HeadPruning(PruneStage):
             left -= gone
         return shape
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with fewer heads."""
         from compress.model.cutting.units import keep_units_
         from compress.model.structure.find import structure_of
@@ -106,15 +106,18 @@ class HeadPruning(PruneStage):
                 on_step=lambda left: bar.advance(1, f"{left} of {sum(before)} heads left"),
             )
         queries = structure.attention[0].queries
-        if queries > 1:
-            context.facts["queries_per_group"] = queries  # and a group is what is counted below
-        context.facts["heads_before"] = before
-        context.facts["heads_kept"] = [len(heads) for heads in kept]
-        context.facts["heads_kept_indices"] = kept
-        context.facts["calibration_rows"] = len(calibration)
+        facts = {
+            **({"queries_per_group": queries} if queries > 1 else {}),  # and a group is what is counted below
+            "heads_before": before,
+            "heads_kept": [len(heads) for heads in kept],
+            "heads_kept_indices": kept,
+            "calibration_rows": len(calibration),
+        }
+        made = StageResult(pruned, facts)
         if self.recovery is not None:
-            recover_(pruned, model, self.recovery, context, "prune/heads recovery")
-        return pruned.eval()
+            recover_(made, model, self.recovery, context, "prune/heads recovery")
+        pruned.eval()
+        return made
 
     def _heads_to_remove(self, before: Sequence[int], structure: Structure) -> int:
         if not before:

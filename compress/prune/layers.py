@@ -16,7 +16,7 @@ from compress.errors import ModelError, StageError
 from compress.layer_choice import Keep, best_layers, layers_to_keep
 from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,10 +70,10 @@ class LayerPruning(PruneStage):
         from compress.model.cutting.depth import keep_layers_
 
         shape = copy.deepcopy(model)
-        keep_layers_(shape, self._kept(shape, None))
+        keep_layers_(shape, self._kept(shape, None)[0])
         return shape
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a shallower copy.
 
         Raises:
@@ -84,17 +84,17 @@ class LayerPruning(PruneStage):
 
         pruned = copy.deepcopy(model).eval()
         total = layer_count(pruned)
-        kept = self._kept(pruned, context)
+        kept, facts = self._kept(pruned, context)
         keep_layers_(pruned, kept)
-        context.facts["layers_before"], context.facts["layers_kept"] = total, kept
+        made = StageResult(pruned, {**facts, "layers_before": total, "layers_kept": kept})
         if self.recovery is not None:
-            recover_(
-                pruned, model, self.recovery, context, "prune/layers recovery", layers=inputs_of(kept, total)
-            )
-        return pruned.eval()
+            learnt = inputs_of(kept, total)
+            recover_(made, model, self.recovery, context, "prune/layers recovery", layers=learnt)
+        pruned.eval()
+        return made
 
-    def _kept(self, model: nn.Module, context: Context | None) -> list[int]:
-        """The layers that stay; without a context, of those that are tried the first."""
+    def _kept(self, model: nn.Module, context: Context | None) -> tuple[list[int], dict[str, int]]:
+        """The layers that stay, and facts on how they were chosen; without a context nothing is tried."""
         from compress.model.cutting.depth import layer_count
 
         try:
@@ -107,16 +107,16 @@ class LayerPruning(PruneStage):
                     f"{self.name}: layers {list(self.layers)}: the model has {total} (0 to {total - 1}); "
                     "name some of them, not all"
                 )
-            return list(self.layers)
+            return list(self.layers), {}
         if self.layers >= total:
             raise StageError(
                 f"{self.name}: layers: {self.layers} would stay and the model has {total}; "
                 f"allowed: 1 to {total - 1}"
             )
         if self.keep != "best":
-            return layers_to_keep(total, self.layers, self.keep)
+            return layers_to_keep(total, self.layers, self.keep), {}
         if context is None:
-            return layers_to_keep(total, self.layers, "first")
+            return layers_to_keep(total, self.layers, "first"), {}
         return best_layers(model, self.layers, context, self.name)
 
 

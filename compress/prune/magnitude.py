@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from compress.errors import StageError
 from compress.prune.stage import PruneStage
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class MagnitudePruning(PruneStage):
         _linear_layers(model, self.skip)
         return model
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with zeros in its Linear weights."""
         pruned = copy.deepcopy(model)
         layers = _linear_layers(pruned, self.skip)
@@ -122,19 +122,21 @@ class MagnitudePruning(PruneStage):
 
         if self.schedule == "one_shot":
             cut_(self.sparsity)
+        made = StageResult(pruned)
         if self.recovery is not None:
-            self._recover_(pruned, context, masks, cut_, hold_)
-        context.facts["weights_zeroed"] = sum(int((~mask).sum()) for mask in masks.values())
-        context.facts["weights_in_scope"] = sum(mask.numel() for mask in masks.values())
-        context.facts["sparsity_per_layer"] = {
-            name: round(1 - float(mask.float().mean()), 4) for name, mask in masks.items()
+            self._recover_(made, context, masks, cut_, hold_)
+        made.facts |= {
+            "weights_zeroed": sum(int((~mask).sum()) for mask in masks.values()),
+            "weights_in_scope": sum(mask.numel() for mask in masks.values()),
+            "sparsity_per_layer": {n: round(1 - float(mask.float().mean()), 4) for n, mask in masks.items()},
+            "speed": "none to expect: zeros are stored and multiplied like other numbers",
         }
-        context.facts["speed"] = "none to expect: zeros are stored and multiplied like other numbers"
-        return pruned.eval()
+        pruned.eval()
+        return made
 
     def _recover_(
         self,
-        model: nn.Module,
+        made: StageResult,
         context: Context,
         masks: dict[str, Tensor],
         cut_: Callable[[float], None],
@@ -152,8 +154,8 @@ class MagnitudePruning(PruneStage):
 
         # An epoch that ends before the ramp does is less sparse than asked for: it can't be the best.
         first = math.ceil(self.recovery.epochs * self.ramp) if self.schedule == "cubic" else 1
-        context.fit_(
-            model,
+        made.fit_(
+            context,
             self.recovery,
             "prune/magnitude recovery",
             after_step=after_step,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.errors import StageError
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,21 +22,21 @@ __all__ = ["PruneStage"]
 class PruneStage(Stage):
     """A stage that leaves out some of a model.
 
-    A subclass makes the new model in `pruned` and writes in `context.facts` what it left; each key of
-    `_MEASURES` that it writes is measured on that model.
+    A subclass makes the new model in `pruned`, with facts of what it left; each key of `_MEASURES` among them
+    is measured on that model.
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
 
     @abstractmethod
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
-        """Return the new model; `model` is left as it was.
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
+        """Return the new model and what was done; `model` is left unchanged.
 
         Raises:
             StageError: the model has nothing that this stage can work on.
         """
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return the new model, which is what the facts say.
 
         Raises:
@@ -47,10 +46,8 @@ class PruneStage(Stage):
         from compress.model.files.computed_weights import check_plain
 
         check_plain(model)
-        facts: dict[str, Any] = {}  # the context may have those of other stages
-        made = self.pruned(model, replace(context, facts=facts))
-        _verify(self.name, made, facts)
-        context.facts.update(facts)
+        made = self.pruned(model, context)
+        _verify(self.name, made.model, made.facts)
         return made
 
 

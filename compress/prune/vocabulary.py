@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from compress.data.config import DataConfig
+from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.prune.stage import PruneStage
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ class VocabularyPruning(PruneStage):
         token_embedding(model)
         return model
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """Refuse language models, whose answers are tokens."""
         if data.task == "language-modelling":
             return "can't cut what a language model writes: it works on classifiers of texts"
         return None
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
-        """Return a copy with fewer tokens, and note in `context.kept_tokens` which ones.
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
+        """Return a copy with fewer tokens, and which ones it has.
 
         Raises:
             StageError: the context has no tokenizer, or every token is needed.
@@ -122,14 +122,15 @@ class VocabularyPruning(PruneStage):
         keep_tokens_(made, kept)
         smaller = smaller_encoder(encoder, kept)
         train, validation = encode_again(context.train, smaller), encode_again(context.validation, smaller)
-        context.kept_tokens.extend(kept)
-        context.facts["vocabulary_before"], context.facts["vocabulary_kept"] = before, len(kept)
-        context.facts.update(self._changes(context, encoder, kept, validation, smaller))
+        facts = {"vocabulary_before": before, "vocabulary_kept": len(kept)}
+        facts |= self._changes(context, encoder, kept, validation, smaller)
+        result = StageResult(made, facts, kept_tokens=kept)
         if self.recovery is not None:
             task = replace(context.task, inputs=smaller.inputs)
             inside = replace(context, train=train, validation=validation, task=task)
-            inside.fit_(made, self.recovery, "prune/vocabulary recovery")
-        return made.eval()
+            result.fit_(inside, self.recovery, "prune/vocabulary recovery")
+        made.eval()
+        return result
 
     def _kept(self, model: nn.Module, context: Context, encoder: TextEncoder, before: int) -> tuple[int, ...]:
         from compress.data.readers.vocabulary import required_tokens, token_counts

@@ -18,7 +18,7 @@ from compress.errors import StageError
 from compress.prune.importance.unit_gates import gate_gradients
 from compress.prune.stage import PruneStage
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -108,7 +108,7 @@ class WidthPruning(PruneStage):
         keep_features_(shape, range(self._kept(hidden_width(shape))))
         return shape
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a narrower copy.
 
         Raises:
@@ -123,16 +123,20 @@ class WidthPruning(PruneStage):
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
         (scores,) = feature_importance(pruned, calibration, context.task, device=context.device)
         keep_features_(pruned, strongest(scores, count))
-        context.facts["width_before"], context.facts["width_kept"] = before, count
-        context.facts["importance_kept"] = round(
-            float(scores.sort().values[-count:].sum() / scores.sum().clamp(min=1e-12)), 4
-        )
-        context.facts["calibration_rows"] = len(calibration)
+        share = float(scores.sort().values[-count:].sum() / scores.sum().clamp(min=1e-12))
+        facts: dict[str, Any] = {
+            "width_before": before,
+            "width_kept": count,
+            "importance_kept": round(share, 4),
+            "calibration_rows": len(calibration),
+        }
+        made = StageResult(pruned, facts)
         if self.recovery is None:
-            context.facts["recovery"] = "none: the cut touches every layer; train on to win accuracy back"
+            facts["recovery"] = "none: the cut touches every layer; train on to win accuracy back"
         else:
-            recover_(pruned, model, self.recovery, context, "prune/width recovery")
-        return pruned.eval()
+            recover_(made, model, self.recovery, context, "prune/width recovery")
+        pruned.eval()
+        return made
 
     def _kept(self, before: int) -> int:
         if self.width is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.errors import StageError
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Float16(Stage):
         linears_to_replace(model, True, self.skip, convolutions=True)
         return model
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with weights of 16 bits, in eval mode.
 
         Raises:
@@ -78,8 +78,7 @@ class Float16(Stage):
 
         done = replace_layers(model, linear, embedding, self.skip, convolution)
         facts: dict[str, Any] = {"dtype": self.dtype, **done.facts(), "too_small_and_now_zero": flushed}
-        context.facts.update(facts)
-        return done.model
+        return StageResult(done.model, facts)
 
     def _rounded(self, name: str, weight: Tensor) -> Tensor:
         import torch

@@ -11,7 +11,7 @@ they come, because ONNX Runtime has no LSTM with fixed ones: there an answer dep
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -89,19 +89,20 @@ class Int8Static(QuantizeLayers):
         if places:
             for place, histogram in zip(places, histograms_of(model, places, rows, context), strict=True):
                 found.update(dict.fromkeys(place.layers, self._limits(histogram)))
-        context.facts["range"] = self.range
         return found
 
-    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
+    def about_ranges(self) -> dict[str, Any]:
+        """How each was chosen."""
+        return {"range": self.range}
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> dict[str, Any]:
         """Fold batch normalization into the convolutions before it."""
         from compress.quantize.equivalent.fold import fold_norms_
         from compress.quantize.replace import convolutions_to_replace
 
         names = convolutions_to_replace(model, self.embeddings, self.skip)
         folded = fold_norms_(model, names, rows, context)
-        if folded:
-            context.facts["folded"] = folded
-        return bool(folded)
+        return {"folded": folded} if folded else {}
 
     def convolutions_(
         self, model: nn.Module, rows: Split, context: Context

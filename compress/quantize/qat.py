@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from compress.recovery import RecoveryConfig, recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compress.model.layers.quantized import QuantizedModule
     from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
 
-__all__ = ["QatConfig", "learnt"]
+__all__ = ["QatConfig", "learn_twins_"]
 
 
 class QatConfig(RecoveryConfig):
@@ -38,23 +38,19 @@ class QatConfig(RecoveryConfig):
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
 
 
-def learnt(
-    quantized: nn.Module,
+def learn_twins_(
+    made: StageResult,
     twins: Sequence[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]],
     before: nn.Module,
     config: QatConfig,
     context: Context,
     what: str,
-) -> nn.Module:
-    """Train a quantized model, and return what it has become; as it was, where validation got no better.
+) -> None:
+    """Put a trained copy in the place of a quantized model, in eval mode, if validation got better.
 
     Args:
-        quantized: left as it is.
         twins: its layers of integers, each with the trainable one that takes its place.
-        before: the float model; learnt from where the context has no teacher.
-
-    Returns:
-        A model of the same layers, in eval mode.
+        before: the float model; teaches where the context has no teacher.
 
     Raises:
         StageError: training diverged before an epoch could be kept.
@@ -67,16 +63,17 @@ def learnt(
         found = evaluate(model, context.validation, context.task, device=context.device)
         return found["validation_metric"], -found["validation_loss"]
 
-    work = copy.deepcopy(quantized, {id(old): new for old, new in twins})
-    first = score(quantized)
-    recover_(work, before, config, context, what)
-    last = score(work)
+    quantized, first = made.model, score(made.model)
+    made.model = copy.deepcopy(quantized, {id(old): new for old, new in twins})
+    recover_(made, before, config, context, what)
+    last = score(made.model)
     better = last > first
-    context.facts["validation_before_training"], context.facts["validation_after_training"] = (
-        first[0],
-        last[0],
-    )
-    context.facts["kept"] = "the trained integers" if better else "the first integers: training won nothing"
-    if not better:
-        return quantized
-    return copy.deepcopy(work, {id(new): new.exported() for _, new in twins}).eval()
+    if better:
+        made.model = copy.deepcopy(made.model, {id(new): new.exported() for _, new in twins}).eval()
+    else:
+        made.model = quantized
+    made.facts |= {
+        "validation_before_training": first[0],
+        "validation_after_training": last[0],
+        "kept": "the trained integers" if better else "the first integers: training won nothing",
+    }

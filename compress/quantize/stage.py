@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.data.config import ArraysData, DataConfig, DigitImagesData, DigitsData, ImagesData
+from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.quantize.calibrate import Calibration
 from compress.quantize.equivalent.smooth import Smoothing, smooth_
 from compress.quantize.integers.choose import Algorithm, Integers, integers_of_table
 from compress.quantize.integers.grid import Grid
-from compress.quantize.qat import QatConfig, learnt
-from compress.stage import Context, Stage
+from compress.quantize.qat import QatConfig, learn_twins_
+from compress.stage import Context, Stage, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,11 +77,11 @@ class QuantizeLayers(Stage):
         """Whether calibration rows are needed."""
         return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """Refuse to calibrate on rows that aren't there."""
         if not self.looks_at_data or self.calibration == "train":
             return None
-        if isinstance(data, DigitsData | DigitImagesData | ImagesData | ArraysData):
+        if data.modality != "text":
             return (
                 f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers or "
                 "pictures use train"
@@ -132,7 +132,7 @@ class QuantizeLayers(Stage):
         cheap["qat"] = None
         return self.model_copy(update=cheap)
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with layers of integers, in eval mode.
 
         Raises:
@@ -149,18 +149,21 @@ class QuantizeLayers(Stage):
         mark_weight_readers_(model, context)
         names = self.linears(model)
         work = copy_to_change(model, names, context.device)
-        rows, ranges = None, {}
+        rows, ranges, facts = None, {}, dict[str, Any]()
         make_convolution: Callable[[str, Any], QuantizedModule] | None = None
         places = [SharedInput((name,)) for name in names]
         if self.looks_at_data:
             rows = calibration_rows(context, self.calibration_rows, self.calibration)
-            changed = self.takes_convolutions and self.prepare_convolutions_(work, rows, context)
+            if self.takes_convolutions:
+                facts |= self.prepare_convolutions_(work, rows, context)
             places = shared_inputs(work, names, rows, context)
             if self.smooth != "none":
-                smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
-            if changed or self.smooth != "none":
+                smoothed = smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
+                facts["smoothed"] = smoothed or "no exact pair"
+            if facts:
                 model = copy_to_change(work, names, context.device)  # equal answers from other weights
             ranges = self.ranges(work, places, rows, context)
+            facts |= self.about_ranges()
             if self.takes_convolutions:
                 make_convolution = self.convolutions_(work, rows, context)
         chosen = choose_integers_(
@@ -207,13 +210,13 @@ class QuantizeLayers(Stage):
             make_convolution,
             recurrent if self.takes_recurrent else None,
         )
-        context.facts.update(done.facts())
+        facts |= done.facts()
         if rows is not None:
-            context.facts["calibration"] = described(self.calibration)
-            context.facts["calibration_rows"] = len(rows)
-        if self.qat is None:
-            return done.model
-        return learnt(done.model, twins, model, self.qat, context, self.name)
+            facts |= {"calibration": described(self.calibration), "calibration_rows": len(rows)}
+        made = StageResult(done.model, facts)
+        if self.qat is not None:
+            learn_twins_(made, twins, model, self.qat, context, self.name)
+        return made
 
     def _linear_within(
         self, input_range: tuple[float, float] | None
@@ -260,8 +263,12 @@ class QuantizeLayers(Stage):
         """Choose the ranges of inputs, by layer name, where they are fixed beforehand."""
         return {}
 
-    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> bool:
-        """Change weights in a way that changes no answer; say whether anything was changed."""
+    def about_ranges(self) -> dict[str, Any]:
+        """Facts on how the ranges were chosen."""
+        return {}
+
+    def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> dict[str, Any]:
+        """Change weights in a way that changes no answer; return facts on it, if anything was changed."""
         raise NotImplementedError
 
     def convolutions_(

@@ -79,8 +79,7 @@ def duration(seconds: float) -> str:
 
 def setting(latency: LatencyComparison) -> str:
     """Where a latency was taken: `batch 1, sequence 128, 1 thread`."""
-    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    return f"batch {latency.batch}, sequence {latency.sequence}, {threads}"
+    return str(latency.setting)
 
 
 def headline(report: RunReport) -> LatencyComparison | None:

@@ -43,8 +43,8 @@ def main() -> None:
     assert loaded.tokenizer is not None
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
     files = {part: given.data / f"{part}.csv" for part in ("train", "validation", "test")}
-    splits = load_splits(FileData.model_validate(files), encoder=encoder, label_order=loaded.label_order)
-    context = Context(splits.task, splits.train, splits.validation.by_length(), encoder=encoder)
+    splits = load_splits(FileData.model_validate(files), reader=encoder, label_order=loaded.label_order)
+    context = Context(splits.task, splits.train, splits.validation.by_length(), reader=encoder)
     exact = predict_logits(loaded.module, context.validation, splits.task)
     print("| stage | calibration | answers as fp32's | KL divergence |\n| --- | --- | ---: | ---: |")
     for name, stage in ways(given.rows, given.gptq).items():
@@ -71,7 +71,7 @@ def ways(rows: int, gptq: bool) -> dict[str, Stage]:
 
 def answers(stage: Stage, model: torch.nn.Module, context: Context) -> Tensor:
     """Logits of the quantized model on validation rows, [n, c]."""
-    return predict_logits(stage.apply(model, context), context.validation, context.task)
+    return predict_logits(stage.apply(model, context).model, context.validation, context.task)
 
 
 def compared(exact: Tensor, found: Tensor) -> tuple[float, float]:

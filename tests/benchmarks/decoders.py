@@ -42,7 +42,7 @@ from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
 from compress.model import ModelConfig, load_model
-from compress.pipeline.prepare import fitting
+from compress.pipeline.fitting import fitting
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context, Stage
@@ -161,7 +161,7 @@ def main() -> None:
         for each in names:
             stage = SCHEMES[each]
             path = folder / "float32.onnx" if stage is None else folder / "scheme.onnx"
-            made = model if stage is None else stage.apply(model, context)
+            made = model if stage is None else stage.apply(model, context).model
             began = time.perf_counter()
             export_onnx(made, splits.validation, splits.task, path, opset=23)
             seconds = time.perf_counter() - began
@@ -189,8 +189,8 @@ def loaded(given: argparse.Namespace, folder: Path) -> tuple[Splits, Context, to
         if given.text is None
         else CorpusData.model_validate({"train": str(given.text), **limits})
     )
-    splits = fitting(found, load_splits(config, encoder=encoder))
-    return splits, Context(splits.task, splits.train, splits.validation, encoder=encoder), found.module
+    splits = fitting(found, load_splits(config, reader=encoder))
+    return splits, Context(splits.task, splits.train, splits.validation, reader=encoder), found.module
 
 
 def print_line(

@@ -105,11 +105,11 @@ def loaded(given: argparse.Namespace, scratch: Path) -> tuple[nn.Module, Splits,
     assert found.tokenizer is not None
     encoder = TextEncoder.from_directory(found.tokenizer, input_names=found.text_inputs)
     files = {part: given.data / f"{part}.csv" for part in ("train", "validation", "test")}
-    splits = load_splits(FileData.model_validate(files), encoder=encoder, label_order=found.label_order)
+    splits = load_splits(FileData.model_validate(files), reader=encoder, label_order=found.label_order)
     train = splits.train.take(given.rows or len(splits.train), seed=0)
     place = TargetPlace(scratch / "targets")
     context = Context(
-        splits.task, train, splits.validation, teacher=found.module, encoder=encoder, targets=place
+        splits.task, train, splits.validation, teacher=found.module, reader=encoder, targets=place
     )
     return found.module, splits, context
 
@@ -137,7 +137,7 @@ def measure(
     """Train with each seed, and print a line."""
     began, found = time.perf_counter(), []
     for seed in given.seeds:
-        student = stage_of(given, settings).apply(model, replace(context, seed=seed, facts={}, curve=[]))
+        student = stage_of(given, settings).apply(model, replace(context, seed=seed)).model
         found.append(scores(student, model, splits))
     print_line(name, found, (time.perf_counter() - began) / 60 / len(given.seeds))
 
@@ -210,7 +210,7 @@ def print_cache(given: argparse.Namespace, model: nn.Module, context: Context) -
     for name, around in ways.items():
         said = Said()
         began = time.perf_counter()
-        stage_of(one, {"losses": losses}).apply(model, replace(around, progress=said, facts={}, curve=[]))
+        stage_of(one, {"losses": losses}).apply(model, replace(around, progress=said))
         print(f"| {name} | {time.perf_counter() - began:.0f} | {'; '.join(said.lines)} |", flush=True)
     print()
 

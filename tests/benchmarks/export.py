@@ -77,7 +77,9 @@ def one(what: str, size: str) -> None:
     rows = Split("validation", (row, row), np.zeros((2, 64), dtype=np.int64), inputs)
     task = Task(inputs, vocabulary=_VOCABULARY)
     if what == "int4":
-        model = Int4WeightOnly(zero_points=True, activations="int8").apply(model, Context(task, rows, rows))
+        model = (
+            Int4WeightOnly(zero_points=True, activations="int8").apply(model, Context(task, rows, rows)).model
+        )
     count, _ = weight_counts(model)
     with tempfile.TemporaryDirectory() as folder:
         path, began = Path(folder) / "model.onnx", time.perf_counter()

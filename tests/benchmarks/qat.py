@@ -64,10 +64,10 @@ def main() -> None:
             ):
                 began, found, kept = time.perf_counter(), [], []
                 for seed in given.seeds if qat or stage.looks_at_data else given.seeds[:1]:
-                    around = replace(context, seed=seed, facts={}, curve=[])
-                    done = stage.model_copy(update={"qat": qat}).apply(model, around)
-                    found.append(scores(done, model, splits))
-                    kept.append(str(around.facts.get("kept", "")))
+                    around = replace(context, seed=seed)
+                    made = stage.model_copy(update={"qat": qat}).apply(model, around)
+                    found.append(scores(made.model, model, splits))
+                    kept.append(str(made.facts.get("kept", "")))
                 minutes = (time.perf_counter() - began) / 60 / len(found)
                 print_line(f"{name}{way}", found, minutes)
                 if any("first" in each for each in kept):

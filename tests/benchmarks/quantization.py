@@ -109,9 +109,9 @@ def made(given: argparse.Namespace) -> tuple[Splits, dict[str, Path], dict[str, 
         return path
 
     def ours(stage: Stage, name: str, path: Path) -> None:
-        context = Context(splits.task, splits.train, splits.validation, facts={})
+        context = Context(splits.task, splits.train, splits.validation)
         began = time.perf_counter()
-        done = stage.apply(model, context)
+        done = stage.apply(model, context).model
         seconds[name] = f"{time.perf_counter() - began:.0f}"
         export_onnx(done, splits.validation, splits.task, path, opset=given.opset)
 

@@ -10,7 +10,7 @@ import pytest
 
 from compress.data import ArraysData, load_splits
 from compress.errors import DataError
-from compress.pipeline.prepare import check_files
+from compress.pipeline.requirements import check_files
 from compress.recipe import load_recipe
 
 

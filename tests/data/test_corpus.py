@@ -34,7 +34,7 @@ def _load(folder: Path, encoder: TextEncoder, **settings: object) -> Splits:
     config = CorpusData.model_validate(
         {"source": "corpus", "train": str(folder), "max_length": 32, **settings}
     )
-    return load_splits(config, encoder=encoder)
+    return load_splits(config, reader=encoder)
 
 
 def test_a_token_is_a_byte_and_the_end_of_a_text_has_its_own(encoder: TextEncoder) -> None:
@@ -127,7 +127,7 @@ def test_columns_and_datasets_are_documents_too(tmp_path: Path, encoder: TextEnc
 
 def test_the_standard_library_is_the_same_each_time(encoder: TextEncoder) -> None:
     config = StdlibData(train_bytes=10_000, max_length=64, validation_limit=4, test_limit=4)
-    first, again = (load_splits(config, encoder=encoder).fingerprint() for _ in range(2))
+    first, again = (load_splits(config, reader=encoder).fingerprint() for _ in range(2))
     assert first == again
 
 

@@ -126,8 +126,8 @@ def test_sizes_and_colours_are_made_one_and_counted(copied: Path) -> None:
     )
     grey = read(copied, size=8, channels=1)
     assert grey.task.inputs[0].shape == (1, 8, 8)
-    assert grey.processor is not None
-    written = grey.processor.to_config()
+    assert isinstance(grey.reader, ImageProcessor)
+    written = grey.reader.to_config()
     assert (written["image_mean"], written["do_convert_grayscale"]) == ([0.5], True)
 
 

@@ -28,13 +28,13 @@ def _classes(split: Split) -> dict[int, int]:
 
 def _refused(message: str, encoder: TextEncoder, **config: Any) -> None:
     with pytest.raises(DataError, match=message):
-        load_splits(FileData(**config), encoder=encoder)
+        load_splits(FileData(**config), reader=encoder)
 
 
 def test_drawn_splits_are_stratified_separate_and_together_the_whole_pool(
     write_csv: Write, encoder: TextEncoder
 ) -> None:
-    splits = load_splits(FileData(train=write_csv("a.csv", _pool())), encoder=encoder)
+    splits = load_splits(FileData(train=write_csv("a.csv", _pool())), reader=encoder)
     parts = (splits.train, splits.validation, splits.test)
     assert [_classes(part) for part in parts] == [{0: 14, 1: 14}, {0: 2, 1: 2}, {0: 4, 1: 4}]
     texts = [text for part in parts for text in part.texts]
@@ -47,7 +47,7 @@ def test_drawn_splits_are_stratified_separate_and_together_the_whole_pool(
 def test_notes_say_of_which_kind_they_are(write_csv: Write, encoder: TextEncoder) -> None:
     path = write_csv("a.csv", [*_pool(), ("film w0", 0)])
     path.write_text(path.read_text().replace(",", ";"))
-    splits = load_splits(FileData(train=path, max_length=3, train_limit=20), encoder=encoder)
+    splits = load_splits(FileData(train=path, max_length=3, train_limit=20), reader=encoder)
     kinds = [note.kind for note in splits.notes]
     assert kinds == ["dropped", "limit", "other", "cut", "cut", "cut"]
     assert "train: 20 of 20 texts cut to 3 tokens (max_length)" in splits.notes
@@ -58,12 +58,12 @@ def test_labels_that_are_amounts_are_told_the_word_regression(write_csv: Write, 
     _refused("distinct row.* regression is not supported", encoder, train=write_csv("a.csv", prices))
     classes = [*_pool(), ("good w1", 2)]
     with pytest.raises(DataError, match="label '2' has 1 distinct row") as refused:
-        load_splits(FileData(train=write_csv("b.csv", classes)), encoder=encoder)
+        load_splits(FileData(train=write_csv("b.csv", classes)), reader=encoder)
     assert "regression" not in str(refused.value)
 
 
 def test_rows_labels_and_texts_of_a_split_belong_together(write_csv: Write, encoder: TextEncoder) -> None:
-    splits = load_splits(FileData(train=write_csv("a.csv", _pool())), encoder=encoder)
+    splits = load_splits(FileData(train=write_csv("a.csv", _pool())), reader=encoder)
     for text, row, label in zip(splits.test.texts, splits.test.rows, splits.test.labels, strict=True):
         number = int(text.split("w")[-1])
         assert row["input_ids"].tolist() == [2, 6, 7 + number, 3]
@@ -75,7 +75,7 @@ def test_same_seed_gives_the_same_splits_and_another_seed_others(
     write_csv: Write, encoder: TextEncoder
 ) -> None:
     def load(seed: int) -> Splits:
-        return load_splits(FileData(train=tmp, seed=seed, train_limit=20), encoder=encoder)
+        return load_splits(FileData(train=tmp, seed=seed, train_limit=20), reader=encoder)
 
     tmp = write_csv("a.csv", _pool())
     assert load(1).fingerprint() == load(1).fingerprint()
@@ -86,7 +86,7 @@ def test_same_seed_gives_the_same_splits_and_another_seed_others(
 def test_split_with_its_own_file_is_left_whole_and_in_order(write_csv: Write, encoder: TextEncoder) -> None:
     test_rows = [("bad", 1), ("good", 0), ("good film", 1)]
     config = FileData(train=write_csv("a.csv", _pool()), test=write_csv("t.csv", test_rows))
-    splits = load_splits(config, encoder=encoder)
+    splits = load_splits(config, reader=encoder)
     assert splits.test.texts == ("bad", "good", "good film")
     assert splits.test.labels.tolist() == [1, 0, 1]
     assert (len(splits.train), len(splits.validation)) == (36, 4)
@@ -95,7 +95,7 @@ def test_split_with_its_own_file_is_left_whole_and_in_order(write_csv: Write, en
 
 def test_pool_is_deduplicated_before_it_is_split(write_csv: Write, encoder: TextEncoder) -> None:
     rows = [row for text, label in _pool() for row in ((text, label), (f"  {text.upper()} ", label))]
-    splits = load_splits(FileData(train=write_csv("a.csv", rows)), encoder=encoder)
+    splits = load_splits(FileData(train=write_csv("a.csv", rows)), reader=encoder)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
     assert splits.notes == ("a.csv: 40 rows dropped: the same input stands there before",)
 
@@ -105,7 +105,7 @@ def test_train_drops_repeats_and_all_rows_of_an_input_with_two_labels(
 ) -> None:
     rows = [*_pool(4), ("film w0", 0), ("bad", 1), ("bad", 0), ("Bad", 0)]
     held = {part: write_csv(f"{part}.csv", [(f"good {part}", 0)]) for part in ("validation", "test")}
-    splits = load_splits(FileData(train=write_csv("a.csv", rows), **held), encoder=encoder)
+    splits = load_splits(FileData(train=write_csv("a.csv", rows), **held), reader=encoder)
     assert splits.train.texts == ("film w0", "film w1", "film w2", "film w3")
     assert splits.notes == (
         "a.csv: 1 row dropped: the same input stands there before",
@@ -116,7 +116,7 @@ def test_train_drops_repeats_and_all_rows_of_an_input_with_two_labels(
 def test_held_out_file_loses_exact_repeats_only(write_csv: Write, encoder: TextEncoder) -> None:
     rows = [("good", 1), ("good", 1), ("Good", 1), ("good", 0)]
     config = FileData(train=write_csv("a.csv", _pool()), test=write_csv("t.csv", rows))
-    splits = load_splits(config, encoder=encoder)
+    splits = load_splits(config, reader=encoder)
     assert splits.test.texts == ("good", "Good", "good")
     assert splits.notes == (
         "t.csv: 1 row dropped: the same input stands there before",
@@ -184,8 +184,8 @@ def test_train_limit_takes_a_stratified_subset_of_train_only(
     write_csv: Write, encoder: TextEncoder, limit: int
 ) -> None:
     path = write_csv("a.csv", _pool())
-    whole = load_splits(FileData(train=path), encoder=encoder)
-    limited = load_splits(FileData(train=path, train_limit=limit), encoder=encoder)
+    whole = load_splits(FileData(train=path), reader=encoder)
+    limited = load_splits(FileData(train=path, train_limit=limit), reader=encoder)
     assert len(limited.train) == limit
     assert abs(_classes(limited.train)[0] - _classes(limited.train)[1]) <= 1
     assert set(limited.train.texts) < set(whole.train.texts)
@@ -195,7 +195,7 @@ def test_train_limit_takes_a_stratified_subset_of_train_only(
 
 
 def test_train_limit_above_the_rows_there_are_takes_all(write_csv: Write, encoder: TextEncoder) -> None:
-    splits = load_splits(FileData(train=write_csv("a.csv", _pool()), train_limit=28), encoder=encoder)
+    splits = load_splits(FileData(train=write_csv("a.csv", _pool()), train_limit=28), reader=encoder)
     assert (len(splits.train), splits.notes) == (28, ())
 
 
@@ -214,7 +214,7 @@ def test_train_limit_that_would_lose_a_class_is_refused(write_csv: Write, encode
 def test_cut_texts_are_noted_by_split(write_csv: Write, encoder: TextEncoder) -> None:
     held = {part: write_csv(f"{part}.csv", [(f"good w1 {part}", 0)]) for part in ("validation", "test")}
     rows = [*_pool(4), ("bad w1 w2", 1)]
-    splits = load_splits(FileData(train=write_csv("a.csv", rows), max_length=4, **held), encoder=encoder)
+    splits = load_splits(FileData(train=write_csv("a.csv", rows), max_length=4, **held), reader=encoder)
     assert splits.notes == (
         "train: 1 of 5 texts cut to 4 tokens (max_length)",
         "validation: 1 of 1 texts cut to 4 tokens (max_length)",
@@ -226,16 +226,16 @@ def test_label_order_decides_the_class_indices_and_its_notes_are_kept(
     write_csv: Write, encoder: TextEncoder
 ) -> None:
     config = FileData(train=write_csv("a.csv", [(text, "np"[int(str(y))]) for text, y in _pool()]))
-    assert load_splits(config, encoder=encoder).task.labels == ("n", "p")
-    ordered = load_splits(config, encoder=encoder, label_order=["p", "n"])
+    assert load_splits(config, reader=encoder).task.labels == ("n", "p")
+    ordered = load_splits(config, reader=encoder, label_order=["p", "n"])
     assert ordered.task.labels == ("p", "n")
     assert [int(text.split("w")[-1]) % 2 for text in ordered.test.texts] == [
         1 - y for y in ordered.test.labels
     ]
-    unnamed = load_splits(config, encoder=encoder, label_order=["LABEL_0", "LABEL_1"])
+    unnamed = load_splits(config, reader=encoder, label_order=["LABEL_0", "LABEL_1"])
     assert unnamed.notes == ("the model's labels have no names; taken in order: n, p",)
     with pytest.raises(DataError, match="the model does not know the label p: the data has n, p"):
-        load_splits(config, encoder=encoder, label_order=["n", "q"])
+        load_splits(config, reader=encoder, label_order=["n", "q"])
 
 
 def test_texts_without_a_tokenizer_say_how_to_give_one(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_saved_dataset_gives_splits_in_the_order_of_its_class_names(
     texts, labels = zip(*_pool(), strict=True)
     pool = datasets.Dataset.from_dict({"text": list(texts), "label": list(labels)}, features=features)
     pool.save_to_disk(tmp_path / "news")
-    splits = load_splits(DatasetsData(name=str(tmp_path / "news")), encoder=encoder)
+    splits = load_splits(DatasetsData(name=str(tmp_path / "news")), reader=encoder)
     assert splits.task.labels == ("world", "business")
     assert splits.source == "news[train] (40 rows; validation and test drawn from it)"
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (28, 4, 8)
@@ -302,9 +302,7 @@ def test_shared_reviews_load_whole_and_as_transformers_would_encode_them() -> No
     names = ("input_ids", "attention_mask", "token_type_ids")
     encoder = TextEncoder.from_directory(model, input_names=names)
     paths = {part: reviews / f"{part}.csv" for part in ("train", "validation", "test")}
-    splits = load_splits(
-        FileData(**paths, max_length=16), encoder=encoder, label_order=["LABEL_0", "LABEL_1"]
-    )
+    splits = load_splits(FileData(**paths, max_length=16), reader=encoder, label_order=["LABEL_0", "LABEL_1"])
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (7000, 530, 1000)
     assert splits.task.labels == ("0", "1")
     assert (encoder.vocab_size, encoder.pad_id) == (30522, 0)
@@ -320,9 +318,7 @@ def test_made_up_labels_of_the_data_are_the_models_classes(bert_directory: Path,
     rows = [(f"{'good ' * (i % 9)}film {'a ' * (i // 9)}", i % 2) for i in range(60)]
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{text},LABEL_{i}\n" for text, i in rows))
     config = FileData.model_validate({"source": "file", "train": str(tmp_path / "a.csv"), "max_length": 16})
-    found = load_splits(
-        config, encoder=TextEncoder.from_directory(bert_directory), label_order=("pos", "neg")
-    )
+    found = load_splits(config, reader=TextEncoder.from_directory(bert_directory), label_order=("pos", "neg"))
     assert found.task.labels == ("pos", "neg")
     wanted = dict(rows)
     for split in (found.train, found.test):

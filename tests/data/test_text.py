@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import DatasetsData
-from compress.data.sources.text import read_datasets, read_text_file
+from compress.data.sources.datasets import read_datasets
+from compress.data.sources.file import read_text_file
 from compress.errors import DataError
 
 

@@ -28,7 +28,7 @@ def load(write_csv: Write, encoder: TextEncoder) -> Callable[..., Splits]:
     def make(unlabelled: Path | None, **options: object) -> Splits:
         train = write_csv("a.csv", [(f"film w{i}", i % 2) for i in range(40)])
         config = {"train": train, "unlabelled": unlabelled, **options}
-        return load_splits(FileData.model_validate(config), encoder=encoder)
+        return load_splits(FileData.model_validate(config), reader=encoder)
 
     return make
 
@@ -67,11 +67,11 @@ def test_a_split_of_a_dataset_is_read_without_its_labels(tmp_path: Path, encoder
     }
     datasets.DatasetDict(made).save_to_disk(tmp_path / "news")
     config = DatasetsData(name=str(tmp_path / "news"), unlabelled="unsupervised")
-    splits = load_splits(config, encoder=encoder)
+    splits = load_splits(config, reader=encoder)
     assert splits.unlabelled is not None and splits.unlabelled.texts == tuple(TEXTS)
     assert "news[unsupervised] (2 rows without labels)" in splits.source
     with pytest.raises(DataError, match="no split 'unsuper' for unlabelled; did you mean 'unsupervised'"):
-        load_splits(config.model_copy(update={"unlabelled": "unsuper"}), encoder=encoder)
+        load_splits(config.model_copy(update={"unlabelled": "unsuper"}), reader=encoder)
 
 
 def test_rows_of_validation_and_test_and_repeats_are_left_out_and_counted(

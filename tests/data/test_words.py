@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from compress.data import Split, TextEncoder
+from compress.data import NumbersReader, Split, TextEncoder
 from compress.data.words import unknown_share, unknown_token_notes
 from compress.errors import DataError
 
@@ -52,7 +52,7 @@ def test_the_unknown_token_of_every_kind_of_tokenizer_is_found(tmp_path: Path) -
     ):
         encoder = _encoder(tmp_path, model)
         assert unknown_share(_encoded(encoder, "a x"), encoder) == 0.5
-    assert unknown_token_notes(_encoded(encoder, "x"), None) == ()
+    assert NumbersReader().doubts(_encoded(encoder, "x")) == ()
 
 
 def test_a_tokenizer_without_words_is_refused(bert_directory: Path, tmp_path: Path) -> None:

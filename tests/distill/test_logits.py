@@ -25,19 +25,18 @@ def test_the_student_begins_with_the_teachers_layers(model: nn.Module, context: 
     stage = LogitsDistillation(
         student={"num_layers": 1}, keep_layers="last", train=TrainConfig(epochs=1, learning_rate=1e-12)
     )
-    student = stage.apply(model, context)
+    made = stage.apply(model, context)
+    student = made.model
     for name, tensor in student.state_dict().items():
         origin = name.replace("layers.0.", "layers.1.")
         torch.testing.assert_close(tensor, model.state_dict()[origin], rtol=0, atol=1e-9)  # steps of 1e-12
-    assert (
-        context.facts["tensors_from_teacher"] == f"{len(student.state_dict())} of {len(student.state_dict())}"
-    )
+    assert made.facts["tensors_from_teacher"] == f"{len(student.state_dict())} of {len(student.state_dict())}"
 
 
 def test_tensors_of_another_shape_begin_at_random(model: nn.Module, context: Context) -> None:
     stage = LogitsDistillation(student={"dim_feedforward": 32}, train=TrainConfig(epochs=1))
-    stage.apply(model, context)
-    copied, total = (int(word) for word in context.facts["tensors_from_teacher"].split(" of "))
+    made = stage.apply(model, context)
+    copied, total = (int(word) for word in made.facts["tensors_from_teacher"].split(" of "))
     assert total - copied == 2 * 3  # up weight and bias and down weight, in two layers
 
 
@@ -47,7 +46,7 @@ def test_the_student_learns_from_the_teacher_alone(
     fit_(model, splits.train, splits.validation, splits.task, TRAIN)
     wrong = replace(splits.train, labels=(splits.train.labels + 1) % 3)  # labels that lie
     stage = LogitsDistillation(student={"num_layers": 1}, init="random", hard_weight=0.0, train=TRAIN)
-    student = stage.apply(model, replace(context, train=wrong))
+    student = stage.apply(model, replace(context, train=wrong)).model
     assert evaluate(student, splits.validation, splits.task)["validation_metric"] > 0.8
 
 
@@ -59,7 +58,7 @@ def test_the_teacher_of_the_context_is_asked_not_the_model(
             return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(features), 3) + 0 * features.sum()
 
     stage = LogitsDistillation(student={"num_layers": 1}, hard_weight=0.0, train=TRAIN)
-    student = stage.apply(model, replace(context, teacher=Second()))
+    student = stage.apply(model, replace(context, teacher=Second())).model
     answers = student(torch.from_numpy(next(splits.test.batches(48))["features"])).argmax(-1)
     assert set(answers.tolist()) == {1}
 

@@ -46,14 +46,15 @@ def _stage(**given: Any) -> StudentDistillation:
 @pytest.fixture
 def text_context(bert_directory: Path, text_splits: Splits) -> Context:
     encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
-    return Context(text_splits.task, text_splits.train, text_splits.validation, encoder=encoder)
+    return Context(text_splits.task, text_splits.train, text_splits.validation, reader=encoder)
 
 
 def test_a_student_of_some_layers_begins_with_their_weights(model: nn.Module, context: Context) -> None:
-    student = _stage(student={"layers": [1]}, train=SHORT).apply(model, context)
+    made = _stage(student={"layers": [1]}, train=SHORT).apply(model, context)
+    student = made.model
     for name, tensor in student.layers[0].state_dict().items():
         torch.testing.assert_close(tensor, model.layers[1].state_dict()[name], rtol=0, atol=1e-9)
-    assert context.facts["layers_kept"] == [1] and context.facts["layers_before"] == 2
+    assert made.facts["layers_kept"] == [1] and made.facts["layers_before"] == 2
     assert layer_count(model) == 2
 
 
@@ -62,15 +63,15 @@ def test_the_best_layer_is_the_one_that_does_something(model: nn.Module, context
         if name.endswith(("out.weight", "out.bias", "down.weight", "down.bias")):
             parameter.data.zero_()  # the second layer adds nothing
     stage = _stage(student={"layers": 1, "keep": "best"}, train=SHORT)
-    stage.apply(model, context)
-    assert context.facts["layers_kept"] == [0]
+    made = stage.apply(model, context)
+    assert made.facts["layers_kept"] == [0]
 
 
 def test_without_a_student_the_cut_model_is_trained(model: nn.Module, context: Context) -> None:
     context = replace(context, teacher=model)
-    cut = HeadPruning(sparsity=0.5).apply(model, context)
+    cut = HeadPruning(sparsity=0.5).apply(model, context).model
     before = {name: tensor.clone() for name, tensor in cut.state_dict().items()}
-    student = _stage(train={"epochs": 1, "learning_rate": 1e-3}).apply(cut, context)
+    student = _stage(train={"epochs": 1, "learning_rate": 1e-3}).apply(cut, context).model
     assert {n: t.shape for n, t in student.state_dict().items()} == {n: t.shape for n, t in before.items()}
     assert any(not torch.equal(t, before[n]) for n, t in student.state_dict().items())
     assert all(torch.equal(t, before[n]) for n, t in cut.state_dict().items())
@@ -95,7 +96,7 @@ def test_a_student_of_another_architecture_learns(
         train={"epochs": 20, "batch_size": 16, "learning_rate": 3e-2},
     )
     stage.check(model, context)
-    student = stage.apply(model, context)
+    student = stage.apply(model, context).model
     assert type(student).__name__ == "Mean"
     assert evaluate(student, splits.validation, splits.task)["validation_metric"] > 0.8
 
@@ -105,15 +106,15 @@ def test_a_hugging_face_student_gets_the_tasks_classes(
 ) -> None:
     stage = _stage(student={"model": {"hf": str(bert_directory)}}, losses={"logits": 1}, train=SHORT)
     stage.check(text_model, text_context)
-    assert stage.apply(text_model, text_context).config.num_labels == 2
+    assert stage.apply(text_model, text_context).model.config.num_labels == 2
 
 
 def test_a_student_that_is_larger_is_said_to_be(
     definition: Definition, model: nn.Module, context: Context
 ) -> None:
     stage = _stage(student={"args": {"dim_feedforward": 128}}, losses={"logits": 1}, train=SHORT)
-    stage.apply(model, context)
-    assert context.facts["parameters_student"] > context.facts["parameters_teacher"]
+    made = stage.apply(model, context)
+    assert made.facts["parameters_student"] > made.facts["parameters_teacher"]
 
 
 def test_given_teachers_are_asked(model: nn.Module, splits: Splits, context: Context, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_given_teachers_are_asked(model: nn.Module, splits: Splits, context: Con
     teacher = {"file": str(tmp_path / "second.py"), "builder": "Second"}
     stage = _stage(teachers=[teacher, teacher], losses={"logits": 1}, train=TRAIN)
     stage.check(model, context)
-    student = stage.apply(model, context)
+    student = stage.apply(model, context).model
     answers = student(torch.from_numpy(next(splits.test.batches(48))["features"])).argmax(-1)
     assert set(answers.tolist()) == {1}
 
@@ -138,9 +139,9 @@ def test_rows_are_added_up_and_counted(
     more = replace(text_splits.validation.take(5, seed=0), name="unlabelled")
     context = replace(text_context, unlabelled=more)
     stage = _stage(rows={"augment": 2, "synthetic": 7}, losses={"logits": 1}, train=SHORT)
-    rows = stage.rows_of(context)
+    rows, facts = stage.rows_of(context)
     count = len(text_splits.train)
-    assert context.facts["rows"] == {
+    assert facts["rows"] == {
         "train": count,
         "unlabelled": 5,
         "augmented": 2 * (count + 5),
@@ -148,7 +149,8 @@ def test_rows_are_added_up_and_counted(
     }
     assert len(rows) == count + 5 + 2 * (count + 5) + 7
     only = _stage(rows={"train": False, "unlabelled": False, "synthetic": 7}, losses={"logits": 1})
-    assert len(only.rows_of(context)) == 7 and context.facts["rows"]["train"] == 0
+    rows, facts = only.rows_of(context)
+    assert len(rows) == 7 and facts["rows"]["train"] == 0
 
 
 def test_a_student_learns_without_any_training_text(
@@ -164,7 +166,7 @@ def test_a_student_learns_without_any_training_text(
         train={"epochs": 8, "batch_size": 8, "learning_rate": 1e-3},
     )
     stage.check(text_model, text_context)
-    student = stage.apply(text_model, text_context)
+    student = stage.apply(text_model, text_context).model
     assert evaluate(student, text_splits.validation, text_splits.task)["validation_metric"] > 0.9
 
 
@@ -353,11 +355,11 @@ def test_no_text_of_validation_or_test_is_learnt_on(
         {"source": "file", "train": str(path), "unlabelled": str(path), "max_length": 16}
     )
     encoder = TextEncoder.from_directory(bert_directory, input_names=NAMES)
-    splits = load_splits(config, encoder=encoder)
+    splits = load_splits(config, reader=encoder)
     context = Context(
-        splits.task, splits.train, splits.validation, unlabelled=splits.unlabelled, encoder=encoder
+        splits.task, splits.train, splits.validation, unlabelled=splits.unlabelled, reader=encoder
     )
-    rows = _stage(rows={"train": True}, losses={"logits": 1}).rows_of(context)
+    rows, _ = _stage(rows={"train": True}, losses={"logits": 1}).rows_of(context)
     held_out = {tuple(row["input_ids"]) for part in (splits.validation, splits.test) for row in part.rows}
     assert not held_out & {tuple(row["input_ids"]) for row in rows.rows}
 

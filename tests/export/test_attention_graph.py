@@ -147,7 +147,7 @@ def test_keys_that_are_read_elsewhere_too_stay_where_they_are(uses: int, made: i
 def test_weights_of_few_bits_with_one_input_are_one_product_to_the_bit(tmp_path: Path) -> None:
     model = Definition("hf", MODELS["qwen2"], head="language-modelling").build(seed=0).eval()
     settings = {"group_size": 16, "zero_points": True, "activations": "int8", "int8_layers": ("*.v_proj",)}
-    small = Int4WeightOnly.model_validate(settings).apply(model, Context(TASK, ROWS, ROWS))
+    small = Int4WeightOnly.model_validate(settings).apply(model, Context(TASK, ROWS, ROWS)).model
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.export.lowering.fast_graph.join_products_", lambda graph: 0)
         export_onnx(small, ROWS, TASK, tmp_path / "apart.onnx", opset=23)

@@ -37,7 +37,7 @@ def test_a_block_answers_as_its_layer(model: nn.Module, splits: Splits, tmp_path
 def test_blocks_of_a_quantized_model_hold_its_integer_products(
     model: nn.Module, splits: Splits, context: Context, tmp_path: Path
 ) -> None:
-    quantized = Int8Dynamic().apply(model, context)
+    quantized = Int8Dynamic().apply(model, context).model
     path = export_onnx(quantized, splits.validation, splits.task, tmp_path / "model.onnx")
     features = next(splits.validation.batches(3))["features"]
     (block,) = extract_blocks(path, ["layers.1"], {"features": features}, tmp_path)

@@ -89,7 +89,7 @@ def test_a_recipe_with_such_a_model_ends_before_any_training(
     np.savez(tmp_path / "rows.npz", **_rows())
     (tmp_path / "own.yaml").write_text(RECIPE)
     monkeypatch.setattr(
-        sys.modules["compress.pipeline.run"], "fit_", lambda *_, **__: pytest.fail("was trained")
+        sys.modules["compress.pipeline.stages"], "fit_", lambda *_, **__: pytest.fail("was trained")
     )
     with pytest.raises(ModelError, match=r"own\.py:12, `if x\.sum\(\) > 0:`"):
         run(tmp_path / "own.yaml", tmp_path / "reports")

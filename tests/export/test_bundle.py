@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 from torch import nn
 
-from compress.data import Splits, TextEncoder
+from compress.data import NumbersReader, Splits, TextEncoder
 from compress.data.readers.byte_tokenizer import write_byte_tokenizer
 from compress.export import (
     broken_seals,
@@ -35,7 +35,7 @@ def test_a_bundle_holds_graph_module_and_configuration(
     (tmp_path / "model.onnx.data").write_bytes(b"weights")
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    write_bundle_(bundle, model, tmp_path / "model.onnx", splits.task, encoder=None, max_length=0)
+    write_bundle_(bundle, model, tmp_path / "model.onnx", splits.task, reader=NumbersReader(), max_length=0)
     assert (bundle / "onnx" / "model.onnx").read_bytes() == b"graph"
     assert (bundle / "onnx" / "model.onnx.data").read_bytes() == b"weights"
     config = json.loads((bundle / "config.json").read_text())
@@ -52,7 +52,7 @@ def test_a_bundles_tokenizer_cuts_by_itself_and_pads_nothing(
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     encoder = TextEncoder.from_directory(bert_directory)
-    write_bundle_(bundle, model, tmp_path / "model.onnx", splits.task, encoder=encoder, max_length=5)
+    write_bundle_(bundle, model, tmp_path / "model.onnx", splits.task, reader=encoder, max_length=5)
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     assert tokenizer.encode("the film was very good").tokens == ["[CLS]", "the", "film", "was", "[SEP]"]
     assert tokenizer.encode("good").tokens == ["[CLS]", "good", "[SEP]"]
@@ -70,7 +70,7 @@ def _config_of(module: nn.Module, tmp_path: Path, generation: str = "{}") -> dic
     (tmp_path / "bytes" / "generation_config.json").write_text(generation)
     (tmp_path / "bundle").mkdir()
     task = Task(encoder.inputs, vocabulary=257)
-    write_bundle_(tmp_path / "bundle", module, tmp_path / "model.onnx", task, encoder=encoder, max_length=16)
+    write_bundle_(tmp_path / "bundle", module, tmp_path / "model.onnx", task, reader=encoder, max_length=16)
     config: dict[str, Any] = json.loads((tmp_path / "bundle" / "config.json").read_text())
     return config
 
@@ -217,7 +217,7 @@ def test_config_json_says_the_heads_and_neurons_that_are_left(tmp_path: Path) ->
 
     def config_of(model: nn.Module, name: str) -> dict[str, Any]:
         (tmp_path / name).mkdir()
-        write_bundle_(tmp_path / name, model, tmp_path / "model.onnx", task, encoder=encoder, max_length=8)
+        write_bundle_(tmp_path / name, model, tmp_path / "model.onnx", task, reader=encoder, max_length=8)
         found: dict[str, Any] = json.loads((tmp_path / name / "config.json").read_text())
         return found
 

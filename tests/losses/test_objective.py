@@ -16,7 +16,7 @@ from compress.losses.logits import soft_loss
 from compress.model.files.definition import Definition
 from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.task import LABELS_KEY, ROW_INDEX_KEY
 from compress.train_config import TrainConfig
 
@@ -131,9 +131,8 @@ def test_each_loss_alone_brings_a_student_nearer_to_its_teacher(
     before = distance()
     config = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)
     # Validation's own metric means nothing here: the last epoch is kept.
-    context.learn_(
-        student, [model], LossConfig.model_validate({name: 1}), config, "learning", first_kept_epoch=4
-    )
+    losses = LossConfig.model_validate({name: 1})
+    StageResult(student).learn_(context, [model], losses, config, "learning", first_kept_epoch=4)
     assert distance() < 0.8 * before
 
 
@@ -143,8 +142,9 @@ def test_two_steps_learn_states_first_and_the_task_then(
     student = definition.build(seed=1)
     losses = {"relations": {"between": [0, 0.5]}, "labels": {"between": [0.5, 1]}}
     config = TrainConfig(epochs=8, batch_size=8, learning_rate=3e-3)
-    context.learn_(student, [model], LossConfig.model_validate(losses), config, "learning")
-    metrics = [point["validation_metric"] for point in context.curve]
+    made = StageResult(student)
+    made.learn_(context, [model], LossConfig.model_validate(losses), config, "learning")
+    metrics = [point["validation_metric"] for point in made.curve]
     assert max(metrics[:4]) < 0.7 < 0.9 < max(metrics[4:])  # of three classes
 
 
@@ -155,6 +155,6 @@ def test_unlabelled_rows_are_learnt_from_the_teacher(
     student = definition.build(seed=1)
     losses = LossConfig.model_validate({"labels": 1, "logits": 1})
     config = TrainConfig(epochs=6, batch_size=16, learning_rate=3e-3)
-    replace(context, train=blind).learn_(student, [model], losses, config, "learning")
+    StageResult(student).learn_(replace(context, train=blind), [model], losses, config, "learning")
     tensors = _tensors(splits)
     assert float(soft_loss(student(tensors["features"]), model(tensors["features"]), 1.0).detach()) < 0.05

@@ -118,7 +118,7 @@ STAGES: list[tuple[str, dict[str, Any]]] = [
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path_factory.mktemp("bytes")))
     data = StdlibData(train_bytes=10_000, train_limit=16, max_length=16, validation_limit=16, test_limit=2)
-    return load_splits(data, encoder=encoder)
+    return load_splits(data, reader=encoder)
 
 
 @pytest.mark.parametrize("kind", ["rope", "llama", "gpt2"])
@@ -130,7 +130,7 @@ def test_a_stage_takes_a_decoder(name: str, settings: dict[str, Any], kind: str,
     settings = {**settings, "train": training} if name.startswith("distill") else settings
     model = decoder(kind, vocabulary=257)
     context = Context(texts.task, texts.train, texts.validation, teacher=model)
-    made = stage_class(name).model_validate(settings).apply(model, context)
+    made = stage_class(name).model_validate(settings).apply(model, context).model
     ids = torch.arange(3, 12)[None]
     torch.testing.assert_close(_read_in((4, 5), made, ids), _read_in((9,), made, ids), rtol=1e-3, atol=1e-3)
 
@@ -225,7 +225,7 @@ class _OneLinear(nn.Module):
 
 def test_a_decoder_that_is_quantized_throughout_still_keeps_keys_and_values(texts: Splits) -> None:
     context = Context(texts.task, texts.train, texts.validation)
-    made = stage_class("quantize/int4_weight_only")().apply(_OneLinear(), context)
+    made = stage_class("quantize/int4_weight_only")().apply(_OneLinear(), context).model
     assert not list(made.parameters())
     assert cache_layers(made) == (CacheLayer(1, 32),)
 

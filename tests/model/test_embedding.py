@@ -113,16 +113,16 @@ def test_what_has_no_float_table_of_its_own_is_refused(model: nn.Module, context
     with pytest.raises(ModelError, match=r"embedding shares its weight with classifier \(tied embeddings\)"):
         token_embedding(tied)
     with pytest.raises(ModelError, match=r"embedding is Int8Embedding, not a float embedding"):
-        token_embedding(Int8Dynamic().apply(_classifier(), context))
+        token_embedding(Int8Dynamic().apply(_classifier(), context).model)
     with pytest.raises(ModelError, match=r"embedding\.table is Int4Embedding"):
-        token_embedding(Int4WeightOnly().apply(_factorized(), context))
+        token_embedding(Int4WeightOnly().apply(_factorized(), context).model)
 
 
 @pytest.mark.parametrize("stage", [None, Int8Dynamic(), Int4WeightOnly()])
 def test_factors_are_saved_and_come_back_equal_quantized_too(stage, context: Context, tmp_path: Path) -> None:
     model = _factorized()
     if stage is not None:
-        model = stage.apply(model, context)
+        model = stage.apply(model, context).model
         assert [type(module).__name__ for module in model.embedding.children()] == (
             ["Int8Embedding", "Int8Linear"]
             if stage.name.endswith("dynamic")

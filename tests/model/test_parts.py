@@ -24,7 +24,7 @@ def test_parts_of_a_transformer_by_hand(model: nn.Module) -> None:
 
 
 def test_parts_of_a_quantized_model_are_those_of_its_integers(model: nn.Module, context: Context) -> None:
-    done = Int8Dynamic().apply(model, context)
+    done = Int8Dynamic().apply(model, context).model
     before, after = bytes_by_part(model), bytes_by_part(done)
     assert sum(after.values()) == stored_bytes(done)
     # A byte for each weight; scales and biases stay float32, of which small layers have many.

@@ -17,8 +17,7 @@ from compress.model import Definition, ModelConfig, load_model, load_module, sav
 from compress.model.files.computed_weights import check_plain, computed_weights, plain_weights_
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import prepare
-from compress.pipeline.run import trained_model
-from compress.progress import Silent
+from compress.pipeline.stages import trained_model
 from compress.prune.magnitude import MagnitudePruning
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.weight_only import Int4WeightOnly
@@ -127,21 +126,22 @@ def test_a_recipe_trains_the_model_as_it_was_written_and_gives_stages_a_plain_on
     train = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-2, "precision": "fp32"}
     model = {"file": str(FILE), "builder": "build", "args": {"way": way}, "train": train}
     path = write_recipe(tmp_path / "r.yaml", {"prune/magnitude": {"sparsity": 0.5}}, model=model)
-    prepared = prepare(load_recipe(path), tmp_path)
+    prepared = prepare(load_recipe(path), tmp_path, cache=Cache(tmp_path / "cache"))
     before = {name: value.clone() for name, value in prepared.loaded.module.state_dict().items()}
-    module, training = trained_model(prepared, Cache(tmp_path / "cache"), Silent())
+    module, training = trained_model(prepared)
     assert len(training["curve"]) == 1 and computed_weights(module) == {}
     weight = module.get_submodule("mixed").weight
     assert isinstance(weight, torch.Tensor)
     assert any(name.endswith((".original", "_v")) for name in before)
     if way == "orthogonal":  # a plain weight would have left that in training
         torch.testing.assert_close(weight @ weight.t(), torch.eye(8), atol=1e-4, rtol=0)
-    again, _ = trained_model(prepare(load_recipe(path), tmp_path), Cache(tmp_path / "cache"), Silent())
+    again, _ = trained_model(prepare(load_recipe(path), tmp_path, cache=Cache(tmp_path / "cache")))
     assert torch.equal(again(X), module(X)), "from the cache"
     context = Context(prepared.splits.task, prepared.splits.train, prepared.splits.validation)
-    pruned = MagnitudePruning(sparsity=0.5).apply(module, context)
+    made = MagnitudePruning(sparsity=0.5).apply(module, context)
+    pruned = made.model
     zeros = sum(int((each.weight == 0).sum()) for each in pruned.modules() if isinstance(each, nn.Linear))
-    assert zeros == context.facts["weights_zeroed"] > 0
+    assert zeros == made.facts["weights_zeroed"] > 0
 
 
 def test_a_layer_without_sizes_is_refused_by_name() -> None:

@@ -103,7 +103,11 @@ def _model_and_data():
 
 def test_the_risk_of_a_model_counts_pairs_sums_and_answers():
     model, data = _model_and_data()
-    int8 = Int8Dynamic().apply(model, Context(task=data.task, train=data.train, validation=data.validation))
+    int8 = (
+        Int8Dynamic()
+        .apply(model, Context(task=data.task, train=data.train, validation=data.validation))
+        .model
+    )
     before = copy.deepcopy(int8.state_dict())
     found = saturation_risk(int8, data.validation, data.task)
     assert found is not None
@@ -121,7 +125,9 @@ def test_the_risk_of_a_model_counts_pairs_sums_and_answers():
 def test_reduce_range_leaves_no_pair_at_risk_and_no_row_is_needed():
     model, data = _model_and_data()
     context = Context(task=data.task, train=data.train, validation=data.validation)
-    found = saturation_risk(Int8Dynamic(reduce_range=True).apply(model, context), data.validation, data.task)
+    found = saturation_risk(
+        Int8Dynamic(reduce_range=True).apply(model, context).model, data.validation, data.task
+    )
     assert found is not None
     assert (found.pairs_at_risk, found.outputs_at_risk, found.rows, found.sums_cut) == (0, 0, 0, 0)
     assert found.layers == 2

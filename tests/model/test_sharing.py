@@ -69,7 +69,7 @@ def test_what_a_stage_makes_of_shared_layers_is_stored_once_and_comes_back(
     way: str,
     stage: HeadPruning | Int8Dynamic,
 ) -> None:
-    made = stage.apply(shared(way), context)
+    made = stage.apply(shared(way), context).model
     save_module(made, tmp_path)
     again = load_module(tmp_path)
     assert again.get_submodule("layers.1.qkv") is again.get_submodule("layers.0.qkv")
@@ -83,7 +83,7 @@ def test_what_a_stage_makes_of_shared_layers_is_stored_once_and_comes_back(
 def test_tied_weights_become_the_same_integers_and_are_stored_once(
     shared: Callable[[str], nn.Module], context: Context, splits: Splits, tmp_path: Path
 ) -> None:
-    made = Int8Dynamic().apply(shared("weights"), context)
+    made = Int8Dynamic().apply(shared("weights"), context).model
     export_onnx(made, splits.validation, splits.task, tmp_path / "model.onnx")
     assert _sizes(tmp_path / "model.onnx").count([32, 96]) == 1
     assert _sizes(tmp_path / "model.onnx").count([96]) >= 2, "biases are their own"
@@ -103,7 +103,7 @@ def test_a_fixed_range_holds_what_every_call_of_a_layer_is_given(context: Contex
             return self.classifier(x.mean(1))
 
     torch.manual_seed(0)
-    made = Int8Static(calibration_rows=32).apply(Loop(), context)
+    made = Int8Static(calibration_rows=32).apply(Loop(), context).model
     steps = {name: float(module.input_scale) for name, module in made.named_children()}  # type: ignore[arg-type]
     assert steps["step"] > 0.4 * steps["classifier"], "the last of three calls is given most"
 
@@ -128,7 +128,7 @@ def test_layers_that_are_called_twice_are_cut_by_what_does_not_look_at_one_call(
         stage.check(model, context)
     stage = stage.model_copy(update={"importance": "taylor"})
     stage.check(model, context)
-    made = stage.apply(model, context)
+    made = stage.apply(model, context).model
     assert [site.units(made) for site in structure_of(made).sites] == [2]
 
 
@@ -154,10 +154,11 @@ def test_a_width_is_refused_where_a_module_outside_of_it_has_the_same_weight() -
 def test_zeros_in_a_shared_weight_count_once_and_are_skipped_on_both_sides_or_none(
     shared: Callable[[str], nn.Module], context: Context
 ) -> None:
-    made = MagnitudePruning(sparsity=0.5, skip=("embed", "classifier", "layers.*.qkv")).apply(
+    result = MagnitudePruning(sparsity=0.5, skip=("embed", "classifier", "layers.*.qkv")).apply(
         shared("weights"), context
     )
-    assert context.facts["weights_in_scope"] == 32 * 32
+    made = result.model
+    assert result.facts["weights_in_scope"] == 32 * 32
     first, second = made.get_submodule("layers.0.out"), made.get_submodule("layers.1.out")
     assert first.weight is second.weight and int((first.weight == 0).sum()) == 512  # type: ignore[union-attr]
     for way in ("weights", "linears"):

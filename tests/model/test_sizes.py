@@ -71,7 +71,7 @@ def linear_of(stage: Stage, layer: nn.Linear, context: Context) -> LinearModule:
     if isinstance(stage, QuantizeLayers):
         integers = Integers(stage.grid(), *integers_of(layer.weight.detach(), stage.grid(), "rtn"))
         return stage.linear(layer, integers, layer.bias, RANGE)
-    made = stage.apply(layer, context)
+    made = stage.apply(layer, context).model
     assert isinstance(made, HalfLinear)
     return made
 
@@ -80,7 +80,7 @@ def table_of(stage: Stage, layer: nn.Embedding, context: Context) -> EmbeddingMo
     if isinstance(stage, QuantizeLayers):
         made: nn.Module = stage.embedding(layer, stage.table("table", layer.weight.detach()))
     else:
-        made = stage.apply(layer, context)
+        made = stage.apply(layer, context).model
     assert isinstance(made, EmbeddingModule)
     return made
 

@@ -20,7 +20,7 @@ from compress.pipeline import check_bundle, export_model, run
 from compress.report import CheckReport, check_summary, load_report
 
 CHECK = import_module("compress.pipeline.check")
-MEASURED = import_module("compress.pipeline.measured")
+MEASURED = import_module("compress.pipeline.measuring")
 QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.batch=[1]", "measure.threads=[1]")
 
 
@@ -316,7 +316,7 @@ def test_a_file_that_lost_what_the_module_does_at_another_length_fails(
     with pytest.raises(ParityError, match=r"a row of 1 "):
         run(tmp_path / "own.yaml", tmp_path / "reports")
     with monkeypatch.context() as blind:
-        blind.setattr(import_module("compress.pipeline.exported"), "proof_lengths", lambda *_: ())
+        blind.setattr(import_module("compress.export.onnx_file"), "proof_lengths", lambda *_: ())
         bundle = run(tmp_path / "own.yaml", tmp_path / "reports").directory
     found = failed(check_bundle(bundle))
     assert list(found) == ["parity"] and "a row of 1 " in found["parity"]

@@ -132,11 +132,11 @@ def test_a_bundle_is_gone_on_from_and_exported_with_its_tokenizer(
 
 
 def test_the_teacher_answers_as_before_in_new_ids(recipe: Path, tmp_path: Path) -> None:
-    from compress.pipeline.stage_inputs import Given
+    from compress.pipeline.stages import Work
 
     prepared = prepare(load_recipe(recipe), tmp_path)
-    assert isinstance(prepared.encoder, TextEncoder)
-    given = Given(prepared.splits, prepared.encoder, prepared.loaded.module)
+    assert isinstance(prepared.splits.reader, TextEncoder)
+    given = Work(prepared.loaded.module, prepared.splits, prepared.loaded.module)
     assert given.with_vocabulary((), tmp_path) is given
     kept = [0, 1, 2, 3, 4, 5, 6, 9, 11, 12, 13]
     small = given.with_vocabulary(kept, tmp_path)

@@ -106,9 +106,7 @@ def test_the_file_takes_any_batch(ran: Path) -> None:
 
 def test_a_bundle_reads_pictures_as_it_did_before(ran: Path, pictures: Path, tmp_path: Path) -> None:
     loaded = load_model(ModelConfig(bundle=ran), seed=0, scratch=tmp_path)
-    again = load_splits(
-        ImagesData(train=pictures), label_order=loaded.label_order, processor=loaded.processor
-    )
+    again = load_splits(ImagesData(train=pictures), label_order=loaded.label_order, reader=loaded.processor)
     assert load_report(ran).data.test_fingerprint == again.test.fingerprint()
 
 
@@ -125,10 +123,11 @@ def test_a_stage_that_takes_convolutions_leaves_the_one_whose_weight_is_read_els
     stage: compress.Stage, vit_directory: Path, pictures: Path, tmp_path: Path
 ) -> None:
     loaded = load_model(ModelConfig(hf=str(vit_directory)), seed=0, scratch=tmp_path)
-    splits = load_splits(ImagesData(train=pictures), processor=loaded.processor)
+    splits = load_splits(ImagesData(train=pictures), reader=loaded.processor)
     context = compress.Context(task=splits.task, train=splits.train, validation=splits.validation)
-    made = stage.apply(loaded.module, context)
-    left = context.facts["left_float"]
+    result = stage.apply(loaded.module, context)
+    made = result.model
+    left = result.facts["left_float"]
     assert {*left} == LEFT and left[PATCHES] == "the model reads its weight's type itself"
     before, after = (predict_logits(each, splits.test, splits.task) for each in (loaded.module, made))
     assert not torch.equal(before, after)

@@ -13,8 +13,7 @@ from compress.errors import ModelError, RecipeError, UnknownNameError
 from compress.model import keep_units_, structure_of
 from compress.pipeline import inspect_model, inspection_recipe, prepare
 from compress.pipeline.cache import Cache
-from compress.pipeline.run import trained_model
-from compress.progress import Silent
+from compress.pipeline.stages import trained_model
 from compress.recipe import load_recipe
 from compress.report import Inspection
 from compress.train import evaluate
@@ -42,8 +41,9 @@ def found(recipe_file: Path) -> Inspection:
 def test_the_set_has_the_accuracy_that_is_said_when_it_is_cut(
     found: Inspection, recipe_file: Path, tmp_path: Path
 ) -> None:
-    prepared = prepare(inspection_recipe(str(recipe_file)), tmp_path)
-    module, _ = trained_model(prepared, Cache(recipe_file.parent / "cache"), Silent())
+    cache = Cache(recipe_file.parent / "cache")
+    prepared = prepare(inspection_recipe(str(recipe_file)), tmp_path, cache=cache)
+    module, _ = trained_model(prepared)
     splits = prepared.splits
     assert found.validation_rows == len(splits.validation)
     whole = evaluate(module, splits.validation, splits.task)["validation_metric"]

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from compress.errors import ExportError
+from compress.measure import Step
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import Exported
-from compress.pipeline.ladder import first_step, last_step, step_after
 from compress.pipeline.prepare import prepare
-from compress.pipeline.stage_inputs import Given
+from compress.pipeline.stages import Work, with_file
 from compress.progress import Silent
 from compress.recipe import load_recipe
 from compress.report import Parity
 
-LADDER = import_module("compress.pipeline.ladder")
+STAGES_OF_RUN = import_module("compress.pipeline.stages")
 NAMES = ["distill/logits", "prune/width", "prune/heads", "quantize/int8_dynamic"]
 STAGES: list[Any] = [
     {"distill/logits": {"student": {"num_layers": 1}}},
@@ -62,7 +62,7 @@ def test_the_next_file_stands_for_stages_whose_models_cannot_be_exported(
 ) -> None:
     asked: list[int] = []
 
-    def exported(module: Any, prepared: Any, splits: Any, directory: Path) -> Exported:
+    def exported(recipe: Any, module: Any, splits: Any, directory: Path) -> Exported:
         asked.append(index)
         if index in refused:
             raise ExportError("an operator is missing")
@@ -70,15 +70,16 @@ def test_the_next_file_stands_for_stages_whose_models_cannot_be_exported(
         path.write_bytes(b"ONNX")
         return Exported(path, PARITY)
 
-    monkeypatch.setattr(LADDER, "exported", exported)
-    prepared = prepare(load_recipe(write_recipe(tmp_path / "r.yaml", *STAGES)), tmp_path)
-    module, progress, cache = prepared.loaded.module, _Listening(), Cache(tmp_path / "cache")
-    given = Given(prepared.splits, prepared.encoder, module)
+    monkeypatch.setattr(STAGES_OF_RUN, "exported", exported)
+    recipe, progress = load_recipe(write_recipe(tmp_path / "r.yaml", *STAGES)), _Listening()
+    run = prepare(recipe, tmp_path, cache=Cache(tmp_path / "cache"), progress=progress)
+    module, splits = run.loaded.module, run.splits
     for _ in range(2):  # what is in the cache is not made again; what failed is not there
-        steps = [first_step(tmp_path / "base.onnx", prepared)]
+        original = Step("original", tmp_path / "base.onnx", splits.validation, stages=0)
+        work = Work(module, splits, module, steps=(original,))
         for index in range(len(STAGES) - 1):
-            steps += step_after(index, steps, module, given, prepared, cache, progress)
-        steps.append(last_step(steps, tmp_path / "last.onnx", given, prepared))
+            work = with_file(run, work, index)
+        steps = work.with_step(tmp_path / "last.onnx", len(NAMES), NAMES).steps
         assert [(step.name, step.stages) for step in steps] == expected
     assert sorted(asked) == sorted([0, 1, 2, *refused])
     said = [line for line in progress.lines if "left out" in line]

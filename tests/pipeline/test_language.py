@@ -31,7 +31,7 @@ from compress.report import load_report
 
 from ..conftest import TRANSFORMER
 
-MEASURED = import_module("compress.pipeline.measured")
+MEASURED = import_module("compress.pipeline.measuring")
 ARGS = {"input_dim": 257, "d_model": 32, "nhead": 2, "num_layers": 2, "dim_feedforward": 48, "max_length": 96}
 RECIPE: dict[str, Any] = {
     "model": {
@@ -152,7 +152,7 @@ def test_check_fails_where_the_file_answers_otherwise_than_reported(
     less = found.candidate.accuracy.model_copy(update={"correct": found.candidate.accuracy.correct // 4})
     candidate = found.candidate.model_copy(update={"accuracy": less})
     worse = found.model_copy(update={"candidate": candidate})
-    monkeypatch.setattr(import_module("compress.pipeline.measured"), "measure_pair", lambda *_, **__: worse)
+    monkeypatch.setattr(import_module("compress.pipeline.measuring"), "measure_pair", lambda *_, **__: worse)
     failed = [record.name for record in check_bundle(made, made).checks if record.fails]
     assert failed == ["accuracy as reported"]
 

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from compress.data import TextEncoder
 from compress.errors import DataError, ModelError, OutputError, RecipeError
 from compress.export import write_bundle_, write_manifest_
-from compress.pipeline.prepare import Prepared, check_files, check_output, files_named, prepare
+from compress.pipeline.prepare import Run, prepare
+from compress.pipeline.requirements import check_files, check_output
+from compress.pipeline.run_keys import files_named
 from compress.recipe import load_recipe
 from compress.stage import Context
 
@@ -28,10 +31,10 @@ GOOD = "text,label\n" + "".join(
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, write_recipe: WriteRecipe) -> Callable[..., Prepared]:
+def prepared(tmp_path: Path, write_recipe: WriteRecipe) -> Callable[..., Run]:
     """Write a recipe, load and prepare it."""
 
-    def make(*stages: Any, **changes: Any) -> Prepared:
+    def make(*stages: Any, **changes: Any) -> Run:
         (tmp_path / "scratch").mkdir(exist_ok=True)
         return prepare(
             load_recipe(write_recipe(tmp_path / "r.yaml", *stages, **changes)), tmp_path / "scratch"
@@ -41,12 +44,10 @@ def prepared(tmp_path: Path, write_recipe: WriteRecipe) -> Callable[..., Prepare
 
 
 @pytest.fixture
-def on_text(
-    tmp_path: Path, bert_directory: Path, prepared: Callable[..., Prepared]
-) -> Callable[..., Prepared]:
+def on_text(tmp_path: Path, bert_directory: Path, prepared: Callable[..., Run]) -> Callable[..., Run]:
     """Prepare a recipe of the tiny BERT on a CSV file of this text."""
 
-    def make(csv: str = GOOD, *, hf: Path | None = None, **data: Any) -> Prepared:
+    def make(csv: str = GOOD, *, hf: Path | None = None, **data: Any) -> Run:
         (tmp_path / "rows.csv").write_text(csv, encoding="utf-8")
         source = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16} | data
         source = {key: value for key, value in source.items() if value is not None}
@@ -60,22 +61,22 @@ def _model(tmp_path: Path, code: str, **args: Any) -> dict[str, Any]:
     return {"file": str(tmp_path / "mine.py"), "builder": "build", "args": args}
 
 
-def test_what_fits_together_is_prepared(on_text: Callable[..., Prepared]) -> None:
+def test_what_fits_together_is_prepared(on_text: Callable[..., Run]) -> None:
     found = on_text()
-    assert found.encoder is not None
+    assert isinstance(found.splits.reader, TextEncoder)
     assert found.splits.task.labels == ("0", "1")
-    assert len(found.stage_keys) == 1
-    assert found.run_key not in (found.base_key, *found.stage_keys)
+    assert len(found.keys.stages) == 1
+    assert found.keys.run not in (found.keys.base, *found.keys.stages)
 
 
-def test_keys_follow_what_they_depend_on(prepared: Callable[..., Prepared]) -> None:
+def test_keys_follow_what_they_depend_on(prepared: Callable[..., Run]) -> None:
     half = {"prune/magnitude": {"sparsity": 0.5}}
     both = prepared(half, "quantize/int8_dynamic")
     first = prepared(half)
     seeded = prepared(half, seed=1)
-    assert both.base_key == first.base_key != seeded.base_key
-    assert both.stage_keys[0] == first.stage_keys[0] != seeded.stage_keys[0]
-    assert both.run_key != first.run_key
+    assert both.keys.base == first.keys.base != seeded.keys.base
+    assert both.keys.stages[0] == first.keys.stages[0] != seeded.keys.stages[0]
+    assert both.keys.run != first.keys.run
 
 
 @pytest.mark.parametrize(
@@ -96,14 +97,12 @@ def test_keys_follow_what_they_depend_on(prepared: Callable[..., Prepared]) -> N
         ),
     ],
 )
-def test_data_that_cannot_be_learned_from(on_text: Callable[..., Prepared], csv: str, message: str) -> None:
+def test_data_that_cannot_be_learned_from(on_text: Callable[..., Run], csv: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         on_text(csv)
 
 
-def test_a_label_of_the_test_rows_that_training_lacks(
-    on_text: Callable[..., Prepared], tmp_path: Path
-) -> None:
+def test_a_label_of_the_test_rows_that_training_lacks(on_text: Callable[..., Run], tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("text,label\nwas not,0\nvery fine,2\n")
     with pytest.raises(
         DataError, match=r"test\.csv: label '2' \(line 3\) is not among those of rows\.csv: 0, 1"
@@ -112,35 +111,35 @@ def test_a_label_of_the_test_rows_that_training_lacks(
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_a_data_file_that_is_missing(on_text: Callable[..., Prepared], part: str) -> None:
+def test_a_data_file_that_is_missing(on_text: Callable[..., Run], part: str) -> None:
     with pytest.raises(DataError, match=rf"data\.{part}: .*nowhere\.csv does not exist"):
         on_text(**{part: "nowhere.csv"})
 
 
-def test_a_model_file_that_is_missing(prepared: Callable[..., Prepared]) -> None:
+def test_a_model_file_that_is_missing(prepared: Callable[..., Run]) -> None:
     with pytest.raises(ModelError, match=r"model\.file: .*gone\.py does not exist"):
         prepared(model={"file": "gone.py", "builder": "build"})
 
 
-def test_a_bundle_that_is_missing(prepared: Callable[..., Prepared]) -> None:
+def test_a_bundle_that_is_missing(prepared: Callable[..., Run]) -> None:
     with pytest.raises(ModelError, match=r"model\.bundle: .*gone does not exist"):
         prepared(model={"bundle": "gone"})
 
 
 def test_a_model_file_that_raises_is_named_with_its_line(
-    prepared: Callable[..., Prepared], tmp_path: Path
+    prepared: Callable[..., Run], tmp_path: Path
 ) -> None:
     code = "import torch\nraise OSError('no licence')\n"
     with pytest.raises(ModelError, match=r"mine\.py:2 raised OSError: no licence"):
         prepared(model=_model(tmp_path, code))
 
 
-def test_a_builder_that_raises_is_named(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_a_builder_that_raises_is_named(prepared: Callable[..., Run], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"mine\.py: build\(\) raised ZeroDivisionError: division by zero"):
         prepared(model=_model(tmp_path, "def build():\n    return 1 / 0\n"))
 
 
-def test_a_model_that_takes_other_inputs(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_a_model_that_takes_other_inputs(prepared: Callable[..., Run], tmp_path: Path) -> None:
     code = (
         "from torch import nn\n"
         "class Pixels(nn.Linear):\n    def forward(self, pixels):\n        return super().forward(pixels)\n"
@@ -152,7 +151,7 @@ def test_a_model_that_takes_other_inputs(prepared: Callable[..., Prepared], tmp_
         prepared(model=_model(tmp_path, code))
 
 
-def test_a_model_with_too_few_classes(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_a_model_with_too_few_classes(prepared: Callable[..., Run], tmp_path: Path) -> None:
     code = (
         "from torch import nn\n"
         "class Mean(nn.Linear):\n"
@@ -170,7 +169,7 @@ LONG = GOOD + f"{'very ' * 60}good film,1\n"
 
 @pytest.mark.parametrize(("model_type", "limit"), [("bert", 40), ("roberta", 39)])
 def test_texts_are_cut_to_the_model_s_positions(
-    on_text: Callable[..., Prepared], model_type: str, limit: int, tmp_path: Path
+    on_text: Callable[..., Run], model_type: str, limit: int, tmp_path: Path
 ) -> None:
     """RoBERTa counts from behind its padding's position, which is 0 here: of 40 there are 39."""
     directory = write_hf_model(tmp_path / model_type, model_type)
@@ -184,7 +183,7 @@ def test_texts_are_cut_to_the_model_s_positions(
 
 
 def test_a_module_of_fewer_positions_than_texts_may_have_is_refused(
-    prepared: Callable[..., Prepared], bert_directory: Path, tmp_path: Path
+    prepared: Callable[..., Run], bert_directory: Path, tmp_path: Path
 ) -> None:
     """It doesn't say how many: only a text as long as max_length shows it, and the data has none."""
     code = """
@@ -210,7 +209,7 @@ def build():
 
 
 def test_a_tokenizer_that_belongs_to_another_model(
-    on_text: Callable[..., Prepared], bert_directory: Path, tmp_path: Path
+    on_text: Callable[..., Run], bert_directory: Path, tmp_path: Path
 ) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(bert_directory, mixed)
@@ -224,7 +223,7 @@ def test_a_tokenizer_that_belongs_to_another_model(
 
 
 def test_a_corrupt_safetensors_file(
-    on_text: Callable[..., Prepared], bert_directory: Path, tmp_path: Path
+    on_text: Callable[..., Run], bert_directory: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(bert_directory, broken)
@@ -234,21 +233,23 @@ def test_a_corrupt_safetensors_file(
         on_text(hf=broken)
 
 
-def test_digits_for_a_model_that_reads_text(prepared: Callable[..., Prepared], bert_directory: Path) -> None:
+def test_digits_for_a_model_that_reads_text(prepared: Callable[..., Run], bert_directory: Path) -> None:
     with pytest.raises(DataError, match=r"the model does not know the labels 2, 3, .*; the model has 0, 1"):
         prepared(model={"hf": str(bert_directory)})
 
 
 def test_the_tokenizer_of_a_quantized_bundle_belongs_to_it(
-    tmp_path: Path, bert_directory: Path, on_text: Callable[..., Prepared]
+    tmp_path: Path, bert_directory: Path, on_text: Callable[..., Run]
 ) -> None:
     found = on_text()
     task, config = found.splits.task, found.recipe.stages[0]
-    quantized = config.apply(found.loaded.module, Context(task, found.splits.train, found.splits.validation))
+    quantized = config.apply(
+        found.loaded.module, Context(task, found.splits.train, found.splits.validation)
+    ).model
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (tmp_path / "model.onnx").write_bytes(b"not looked at")
-    write_bundle_(bundle, quantized, tmp_path / "model.onnx", task, encoder=found.encoder, max_length=16)
+    write_bundle_(bundle, quantized, tmp_path / "model.onnx", task, reader=found.splits.reader, max_length=16)
     write_manifest_(bundle, task, {})
     (tmp_path / "r.yaml").write_text(
         f"model: {{bundle: {bundle}}}\ndata: {{source: file, train: rows.csv, max_length: 16}}\n"
@@ -257,7 +258,7 @@ def test_the_tokenizer_of_a_quantized_bundle_belongs_to_it(
     assert again.splits.fingerprint() == found.splits.fingerprint()
 
 
-def test_texts_for_a_model_without_a_tokenizer(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_texts_for_a_model_without_a_tokenizer(prepared: Callable[..., Run], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(GOOD)
     with pytest.raises(DataError, match=r"texts need a tokenizer: set model\.tokenizer"):
         prepared(data={"source": "file", "train": str(tmp_path / "rows.csv")})
@@ -293,13 +294,13 @@ def test_texts_for_a_model_without_a_tokenizer(prepared: Callable[..., Prepared]
     ],
 )
 def test_a_stage_that_cannot_do_this_to_this_model(
-    prepared: Callable[..., Prepared], stage: dict[str, Any], message: str
+    prepared: Callable[..., Run], stage: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         prepared(stage)
 
 
-def test_a_second_stage_is_asked_about_what_the_first_one_leaves(prepared: Callable[..., Prepared]) -> None:
+def test_a_second_stage_is_asked_about_what_the_first_one_leaves(prepared: Callable[..., Run]) -> None:
     half = {"prune/heads": {"sparsity": 0.5}}
     prepared(half, {"prune/heads": {"sparsity": 0.4}})
     with pytest.raises(RecipeError, match=r"would remove 3 of 4 heads"):
@@ -358,11 +359,11 @@ def test_an_output_in_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_rows_without_labels_change_the_stages_but_not_the_training_before_them(
-    on_text: Callable[..., Prepared], tmp_path: Path
+    on_text: Callable[..., Run], tmp_path: Path
 ) -> None:
     (tmp_path / "u.txt").write_text("a film the plot\nvery fine\n", encoding="utf-8")
     plain, more = on_text(), on_text(unlabelled=str(tmp_path / "u.txt"))
-    assert more.base_key == plain.base_key and more.stage_keys != plain.stage_keys
+    assert more.keys.base == plain.keys.base and more.keys.stages != plain.keys.stages
     assert more.splits.unlabelled is not None and len(more.splits.unlabelled) == 2
     with pytest.raises(DataError, match=r"data\.unlabelled: .*nowhere\.txt does not exist"):
         on_text(unlabelled="nowhere.txt")
@@ -387,7 +388,7 @@ def test_files_that_a_stage_names_are_known_by_what_they_hold(tmp_path: Path) ->
 
 @pytest.mark.parametrize("stages", [["quantize/int8_dynamic"], [{"prune/magnitude": {"sparsity": 0.5}}]])
 def test_a_wrong_structure_is_found_whatever_the_stages_are(
-    stages: list[Any], prepared: Callable[..., Prepared], tmp_path: Path
+    stages: list[Any], prepared: Callable[..., Run], tmp_path: Path
 ) -> None:
     code = (Path(__file__).resolve().parents[1] / "model" / "grouped_queries.py").read_text()
     prepared(*stages, model=_model(tmp_path, code))
@@ -395,7 +396,7 @@ def test_a_wrong_structure_is_found_whatever_the_stages_are(
         prepared(*stages, model=_model(tmp_path, code.replace('"layers": "layers"', '"layer": "layers"')))
 
 
-def test_unknown_words_and_second_texts_are_noted(on_text: Callable[..., Prepared]) -> None:
+def test_unknown_words_and_second_texts_are_noted(on_text: Callable[..., Run]) -> None:
     assert on_text().notes == ()
     (note,) = on_text(GOOD.replace("film", "xyzzy").replace("plot", "qwertz")).notes
     assert "unknown" in note

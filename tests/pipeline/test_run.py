@@ -35,10 +35,10 @@ from compress.recipe import load_recipe
 from compress.report import load_report
 from compress.stage import Context
 
-# `import compress.pipeline.run` gives the function of that name.
 EXPORTED = import_module("compress.pipeline.exported")
-MEASURED = import_module("compress.pipeline.measured")
-RUN = import_module("compress.pipeline.run")
+MEASURED = import_module("compress.pipeline.measuring")
+PUBLISH = import_module("compress.pipeline.publish")
+STAGES_OF_RUN = import_module("compress.pipeline.stages")
 RECOVERY = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "fp32"}
 STAGES: dict[str, list[Any]] = {
     "heads": [{"prune/heads": {"sparsity": 0.5, "steps": 1, "calibration_rows": 32, "recovery": RECOVERY}}],
@@ -121,7 +121,7 @@ def runs(
 
 
 def _spy(patch: pytest.MonkeyPatch, made: _Runs) -> None:
-    write, fit = RUN.write_bundle_, RUN.fit_
+    write, fit = PUBLISH.write_bundle_, STAGES_OF_RUN.fit_
 
     def write_bundle_(directory: Path, module: nn.Module, *args: Any, **options: Any) -> None:
         made.modules[directory.name.split(".")[1]] = copy.deepcopy(module)
@@ -135,9 +135,9 @@ def _spy(patch: pytest.MonkeyPatch, made: _Runs) -> None:
         made.contexts.append(Context(**fields))
         return made.contexts[-1]
 
-    patch.setattr(RUN, "write_bundle_", write_bundle_)
-    patch.setattr(RUN, "fit_", fit_)
-    patch.setattr(RUN, "Context", context)
+    patch.setattr(PUBLISH, "write_bundle_", write_bundle_)
+    patch.setattr(STAGES_OF_RUN, "fit_", fit_)
+    patch.setattr(STAGES_OF_RUN, "Context", context)
 
 
 def _write_reviews(path: Path) -> None:
@@ -249,7 +249,7 @@ def _texts_of_the_test_rows(recipe: compress.Recipe) -> list[tuple[str, str]]:
 
     names = ("input_ids", "attention_mask", "token_type_ids")
     encoder = TextEncoder.from_directory(str(recipe.model.hf), input_names=names)
-    splits = load_splits(recipe.data, encoder=encoder, label_order=("0", "1"))
+    splits = load_splits(recipe.data, reader=encoder, label_order=("0", "1"))
     return [
         (text, splits.task.labels[i]) for text, i in zip(splits.test.texts, splits.test.labels, strict=True)
     ]
@@ -447,7 +447,7 @@ def test_a_replacement_that_fails_keeps_the_old_run(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(RUN, "write_manifest_", fail)
+    monkeypatch.setattr(PUBLISH, "write_manifest_", fail)
     recipe = load_recipe(runs.recipes["int8"], ["measure.rounds=4"])
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OutputError):
         run(recipe, output, overwrite=True)

@@ -126,6 +126,6 @@ def test_what_follows_is_part_of_what_a_size_or_a_time_is_kept_by(
             write_recipe(tmp_path / "float.yaml", stage),
             write_recipe(tmp_path / "int8.yaml", stage, "quantize/int8_dynamic"),
         ]
-        return {prepare(load_recipe(file), tmp_path).stage_keys[0] for file in files}
+        return {prepare(load_recipe(file), tmp_path).keys.stages[0] for file in files}
 
     assert [len(keys(budget)) for budget in ({"macs": 0.5}, {"size_mb": 0.1}, {"speedup": 1.5})] == [1, 2, 2]

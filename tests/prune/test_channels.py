@@ -111,18 +111,19 @@ def test_so_many_go_and_each_group_keeps_some(digits: Splits) -> None:
     model = _cnn()
     before = _counts(model)
     context = _context(digits)
-    pruned = ChannelPruning(sparsity=0.5, min_channels=2).apply(model, context)
+    made = ChannelPruning(sparsity=0.5, min_channels=2).apply(model, context)
+    pruned = made.model
     after = _counts(pruned)
     assert sum(after.values()) == sum(before.values()) - round(0.5 * sum(before.values()))
     assert min(after.values()) >= 2 and _counts(model) == before
-    assert {name: x["kept"] for name, x in context.facts["channels"].items()} == after
+    assert {name: x["kept"] for name, x in made.facts["channels"].items()} == after
 
 
 def test_only_the_groups_that_are_named_lose_some_and_evenly_by_layer(digits: Splits) -> None:
     model = _rnn()
-    pruned = ChannelPruning(sparsity=0.5, groups=("layers.1",)).apply(model, _context(digits))
+    pruned = ChannelPruning(sparsity=0.5, groups=("layers.1",)).apply(model, _context(digits)).model
     assert _counts(pruned) == {"layers.0": 12, "layers.1": 6}
-    even = ChannelPruning(sparsity=0.5, scope="layer").apply(model, _context(digits))
+    even = ChannelPruning(sparsity=0.5, scope="layer").apply(model, _context(digits)).model
     assert _counts(even) == {"layers.0": 6, "layers.1": 6}
 
 
@@ -131,7 +132,9 @@ def test_channels_that_nobody_reads_go_first(digits: Splits) -> None:
     deaf = [1, 5, 7, 10]
     model.get_submodule("classifier").weight.data[:, deaf] = 0
     x = torch.from_numpy(digits.validation.rows[0]["features"])[None]
-    pruned = ChannelPruning(sparsity=4 / 12, groups=("layers.1",), steps=1).apply(model, _context(digits))
+    pruned = (
+        ChannelPruning(sparsity=4 / 12, groups=("layers.1",), steps=1).apply(model, _context(digits)).model
+    )
     weight = pruned.get_submodule("classifier").weight
     whole = model.get_submodule("classifier").weight
     assert torch.equal(weight, whole[:, [i for i in range(12) if i not in deaf]])
@@ -142,7 +145,7 @@ def test_what_is_left_is_a_multiple_of_what_kernels_like(digits: Splits) -> None
     args = {**ARGS, "widths": [16, 32]}
     model = Definition.from_file(MODELS / "cnn.py", "patch_classifier", args).build()
     stage = ChannelPruning(sparsity=0.5, multiple_of=8)
-    after = _counts(stage.apply(model, _context(digits)))
+    after = _counts(stage.apply(model, _context(digits)).model)
     assert all(count % 8 == 0 for count in after.values()) and sum(after.values()) <= 64
     assert all(count % 8 == 0 for count in _counts(stage.rehearse(model)).values())
 

@@ -13,7 +13,7 @@ from compress.model.structure.find import structure_of
 from compress.prune.magnitude import MagnitudePruning
 from compress.prune.stage import PruneStage
 from compress.registry import STAGES, stage_class
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 
 class Claims(PruneStage):
@@ -23,9 +23,8 @@ class Claims(PruneStage):
     summary: ClassVar[str] = ""
     facts: dict[str, Any]
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
-        context.facts.update(self.facts)
-        return model
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
+        return StageResult(model, dict(self.facts))
 
 
 def test_every_prune_stage_is_verified() -> None:
@@ -45,12 +44,9 @@ def test_every_prune_stage_is_verified() -> None:
 def test_what_is_not_so_is_an_error_and_what_is_so_is_none(
     true: dict[str, Any], false: dict[str, Any], model: nn.Module, context: Context
 ) -> None:
-    Claims(facts=true).apply(model, context)
-    assert context.facts == true
+    assert Claims(facts=true).apply(model, context).facts == true
     with pytest.raises(StageError, match=next(iter(false))):
         Claims(facts=false).apply(model, context)
-    # What another stage of the same context said doesn't count.
-    context.facts.update(false)
     Claims(facts={"importance": 1}).apply(model, context)
 
 
@@ -93,5 +89,5 @@ def test_zeros_of_the_weights_own_count(context: Context) -> None:
     layer = nn.Linear(4, 4)
     with torch.no_grad():
         layer.weight[:3] = 0
-    MagnitudePruning(sparsity=0.5).apply(nn.Sequential(layer), context)
-    assert context.facts["sparsity_per_layer"] == {"0": 0.5}
+    made = MagnitudePruning(sparsity=0.5).apply(nn.Sequential(layer), context)
+    assert made.facts["sparsity_per_layer"] == {"0": 0.5}

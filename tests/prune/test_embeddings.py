@@ -45,7 +45,8 @@ def test_a_table_of_low_rank_answers_as_before(text_model: nn.Module, text_conte
     words.weight.data = words.weight.data[:, :4] @ torch.randn(
         4, 32, generator=torch.Generator().manual_seed(0)
     )
-    made = EmbeddingFactorization(rank=4).apply(text_model, text_context)
+    result = EmbeddingFactorization(rank=4).apply(text_model, text_context)
+    made = result.model
     rows = text_context.validation
     # The same numbers up to fp32 rounding of two factors, through two layers.
     torch.testing.assert_close(
@@ -54,8 +55,8 @@ def test_a_table_of_low_rank_answers_as_before(text_model: nn.Module, text_conte
         rtol=1e-4,
         atol=1e-5,
     )
-    assert text_context.facts["relative_error"] == 0
-    assert (text_context.facts["weights_before"], text_context.facts["weights_after"]) == (
+    assert result.facts["relative_error"] == 0
+    assert (result.facts["weights_before"], result.facts["weights_after"]) == (
         512,
         4 * 16 + 4 * 32,
     )
@@ -63,9 +64,11 @@ def test_a_table_of_low_rank_answers_as_before(text_model: nn.Module, text_conte
 
 def test_recovery_trains_the_factors(text_model: nn.Module, text_context: Context) -> None:
     recovery = RecoveryConfig(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
-    bare = EmbeddingFactorization(rank=3).apply(text_model, text_context)
-    trained = EmbeddingFactorization(rank=3, recovery=recovery).apply(text_model, text_context)
-    assert len(text_context.curve) == 1
+    made = EmbeddingFactorization(rank=3).apply(text_model, text_context)
+    bare = made.model
+    made = EmbeddingFactorization(rank=3, recovery=recovery).apply(text_model, text_context)
+    trained = made.model
+    assert len(made.curve) == 1
     a, b = (each.bert.embeddings.word_embeddings.projection.weight for each in (bare, trained))
     assert a.shape == b.shape == (32, 3) and not torch.equal(a, b)
 
@@ -73,7 +76,7 @@ def test_recovery_trains_the_factors(text_model: nn.Module, text_context: Contex
 def test_rehearsing_gives_the_shapes(text_model: nn.Module, text_context: Context) -> None:
     stage = EmbeddingFactorization(rank=3)
     shapes = {name: value.shape for name, value in stage.rehearse(text_model).state_dict().items()}
-    made = stage.apply(text_model, text_context)
+    made = stage.apply(text_model, text_context).model
     assert shapes == {name: value.shape for name, value in made.state_dict().items()}
 
 
@@ -87,7 +90,7 @@ def test_what_can_not_be_factorized_is_refused(
         StageError, match=r"rank 11 saves nothing in .*word_embeddings \[16, 32\]; .* 1 to 10"
     ):
         EmbeddingFactorization(rank=11).rehearse(text_model)
-    once = EmbeddingFactorization(rank=3).apply(text_model, text_context)
+    once = EmbeddingFactorization(rank=3).apply(text_model, text_context).model
     with pytest.raises(StageError, match="is factorized already, with rank 3"):
         EmbeddingFactorization(rank=2).apply(once, text_context)
     with pytest.raises(DataError, match="the train rows hold no input_ids"):

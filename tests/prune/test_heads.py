@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,17 +80,18 @@ def test_a_deaf_head_goes_first(model: nn.Module, context: Context) -> None:
     out = model.get_submodule(structure_of(model).attention[0].consumer)
     assert isinstance(out, nn.Linear)
     out.weight.data[:, 16:24] = 0  # head 2 of size 8
-    HeadPruning(sparsity=0.125, steps=1).apply(model, context)
-    assert context.facts["heads_kept_indices"] == [[0, 1, 3], [0, 1, 2, 3]]
+    made = HeadPruning(sparsity=0.125, steps=1).apply(model, context)
+    assert made.facts["heads_kept_indices"] == [[0, 1, 3], [0, 1, 2, 3]]
 
 
 def test_half_of_the_heads_go_in_steps_and_recovery_follows(model: nn.Module, context: Context) -> None:
     recovery = RecoveryConfig(epochs=1, batch_size=16, learning_rate=1e-3)
-    pruned = HeadPruning(sparsity=0.5, steps=2, recovery=recovery).apply(model, context)
+    made = HeadPruning(sparsity=0.5, steps=2, recovery=recovery).apply(model, context)
+    pruned = made.model
     kept = [site.units(pruned) for site in structure_of(pruned).attention]
     assert sum(kept) == 4 and min(kept) >= 1
-    assert context.facts["heads_kept"] == kept and context.facts["heads_before"] == [4, 4]
-    assert len(context.curve) == 1
+    assert made.facts["heads_kept"] == kept and made.facts["heads_before"] == [4, 4]
+    assert len(made.curve) == 1
 
 
 def test_rehearsing_gives_the_shapes_and_leaves_the_model(model: nn.Module) -> None:
@@ -110,21 +110,22 @@ def test_too_much_and_too_little_are_refused_with_what_is_possible(model: nn.Mod
 def test_the_same_seed_keeps_the_same_heads(model: nn.Module, context: Context) -> None:
     kept = []
     for _ in range(2):
-        again = replace(context, facts={})
-        HeadPruning(sparsity=0.5, calibration_rows=40).apply(model, again)
-        kept.append(again.facts["heads_kept_indices"])
+        made = HeadPruning(sparsity=0.5, calibration_rows=40).apply(model, context)
+        kept.append(made.facts["heads_kept_indices"])
     assert kept[0] == kept[1]
 
 
 def test_groups_of_queries_of_a_users_module_are_units(context: Context) -> None:
     model = Definition.from_file(GROUPED, "build", {"classes": 3}).build(seed=1)
-    pruned = HeadPruning(sparsity=0.5).apply(model, context)
-    kept = context.facts["heads_kept"]
-    assert sum(kept) == 4 and context.facts["heads_before"] == [4, 4]
+    made = HeadPruning(sparsity=0.5).apply(model, context)
+    pruned = made.model
+    kept = made.facts["heads_kept"]
+    assert sum(kept) == 4 and made.facts["heads_before"] == [4, 4]
     for at, groups in enumerate(kept):
         widths = [pruned.get_submodule(f"layers.{at}.{part}").out_features for part in ("q", "k", "v")]
         assert widths == [8 * groups, 4 * groups, 4 * groups]
-    smaller = StructuredPruning(macs=0.5).apply(model, context)
+    made = StructuredPruning(macs=0.5).apply(model, context)
+    smaller = made.model
     assert sum(each.numel() for each in smaller.parameters()) < sum(
         each.numel() for each in model.parameters()
     )

@@ -38,9 +38,10 @@ def test_each_layer_that_stays_learns_what_the_next_one_was_given() -> None:
 def test_layers_that_stay_have_their_weights(
     model: nn.Module, context: Context, settings: dict[str, Any], kept: list[int]
 ) -> None:
-    pruned = _stage(**settings).apply(model, context)
+    made = _stage(**settings).apply(model, context)
+    pruned = made.model
     assert (layer_count(pruned), layer_count(model)) == (1, 2)
-    assert context.facts["layers_kept"] == kept and context.facts["layers_before"] == 2
+    assert made.facts["layers_kept"] == kept and made.facts["layers_before"] == 2
     for name, tensor in pruned.layers[0].state_dict().items():
         assert torch.equal(tensor, model.layers[kept[0]].state_dict()[name])
 
@@ -49,15 +50,17 @@ def test_the_layer_that_is_missed_least_goes(model: nn.Module, context: Context)
     for name, parameter in model.layers[1].named_parameters():
         if name.endswith(("out.weight", "out.bias", "down.weight", "down.bias")):
             parameter.data.zero_()  # the second layer adds nothing
-    _stage(layers=1).apply(model, context)
-    assert context.facts["layers_kept"] == [0]
+    made = _stage(layers=1).apply(model, context)
+    assert made.facts["layers_kept"] == [0]
 
 
 def test_recovery_learns_the_states_of_the_layers_that_went(model: nn.Module, context: Context) -> None:
     recovery = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "precision": "fp32"}
-    alone = _stage(layers=[0]).apply(model, context)
-    trained = _stage(layers=[0], recovery=recovery).apply(model, context)
-    assert len(context.curve) == 1
+    made = _stage(layers=[0]).apply(model, context)
+    alone = made.model
+    made = _stage(layers=[0], recovery=recovery).apply(model, context)
+    trained = made.model
+    assert len(made.curve) == 1
     x = torch.from_numpy(context.validation.rows[0]["features"])[None]
     with torch.no_grad():
         far = [float((each(x) - model(x)).square().mean()) for each in (alone, trained)]

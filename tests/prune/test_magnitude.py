@@ -45,22 +45,23 @@ def zeros_share(model: nn.Module) -> float:
 def test_sparsity_is_reached_and_survives_recovery(model: nn.Module, context: Context, schedule: str) -> None:
     recovery = TrainConfig(epochs=3, batch_size=16, learning_rate=3e-3)
     stage = MagnitudePruning(sparsity=0.6, schedule=schedule, recovery=recovery)
-    pruned = stage.apply(model, context)
-    total = context.facts["weights_in_scope"]
-    assert context.facts["weights_zeroed"] == int(total * 0.6)
+    made = stage.apply(model, context)
+    pruned = made.model
+    total = made.facts["weights_in_scope"]
+    assert made.facts["weights_zeroed"] == int(total * 0.6)
     assert zeros_share(pruned) == pytest.approx(0.6, abs=1 / total)
-    assert len(context.curve) == 3
+    assert len(made.curve) == 3
 
 
 def test_without_recovery_the_other_weights_are_untouched(model: nn.Module, context: Context) -> None:
-    pruned = MagnitudePruning(sparsity=0.3).apply(model, context)
+    pruned = MagnitudePruning(sparsity=0.3).apply(model, context).model
     for name, weight in pruned.state_dict().items():
         kept = weight != 0
         assert torch.equal(weight[kept], model.state_dict()[name][kept])
 
 
 def test_skipped_layers_stay_dense(model: nn.Module, context: Context) -> None:
-    pruned = MagnitudePruning(sparsity=0.9, skip=("classifier",)).apply(model, context)
+    pruned = MagnitudePruning(sparsity=0.9, skip=("classifier",)).apply(model, context).model
     assert torch.equal(pruned.state_dict()["classifier.weight"], model.state_dict()["classifier.weight"])
 
 

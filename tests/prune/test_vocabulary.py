@@ -11,30 +11,30 @@ import pytest
 import torch
 from torch import nn
 
-from compress.data import FileData, Splits, TextEncoder, load_splits
+from compress.data import FileData, NumbersReader, Splits, TextEncoder, load_splits
 from compress.data.readers.vocabulary import encode_again, smaller_encoder
 from compress.errors import ModelError, StageError
 from compress.model import ModelConfig, load_model, predict_logits
 from compress.prune.embeddings import EmbeddingFactorization
 from compress.prune.vocabulary import VocabularyPruning, tokens_of_words
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train_config import TrainConfig
 
 SHARED = Path(os.environ.get("MODELPRESS_SHARED", Path(__file__).parents[3] / "shared"))
 
 
-def _words(context: Context) -> list[str]:
+def _words(made: StageResult, context: Context) -> list[str]:
     assert context.encoder is not None
-    return [str(context.encoder.tokenizer.id_to_token(index)) for index in context.kept_tokens]
+    return [str(context.encoder.tokenizer.id_to_token(index)) for index in made.kept_tokens]
 
 
 def test_words_that_never_occur_go_and_special_tokens_stay(
     text_model: nn.Module, text_context: Context
 ) -> None:
-    VocabularyPruning().apply(text_model, text_context)
+    made = VocabularyPruning().apply(text_model, text_context)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert _words(text_context) == [*special, "good", "bad", "film", "a", "the", "was"]
-    facts = text_context.facts
+    assert _words(made, text_context) == [*special, "good", "bad", "film", "a", "the", "was"]
+    facts = made.facts
     assert (facts["vocabulary_before"], facts["vocabulary_kept"]) == (16, 11)
     assert facts["validation_rows_split_otherwise"] == 0
     assert facts["validation_unknown_before"] == facts["validation_unknown_after"] == 0
@@ -46,9 +46,10 @@ def test_the_rows_new_ids_get_the_answers_that_the_old_ids_got(
 ) -> None:
     # A copy: transformers maps weights from the file unaligned, and kernels then sum in another order.
     text_model = copy.deepcopy(text_model)
-    pruned = VocabularyPruning().apply(text_model, text_context)
+    made = VocabularyPruning().apply(text_model, text_context)
+    pruned = made.model
     assert text_context.encoder is not None
-    rows = encode_again(text_context.train, smaller_encoder(text_context.encoder, text_context.kept_tokens))
+    rows = encode_again(text_context.train, smaller_encoder(text_context.encoder, made.kept_tokens))
     answers = predict_logits(pruned, rows, text_context.task)
     assert torch.equal(answers, predict_logits(text_model, text_context.train, text_context.task))
 
@@ -59,7 +60,7 @@ def _on(directory: Path, text_splits: Splits, scratch: Path) -> tuple[nn.Module,
     encoder.tokenizer.enable_truncation(16)
     task = replace(text_splits.task, inputs=encoder.inputs)
     parts = [encode_again(part, encoder) for part in (text_splits.train, text_splits.validation)]
-    context = Context(task=task, train=parts[0], validation=parts[1], encoder=encoder)
+    context = Context(task=task, train=parts[0], validation=parts[1], reader=encoder)
     # A copy: transformers maps weights from the file unaligned, and kernels then sum in another order.
     return copy.deepcopy(loaded.module), context
 
@@ -68,12 +69,13 @@ def test_every_known_architecture_answers_as_before(
     hf_directory: Path, text_splits: Splits, tmp_path: Path
 ) -> None:
     model, context = _on(hf_directory, text_splits, tmp_path)
-    pruned = VocabularyPruning().apply(model, context)
-    assert len(context.kept_tokens) == 11 and context.encoder is not None
-    rows = encode_again(context.train, smaller_encoder(context.encoder, context.kept_tokens))
+    made = VocabularyPruning().apply(model, context)
+    pruned = made.model
+    assert len(made.kept_tokens) == 11 and context.encoder is not None
+    rows = encode_again(context.train, smaller_encoder(context.encoder, made.kept_tokens))
     answers = predict_logits(pruned, rows, context.task)
     assert torch.equal(answers, predict_logits(model, context.train, context.task))
-    words = EmbeddingFactorization(rank=3).apply(pruned, replace(context, train=rows))
+    words = EmbeddingFactorization(rank=3).apply(pruned, replace(context, train=rows)).model
     assert predict_logits(words, rows, context.task).isfinite().all()
 
 
@@ -83,8 +85,8 @@ def test_tokens_that_positions_are_counted_from_stay_with_all_below(
 ) -> None:
     model, context = _on(hf_directory, text_splits, tmp_path)
     model.roberta.embeddings.padding_idx = 7  # "fine", which never occurs
-    VocabularyPruning().apply(model, context)
-    assert context.kept_tokens[:8] == list(range(8)) and 8 not in context.kept_tokens
+    made = VocabularyPruning().apply(model, context)
+    assert made.kept_tokens[:8] == tuple(range(8)) and 8 not in made.kept_tokens
 
 
 def test_protected_words_stay_and_rare_ones_go(
@@ -93,24 +95,25 @@ def test_protected_words_stay_and_rare_ones_go(
     counts = torch.bincount(torch.tensor([i for row in text_splits.train.rows for i in row["input_ids"]]))
     least = min((int(counts[i]), i) for i in range(5, 16) if i < len(counts) and counts[i] > 0)
     stage = VocabularyPruning(min_count=least[0] + 1, protect=("plot", "not"))
-    stage.apply(text_model, text_context)
-    assert {"plot", "not"} <= set(_words(text_context))
-    assert least[1] not in text_context.kept_tokens
-    facts = text_context.facts
+    made = stage.apply(text_model, text_context)
+    assert {"plot", "not"} <= set(_words(made, text_context))
+    assert least[1] not in made.kept_tokens
+    facts = made.facts
     assert facts["validation_unknown_before"] == 0 < facts["validation_unknown_after"]
     assert 0 < facts["validation_rows_split_otherwise"] <= 1
 
 
 def test_recovery_trains_on_rows_in_new_ids(text_model: nn.Module, text_context: Context) -> None:
     recovery = TrainConfig(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
-    pruned = VocabularyPruning(recovery=recovery).apply(text_model, text_context)
-    assert len(text_context.curve) == 1 and "best_epoch" in text_context.facts
+    made = VocabularyPruning(recovery=recovery).apply(text_model, text_context)
+    pruned = made.model
+    assert len(made.curve) == 1 and "best_epoch" in made.facts
     assert pruned.bert.embeddings.word_embeddings.weight.shape[0] == 11
 
 
 def test_a_factorized_embedding_loses_rows_of_its_table(text_model: nn.Module, text_context: Context) -> None:
-    factorized = EmbeddingFactorization(rank=3).apply(text_model, text_context)
-    pruned = VocabularyPruning().apply(factorized, text_context)
+    factorized = EmbeddingFactorization(rank=3).apply(text_model, text_context).model
+    pruned = VocabularyPruning().apply(factorized, text_context).model
     embedding = pruned.bert.embeddings.word_embeddings
     assert embedding.table.weight.shape == (11, 3) and embedding.config()["num_embeddings"] == 11
 
@@ -128,7 +131,7 @@ def test_models_and_rows_without_tokens_are_refused(
     with pytest.raises(ModelError, match="PatchClassifier has no embedding of a vocabulary"):
         VocabularyPruning().rehearse(model)
     with pytest.raises(StageError, match="these rows come from no tokenizer; it works on text only"):
-        VocabularyPruning().apply(text_model, replace(text_context, encoder=None))
+        VocabularyPruning().apply(text_model, replace(text_context, reader=NumbersReader()))
 
 
 def test_a_vocabulary_of_which_all_is_needed_is_refused(text_model: nn.Module, text_context: Context) -> None:
@@ -145,10 +148,10 @@ def test_a_real_tokenizer_splits_the_training_rows_as_before(tmp_path: Path) -> 
     }
     loaded = load_model(ModelConfig.model_validate({"hf": str(directory)}), seed=0, scratch=tmp_path)
     encoder = TextEncoder.from_directory(directory, input_names=loaded.text_inputs)
-    splits = load_splits(FileData.model_validate({"source": "file", **files}), encoder=encoder)
-    context = Context(task=splits.task, train=splits.train, validation=splits.validation, encoder=encoder)
-    VocabularyPruning().apply(loaded.module, context)
-    kept = context.kept_tokens
+    splits = load_splits(FileData.model_validate({"source": "file", **files}), reader=encoder)
+    context = Context(task=splits.task, train=splits.train, validation=splits.validation, reader=encoder)
+    made = VocabularyPruning().apply(loaded.module, context)
+    kept = made.kept_tokens
     assert 12_000 < len(kept) < 16_000  # of 30,522; 12,134 occur, and 1,994 are single characters
     rows = encode_again(splits.train, smaller_encoder(encoder, kept)).rows
     for old, new in zip(splits.train.rows, rows, strict=True):

@@ -58,23 +58,24 @@ def test_features_that_nobody_reads_go_first(model: nn.Module, context: Context)
 def test_as_many_features_stay_as_are_asked_for(
     asked: dict[str, float], left: int, model: nn.Module, context: Context
 ) -> None:
-    narrow = WidthPruning(**asked).apply(model, context)
+    made = WidthPruning(**asked).apply(model, context)
+    narrow = made.model
     assert hidden_width(narrow) == left and hidden_width(model) == 32
-    assert (context.facts["width_before"], context.facts["width_kept"]) == (32, left)
-    assert left / 32 < context.facts["importance_kept"] < 1
-    assert context.facts["recovery"].startswith("none: the cut touches every layer")
+    assert (made.facts["width_before"], made.facts["width_kept"]) == (32, left)
+    assert left / 32 < made.facts["importance_kept"] < 1
+    assert made.facts["recovery"].startswith("none: the cut touches every layer")
 
 
 def test_recovery_trains_the_narrow_model(model: nn.Module, context: Context) -> None:
     recovery = RecoveryConfig(epochs=1, batch_size=16, learning_rate=1e-3, precision="fp32")
-    WidthPruning(width=16, recovery=recovery).apply(model, context)
-    assert len(context.curve) == 1 and "recovery" not in context.facts
+    made = WidthPruning(width=16, recovery=recovery).apply(model, context)
+    assert len(made.curve) == 1 and "recovery" not in made.facts
 
 
 def test_a_narrower_text_model_answers_in_onnx_as_in_torch(
     text_model: nn.Module, text_context: Context, tmp_path: Path
 ) -> None:
-    narrow = WidthPruning(width=20).apply(text_model, text_context)
+    narrow = WidthPruning(width=20).apply(text_model, text_context).model
     rows, task = text_context.validation, text_context.task
     path = export_onnx(narrow, rows, task, tmp_path / "model.onnx")
     check_parity(narrow, path, rows, task, min_agreement=1.0, max_metric_difference=0.0)
@@ -95,4 +96,6 @@ def test_widths_that_can_not_be_had_are_refused(model: nn.Module) -> None:
 def test_rehearsing_gives_the_shapes(model: nn.Module, context: Context) -> None:
     stage = WidthPruning(width=20)
     shapes = {name: value.shape for name, value in stage.rehearse(model).state_dict().items()}
-    assert shapes == {name: value.shape for name, value in stage.apply(model, context).state_dict().items()}
+    assert shapes == {
+        name: value.shape for name, value in stage.apply(model, context).model.state_dict().items()
+    }

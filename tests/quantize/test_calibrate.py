@@ -38,23 +38,24 @@ def unlabelled(text_context: Context) -> Split:
 def test_rows_without_labels_calibrate_as_the_same_rows_with_labels_do(
     text_model: nn.Module, text_context: Context, unlabelled: Split
 ) -> None:
-    labelled, facts = text_context, dict[str, object]()
-    without = replace(labelled, train=labelled.train.take(0, seed=0), unlabelled=unlabelled, facts=facts)
-    first = Int8Static(calibration_rows=ROWS).apply(text_model, labelled).state_dict()
+    without = replace(text_context, train=text_context.train.take(0, seed=0), unlabelled=unlabelled)
+    labelled = Int8Static(calibration_rows=ROWS).apply(text_model, text_context)
     stage = Int8Static(calibration_rows=ROWS, calibration="unlabelled")
-    second = stage.apply(text_model, without).state_dict()
+    made = stage.apply(text_model, without)
+    first, second = labelled.model.state_dict(), made.model.state_dict()
     assert all(first[name].equal(second[name]) for name in first) and first.keys() == second.keys()
     assert labelled.facts["calibration"] == "training rows, no label looked at"
-    assert (facts["calibration"], facts["calibration_rows"]) == ("rows without labels", ROWS)
+    assert (made.facts["calibration"], made.facts["calibration_rows"]) == ("rows without labels", ROWS)
 
 
 def test_synthetic_rows_need_no_data_at_all(text_model: nn.Module, text_context: Context) -> None:
     empty = text_context.train.take(0, seed=0)
     context = replace(text_context, train=empty, validation=empty)
-    done = Int8Static(calibration_rows=ROWS, calibration="synthetic").apply(text_model, context)
+    made = Int8Static(calibration_rows=ROWS, calibration="synthetic").apply(text_model, context)
+    done = made.model
     assert all(float(layer.input_scale) > 0 for layer in done.modules() if hasattr(layer, "input_scale"))
-    assert context.facts["calibration"] == "synthetic rows (random tokens): no data was looked at"
-    assert context.facts["calibration_rows"] == ROWS
+    assert made.facts["calibration"] == "synthetic rows (random tokens): no data was looked at"
+    assert made.facts["calibration_rows"] == ROWS
 
 
 def test_synthetic_rows_are_as_long_as_texts_may_be_and_follow_the_seed(text_context: Context) -> None:
@@ -72,8 +73,8 @@ def test_an_algorithm_that_looks_at_data_takes_each_source(
     context = replace(text_context, unlabelled=unlabelled)
     for source in ("unlabelled", "synthetic"):
         stage = Int4WeightOnly(algorithm="gptq", calibration=source, calibration_rows=ROWS)
-        stage.apply(text_model, context)
-        assert context.facts["calibration_rows"] == ROWS
+        made = stage.apply(text_model, context)
+        assert made.facts["calibration_rows"] == ROWS
 
 
 def test_what_cannot_be_had_is_refused(

@@ -172,8 +172,9 @@ def test_an_output_that_something_else_reads_keeps_what_is_below_zero(
 def test_answers_stay_near_those_of_the_float_model(
     settings: dict[str, Any], signal: Signal, context: Context
 ) -> None:
-    done = stage(**settings).apply(signal, context)
-    assert context.facts["layers"] == {"int8_static_conv": 2, "int8_static_linear": 1}
+    made = stage(**settings).apply(signal, context)
+    done = made.model
+    assert made.facts["layers"] == {"int8_static_conv": 2, "int8_static_linear": 1}
     exact, near = (predict_logits(each, context.validation, context.task) for each in (signal, done))
     # Three layers, each off by up to half of 1/255 of its range, which is some six times its spread.
     assert 0 < (exact - near).square().mean().sqrt() < 0.05 * exact.std()
@@ -189,8 +190,8 @@ def test_gptq_moves_a_convolutions_outputs_less_than_rounding_to_nearest(
     inputs = torch.tanh(model.first(given)).detach()
     errors = []
     for algorithm in ("gptq", "rtn"):
-        done: Any = Int8Static(calibration_rows=96, algorithm=algorithm, skip=("first",)).apply(
-            model, context
+        done: Any = (
+            Int8Static(calibration_rows=96, algorithm=algorithm, skip=("first",)).apply(model, context).model
         )
         off = F.conv1d(inputs, done.second.dequantize() - model.second.weight, padding="same", groups=groups)
         errors.append(float(off.detach().square().mean()))
@@ -203,7 +204,7 @@ def test_a_corrected_bias_undoes_the_mean_of_what_rounding_a_convolution_changes
     given = torch.from_numpy(np.stack([row["features"] for row in context.train.rows])).transpose(1, 2)
     changes = []
     for correct in (True, False):
-        done: Any = Int8Static(calibration_rows=96, bias_correction=correct).apply(signal, context)
+        done: Any = Int8Static(calibration_rows=96, bias_correction=correct).apply(signal, context).model
         first = done.first
         step = first.input_scale * first.scale
         near = F.conv1d(given, first.dequantize(), first.bias * step, padding=1)
@@ -214,28 +215,28 @@ def test_a_corrected_bias_undoes_the_mean_of_what_rounding_a_convolution_changes
 
 
 def test_a_convolution_that_pads_otherwise_stays_float_and_is_named(context: Context) -> None:
-    done = stage().apply(Signal(mode="circular"), context)
-    assert context.facts["left_float"] == {"first": "padding_mode: circular"}
+    made = stage().apply(Signal(mode="circular"), context)
+    done = made.model
+    assert made.facts["left_float"] == {"first": "padding_mode: circular"}
     assert type(done.first) is nn.Conv1d and isinstance(done.second, Int8StaticConv)
 
 
 def test_stages_that_have_no_integers_for_convolutions_say_so(signal: Signal, context: Context) -> None:
-    Int8Dynamic().apply(signal, context)
+    made = Int8Dynamic().apply(signal, context)
     reason = "this stage leaves convolutions float"
-    assert context.facts["left_float"] == {"first": reason, "second": reason}
+    assert made.facts["left_float"] == {"first": reason, "second": reason}
 
 
 def test_a_skipped_convolution_stays_float(signal: Signal, context: Context) -> None:
-    done = stage(skip=("sec*",)).apply(signal, context)
-    assert (
-        context.facts["left_float"] == {"second": "skipped by the recipe"} and type(done.second) is nn.Conv1d
-    )
+    made = stage(skip=("sec*",)).apply(signal, context)
+    done = made.model
+    assert made.facts["left_float"] == {"second": "skipped by the recipe"} and type(done.second) is nn.Conv1d
     with pytest.raises(StageError, match="did you mean 'second'"):
         stage(skip=("secnod",)).rehearse(signal)
 
 
 def test_a_model_of_convolutions_alone_can_be_quantized(context: Context) -> None:
-    assert isinstance(stage().apply(Alone(), context).conv, Int8StaticConv)
+    assert isinstance(stage().apply(Alone(), context).model.conv, Int8StaticConv)
     with pytest.raises(StageError, match=r"no layer of Alone is left to quantize \(conv: this stage leaves"):
         Int8Dynamic().apply(Alone(), context)
 
@@ -313,7 +314,7 @@ def test_pictures_from_arrays_are_answered_equally_by_module_and_file(tmp_path: 
     rows = [{"pictures": draw.normal(size=(n, 3, 9, 7)), "labels": np.arange(n) % 3} for n in (40, 20)]
     data = from_arrays(*rows)
     context = Context(task=data.task, train=data.train, validation=data.validation)
-    done = stage(range="percentile").apply(Net(), context)
+    done = stage(range="percentile").apply(Net(), context).model
     file = export_onnx(done, data.validation, data.task, tmp_path / "model.onnx")
     given = np.stack([row["pictures"] for row in data.validation.rows])
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -362,8 +363,9 @@ def test_a_folded_norm_leaves_one_integer_layer_that_is_saved_and_rebuilt(
 ) -> None:
     (tmp_path / "normed.py").write_text(NORMED, encoding="utf-8")
     definition = Definition.from_file(tmp_path / "normed.py", "normed", {})
-    done = stage().apply(definition.build(seed=1), context)
-    assert context.facts["folded"] == {"norm": "conv"} and not context.facts["left_float"]
+    made = stage().apply(definition.build(seed=1), context)
+    done = made.model
+    assert made.facts["folded"] == {"norm": "conv"} and not made.facts["left_float"]
     assert done.conv.output_zero_point == 0, "what is below 0 behind the norm is the ReLU's to clip"
     (tmp_path / "saved").mkdir()
     save_module(done, tmp_path / "saved")

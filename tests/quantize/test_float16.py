@@ -86,7 +86,7 @@ def test_a_weight_is_the_nearest_number_of_the_type_and_is_widened_as_it_is() ->
 def test_a_layer_answers_as_the_float_layer_with_rounded_weights(
     layer: nn.Module, dtype: Any, context: Context
 ) -> None:
-    done = Float16(dtype=dtype).apply(layer, context)
+    done = Float16(dtype=dtype).apply(layer, context).model
     x = torch.arange(7) if isinstance(layer, nn.Embedding) else torch.randn(3, 5)
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         x = torch.randn(2, 4, *(8, 9)[: len(layer.kernel_size)])
@@ -105,8 +105,9 @@ def test_the_file_holds_halves_and_runs_as_the_float_file_of_rounded_weights(
     dtype: Any, words: Splits, word_context: Context, tmp_path: Path
 ) -> None:
     model = Words().eval()
-    done = Float16(dtype=dtype).apply(model, word_context)
-    assert word_context.facts["layers"] == {"half_conv": 1, "half_embedding": 1, "half_linear": 1}
+    made = Float16(dtype=dtype).apply(model, word_context)
+    done = made.model
+    assert made.facts["layers"] == {"half_conv": 1, "half_embedding": 1, "half_linear": 1}
     rounded = Words().eval()
     for layer in (rounded.table, rounded.conv, rounded.head):
         layer.weight.data = layer.weight.data.to(half_type(dtype)).float()
@@ -142,32 +143,33 @@ def test_it_is_saved_and_rebuilt_and_every_weight_is_counted(
     model = definition.build(seed=1)
     before = weight_counts(model)
     for dtype in TYPES:
-        done = Float16(dtype=dtype, skip=("classifier",)).apply(model, context)
+        made = Float16(dtype=dtype, skip=("classifier",)).apply(model, context)
+        done = made.model
         assert weight_counts(done) == before
         (tmp_path / dtype).mkdir()
         save_module(done, tmp_path / dtype)
         again = load_module(tmp_path / dtype)
         answers = [predict_logits(each, context.validation, context.task) for each in (done, again)]
         assert torch.equal(*answers)
-    assert context.facts["bytes_after"] < 0.6 * context.facts["bytes_before"]
-    assert context.facts["left_float"] == {"classifier": "skipped by the recipe"}
+    assert made.facts["bytes_after"] < 0.6 * made.facts["bytes_before"]
+    assert made.facts["left_float"] == {"classifier": "skipped by the recipe"}
 
 
 def test_numbers_that_are_too_large_are_refused_and_those_too_small_are_counted(context: Context) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].weight.data = torch.tensor([[1e-9, 0.0], [2.0**-24, -1e-30]])
-    Float16().apply(model, context)
-    assert context.facts["too_small_and_now_zero"] == {"0": 2}
+    made = Float16().apply(model, context)
+    assert made.facts["too_small_and_now_zero"] == {"0": 2}
     model[1].weight.data[0, 1] = -70000.0
     with pytest.raises(
         StageError, match=r"1: a weight of 70000 is too large for float16, which ends at 65504"
     ):
-        Float16().apply(model, context)
-    Float16(skip=("1",)).apply(model, context)
-    Float16(dtype="bfloat16").apply(model, context)
+        made = Float16().apply(model, context)
+    made = Float16(skip=("1",)).apply(model, context)
+    made = Float16(dtype="bfloat16").apply(model, context)
     model[1].weight.data[0, 1] = torch.nan
     with pytest.raises(StageError, match="1: weights hold NaN or infinity"):
-        Float16(dtype="bfloat16").apply(model, context)
+        made = Float16(dtype="bfloat16").apply(model, context)
 
 
 def test_a_pattern_that_matches_nothing_is_refused_before_work(model: nn.Module) -> None:

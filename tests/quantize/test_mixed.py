@@ -22,7 +22,7 @@ from compress.quantize.mixed.sensitivity import FLOAT, Group, Parts, answers, da
 from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
-from compress.timing import Compared, TimingPoint
+from compress.timing import Compared, Setting
 
 STAGES = {"int8_dynamic": Int8Dynamic(), "int4_weight_only": Int4WeightOnly()}
 
@@ -133,17 +133,18 @@ def test_a_convolution_goes_with_the_norm_that_was_folded_into_it(context: Conte
 
 
 def mixed(context: Context, **settings: Any) -> tuple[Mixed, Context]:
-    return Mixed(sensitivity_rows=32, **settings), replace(context, facts={})
+    return Mixed(sensitivity_rows=32, **settings), context
 
 
 def test_all_that_is_allowed_is_taken(model: nn.Module, context: Context) -> None:
     stage, context = mixed(context, max_accuracy_drop=0.99)
-    done = stage.apply(model, context)
-    found = context.facts["candidates"]
-    assert found[context.facts["chosen"]]["weights_mb"] < found["int4_weight_only"]["weights_mb"]
-    assert context.facts["map"]["projection"]["scheme"] != "int4_weight_only", "4 inputs fill no group of 32"
+    made = stage.apply(model, context)
+    done = made.model
+    found = made.facts["candidates"]
+    assert found[made.facts["chosen"]]["weights_mb"] < found["int4_weight_only"]["weights_mb"]
+    assert made.facts["map"]["projection"]["scheme"] != "int4_weight_only", "4 inputs fill no group of 32"
     assert all(isinstance(done.get_submodule(f"layers.{i}.feed_forward.up"), Int4Linear) for i in (0, 1))
-    assert context.facts["bytes_after"] < context.facts["bytes_before"] / 3
+    assert made.facts["bytes_after"] < made.facts["bytes_before"] / 3
 
 
 def test_a_fragile_layer_keeps_more_bits(model: nn.Module, context: Context) -> None:
@@ -155,8 +156,9 @@ def test_a_fragile_layer_keeps_more_bits(model: nn.Module, context: Context) -> 
     assert len(set(labels.tolist())) > 1
     context = replace(context, validation=replace(context.validation, labels=labels))
     stage, context = mixed(context, max_accuracy_drop=0.05)
-    done = stage.apply(model, context)
-    facts = context.facts
+    made = stage.apply(model, context)
+    done = made.model
+    facts = made.facts
     assert facts["validation_change"] >= -0.05
     assert facts["map"]["classifier"]["scheme"] != "int4_weight_only"
     uniform = facts["candidates"]["int8_dynamic"]
@@ -170,7 +172,7 @@ def test_a_fragile_layer_keeps_more_bits(model: nn.Module, context: Context) -> 
 def test_what_is_returned_is_no_part_of_what_was_given(model: nn.Module, context: Context) -> None:
     stage, context = mixed(context)
     before = predict_logits(model, context.validation, context.task)
-    done = stage.apply(model, context)
+    done = stage.apply(model, context).model
     given = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
     assert not given & {id(tensor) for tensor in done.state_dict(keep_vars=True).values()}
     assert torch.equal(predict_logits(model, context.validation, context.task), before)
@@ -179,10 +181,10 @@ def test_what_is_returned_is_no_part_of_what_was_given(model: nn.Module, context
 class Clock:
     """int8 layers save time, 4-bit ones cost some."""
 
-    def point(self, batch: int | None, sequence: int | None, threads: int | None) -> TimingPoint:
-        return TimingPoint(batch or 1, sequence or 5, threads or 1)
+    def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
+        return Setting(batch=batch or 1, sequence=sequence or 5, threads=threads or 1)
 
-    def compare(self, model: nn.Module, point: TimingPoint) -> Compared:
+    def compare(self, model: nn.Module, setting: Setting) -> Compared:
         time = 1.0
         for module in model.modules():
             time -= 0.05 * isinstance(module, Int8Linear)
@@ -195,13 +197,16 @@ def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context)
     assert stage.is_timed
     with pytest.raises(StageError, match="latency needs a recipe that is run"):
         stage.apply(model, context)
-    done = stage.apply(model, replace(context, timer=Clock()))  # type: ignore[arg-type]
+    made = stage.apply(model, replace(context, timer=Clock()))  # type: ignore[arg-type]
+    done = made.model
     assert not any(isinstance(module, Int4Linear) for module in done.modules())
-    chosen = context.facts["candidates"][context.facts["chosen"]]
-    assert chosen["timed"] and context.facts["candidates"]["int4_weight_only"]["timed"]
-    assert chosen["times_as_fast"] >= context.facts["candidates"]["int8_dynamic"]["times_as_fast"] > 1
-    assert context.facts["disturbed_rounds"] >= 6, "2 of each of float and two schemes at least"
-    assert chosen["times_as_fast"] == pytest.approx(Clock().compare(done, TimingPoint(1, 5, 1)).speedup)
+    chosen = made.facts["candidates"][made.facts["chosen"]]
+    assert chosen["timed"] and made.facts["candidates"]["int4_weight_only"]["timed"]
+    assert chosen["times_as_fast"] >= made.facts["candidates"]["int8_dynamic"]["times_as_fast"] > 1
+    assert made.facts["disturbed_rounds"] >= 6, "2 of each of float and two schemes at least"
+    assert chosen["times_as_fast"] == pytest.approx(
+        Clock().compare(done, Setting(batch=1, sequence=5, threads=1)).speedup
+    )
 
 
 def test_nothing_within_the_drop_is_said_with_the_nearest(
@@ -256,7 +261,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], says: str) -> None
 def test_patterns_hold_for_every_scheme(model: nn.Module, context: Context) -> None:
     stage, context = mixed(context, max_accuracy_drop=0.99, skip=("classifier",))
     stage.rehearse(model)
-    assert isinstance(stage.apply(model, context).classifier, nn.Linear)
+    assert isinstance(stage.apply(model, context).model.classifier, nn.Linear)
     with pytest.raises(StageError, match="clasifier"):
         Mixed(skip=("clasifier",)).rehearse(model)
 

@@ -62,16 +62,17 @@ def test_the_integers_learn_and_their_answers_are_those_that_were_validated(
     stage: QuantizeLayers, taught: nn.Module, context: Context
 ) -> None:
     untouched = copy.deepcopy(taught.state_dict())
-    rounded = stage.apply(taught, replace(context, facts={}))
+    rounded = stage.apply(taught, context).model
     # A first model that never was trained teaches nothing good: labels are all that is learnt from.
     qat = QAT.model_copy(update={"labels": 1.0, "logits": 0.0, "hidden": 0.0})
-    done = stage.model_copy(update={"qat": qat}).apply(taught, context)
-    facts = context.facts
-    assert facts["kept"] == "the trained integers" and len(context.curve) == 2
+    made = stage.model_copy(update={"qat": qat}).apply(taught, context)
+    done = made.model
+    facts = made.facts
+    assert facts["kept"] == "the trained integers" and len(made.curve) == 2
     before, after = (evaluate(each, context.validation, context.task) for each in (rounded, done))
     assert facts["validation_before_training"] == before["validation_metric"]
     assert facts["validation_after_training"] == after["validation_metric"] >= before["validation_metric"]
-    best = context.curve[facts["best_epoch"] - 1]
+    best = made.curve[facts["best_epoch"] - 1]
     assert best["validation_loss"] == after["validation_loss"] < before["validation_loss"]
     first, last = weights(rounded), weights(done)
     assert first.keys() == last.keys() and any((first[name] != last[name]).any() for name in first)
@@ -84,8 +85,8 @@ def test_the_integers_learn_and_their_answers_are_those_that_were_validated(
 
 def test_steps_and_zero_points_stay_those_that_were_chosen(taught: nn.Module, context: Context) -> None:
     stage = Int4WeightOnly(group_size=16, zero_points=True, algorithm="mse", calibration_rows=32)
-    rounded = stage.apply(taught, replace(context, facts={}))
-    done = stage.model_copy(update={"qat": QAT}).apply(taught, context)
+    rounded = stage.apply(taught, context).model
+    done = stage.model_copy(update={"qat": QAT}).apply(taught, context).model
     layers = [name for name, each in rounded.named_modules() if isinstance(each, Int4Linear)]
     assert layers
     for name in layers:
@@ -99,9 +100,10 @@ def test_the_float_model_is_learnt_from_also_where_there_are_no_labels_in_it(
     """The answers come nearer to those of the first model than rounding left them."""
     qat = QAT.model_copy(update={"labels": 0.0, "learning_rate": 5e-4})
     context = replace(context, teacher=copy.deepcopy(taught))
-    rounded = COARSE.apply(taught, replace(context, facts={}))
-    done = COARSE.model_copy(update={"qat": qat}).apply(taught, context)
-    assert context.facts["kept"] == "the trained integers"
+    rounded = COARSE.apply(taught, context).model
+    made = COARSE.model_copy(update={"qat": qat}).apply(taught, context)
+    done = made.model
+    assert made.facts["kept"] == "the trained integers"
     wanted, first, last = (
         predict_logits(each, context.train, context.task).log_softmax(1) for each in (taught, rounded, done)
     )
@@ -110,11 +112,12 @@ def test_the_float_model_is_learnt_from_also_where_there_are_no_labels_in_it(
 
 def test_what_training_wins_nothing_for_stays_as_it_was_rounded(taught: nn.Module, context: Context) -> None:
     stage = Int8Dynamic()
-    rounded = weights(stage.apply(taught, replace(context, facts={})))
+    rounded = weights(stage.apply(taught, context).model)
     ruins = QatConfig(epochs=1, batch_size=16, learning_rate=0.9, clip_norm=1e6)
-    done = weights(stage.model_copy(update={"qat": ruins}).apply(taught, context))
-    assert context.facts["kept"] == "the first integers: training won nothing"
-    assert context.facts["validation_after_training"] <= context.facts["validation_before_training"]
+    made = stage.model_copy(update={"qat": ruins}).apply(taught, context)
+    done = weights(made.model)
+    assert made.facts["kept"] == "the first integers: training won nothing"
+    assert made.facts["validation_after_training"] <= made.facts["validation_before_training"]
     assert all(torch.equal(rounded[name], done[name]) for name in rounded)
 
 
@@ -122,8 +125,9 @@ def test_what_training_wins_nothing_for_stays_as_it_was_rounded(taught: nn.Modul
 def test_the_trained_integers_are_in_the_file_and_it_answers_as_was_validated(
     stage: QuantizeLayers, taught: nn.Module, context: Context, splits: Splits, tmp_path: Path
 ) -> None:
-    done = stage.model_copy(update={"qat": QAT}).apply(taught, context)
-    assert context.facts["kept"] == "the trained integers"
+    made = stage.model_copy(update={"qat": QAT}).apply(taught, context)
+    done = made.model
+    assert made.facts["kept"] == "the trained integers"
     file = export_onnx(done, splits.validation, splits.task, tmp_path / "model.onnx")
     tensors = [onnx.numpy_helper.to_array(each) for each in onnx.load(file).graph.initializer]
     integers = [each for each in tensors if each.dtype == np.int8]
@@ -139,13 +143,14 @@ def test_the_trained_integers_are_in_the_file_and_it_answers_as_was_validated(
     answers = session.run(None, inputs)[0]
     accuracy = float((answers.argmax(1) == rows["labels"]).mean())
     # 48 answers: one of them may be so near to a tie that the order of sums around the integers decides.
-    assert accuracy == pytest.approx(context.facts["validation_after_training"], abs=1.01 / 48)
+    assert accuracy == pytest.approx(made.facts["validation_after_training"], abs=1.01 / 48)
 
 
 def test_pruned_weights_stay_pruned(taught: nn.Module, context: Context) -> None:
-    sparse = MagnitudePruning(sparsity=0.5, recovery=None).apply(taught, replace(context, facts={}))
-    done = Int8Dynamic(qat=QAT).apply(sparse, context)
-    assert context.facts["kept"] == "the trained integers"
+    sparse = MagnitudePruning(sparsity=0.5, recovery=None).apply(taught, context).model
+    made = Int8Dynamic(qat=QAT).apply(sparse, context)
+    done = made.model
+    assert made.facts["kept"] == "the trained integers"
     zeros = {name: sparse.get_submodule(name).weight == 0 for name in weights(done)}
     assert sum(int(each.sum()) for each in zeros.values()) > 1000
     assert all((each[zeros[name]] == 0).all() for name, each in weights(done).items())
@@ -177,8 +182,9 @@ def test_a_convolution_that_is_left_float_learns_too(context: Context) -> None:
 
     model = Net()
     context = Context(task=data.task, train=data.train, validation=data.validation)
-    done = Int8Dynamic(qat=QAT.model_copy(update={"labels": 1.0, "logits": 0.0})).apply(model, context)
-    assert context.facts["kept"] == "the trained integers"
+    made = Int8Dynamic(qat=QAT.model_copy(update={"labels": 1.0, "logits": 0.0})).apply(model, context)
+    done = made.model
+    assert made.facts["kept"] == "the trained integers"
     assert isinstance(done.conv, nn.Conv1d) and not torch.equal(done.conv.weight, model.conv.weight)
 
 

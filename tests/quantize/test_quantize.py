@@ -63,7 +63,7 @@ def test_linears_and_embeddings_are_replaced_and_the_input_is_untouched(
     stage: Stage, linear: type[nn.Module], embedding: type[nn.Module], model: Tiny, context: Context
 ) -> None:
     before = copy.deepcopy(model.state_dict())
-    new = stage.apply(model, context)
+    new = stage.apply(model, context).model
     assert isinstance(new, Tiny)
     assert [type(new.up), type(new.head), type(new.words)] == [linear, linear, embedding]
     assert not any(module.training for module in new.modules())
@@ -77,11 +77,12 @@ def test_linears_and_embeddings_are_replaced_and_the_input_is_untouched(
 def test_the_facts_say_what_was_done_and_what_was_left(
     stage: Stage, linear: type[nn.Module], embedding: type[nn.Module], model: Tiny, context: Context
 ) -> None:
-    new = stage.apply(model, context)
-    assert context.facts["layers"] == {embedding.kind: 1, linear.kind: 2}  # type: ignore[attr-defined]
-    assert context.facts["left_float"] == {"kinds": "too small to matter"}
-    assert context.facts["bytes_before"] == 4 * sum(p.numel() for p in model.parameters())
-    assert context.facts["bytes_after"] == tensor_bytes(new) < context.facts["bytes_before"] / 3
+    made = stage.apply(model, context)
+    new = made.model
+    assert made.facts["layers"] == {embedding.kind: 1, linear.kind: 2}  # type: ignore[attr-defined]
+    assert made.facts["left_float"] == {"kinds": "too small to matter"}
+    assert made.facts["bytes_before"] == 4 * sum(p.numel() for p in model.parameters())
+    assert made.facts["bytes_after"] == tensor_bytes(new) < made.facts["bytes_before"] / 3
 
 
 @pytest.mark.parametrize(("stage", "linear", "embedding"), STAGES)
@@ -90,13 +91,13 @@ def test_answers_stay_near_those_of_the_float_model(
 ) -> None:
     ids = torch.randint(0, 1100, (4, 9))
     with torch.no_grad():
-        exact, near = model(ids), stage.apply(model, context)(ids)
+        exact, near = model(ids), stage.apply(model, context).model(ids)
     # 4 bits of a normal weight are off by about 10 %, and the sum of many such errors by less.
     assert (exact - near).abs().max() < 0.2 * exact.abs().max()
 
 
 def test_int8_integers_and_scales_are_those_that_torchao_chose(model: Tiny, context: Context) -> None:
-    new = Int8Dynamic().apply(model, context)
+    new = Int8Dynamic().apply(model, context).model
     values, scale = int8_by_row(model.up.weight)
     assert torch.equal(new.up.qdata, values.t()) and torch.equal(new.up.scale, scale)
     assert torch.equal(new.up.dequantize(), values * scale.unsqueeze(-1))
@@ -105,7 +106,7 @@ def test_int8_integers_and_scales_are_those_that_torchao_chose(model: Tiny, cont
 
 
 def test_int4_integers_and_scales_are_those_that_torchao_chose(model: Tiny, context: Context) -> None:
-    new = Int4WeightOnly().apply(model, context)
+    new = Int4WeightOnly().apply(model, context).model
     values, scale = int4_by_group(model.up.weight, 32)
     assert values.shape == (33, 64) and scale.shape == (33, 2), "40 inputs are padded to two groups"
     assert values.min() >= -8 and values.max() <= 7
@@ -115,7 +116,7 @@ def test_int4_integers_and_scales_are_those_that_torchao_chose(model: Tiny, cont
 
 
 def test_reduced_range_keeps_weights_of_linears_within_seven_bits(model: Tiny, context: Context) -> None:
-    new = Int8Dynamic(reduce_range=True).apply(model, context)
+    new = Int8Dynamic(reduce_range=True).apply(model, context).model
     assert new.up.qdata.min() >= -64 and new.up.qdata.max() <= 63
     assert new.words.qdata.abs().max() > 64
 
@@ -128,16 +129,18 @@ def test_a_row_of_zeros_stays_a_row_of_zeros(choose: object) -> None:
 
 @pytest.mark.parametrize("stage", [Int8Dynamic, Int4WeightOnly])
 def test_skipped_layers_stay_float(stage: type[Stage], model: Tiny, context: Context) -> None:
-    new = stage(skip=("he*", "words")).apply(model, context)
+    made = stage(skip=("he*", "words")).apply(model, context)
+    new = made.model
     assert type(new.head) is nn.Linear and type(new.words) is nn.Embedding and type(new.up) is not nn.Linear
-    assert context.facts["left_float"]["head"] == "skipped by the recipe"
+    assert made.facts["left_float"]["head"] == "skipped by the recipe"
 
 
 @pytest.mark.parametrize("stage", [Int8Dynamic, Int4WeightOnly])
 def test_embeddings_can_be_left_float(stage: type[Stage], model: Tiny, context: Context) -> None:
-    new = stage(embeddings=False).apply(model, context)
+    made = stage(embeddings=False).apply(model, context)
+    new = made.model
     assert type(new.words) is nn.Embedding
-    assert context.facts["left_float"]["words"] == "embeddings: false"
+    assert made.facts["left_float"]["words"] == "embeddings: false"
 
 
 def test_a_skip_pattern_that_matches_nothing_is_refused_with_the_nearest_name(
@@ -164,12 +167,13 @@ def test_half_precision_is_refused_by_name(model: Tiny, context: Context) -> Non
 
 def test_a_layer_that_stands_twice_is_quantized_once(context: Context) -> None:
     shared = nn.Linear(8, 8)
-    new = Int8Dynamic().apply(nn.Sequential(shared, nn.ReLU(), shared), context)
-    assert new[0] is new[2] and context.facts["layers"] == {"int8_linear": 1}
+    made = Int8Dynamic().apply(nn.Sequential(shared, nn.ReLU(), shared), context)
+    new = made.model
+    assert new[0] is new[2] and made.facts["layers"] == {"int8_linear": 1}
 
 
 def test_a_model_that_is_one_linear_is_replaced_itself(context: Context) -> None:
-    assert isinstance(Int8Dynamic().apply(nn.Linear(4, 4), context), Int8Linear)
+    assert isinstance(Int8Dynamic().apply(nn.Linear(4, 4), context).model, Int8Linear)
 
 
 def test_layers_with_a_forward_of_their_own_stay_float(context: Context) -> None:
@@ -177,20 +181,21 @@ def test_layers_with_a_forward_of_their_own_stay_float(context: Context) -> None
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    Int8Dynamic().apply(nn.Sequential(nn.Linear(4, 4), Doubling(4, 4)), context)
-    assert context.facts["left_float"] == {"1": "Doubling has a forward of its own"}
+    made = Int8Dynamic().apply(nn.Sequential(nn.Linear(4, 4), Doubling(4, 4)), context)
+    assert made.facts["left_float"] == {"1": "Doubling has a forward of its own"}
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 def test_encoder_layers_of_torch_use_their_quantized_linears(context: Context) -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2).eval()
-    new = Int8Dynamic().apply(encoder, context)
+    made = Int8Dynamic().apply(encoder, context)
+    new = made.model
     x = torch.randn(2, 5, 16)
     with torch.no_grad():
         assert 0 < (encoder(x) - new(x)).abs().max() < 0.2
-    assert context.facts["layers"] == {"int8_linear": 4}
-    assert set(context.facts["left_float"].values()) == {"nn.MultiheadAttention reads its weight itself"}
+    assert made.facts["layers"] == {"int8_linear": 4}
+    assert set(made.facts["left_float"].values()) == {"nn.MultiheadAttention reads its weight itself"}
 
 
 def test_reading_a_recipe_with_these_stages_imports_no_torch() -> None:
@@ -220,8 +225,9 @@ class Zoo(nn.Module):
 @pytest.mark.parametrize("stage", [Int8Dynamic(), Int4WeightOnly(), Float16()])
 def test_every_weight_that_stays_float_is_named(stage: Stage, context: Context) -> None:
     model = Zoo()
-    new = stage.apply(model, context)
-    left = context.facts["left_float"]
+    made = stage.apply(model, context)
+    new = made.model
+    left = made.facts["left_float"]
     assert {*left} == {
         *("bag.weight", "table", "attention.in_proj_weight", "attention.out_proj", "both.weight"),
         *("up.weight", "cell.weight_ih", "cell.weight_hh", "start"),
@@ -231,7 +237,7 @@ def test_every_weight_that_stays_float_is_named(stage: Stage, context: Context) 
     assert left["attention.in_proj_weight"] == left["attention.out_proj"]
     # Each number of a parameter is in a layer that is named, is a bias or a norm, or was replaced.
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert context.facts["share_of_weights_replaced"] == round((32 * 64 + 64 * 2) / total, 4)
+    assert made.facts["share_of_weights_replaced"] == round((32 * 64 + 64 * 2) / total, 4)
     assert {name for name, each in new.named_parameters() if each.ndim > 1} == {
         f"{name}.weight" if name == "attention.out_proj" else name for name in left
     }
@@ -240,7 +246,7 @@ def test_every_weight_that_stays_float_is_named(stage: Stage, context: Context) 
 def test_a_model_of_layers_leaves_no_weight_and_all_but_its_biases_are_replaced(
     model: Tiny, context: Context
 ) -> None:
-    Int8Dynamic(embeddings=False).apply(model, context)
-    assert context.facts["left_float"] == {"words": "embeddings: false", "kinds": "embeddings: false"}
+    made = Int8Dynamic(embeddings=False).apply(model, context)
+    assert made.facts["left_float"] == {"words": "embeddings: false", "kinds": "embeddings: false"}
     total = 1100 * 40 + 40 + 40 * 33 + 33 + 33 * 2
-    assert context.facts["share_of_weights_replaced"] == round((40 * 33 + 33 * 2) / total, 4)
+    assert made.facts["share_of_weights_replaced"] == round((40 * 33 + 33 * 2) / total, 4)

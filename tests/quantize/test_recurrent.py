@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +72,13 @@ def test_lstms_become_integers_and_the_answers_stay(
     stage: Stage, linear: str, lstm: nn.Module, context: Context
 ) -> None:
     before = copy.deepcopy(lstm.state_dict())
-    done = stage.apply(lstm, context)
+    made = stage.apply(lstm, context)
+    done = made.model
     assert all(isinstance(layer, Int8LSTM) for layer in done.layers)
-    assert context.facts["layers"] == {"int8_lstm": 2, linear: 1}
-    assert context.facts["left_float"] == {}
+    assert made.facts["layers"] == {"int8_lstm": 2, linear: 1}
+    assert made.facts["left_float"] == {}
     # A byte for each weight of four, and scales and biases in float beside 4 to 24 of them.
-    assert context.facts["bytes_after"] < 0.35 * context.facts["bytes_before"]
+    assert made.facts["bytes_after"] < 0.35 * made.facts["bytes_before"]
     exact, near = (predict_logits(each, context.validation, context.task) for each in (lstm, done))
     # 8 bits of an untrained model's small outputs.
     assert float((exact - near).abs().max()) < 0.1 * float(exact.abs().max())
@@ -97,22 +97,24 @@ def test_lstms_become_integers_and_the_answers_stay(
 def test_what_has_no_kernel_stays_float_with_a_plain_word(
     layer: nn.Module, word: str, context: Context
 ) -> None:
-    done = Int8Dynamic().apply(Named(cell=layer), context)
+    made = Int8Dynamic().apply(Named(cell=layer), context)
+    done = made.model
     assert type(done.cell) is type(layer)
-    assert context.facts["left_float"] == {"cell": word}
+    assert made.facts["left_float"] == {"cell": word}
 
 
 @pytest.mark.parametrize("stage", [Int4WeightOnly(), Int8WeightOnly(), Float16()])
 def test_other_stages_say_that_they_leave_them(stage: Stage, lstm: nn.Module, context: Context) -> None:
-    stage.apply(lstm, context)
+    made = stage.apply(lstm, context)
     word = "this stage leaves recurrent layers float"
-    assert context.facts["left_float"] == {"layers.0": word, "layers.1": word}
+    assert made.facts["left_float"] == {"layers.0": word, "layers.1": word}
 
 
 def test_skip_names_recurrent_layers_too(lstm: nn.Module, context: Context) -> None:
-    done = Int8Dynamic(skip=("layers.1",)).apply(lstm, context)
+    made = Int8Dynamic(skip=("layers.1",)).apply(lstm, context)
+    done = made.model
     assert isinstance(done.layers[0], Int8LSTM) and type(done.layers[1]) is nn.LSTM
-    assert context.facts["left_float"] == {"layers.1": "skipped by the recipe"}
+    assert made.facts["left_float"] == {"layers.1": "skipped by the recipe"}
 
 
 def test_a_model_of_grus_alone_has_nothing_to_quantize(context: Context) -> None:
@@ -123,15 +125,16 @@ def test_a_model_of_grus_alone_has_nothing_to_quantize(context: Context) -> None
 
 def test_a_layer_that_stands_twice_is_one_layer_of_integers(context: Context) -> None:
     layer = nn.LSTM(4, 6)
-    done = Int8Dynamic().apply(Named(first=layer, second=layer), context)
-    assert done.first is done.second and context.facts["layers"]["int8_lstm"] == 1
+    made = Int8Dynamic().apply(Named(first=layer, second=layer), context)
+    done = made.model
+    assert done.first is done.second and made.facts["layers"]["int8_lstm"] == 1
 
 
 def test_reduced_range_keeps_weights_within_seven_bits_and_no_pair_at_risk(
     lstm: nn.Module, context: Context
 ) -> None:
-    whole = saturation_risk(Int8Dynamic().apply(lstm, context), context.validation, context.task)
-    done = Int8Dynamic(reduce_range=True).apply(lstm, context)
+    whole = saturation_risk(Int8Dynamic().apply(lstm, context).model, context.validation, context.task)
+    done = Int8Dynamic(reduce_range=True).apply(lstm, context).model
     found = saturation_risk(done, context.validation, context.task)
     assert whole is not None and found is not None
     assert (whole.lstms, whole.lstms_at_risk) == (2, 2)
@@ -140,14 +143,16 @@ def test_reduced_range_keeps_weights_within_seven_bits_and_no_pair_at_risk(
 
 
 def test_a_model_of_lstms_alone_is_counted(context: Context) -> None:
-    found = saturation_risk(Int8Dynamic().apply(nn.LSTM(4, 6), context), context.validation, context.task)
+    found = saturation_risk(
+        Int8Dynamic().apply(nn.LSTM(4, 6), context).model, context.validation, context.task
+    )
     assert found is not None and (found.layers, found.lstms, found.rows) == (0, 1, 0)
 
 
 def test_clipping_changes_integers_and_gptq_clips_them(lstm: nn.Module, context: Context) -> None:
     lstm.layers[0].weight_ih_l0.data[0, 0] = 9  # one weight far from the others of its row
     rounded, clipped, gptq = (
-        Int8Dynamic(algorithm=name, calibration_rows=32).apply(lstm, replace(context, facts={})).layers[0]
+        Int8Dynamic(algorithm=name, calibration_rows=32).apply(lstm, context).model.layers[0]
         for name in ("rtn", "mse", "gptq")
     )
     assert not torch.equal(rounded.scale_ih_l0, clipped.scale_ih_l0)
@@ -173,7 +178,7 @@ def test_training_with_integers_is_refused_unless_lstms_are_skipped(
 
 
 def test_a_quantized_model_is_saved_and_loaded(lstm: nn.Module, context: Context, tmp_path: Path) -> None:
-    done = Int8Dynamic().apply(lstm, context)
+    done = Int8Dynamic().apply(lstm, context).model
     save_module(done, tmp_path)
     again = load_module(tmp_path)
     assert all(isinstance(layer, Int8LSTM) for layer in again.layers)
@@ -186,7 +191,7 @@ def test_mixed_precision_takes_lstms_as_one_group(lstm: nn.Module, context: Cont
     groups = Parts(lstm, stages, context).groups
     sizes = {group.layers: group.products for group in groups}
     assert sizes["layers.0", "layers.1"] == 4 * 24 * (4 + 24) + 4 * 24 * (24 + 24)
-    done = Mixed(max_accuracy_drop=0.5, sensitivity_rows=32).apply(lstm, replace(context, facts={}))
+    done = Mixed(max_accuracy_drop=0.5, sensitivity_rows=32).apply(lstm, context).model
     assert isinstance(done.layers[0], Int8LSTM)
 
 
@@ -195,8 +200,9 @@ def test_a_classifier_of_padded_tokens_answers_in_its_file_as_it_does_here(
 ) -> None:
     args = {"input_dim": 50, "output_dim": 3, "d_model": 12, "hidden": 16, "num_layers": 2, "cell": "lstm"}
     model = Definition.from_file(RNN, "token_classifier", args).build(seed=0)
-    done = Int8Dynamic().apply(model, context)
-    assert context.facts["layers"] == {"int8_embedding": 1, "int8_linear": 1, "int8_lstm": 2}
+    made = Int8Dynamic().apply(model, context)
+    done = made.model
+    assert made.facts["layers"] == {"int8_embedding": 1, "int8_linear": 1, "int8_lstm": 2}
     dynamic = torch.export.Dim.DYNAMIC
     ids = torch.randint(1, 50, (4, 9))
     mask = torch.arange(9) < torch.tensor([[9], [3], [1], [6]])

@@ -147,8 +147,7 @@ def with_a_loud_channel(definition: Definition) -> nn.Module:
     return model
 
 
-def moved(stage: Int8Static | Int4WeightOnly, model: nn.Module, context: Context) -> float:
-    done = stage.apply(model, context)
+def moved(done: nn.Module, model: nn.Module, context: Context) -> float:
     before, after = (predict_logits(each, context.validation, context.task) for each in (model, done))
     return float((before - after).square().mean().sqrt())
 
@@ -160,10 +159,10 @@ def test_a_loud_channel_no_longer_drowns_the_others(
     model = with_a_loud_channel(definition)
     given = copy.deepcopy(model.state_dict())
     options = {"calibration_rows": ROWS, "embeddings": False}
-    plain = moved(Int8Static(**options), model, replace(context, facts={}))
-    smooth = moved(Int8Static(**options, smooth=method), model, context)
-    assert smooth < plain / 2
-    assert context.facts["smoothed"]["layers.0.attention_norm"].count("_proj") == 3
+    plain = Int8Static(**options).apply(model, context)
+    smooth = Int8Static(**options, smooth=method).apply(model, context)
+    assert moved(smooth.model, model, context) < moved(plain.model, model, context) / 2
+    assert smooth.facts["smoothed"]["layers.0.attention_norm"].count("_proj") == 3
     assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
 
 
@@ -179,5 +178,5 @@ def test_a_model_without_exact_pairs_says_so(context: Context) -> None:
 
     features = context.train.rows[0]["features"].shape[-1]
     torch.manual_seed(0)
-    Int4WeightOnly(smooth="awq", calibration_rows=ROWS).apply(Plain(features), context)
-    assert context.facts["smoothed"] == "no exact pair"
+    made = Int4WeightOnly(smooth="awq", calibration_rows=ROWS).apply(Plain(features), context)
+    assert made.facts["smoothed"] == "no exact pair"

@@ -40,7 +40,7 @@ def no_rows(context: Context) -> Context:
 
 def moved(stage: Stage, model: nn.Module, context: Context) -> float:
     """Root mean square of how far the logits move on validation rows."""
-    done = stage.apply(model, replace(context, facts={}))
+    done = stage.apply(model, context).model
     before, after = (predict_logits(each, context.validation, context.task) for each in (model, done))
     return float((before - after).square().mean().sqrt())
 
@@ -53,7 +53,7 @@ def first_layer(model: nn.Module, context: Context) -> str:
 
 def lost(stage: Stage, model: nn.Module, context: Context, layer: str, *, outputs: bool) -> float:
     """Mean square of how far the weights of a layer move, or its outputs on what the float model gives it."""
-    done = stage.apply(model, replace(context, facts={}))
+    done = stage.apply(model, context).model
     off = done.get_submodule(layer).dequantize() - model.get_submodule(layer).weight  # type: ignore[operator]
     if not outputs:
         return float(off.square().mean().detach())
@@ -123,7 +123,8 @@ def test_what_is_calibrated_is_the_mean_over_tokens_of_real_rows(model: nn.Modul
 def test_static_ranges_are_those_of_the_calibration_rows_and_shared(
     model: nn.Module, context: Context
 ) -> None:
-    done = Int8Static(calibration_rows=ROWS).apply(model, context)
+    made = Int8Static(calibration_rows=ROWS).apply(model, context)
+    done = made.model
     first = [done.get_submodule(f"layers.0.attention.{name}_proj") for name in "qkv"]
     assert all(isinstance(layer, Int8StaticLinear) for layer in first)
     assert len({float(layer.input_scale) for layer in first}) == 1
@@ -131,7 +132,7 @@ def test_static_ranges_are_those_of_the_calibration_rows_and_shared(
     low, high = min(given.min(), 0), max(given.max(), 0)
     layer = done.get_submodule(first_layer(model, context))
     assert float(layer.input_scale) == pytest.approx((high - low) / 255, rel=1e-5)
-    assert context.facts["range"] == "minmax" and context.facts["calibration_rows"] == ROWS
+    assert made.facts["range"] == "minmax" and made.facts["calibration_rows"] == ROWS
 
 
 def test_static_int8_keeps_the_answers_and_clipping_less_than_a_tenth_moves_them_more(
@@ -146,7 +147,7 @@ def test_static_int8_keeps_the_answers_and_clipping_less_than_a_tenth_moves_them
 def test_a_static_file_shares_one_quantization_among_queries_keys_and_values(
     model: nn.Module, context: Context, splits: Splits, tmp_path: Path
 ) -> None:
-    done = Int8Static(calibration_rows=ROWS).apply(model, context)
+    done = Int8Static(calibration_rows=ROWS).apply(model, context).model
     file = export_onnx(done, splits.validation, splits.task, tmp_path / "model.onnx")
     types = [node.op_type for node in onnx.load(file).graph.node]
     linears = len(linears_to_replace(model, True))
@@ -157,7 +158,7 @@ def test_a_static_file_shares_one_quantization_among_queries_keys_and_values(
 def test_a_model_that_is_quantized_already_is_refused_even_where_some_layers_are_float(
     model: nn.Module, context: Context
 ) -> None:
-    done = Int8Dynamic(skip=("classifier",)).apply(model, context)
+    done = Int8Dynamic(skip=("classifier",)).apply(model, context).model
     for stage in (Int8Dynamic(), Int4WeightOnly(), Int8Static(calibration_rows=ROWS)):
         with pytest.raises(
             StageError, match=r"holds integers or 16-bit floats already; begin with the float"
@@ -166,8 +167,9 @@ def test_a_model_that_is_quantized_already_is_refused_even_where_some_layers_are
 
 
 def test_per_tensor_activations_are_a_choice(model: nn.Module, context: Context) -> None:
-    done = Int8Dynamic(activations="tensor").apply(model, context)
-    assert context.facts["layers"]["int8_tensor_linear"] == len(linears_to_replace(model, True))
+    made = Int8Dynamic(activations="tensor").apply(model, context)
+    done = made.model
+    assert made.facts["layers"]["int8_tensor_linear"] == len(linears_to_replace(model, True))
     assert isinstance(done.get_submodule("layers.0.attention.q_proj"), Int8TensorLinear)
 
 
@@ -185,7 +187,7 @@ def test_per_tensor_activations_are_a_choice(model: nn.Module, context: Context)
 def test_every_form_is_saved_and_rebuilt(
     stage: Any, cls: type[nn.Module], definition: Definition, context: Context, tmp_path: Path
 ) -> None:
-    done = stage.apply(definition.build(seed=1), context)
+    done = stage.apply(definition.build(seed=1), context).model
     layer = done.get_submodule("layers.1.feed_forward.up")
     assert isinstance(layer, cls)
     save_module(done, tmp_path)
@@ -218,8 +220,12 @@ def test_layers_are_judged_on_what_the_integers_before_them_give(model: nn.Modul
     """The last layer's integers change when those before it do."""
     options: dict[str, Any] = {"algorithm": "gptq", "calibration_rows": ROWS, "group_size": 16}
     last = linears_to_replace(model, True)[-1]
-    after_integers = Int4WeightOnly(**options).apply(model, replace(context, facts={}))
-    alone = Int4WeightOnly(**options, skip=tuple(linears_to_replace(model, True)[:-1])).apply(model, context)
+    after_integers = Int4WeightOnly(**options).apply(model, context).model
+    alone = (
+        Int4WeightOnly(**options, skip=tuple(linears_to_replace(model, True)[:-1]))
+        .apply(model, context)
+        .model
+    )
     assert not torch.equal(after_integers.get_submodule(last).qdata, alone.get_submodule(last).qdata)
 
 
@@ -227,8 +233,8 @@ def test_a_corrected_bias_undoes_the_mean_of_what_rounding_changes(
     model: nn.Module, context: Context
 ) -> None:
     options: dict[str, Any] = {"calibration_rows": ROWS, "group_size": 128}
-    plain = Int4WeightOnly(**options).apply(model, replace(context, facts={}))
-    mended = Int4WeightOnly(**options, bias_correction=True).apply(model, context)
+    plain = Int4WeightOnly(**options).apply(model, context).model
+    mended = Int4WeightOnly(**options, bias_correction=True).apply(model, context).model
     first = first_layer(model, context)
     given = torch.from_numpy(np.concatenate([r["features"] for r in calibration_rows(context, ROWS).rows]))
 
@@ -241,8 +247,8 @@ def test_a_corrected_bias_undoes_the_mean_of_what_rounding_changes(
 
 @pytest.mark.parametrize("algorithm", ["rtn", "hqq"])
 def test_some_algorithms_look_at_no_data(algorithm: Any, model: nn.Module, no_rows: Context) -> None:
-    Int4WeightOnly(algorithm=algorithm).apply(model, no_rows)
-    assert "calibration_rows" not in no_rows.facts
+    made = Int4WeightOnly(algorithm=algorithm).apply(model, no_rows)
+    assert "calibration_rows" not in made.facts
 
 
 @pytest.mark.parametrize(
@@ -271,10 +277,10 @@ def test_what_is_not_a_number_is_named(model: nn.Module, context: Context) -> No
 def test_a_stand_in_leaves_the_same_layers_with_less_work(
     stage: Any, model: nn.Module, context: Context
 ) -> None:
-    few = replace(context, train=context.train.take(16, seed=0), facts={})
+    few = replace(context, train=context.train.take(16, seed=0))
     real, cheap = stage.model_copy(update={"calibration_rows": ROWS}), stage.stand_in()
     forms = [
         {name: (tensor.shape, tensor.dtype) for name, tensor in made.state_dict().items()}
-        for made in (real.apply(model, context), cheap.apply(model, few))
+        for made in (real.apply(model, context).model, cheap.apply(model, few).model)
     ]
     assert forms[0] == forms[1] and cheap.algorithm == "rtn"

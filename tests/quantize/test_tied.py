@@ -46,7 +46,7 @@ STAGES = [
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path_factory.mktemp("bytes")))
     data = StdlibData(train_bytes=10_000, train_limit=16, max_length=16, validation_limit=16, test_limit=4)
-    return load_splits(data, encoder=encoder)
+    return load_splits(data, reader=encoder)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,13 @@ def _table_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 def test_it_is_quantized_once_stored_once_and_comes_back(
     stage: Int4WeightOnly, tied: nn.Module, context: Context, texts: Splits, tmp_path: Path
 ) -> None:
-    new = stage.apply(tied, context)
+    made = stage.apply(tied, context)
+    new = made.model
     table, head = _table_and_head(new)
     assert isinstance(table, SharedEmbedding) and table.linear is head
     ids = torch.arange(257)[None]
     torch.testing.assert_close(table(ids)[0], head.dequantize(), rtol=0, atol=0)  # type: ignore[operator]
-    assert context.facts["layers"]["shared_embedding"] == 1
+    assert made.facts["layers"]["shared_embedding"] == 1
     assert weight_counts(new)[0] == weight_counts(tied)[0]
 
     save_module(new, tmp_path)
@@ -95,18 +96,18 @@ def test_it_is_quantized_once_stored_once_and_comes_back(
 
 def test_a_table_of_its_own_in_qat(tied: nn.Module, context: Context) -> None:
     qat = QatConfig.model_validate({"epochs": 1, "batch_size": 8})
-    new = Int4WeightOnly(qat=qat).apply(tied, context)
+    new = Int4WeightOnly(qat=qat).apply(tied, context).model
     assert not any(isinstance(each, SharedEmbedding) for each in new.modules())
 
 
 def test_without_embeddings_the_table_stays_float(tied: nn.Module, context: Context) -> None:
-    new = Int4WeightOnly(embeddings=False).apply(tied, context)
+    new = Int4WeightOnly(embeddings=False).apply(tied, context).model
     table, head = _table_and_head(new)
     assert isinstance(table, nn.Embedding) and isinstance(head, Int4Linear)
 
 
 def test_some_layers_get_eight_bits(tied: nn.Module, context: Context) -> None:
-    new = Int4WeightOnly(int8_layers=("*.v_proj", "classifier")).apply(tied, context)
+    new = Int4WeightOnly(int8_layers=("*.v_proj", "classifier")).apply(tied, context).model
     modules = new.named_modules(remove_duplicate=False)
     kinds = {name: type(each) for name, each in modules if name.endswith(("_proj", "classifier"))}
     assert set(kinds.values()) == {Int4Linear, Int8GroupLinear}
@@ -118,14 +119,14 @@ def test_some_layers_get_eight_bits(tied: nn.Module, context: Context) -> None:
         weights = ((tied.get_submodule(name).weight.detach(), model.get_submodule(name)) for name in eight)
         return sum(float((each.dequantize() - weight).square().sum()) for weight, each in weights)
 
-    assert moved(new) < 0.05 * moved(Int4WeightOnly().apply(tied, context))  # 17 times as fine
+    assert moved(new) < 0.05 * moved(Int4WeightOnly().apply(tied, context).model)  # 17 times as fine
 
 
 @pytest.mark.parametrize("call", ["apply", "rehearse"])
 def test_a_pattern_that_matches_nothing_is_refused(call: str, tied: nn.Module, context: Context) -> None:
     stage = Int4WeightOnly(int8_layers=("clasifier",))
     with pytest.raises(StageError, match=r"int8_layers: 'clasifier' matches no .*classifier"):
-        stage.apply(tied, context) if call == "apply" else stage.rehearse(tied)
+        stage.apply(tied, context).model if call == "apply" else stage.rehearse(tied)
 
 
 def test_a_tied_table_named_alone_is_told_which_name_counts(tied: nn.Module) -> None:
@@ -139,7 +140,7 @@ def test_mixed_takes_the_layer_with_its_table(
     tied: nn.Module, context: Context, texts: Splits, tmp_path: Path
 ) -> None:
     schemes = Schemes(int4_weight_only=Int4WeightOnly(), int8_weight_only=Int8WeightOnly())
-    new = Mixed(schemes=schemes, max_accuracy_drop=0.5, sensitivity_rows=16).apply(tied, context)
+    new = Mixed(schemes=schemes, max_accuracy_drop=0.5, sensitivity_rows=16).apply(tied, context).model
     export_onnx(new, texts.validation, texts.task, tmp_path / "model.onnx")
     check_parity(new, tmp_path / "model.onnx", texts.test, texts.task, **STRICT)
     save_module(new, tmp_path)
@@ -155,7 +156,7 @@ def test_where_activations_are_rounded_a_failed_parity_says_what_may_be_why(
     # Untied, since a tied model with random weights names the token that it was given.
     definition = Definition.from_file(TRANSFORMER, "causal_lm", {**ARGS, "tie_embeddings": False})
     stage = Int4WeightOnly(activations=activations)
-    one, other = (stage.apply(definition.build(seed=seed), context) for seed in (0, 1))
+    one, other = (stage.apply(definition.build(seed=seed), context).model for seed in (0, 1))
     export_onnx(one, texts.validation, texts.task, tmp_path / "model.onnx")
     with pytest.raises(ParityError, match="nothing was published") as caught:
         check_parity(other, tmp_path / "model.onnx", texts.test, texts.task, **STRICT)

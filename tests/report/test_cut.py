@@ -24,7 +24,7 @@ from compress.report.sections.promise_words import promise_sentences, promise_ta
 
 Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
 
-PLACE = "batch 1, 128 tokens, 2 threads"
+PLACE = "batch 1, sequence 128, 2 threads"
 KEYS = (
     "budget",
     "importance",
@@ -276,8 +276,8 @@ def test_place_that_measure_leaves_out_is_said(structured: RunReport) -> None:
     point = {"batch": 2, "sequence": 128, "threads": 2, "precision": "fp32"}
     report = _changed(structured, point=point)
     assert _rows(report)["measured at the end"][0] == "not measured there"
-    assert "does not include batch 2, 128 tokens, 2 threads" in _sentences(report)
-    assert verdict(report).endswith("Promised 3.0x at batch 2, 128 tokens, 2 threads, not measured there.")
+    assert "does not include batch 2, sequence 128, 2 threads" in _sentences(report)
+    assert verdict(report).endswith("Promised 3.0x at batch 2, sequence 128, 2 threads, not measured there.")
     _Closed(to_html(report))
 
 

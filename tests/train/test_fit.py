@@ -9,7 +9,7 @@ from torch import nn
 from compress.data import Splits
 from compress.errors import StageError
 from compress.model import Definition
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
 
@@ -79,12 +79,13 @@ def test_a_loss_that_explodes_later_stops_and_keeps_the_best_epoch(
         return value if len(steps) <= 8 else value * torch.inf  # six steps an epoch
 
     config = CONFIG.model_copy(update={"precision": "fp32"})
-    context.fit_(model, config, "training", loss=loss)
-    assert context.facts["best_epoch"] == 1 and len(context.curve) == 1
-    assert "the loss became inf in epoch 2: stopped, and epoch 1 kept; try" in context.facts["diverged"]
+    made = StageResult(model)
+    made.fit_(context, config, "training", loss=loss)
+    assert made.facts["best_epoch"] == 1 and len(made.curve) == 1
+    assert "the loss became inf in epoch 2: stopped, and epoch 1 kept; try" in made.facts["diverged"]
     assert all(bool(torch.isfinite(each).all()) for each in model.state_dict().values())
     found = evaluate(model, splits.validation, splits.task)["validation_metric"]
-    assert found == context.curve[0]["validation_metric"]
+    assert found == made.curve[0]["validation_metric"]
 
 
 def test_bf16_trains_too(model: nn.Module, splits: Splits) -> None:

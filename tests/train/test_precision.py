@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.data import Splits
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train import fit_
 from compress.train.precision import use_bf16
 from compress.train_config import TrainConfig
@@ -57,6 +57,7 @@ def test_no_clock_decides(model: nn.Module, splits: Splits, monkeypatch: pytest.
 
 
 def test_a_stage_says_each_precision_that_it_trained_in(model: nn.Module, context: Context) -> None:
+    made = StageResult(model)
     for precision in ("bf16", "fp32", "fp32"):
-        context.fit_(model, AUTO.model_copy(update={"precision": precision}), "training")
-    assert context.facts["precision"] == "bf16, then fp32"
+        made.fit_(context, AUTO.model_copy(update={"precision": precision}), "training")
+    assert made.facts["precision"] == "bf16, then fp32"

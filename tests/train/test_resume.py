@@ -15,7 +15,7 @@ from compress.losses import LossConfig
 from compress.model import Definition
 from compress.progress import Silent
 from compress.prune.magnitude import MagnitudePruning
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.train import Fit, checkpoint, fit_
 from compress.train_config import TrainConfig
 
@@ -166,16 +166,15 @@ def test_masks_that_a_stage_holds_are_held_on(
     # 60 steps, cut anew at 20, 40 and 42; 23 and 41 are between two cuts.
     recovery = TrainConfig(epochs=10, batch_size=16, learning_rate=3e-3, precision="fp32")
     stage = MagnitudePruning(sparsity=0.6, schedule="cubic", recovery=recovery)
-    expected = stage.apply(model, replace(context, facts={})).state_dict()
-    inside = replace(context, folder=tmp_path, trainings=[])
+    expected = stage.apply(model, context).model.state_dict()
+    inside = replace(context, folder=tmp_path)
     with monkeypatch.context() as patch:
         _stop_at(patch, stop)
         with pytest.raises(_StopError):
             stage.apply(model, inside)
-    again = replace(context, folder=tmp_path, trainings=[])
-    found = stage.apply(model, again)
-    assert again.facts["resumed_at_epoch"] == (stop - 1) // 6 + 1
-    assert _equal(found.state_dict(), expected)
+    made = stage.apply(model, inside)
+    assert made.facts["resumed_at_epoch"] == (stop - 1) // 6 + 1
+    assert _equal(made.model.state_dict(), expected)
 
 
 @pytest.mark.usefixtures("every_step")
@@ -190,18 +189,18 @@ def test_losses_of_a_part_of_the_training_count_for_that_part(
         {"labels": {"weight": 1, "between": [0.5, 1]}, "logits": {"weight": 1, "between": [0, 0.5]}}
     )
 
-    def learn(inside: Context) -> dict[str, torch.Tensor]:
-        student = definition.build(seed=1)
-        inside.learn_(student, [model], losses, CONFIG, "learning")
-        return student.state_dict()
+    def learn(inside: Context) -> StageResult:
+        made = StageResult(definition.build(seed=1))
+        made.learn_(inside, [model], losses, CONFIG, "learning")
+        return made
 
     expected = learn(context)
     with monkeypatch.context() as patch:
         _stop_at(patch, 15)  # of 24: in the second half
         with pytest.raises(_StopError):
-            learn(replace(context, folder=tmp_path, trainings=[]))
-    again = replace(context, folder=tmp_path, trainings=[])
-    assert _equal(learn(again), expected)
+            learn(replace(context, folder=tmp_path))
+    again = learn(replace(context, folder=tmp_path))
+    assert _equal(again.model.state_dict(), expected.model.state_dict())
     assert again.trainings == ["1-learning"]
 
 
@@ -222,7 +221,8 @@ def test_two_trainings_of_one_stage_keep_two_checkpoints(
     model: nn.Module, context: Context, tmp_path: Path
 ) -> None:
     inside = replace(context, folder=tmp_path, progress=Silent())
+    made = StageResult(model)
     for _ in range(2):
-        inside.fit_(model, TrainConfig(epochs=1, precision="fp32"), "prune/heads recovery")
+        made.fit_(inside, TrainConfig(epochs=1, precision="fp32"), "prune/heads recovery")
     names = ["1-prune-heads-recovery", "2-prune-heads-recovery"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names

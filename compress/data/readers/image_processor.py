@@ -6,20 +6,24 @@ Shapes: p = channels, h = height, w = width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.readers.reader import Modality, Reader
 from compress.errors import DataError, ModelError
 from compress.system.files import read_json
 from compress.task import InputSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from compress.data.split import Split
 
 __all__ = ["ImageProcessor", "PIXELS", "PREPROCESSOR_FILE"]
 
@@ -35,7 +39,7 @@ _CHANGES_SIZE = ("do_pad", "do_thumbnail", "do_align_long_axis")
 
 
 @dataclass(frozen=True)
-class ImageProcessor:
+class ImageProcessor(Reader):
     """How a picture becomes the numbers that a model reads.
 
     Attributes:
@@ -48,6 +52,9 @@ class ImageProcessor:
         resample: Pillow's number of the filter for resizing.
         source: further settings of the model's own file, which are kept when it is written again.
     """
+
+    modality: ClassVar[Modality] = "image"
+    made_up: ClassVar[str] = "random pixels"
 
     size: tuple[int, int] | int | None = None
     crop: tuple[int, int] | None = None
@@ -198,9 +205,38 @@ class ImageProcessor:
                 config[name] = value
         return config
 
+    def settings(self) -> str:
+        """How images become numbers."""
+        return json.dumps(self.to_config(), default=str)
+
+    def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
+        """Rows of random pixels; see `Reader.synthetic`."""
+        from compress.data.split import Split
+
+        del longest
+        if self.result is None:
+            raise DataError("the model doesn't say how large its images are: give a recipe with data")
+        shape = (*self.result, self.channels)
+        draw = np.random.default_rng(seed)
+        images = (draw.integers(0, 256, shape).astype(np.uint8) for _ in range(count))
+        rows = tuple({PIXELS: self.values(image)} for image in images)
+        return Split.without_labels("synthetic", rows, self.inputs(*self.result))
+
+    def longest_words(self, inputs: Sequence[InputSpec], length: int) -> str:
+        """The size of all images; see `Reader.longest_words`."""
+        del length
+        channels, height, width = inputs[0].shape
+        return f"images of {width}x{height} in {channels} channels; data.size and data.channels set that"
+
+    def write_(self, directory: Path, longest: int | None, *, generates: bool = False) -> None:
+        """Write preprocessor_config.json; see `Reader.write_`."""
+        del longest, generates
+        text = json.dumps(self.to_config(), indent=2, ensure_ascii=False) + "\n"
+        (directory / PREPROCESSOR_FILE).write_text(text, encoding="utf-8")
+
     def facts(self) -> dict[str, Any]:
         """What a manifest says of the input, as plain data."""
-        return {
+        facts = {
             "channels": self.channels,
             "colours": "RGB" if self.channels == 3 else "grey",
             "pixels_times": self.factor,
@@ -208,6 +244,12 @@ class ImageProcessor:
             "then_divided_by": None if self.std is None else list(self.std),
             "settings": PREPROCESSOR_FILE,
         }
+        return {"image": facts}
+
+    @property
+    def how(self) -> str:
+        """As `preprocessor_config.json` says."""
+        return f"one image at a time, read as {PREPROCESSOR_FILE} says"
 
 
 def _resized_to(size: Any) -> tuple[int, int] | int:

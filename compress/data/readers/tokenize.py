@@ -7,14 +7,17 @@ Shapes: s = tokens of one text, special tokens counted.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from compress.data.split import Array, Row
+from compress.data.readers.reader import Modality, Reader
+from compress.data.split import Array, Row, Split
 from compress.data.table import shown
 from compress.errors import DataError
 from compress.system.files import read_json
@@ -23,15 +26,25 @@ from compress.task import InputSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["TEXT_INPUTS", "TextEncoder", "has_words"]
+__all__ = ["GENERATION_FILE", "TEXT_INPUTS", "TOKENIZER_FILES", "TextEncoder", "encoder_among", "has_words"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+GENERATION_FILE = "generation_config.json"
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is beside tokenizer.json, and other libraries read."""
 _CHUNK = 1024  # texts that are encoded at once: an Encoding holds far more than its ids
 _WHOLE_CHUNK = 16  # the same of documents, which may be long
 
 
 @dataclass(frozen=True)
-class TextEncoder:
+class TextEncoder(Reader):
     """A tokenizer and the inputs that a model wants of it.
 
     Attributes:
@@ -42,6 +55,9 @@ class TextEncoder:
         end_id: the id that ends a text of a language model; none: the tokenizer names none.
         truncation_side: the end of a long text that is cut, left or right.
     """
+
+    modality: ClassVar[Modality] = "text"
+    made_up: ClassVar[str] = "random tokens"
 
     directory: Path
     tokenizer: Tokenizer
@@ -157,6 +173,54 @@ class TextEncoder:
             self._configure_(max_length)
         return str(self.tokenizer.to_str(pretty=True))
 
+    def settings(self) -> str:
+        """How texts are split, and where they are cut."""
+        return str(self.tokenizer.to_str())
+
+    def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
+        """Rows of random tokens, of random lengths; see `Reader.synthetic`."""
+        from compress.data.readers.synthetic import random_lengths, synthetic_split
+
+        return synthetic_split(self, random_lengths(count, longest, seed=seed), seed=seed)
+
+    def shipped(self) -> tuple[Path, ...]:
+        """The model's and the tokenizer's own files."""
+        names = ("config.json", "tokenizer.json", GENERATION_FILE, *TOKENIZER_FILES)
+        return tuple(path for name in names if (path := self.directory / name).is_file())
+
+    def write_(self, directory: Path, longest: int | None, *, generates: bool = False) -> None:
+        """Write the tokenizer's files, such that texts are cut as they were before; see `Reader.write_`."""
+        for name in (*TOKENIZER_FILES, *([GENERATION_FILE] if generates else [])):
+            if (self.directory / name).is_file():
+                shutil.copyfile(self.directory / name, directory / name)
+        shipped = self.tokenizer_json(max_length=None if generates else longest)
+        (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
+        # What reads this file instead (transformers.js, optimum) then truncates at the same place.
+        settings = directory / "tokenizer_config.json"
+        known = read_json(settings) if settings.is_file() else {}
+        if known.get("tokenizer_class") == "TokenizersBackend":
+            # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only.
+            known["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if generates and self.end_id is not None:  # the one that was between documents
+            known["eos_token"] = self.tokenizer.id_to_token(self.end_id)
+        # Without it transformers 4 gives token types to classes that don't say what they take.
+        known["model_input_names"] = list(self.input_names)
+        if longest is not None:
+            known["model_max_length"] = longest
+        settings.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def shown(self, row: Row) -> tuple[str, ...] | None:
+        """The tokens of a row."""
+        if "input_ids" not in row:
+            return None
+        return tuple(self.tokenizer.id_to_token(int(index)) or "?" for index in row["input_ids"])
+
+    def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
+        """A sentence where more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
+        from compress.data.words import unknown_token_notes
+
+        return unknown_token_notes(split, self, whose)
+
     @property
     def _file(self) -> Path:
         return self.directory / "tokenizer.json"
@@ -169,6 +233,20 @@ class TextEncoder:
             )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+
+
+def encoder_among(reader: Reader | None) -> TextEncoder:
+    """The reader, which must be one of texts.
+
+    Raises:
+        DataError: it is another.
+    """
+    if not isinstance(reader, TextEncoder):
+        raise DataError(
+            "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, "
+            "or use a model.hf that has one"
+        )
+    return reader
 
 
 def _token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> Array:

@@ -173,6 +173,7 @@ def encode_splits_again(splits: Splits, encoder: TextEncoder) -> Splits:
     return replace(
         splits,
         task=replace(splits.task, inputs=encoder.inputs),
+        reader=encoder,
         train=encode_again(splits.train, encoder),
         validation=encode_again(splits.validation, encoder),
         test=encode_again(splits.test, encoder),

@@ -6,24 +6,52 @@ Shapes: n = rows.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.config import ArraysData
+from compress.data.paths import RecipePath
+from compress.data.readers.reader import Reader, reader_of_numbers
+from compress.data.source import DataSource
 from compress.data.sources.arrays import derived_inputs, rows_of
-from compress.data.split import Row
+from compress.data.split import Row, Splits
+from compress.data.splits import assemble
 from compress.data.table import Table
 from compress.errors import DataError, did_you_mean
 from compress.task import LABELS_KEY, InputSpec
 
-__all__ = ["ArrayFiles", "read_array_files"]
+__all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
 
 Columns = dict[str, NDArray[Any]]
+
+
+class ArraysData(DataSource):
+    """Arrays of the user's own, from .npz files (numpy.savez): the model's inputs by name, and "labels".
+
+    What an input is like is read off train, as `compress.from_arrays` does. Labels are class indices or
+    names. A split without a file of its own is drawn from train, stratified by label and seeded.
+    """
+
+    source: Literal["arrays"] = "arrays"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+
+    def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
+        """See `DataSource.read`."""
+        files = read_array_files(self)
+        parts = self.divided(files.tables)
+        rows = {
+            part: tuple(files.rows[part if part in files.rows else "train"][index] for index in picked)
+            for part, picked in parts.indices.items()
+        }
+        return assemble(
+            files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
+        )
 
 
 @dataclass(frozen=True)

@@ -7,86 +7,126 @@ the first of the next; what does not fill a row at the end is left out.
 
 from __future__ import annotations
 
-import sys
-import sysconfig
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from compress.data.config import CorpusData, DatasetsData, StdlibData
-from compress.data.readers.tokenize import TextEncoder
-from compress.data.sources.text import (
-    format_of,
-    read_document,
-    read_unlabelled_dataset,
-    read_unlabelled_file,
-    what_is_there,
-)
+from compress.data.paths import COLUMN_FORMATS, RecipePath, format_of, what_is_there
+from compress.data.readers.reader import Modality, Reader
+from compress.data.readers.tokenize import TextEncoder, encoder_among
+from compress.data.source import DataSource
+from compress.data.sources.datasets import DatasetsData, read_unlabelled_dataset
+from compress.data.sources.file import read_unlabelled_file
+from compress.data.sources.text_files import read_document
 from compress.data.split import Array, Split, Splits
 from compress.data.table import Note, counted, loose_key
 from compress.errors import DataError
-from compress.task import Task
+from compress.task import Task, TaskName
 
-__all__ = ["load_corpus", "with_end_token"]
+__all__ = ["CorpusData", "Documents", "TextStream", "distinct_documents", "with_end_token"]
 
 _PARTS = ("train", "validation", "test")
 _FEW_DOCUMENTS = 10  # fewer than these are cut into parts, for want of whole ones to draw
-_NOT_LIBRARY = {
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "idlelib",
-    "idle_test",
-    "lib2to3",
-    "__pycache__",
-}
 
 
 @dataclass(frozen=True)
-class _Documents:
+class Documents:
+    """Whole texts of one split, and what was left out."""
+
     name: str  # for people
     texts: tuple[str, ...]
     notes: tuple[Note, ...] = ()
 
 
-def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits:
-    """Read the documents of a source and make rows of them.
+class TextStream(DataSource):
+    """Text for a language model: documents, one after the other, cut into rows of `max_length` tokens.
 
-    Raises:
-        DataError: a file that is missing, empty or no text; a document that stands in two splits; too
-            little text for a row in each split; or no end token.
+    Attributes:
+        max_length: tokens a row; each position's label is the token that follows it.
+        validation_limit, test_limit: rows that are kept to measure on, drawn by the seed.
+        end_token: what ends a document, and what the model then ends its answers with; none: as the
+            tokenizer's files say; false: nothing does.
     """
-    encoder = with_end_token(encoder, config)
-    read = _read_stdlib(config) if isinstance(config, StdlibData) else _read_corpus(config)
-    parts, notes = _divided(config, read)
-    _check_leaks(parts)
-    splits: dict[str, Split] = {}
-    more: tuple[Note, ...] = ()
-    limits = {"train": config.train_limit, "validation": config.validation_limit, "test": config.test_limit}
-    for part in _PARTS:
-        rows = _rows(part, parts[part].texts, encoder, config.max_length)
-        limit = limits[part]
-        if limit is not None and limit < len(rows):
-            more += (Note(f"{part}: {limit} of {len(rows)} rows taken ({part}_limit)", "limit"),)
-            rows = rows.take(limit, seed=config.seed)
-        splits[part] = rows
-    notes += tuple(note for each in read.values() for note in each.notes) + more
-    if encoder.end_id is None:
-        notes += (Note("data.end_token is false: documents follow each other without an end token"),)
-    source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
-    return Splits(
-        Task(encoder.inputs, vocabulary=encoder.vocab_size),
-        **splits,
-        source=source,
-        notes=notes,
-        processor=None,
-    )
+
+    modality: ClassVar[Modality] = "text"
+    task: ClassVar[TaskName] = "language-modelling"
+
+    end_token: str | Literal[False] | None = None
+
+    max_length: int = Field(default=256, ge=2)
+    validation_limit: int = Field(default=128, ge=2)
+    test_limit: int = Field(default=256, ge=2)
+
+    @abstractmethod
+    def documents(self) -> dict[str, Documents]:
+        """Read the documents of train, and of validation and test where they are given.
+
+        Raises:
+            DataError: a file is missing, empty or no text.
+        """
+
+    def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
+        """Read documents and make rows of them; see `DataSource.read`.
+
+        Raises:
+            DataError: a file that is missing, empty or no text; a document that is in two splits; too little
+                text for a row in each split; or no end token.
+        """
+        del label_order
+        encoder = with_end_token(encoder_among(reader), self)
+        read = self.documents()
+        parts, notes = _divided(self, read)
+        _check_leaks(parts)
+        splits: dict[str, Split] = {}
+        more: tuple[Note, ...] = ()
+        limits = {"train": self.train_limit, "validation": self.validation_limit, "test": self.test_limit}
+        for part in _PARTS:
+            rows = _rows(part, parts[part].texts, encoder, self.max_length)
+            limit = limits[part]
+            if limit is not None and limit < len(rows):
+                more += (Note(f"{part}: {limit} of {len(rows)} rows taken ({part}_limit)", "limit"),)
+                rows = rows.take(limit, seed=self.seed)
+            splits[part] = rows
+        notes += tuple(note for each in read.values() for note in each.notes) + more
+        if encoder.end_id is None:
+            notes += (Note("data.end_token is false: documents follow each other without an end token"),)
+        source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
+        task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
+        return Splits(task, **splits, source=source, notes=notes, reader=encoder)
 
 
-def with_end_token(encoder: TextEncoder, config: CorpusData | StdlibData) -> TextEncoder:
+class CorpusData(TextStream):
+    """Language modelling on the user's text: a file, a folder of files, or a `datasets` directory.
+
+    A .txt file, or any file of a folder that `files` matches, is one document; in CSV, JSONL and Parquet
+    files and `datasets` directories each row is one. A split that is not given is drawn from train, by whole
+    documents.
+
+    Attributes:
+        files: which files of a folder are read, by their names.
+        text: the column that holds the text.
+    """
+
+    paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE or DIR"
+
+    source: Literal["corpus"] = "corpus"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+    files: str = "*.txt"
+    text: str = "text"
+
+    def documents(self) -> dict[str, Documents]:
+        """Read files, folders and `datasets` directories."""
+        return {part: _read(path, self) for part, path in self.paths().items()}
+
+
+def with_end_token(encoder: TextEncoder, config: TextStream) -> TextEncoder:
     """The tokenizer with the end token that the configuration names, or with its own.
 
     Raises:
@@ -112,19 +152,14 @@ def with_end_token(encoder: TextEncoder, config: CorpusData | StdlibData) -> Tex
     return encoder
 
 
-def _read_corpus(config: CorpusData) -> dict[str, _Documents]:
-    given = {"train": config.train, "validation": config.validation, "test": config.test}
-    return {part: _read(path, config) for part, path in given.items() if path is not None}
-
-
-def _read(path: Path, config: CorpusData) -> _Documents:
+def _read(path: Path, config: CorpusData) -> Documents:
     wrong = "" if path.is_dir() else what_is_there(path)
     if wrong:
         raise DataError(f"{path} {wrong}")
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         source = DatasetsData(name=str(path), text=config.text, unlabelled="train")
         table = read_unlabelled_dataset(source)
-        found = _distinct(table.name, [str(item) for item in table.items])
+        found = distinct_documents(table.name, [str(item) for item in table.items])
         others = sorted(each.parent.name for each in path.glob("*/state.json") if each.parent.name != "train")
         if others:
             note = f"{table.name}: its other splits are not read ({', '.join(others)}); give one as PATH/NAME"
@@ -134,16 +169,20 @@ def _read(path: Path, config: CorpusData) -> _Documents:
         files = sorted(file for file in path.rglob(config.files) if file.is_file())
         if not files:
             raise DataError(f"{path}: no file in it is called {config.files}; say which with data.files")
-        return _distinct(f"{path.name}/{config.files}", [read_document(file) for file in files])
-    if format_of(path) in (".csv", ".tsv", ".jsonl", ".parquet"):
+        return distinct_documents(f"{path.name}/{config.files}", [read_document(file) for file in files])
+    if format_of(path) in COLUMN_FORMATS:
         table = read_unlabelled_file(path, text=config.text)
-        found = _distinct(table.name, [str(item) for item in table.items])
+        found = distinct_documents(table.name, [str(item) for item in table.items])
         return replace(found, notes=table.notes + found.notes)
-    return _distinct(path.name, [read_document(path)])
+    return distinct_documents(path.name, [read_document(path)])
 
 
-def _distinct(name: str, texts: Sequence[str]) -> _Documents:
-    """Each document once, case and white space aside; empty ones are left out."""
+def distinct_documents(name: str, texts: Sequence[str]) -> Documents:
+    """Each document once, case and white space aside; empty ones are left out.
+
+    Raises:
+        DataError: there is no text.
+    """
     kept: dict[str | bytes, str] = {}
     for text in texts:
         if text.strip():
@@ -152,34 +191,12 @@ def _distinct(name: str, texts: Sequence[str]) -> _Documents:
         raise DataError(f"{name}: there is no text in it")
     dropped = len(texts) - len(kept)
     line = f"{name}: {counted(dropped, 'document')} dropped: empty, or the same again"
-    return _Documents(name, tuple(kept.values()), (Note(line, "dropped"),) if dropped else ())
-
-
-def _read_stdlib(config: StdlibData) -> dict[str, _Documents]:
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = [
-        file
-        for file in sorted(root.rglob("*.py"))
-        if not _NOT_LIBRARY & set(file.relative_to(root).parts[:-1])
-    ]
-    share = 1 - config.validation_fraction - config.test_fraction
-    texts: list[str] = []
-    size = 0
-    for index in np.random.default_rng(config.seed).permutation(len(files)):
-        if size >= config.train_bytes / share:
-            break
-        try:
-            texts.append(files[index].read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, OSError):
-            continue  # a few files are written in other encodings on purpose
-        size += len(texts[-1].encode())
-    version = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    return {"train": _distinct(f"Python {version}'s standard library", texts)}
+    return Documents(name, tuple(kept.values()), (Note(line, "dropped"),) if dropped else ())
 
 
 def _divided(
-    config: CorpusData | StdlibData, read: Mapping[str, _Documents]
-) -> tuple[dict[str, _Documents], tuple[Note, ...]]:
+    config: TextStream, read: Mapping[str, Documents]
+) -> tuple[dict[str, Documents], tuple[Note, ...]]:
     """Draw validation and test from train's documents where they are not given."""
     wanted = {"validation": config.validation_fraction, "test": config.test_fraction}
     drawn = {part: share for part, share in wanted.items() if part not in read}
@@ -191,7 +208,7 @@ def _divided(
     pieces = _cut(train.texts, drawn) if few else _drawn(train.texts, drawn, config.seed)
     of = counted(len(train.texts), "document")
     notes = (Note(f"{train.name}: {' and '.join(drawn)} are the last parts of its {of}"),) if few else ()
-    parts |= {part: _Documents(train.name, tuple(texts)) for part, texts in pieces.items()}
+    parts |= {part: Documents(train.name, tuple(texts)) for part, texts in pieces.items()}
     return parts, notes
 
 
@@ -223,7 +240,7 @@ def _drawn(texts: Sequence[str], shares: Mapping[str, float], seed: int) -> dict
     return pieces
 
 
-def _check_leaks(parts: Mapping[str, _Documents]) -> None:
+def _check_leaks(parts: Mapping[str, Documents]) -> None:
     seen: dict[str | bytes, str] = {}
     for part in _PARTS:
         for text in parts[part].texts:

@@ -1,4 +1,4 @@
-"""Pictures from folders, one sub-folder a class, and scikit-learn's digits as pictures.
+"""Image classification from folders, one sub-folder a class.
 
 Two pictures are the same where the model sees the same pixels, whatever their files are.
 Shapes: n = pictures, p = channels, h = height, w = width.
@@ -10,17 +10,22 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
 
-from compress.data.config import DigitImagesData, ImagesData
-from compress.data.readers.image_processor import ImageProcessor
+from compress.data.paths import RecipePath
+from compress.data.readers.image_processor import PIXELS, ImageProcessor
+from compress.data.readers.reader import Modality, Reader
+from compress.data.source import DataSource
+from compress.data.split import Row, Splits
+from compress.data.splits import assemble
 from compress.data.table import Note, Table, counted, listed
 from compress.errors import DataError
 from compress.system.cores import available_cores
@@ -28,14 +33,19 @@ from compress.system.cores import available_cores
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DIGIT_PROCESSOR", "Pictures", "processor_for", "read_digit_images", "read_image_folders"]
-
-DIGIT_PROCESSOR = ImageProcessor(size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))
+__all__ = ["ImagesData", "Pictures", "read_image_folders", "splits_of_pictures"]
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
 _IN_MEMORY_BYTES = 1 << 30  # more than this is kept in a temporary file
 _MOST_THREADS = 8
+
+_Pixels = Annotated[int, Field(ge=1, le=4096)]
+_Channels = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value),
+    Field(min_length=1, max_length=3),
+]
 
 
 @dataclass(frozen=True)
@@ -53,31 +63,59 @@ class Pictures:
     notes: tuple[Note, ...] = ()
 
 
-def processor_for(config: ImagesData | DigitImagesData, processor: ImageProcessor | None) -> ImageProcessor:
-    """How pictures are read: as the model's own file says, but for what the recipe says.
+class ImagesData(DataSource):
+    """Image classification from folders: one sub-folder a class, of its name, with pictures in it.
 
-    Raises:
-        DataError: settings that don't go together.
+    A split without a folder of its own is drawn from train, stratified by class and seeded. What is not given
+    below is as the model's preprocessor_config.json says; without that file pictures stay as large as they
+    are, mean and std are 0.5, and there are 3 channels.
+
+    Attributes:
+        size: height and width that pictures are resized to, or one number for both.
+        mean, std: of each channel, of pixels from 0 to 1; or one number for all.
+        channels: 3 in colour, 1 in grey.
     """
-    if isinstance(config, DigitImagesData):
-        return DIGIT_PROCESSOR
-    known = processor or ImageProcessor()
-    return known.changed(size=config.size, mean=config.mean, std=config.std, channels=config.channels)
+
+    modality: ClassVar[Modality] = "image"
+    paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "DIR"
+
+    source: Literal["images"] = "images"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+    size: _Pixels | tuple[_Pixels, _Pixels] | None = None
+    mean: _Channels | None = None
+    std: _Channels | None = None
+    channels: Literal[1, 3] | None = None
+
+    def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
+        """See `DataSource.read`; the model's own settings hold, but for those that are given here."""
+        known = reader if isinstance(reader, ImageProcessor) else ImageProcessor()
+        processor = known.changed(size=self.size, mean=self.mean, std=self.std, channels=self.channels)
+        return splits_of_pictures(self, read_image_folders(self, processor), processor, label_order)
 
 
-def read_digit_images() -> Pictures:
-    """Read scikit-learn's digits (Alpaydin and Kaynak 1998) as pictures [n, 1, 8, 8] in [-1, 1]."""
-    from sklearn.datasets import load_digits
+def splits_of_pictures(
+    config: DataSource,
+    read: Mapping[str, Pictures],
+    processor: ImageProcessor,
+    label_order: Sequence[str] | None,
+) -> Splits:
+    """Splits of images that were read.
 
-    bunch: Any = load_digits()
-    values = np.ascontiguousarray(np.asarray(bunch.images)[:, None] / 8 - 1, dtype=np.float32)
-    table = Table(
-        name="scikit-learn digits",
-        where="scikit-learn digits",
-        items=tuple(picture.tobytes() for picture in values),
-        labels=tuple(str(label) for label in bunch.target),
-    )
-    return Pictures(table, values)
+    Args:
+        read: train, and validation and test where they are given.
+    """
+    tables = {part: pictures.table for part, pictures in read.items()}
+    parts = config.divided(tables)
+    rows: dict[str, tuple[Row, ...]] = {
+        part: tuple({PIXELS: read.get(part, read["train"]).values[i]} for i in picked)
+        for part, picked in parts.indices.items()
+    }
+    _, height, width = read["train"].values.shape[1:]
+    notes = tuple(note for pictures in read.values() for note in pictures.notes)
+    inputs = processor.inputs(height, width)
+    return assemble(tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
 
 
 def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Pictures]:

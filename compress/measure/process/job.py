@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compress.measure.process.loading import PROCESSES
 from compress.task import InputSpec
+from compress.timing import Setting
 
-__all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Job", "SINGLE_STEPS", "Setting"]
+__all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Job", "SINGLE_STEPS"]
 
 SINGLE_STEPS = 10
 BATCHED_STEPS = 5
@@ -19,23 +20,7 @@ _STEPS_PER_MODEL = (
 )  # size, loading, operators, accuracy twice
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Setting(_Asked):
-    """One latency setting: rows a call, tokens a row, threads within an operator."""
-
-    batch: int = Field(ge=1)
-    sequence: int = Field(ge=1)
-    threads: int = Field(ge=1)
-
-    def __str__(self) -> str:
-        plural = "" if self.threads == 1 else "s"
-        return f"batch {self.batch}, sequence {self.sequence}, {self.threads} thread{plural}"
-
-
-class Job(_Asked):
+class Job(BaseModel):
     """Two ONNX files, the rows to measure them on, and where the answer goes.
 
     Attributes:
@@ -54,6 +39,8 @@ class Job(_Asked):
         folder: for temporary files; who made it removes it.
         result: where the Measurement is written as JSON.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     baseline: Path
     candidate: Path

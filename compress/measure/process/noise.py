@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from compress.measure.process.job import Setting
 from compress.measure.results import LatencyComparison
 
 __all__ = ["busy_note", "disturbed_notes", "spread_notes", "usable_threads"]
@@ -33,13 +32,12 @@ def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]
     """Say at which settings too few quiet rounds came, and what disturbed them."""
     others, throttled = [], []
     for this in comparisons:
-        setting = Setting(batch=this.batch, sequence=this.sequence, threads=this.threads)
         by_others = (this.disturbed_rounds or 0) - this.throttled_rounds
         if by_others > 0:
             share = f"{this.used_by_others or 0:.0%} of the cores"
-            others.append(f"{share}, in {by_others} of {this.rounds} rounds at {setting}")
+            others.append(f"{share}, in {by_others} of {this.rounds} rounds at {this.setting}")
         if this.throttled_rounds:
-            throttled.append(f"{this.throttled_rounds} of {this.rounds} rounds at {setting}")
+            throttled.append(f"{this.throttled_rounds} of {this.rounds} rounds at {this.setting}")
     notes = []
     if others:
         notes.append(
@@ -64,8 +62,7 @@ def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
         few = few or this.rounds < _FEW_ROUNDS
         width = (this.speedup_high - this.speedup_low) / this.speedup
         if width > _WIDE:
-            setting = Setting(batch=this.batch, sequence=this.sequence, threads=this.threads)
-            loose.append(f"{this.speedup_low:.2f}x to {this.speedup_high:.2f}x at {setting}")
+            loose.append(f"{this.speedup_low:.2f}x to {this.speedup_high:.2f}x at {this.setting}")
     notes = []
     if loose:
         notes.append(

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from compress.data.split import Split
 from compress.errors import MeasureError
-from compress.measure.process.job import Job, Setting
+from compress.measure.process.job import Job
 from compress.measure.process.noise import usable_threads
 from compress.measure.process.spawn import (
     END_WITH_PARENT,
@@ -32,6 +32,7 @@ from compress.measure.size import model_files
 from compress.progress import Bar, Progress, Silent
 from compress.system.cores import available_cores
 from compress.system.disk import scratch_directory
+from compress.timing import Setting
 
 __all__ = ["measure_pair"]
 

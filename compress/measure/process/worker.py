@@ -30,7 +30,7 @@ from compress.measure.explain.operators import operators_of
 from compress.measure.explain.profiled import explain_batch
 from compress.measure.language import RowLosses, cache_bytes_per_token, compare_decoding, compare_losses
 from compress.measure.latency import Round, compare_latency
-from compress.measure.process.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job, Setting
+from compress.measure.process.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job
 from compress.measure.process.loading import Probe, measure_load
 from compress.measure.process.noise import busy_note, disturbed_notes, spread_notes
 from compress.measure.process.spawn import END_WITH_PARENT, end_with_parent
@@ -47,6 +47,7 @@ from compress.measure.runtimes.others import OPENVINO, Answered, measure_runtime
 from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
 from compress.system.exclusive import alone
+from compress.timing import Setting
 
 __all__ = ["main", "measure"]
 

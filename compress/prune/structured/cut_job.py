@@ -17,9 +17,9 @@ from compress.prune.structured.latency_table import LatencyTable, measure_table
 from compress.prune.structured.search import best_within, refine
 from compress.prune.structured.stitch import Stitched
 from compress.recovery import recover_
-from compress.stage import Context
+from compress.stage import Context, StageResult
 from compress.system.disk import scratch_directory
-from compress.timing import Compared, TimingPoint
+from compress.timing import Compared, Setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,17 +71,16 @@ class CutJob:
         first = context.task.input_names[0]
         longest = max(calibration.rows, key=lambda row: len(row[first]))
         self.longest = positions_of(dense, structure_of(dense).sites, longest, context.task)
-        self.point: TimingPoint | None = None
+        self.setting: Setting | None = None
         self.table: LatencyTable | None = None
         self.reference: float | None = None
         self.steps: list[_Step] = []
 
-    def step(self, model: nn.Module, number: int) -> nn.Module:
-        """Search, cut and recover once."""
+    def step_(self, made: StageResult, number: int) -> None:
+        """Search once, put a cut copy of the model in its place, and recover that."""
         from compress.model.structure.find import structure_of
-        from compress.train import evaluate
 
-        stage, context = self.stage, self.context
+        stage, context, model = self.stage, self.context, made.model
         sites, least = stage.sites_of(model)
         budget = self._budget(model, structure_of(model), sites, least)
         units = [site.units(model) for site in sites]
@@ -106,12 +105,11 @@ class CutJob:
                 folder,
             )
             chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
-            cut = stitched.cut(chosen)
-        metric = evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
-        recovered = self._recover_(cut, number)
+            made.model = stitched.cut(chosen)
+        metric = self._metric(made.model)
+        recovered = self._recover_(made, number)
         target = budget.promise(limit)[budget.kind]
         self.steps.append(_Step(target, promised, checked, search, metric, recovered))
-        return cut
 
     def _budget(
         self, model: nn.Module, structure: Structure, sites: Sequence[Site], least: Sequence[int]
@@ -122,7 +120,7 @@ class CutJob:
             raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
         if stage.is_timed:
             assert timer is not None
-            self.point = timer.point(stage.batch, stage.sequence, stage.threads)
+            self.point = timer.setting(stage.batch, stage.sequence, stage.threads)
             if self.table is None:  # sites only get smaller from step to step: one table serves all
                 few = dict(zip([site.name for site in sites], least, strict=True))
                 floors = [few.get(site.name, site.units(model)) for site in structure.sites]
@@ -226,9 +224,7 @@ class CutJob:
         nearest = min(timings, key=lambda each: abs(math.log(each.expected * _table_miss(timings) / wanted)))
         return nearest.choice, _pooled(nearest, timings)
 
-    def _recover_(self, cut: nn.Module, number: int) -> float | None:
-        from compress.train import evaluate
-
+    def _recover_(self, made: StageResult, number: int) -> float | None:
         stage, context = self.stage, self.context
         if stage.recovery is None:
             return None
@@ -236,8 +232,14 @@ class CutJob:
         if number < stage.steps:
             config = config.model_copy(update={"epochs": stage.step_epochs})
             what += f", step {number} of {stage.steps}"
-        recover_(cut, self.dense, config, context, what)
-        return evaluate(cut, context.validation, context.task, device=context.device)["validation_metric"]
+        recover_(made, self.dense, config, context, what)
+        return self._metric(made.model)
+
+    def _metric(self, model: nn.Module) -> float:
+        from compress.train import evaluate
+
+        context = self.context
+        return evaluate(model, context.validation, context.task, device=context.device)["validation_metric"]
 
     def facts(self, before: nn.Module, after: nn.Module) -> dict[str, Any]:
         """What the report is told."""
@@ -278,7 +280,7 @@ class CutJob:
             "calibration_rows": len(self.calibration),
         }
         if self.table is not None and self.point is not None:
-            facts["point"] = {**vars(self.point), "precision": self.table.precision}
+            facts["point"] = {**self.point.model_dump(), "precision": self.table.precision}
             facts["latency_table"] = self.table.model_dump(mode="json")
         if last.checked is not None:
             facts["checked"] = vars(last.checked)

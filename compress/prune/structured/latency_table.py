@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from compress.errors import StageError
 from compress.keys import architecture
 from compress.prune.structured.candidates import unit_levels
-from compress.timing import BlockTimes, Timer, TimingPoint
+from compress.timing import BlockTimes, Setting, Timer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +67,7 @@ class LatencyTable(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    point: dict[str, int]
+    point: Setting
     precision: str
     machine: dict[str, str]
     baseline_ms: float
@@ -93,7 +93,7 @@ class LatencyTable(BaseModel):
 
 
 def measure_table(
-    model: nn.Module, structure: Structure, timer: Timer, point: TimingPoint, *, least: Sequence[int]
+    model: nn.Module, structure: Structure, timer: Timer, setting: Setting, *, least: Sequence[int]
 ) -> LatencyTable:
     """Measure the table of a model, or take it from the cache.
 
@@ -111,10 +111,10 @@ def measure_table(
     sites = [
         [site.name, site.kind, site.unit_size, few] for site, few in zip(structure.sites, least, strict=True)
     ]
-    about = [architecture(model), structure.layers, sites, vars(point)]
+    about = [architecture(model), structure.layers, sites, setting.model_dump()]
 
     def make() -> dict[str, Any]:
-        return _measure(model, structure, timer, point, least).model_dump(mode="json")
+        return _measure(model, structure, timer, setting, least).model_dump(mode="json")
 
     return LatencyTable.model_validate(timer.remembered(about, make))
 
@@ -126,7 +126,7 @@ def _shape(model: nn.Module, site: Site) -> tuple[int, int]:
 
 
 def _measure(
-    model: nn.Module, structure: Structure, timer: Timer, point: TimingPoint, least: Sequence[int]
+    model: nn.Module, structure: Structure, timer: Timer, setting: Setting, least: Sequence[int]
 ) -> LatencyTable:
     from torch import nn
 
@@ -153,9 +153,9 @@ def _measure(
     for site in structure.sites:
         keep_units_(smallest, site, range(few[site]))
     for _ in range(_TRIES):
-        times = timer.blocks(chain, paths, model, smallest, point)
+        times = timer.blocks(chain, paths, model, smallest, setting)
         table = LatencyTable(
-            point=vars(point),
+            point=setting,
             precision=timer.precision,
             machine=timer.machine,
             baseline_ms=times.baseline_ms,

@@ -20,7 +20,7 @@ from compress.prune.stage import PruneStage
 from compress.prune.structured.budget import BudgetKind
 from compress.prune.structured.cut_job import CutJob
 from compress.recovery import RecoveryConfig
-from compress.stage import Context
+from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,19 +140,20 @@ class StructuredPruning(PruneStage):
                 f"{again[0]} is called more than once in a forward pass: use importance: taylor or magnitude"
             )
 
-    def pruned(self, model: nn.Module, context: Context) -> nn.Module:
+    def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a smaller copy that meets the budget."""
         dense = context.teacher if context.teacher is not None else model
         calibration = self._calibration(context, dense)
-        was_training, cut = model.training, model.eval()
+        was_training, made = model.training, StageResult(model.eval())
         job = CutJob(self, context, dense, calibration)
         try:
             for step in range(1, self.steps + 1):
-                cut = job.step(cut, step)  # what a step is given stays as it was
+                job.step_(made, step)  # the model that a step is given is left unchanged
         finally:
             model.train(was_training)
-        context.facts.update(job.facts(model, cut))
-        return cut.eval()
+        made.facts |= job.facts(model, made.model)
+        made.model.eval()
+        return made
 
     def sites_of(self, model: nn.Module) -> tuple[list[Site], list[int]]:
         """The sites that may be cut, and how few units each must keep."""

@@ -96,8 +96,8 @@ def smooth_(
     grid: Grid,
     rows: Split,
     context: Context,
-) -> None:
-    """Scale every exact pair in place, and note in the facts which.
+) -> dict[str, str]:
+    """Scale every exact pair in place; return the readers of each producer.
 
     Args:
         method: whose factors.
@@ -124,7 +124,7 @@ def smooth_(
             gram = gram_at(model, place, rows, context)
             factors = awq_factors(weights, gram.matrix[:-1, :-1] / gram.tokens, grid)
         scale_(model, pair, factors)
-    context.facts["smoothed"] = {pair.producer: ", ".join(pair.readers) for pair in pairs} or "no exact pair"
+    return {pair.producer: ", ".join(pair.readers) for pair in pairs}
 
 
 def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pair]:

@@ -227,7 +227,7 @@ class Search:
         """Of a call, as a multiple of the baseline's."""
         timer, stage = self.context.timer, self.stage
         assert timer is not None
-        found = timer.compare(model, timer.point(stage.batch, stage.sequence, stage.threads))
+        found = timer.compare(model, timer.setting(stage.batch, stage.sequence, stage.threads))
         self.disturbed_rounds += found.disturbed_rounds
         return 1 / found.speedup
 

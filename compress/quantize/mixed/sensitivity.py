@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compress.errors import StageError
@@ -80,9 +80,9 @@ class Parts:
         left: list[dict[str, str]] = []
         for name, stage in stages.items():
             context.progress.say(f"quantizing the whole model: {name}")
-            inside = replace(context, facts={}, curve=[])
-            self.whole[name] = stage.apply(model, inside)
-            left.append(inside.facts["left_float"])
+            made = stage.apply(model, context)
+            self.whole[name] = made.model
+            left.append(made.facts["left_float"])
         self.left_float = {name: why for name, why in left[0].items() if all(name in each for each in left)}
         # No float model: what a stage settles for torch's own encoder layers holds for all parts.
         self._shell = copy.deepcopy(self.whole[next(iter(stages))])

@@ -20,12 +20,12 @@ from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
 from compress.quantize.stage import QuantizeLayers
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.data.config import DataConfig
+    from compress.data.source import DataSource
 
 __all__ = ["Mixed", "Schemes"]
 
@@ -100,7 +100,7 @@ class Mixed(Stage):
             stage.rehearse(model)
         return model
 
-    def data_objection(self, data: DataConfig) -> str | None:
+    def data_objection(self, data: DataSource) -> str | None:
         """What the first scheme to object says."""
         said = (stage.data_objection(data) for stage in self._stages().values())
         return next(filter(None, said), None)
@@ -109,7 +109,7 @@ class Mixed(Stage):
         """The first scheme everywhere: which is chosen where can't be known without the work."""
         return next(iter(self._stages().values())).stand_in()
 
-    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+    def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with a scheme for each group, in eval mode.
 
         Raises:
@@ -126,8 +126,8 @@ class Mixed(Stage):
         found = damages(parts, rows, context)
         search = Search(self, parts, found, context)
         best = search.best()
-        context.facts.update(search.facts(best, len(rows)))
-        return copy.deepcopy(parts.together(best.schemes)).eval()
+        facts = search.facts(best, len(rows))
+        return StageResult(copy.deepcopy(parts.together(best.schemes)).eval(), facts)
 
     def _stages(self) -> dict[str, QuantizeLayers]:
         return {

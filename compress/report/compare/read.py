@@ -21,6 +21,7 @@ from compress.report.compare.pairs import pair_differences, recipe_differences
 from compress.report.compare.select import condition_of
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport, load_report
 from compress.report.words import headline, milliseconds, setting, stages_in_short, verdict
+from compress.timing import Setting
 
 __all__ = ["compare_reports"]
 
@@ -204,8 +205,8 @@ def _most(values: Iterable[_T]) -> _T:
     return Counter(values).most_common(1)[0][0]
 
 
-def _setting_key(latency: LatencyComparison | None) -> tuple[int, int, int] | None:
-    return None if latency is None else (latency.batch, latency.sequence, latency.threads)
+def _setting_key(latency: LatencyComparison | None) -> Setting | None:
+    return None if latency is None else latency.setting
 
 
 def _baseline_key(report: RunReport) -> tuple[int, int, int]:

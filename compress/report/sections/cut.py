@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, Val
 
 from compress.measure.results import LatencyComparison
 from compress.report.schema import RunReport
+from compress.timing import Setting
 
 __all__ = [
     "Asked",
@@ -44,17 +45,12 @@ class Asked(_Fact):
     value: FiniteFloat = Field(gt=0)
 
 
-class Place(_Fact):
+class Place(Setting):
     """Where a latency holds, and in what precision the models were timed."""
 
-    batch: int
-    sequence: int
-    threads: int
-    precision: str = ""
+    model_config = ConfigDict(extra="ignore")
 
-    def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"batch {self.batch}, {self.sequence} tokens, {threads}"
+    precision: str = ""
 
 
 class Promised(_Fact):

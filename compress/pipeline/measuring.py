@@ -1,4 +1,4 @@
-"""Two ONNX files measured as a recipe says."""
+"""What is measured of a run: two ONNX files against each other, and the ladder of all stages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.data import Split
-from compress.measure import Measurement, measure_pair
+from compress.measure import Measurement, Rung, Step, measure_ladder, measure_pair
 from compress.measure.process.watch import wait_until_quiet
+from compress.pipeline.prepare import Run
 from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.report import judged
 from compress.system.exclusive import alone
 
-__all__ = ["measured"]
+__all__ = ["ladder_of", "measured"]
 
 _MOST_AGAIN = 2
 _WAIT_S = 60  # for a quiet machine, each time
@@ -38,7 +39,25 @@ def measured(
     Raises:
         MeasureError: as `measure_pair`.
     """
-    found = _once(recipe, baseline, candidate, test, candidate_test, runtimes, progress)
+    how = recipe.measure
+
+    def once() -> Measurement:
+        return measure_pair(
+            baseline,
+            candidate,
+            test,
+            candidate_test=candidate_test,
+            batch=how.batch,
+            sequence=how.sequence,
+            threads=how.threads,
+            rounds=how.rounds,
+            seconds=how.seconds,
+            seed=recipe.seed,
+            runtimes=runtimes,
+            progress=progress,
+        )
+
+    found = once()
     for _ in range(_MOST_AGAIN):
         if not _not_judged(recipe, found):
             break
@@ -47,9 +66,9 @@ def measured(
             f"(waiting {_WAIT_S} s at most)"
         )
         with alone():  # other jobs would stand still while this is timed
-            if not wait_until_quiet(_WAIT_S, threads=max(recipe.measure.threads)):
+            if not wait_until_quiet(_WAIT_S, threads=max(how.threads)):
                 break
-        again = _once(recipe, baseline, candidate, test, candidate_test, runtimes, progress)
+        again = once()
         if _not_judged(recipe, again) <= _not_judged(recipe, found):
             found = again
     return found
@@ -59,27 +78,20 @@ def _not_judged(recipe: Recipe, found: Measurement) -> int:
     return sum(bool(gate.not_judged) for gate in judged(recipe.gates, found))
 
 
-def _once(
-    recipe: Recipe,
-    baseline: Path,
-    candidate: Path,
-    test: Split,
-    candidate_test: Split,
-    runtimes: Sequence[str],
-    progress: Progress,
-) -> Measurement:
-    how = recipe.measure
-    return measure_pair(
-        baseline,
-        candidate,
-        test,
-        candidate_test=candidate_test,
-        batch=how.batch,
-        sequence=how.sequence,
-        threads=how.threads,
-        rounds=how.rounds,
-        seconds=how.seconds,
+def ladder_of(run: Run, steps: Sequence[Step], measurement: Measurement) -> tuple[Rung, ...]:
+    """Measure all steps where the report's first latency was taken; nothing where no ladder is wanted.
+
+    Args:
+        steps: the original, then the model after each stage.
+    """
+    recipe = run.recipe
+    if len(recipe.stages) < 2 or not recipe.measure.ladder:
+        return ()
+    return measure_ladder(
+        steps,
+        measurement.latency[0].setting,
+        rounds=recipe.measure.rounds,
+        seconds=recipe.measure.seconds,
         seed=recipe.seed,
-        runtimes=runtimes,
-        progress=progress,
+        progress=run.progress,
     )

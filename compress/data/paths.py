@@ -1,0 +1,60 @@
+"""Paths in a recipe: relative to its file; those typed on the command line to the working directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationInfo
+
+from compress.data.table import listed
+
+__all__ = ["COLUMN_FORMATS", "CommandLineText", "PathOrName", "RecipePath", "format_of", "what_is_there"]
+
+COLUMN_FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Endings of files that hold columns."""
+
+
+class CommandLineText(str):
+    """A value typed on the command line: a path in it is relative to the working directory."""
+
+
+def _resolved(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    base = (info.context or {}).get("base")
+    root = Path.cwd() if base is None or isinstance(value, CommandLineText) else Path(base)
+    # normpath, not resolve: a path through a link is shown and kept as it was written.
+    return Path(os.path.normpath(root / Path(value).expanduser()))
+
+
+def _resolved_if_there(value: Any, info: ValidationInfo) -> Any:
+    path = _resolved(value, info)
+    return str(path) if isinstance(path, Path) and path.exists() else value
+
+
+RecipePath = Annotated[Path, BeforeValidator(_resolved)]
+"""A path; relative to the recipe's file."""
+
+PathOrName = Annotated[str, BeforeValidator(_resolved_if_there)]
+"""A directory that exists, or else a name on the Hugging Face Hub."""
+
+
+def format_of(path: Path) -> str:
+    """The ending that says how a file is read, in small letters: `.csv` for `a.CSV` and `a.csv.gz`."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+
+
+def what_is_there(path: Path) -> str:
+    """Say why a path is not a file that can be read, for an error; empty if it is one."""
+    if path.is_file():
+        return ""
+    if path.is_dir():
+        inside = sorted(
+            each.name
+            for each in path.iterdir()
+            if format_of(each) in COLUMN_FORMATS and not each.name.startswith(".")
+        )
+        return "is a directory" + (f"; it holds {listed(inside)}" if inside else "")
+    return "is not a regular file" if path.exists() else "does not exist"

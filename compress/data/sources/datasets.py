@@ -1,0 +1,136 @@
+"""Text classification from Hugging Face `datasets`: a directory that save_to_disk wrote, or a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from compress.data.paths import PathOrName
+from compress.data.sources.text_columns import check_columns, labelled_table, unlabelled_table
+from compress.data.sources.text_rows import TextRows
+from compress.data.table import Table
+from compress.errors import DataError, did_you_mean
+
+__all__ = ["DatasetsData", "read_datasets", "read_unlabelled_dataset"]
+
+_INSTALL_HF = "pip install 'modelpress[hf]'"
+
+
+class DatasetsData(TextRows):
+    """Text classification from a Hugging Face `datasets` directory (save_to_disk) or hub name.
+
+    A split whose name is none is drawn from train, stratified by label and seeded. `unlabelled` names a
+    split of further texts, whose labels are not read.
+    """
+
+    source: Literal["datasets"] = "datasets"
+    name: PathOrName
+    config: str | None = None
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = None
+    unlabelled: str | None = None
+    text: str = "text"
+    label: str = "label"
+    max_length: int = Field(default=128, ge=2)
+
+    @property
+    def where(self) -> str:
+        """The directory or name."""
+        return self.name
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns of train."""
+        dataset = _open_datasets(self)
+        return tuple((dataset[self.train] if isinstance(dataset, dict) else dataset).column_names)
+
+    def tables(self) -> dict[str, Table]:
+        """Read the splits."""
+        return read_datasets(self)
+
+    def unlabelled_table(self) -> Table | None:
+        """Read the split without labels."""
+        return None if self.unlabelled is None else read_unlabelled_dataset(self)
+
+
+def read_datasets(config: DatasetsData) -> dict[str, Table]:
+    """Read the splits that a `datasets` source names: train, and validation and test where they are given.
+
+    Raises:
+        DataError: no such directory, hub name, split, column, text or label.
+    """
+    wanted = {"train": config.train, "validation": config.validation, "test": config.test}
+    return {
+        part: _read_dataset(split, name, where, (config.text, config.label))
+        for part, (split, name, where) in _named_splits(config, wanted).items()
+    }
+
+
+def read_unlabelled_dataset(config: DatasetsData) -> Table:
+    """Read the texts of the split that a `datasets` source names `unlabelled`; the table has no labels.
+
+    Raises:
+        DataError: no such directory, hub name, split, column or text.
+    """
+    dataset, name, where = _named_splits(config, {"unlabelled": config.unlabelled})["unlabelled"]
+    check_columns(where, dataset.column_names, (config.text,))
+    texts = dataset.select_columns([config.text]).with_format(None)[:][config.text]
+    return unlabelled_table(name, where, texts, config.text)
+
+
+def _named_splits(config: DatasetsData, wanted: Mapping[str, str | None]) -> dict[str, tuple[Any, str, str]]:
+    """Of each wanted split that has a name: its rows, its name for people and for errors."""
+    dataset = _open_datasets(config)
+    # A lone Dataset has no split names: it is the pool from which the others are drawn.
+    splits = dict(dataset) if isinstance(dataset, dict) else {config.train: dataset}
+    short = Path(config.name).name if Path(config.name).is_dir() else config.name
+    found = {}
+    for part, name in wanted.items():
+        if name is None:
+            continue
+        if name not in splits:
+            raise DataError(f"{config.name}: no split '{name}' for {part}{did_you_mean(name, splits)}")
+        found[part] = (splits[name], f"{short}[{name}]", f"{config.name}[{name}]")
+    return found
+
+
+def _open_datasets(config: DatasetsData) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"data source 'datasets' needs the datasets library: {_INSTALL_HF}") from error
+    path = Path(config.name).expanduser()
+    if path.is_dir():
+        try:
+            return datasets.load_from_disk(str(path))
+        except Exception as error:  # the library raises many kinds; each means that it is no saved data set
+            raise DataError(
+                f"{path}: not a directory that datasets' save_to_disk wrote ({error}); "
+                "for CSV, JSONL or Parquet files use `source: file`"
+            ) from error
+    if path.exists():
+        raise DataError(f"{path}: is a file; for CSV, JSONL or Parquet files use `source: file`")
+    if path.is_absolute() or config.name.startswith(".") or config.name.count("/") > 1:
+        raise DataError(f"{config.name}: no such directory")
+    try:
+        return datasets.load_dataset(config.name, config.config)
+    except Exception as error:  # network, hub, cache and builder errors share no base class
+        raise DataError(
+            f"data set '{config.name}' is no directory here and could not be loaded from the Hugging Face "
+            f"Hub ({type(error).__name__}: {error}); check its name and the network, or save it elsewhere "
+            "with save_to_disk and give that directory as name"
+        ) from error
+
+
+def _read_dataset(dataset: Any, name: str, where: str, columns: tuple[str, str]) -> Table:
+    text, label = columns
+    check_columns(where, dataset.column_names, columns)
+    values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
+    labels, declared = values[label], tuple(getattr(dataset.features[label], "names", None) or ())
+    if declared:
+        # -1 is how the Hub marks the labels of a test split that are kept secret.
+        labels = [None if value is None or value < 0 else declared[value] for value in labels]
+    return labelled_table(name, where, values[text], labels, declared=declared, columns=columns)

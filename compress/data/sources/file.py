@@ -1,0 +1,88 @@
+"""Text classification from CSV, TSV, JSONL and Parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from compress.data.paths import RecipePath
+from compress.data.sources.text_columns import labelled_table, unlabelled_table
+from compress.data.sources.text_files import column_names_of, read_columns
+from compress.data.sources.text_rows import TextRows
+from compress.data.table import Table
+
+__all__ = ["FileData", "read_text_file", "read_unlabelled_file"]
+
+
+class FileData(TextRows):
+    """Text classification from CSV, TSV, JSONL or Parquet files (by their ending; .gz as well, but Parquet).
+
+    A split without a file of its own is drawn from train, stratified by label and seeded. `unlabelled` is a
+    file of further texts without labels: one of these, or a .txt with a text a line.
+    """
+
+    source: Literal["file"] = "file"
+    train: RecipePath
+    validation: RecipePath | None = None
+    test: RecipePath | None = None
+    unlabelled: RecipePath | None = None
+    text: str = "text"
+    label: str = "label"
+    max_length: int = Field(default=128, ge=2)
+
+    @property
+    def where(self) -> Path:
+        """The file of train."""
+        return self.train
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns of train."""
+        return column_names_of(self.train, self.text)
+
+    def tables(self) -> dict[str, Table]:
+        """Read the files."""
+        paths = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {
+            part: read_text_file(path, text=self.text, label=self.label)
+            for part, path in paths.items()
+            if path is not None
+        }
+
+    def unlabelled_table(self) -> Table | None:
+        """Read the file without labels."""
+        return None if self.unlabelled is None else read_unlabelled_file(self.unlabelled, text=self.text)
+
+
+def read_text_file(path: Path, *, text: str, label: str) -> Table:
+    """Read the text and label columns of a file; its ending says which format it has.
+
+    Raises:
+        DataError: no such file, column, text or label; an ending, encoding or syntax that cannot be read.
+    """
+    read = read_columns(path, (text, label))
+    texts, labels = read.values
+    return labelled_table(
+        path.name,
+        str(path),
+        texts,
+        labels,
+        columns=(text, label),
+        unit="line" if read.lines else "row",
+        numbers=read.lines,
+        notes=read.notes,
+    )
+
+
+def read_unlabelled_file(path: Path, *, text: str) -> Table:
+    """Read the text column of a file, or the lines of a .txt that aren't blank; the table has no labels.
+
+    Raises:
+        DataError: no such file, column or text; an ending, encoding or syntax that cannot be read.
+    """
+    read = read_columns(path, (text,), lines=True)
+    unit: Literal["line", "row"] = "line" if read.lines else "row"
+    return unlabelled_table(
+        path.name, str(path), read.values[0], text, unit=unit, numbers=read.lines, notes=read.notes
+    )

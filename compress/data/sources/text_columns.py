@@ -1,0 +1,132 @@
+"""Columns of texts and labels to a table: each row has a text and a label, and labels are classes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+from compress.data.table import Note, Table, listed
+from compress.errors import DataError, did_you_mean, shortened
+
+__all__ = ["check_columns", "labelled_table", "unlabelled_table"]
+
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_WHOLE = re.compile(r"([-+]?\d+)\.0*")
+
+
+def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> None:
+    """Check that each wanted column is there, once.
+
+    Raises:
+        DataError: one isn't.
+    """
+    for name in wanted:
+        if name not in present:
+            near = did_you_mean(name, present)
+            near = "" if near.startswith("; allowed") else near
+            raise DataError(f"{where}: no column '{name}'{near} (columns: {listed(present, 20)})")
+        if present.count(name) > 1:
+            raise DataError(f"{where}: column '{name}' stands there {present.count(name)} times")
+
+
+def labelled_table(
+    name: str,
+    where: str,
+    texts: Sequence[Any],
+    labels: Sequence[Any],
+    *,
+    columns: tuple[str, str],
+    declared: tuple[str, ...] = (),
+    unit: Literal["line", "row"] = "row",
+    numbers: tuple[int, ...] = (),
+    notes: tuple[Note, ...] = (),
+) -> Table:
+    """Make a table of raw columns, or say which rows lack a text or a label."""
+    _check_texts(where, texts, columns[0], unit, numbers)
+    at = numbers or tuple(range(1, len(texts) + 1))
+    names = tuple(_label_name(value, f"{where}: {unit} {n}") for n, value in zip(at, labels, strict=True))
+    _refuse_gaps(where, "label", columns[1], unit, [n for n, v in zip(at, names, strict=True) if not v])
+    names = _class_names(names, where, columns[1])
+    return Table(name, where, tuple(texts), names, declared, unit, numbers, notes=notes)
+
+
+def unlabelled_table(
+    name: str,
+    where: str,
+    texts: Sequence[Any],
+    column: str,
+    *,
+    unit: Literal["line", "row"] = "row",
+    numbers: tuple[int, ...] = (),
+    notes: tuple[Note, ...] = (),
+) -> Table:
+    """Make a table without labels, or say which rows lack a text."""
+    _check_texts(where, texts, column, unit, numbers)
+    return Table(name, where, tuple(texts), (), unit=unit, numbers=numbers, notes=notes)
+
+
+def _check_texts(
+    where: str,
+    texts: Sequence[Any],
+    column: str,
+    unit: Literal["line", "row"] = "row",
+    numbers: tuple[int, ...] = (),
+) -> None:
+    """See that there are rows, and that each has a text."""
+    if not texts:
+        raise DataError(f"{where}: has no rows")
+    at = numbers or tuple(range(1, len(texts) + 1))
+    for number, value in zip(at, texts, strict=True):
+        if value is not None and not isinstance(value, str):
+            kind = type(value).__name__
+            raise DataError(f"{where}: column '{column}' holds {kind}, not text ({unit} {number})")
+    lacking = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
+    _refuse_gaps(where, "text", column, unit, lacking)
+
+
+def _refuse_gaps(where: str, word: str, column: str, unit: str, lacking: Sequence[int]) -> None:
+    if lacking:
+        many = "s" if len(lacking) > 1 else ""
+        raise DataError(
+            f"{where}: no {word} in column '{column}' at {unit}{many} {listed(lacking)}; "
+            f"fill or remove {'them' if many else 'it'}"
+        )
+
+
+def _label_name(value: Any, where: str) -> str:
+    """Name of a class; 1 and 1.0 are one, None, NaN and blanks are the empty name."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, list | dict):
+        raise DataError(
+            f"{where}: a label is {shortened(repr(value))}: several labels a row (multi-label "
+            "classification) are not supported; give one class a row"
+        )
+    if not isinstance(value, str | int | float):
+        raise DataError(
+            f"{where}: a label must be text, a whole number or true/false, not {type(value).__name__}"
+        )
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else _refuse_amount(where, value)
+    return str(value).strip()
+
+
+def _class_names(names: tuple[str, ...], where: str, column: str) -> tuple[str, ...]:
+    """Names of classes as a model knows them: where all are numbers, `1.0` is the class 1."""
+    distinct = set(names)
+    if not all(_NUMBER.fullmatch(name) for name in distinct):
+        return names
+    fractions = {name for name in distinct if not float(name).is_integer()}
+    if fractions:
+        first = next(name for name in names if name in fractions)
+        _refuse_amount(f"{where}: column '{column}'", first)
+    return tuple(found[1] if (found := _WHOLE.fullmatch(name)) else name for name in names)
+
+
+def _refuse_amount(where: str, value: object) -> NoReturn:
+    raise DataError(
+        f"{where}: the label {value} is a number with a fraction: to predict an amount is regression, which "
+        "is not supported; for a classification give each class a name or a whole number"
+    )

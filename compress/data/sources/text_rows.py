@@ -1,0 +1,102 @@
+"""What sources of rows with one text and one label share: files and `datasets` directories."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.pairs import check_one_text, one_text_notes
+from compress.data.partition import distinct_from
+from compress.data.readers.reader import Modality, Reader
+from compress.data.readers.tokenize import TextEncoder, encoder_among
+from compress.data.source import DataSource
+from compress.data.split import Row, Split, Splits
+from compress.data.splits import assemble, table_of
+from compress.data.table import Note, Table, counted
+
+__all__ = ["TextRows"]
+
+
+class TextRows(DataSource):
+    """Rows of one text and one label, and further texts without labels."""
+
+    modality: ClassVar[Modality] = "text"
+    if TYPE_CHECKING:
+        text: str
+        label: str
+        max_length: int
+
+    @property
+    @abstractmethod
+    def where(self) -> object:
+        """What is read, for errors."""
+
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the training rows."""
+
+    @abstractmethod
+    def tables(self) -> dict[str, Table]:
+        """Read train, and validation and test where they are given.
+
+        Raises:
+            DataError: no such file, split, column, text or label.
+        """
+
+    @abstractmethod
+    def unlabelled_table(self) -> Table | None:
+        """Read the rows without labels; None: not given.
+
+        Raises:
+            DataError: no such file, split, column or text.
+        """
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the report must know where one text of a pair was chosen."""
+        return one_text_notes(self)
+
+    def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
+        """See `DataSource.read`."""
+        encoder = encoder_among(reader)
+        check_one_text(self, label_order)
+        tables = self.tables()
+        parts = self.divided(tables)
+        texts = {part: _texts(table_of(tables, part), picked) for part, picked in parts.indices.items()}
+        rows: dict[str, tuple[Row, ...]] = {}
+        notes = tuple(note for table in tables.values() for note in table.notes)
+        for part, raw in texts.items():
+            rows[part], more = self._encoded(encoder, part, raw)
+            notes += more
+        splits = assemble(
+            tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes, reader=encoder
+        )
+        further = self.unlabelled_table()
+        return splits if further is None else self._with_unlabelled(splits, further, encoder)
+
+    def _with_unlabelled(self, splits: Splits, table: Table, encoder: TextEncoder) -> Splits:
+        """Add the rows without labels, encoded as the others; rows of validation and test are left out."""
+        picked, notes = distinct_from(table, (*splits.validation.texts, *splits.test.texts))
+        texts = _texts(table, picked)
+        rows, more = self._encoded(encoder, "unlabelled", texts)
+        return replace(
+            splits,
+            source=f"{splits.source}, {table.name} ({counted(len(table), 'row')} without labels)",
+            notes=splits.notes + table.notes + notes + more,
+            unlabelled=Split.without_labels("unlabelled", rows, encoder.inputs, texts),
+        )
+
+    def _encoded(
+        self, encoder: TextEncoder, part: str, texts: Sequence[str]
+    ) -> tuple[tuple[Row, ...], tuple[Note, ...]]:
+        rows, cut = encoder.encode(texts, max_length=self.max_length)
+        line = f"{part}: {cut} of {len(texts)} texts cut to {self.max_length} tokens (max_length)"
+        return rows, (Note(line, "cut"),) if cut else ()
+
+
+def _texts(table: Table, picked: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(str(table.items[index]) for index in picked)

@@ -1,0 +1,185 @@
+"""Model and rows fit together: the kind of rows, tokenizer, lengths, shapes of answers."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.data import PIXELS, DataSource, Reader, Split, Splits, TextEncoder
+from compress.errors import ModelError
+from compress.export import proof_rows
+from compress.model import LoadedModel, logits, to_tensors
+from compress.model.decoder_cache import cache_layers, context_length
+from compress.model.limits import token_limit
+from compress.task import TaskName
+
+__all__ = ["check_modality", "first_line", "fitting", "limit_of", "reader_of", "within_limit"]
+
+
+def check_modality(loaded: LoadedModel, data: DataSource) -> None:
+    """Check that images go to a model of images, and texts to one of texts, before a row is read.
+
+    Raises:
+        ModelError: they don't.
+    """
+    parameters = inspect.signature(loaded.module.forward).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    sees = PIXELS in parameters or (takes_all and not {"input_ids", "features"} & parameters.keys())
+    if data.modality == "image" and not sees:
+        raise ModelError(
+            f"{loaded.source} reads {', '.join(list(parameters)[:3]) or 'nothing'}, no images; data.source "
+            f"{data.source} needs a model whose forward takes {PIXELS}"
+        )
+    if data.modality == "text" and PIXELS in parameters and "input_ids" not in parameters:
+        raise ModelError(
+            f"{loaded.source} reads images ({PIXELS}), but data.source {data.source} has texts; give "
+            "folders of images: data.source=images data.train=DIR"
+        )
+
+
+def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
+    """The data with a `max_length` that the model takes: as many tokens as it can, if the recipe says none.
+
+    Raises:
+        ModelError: the recipe asks for more.
+    """
+    wanted, limit = data.longest, limit_of(loaded.module, data.task)
+    if wanted is None or limit is None or wanted <= limit:
+        return data
+    if "max_length" in data.model_fields_set:
+        raise ModelError(
+            f"data.max_length: {wanted:,} is more than {loaded.source} takes: at most {limit:,} tokens, "
+            f"special ones counted; give data.max_length={limit} or less"
+        )
+    return data.model_copy(update={"max_length": limit})
+
+
+def limit_of(module: nn.Module, task: TaskName) -> int | None:
+    """How many tokens a row may have; None: the model doesn't say."""
+    return context_length(module) if task == "language-modelling" else token_limit(module)
+
+
+def reader_of(loaded: LoadedModel) -> Reader | None:
+    """How a model reads rows, as far as its own files say; None: they say nothing.
+
+    Raises:
+        ModelError, DataError: it belongs to another model, or can't be read.
+    """
+    if loaded.tokenizer is None:
+        return loaded.processor
+    encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+    _tokenizer_belongs(loaded, encoder.vocab_size)
+    return encoder
+
+
+def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
+    # By attribute, not class: the table of a quantized bundle is no nn.Embedding.
+    sizes = (getattr(module, "num_embeddings", None) for module in loaded.module.modules())
+    largest = max((size for size in sizes if isinstance(size, int)), default=vocab_size)
+    if vocab_size > largest:
+        raise ModelError(
+            f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding "
+            f"has {largest}: it belongs to another model"
+        )
+
+
+def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) -> Splits:
+    """Answer the longest rows: input names, shapes, positions and the number of classes must fit.
+
+    Args:
+        max_length: tokens of the longest text there may be, of a classifier: one is made up.
+
+    Returns:
+        The splits; a language model may tell more tokens apart than its tokenizer has: their task says so.
+
+    Raises:
+        ModelError: they don't fit, or a language model keeps no keys and values.
+    """
+    rows, length = _longest(splits)
+    batch = next(rows.batches(len(rows)))
+    try:
+        with torch.inference_mode():
+            answer = logits(loaded.module.eval(), to_tensors(batch, splits.task.input_names))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; "
+            f"{splits.reader.longest_words(splits.task.inputs, length)}): {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    if splits.task.vocabulary:
+        return _fitting_vocabulary(loaded, splits, answer, length)
+    if max_length is not None:
+        _takes(loaded, splits, max_length)
+    classes = splits.task.classes
+    if tuple(answer.shape) != (len(rows), classes):
+        raise ModelError(
+            f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data "
+            f"has {classes} labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is "
+            "needed"
+        )
+    return splits
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tensor, length: int) -> Splits:
+    wanted = splits.task.vocabulary
+    if answer.ndim != 3 or answer.shape[1] != length or answer.shape[2] < wanted:
+        raise ModelError(
+            f"{loaded.source} answers with logits of shape {list(answer.shape)}; a language model answers "
+            f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
+        )
+    cache_layers(loaded.module)
+    _causal(loaded, splits)
+    return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
+
+
+def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
+    """See that a model answers a text of so many tokens: one may come once it is deployed."""
+    row = proof_rows(splits.train, splits.task, [length])
+    try:
+        with torch.inference_mode():
+            logits(loaded.module, to_tensors(next(row.batches(1)), splits.task.input_names))
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.source} cannot answer a text of {length} tokens, to which longer ones are cut: "
+            f"{type(error).__name__}: {first_line(error)}; give a smaller data.max_length (--max-length)"
+        ) from error
+
+
+def _causal(loaded: LoadedModel, splits: Splits) -> None:
+    """See that no answer of a language model depends on the tokens that follow.
+
+    Raises:
+        ModelError: one does, as an encoder's.
+    """
+    inputs = to_tensors(next(splits.train.batches(1)), splits.task.input_names)
+    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.vocabulary
+    with torch.inference_mode():
+        first, second = (logits(loaded.module, each)[:, :-1] for each in (inputs, other))
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
+        raise ModelError(
+            f"{loaded.source} sees the tokens that it is to predict: its answers change with those that "
+            "follow, as an encoder's do; a language model needs a decoder (is_decoder of config.json)"
+        )
+
+
+def _longest(splits: Splits) -> tuple[Split, int]:
+    """Take the longest row of each split as a batch; also say how long the longest is."""
+    parts = [splits.train, splits.validation, splits.test]
+    parts += [] if splits.unlabelled is None else [splits.unlabelled]
+    name = splits.task.input_names[0]
+    rows = [max(part.rows, key=lambda row: row[name].shape[0]) for part in parts]
+    labels = np.zeros((len(rows), *splits.train.labels.shape[1:]), np.int64)
+    split = Split("longest", tuple(rows), labels, splits.task.inputs)
+    return split, max(row[name].shape[0] for row in rows)

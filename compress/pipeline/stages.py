@@ -1,0 +1,215 @@
+"""The model and its stages, one after the other; each from the cache where it was made before."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.data import Splits
+from compress.data.readers.tokenize import encoder_among
+from compress.data.readers.vocabulary import encode_splits_again, smaller_encoder
+from compress.errors import ExportError, ParityError, work_begun
+from compress.export import ONNX_PATH
+from compress.losses import TargetPlace
+from compress.measure import Step
+from compress.model.counts import weight_counts
+from compress.model.files.computed_weights import plain_weights_
+from compress.model.layers.embedding import keep_tokens_
+from compress.pipeline.cost import Cost
+from compress.pipeline.exported import Exported, exported
+from compress.pipeline.prepare import Run
+from compress.pipeline.timer import OnnxTimer
+from compress.progress import Silent
+from compress.report import EpochRecord, StageRecord
+from compress.stage import Context
+from compress.train import evaluate, fit_
+
+__all__ = ["Base", "Work", "epochs_of", "metric_of", "run_stages", "trained_model", "with_file"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The recipe's model before any stage.
+
+    Attributes:
+        training: how it was trained: curve and precision; empty: it wasn't.
+    """
+
+    module: nn.Module
+    training: dict[str, Any]
+    onnx: Exported
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the stages have made so far.
+
+    Attributes:
+        splits: the recipe's rows, as the module reads them by now.
+        teacher: the uncompressed model, which reads the same rows.
+        records: one a stage.
+        steps: the ladder's files.
+    """
+
+    module: nn.Module
+    splits: Splits
+    teacher: nn.Module
+    records: tuple[StageRecord, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    def with_vocabulary(self, kept: Sequence[int], scratch: Path) -> Work:
+        """The same with rows encoded again by the tokenizer of these tokens, and the teacher's rows of them.
+
+        On texts whose tokens are all kept the teacher answers as before.
+
+        Args:
+            kept: token ids, as `StageResult.kept_tokens`; empty: nothing changes.
+            scratch: a directory in which the tokenizer's files are written.
+        """
+        if not kept:
+            return self
+        directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
+        encoder = smaller_encoder(encoder_among(self.splits.reader), kept, directory)
+        teacher = copy.deepcopy(self.teacher)
+        keep_tokens_(teacher, kept)
+        return replace(self, splits=encode_splits_again(self.splits, encoder), teacher=teacher)
+
+    def with_step(self, onnx: Path, done: int, names: Sequence[str]) -> Work:
+        """The same with the file after so many stages; it also stands for stages that have none."""
+        since = names[sum(step.stages for step in self.steps) : done]
+        step = Step(" + ".join(since), onnx, self.splits.validation, len(since))
+        return replace(self, steps=(*self.steps, step))
+
+
+def trained_model(run: Run) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the recipe's model, trained if it says so (or from the cache).
+
+    Its weights are plain: those that are computed from others in training are not computed any more.
+
+    Returns:
+        The model, and how it was trained: curve and precision; empty: it wasn't.
+    """
+    recipe, splits, loaded = run.recipe, run.splits, run.loaded
+    for note in run.notes:
+        run.progress.say(f"note: {note}")
+    if recipe.model.train is None:
+        return loaded.module, {}
+    config = recipe.model.train
+
+    def make() -> tuple[nn.Module, dict[str, Any]]:
+        fit = fit_(
+            loaded.module,
+            splits.train,
+            splits.validation,
+            splits.task,
+            config,
+            seed=recipe.seed,
+            device=recipe.device,
+            progress=run.progress,
+            description="training the model",
+            folder=run.cache.training(run.keys.base),
+        )
+        return plain_weights_(loaded.module), {"curve": fit.curve, "precision": fit.precision}
+
+    with work_begun():
+        piece = run.cache.module(run.keys.base, make, what="the trained model")
+    if piece.reused:
+        run.progress.say("the trained model is in the cache: not trained again")
+    return piece.module, piece.record
+
+
+def run_stages(run: Run, base: Base) -> Work:
+    """Apply all stages; where a ladder is wanted, export the model after each but the last."""
+    original = Step("original", base.onnx.path, run.splits.validation, stages=0)
+    work = Work(base.module, run.splits, base.module, steps=(original,))
+    for index in range(len(run.recipe.stages)):
+        work = _staged(run, work, index, base.onnx.path)
+        if run.recipe.measure.ladder and index + 1 < len(run.recipe.stages):
+            work = with_file(run, work, index)
+    return work
+
+
+def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
+    stage, key = run.recipe.stages[index], run.keys.stages[index]
+
+    def make() -> tuple[nn.Module, dict[str, Any]]:
+        run.progress.say(f"stage {stage.name}")
+        with Cost() as cost:
+            made = stage.apply(work.module, _context(run, work, index, baseline))
+        parameters, nonzero = weight_counts(made.model)
+        rows = work.with_vocabulary(made.kept_tokens, run.scratch).splits
+        return made.model, {
+            "facts": made.facts,
+            "curve": made.curve,
+            "kept_tokens": made.kept_tokens,
+            "validation_metric": metric_of(made.model, rows),
+            "parameters": parameters,
+            "nonzero_parameters": nonzero,
+            "seconds": cost.seconds,
+            "peak_memory_bytes": cost.peak_memory_bytes,
+        }
+
+    piece = run.cache.module(key, make, what=f"stage {stage.name}")
+    if piece.reused:
+        run.progress.say(f"stage {stage.name} is in the cache: not repeated")
+    facts = piece.record | {"curve": epochs_of(piece.record["curve"]), "reused": piece.reused}
+    kept = facts.pop("kept_tokens", ())
+    settings = run.recipe.resolved(relative_to=Path.cwd())["stages"][index][stage.name]
+    record = StageRecord(name=stage.name, settings=settings, **facts)
+    made = work.with_vocabulary(kept, run.scratch)
+    return replace(made, module=piece.module, records=(*work.records, record))
+
+
+def _context(run: Run, work: Work, index: int, baseline: Path) -> Context:
+    """What a stage is given."""
+    recipe, splits = run.recipe, work.splits
+    context = Context(
+        task=splits.task,
+        train=splits.train,
+        validation=splits.validation,
+        unlabelled=splits.unlabelled,
+        teacher=work.teacher,
+        reader=splits.reader,
+        targets=TargetPlace(run.cache.root),
+        device=recipe.device,
+        seed=recipe.seed,
+        folder=run.cache.training(run.keys.stages[index]),
+        progress=run.progress,
+    )
+    later = tuple(each for each in recipe.stages[index + 1 :] if each.kind == "quantize")
+    aside = replace(context, folder=None, progress=Silent())  # what is only timed keeps no checkpoints
+    timer = OnnxTimer(recipe, splits, baseline, later, aside, run.cache, run.progress)
+    return replace(context, timer=timer)
+
+
+def with_file(run: Run, work: Work, index: int) -> Work:
+    """Export the model after a stage that isn't the last, for the ladder; if that fails it is left out."""
+    name = run.recipe.stages[index].name
+
+    def make(directory: Path) -> dict[str, Any]:
+        run.progress.say(f"exporting the model after {name}, for the ladder")
+        return exported(run.recipe, work.module, work.splits, directory).parity.model_dump()
+
+    try:
+        directory, _ = run.cache.file(run.keys.graph_after(index), make, what=f"the ONNX file after {name}")
+    except (ExportError, ParityError) as error:
+        run.progress.say(f"left out of the ladder: {name}: {error}")
+        return work
+    names = [stage.name for stage in run.recipe.stages]
+    return work.with_step(directory / ONNX_PATH.name, index + 1, names)
+
+
+def metric_of(module: nn.Module, splits: Splits) -> float:
+    """The task's metric on validation rows."""
+    return evaluate(module, splits.validation, splits.task)["validation_metric"]
+
+
+def epochs_of(curve: list[dict[str, float]]) -> tuple[EpochRecord, ...]:
+    """A training's epochs, as the report has them."""
+    return tuple(EpochRecord.model_validate({**point, "epoch": int(point["epoch"])}) for point in curve)
