@@ -35,7 +35,7 @@ def mark_weight_readers_(model: nn.Module, context: Context) -> None:
     The note is a plain attribute of the module: copies keep it, files don't hold it.
     """
     rows = next((each for each in (context.train, context.validation) if len(each)), None)
-    if rows is None:
+    if rows is None or isinstance(model, _KINDS):
         return
     layers = [each for each in model.modules() if isinstance(each, _KINDS)]
     inputs = to_tensors(next(rows.batches(2)), context.task.input_names, str(device_of(model)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Split, Splits, TextEncoder
-from compress.errors import ExportError, ModelError
+from compress.errors import ExportError, ModelError, ParityError
 from compress.export import DEFAULT_OPSET, export_onnx
 from compress.export.lowering.nodes import SCOPES
 from compress.model import ModelConfig, load_model
@@ -211,3 +212,16 @@ def test_a_module_that_answers_at_random_is_refused(splits: Splits, tmp_path: Pa
     assert not path.exists()
     export_onnx(_Dropping(always=True), splits.validation, splits.task, path, check=False)
     assert path.exists()
+
+
+def test_a_file_that_is_refused_leaves_no_weights_beside_it(
+    model: nn.Module, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(module: nn.Module, path: Path, *_: object, **__: object) -> None:
+        path.with_name(f"{path.name}.data").write_bytes(b"weights above 2 GB are kept beside the graph")
+        raise ParityError("the answers differ")
+
+    monkeypatch.setattr(import_module("compress.export.onnx_file"), "check_answers", refuse)
+    with pytest.raises(ParityError):
+        export_onnx(model, splits.validation, splits.task, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

@@ -66,7 +66,7 @@ def test_a_bundle_of_a_vision_transformer_is_smaller_and_says_how_it_reads(ran: 
     manifest = json.loads((ran / "manifest.json").read_text())
     assert manifest["inputs"][0]["shape"] == ["batch_size", 3, 12, 12]
     assert manifest["image"]["colours"] == "RGB"
-    assert manifest["accuracy"]["how"] == "one picture at a time, read as preprocessor_config.json says"
+    assert manifest["accuracy"]["how"] == "one image at a time, read as preprocessor_config.json says"
     config = json.loads((ran / "config.json").read_text())
     assert (config["model_type"], config["id2label"]["2"]) == ("vit", "class-2")
 
@@ -151,21 +151,19 @@ def test_pictures_for_a_model_of_texts_and_the_reverse(
     tmp_path: Path,
 ) -> None:
     images = {"source": "images", "train": str(pictures)}
-    with pytest.raises(
-        ModelError, match=r"'bert' reads input_ids, .*, no pictures; data\.source images needs"
-    ):
+    with pytest.raises(ModelError, match=r"'bert' reads input_ids, .*, no images; data\.source images needs"):
         prepared(model={"hf": str(bert_directory)}, data=images)
-    with pytest.raises(ModelError, match=r"patch_classifier reads features, no pictures"):
+    with pytest.raises(ModelError, match=r"patch_classifier reads features, no images"):
         prepared(data=images)
     (tmp_path / "rows.csv").write_text("text,label\na,0\n")
-    with pytest.raises(ModelError, match=r"'vit' reads pictures \(pixel_values\), but data\.source file has"):
+    with pytest.raises(ModelError, match=r"'vit' reads images \(pixel_values\), but data\.source file has"):
         prepared(model={"hf": str(vit_directory)}, data={"source": "file", "train": "rows.csv"})
 
 
 def test_pictures_of_another_size_than_the_models(
     prepared: Callable[..., object], vit_directory: Path, pictures: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"pictures of 8x8 in 3 channels; data\.size and data\.channels"):
+    with pytest.raises(ModelError, match=r"images of 8x8 in 3 channels; data\.size and data\.channels"):
         prepared(
             model={"hf": str(vit_directory)}, data={"source": "images", "train": str(pictures), "size": 8}
         )

@@ -212,7 +212,7 @@ def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context)
 def test_nothing_within_the_drop_is_said_with_the_nearest(
     model: nn.Module, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compress.quantize.mixed.stage import sensitivity
+    from compress.quantize.mixed import sensitivity
 
     truth = sensitivity.damage_of
 

@@ -79,8 +79,8 @@ class _Reads(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.called, self.table = nn.Linear(10, 10), nn.Embedding(10, 10)
-        self.encoder = nn.TransformerEncoderLayer(10, 2, 16, batch_first=True)
+        self.called, self.table = nn.Linear(3, 3), nn.Embedding(3, 3)
+        self.encoder = nn.TransformerEncoderLayer(3, 1, 16, batch_first=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         logits = self.model(features)

@@ -15,7 +15,7 @@ from compress.prune.structured.budget import Budget, budget_of, macs_of, weights
 from compress.prune.structured.candidates import Candidate, unit_levels
 from compress.prune.structured.latency_table import LatencyTable, measure_table
 from compress.prune.structured.search import best_within, refine
-from compress.prune.structured.stitch import Stitched
+from compress.prune.structured.stitch import Question, Stitched
 from compress.recovery import recover_
 from compress.stage import Context, StageResult
 from compress.system.disk import scratch_directory
@@ -93,7 +93,7 @@ class CutJob:
             unit_levels(site.kind, count, few) for site, count, few in zip(sites, units, least, strict=True)
         ]
         with scratch_directory("cut") as folder:
-            stitched = Stitched.judge(
+            asked = Question(
                 stage.importance,
                 model,
                 self.dense,
@@ -104,6 +104,7 @@ class CutJob:
                 context,
                 folder,
             )
+            stitched = Stitched.judge(asked)
             chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
             made.model = stitched.cut(chosen)
         metric = self._metric(made.model)

@@ -29,9 +29,33 @@ if TYPE_CHECKING:
     from compress.data.split import Split
     from compress.model.structure.find import Site
 
-__all__ = ["Stitched", "unit_norms"]
+__all__ = ["Question", "Stitched", "unit_norms"]
 
 _ROWS = 8  # of a batch in calibration: what autograd keeps of one stays below the model's own size
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which units of a model its answers need.
+
+    Attributes:
+        method: the importance: obs, fisher, taylor or magnitude.
+        dense: the model whose answers are to be kept.
+        levels: numbers of units to judge, of each site.
+        calibration: rows that importance is judged on.
+        search: rows that choices are compared on.
+        folder: what would fill the memory is kept there, as long as the answer is used.
+    """
+
+    method: str
+    model: nn.Module
+    dense: nn.Module
+    sites: Sequence[Site]
+    levels: Sequence[Sequence[int]]
+    calibration: Split
+    search: Split
+    context: Context
+    folder: Path
 
 
 @dataclass
@@ -40,99 +64,69 @@ class Stitched:
 
     Attributes:
         candidates: of each site, in order of falling width.
-        folder: what would fill the memory is kept there, as long as this is used.
+        answers: the dense model's on the search rows.
     """
 
+    asked: Question
     candidates: list[list[Candidate]]
-    method: str
-    model: nn.Module
-    dense: nn.Module
-    sites: Sequence[Site]
-    calibration: Split
-    search: Split
-    context: Context
-    folder: Path
-    dressed: nn.Module | None
     answers: Tensor
-    wearing: list[int]
     weights: list[list[Tensor]]
     fisher: list[Tensor]
+    dressed: nn.Module | None
+    wearing: list[int]
 
     @classmethod
-    def judge(
-        cls,
-        method: str,
-        model: nn.Module,
-        dense: nn.Module,
-        sites: Sequence[Site],
-        levels: Sequence[Sequence[int]],
-        calibration: Split,
-        search: Split,
-        context: Context,
-        folder: Path,
-    ) -> Stitched:
+    def judge(cls, asked: Question) -> Stitched:
         """Make the candidates of every site by one importance method."""
         from compress.model.forward import predict_logits
 
         weights: list[list[Tensor]] = []
         fisher: list[Tensor] = []
-        if method == "obs":
-            candidates, weights = _obs(model, sites, levels, calibration, context, folder)
-        elif method == "fisher":
-            fisher = fisher_information(model, sites, calibration, context.task, device=context.device)
+        task, device = asked.context.task, asked.context.device
+        if asked.method == "obs":
+            candidates, weights = _obs(asked)
+        elif asked.method == "fisher":
+            fisher = fisher_information(asked.model, asked.sites, asked.calibration, task, device=device)
             candidates = [
-                ranked_candidates(matrix.diagonal() / len(calibration), counts)
-                for matrix, counts in zip(fisher, levels, strict=True)
+                ranked_candidates(matrix.diagonal() / len(asked.calibration), counts)
+                for matrix, counts in zip(fisher, asked.levels, strict=True)
             ]
         else:
-            candidates = _scored(method, model, sites, levels, calibration, context)
-        answers = predict_logits(dense, search, context.task, device=context.device)  # [n, c]
-        return cls(
-            candidates,
-            method,
-            model,
-            dense,
-            sites,
-            calibration,
-            search,
-            context,
-            folder,
-            None,
-            answers,
-            [0] * len(sites),
-            weights,
-            fisher,
-        )
+            candidates = _scored(asked)
+        answers = predict_logits(asked.dense, asked.search, task, device=device)  # [n, c]
+        return cls(asked, candidates, answers, weights, fisher, None, [0] * len(asked.sites))
 
     def loss(self, choice: Sequence[int]) -> float:
         """KL from the dense model's answers to the stitched model's on the search rows, mean over rows."""
         from compress.model.forward import predict_logits
 
+        asked = self.asked
         if self.dressed is None:
-            self.dressed = copy.deepcopy(self.model)
-        for index, (site, options, at) in enumerate(zip(self.sites, self.candidates, choice, strict=True)):
+            self.dressed = copy.deepcopy(asked.model)
+        for index, (site, options, at) in enumerate(zip(asked.sites, self.candidates, choice, strict=True)):
             if self.wearing[index] != at:
-                put_(self.dressed, site, options[at], *_consumer(self.model, site))
+                put_(self.dressed, site, options[at], *_consumer(asked.model, site))
                 self.wearing[index] = at
-        answers = predict_logits(self.dressed, self.search, self.context.task, device=self.context.device)
+        answers = predict_logits(self.dressed, asked.search, asked.context.task, device=asked.context.device)
         return float(soft_loss(answers, self.answers, 1.0))
 
     def cut(self, chosen: Sequence[Candidate]) -> nn.Module:
         """Cut a copy of the model for good; what stays makes up for what went, site after site."""
         from compress.model.cutting.units import keep_units_
 
-        self.dressed, self.wearing = None, [0] * len(self.sites)  # one copy of the model at a time
-        cut = copy.deepcopy(self.model)
-        if self.method == "fisher":
+        asked = self.asked
+        self.dressed, self.wearing = None, [0] * len(asked.sites)  # one copy of the model at a time
+        cut = copy.deepcopy(asked.model)
+        if asked.method == "fisher":
             return self._tuned(cut, [len(each.kept) for each in chosen])
-        if self.method != "obs":
-            for site, candidate in zip(self.sites, chosen, strict=True):
+        if asked.method != "obs":
+            for site, candidate in zip(asked.sites, chosen, strict=True):
                 keep_units_(cut, site, candidate.kept)
             return cut
         with (
-            self.context.progress.bar("prune/structured: refitting", len(chosen)) as bar,
+            asked.context.progress.bar("prune/structured: refitting", len(chosen)) as bar,
             self._relay(cut) as ours,
-            self._relay(self.model) as theirs,
+            self._relay(asked.model) as theirs,
         ):
             for index, candidate in enumerate(chosen):
                 self._refit_(cut, index, candidate, ours, theirs)
@@ -142,11 +136,12 @@ class Stitched:
     @contextmanager
     def _relay(self, model: nn.Module) -> Iterator[Relay]:
         def batches() -> Iterator[dict[str, Tensor]]:
-            rows, task = self.calibration, self.context.task
-            return placed_batches(model, rows.batches(_ROWS), task, self.context.device)
+            context = self.asked.context
+            batches_of_rows = self.asked.calibration.batches(_ROWS)
+            return placed_batches(model, batches_of_rows, context.task, context.device)
 
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            yield Relay(model, self.sites, batches, Path(folder))
+        with tempfile.TemporaryDirectory(dir=self.asked.folder) as folder:
+            yield Relay(model, self.asked.sites, batches, Path(folder))
 
     def _tuned(self, cut: nn.Module, counts: Sequence[int]) -> nn.Module:
         """Kwon et al. 2022: which units stay is rearranged together, and those that stay are rescaled."""
@@ -161,17 +156,18 @@ class Stitched:
         gates = [torch.zeros(len(matrix)) for matrix in self.fisher]
         for gate, units in zip(gates, kept, strict=True):
             gate[units] = 1
+        asked, context = self.asked, self.asked.context
         gates = tune_masks(
             cut,
-            self.model,
-            self.sites,
+            asked.model,
+            asked.sites,
             gates,
-            self.calibration,
-            self.context.task,
-            device=self.context.device,
-            progress=self.context.progress,
+            asked.calibration,
+            context.task,
+            device=context.device,
+            progress=context.progress,
         )
-        for site, gate, units in zip(self.sites, gates, kept, strict=True):
+        for site, gate, units in zip(asked.sites, gates, kept, strict=True):
             fold_gates_(cut, site, gate)
             keep_units_(cut, site, units)
         return cut
@@ -182,8 +178,8 @@ class Stitched:
 
         from compress.model.cutting.units import keep_units_, unit_features
 
-        site = self.sites[index]
-        weight, bias = _consumer(self.model, site)
+        site = self.asked.sites[index]
+        weight, bias = _consumer(self.asked.model, site)
         gram = Gram(torch.zeros(weight.shape[1] + 1, weight.shape[1] + 1))
         pairs = zip(ours.inputs_at(site), theirs.inputs_at(site), self.weights[index], strict=True)
         for mine, original, counts in pairs:
@@ -206,17 +202,11 @@ def _consumer(model: nn.Module, site: Site) -> tuple[Tensor, Tensor | None]:
     return consumer.weight.detach(), None if consumer.bias is None else consumer.bias.detach()
 
 
-def _obs(
-    model: nn.Module,
-    sites: Sequence[Site],
-    levels: Sequence[Sequence[int]],
-    calibration: Split,
-    context: Context,
-    folder: Path,
-) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
+def _obs(asked: Question) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
     """Candidates of all sites by least squares; how much each token counts at each site, batch by batch."""
     import torch
 
+    model, sites, calibration, context = asked.model, asked.sites, asked.calibration, asked.context
     shapes = [_consumer(model, site)[0].shape for site in sites]
     grams = [Gram(torch.zeros(size + 1, size + 1)) for _, size in shapes]
     felt = [torch.zeros(size) for size, _ in shapes]
@@ -231,32 +221,27 @@ def _obs(
             bar.advance(_ROWS)
     candidates: list[list[Candidate]] = []
     with context.progress.bar("prune/structured: judging sites", len(sites)) as bar:
-        for site, counts, total in zip(sites, levels, felt, strict=True):
+        for site, counts, total in zip(sites, asked.levels, felt, strict=True):
             gram, consumer = grams.pop(0), _consumer(model, site)  # each is let go once it was looked at
             mean = total / gram.tokens
             found = remove_one_by_one(*consumer, gram, site.unit_size, counts, output_weights=mean)
-            files = [folder / f"{len(candidates)}-{index}.safetensors" for index in range(len(found))]
+            files = [asked.folder / f"{len(candidates)}-{index}.safetensors" for index in range(len(found))]
             candidates.append([each.put_away(file) for each, file in zip(found, files, strict=True)])
             bar.advance(1)
     return candidates, weights
 
 
-def _scored(
-    method: str,
-    model: nn.Module,
-    sites: Sequence[Site],
-    levels: Sequence[Sequence[int]],
-    calibration: Split,
-    context: Context,
-) -> list[list[Candidate]]:
+def _scored(asked: Question) -> list[list[Candidate]]:
     """Candidates by magnitude or Taylor: a site's scores have no scale, so each is divided by its L2 norm."""
-    if method == "magnitude":
-        scores = [unit_norms(model, site) for site in sites]
+    if asked.method == "magnitude":
+        scores = [unit_norms(asked.model, site) for site in asked.sites]
     else:
-        scores = taylor_importance(model, sites, calibration, context.task, device=context.device)
-    return [
-        ranked_candidates(normalised(score), counts) for score, counts in zip(scores, levels, strict=True)
-    ]
+        context = asked.context
+        scores = taylor_importance(
+            asked.model, asked.sites, asked.calibration, context.task, device=context.device
+        )
+    pairs = zip(scores, asked.levels, strict=True)
+    return [ranked_candidates(normalised(score), counts) for score, counts in pairs]
 
 
 def unit_norms(model: nn.Module, site: Site) -> Tensor:
