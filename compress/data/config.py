@@ -11,9 +11,21 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from compress.task import TaskName
+from compress.errors import did_you_mean
+from compress.tasks.registry import default_task, tasks_of_rows
+from compress.tasks.spec import RowKind, TaskName
 
 __all__ = [
     "ArraysData",
@@ -68,12 +80,29 @@ _Channels = Annotated[
 class _Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: ClassVar[TaskName] = "classification"
+    rows: ClassVar[RowKind] = "labelled"
 
+    task: TaskName = Field(default="", validate_default=True)
+    """What is learnt from the rows; where nothing is said, the first task of this kind of rows."""
     seed: int = 0
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_limit: int | None = Field(default=None, ge=2)
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        allowed = tasks_of_rows(cls.rows)
+        if name and name not in allowed:
+            raise ValueError(f"no task '{name}' of these rows{did_you_mean(name, allowed)}")
+        return name or default_task(cls.rows)
+
+    @model_serializer(mode="wrap")
+    def _without_implied_task(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = plain(self)
+        if self.task == default_task(self.rows):
+            del found["task"]
+        return found
 
     @model_validator(mode="after")
     def _leaves_rows_to_train(self) -> Self:
@@ -179,7 +208,7 @@ class _Stream(_Source):
             tokenizer's files say; false: nothing does.
     """
 
-    task: ClassVar[TaskName] = "language-modelling"
+    rows: ClassVar[RowKind] = "stream"
 
     end_token: str | Literal[False] | None = None
 

@@ -37,7 +37,7 @@ from compress.data.sources.text import (
 from compress.data.split import Row, Split, Splits
 from compress.data.table import Note, Table, counted
 from compress.errors import DataError
-from compress.task import InputSpec, Task
+from compress.tasks import InputSpec, task_class
 
 __all__ = ["load_splits"]
 
@@ -95,7 +95,7 @@ def _split_digits(
     tables = {"train": table}
     parts = _partition(config, tables)
     rows = {part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()}
-    return _assemble(tables, parts, rows, DIGITS_INPUTS, label_order)
+    return _assemble(config, tables, parts, rows, DIGITS_INPUTS, label_order)
 
 
 def _split_images(
@@ -114,7 +114,7 @@ def _split_images(
     _, height, width = read["train"].values.shape[1:]
     notes = tuple(note for pictures in read.values() for note in pictures.notes)
     inputs = processor.inputs(height, width)
-    return _assemble(tables, parts, rows, inputs, label_order, notes=notes, processor=processor)
+    return _assemble(config, tables, parts, rows, inputs, label_order, notes=notes, processor=processor)
 
 
 def _split_arrays(config: ArraysData, label_order: Sequence[str] | None) -> Splits:
@@ -124,7 +124,7 @@ def _split_arrays(config: ArraysData, label_order: Sequence[str] | None) -> Spli
         part: tuple(files.rows[part if part in files.rows else "train"][index] for index in picked)
         for part, picked in parts.indices.items()
     }
-    return _assemble(files.tables, parts, rows, files.inputs, label_order)
+    return _assemble(config, files.tables, parts, rows, files.inputs, label_order)
 
 
 def _split_texts(
@@ -140,7 +140,7 @@ def _split_texts(
     for part, raw in texts.items():
         rows[part], cut = encoder.encode(raw, max_length=config.max_length)
         notes += _cut_note(part, cut, len(raw), config.max_length)
-    return _assemble(tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes)
+    return _assemble(config, tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes)
 
 
 def _with_unlabelled(config: FileData | DatasetsData, splits: Splits, encoder: TextEncoder) -> Splits:
@@ -178,6 +178,7 @@ def _partition(
 
 
 def _assemble(
+    config: DataSource,
     tables: Mapping[str, Table],
     parts: Partition,
     rows: Mapping[str, tuple[Row, ...]],
@@ -188,25 +189,22 @@ def _assemble(
     notes: tuple[Note, ...] = (),
     processor: ImageProcessor | None = None,
 ) -> Splits:
-    train = tables["train"]
-    present = {train.labels[index] for index in parts.indices["train"]}
+    train, kind = tables["train"], task_class(config.task)
+    present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
     labels, label_notes = order_labels(present, label_order, declared=train.declared)
     number = numbers_of(labels)
     splits = {
         part: Split(
             part,
             rows[part],
-            np.array(
-                [number[_table_of(tables, part).labels[i]] for i in parts.indices[part]], dtype=np.int64
-            ),
+            kind.encode_labels([_table_of(tables, part).labels[i] for i in parts.indices[part]], number),
             inputs,
             texts[part] if texts else (),
         )
         for part in PARTS
     }
-    task = Task(inputs, labels)
     return Splits(
-        task,
+        kind(inputs, labels),
         **splits,
         source=_source(tables),
         notes=parts.notes + notes + label_notes,

@@ -22,7 +22,7 @@ from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.files.save import save_module
 from compress.model.structure.find import structure_of
 from compress.system.files import read_json
-from compress.task import Task
+from compress.tasks import Task
 
 __all__ = [
     "BESIDE",
@@ -94,13 +94,13 @@ def write_bundle_(
         _write_json(directory / PREPROCESSOR_FILE, processor.to_config())
     if encoder is None:
         return
-    for name in (*_TOKENIZER_FILES, *([GENERATION_FILE] if task.vocabulary else [])):
+    for name in (*_TOKENIZER_FILES, *([GENERATION_FILE] if task.keeps_past else [])):
         if (encoder.directory / name).is_file():
             shutil.copyfile(encoder.directory / name, directory / name)
     longest: int | None = max_length
-    if task.vocabulary:  # rows were cut out of documents; a prompt may be as long as the model can see
+    if task.keeps_past:  # rows were cut out of documents; a prompt may be as long as the model can see
         longest = context_length(module)
-    shipped = encoder.tokenizer_json(max_length=None if task.vocabulary else max_length)
+    shipped = encoder.tokenizer_json(max_length=None if task.keeps_past else max_length)
     (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
     # What reads this file instead (transformers.js, optimum) then truncates at the same place.
     settings = directory / "tokenizer_config.json"
@@ -108,7 +108,7 @@ def write_bundle_(
     if known.get("tokenizer_class") == "TokenizersBackend":
         # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only, 5 both.
         known["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if task.vocabulary and encoder.end_id is not None:  # the one that stood between documents
+    if task.keeps_past and encoder.end_id is not None:  # the one that stood between documents
         known["eos_token"] = encoder.tokenizer.id_to_token(encoder.end_id)
     # Of a class that says nothing of it, transformers 4 would give token types, too.
     known["model_input_names"] = list(encoder.input_names)
@@ -124,13 +124,9 @@ def _hub_config(module: nn.Module, task: Task, encoder: TextEncoder | None) -> d
     known["architectures"] = [type(module).__name__]
     if hasattr(config, "to_dict"):
         known |= _sizes_left(module, config, known)
-    if task.vocabulary:
-        return _decoder_config(known, module, task, None if encoder is None else encoder.end_id)
-    return {
-        **known,
-        "id2label": {str(index): label for index, label in enumerate(task.labels)},
-        "label2id": {label: index for index, label in enumerate(task.labels)},
-    }
+    if task.keeps_past:
+        known = _decoder_config(known, module, task, None if encoder is None else encoder.end_id)
+    return known | task.hub_entries()
 
 
 def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +185,7 @@ def _decoder_config(
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "modelpress": f"of the ONNX file's inputs alone: the module is {known['architectures'][0]}",
-            "vocab_size": task.vocabulary,
+            "vocab_size": task.classes,
             "num_hidden_layers": len(layers),
             "num_attention_heads": layers[0].heads,
             "num_key_value_heads": layers[0].heads,

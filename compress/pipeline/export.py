@@ -30,7 +30,7 @@ from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.recipe.config import ExportConfig
 from compress.system.disk import new_directory, remove_leftovers, scratch_directory
-from compress.task import Task, TaskName
+from compress.tasks import Task, TaskName, task_class
 from compress.train.threads import limit_threads_
 from compress.version import __version__
 
@@ -98,7 +98,7 @@ def export_model(
             longest = _longest_text(loaded, max_length, task_name)
             if processor is not None:
                 where = "synthetic rows (random pixels), not real ones"
-                encoder, (task, rows) = None, _synthetic_pictures(loaded, processor)
+                encoder, (task, rows) = None, _synthetic_pictures(loaded, processor, task_name)
             else:
                 where = "synthetic rows (random tokens), not real ones"
                 encoder, task, rows = _synthetic(loaded, longest, task_name)
@@ -139,7 +139,7 @@ def _exported(
 ) -> tuple[Path, dict[str, float]]:
     """Export a model that comes without a recipe, and compare the file on made up rows."""
     limits = ExportConfig()
-    longest = longest_row(module, task, None if task.vocabulary else max_length)
+    longest = longest_row(module, task, None if task.keeps_past else max_length)
     file = export_onnx(module, rows, task, folder / ONNX_PATH.name, longest=longest, check=False)
     parity = check_parity(
         module,
@@ -244,18 +244,19 @@ def _synthetic(loaded: LoadedModel, max_length: int, task_name: TaskName) -> tup
         )
     encoder = encoder_of(loaded)
     assert encoder is not None
-    if task_name == "language-modelling":
-        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
-        task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
-        return encoder, fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
-    task = Task(encoder.inputs, loaded.label_order or ())
-    lengths = random_lengths(_SYNTHETIC_ROWS, min(max_length, _LONGEST_SYNTHETIC), seed=0)
-    rows = synthetic_split(encoder, lengths, seed=0)
-    fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
-    return encoder, task, rows
+    task = task_class(task_name).of_model(encoder.inputs, loaded.label_order, encoder.vocab_size)
+    longest = min(max_length, _LONGEST_SYNTHETIC)
+    if task.names_tokens:
+        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, longest, seed=0)
+    else:
+        rows = synthetic_split(encoder, random_lengths(_SYNTHETIC_ROWS, longest, seed=0), seed=0)
+    splits = fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
+    return encoder, splits.task, rows
 
 
-def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple[Task, Split]:
+def _synthetic_pictures(
+    loaded: LoadedModel, processor: ImageProcessor, task_name: TaskName
+) -> tuple[Task, Split]:
     """Rows of random pixels, for a model of pictures that comes without data."""
     if processor.result is None:
         raise ModelError(f"{loaded.source} doesn't say how large its pictures are: give a recipe with data")
@@ -264,4 +265,5 @@ def _synthetic_pictures(loaded: LoadedModel, processor: ImageProcessor) -> tuple
     pictures = (draw.integers(0, 256, shape).astype(np.uint8) for _ in range(_SYNTHETIC_ROWS))
     rows = tuple({PIXELS: processor.values(picture)} for picture in pictures)
     inputs = processor.inputs(*processor.result)
-    return Task(inputs, loaded.label_order or ()), Split.without_labels("synthetic", rows, inputs)
+    task = task_class(task_name).of_model(inputs, loaded.label_order, 0)
+    return task, Split.without_labels("synthetic", rows, inputs)

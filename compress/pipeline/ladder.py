@@ -82,6 +82,7 @@ def ladder_of(
     first = measurement.latency[0]
     return measure_ladder(
         steps,
+        prepared.splits.task,
         TimingPoint(first.batch, first.sequence, first.threads),
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,

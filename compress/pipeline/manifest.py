@@ -27,31 +27,20 @@ def manifest_facts(report: RunReport, prepared: Prepared, baseline: Path) -> dic
         baseline: the uncompressed ONNX file that the figures are relative to.
     """
     recipe, measurement = prepared.recipe, report.measurement
-    machine, accuracy = measurement.environment, measurement.candidate.accuracy
+    machine, task = measurement.environment, prepared.splits.task
     length = getattr(recipe.data, "max_length", 0)
     processor, context = prepared.splits.processor, context_length(prepared.loaded.module)
+    how = "one row at a time, truncated to max_length, no padding"
+    if processor is not None:
+        how = f"one picture at a time, read as {PREPROCESSOR_FILE} says"
     return {
         "run_key": prepared.run_key,
         "modelpress": __version__,
         "max_length": length or None,
-        **({} if measurement.language is None else {"context_length": context}),
+        **({"context_length": context} if task.keeps_past else {}),
         **({} if processor is None else {"image": processor.facts()}),
         "stages": [stage.name for stage in recipe.stages],
-        "accuracy": {
-            "value": accuracy.value,
-            "rows": accuracy.rows,
-            "how": "one row at a time, truncated to max_length, no padding"
-            if processor is None
-            else f"one picture at a time, read as {PREPROCESSOR_FILE} says",
-        }
-        if measurement.language is None
-        else {
-            "value": accuracy.value,
-            "rows": accuracy.rows,
-            "tokens": accuracy.units,
-            "perplexity": measurement.language.candidate.perplexity,
-            "how": f"of the next token, in rows of {length} from an empty past",
-        },
+        "accuracy": task.manifest_score(measurement, how, length),
         "measured_on": machine.cpu,
         "instruction_sets": list(machine.instruction_sets),
         "figures_hold": {

@@ -12,6 +12,7 @@ from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.report import judged
 from compress.system.exclusive import alone
+from compress.tasks import Task
 
 __all__ = ["measured"]
 
@@ -25,6 +26,7 @@ def measured(
     candidate: Path,
     test: Split,
     candidate_test: Split,
+    task: Task,
     *,
     runtimes: Sequence[str],
     progress: Progress,
@@ -38,7 +40,7 @@ def measured(
     Raises:
         MeasureError: as `measure_pair`.
     """
-    found = _once(recipe, baseline, candidate, test, candidate_test, runtimes, progress)
+    found = _once(recipe, baseline, candidate, test, candidate_test, task, runtimes, progress)
     for _ in range(_MOST_AGAIN):
         if not _not_judged(recipe, found):
             break
@@ -49,7 +51,7 @@ def measured(
         with alone():  # other jobs would stand still while this is timed
             if not wait_until_quiet(_WAIT_S, threads=max(recipe.measure.threads)):
                 break
-        again = _once(recipe, baseline, candidate, test, candidate_test, runtimes, progress)
+        again = _once(recipe, baseline, candidate, test, candidate_test, task, runtimes, progress)
         if _not_judged(recipe, again) <= _not_judged(recipe, found):
             found = again
     return found
@@ -65,6 +67,7 @@ def _once(
     candidate: Path,
     test: Split,
     candidate_test: Split,
+    task: Task,
     runtimes: Sequence[str],
     progress: Progress,
 ) -> Measurement:
@@ -73,6 +76,7 @@ def _once(
         baseline,
         candidate,
         test,
+        task,
         candidate_test=candidate_test,
         batch=how.batch,
         sequence=how.sequence,

@@ -48,7 +48,7 @@ from compress.recipe import Recipe
 from compress.stage import Context, Stage
 from compress.system.cores import available_cores
 from compress.system.files import read_json
-from compress.task import TaskName
+from compress.tasks import TASKS, TaskName, task_class
 from compress.train.threads import limit_threads_
 
 __all__ = [
@@ -112,6 +112,7 @@ def prepare(recipe: Recipe, scratch: Path) -> Prepared:
             seed=recipe.seed,
             scratch=scratch,
             num_labels=len(splits.task.labels),
+            task=recipe.data.task,
             for_training=trained,
         )
     if callable(getattr(loaded.module, "structure", None)):
@@ -229,11 +230,13 @@ def gates_are_measured(recipe: Recipe, splits: Splits) -> None:
         RecipeError: it doesn't.
     """
     gates, measured = recipe.gates, recipe.measure
-    if gates.of_language and not splits.task.vocabulary:
-        raise RecipeError(
-            f"{recipe.path or recipe.run_name}: gates.{gates.of_language[0]}: only a language model can be "
-            "judged by it, and this is a classification"
-        )
+    for name in gates.of_tasks:
+        if name not in splits.task.gates:
+            owner = next(each for each in map(task_class, TASKS) if name in each.gates)
+            raise RecipeError(
+                f"{recipe.path or recipe.run_name}: gates.{name}: only a {owner.words.model} can be judged "
+                f"by it, and this is a {splits.task.words.model}"
+            )
     lengths = measured.sequence or (resolve_sequence(splits.test, None),)
     threads, _ = usable_threads(measured.threads, available_cores())
     places = {"batch": measured.batch, "sequence": lengths, "threads": threads}
@@ -379,7 +382,7 @@ def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
 
 def limit_of(module: nn.Module, task: TaskName) -> int | None:
     """How many tokens a row may have; None: the model doesn't say."""
-    return context_length(module) if task == "language-modelling" else token_limit(module)
+    return context_length(module) if task_class(task).keeps_past else token_limit(module)
 
 
 def _device_exists(device: str) -> None:
@@ -417,13 +420,13 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
     """Answer the longest rows: input names, shapes, positions and the number of classes must fit.
 
     Args:
-        max_length: tokens of the longest text there may be, of a classifier: one is made up.
+        max_length: tokens of the longest text there may be: one is made up, unless rows are cut to it anyway.
 
     Returns:
-        The splits; a language model may tell more tokens apart than its tokenizer has: their task says so.
+        The splits, whose task is as wide as the model answers.
 
     Raises:
-        ModelError: they don't fit, or a language model keeps no keys and values.
+        ModelError: they don't fit, or a decoder keeps no keys and values.
     """
     rows, length = _longest(splits)
     batch = next(rows.batches(len(rows)))
@@ -437,18 +440,16 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
             f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; "
             f"{_longest_words(splits, length)}): {type(error).__name__}: {_first_line(error)}"
         ) from error
-    if splits.task.vocabulary:
-        return _fitting_vocabulary(loaded, splits, answer, length)
-    if max_length is not None:
+    task = splits.task
+    if max_length is not None and not task.keeps_past:
         _takes(loaded, splits, max_length)
-    classes = splits.task.classes
-    if tuple(answer.shape) != (len(rows), classes):
-        raise ModelError(
-            f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data "
-            f"has {classes} labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is "
-            "needed"
-        )
-    return splits
+    wrong = task.misfit(answer.shape, len(rows), length)
+    if wrong is not None:
+        raise ModelError(f"{loaded.source} answers {wrong}")
+    if task.keeps_past:
+        cache_layers(loaded.module)
+        _causal(loaded, splits)
+    return replace(splits, task=task.widened(answer.shape))
 
 
 def _first_line(error: Exception) -> str:
@@ -460,18 +461,6 @@ def _longest_words(splits: Splits, length: int) -> str:
     if splits.processor is None:
         return f"the longest has {length} positions"
     return f"pictures of {shape[2]}x{shape[1]} in {shape[0]} channels; data.size and data.channels set that"
-
-
-def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tensor, length: int) -> Splits:
-    wanted = splits.task.vocabulary
-    if answer.ndim != 3 or answer.shape[1] != length or answer.shape[2] < wanted:
-        raise ModelError(
-            f"{loaded.source} answers with logits of shape {list(answer.shape)}; a language model answers "
-            f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
-        )
-    cache_layers(loaded.module)
-    _causal(loaded, splits)
-    return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
 
 
 def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
@@ -488,14 +477,14 @@ def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
 
 
 def _causal(loaded: LoadedModel, splits: Splits) -> None:
-    """See that no answer of a language model depends on the tokens that follow.
+    """Check that no answer depends on the tokens that follow.
 
     Raises:
         ModelError: one does, as an encoder's.
     """
     inputs = to_tensors(next(splits.train.batches(1)), splits.task.input_names)
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
-    other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.vocabulary
+    other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.classes
     with torch.inference_mode():
         first, second = (logits(loaded.module, each)[:, :-1] for each in (inputs, other))
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):

@@ -179,6 +179,7 @@ def _published(
         candidate.path,
         splits.test,
         given.splits.test,
+        splits.task,
         runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=progress,
     )

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from compress.data import DigitsData, FileData, Split, collate
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 IDS = InputSpec("input_ids", "int64", ("sequence_length",), 9)
 MASK = InputSpec("attention_mask", "int64", ("sequence_length",))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from compress.errors import DataError, ModelError
 from compress.system.files import read_json
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,7 +19,7 @@ from compress.data.sources.arrays import derived_inputs, rows_of
 from compress.data.split import Row
 from compress.data.table import Table
 from compress.errors import DataError, did_you_mean
-from compress.task import LABELS_KEY, InputSpec
+from compress.tasks import LABELS_KEY, InputSpec
 
 __all__ = ["ArrayFiles", "read_array_files"]
 

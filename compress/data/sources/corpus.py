@@ -27,7 +27,7 @@ from compress.data.sources.text import (
 from compress.data.split import Array, Split, Splits
 from compress.data.table import Note, counted, loose_key
 from compress.errors import DataError
-from compress.task import Task
+from compress.tasks import task_class
 
 __all__ = ["load_corpus", "with_end_token"]
 
@@ -78,7 +78,7 @@ def load_corpus(config: CorpusData | StdlibData, encoder: TextEncoder) -> Splits
         notes += (Note("data.end_token is false: documents follow each other without an end token"),)
     source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
     return Splits(
-        Task(encoder.inputs, vocabulary=encoder.vocab_size),
+        task_class(config.task).of_model(encoder.inputs, None, encoder.vocab_size),
         **splits,
         source=source,
         notes=notes,

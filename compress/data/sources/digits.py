@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.table import Table
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 __all__ = ["DIGITS_INPUTS", "read_digits"]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.losses.logits import soft_loss
 from compress.model.observe.capture import placed_batches
 from compress.model.observe.gram import Gram
 from compress.model.observe.relay import Relay
@@ -86,7 +85,7 @@ class Stitched:
             ]
         else:
             candidates = _scored(method, model, sites, levels, calibration, context)
-        answers = predict_logits(dense, search, context.task, device=context.device)  # [n, c]
+        answers = predict_logits(dense, search, context.task, device=context.device)  # [u, c]
         return cls(
             candidates,
             method,
@@ -105,7 +104,7 @@ class Stitched:
         )
 
     def loss(self, choice: Sequence[int]) -> float:
-        """KL from the dense model's answers to the stitched model's on the search rows, mean over rows."""
+        """Divergence of the stitched model's answers from the dense model's on the search rows."""
         from compress.model.forward import predict_logits
 
         if self.dressed is None:
@@ -115,7 +114,7 @@ class Stitched:
                 put_(self.dressed, site, options[at], *_consumer(self.model, site))
                 self.wearing[index] = at
         answers = predict_logits(self.dressed, self.search, self.context.task, device=self.context.device)
-        return float(soft_loss(answers, self.answers, 1.0))
+        return float(self.context.task.divergence(answers, self.answers, 1.0))
 
     def cut(self, chosen: Sequence[Candidate]) -> nn.Module:
         """Cut a copy of the model for good; what stays makes up for what went, site after site."""

@@ -11,6 +11,7 @@ from compress.data import PIXELS, PREPROCESSOR_FILE
 from compress.report.schema import RunReport
 from compress.report.words import headline
 from compress.safe_text import visible
+from compress.tasks import task_of_measurement
 
 __all__ = ["deploy_packages", "deploy_snippet", "reads_text", "sees_pictures"]
 
@@ -37,9 +38,9 @@ def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
 
 def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
     """A program that answers one row, to be run inside the bundle's directory."""
-    language = report.measurement.language
-    if language is not None:
-        return _writing_snippet(file, language.decode[0].threads if language.decode else None)
+    task, language = task_of_measurement(report.measurement), report.measurement.language
+    if task.keeps_past:
+        return _writing_snippet(file, language.decode[0].threads if language and language.decode else None)
     text, pictures, latency = reads_text(inputs), sees_pictures(inputs), headline(report)
     lines = ["import numpy as np", "import onnxruntime as ort"]
     if pictures:
@@ -55,11 +56,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
     else:
         lines += _text_feed(report, inputs) if text else _other_feed(inputs)
     lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
-    if len(report.data.labels) <= _MOST_LABELS:
-        lines.append(f"labels = {visible(json.dumps(report.data.labels, ensure_ascii=False))}")
-        lines.append("print(labels[int(logits[0].argmax())])")
-    else:
-        lines.append("print(int(logits[0].argmax()))  # the place of the label in manifest.json")
+    lines += map(visible, task.snippet(report.data.labels, _MOST_LABELS))
     return "\n".join(lines) + "\n"
 
 
