@@ -100,7 +100,7 @@ class _Source(BaseModel):
     @model_serializer(mode="wrap")
     def _without_implied_task(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         found: dict[str, Any] = plain(self)
-        if self.task == default_task(self.rows):
+        if found.get("task") == default_task(self.rows):
             del found["task"]
         return found
 

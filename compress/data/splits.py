@@ -174,7 +174,13 @@ def _partition(
     tables: Mapping[str, Table],
 ) -> Partition:
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
-    return partition(tables, fractions=fractions, train_limit=config.train_limit, seed=config.seed)
+    return partition(
+        tables,
+        fractions=fractions,
+        task=task_class(config.task),
+        train_limit=config.train_limit,
+        seed=config.seed,
+    )
 
 
 def _assemble(
