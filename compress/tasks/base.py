@@ -298,6 +298,16 @@ class Task(ABC):
         return {}
 
     @classmethod
+    def program(cls, file: str, set_threads: str) -> str | None:
+        """A whole program that runs a bundle's file, where `snippet` would not do; None: it does.
+
+        Args:
+            file: in the bundle.
+            set_threads: a line that sets the threads of `options`, or nothing.
+        """
+        return None
+
+    @classmethod
     def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
         """Lines of a program that print what `logits` [rows, ...] of one row say."""
         raise NotImplementedError

@@ -67,7 +67,8 @@ class LanguageModelling(OneOfSeveral):
         unit="token",
         answer="token",
         label="token",
-        summary="the next token; text (data.source=corpus: files, folders, datasets), Python's source",
+        summary="the next token; text (data.source=corpus: files, folders, datasets), Python's source "
+        "(stdlib)",
         served="language models",
         hub_metric="perplexity",
         batches="batches",
@@ -162,6 +163,11 @@ class LanguageModelling(OneOfSeveral):
     def hub_entries(self) -> dict[str, Any]:
         """Nothing: tokens have no names in config.json."""
         return {}
+
+    @classmethod
+    def program(cls, file: str, set_threads: str) -> str:
+        """Writes on from a text, the likeliest token each time."""
+        return _PROGRAM.replace("{file}", file).replace("{set_threads}", set_threads)
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
@@ -289,3 +295,29 @@ def _with_rest(values: Tensor) -> Tensor:
 
     rest = (1 - values.exp().sum(-1, keepdim=True)).clamp(min=_LEAST_REST)
     return torch.cat((values, rest.log()), dim=-1)
+
+
+_PROGRAM = """import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+options = ort.SessionOptions()
+{set_threads}session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.no_truncation()
+names = [value.name for value in session.get_outputs()]
+past = {
+    value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+    for value in session.get_inputs()
+    if value.name.startswith("past_key_values.")
+}
+ids = tokenizer.encode("Put the text here.").ids
+new = ids
+for _ in range(50):
+    feed = {"input_ids": np.array([new]), "attention_mask": np.ones((1, len(ids)), np.int64), **past}
+    found = dict(zip(names, session.run(None, feed)))
+    past = {f"past_key_values{k[7:]}": v for k, v in found.items() if k.startswith("present.")}
+    new = [int(found["logits"][0, -1].argmax())]
+    ids = ids + new
+print(tokenizer.decode(ids))
+"""

@@ -31,7 +31,6 @@ ALLOWED = {
     "measure/accuracy.py": "the row of the first NaN",
     "pipeline/attention_summary.py": "where a head looks",
     # Perplexity as a second way to rank, and the section on writing tokens: the report's own figures.
-    "report/cards/deploy.py": "the program that writes tokens",
     "report/compare/read.py": "a report's perplexity columns",
     "report/words.py": "the verdict on writing speed and perplexity",
 }

@@ -236,6 +236,8 @@ def _from_hf(
     trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
     notes += own_code_note(given)
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    if options and head.problem_type is not None:
+        options["problem_type"] = head.problem_type
     with seeded(seed):
         module: nn.Module
         module, found = _explained(
