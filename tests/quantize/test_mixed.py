@@ -216,8 +216,8 @@ def test_nothing_within_the_drop_is_said_with_the_nearest(
 
     truth = sensitivity.damage_of
 
-    def worse(logits: Tensor, full: Tensor, rows: Any) -> Any:
-        return replace(truth(logits, full, rows), metric=-0.25)
+    def worse(logits: Tensor, full: Tensor, rows: Any, task: Any) -> Any:
+        return replace(truth(logits, full, rows, task), metric=-0.25)
 
     monkeypatch.setattr(sensitivity, "damage_of", worse)
     stage, context = mixed(context, max_accuracy_drop=0.1)

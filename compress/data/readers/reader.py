@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.errors import DataError
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from compress.data.split import Row, Split
