@@ -22,7 +22,7 @@ __all__ = ["Keep", "LayerKeep", "best_layers", "layers_to_keep", "least_harmful"
 LayerKeep = Literal["spaced", "first", "last"]
 Keep = Literal["spaced", "first", "last", "best"]
 _JUDGING_ROWS = 512  # of validation
-_JUDGING_BYTES = 2**29  # of the model's answers, which are held: a language model's are one a token
+_JUDGING_BYTES = 2**29  # of the model's answers, which are held
 
 
 def layers_to_keep(total: int, count: int, keep: LayerKeep) -> list[int]:
@@ -61,22 +61,19 @@ def best_layers(
 ) -> tuple[list[int], dict[str, int]]:
     """Layers to keep so that the model's answers on validation change least, and facts on the choice.
 
-    The rows are 512 at most; of a language model as many as have answers of half a gigabyte.
+    The rows are 512 at most, and at most as many as have answers of half a gigabyte.
 
     Args:
         name: of the stage, for the progress bar.
     """
-    from compress.losses.logits import soft_loss
     from compress.model.cutting.depth import layer_count, with_layers
     from compress.model.forward import predict_logits
 
     task, device = context.task, context.device
     rows = context.validation.take(_JUDGING_ROWS, seed=context.seed)
-    if task.vocabulary:
-        row_bytes = 4 * task.vocabulary * max(len(row["input_ids"]) for row in rows.rows)
-        rows = rows.take(max(1, _JUDGING_BYTES // row_bytes), seed=context.seed)
-    # A language model's rows are long, and its answers wide: one row at a time is as fast.
-    size = 1 if task.vocabulary else 32
+    row_bytes = 4 * task.numbers(rows.labels[:1].size)
+    rows = rows.take(max(1, _JUDGING_BYTES // row_bytes), seed=context.seed)
+    size = task.rows_a_call(32)
     model.to(device)
     truth = predict_logits(model, rows, task, batch_size=size, device=device)
     total = layer_count(model)
@@ -87,7 +84,7 @@ def best_layers(
             with with_layers(model, kept):
                 answers = predict_logits(model, rows, task, batch_size=size, device=device)
             bar.advance(1)
-            return float(soft_loss(answers, truth, 1.0))
+            return float(task.divergence(answers, truth, 1.0))
 
         kept = least_harmful(total, count, harm)
     model.to("cpu")

@@ -19,7 +19,7 @@ from compress.data.source import DataSource
 from compress.data.split import Split
 from compress.losses import LossConfig, Objective, TargetPlace
 from compress.progress import Progress, Silent
-from compress.task import Task
+from compress.tasks import Task
 from compress.timing import Timer
 from compress.train import fit_
 from compress.train_config import TrainConfig

@@ -308,7 +308,7 @@ def draw(table: ReportTable) -> Table:
     return drawn
 
 
-_MODELS_AND_TASKS = (
+_MODELS = (
     (
         "hf: DIR or NAME",
         "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of images: ViT, DeiT",
@@ -316,14 +316,6 @@ _MODELS_AND_TASKS = (
     ("hf: DIR or NAME", "a Hugging Face decoder (...ForCausalLM): Llama, Qwen, GPT-2"),
     ("hf: FILE.gguf", "a language model of llama.cpp, its weights made float"),
     ("bundle: DIR", "what modelpress wrote, to go on from"),
-    (
-        "classification",
-        "task: one label a row; text (CSV, JSONL, Parquet, datasets), images (folders), arrays (digits)",
-    ),
-    (
-        "language modelling",
-        "task: the next token; text (data.source=corpus: files, folders, datasets), Python's source (stdlib)",
-    ),
 )
 
 
@@ -331,6 +323,7 @@ def listing() -> Table:
     """Stages, models and tasks, a line each."""
     from compress.recipe.starter import starter_folder
     from compress.registry import stage_class, stage_names
+    from compress.tasks import TASKS, task_class
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -339,8 +332,10 @@ def listing() -> Table:
         table.add_row(name, escape(stage_class(name).summary))
     for path in sorted((starter_folder() / "models").glob("*.py")):
         table.add_row(escape(f"models/{path.name}"), _first_line(path.read_text(encoding="utf-8")))
-    for name, what in _MODELS_AND_TASKS:
+    for name, what in _MODELS:
         table.add_row(name, what)
+    for name in TASKS:
+        table.add_row(name.replace("-", " "), f"task: {task_class(name).words.summary}")
     return table
 
 

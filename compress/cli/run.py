@@ -226,6 +226,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 def _summarise(outcome: Outcome) -> None:
     from compress.cli.console import say
     from compress.report import caveats, fastest_sentence, verdict
+    from compress.tasks import task_of_measurement
 
     if outcome.already_done:
         say(
@@ -233,7 +234,7 @@ def _summarise(outcome: Outcome) -> None:
         )
     found = outcome.report.measurement
     before, after = found.baseline.accuracy, found.candidate.accuracy
-    what = "accuracy" if after.unit == "row" else f"next-{after.unit} accuracy"
+    what = task_of_measurement(found).words.metric
     say(f"{what} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s", "bold")
     say(verdict(outcome.report), wrap=True)
     if found.runtimes is not None:
@@ -249,6 +250,7 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
         return
     from compress.cli.console import console, say
     from compress.report import compare_reports
+    from compress.tasks import task_of_measurement
 
     directories = [outcome.directory for outcome in outcomes]
     console.rule("[bold]what you have now")
@@ -264,7 +266,7 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
     example = directories[-1]
     say("next    open the report in a browser; then")
     say(f"          modelpress compare {output}")
-    if outcomes[-1].report.measurement.language is not None:
+    if task_of_measurement(outcomes[-1].report.measurement).keeps_past:
         say(
             f'          modelpress generate {example} "Once upon a time"',
             "",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compress.data.table import Note, listed
 from compress.errors import DataError
+from compress.tasks import NO_LABEL
 
-__all__ = ["are_made_up", "numbers_of", "order_labels"]
+__all__ = ["are_made_up", "numbers_of", "order_labels", "padded_labels"]
 
 _SHOWN_LABELS = 20
 _PREFIX = "LABEL_"
@@ -71,6 +75,17 @@ def are_made_up(labels: Sequence[str]) -> bool:
 def numbers_of(labels: Sequence[str]) -> dict[str, int]:
     """The index of each class name, and of each made-up one that data may have instead."""
     return {name: index for names in (_made_up(len(labels)), labels) for index, name in enumerate(names)}
+
+
+def padded_labels(
+    rows: Sequence[NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels [k] of any lengths as one array [n, longest] with `NO_LABEL` at their ends; and lengths."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    labels = np.full((len(rows), lengths.max(initial=0)), NO_LABEL, dtype=np.int64)
+    for index, row in enumerate(rows):
+        labels[index, : len(row)] = row
+    return labels, lengths
 
 
 def _made_up(count: int) -> tuple[str, ...]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.table import Note, Table, counted, listed, loose_key, shown
 from compress.errors import DataError
+from compress.tasks import Task
 
 __all__ = ["PARTS", "Partition", "distinct_from", "partition"]
 
@@ -37,6 +37,7 @@ def partition(
     tables: Mapping[str, Table],
     *,
     fractions: Mapping[str, float],
+    task: type[Task],
     train_limit: int | None = None,
     seed: int = 0,
 ) -> Partition:
@@ -49,6 +50,7 @@ def partition(
     Args:
         tables: train, and those of validation and test that have a table of their own.
         fractions: for validation and test, the share of train's distinct rows to draw if there is no table.
+        task: says which classes a label names, and what splits hold in equal shares.
         train_limit: keep at most so many rows of train.
         seed: of each draw.
 
@@ -58,19 +60,20 @@ def partition(
     """
     train = tables["train"]
     kept, notes = _distinct(train)
-    _check_classes(train, kept)
+    _check_classes(train, kept, task)
     indices = {"train": kept}
     for part in PARTS[1:]:
         if part in tables:
             indices[part], dropped = _without_repeats(tables[part])
             notes += dropped
-            _check_known_labels(tables[part], train, kept)
+            _check_known_labels(tables[part], train, kept, task)
     _check_leaks(tables, indices)
     drawn = {part: fractions[part] for part in PARTS[1:] if part not in tables}
-    indices |= _draw(train, kept, drawn, seed)
+    strata = _strata(train, task)
+    indices |= _draw(train, kept, drawn, strata, seed)
     if train_limit is not None and train_limit < len(indices["train"]):
         notes += (Note(f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)", "limit"),)
-        indices["train"] = _limited(train, indices["train"], train_limit, seed)
+        indices["train"] = _limited(train, indices["train"], train_limit, strata, seed)
     return Partition({part: indices[part] for part in PARTS}, notes)
 
 
@@ -119,7 +122,7 @@ def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first row of each input; drop every row of an input that has more than one label."""
     keys = [loose_key(item) for item in table.items]
     first: dict[str | bytes, int] = {}
-    labels: dict[str | bytes, set[str]] = {}
+    labels: dict[str | bytes, set[Hashable]] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)
         labels.setdefault(key, set()).add(table.labels[index])
@@ -144,7 +147,7 @@ def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
 
 def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first of the rows with the same input and label, letter for letter."""
-    first: dict[tuple[str | bytes, str], int] = {}
+    first: dict[tuple[str | bytes, Hashable], int] = {}
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
     repeats = len(table) - len(first)
@@ -167,23 +170,30 @@ def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     return np.array(list(first.values()), dtype=np.int64), notes
 
 
-def _check_classes(table: Table, kept: Indices) -> None:
-    present = sorted({table.labels[index] for index in kept})
-    if not present:
+def _strata(table: Table, task: type[Task]) -> Sequence[Hashable] | None:
+    """The stratum of each row; None where rows are drawn without strata."""
+    found = [task.stratum(label) for label in table.labels]
+    return None if None in found else found
+
+
+def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
+    present = sorted({name for index in kept for name in task.label_names(table.labels[index])})
+    if not len(kept):
         raise DataError(f"{table.where}: no rows are left: each input stands there with more than one label")
-    if len(present) == 1:
+    if len(present) < 2:
         raise DataError(
-            f"{table.where}: all rows have the label '{present[0]}'; classification needs two or more"
+            f"{table.where}: all rows have the label '{', '.join(present)}'; classification needs two or more"
         )
 
 
-def _check_known_labels(table: Table, train: Table, kept: Indices) -> None:
-    known = {train.labels[index] for index in kept}
+def _check_known_labels(table: Table, train: Table, kept: Indices, task: type[Task]) -> None:
+    known = {name for index in kept for name in task.label_names(train.labels[index])}
     for index, label in enumerate(table.labels):
-        if label not in known:
+        lacking = [name for name in task.label_names(label) if name not in known]
+        if lacking:
             raise DataError(
-                f"{table.where}: label '{label}' ({table.place(index)}) is not among those of {train.name}: "
-                f"{listed(sorted(known), 20)}"
+                f"{table.where}: label '{lacking[0]}' ({table.place(index)}) is not among those of "
+                f"{train.name}: {listed(sorted(known), 20)}"
             )
 
 
@@ -214,10 +224,18 @@ def _is_text(table: Table) -> bool:
     return isinstance(table.items[0], str)
 
 
-def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int) -> dict[str, Indices]:
-    """Draw splits off the kept rows, each class in its share; what is left is train."""
-    classes = Counter(table.labels[index] for index in kept)
-    label, smallest = min(classes.items(), key=lambda item: (item[1], item[0]))
+def _draw(
+    table: Table,
+    kept: Indices,
+    fractions: Mapping[str, float],
+    strata: Sequence[Hashable] | None,
+    seed: int,
+) -> dict[str, Indices]:
+    """Draw splits off the kept rows, each stratum in its share; what is left is train."""
+    if strata is None:
+        return _drawn(table, kept, fractions, seed)
+    classes = Counter(strata[index] for index in kept)
+    label, smallest = min(classes.items(), key=lambda item: (item[1], str(item[0])))
     if smallest <= len(fractions):
         raise DataError(
             f"{table.where}: label '{label}' has {counted(smallest, 'distinct row')}, "
@@ -233,11 +251,11 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
                 f"{len(classes)} labels, in {part} and in what is left; give more rows or another fraction"
                 f"{_regression_hint(classes, len(kept))}"
             )
-        picked["train"], picked[part] = _stratified(table, picked["train"], count, seed)
+        picked["train"], picked[part] = _split(picked["train"], count, strata, seed)
         # What is left must keep one row of each label, or two where it is stratified once more.
         for name, least in ((part, 1), ("train", 1 if drawn == len(fractions) else 2)):
-            have = Counter(table.labels[index] for index in picked[name])
-            short = sorted(label for label in classes if have[label] < least)
+            have = Counter(strata[index] for index in picked[name])
+            short = sorted((label for label in classes if have[label] < least), key=str)
             if short:
                 raise DataError(
                     f"{table.where}: label '{short[0]}' has {counted(classes[short[0]], 'distinct row')}, "
@@ -246,29 +264,47 @@ def _draw(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int
     return picked
 
 
-def _regression_hint(classes: Mapping[str, int], rows: int) -> str:
+def _drawn(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int) -> dict[str, Indices]:
+    """The same without strata."""
+    picked = {"train": kept}
+    for part, fraction in fractions.items():
+        count = round(fraction * len(kept))
+        if not 0 < count < len(picked["train"]):
+            raise DataError(
+                f"{table.where}: {part}_fraction {fraction} of {len(kept)} distinct rows leaves no row in "
+                f"{part} or in train; give more rows or another fraction"
+            )
+        picked["train"], picked[part] = _split(picked["train"], count, None, seed)
+    return picked
+
+
+def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """What the labels may be instead, where they are numbers and hardly any two rows share one."""
-    amounts = len(classes) * 2 > rows and all(name.lstrip("+-").isdecimal() for name in classes)
+    amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
     return "; if these labels are amounts, not classes: regression is not supported" if amounts else ""
 
 
-def _limited(table: Table, rows: Indices, limit: int, seed: int) -> Indices:
-    """Take a stratified subset of train."""
-    classes = Counter(table.labels[index] for index in rows)
-    label, smallest = min(classes.items(), key=lambda item: (item[1], item[0]))
+def _limited(
+    table: Table, rows: Indices, limit: int, strata: Sequence[Hashable] | None, seed: int
+) -> Indices:
+    """Take a subset of train, stratified where there are strata."""
+    if strata is None:
+        return _split(rows, limit, None, seed)[1]
+    classes = Counter(strata[index] for index in rows)
+    label, smallest = min(classes.items(), key=lambda item: (item[1], str(item[0])))
     if limit < len(classes):
         raise DataError(f"train_limit {limit} is less than the number of labels, {len(classes)}")
     excess = len(rows) - limit
     if excess < len(classes):  # too few for scikit-learn to stratify: one row off each of the largest classes
         names = [name for name, _ in classes.most_common(excess)]
         order = np.random.default_rng(seed).permutation(rows)
-        dropped = [next(index for index in order if table.labels[index] == name) for name in names]
+        dropped = [next(index for index in order if strata[index] == name) for name in names]
         limited = rows[~np.isin(rows, dropped)]
     elif smallest < 2:
         raise DataError(f"{table.where}: label '{label}' has 1 row in train; train_limit needs 2 or more")
     else:
-        _, limited = _stratified(table, rows, limit, seed)
-    absent = sorted(set(classes) - {table.labels[index] for index in limited})
+        _, limited = _split(rows, limit, strata, seed)
+    absent = sorted(set(classes) - {strata[index] for index in limited}, key=str)
     if absent:
         raise DataError(
             f"train_limit {limit} leaves no row of label '{absent[0]}' in train; give a higher one"
@@ -276,10 +312,12 @@ def _limited(table: Table, rows: Indices, limit: int, seed: int) -> Indices:
     return limited
 
 
-def _stratified(table: Table, rows: Indices, count: int, seed: int) -> tuple[Indices, Indices]:
-    """Split rows to the rest and `count` of them, each label in its share; both in the order of the table."""
+def _split(
+    rows: Indices, count: int, strata: Sequence[Hashable] | None, seed: int
+) -> tuple[Indices, Indices]:
+    """Split rows to the rest and `count` of them, each stratum in its share; both in their order."""
     from sklearn.model_selection import train_test_split
 
-    strata: list[Any] = [table.labels[index] for index in rows]
-    rest, drawn = train_test_split(rows, test_size=count, stratify=strata, random_state=seed)
+    shares = None if strata is None else [strata[index] for index in rows]
+    rest, drawn = train_test_split(rows, test_size=count, stratify=shares, random_state=seed)
     return np.sort(rest), np.sort(drawn)

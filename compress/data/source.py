@@ -9,17 +9,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from compress.data.partition import Partition, partition
 from compress.data.paths import what_is_there
 from compress.data.readers.reader import Modality, Reader
 from compress.data.split import Splits
 from compress.data.table import Table
-from compress.errors import DataError
-from compress.task import TaskName
+from compress.errors import DataError, did_you_mean
+from compress.tasks import task_class
+from compress.tasks.registry import default_task, tasks_of_rows
+from compress.tasks.spec import RowKind, TaskName
 
 __all__ = ["DataSource"]
 
@@ -30,22 +40,40 @@ class DataSource(BaseModel, ABC):
     """Where rows come from: the `data:` part of a recipe.
 
     Class attributes:
+        rows: what rows are labelled with, which says what tasks there may be.
         modality: what a row is.
         paths_to: what its paths name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: ClassVar[TaskName] = "classification"
+    rows: ClassVar[RowKind] = "labelled"
     modality: ClassVar[Modality] = "numbers"
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE"
     if TYPE_CHECKING:
         source: str
 
+    task: TaskName = Field(default="", validate_default=True)
+    """What is learnt from the rows; where nothing is said, the first task of this kind of rows."""
     seed: int = 0
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_limit: int | None = Field(default=None, ge=2)
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        allowed = tasks_of_rows(cls.rows)
+        if name and name not in allowed:
+            raise ValueError(f"no task '{name}' of these rows{did_you_mean(name, allowed)}")
+        return name or default_task(cls.rows)
+
+    @model_serializer(mode="wrap")
+    def _without_implied_task(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = plain(self)
+        if found.get("task") == default_task(self.rows):
+            del found["task"]
+        return found
 
     @model_validator(mode="after")
     def _leaves_rows_to_train(self) -> Self:
@@ -105,7 +133,8 @@ class DataSource(BaseModel, ABC):
             DataError: as `partition`.
         """
         fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
-        return partition(tables, fractions=fractions, train_limit=self.train_limit, seed=self.seed)
+        kind = task_class(self.task)
+        return partition(tables, fractions=fractions, task=kind, train_limit=self.train_limit, seed=self.seed)
 
 
 def _wrong(path: Path, wanted: str) -> tuple[str, str]:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.labels import padded_labels
 from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.table import Note
-from compress.task import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
+from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
 
-_LABEL_BYTES = "label_bytes"
+_OF_LABELS = ("label_bytes", "label_lengths")
 
 Array = NDArray[Any]
 Row = dict[str, Array]
@@ -51,11 +52,12 @@ class Split:
     Attributes:
         name: train, validation, test, unlabelled or synthetic.
         rows: one dict a row, input name -> array [s, ...], unpadded.
-        labels: class indices, int64 [n]; `NO_LABEL` where rows have none. Of a language model the token that
-            follows each position, [n, s]: all rows are of one length then.
+        labels: int64 [n] or [n, k], as the task has them; `NO_LABEL` where rows have none.
         inputs: what each row holds.
         texts: the raw text of each row where there is one, else empty.
-        label_bytes: of a language model, bytes of text that each row's labels stand for, int64 [n].
+        label_bytes: bytes of text that each row's labels stand for, int64 [n], where labels are tokens.
+        label_lengths: of ragged labels, how many each row has, int64 [n]; what follows them in its line of
+            `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None: all have k.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Split:
     inputs: tuple[InputSpec, ...]
     texts: tuple[str, ...] = ()
     label_bytes: NDArray[np.int64] | None = None
+    label_lengths: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +119,10 @@ class Split:
 
     def _batch(self, picked: NDArray[np.int64]) -> Batch:
         batch = collate([self.rows[i] for i in picked], self.inputs)
-        batch[LABELS_KEY] = self.labels[picked]
+        labels = self.labels[picked]
+        if self.label_lengths is not None:
+            labels = labels[:, : self.label_lengths[picked].max(initial=0)]
+        batch[LABELS_KEY] = labels
         batch[ROW_INDEX_KEY] = picked
         return batch
 
@@ -159,18 +165,45 @@ class Split:
             self.inputs,
             tuple(self.texts[i] for i in picked) if self.texts else (),
             None if self.label_bytes is None else self.label_bytes[picked],
+            None if self.label_lengths is None else self.label_lengths[picked],
         )
 
     @property
     def answers(self) -> NDArray[np.int64]:
-        """All labels one after the other, int64 [n], or of a language model [n s]."""
-        return self.labels.reshape(-1)
+        """Labels of all judged units, row after row, int64 [u]."""
+        return self.labels.reshape(-1) if self.label_lengths is None else self.labels[self.labels != NO_LABEL]
+
+    @property
+    def answer_lengths(self) -> NDArray[np.int64]:
+        """How many of `answers` each row has, int64 [n]."""
+        if self.label_lengths is None:
+            return np.full(len(self), self.labels[:1].size, dtype=np.int64)
+        return (self.labels != NO_LABEL).sum(axis=1)  # type: ignore[no-any-return]
+
+    def relabelled(self, answers: NDArray[np.int64]) -> Split:
+        """The same rows with other labels for the judged units, [u]."""
+        if self.label_lengths is None:
+            return replace(self, labels=answers.reshape(self.labels.shape))
+        labels = self.labels.copy()
+        labels[labels != NO_LABEL] = answers
+        return replace(self, labels=labels)
 
     def joined(self, other: Split) -> Split:
-        """Return these rows and then another split's; texts are left out."""
-        return Split(
-            self.name, self.rows + other.rows, np.concatenate((self.labels, other.labels)), self.inputs
-        )
+        """Return these rows and then another split's; texts are left out.
+
+        Where the other's rows have no labels, theirs are `NO_LABEL` in as many places as these have.
+        """
+        theirs, lengths = other.labels, self.label_lengths
+        if theirs.ndim < self.labels.ndim:
+            theirs = np.full((len(other), *self.labels.shape[1:]), NO_LABEL, dtype=np.int64)
+        if lengths is not None:
+            own = other.label_lengths
+            more = np.zeros(len(other), dtype=np.int64) if own is None else own
+            rows = [*_unpadded(self.labels, lengths), *_unpadded(theirs, more)]
+            labels, lengths = padded_labels(rows)
+        else:
+            labels = np.concatenate((self.labels, theirs))
+        return Split(self.name, self.rows + other.rows, labels, self.inputs, label_lengths=lengths)
 
     def fingerprint(self, *, labels: bool = True) -> str:
         """SHA-256 over all rows, and labels if wanted, hexadecimal."""
@@ -182,13 +215,16 @@ class Split:
                 digest.update(array.tobytes())
         if labels:
             digest.update(np.ascontiguousarray(self.labels).tobytes())
+            if self.label_lengths is not None:
+                digest.update(self.label_lengths.tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write rows and labels to an .npz file without pickle (texts are left out)."""
         arrays: dict[str, Array] = {LABELS_KEY: self.labels}
-        if self.label_bytes is not None:
-            arrays[_LABEL_BYTES] = self.label_bytes
+        for name in _OF_LABELS:
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         for spec in self.inputs:
             columns = [row[spec.name] for row in self.rows]
             arrays[f"flat.{spec.name}"] = (
@@ -216,9 +252,13 @@ class Split:
                 for spec in inputs
             }
             labels = stored[LABELS_KEY]
-            label_bytes = stored.get(_LABEL_BYTES)
+            more = {name: stored.get(name) for name in _OF_LABELS}
         rows = tuple({spec.name: columns[spec.name][i] for spec in inputs} for i in range(len(labels)))
-        return cls(name, rows, labels, inputs, label_bytes=label_bytes)
+        return cls(name, rows, labels, inputs, **more)
+
+
+def _unpadded(labels: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [row[:length] for row, length in zip(labels, lengths, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -249,7 +289,7 @@ class Splits:
         parts = (
             [each.fingerprint() for each in splits],
             [None if each is None else each.tolist() for each in sizes],
-            asdict(self.task),
+            self.task.facts(),
             self.reader.settings(),
         )
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

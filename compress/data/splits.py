@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.split import Row, Split, Splits
 from compress.data.table import Note, Table, counted
-from compress.task import InputSpec, Task
+from compress.tasks import InputSpec, task_class
 
 if TYPE_CHECKING:
     from compress.data.readers.reader import Reader
@@ -28,6 +26,7 @@ def load_splits(
 
 
 def assemble(
+    config: DataSource,
     tables: Mapping[str, Table],
     parts: Partition,
     rows: Mapping[str, tuple[Row, ...]],
@@ -44,23 +43,22 @@ def assemble(
         rows: of each split, as `parts` picks them.
         label_order: class names by the model's output index; None: the data decides.
     """
-    train = tables["train"]
-    present = {train.labels[index] for index in parts.indices["train"]}
+    train, kind = tables["train"], task_class(config.task)
+    present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
     labels, label_notes = order_labels(present, label_order, declared=train.declared)
     number = numbers_of(labels)
     splits = {
         part: Split(
             part,
             rows[part],
-            np.array([number[table_of(tables, part).labels[i]] for i in parts.indices[part]], dtype=np.int64),
+            kind.encode_labels([table_of(tables, part).labels[i] for i in parts.indices[part]], number),
             inputs,
             texts[part] if texts else (),
         )
         for part in PARTS
     }
-    task = Task(inputs, labels)
     return Splits(
-        task,
+        kind(inputs, labels),
         **splits,
         source=_source(tables),
         notes=parts.notes + notes + label_notes,

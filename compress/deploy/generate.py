@@ -21,10 +21,11 @@ from compress.errors import MeasureError, ModelError
 from compress.measure.runtimes.session import create_session
 from compress.system.cores import quota_cores
 from compress.system.files import read_json
+from compress.tasks import TASKS, task_class
+from compress.tasks.registry import decoder_task
 
 __all__ = ["Sampling", "Writer", "Written", "pick_token"]
 
-_LANGUAGE = "language-modelling"
 _ONNX = Path("onnx") / "model.onnx"
 _BROKEN = "\ufffd"  # what half a character is decoded as
 
@@ -210,8 +211,8 @@ class Writer:
 
 
 def _check_task(bundle: Path, manifest: dict[str, Any]) -> None:
-    task = manifest.get("task", _LANGUAGE)
-    if task != _LANGUAGE:
+    task = manifest.get("task", decoder_task())
+    if task not in TASKS or not task_class(task).keeps_past:
         raise ModelError(
             f"{bundle} is no language model (its manifest.json says {task}): generate is for bundles of those"
         )

@@ -90,10 +90,10 @@ class StudentDistillation(Distillation):
             raise StageError(
                 f"{self.name}: rows.augment and rows.synthetic make up texts: the model reads none"
             )
-        if context.task.vocabulary and (rows.augment or rows.synthetic):
+        if not context.task.takes_made_up_rows and (rows.augment or rows.synthetic):
             raise StageError(
-                f"{self.name}: rows.augment and rows.synthetic make up texts to classify, not to write on "
-                "from: leave them out for a language model"
+                f"{self.name}: rows.augment and rows.synthetic make up texts that a "
+                f"{context.task.words.model} learns nothing from: leave them out"
             )
         if not (rows.train or rows.synthetic or (rows.unlabelled and context.unlabelled is not None)):
             raise StageError(
@@ -152,10 +152,10 @@ class StudentDistillation(Distillation):
             shape = list(logits(loaded.module.eval(), batch).shape)
         except Exception as error:
             raise StageError(f"{name} can't answer the data's rows: {error}") from error
-        if shape[-1] != context.task.classes or len(shape) != (3 if context.task.vocabulary else 2):
-            what = "tokens" if context.task.vocabulary else "labels"
+        task = context.task
+        if shape[-1] != task.classes or len(shape) != 1 + len(task.answer_shape):
             raise StageError(
-                f"{name} answers with {shape[1:]} numbers; the data has {context.task.classes} {what}"
+                f"{name} answers with {shape[1:]} numbers; the data has {task.classes} {task.words.label}s"
             )
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:

@@ -19,7 +19,7 @@ from compress.errors import ModelError, StageError
 from compress.layer_choice import Keep, LayerKeep, layers_to_keep
 from compress.model.files.config import ModelConfig
 from compress.system.disk import scratch_directory
-from compress.task import TaskName
+from compress.tasks import TaskName
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def build_student(
     *,
     seed: int,
     classes: int | None = None,
-    task: TaskName = "classification",
+    task: TaskName | None = None,
     best: Callable[[int], tuple[list[int], dict[str, int]]] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Make the student, untrained, and say what it begins as.
@@ -165,7 +165,7 @@ def load_student(
     model: nn.Module,
     classes: int | None,
     seed: int,
-    task: TaskName = "classification",
+    task: TaskName | None = None,
     scratch: Path | None = None,
 ) -> LoadedModel:
     """Load another model for a task; a Hugging Face one without a head gets as many classes as the task has.

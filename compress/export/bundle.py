@@ -23,7 +23,7 @@ from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.files.save import save_module
 from compress.model.structure.find import structure_of
 from compress.system.files import read_json
-from compress.task import Task
+from compress.tasks import Task
 
 __all__ = [
     "BESIDE",
@@ -80,8 +80,8 @@ def write_bundle_(
         weights.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read what it writes
     _write_json(directory / "config.json", _hub_config(module, task, reader))
     # Rows of a language model were cut out of documents; a prompt may be as long as the model can see.
-    longest = context_length(module) if task.vocabulary else max_length
-    reader.write_(directory, longest, generates=bool(task.vocabulary))
+    longest = context_length(module) if task.keeps_past else max_length
+    reader.write_(directory, longest, generates=task.keeps_past)
 
 
 def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]:
@@ -91,13 +91,9 @@ def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]
     known["architectures"] = [type(module).__name__]
     if hasattr(config, "to_dict"):
         known |= _sizes_left(module, config, known)
-    if task.vocabulary:
-        return _decoder_config(known, module, task, reader.end_id)
-    return {
-        **known,
-        "id2label": {str(index): label for index, label in enumerate(task.labels)},
-        "label2id": {label: index for index, label in enumerate(task.labels)},
-    }
+    if task.keeps_past:
+        known = _decoder_config(known, module, task, reader.end_id)
+    return known | task.hub_entries()
 
 
 def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +152,7 @@ def _decoder_config(
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "modelpress": f"of the ONNX file's inputs alone: the module is {known['architectures'][0]}",
-            "vocab_size": task.vocabulary,
+            "vocab_size": task.classes,
             "num_hidden_layers": len(layers),
             "num_attention_heads": layers[0].heads,
             "num_key_value_heads": layers[0].heads,

@@ -23,7 +23,7 @@ from compress.model.decoder_cache import CachedDecoder, cache_layers
 from compress.model.evaluating import evaluating, in_float32
 from compress.model.forward import logits, to_tensors
 from compress.recipe.config import ExportConfig
-from compress.task import Task
+from compress.tasks import Task
 
 __all__ = ["DEFAULT_OPSET", "Graph", "check_answers", "export_onnx", "graph_of"]
 
@@ -216,7 +216,7 @@ def graph_of(module: nn.Module, split: Split, task: Task) -> Graph:
         ModelError: a language model keeps no keys and values.
         ExportError: the split has fewer than two rows.
     """
-    return _decoder_graph(module, split, task) if task.vocabulary else _answer_graph(module, split, task)
+    return _decoder_graph(module, split, task) if task.keeps_past else _answer_graph(module, split, task)
 
 
 def _answer_graph(module: nn.Module, split: Split, task: Task) -> Graph:

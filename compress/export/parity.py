@@ -8,7 +8,7 @@ quantized op.
 Rows beyond the data (`compress.export.proof`) are compared too, each alone and unpadded: what a module does
 only at some lengths, or only in a batch of one, may be lost in its file.
 
-Shapes: n = rows (of a language model their positions), c = classes (its tokens), b = batch, s = sequence.
+Shapes: u = judged units, c = numbers of an answer, b = batch, s = sequence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from compress.export.proof import all_padding, proof_rows
 from compress.model.evaluating import evaluating, in_float32
 from compress.model.forward import logits, to_tensors
 from compress.system.cores import quota_cores
-from compress.task import LABELS_KEY, Task
+from compress.tasks import LABELS_KEY, Task
 
 __all__ = ["ParityResult", "cannot_answer", "check_parity", "check_repeats", "relative_limit"]
 
@@ -39,7 +39,7 @@ _INT8_LIMIT = 0.5
 _FLOAT_SPREAD, _INT8_SPREAD = 0.01, 0.05
 _SAME = 1e-4  # of the size of outputs: how far two answers of one module may be apart
 _ALONE = 16  # real rows that are compared one at a time, too
-_ALONE_DECODED = 2  # the same of a language model, whose rows are always one at a time
+_ALONE_DECODED = 2  # the same of a decoder, whose rows are always one at a time
 _ROWS_IF_ROUNDED = 3  # rows of each further length, of which the median counts: one may have turned
 
 
@@ -49,7 +49,7 @@ class ParityResult:
 
     Attributes:
         rows: rows compared.
-        agreement: share of rows with the same predicted class; of a language model, of positions.
+        agreement: share of what is judged that is answered alike.
         metric_difference: ONNX metric minus PyTorch metric on these rows.
         max_abs_error: largest difference of a logit.
         relative_error: RMS difference of a row's outputs over the spread of the module's, their standard
@@ -95,8 +95,8 @@ def check_parity(
     with evaluating(module):
         pair = _Pair(module, path, task)
         check_repeats(module, next(split.batches(batch_size)), task)
-        tally = _together(pair, split, batch_size if not task.vocabulary else 1)
-        result = tally.result(len(split), min_agreement)
+        tally = _together(pair, split, task.rows_a_call(batch_size))
+        result = tally.result(split, min_agreement)
         if not tally.finite:
             raise ParityError(f"{path.name} answers with infinite or undefined logits on {split.name} rows")
         if (
@@ -107,7 +107,7 @@ def check_parity(
             raise ParityError(
                 f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} "
                 f"{split.name} rows they agree on {result.agreement:.1%} (at least {min_agreement:.1%} "
-                f"wanted), {task.metric} differs by {result.metric_difference:+.4f} (at most "
+                f"wanted), {task.words.metric} differs by {result.metric_difference:+.4f} (at most "
                 f"{max_metric_difference:g}), outputs by {result.relative_error:.2g} of their spread (at "
                 f"most {limit:g}); nothing was published{_rounding_hint(module)}"
             )
@@ -148,10 +148,10 @@ class _Tally:
         least: the least spread, as a share of the size of the module's outputs.
     """
 
+    task: Task
     least: float
-    equal: int = 0
-    right: int = 0
-    wanted: int = 0
+    found: list[Array] = field(default_factory=list)  # what the file names, [u] a batch
+    expected: list[Array] = field(default_factory=list)  # what the module names
     largest: float = 0.0
     finite: bool = True
     errors: list[Array] = field(default_factory=list)  # [n] a batch
@@ -160,12 +160,10 @@ class _Tally:
     squares: Array | float = 0.0
     size: float = 0.0
 
-    def add(self, found: Array, expected: Array, labels: Array) -> None:
-        """Count logits [n, c] of both, and labels [n]."""
-        answers, truth = found.argmax(-1), expected.argmax(-1)
-        self.equal += int((answers == truth).sum())
-        self.right += int((answers == labels).sum())
-        self.wanted += int((truth == labels).sum())
+    def add(self, found: Array, expected: Array) -> None:
+        """Count logits [u, c] of both."""
+        self.found.append(self.task.named(found))
+        self.expected.append(self.task.named(expected))
         self.finite &= bool(np.isfinite(found).all())
         self.largest = max(self.largest, float(np.abs(found - expected).max()))
         self.errors.append(np.sqrt(np.square(found - expected).mean(-1, dtype=np.float64)))
@@ -177,7 +175,7 @@ class _Tally:
 
     @property
     def count(self) -> int:
-        """n."""
+        """u."""
         return sum(map(len, self.errors))
 
     @property
@@ -187,12 +185,13 @@ class _Tally:
         size = (self.size / self.count) ** 0.5
         return float(max(np.mean(variance).clip(0) ** 0.5, self.least * size, np.finfo(np.float32).tiny))
 
-    def result(self, rows: int, min_agreement: float) -> ParityResult:
-        """What was found."""
+    def result(self, split: Split, min_agreement: float) -> ParityResult:
+        """What was found on the rows of a split."""
+        found, expected = np.concatenate(self.found), np.concatenate(self.expected)
         return ParityResult(
-            rows=rows,
-            agreement=self.equal / self.count,
-            metric_difference=(self.right - self.wanted) / self.count,
+            rows=len(split),
+            agreement=self.task.agreement(found, expected),
+            metric_difference=self.task.change(expected, found, split.answers),
             max_abs_error=self.largest,
             relative_error=_all_but(np.concatenate(self.errors), min_agreement) / self.spread,
         )
@@ -211,19 +210,20 @@ class _Pair:
             raise ParityError(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
 
     def expected(self, batch: Batch) -> Array:
-        """The module's logits, [n, c]."""
+        """The module's logits, [u, c]."""
         with torch.inference_mode():
             answer: Array = logits(self.module, to_tensors(batch, self.task.input_names)).float().numpy()
-        return answer.reshape(-1, answer.shape[-1])
+        return self.task.judged(answer, batch[LABELS_KEY])
 
     def found(self, batch: Batch, *, cut: int | None = None) -> Array:
-        """The file's logits, [n, c]; a decoder reads the tokens up to `cut` (None: the first half) first."""
+        """The file's logits, [u, c]; a decoder reads the tokens up to `cut` (None: the first half) first."""
         try:
-            if not self.task.vocabulary:
+            if self.task.keeps_past:
+                answer = _answers_in_two(self.session, batch, self.task.output, cut)
+            else:
                 feed = {name: batch[name] for name in self.task.input_names}
-                answer: Array = self.session.run([self.task.output], feed)[0]
-                return answer
-            return _answers_in_two(self.session, batch, self.task.output, cut)
+                answer = self.session.run([self.task.output], feed)[0]
+            return self.task.judged(answer, batch[LABELS_KEY])
         except Exception as error:
             length = next(iter(batch.values())).shape[:2]
             raise ParityError(
@@ -234,11 +234,11 @@ class _Pair:
     def distance(self, batch: Batch, expected: Array) -> float:
         """RMS difference of one row's outputs; 0 where the module's own are not finite.
 
-        Of a language model the larger of two: of all tokens but the last, and of that one.
+        Of a decoder the larger of two: of all tokens but the last, and of that one.
         """
         if not np.isfinite(expected).all():
             return 0.0
-        cut = len(expected) - 1 if self.task.vocabulary else None
+        cut = len(expected) - 1 if self.task.keeps_past else None
         difference = self.found(batch, cut=cut) - expected
         return max(_rms(part) for part in (difference[:cut], difference[cut:]) if len(part))
 
@@ -261,9 +261,9 @@ def check_repeats(module: nn.Module, batch: Batch, task: Task) -> None:
 
 
 def _together(pair: _Pair, split: Split, batch_size: int) -> _Tally:
-    tally = _Tally(_INT8_SPREAD if _rounds_activations(pair.module) else _FLOAT_SPREAD)
+    tally = _Tally(pair.task, _INT8_SPREAD if _rounds_activations(pair.module) else _FLOAT_SPREAD)
     for batch in split.batches(batch_size):
-        tally.add(pair.found(batch), pair.expected(batch), batch[LABELS_KEY].reshape(-1))
+        tally.add(pair.found(batch), pair.expected(batch))
     return tally
 
 
@@ -282,7 +282,7 @@ def _alone(
         ModelError: the module can't answer a row that may come.
     """
     task, module, by_length = pair.task, pair.module, split.by_length()
-    count = min(_ALONE_DECODED if task.vocabulary else _ALONE, len(split))
+    count = min(_ALONE_DECODED if task.keeps_past else _ALONE, len(split))
     real = by_length.at(np.linspace(0, len(split) - 1, count).astype(np.int64))
     errors = [pair.distance(batch, pair.expected(batch)) for batch in real.batches(1)]
     yield f"{split.name} rows that are alone", _all_but(errors, min_agreement) / spread
@@ -330,7 +330,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cut: int | None) -> Array:
-    """Logits [b s, v] of a decoder that reads a part, and the rest with what it remembers of it."""
+    """Logits [b, s, v] of a decoder that reads a part, and the rest with what it remembers of it."""
     ids, mask = batch["input_ids"], np.ones_like(batch["input_ids"])
     middle = ids.shape[1] // 2 if cut is None else cut
     names = [value.name for value in session.get_outputs()]
@@ -344,7 +344,7 @@ def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cu
         parts.append(outputs[output])
         past = past_of_present(outputs)
     answer: Array = np.concatenate(parts, axis=1)
-    return answer.reshape(-1, answer.shape[-1])
+    return answer
 
 
 def _options(module: nn.Module) -> ort.SessionOptions:

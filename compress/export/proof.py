@@ -14,7 +14,7 @@ from torch import nn
 from compress.data.split import Array, Row, Split
 from compress.model.decoder_cache import context_length
 from compress.model.limits import LONGEST_PROOF, lengths_of_change
-from compress.task import NO_LABEL, Task
+from compress.tasks import NO_LABEL, Task
 
 __all__ = ["all_padding", "longest_row", "proof_lengths", "proof_rows"]
 
@@ -33,7 +33,7 @@ def proof_lengths(
         longest: how long a row may be at most, `data.max_length` or a decoder's context; None: the longest
             row.
         module: whose windows, buckets and the like are also seen at the lengths just beyond them, of a
-            language model up to its context or 4096 tokens; None: of no module.
+            decoder up to its context or 4096 tokens; None: of no module.
 
     Returns:
         Ascending and distinct; empty where the data fixes the length.
@@ -44,7 +44,7 @@ def proof_lengths(
     lengths = [row[elastic[0].name].shape[0] for row in split.rows]
     longest = longest or max(lengths)
     most = longest
-    if module is not None and task.vocabulary:
+    if module is not None and task.keeps_past:
         most = min(context_length(module) or longest, LONGEST_PROOF)
     changes = () if module is None else lengths_of_change(module, most)
     return tuple(sorted({1, min(lengths), max(lengths), longest, *changes}))
@@ -57,13 +57,13 @@ def longest_row(module: nn.Module, task: Task, max_length: int | None) -> int | 
         max_length: the recipe's; None: it has none.
 
     Returns:
-        `max_length`; of a language model its context, but no more than 2048 tokens or 2**25 logits, which is
+        `max_length`; of a decoder its context, but no more than 2048 tokens or 2**25 logits, which is
         what can be compared in seconds. None: nothing says it.
     """
-    context = context_length(module) if task.vocabulary else None
+    context = context_length(module) if task.keeps_past else None
     if context is None:
         return max_length
-    bounded = min(context, _LONGEST_CONTEXT, _MOST_LOGITS // task.vocabulary)
+    bounded = min(context, _LONGEST_CONTEXT, _MOST_LOGITS // task.classes)
     return max(bounded, max_length or 0)
 
 
@@ -105,13 +105,13 @@ def _length(rows: list[Row], name: str) -> int:
 
 
 def all_padding(split: Split, task: Task, count: int = 1) -> Split:
-    """Make rows that are all padding, of a classification with an attention mask: real ones, masked by 0.
+    """Make rows that are all padding, of a task with an attention mask and no past: real ones, masked by 0.
 
     A server that fills batches up to one size sends such rows.
 
     Returns:
         A split of at most `count` rows; of none where the task has no such input.
     """
-    picked = split.rows[:count] if _MASK in task.input_names and not task.vocabulary else ()
+    picked = split.rows[:count] if _MASK in task.input_names and not task.keeps_past else ()
     rows = tuple({**row, _MASK: np.zeros_like(row[_MASK])} for row in picked)
     return Split("padding", rows, np.full(len(rows), NO_LABEL, dtype=np.int64), split.inputs)

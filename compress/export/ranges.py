@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data.split import Split
-from compress.task import Task
+from compress.tasks import Task
 
 if TYPE_CHECKING:
     from compress.export.onnx_file import Graph
@@ -51,7 +51,7 @@ def needed_sizes(split: Split, task: Task, longest: int | None) -> dict[str, tup
                 if axis == 0 and spec in elastic:
                     sizes[name] |= {1} if longest is None else {1, longest}
     needed = {name: (min(found), max(found)) for name, found in sizes.items()} | {"batch_size": _BATCH}
-    if task.vocabulary:  # a decoder reads a prompt of any length, and then a token at a time
+    if task.keeps_past:  # a decoder reads a prompt of any length, and then a token at a time
         needed["past_sequence_length"] = (0, needed["sequence_length"][1] - 1)
     return needed
 

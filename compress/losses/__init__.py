@@ -1,6 +1,7 @@
 """What a model learns from another: losses between what two models answer and hold, and their weights.
 
-config: the recipe's words. logits, hidden, attention, relations, embedding: a loss each, as pure functions.
+config: the recipe's keys. hidden, attention, relations, embedding: a loss each, as pure functions; those of
+answers are the task's.
 views: what is looked at inside a model. targets: what teachers answer and hold, computed once. objective: all
 of it as the loss of one training.
 """

@@ -2,7 +2,7 @@
 
 A context manager: while it is open the student is watched, and has projections to the teacher's width where
 theirs differ (trained with it, gone afterwards).
-Shapes: b = batch, s = positions, m = hidden width, c = classes.
+Shapes: b = batch, s = positions, m = hidden width.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from compress.data.split import NO_LABEL
 from compress.losses.attention import attention_divergence
 from compress.losses.config import LossConfig
 from compress.losses.embedding import cosine_distance, pooled
 from compress.losses.hidden import hidden_distance
-from compress.losses.logits import soft_loss
 from compress.losses.plan import Comparison, comparisons
 from compress.losses.relations import relation_divergence
-from compress.losses.targets import ANSWERS, TOKEN_VALUES, TOKENS, TargetPlace, teacher_targets
-from compress.losses.tokens import token_divergence
+from compress.losses.targets import TargetPlace, teacher_targets
 from compress.losses.views import Watch
 from compress.progress import Progress
-from compress.task import LABELS_KEY, ROW_INDEX_KEY
+from compress.tasks import LABELS_KEY, ROW_INDEX_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.task import Task
+    from compress.tasks import Task
 
 __all__ = ["Objective"]
 
@@ -99,21 +96,21 @@ class Objective:
         self.state["done"] = done / total
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """The weighted sum on a batch, a scalar; logits [b, c], or [b, s, c] of a language model."""
+        """The weighted sum on a batch, a scalar; logits [b, ...]."""
         terms = {
             name: term for name, term in self._config.terms().items() if term.counts_at(self.state["done"])
         }
         seen = self._watch.take()
         total = logits.sum() * 0
         if "labels" in terms:
-            total = total + terms["labels"].weight * self._labelled(logits, batch[LABELS_KEY])
+            total = total + terms["labels"].weight * self._task.loss(logits, batch[LABELS_KEY])
         if set(terms) <= {"labels"}:
             return total
         assert self._targets is not None
         inputs = {name: batch[name] for name in self._task.input_names}
         targets = self._targets.at(inputs, batch[ROW_INDEX_KEY])
         if self._config.logits is not None and "logits" in terms:
-            total = total + terms["logits"].weight * _answered(
+            total = total + terms["logits"].weight * self._task.divergence_from_kept(
                 logits, targets, self._config.logits.temperature
             )
         mask = inputs.get(_MASK)
@@ -122,10 +119,6 @@ class Objective:
             parts = [self._compare(each, seen, targets, mask) for each in self.plan if each.term == name]
             total = total + terms[name].weight * sum(parts[1:], parts[0]) / len(parts)
         return total
-
-    def _labelled(self, logits: Tensor, labels: Tensor) -> Tensor:
-        known = labels != NO_LABEL
-        return self._task.loss(logits[known], labels[known]) if bool(known.any()) else logits.sum() * 0
 
     def _compare(
         self, pair: Comparison, seen: dict[str, Tensor], targets: dict[str, Tensor], mask: Tensor | None
@@ -191,13 +184,6 @@ class Objective:
 
         with torch.no_grad():
             logits(self._student, inputs)
-
-
-def _answered(logits: Tensor, targets: dict[str, Tensor], temperature: float) -> Tensor:
-    """Divergence from the teachers' answers, of rows or of each position's token."""
-    if TOKENS in targets:
-        return token_divergence(logits, targets[TOKEN_VALUES], targets[TOKENS].long(), temperature)
-    return soft_loss(logits, targets[ANSWERS], temperature)
 
 
 def _name(pair: Comparison) -> str:

@@ -1,7 +1,7 @@
-"""Targets in files: answers in float32, states in float16 or float32, each row's own positions one by one.
+"""Targets in files: what is kept of answers in float32, states in float16 or float32, without padding.
 
 A folder of them is made under another name first, so that half of one is never read.
-Shapes: n = rows, b = batch, c = classes, s = positions, w = width of a place.
+Shapes: n = rows, b = batch, s = positions, w = width of a place.
 """
 
 from __future__ import annotations
@@ -25,23 +25,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "ANSWERS",
     "KeptTargets",
     "Sizes",
-    "TOKENS",
-    "TOKEN_VALUES",
     "is_whole",
     "keep_targets",
 ]
 
-ANSWERS = "answers"
-"""The name of logits among the places."""
-
-TOKEN_VALUES, TOKENS = "answers: values", "answers: tokens"
-"""Of a language model instead, as places of their own: see `losses.tokens`. Ids are whole float32 numbers."""
-
 Found = tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]
-"""Which rows, [b], and of them the answers and each place's states."""
+"""Which rows, [b], and of them what is kept of answers and each place's states."""
 
 _RECORD = "record.json"
 
@@ -55,20 +46,20 @@ class Sizes:
         extra: positions that the model adds before the row's own, as a class token.
         widths: of each place, by its path.
         wide: places that need float32.
-        classes: c; 0 of a language model, whose answers are places.
+        a_row: width of what is kept once a row, by its name.
     """
 
     lengths: np.ndarray[Any, Any]
     extra: int
     widths: dict[str, int]
     wide: frozenset[str]
-    classes: int
+    a_row: dict[str, int]
 
     @property
     def bytes(self) -> int:
         """What the files take."""
         per_position = sum(width * (4 if path in self.wide else 2) for path, width in self.widths.items())
-        return int(self.lengths.sum()) * per_position + len(self.lengths) * self.classes * 4
+        return int(self.lengths.sum()) * per_position + len(self.lengths) * sum(self.a_row.values()) * 4
 
 
 class KeptTargets:
@@ -77,7 +68,7 @@ class KeptTargets:
     def __init__(self, folder: Path, sizes: Sizes, temporary: ExitStack) -> None:
         """Open the files of a folder that is whole; `temporary` is closed at the end."""
         self._temporary = temporary
-        self._answers = np.load(folder / f"{ANSWERS}.npy", mmap_mode="r")
+        self._a_row = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in sizes.a_row}
         self._states = {
             path: np.load(folder / f"{index}.npy", mmap_mode="r")
             for index, path in enumerate(sorted(sizes.widths))
@@ -92,9 +83,9 @@ class KeptTargets:
         first = next(iter(inputs.values()))
         device, longest = first.device, first.shape[1] + self._extra
         picked = rows.cpu().numpy()
-        found = {}
-        if self._answers.shape[1]:
-            found[ANSWERS] = torch.from_numpy(np.array(self._answers[picked])).to(device)
+        found = {
+            name: torch.from_numpy(np.array(kept[picked])).to(device) for name, kept in self._a_row.items()
+        }
         for path, kept in self._states.items():
             states = np.zeros((len(picked), longest, kept.shape[1]), dtype=np.float32)
             for index, row in enumerate(picked):
@@ -105,7 +96,7 @@ class KeptTargets:
 
     def close(self) -> None:
         """Remove the folder, if it was made for this use alone."""
-        self._states = {}
+        self._states = self._a_row = {}
         self._temporary.close()
 
 
@@ -131,7 +122,9 @@ def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -
 
 def _write(folder: Path, sizes: Sizes, found: Iterable[Found]) -> None:
     ends = np.cumsum(sizes.lengths)
-    answers = np.zeros((len(sizes.lengths), sizes.classes), dtype=np.float32)
+    a_row = {
+        name: np.zeros((len(sizes.lengths), width), dtype=np.float32) for name, width in sizes.a_row.items()
+    }
     with ExitStack() as open_files:
         files = {}
         for index, path in enumerate(sorted(sizes.widths)):
@@ -139,11 +132,12 @@ def _write(folder: Path, sizes: Sizes, found: Iterable[Found]) -> None:
             files[path] = _Rows(file, int(ends[-1]), sizes.widths[path], path in sizes.wide)
             open_files.callback(files[path].close)
         for picked, parts in found:
-            if sizes.classes:
-                answers[picked] = parts[ANSWERS]
+            for name, kept in a_row.items():
+                kept[picked] = parts[name]
             for path, rows in files.items():
                 _store(rows, parts[path], picked, sizes.lengths, ends)
-    np.save(folder / f"{ANSWERS}.npy", answers)
+    for name, kept in a_row.items():
+        np.save(folder / f"{name}.npy", kept)
 
 
 class _Rows:

@@ -1,10 +1,11 @@
 """Targets: what teachers answer and hold on the rows of a training, computed once and kept in files.
 
-Their answers don't change between epochs, so that no later epoch runs a teacher. Answers are kept in float32,
+Their answers don't change between epochs, so that no later epoch runs a teacher. What the task keeps of
+answers is kept in float32,
 states in float16 (float32 where they are large), each row's own positions without padding. A folder of
 targets is named by a fingerprint of the teachers, the rows and the places looked at, and made under another
 name first: half of one is never read. Delete it at any time.
-Shapes: n = rows, b = batch, c = classes, s = positions, w = width of a place.
+Shapes: n = rows, b = batch, s = positions, w = width of a place.
 """
 
 from __future__ import annotations
@@ -21,34 +22,24 @@ import numpy as np
 
 from compress.errors import StageError
 from compress.keys import targets_key
-from compress.losses.target_files import (
-    ANSWERS,
-    TOKEN_VALUES,
-    TOKENS,
-    KeptTargets,
-    Sizes,
-    is_whole,
-    keep_targets,
-)
-from compress.losses.tokens import top_answers
+from compress.losses.target_files import KeptTargets, Sizes, is_whole, keep_targets
 from compress.losses.views import Watch
 from compress.progress import Progress
 from compress.system.disk import free_bytes, scratch_directory, size_words
 from compress.system.distributed import from_main
 from compress.system.locks import only_one
-from compress.task import ROW_INDEX_KEY
+from compress.tasks import ROW_INDEX_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.task import Task
+    from compress.tasks import Task
 
-__all__ = ["ANSWERS", "TOKENS", "TOKEN_VALUES", "TargetPlace", "Targets", "teacher_targets"]
+__all__ = ["TargetPlace", "Targets", "teacher_targets"]
 
 _LARGE = 1e3  # a place with numbers above this is kept in float32: float16 ends at 65,504
 _ROWS = 32  # that a teacher answers at once
-_MOST_LOGITS = 1 << 26
 _FREE_PART = 0.5  # of the free disk that targets may take
 
 
@@ -69,9 +60,9 @@ class Targets(Protocol):
     """What the teachers answer and hold on some rows."""
 
     def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """Of a batch: `ANSWERS` [b, c], and each place by its path [b, s, w], float32, on the batch's device.
+        """Of a batch: what the task keeps of answers, and each place by its path [b, s, w].
 
-        Of a language model `TOKEN_VALUES` and `TOKENS`, both [b, s, k], in the place of `ANSWERS`.
+        All are float32, on the batch's device.
 
         Args:
             rows: which rows of the split they are, [b].
@@ -152,16 +143,15 @@ def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -
         )
     large = frozenset(path for path in places if float(seen[path].abs().max()) > _LARGE)
     widths = {path: int(seen[path].shape[-1]) for path in places}
-    if answers.ndim == 3:
-        width = int(top_answers(answers[:1, :1])[0].shape[-1])
-        widths |= {TOKEN_VALUES: width, TOKENS: width}
-        return Sizes(lengths + extra, extra, widths, large | {TOKEN_VALUES, TOKENS}, 0)
-    return Sizes(lengths + extra, extra, widths, large, int(answers.shape[-1]))
+    kept = {name: tuple(each.shape) for name, each in task.kept_answers(answers).items()}
+    a_row = {name: shape[-1] for name, shape in kept.items() if len(shape) == 2}
+    a_position = {name: shape[-1] for name, shape in kept.items() if len(shape) == 3}
+    return Sizes(lengths + extra, extra, widths | a_position, large | a_position.keys(), a_row)
 
 
 def _at_once(rows: Split, task: Task) -> int:
     """Rows that a teacher answers at once: fewer where the logits of each are many."""
-    return max(1, min(_ROWS, _MOST_LOGITS // max(rows.labels[:1].size * task.classes, 1)))
+    return task.rows_at_once(rows.labels[:1].size, _ROWS)
 
 
 class _Running:
@@ -175,14 +165,15 @@ class _Running:
 
     def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         del rows
-        return _answered(self._teachers, self._places, {n: inputs[n] for n in self._task.input_names})
+        given = {name: inputs[name] for name in self._task.input_names}
+        return _answered(self._teachers, self._places, given, self._task)
 
     def close(self) -> None:
         self._teachers = []
 
 
 def _answered(
-    teachers: Sequence[nn.Module], places: Sequence[str], inputs: dict[str, Tensor]
+    teachers: Sequence[nn.Module], places: Sequence[str], inputs: dict[str, Tensor], task: Task
 ) -> dict[str, Tensor]:
     import torch
 
@@ -193,10 +184,7 @@ def _answered(
     with torch.no_grad():
         total = answers.float() + sum(logits(each, inputs).float() for each in others)
     states = {path: seen[path].float() for path in places}
-    if total.ndim == 3:
-        values, ids = top_answers(total / len(teachers))
-        return {TOKEN_VALUES: values, TOKENS: ids.float(), **states}
-    return {ANSWERS: total / len(teachers), **states}
+    return {**task.kept_answers(total / len(teachers)), **states}
 
 
 def _look(model: nn.Module, places: Sequence[str], inputs: Any, answer: Any) -> tuple[dict[str, Tensor], Any]:
@@ -227,8 +215,9 @@ def _asked(
     try:
         with progress.bar("asking the teacher", len(rows)) as bar:
             for batch in rows.batches(_at_once(rows, task), shuffle_seed=0):
-                found = _answered(teachers, places, to_tensors(batch, task.input_names, device))
-                if not bool(found[TOKEN_VALUES if TOKENS in found else ANSWERS].isfinite().all()):
+                inputs = to_tensors(batch, task.input_names, device)
+                found = _answered(teachers, places, inputs, task)
+                if not all(bool(each.isfinite().all()) for name, each in found.items() if name not in places):
                     raise StageError("the teacher answers a row with something that is not a number")
                 yield batch[ROW_INDEX_KEY], {name: each.cpu().numpy() for name, each in found.items()}
                 bar.advance(len(batch[ROW_INDEX_KEY]))

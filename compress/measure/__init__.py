@@ -1,6 +1,6 @@
 """Honest measurement of ONNX files with ONNX Runtime; neither it nor torch is imported until it is used."""
 
-from compress.measure.accuracy import accuracy_difference, predict
+from compress.measure.accuracy import predict
 from compress.measure.environment import environment, sums_are_exact
 from compress.measure.explain.explanation import Explanation
 from compress.measure.explain.profiled import explain_file
@@ -40,7 +40,6 @@ __all__ = [
     "Runtimes",
     "Size",
     "Step",
-    "accuracy_difference",
     "check_runtimes",
     "create_session",
     "environment",

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.split import Split
-from compress.measure.accuracy import accuracy_difference, predict
+from compress.measure.accuracy import predict
 from compress.measure.latency import median_interval, rounds_in_turns
 from compress.measure.results import Interval, Rung
 from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import create_session, feeds
 from compress.measure.size import model_files
 from compress.progress import Progress
+from compress.tasks import Task
 from compress.timing import Setting
 
 __all__ = ["Step", "measure_ladder"]
@@ -45,6 +46,7 @@ class Step:
 
 def measure_ladder(
     steps: Sequence[Step],
+    task: Task,
     setting: Setting,
     *,
     rounds: int,
@@ -69,7 +71,7 @@ def measure_ladder(
     with progress.bar("the ladder: after every stage", len(steps) + rounds + 1) as bar:
         answers = []
         for session, split in zip(sessions, rows, strict=True):
-            answers.append(predict(session, split, 1))
+            answers.append(predict(session, split, 1, task))
             bar.advance(1)
         batches = [steady_batch(split, setting.batch, setting.sequence) for split in rows]
         calls = [
@@ -78,7 +80,7 @@ def measure_ladder(
         ]
         turns = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=lambda: bar.advance(1))
     times = turns.rounds_ms
-    labels, positions = rows[0].answers, rows[0].answers.size // len(rows[0])
+    labels, lengths = rows[0].answers, rows[0].answer_lengths
     found = []
     for at, step in enumerate(steps):
         before = max(at - 1, 0)
@@ -86,9 +88,9 @@ def measure_ladder(
             Rung(
                 name=step.name,
                 rows=len(rows[0]),
-                accuracy=float((answers[at] == labels).mean()),
-                agreement=float((answers[at] == answers[0]).mean()),
-                change=accuracy_difference(answers[before], answers[at], labels, positions=positions),
+                accuracy=task.value(answers[at], labels),
+                agreement=task.agreement(answers[at], answers[0]),
+                change=task.difference(answers[before], answers[at], labels, lengths),
                 p50_ms=float(np.median(times[at])),
                 speedup=_ratio(times[0], times[at], seed),
                 gain=_ratio(times[before], times[at], seed),

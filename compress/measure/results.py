@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from compress.measure.answers import unpack_classes
 from compress.measure.explain.explanation import Explanation
+from compress.tasks import Difference, Integers, Score
 from compress.timing import Setting
 
 __all__ = [
@@ -30,84 +32,55 @@ __all__ = [
     "RuntimeTiming",
     "Runtimes",
     "Size",
-    "Unit",
 ]
-
-
-Unit = Literal["row", "token"]
-"""What is answered, and counted."""
 
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Accuracy(_Result):
-    """Share of test rows answered right, one row at a time (batch 1, no padding), with its exact interval.
-
-    Of a language model each token of a row is an answer: all other counts are of tokens, and the interval is
-    that of the mean over rows, whose tokens are not independent.
+class Accuracy(Score):
+    """Score of a file on the test rows, one row at a time (batch 1, no padding).
 
     Attributes:
-        rows: test rows.
-        units: answers that were judged: as many as rows, or all tokens of the rows.
         correct: of the units.
         batched_value: the same rows in padded batches of `batched_size`; a value that differs says that
             answers depend on batch-mates or padding.
-        batched_disagreements: units whose predicted class differs between the two.
-        unit: what one of the units is.
+        batched_disagreements: units that are answered differently in the two.
     """
 
-    value: float
-    low: float
-    high: float
-    rows: int
-    units: int
     correct: int
     batched_value: float
     batched_size: int
     batched_disagreements: int
-    unit: Unit = "row"
 
 
-class AccuracyDifference(_Result):
-    """Candidate minus baseline on the same test rows, with the paired score interval of Tango (1998).
-
-    Of a language model all other counts are of tokens, and the interval is no narrower than that over rows.
-
-    Attributes:
-        rows: test rows.
-        units: answers that were compared: as many as rows, or all tokens of the rows.
-        gained: units that only the candidate answers right.
-        lost: units that only the baseline answers right.
-        agreement: share of units on which both predict the same class, right or wrong.
-        unit: what one of the units is.
-    """
-
-    value: float
-    low: float
-    high: float
-    rows: int
-    units: int
-    gained: int
-    lost: int
-    agreement: float
-    unit: Unit = "row"
+AccuracyDifference = Difference
 
 
 class Answers(_Result):
-    """Classes of the test rows, one at a time, in their order; see `compress.measure.answers`.
+    """What is named for each unit of the test rows, one row at a time; see `compress.measure.answers`.
 
     Attributes:
         labels: the true ones.
         baseline, candidate: those that the files name.
-        positions: answers that each row has, one after the other: more than one of a language model.
+        positions: units of each row, one after the other.
+        lengths: the same, packed, where rows differ; `positions` says nothing then.
     """
 
     labels: str
     baseline: str
     candidate: str
     positions: int = 1
+    lengths: str = ""
+
+    @property
+    def row_lengths(self) -> Integers:
+        """Units of each row, [n]."""
+        if self.lengths:
+            return unpack_classes(self.lengths)
+        rows = len(unpack_classes(self.labels)) // self.positions
+        return np.full(rows, self.positions, dtype=np.int64)
 
     @model_validator(mode="after")
     def _of_the_same_rows(self) -> Self:
@@ -275,7 +248,7 @@ class Rung(_Result):
     rows: int
     accuracy: float
     agreement: float
-    change: AccuracyDifference
+    change: Difference
     p50_ms: float
     speedup: Interval
     gain: Interval
@@ -336,17 +309,19 @@ class Measurement(_Result):
     """Baseline and candidate, measured together.
 
     Attributes:
+        task: its name; empty in reports from before it was kept (see `tasks.task_of_measurement`).
         noise: words about what makes these figures doubtful (a ratio whose interval is wide, a busy machine).
         explanation: where the time goes at the first setting of `latency`; None in reports from before there
             were any, and where it could not be had (`noise` then says why).
         runtimes: the same files in other runtimes; None where only ONNX Runtime was asked for.
         answers: row by row; None in reports from before they were kept.
-        language: what else is measured of language models; None of others.
+        language: what else is measured where files keep a past; None of others.
     """
 
+    task: str = ""
     baseline: ModelMeasurement
     candidate: ModelMeasurement
-    difference: AccuracyDifference
+    difference: Difference
     latency: tuple[LatencyComparison, ...]
     environment: Environment
     noise: tuple[str, ...]

@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.data.split import Array, Batch, Split
 from compress.errors import MeasureError
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 __all__ = ["resolve_sequence", "steady_batch"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.task import Task
+from compress.tasks import LABELS_KEY, Task
 
 __all__ = ["accepted_inputs", "device_of", "logits", "predict_logits", "to_tensors"]
 
@@ -54,12 +54,15 @@ def to_tensors(batch: Mapping[str, Any], names: tuple[str, ...], device: str = "
 def predict_logits(
     module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu"
 ) -> Tensor:
-    """Answer all rows of a split in order: logits [n, c] on the CPU; [n s, v] of a language model."""
+    """Answer all rows of a split in order: logits of what is judged, [u, c], on the CPU."""
     was_training = module.training
     module.eval()
     with torch.inference_mode():
         parts = [
-            logits(module, to_tensors(batch, task.input_names, device)).float().cpu().flatten(0, -2)
+            task.judged(
+                logits(module, to_tensors(batch, task.input_names, device)).float().cpu(),
+                torch.from_numpy(batch[LABELS_KEY]),
+            )
             for batch in split.batches(batch_size)
         ]
     module.train(was_training)

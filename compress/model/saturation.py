@@ -23,7 +23,7 @@ from compress.model.forward import predict_logits
 from compress.model.layers.convolution import Int8StaticConv
 from compress.model.layers.int8 import Int8Linear
 from compress.model.layers.recurrent import Int8LSTM
-from compress.task import Task
+from compress.tasks import Task
 
 __all__ = ["Saturation", "lost_to_saturation", "pairs_at_risk", "saturation_risk"]
 
@@ -134,7 +134,7 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
     Args:
         module: left as it was.
         rows: answered one at a time, without and with the losses.
-        task: names the inputs.
+        task: names the inputs, and says what the answers are.
 
     Returns:
         None: there is no int8 linear layer, convolution or LSTM.
@@ -160,9 +160,9 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
     }
     if counts["pairs_at_risk"] == 0:
         return Saturation(**counts)
-    exact = predict_logits(module, rows, task, batch_size=1).argmax(-1)  # [n]
+    exact = task.named(predict_logits(module, rows, task, batch_size=1).numpy())
     with _without_vnni(layers) as tally:
-        found = predict_logits(module, rows, task, batch_size=1).argmax(-1)
+        found = task.named(predict_logits(module, rows, task, batch_size=1).numpy())
     return Saturation(
         **counts,
         rows=len(rows),

@@ -9,6 +9,7 @@ from compress.data.table import listed
 from compress.measure import Measurement
 from compress.recipe import Recipe
 from compress.report import SaturationRecord, commonest_words, saturation_sentence
+from compress.tasks import task_of_measurement
 
 __all__ = ["doubts_of_data", "lines_before_work", "warnings_of"]
 
@@ -61,7 +62,7 @@ def _unmeasured(split: Split, labels: Sequence[str]) -> str | None:
 
 
 def _chance_level(measurement: Measurement) -> list[str]:
-    order = ", and are the labels in its order" if measurement.language is None else ""
+    order = "" if task_of_measurement(measurement).names_tokens else ", and are the labels in its order"
     found = []
     baseline, candidate = (commonest_words(measurement, who) for who in ("baseline", "candidate"))
     if baseline is not None:

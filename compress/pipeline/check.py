@@ -127,9 +127,16 @@ def _answers(
     if not checks[0].holds:
         return checks, None
     measurement = measured(
-        recipe, baseline, onnx, base_splits.test, splits.test, runtimes=(), progress=progress
+        recipe,
+        baseline,
+        onnx,
+        base_splits.test,
+        splits.test,
+        base_splits.task,
+        runtimes=(),
+        progress=progress,
     )
-    checks += _as_reported(directory, measurement.candidate.accuracy.correct, splits.test)
+    checks += _as_reported(directory, measurement.candidate.accuracy.value, splits.test)
     return [*checks, *gate_checks(judged(recipe.gates, measurement))], measurement
 
 
@@ -141,7 +148,8 @@ def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel
 
 
 def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> None:
-    if mine.task.labels != theirs.task.labels or mine.test.labels.tolist() != theirs.test.labels.tolist():
+    same = mine.task.labels == theirs.task.labels and np.array_equal(mine.test.answers, theirs.test.answers)
+    if not same:
         raise OutputError(f"{other} answers other labels than {directory}, or reads other rows")
 
 
@@ -154,11 +162,11 @@ def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> 
     return CheckRecord(name="parity", holds=True, found=words)
 
 
-def _as_reported(directory: Path, correct: int, test: Split) -> list[CheckRecord]:
+def _as_reported(directory: Path, here: float, test: Split) -> list[CheckRecord]:
     """Whether accuracy is within the interval that the run's own report gives; nothing for other rows.
 
     Args:
-        correct: of the answers to `test`: its rows, or all tokens of them.
+        here: the metric of the answers to `test`.
     """
     if not (directory / "report.json").is_file():
         return []
@@ -169,7 +177,6 @@ def _as_reported(directory: Path, correct: int, test: Split) -> list[CheckRecord
     kept = measured.answers
     if kept is not None and not np.array_equal(unpack_classes(kept.labels), test.answers):
         return []
-    here = correct / then.units
     found = (
         f"{percent(here)} of {then.units:,} test {then.unit}s; the report says {percent(then.value)} "
         f"({percent(then.low)} to {percent(then.high)})"

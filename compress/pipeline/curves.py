@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Split
-from compress.measure.accuracy import paired_interval
 from compress.model import Site, Structure
 from compress.pipeline.prepare import Run
 from compress.progress import Bar, Progress
@@ -25,7 +24,8 @@ from compress.prune.importance.silencing import (
     silencing_curve,
 )
 from compress.report.inspection.data import Point
-from compress.task import Task
+from compress.tasks import Task
+from compress.tasks.statistics import paired_interval
 
 __all__ = ["Bench", "Curves", "bench_of", "curves_of", "scores_of_kind"]
 

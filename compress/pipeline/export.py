@@ -25,7 +25,7 @@ from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.recipe.config import ExportConfig
 from compress.system.disk import new_directory, remove_leftovers, scratch_directory
-from compress.task import Task, TaskName
+from compress.tasks import Task, TaskName, task_class
 from compress.train.threads import limit_threads_
 from compress.version import __version__
 
@@ -152,7 +152,7 @@ def _exported(source: _Source, scratch: Path) -> tuple[Path, dict[str, float]]:
     if run is not None:
         made = exported(run.recipe, module, run.splits, scratch / "exported")
         return made.path, made.parity.model_dump()
-    longest = None if task.vocabulary else source.longest
+    longest = None if task.keeps_past else source.longest
     path = scratch / ONNX_PATH.name
     file = export_onnx(module, rows, task, path, longest=longest, check=False)
     return file, vars(check_answers(module, file, rows, task, ExportConfig(), longest=longest))
@@ -243,17 +243,15 @@ def _synthetic(
     loaded: LoadedModel, reader: Reader, max_length: int, task_name: TaskName
 ) -> tuple[Task, Split]:
     """Made up rows that the model answers."""
-    longest = min(max_length, _LONGEST_SYNTHETIC)
-    if task_name == "language-modelling":
-        encoder = encoder_among(reader)
-        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, longest, seed=0)
-        task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
-        return fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
+    kind, longest = task_class(task_name), min(max_length, _LONGEST_SYNTHETIC)
     try:
-        rows = reader.synthetic(_SYNTHETIC_ROWS, longest, seed=0)
+        if kind.names_tokens:
+            rows = synthetic_corpus(encoder_among(reader), _SYNTHETIC_CORPUS, longest, seed=0)
+        else:
+            rows = reader.synthetic(_SYNTHETIC_ROWS, longest, seed=0)
     except DataError as error:
         raise ModelError(f"{loaded.source}: {error}") from error
-    task = Task(rows.inputs, loaded.label_order or ())
+    task = kind.of_model(rows.inputs, loaded.label_order, reader.vocab_size)
     if reader.modality == "text":
-        fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
+        task = fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length).task
     return task, rows

@@ -15,7 +15,7 @@ from compress.export import proof_rows
 from compress.model import LoadedModel, logits, to_tensors
 from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.limits import token_limit
-from compress.task import TaskName
+from compress.tasks import TaskName, task_class
 
 __all__ = ["check_modality", "first_line", "fitting", "limit_of", "reader_of", "within_limit"]
 
@@ -60,7 +60,7 @@ def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
 
 def limit_of(module: nn.Module, task: TaskName) -> int | None:
     """How many tokens a row may have; None: the model doesn't say."""
-    return context_length(module) if task == "language-modelling" else token_limit(module)
+    return context_length(module) if task_class(task).keeps_past else token_limit(module)
 
 
 def reader_of(loaded: LoadedModel) -> Reader | None:
@@ -91,13 +91,13 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
     """Answer the longest rows: input names, shapes, positions and the number of classes must fit.
 
     Args:
-        max_length: tokens of the longest text there may be, of a classifier: one is made up.
+        max_length: tokens of the longest text there may be: one is made up, unless rows are cut to it anyway.
 
     Returns:
-        The splits; a language model may tell more tokens apart than its tokenizer has: their task says so.
+        The splits, whose task is as wide as the model answers.
 
     Raises:
-        ModelError: they don't fit, or a language model keeps no keys and values.
+        ModelError: they don't fit, or a decoder keeps no keys and values.
     """
     rows, length = _longest(splits)
     batch = next(rows.batches(len(rows)))
@@ -112,35 +112,21 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
             f"{splits.reader.longest_words(splits.task.inputs, length)}): {type(error).__name__}: "
             f"{first_line(error)}"
         ) from error
-    if splits.task.vocabulary:
-        return _fitting_vocabulary(loaded, splits, answer, length)
-    if max_length is not None:
+    task = splits.task
+    if max_length is not None and not task.keeps_past:
         _takes(loaded, splits, max_length)
-    classes = splits.task.classes
-    if tuple(answer.shape) != (len(rows), classes):
-        raise ModelError(
-            f"{loaded.source} answers {len(rows)} rows with logits of shape {list(answer.shape)}; the data "
-            f"has {classes} labels ({', '.join(splits.task.labels[:8])}), so [{len(rows)}, {classes}] is "
-            "needed"
-        )
-    return splits
+    wrong = task.misfit(answer.shape, len(rows), length)
+    if wrong is not None:
+        raise ModelError(f"{loaded.source} answers {wrong}")
+    if task.keeps_past:
+        cache_layers(loaded.module)
+        _causal(loaded, splits)
+    return replace(splits, task=task.widened(answer.shape))
 
 
 def first_line(error: Exception) -> str:
     """The first line of what an error says."""
     return next(iter(str(error).strip().splitlines()), "")
-
-
-def _fitting_vocabulary(loaded: LoadedModel, splits: Splits, answer: torch.Tensor, length: int) -> Splits:
-    wanted = splits.task.vocabulary
-    if answer.ndim != 3 or answer.shape[1] != length or answer.shape[2] < wanted:
-        raise ModelError(
-            f"{loaded.source} answers with logits of shape {list(answer.shape)}; a language model answers "
-            f"each of the {length} positions with {wanted:,} numbers at least, the tokens of its tokenizer"
-        )
-    cache_layers(loaded.module)
-    _causal(loaded, splits)
-    return replace(splits, task=replace(splits.task, vocabulary=answer.shape[2]))
 
 
 def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
@@ -157,14 +143,14 @@ def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
 
 
 def _causal(loaded: LoadedModel, splits: Splits) -> None:
-    """See that no answer of a language model depends on the tokens that follow.
+    """Check that no answer depends on the tokens that follow.
 
     Raises:
         ModelError: one does, as an encoder's.
     """
     inputs = to_tensors(next(splits.train.batches(1)), splits.task.input_names)
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
-    other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.vocabulary
+    other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.classes
     with torch.inference_mode():
         first, second = (logits(loaded.module, each)[:, :-1] for each in (inputs, other))
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):

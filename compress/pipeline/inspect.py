@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from compress.data import Split
 from compress.errors import ModelError, RecipeError
-from compress.measure.accuracy import commonest_gain, proportion_interval
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.layers.quantized import QuantizedModule
 from compress.pipeline.attention_summary import attention_facts
@@ -38,6 +37,8 @@ from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.report.inspection.data import Inspection, LayerHeads, LayerNeurons, QuantizedGroup
 from compress.stage import Context
 from compress.system.disk import scratch_directory
+from compress.tasks import task_class
+from compress.tasks.statistics import paired_interval, proportion_interval
 from compress.version import __version__
 
 __all__ = ["inspect_model", "inspection_recipe"]
@@ -97,10 +98,11 @@ def inspect_model(
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    if recipe.data.task != "classification":
+    kind = task_class(recipe.data.task)
+    if kind.names_tokens:
         raise RecipeError(
-            f"{recipe.path or recipe.run_name}: inspect is for classifiers: for a language model begin with "
-            "prune/structured, whose report says what is kept where"
+            f"{recipe.path or recipe.run_name}: inspect is for classifiers: for a {kind.words.model} begin "
+            "with prune/structured, whose report says what is kept where"
         )
     with scratch_directory() as scratch:
         kept = Cache(cache or scratch / "cache", progress.say)
@@ -228,8 +230,11 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
 
 def _notes(run: Run, bench: Bench) -> tuple[str, ...]:
     recipe, splits, found = run.recipe, run.splits, list(run.notes)
-    chance, gain = commonest_gain(bench.full.numpy(), bench.rows.answers)
-    if gain.low <= 0:
+    rows, task, right = bench.rows, bench.task, bench.full.numpy()
+    constant = task.constant(rows.answers, rows.answer_lengths) == rows.answers
+    gained, lost = int((right & ~constant).sum()), int((constant & ~right).sum())
+    chance = float(constant.mean())
+    if paired_interval(gained, lost, len(right))[0] <= 0:
         found.append(
             "the full model is not measurably better than always naming the commonest label: it answers "
             f"{_share(bench.full):.1%} of the validation rows right, and {chance:.1%} of them have that "

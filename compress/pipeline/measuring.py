@@ -13,6 +13,7 @@ from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.report import judged
 from compress.system.exclusive import alone
+from compress.tasks import Task
 
 __all__ = ["ladder_of", "measured"]
 
@@ -26,6 +27,7 @@ def measured(
     candidate: Path,
     test: Split,
     candidate_test: Split,
+    task: Task,
     *,
     runtimes: Sequence[str],
     progress: Progress,
@@ -46,6 +48,7 @@ def measured(
             baseline,
             candidate,
             test,
+            task,
             candidate_test=candidate_test,
             batch=how.batch,
             sequence=how.sequence,
@@ -89,6 +92,7 @@ def ladder_of(run: Run, steps: Sequence[Step], measurement: Measurement) -> tupl
         return ()
     return measure_ladder(
         steps,
+        run.splits.task,
         measurement.latency[0].setting,
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,

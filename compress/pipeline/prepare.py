@@ -77,7 +77,14 @@ def _loaded(recipe: Recipe, scratch: Path) -> tuple[Recipe, LoadedModel, Splits]
     splits = load_splits(data, reader=reader_of(loaded), label_order=loaded.label_order)
     if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
         labels = len(splits.task.labels)
-        loaded = load_model(model, seed=recipe.seed, scratch=scratch, num_labels=labels, for_training=trained)
+        loaded = load_model(
+            model,
+            seed=recipe.seed,
+            scratch=scratch,
+            num_labels=labels,
+            task=recipe.data.task,
+            for_training=trained,
+        )
     if callable(getattr(loaded.module, "structure", None)):
         structure_of(loaded.module)  # if it is wrong, some of what follows would ignore it
     return recipe.model_copy(update={"data": data}), loaded, fitting(loaded, splits, data.longest)

@@ -66,6 +66,7 @@ def _measured(run: Run, base: Base, work: Work, candidate: Exported) -> tuple[Me
         candidate.path,
         run.splits.test,
         work.splits.test,
+        run.splits.task,
         runtimes=recipe.measure.runtimes or installed_runtimes(),
         progress=run.progress,
     )
@@ -170,28 +171,16 @@ def _write(run: Run, base: Base, work: Work, candidate: Exported, report: RunRep
 def _manifest_facts(run: Run, report: RunReport, baseline: Exported) -> dict[str, Any]:
     """What the manifest says beside inputs, outputs and checksums."""
     measurement = report.measurement
-    machine, accuracy = measurement.environment, measurement.candidate.accuracy
+    machine, task = measurement.environment, run.splits.task
     length, context = run.recipe.data.longest, context_length(run.loaded.module)
     return {
         "run_key": run.keys.run,
         "modelpress": __version__,
         "max_length": length,
-        **({} if measurement.language is None else {"context_length": context}),
+        **({"context_length": context} if task.keeps_past else {}),
         **run.splits.reader.facts(),
         "stages": [stage.name for stage in run.recipe.stages],
-        "accuracy": {
-            "value": accuracy.value,
-            "rows": accuracy.rows,
-            "how": run.splits.reader.how,
-        }
-        if measurement.language is None
-        else {
-            "value": accuracy.value,
-            "rows": accuracy.rows,
-            "tokens": accuracy.units,
-            "perplexity": measurement.language.candidate.perplexity,
-            "how": f"of the next token, in rows of {length} from an empty past",
-        },
+        "accuracy": task.manifest_score(measurement, run.splits.reader.how, length or 0),
         "measured_on": machine.cpu,
         "instruction_sets": list(machine.instruction_sets),
         "figures_hold": {

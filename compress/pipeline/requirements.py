@@ -21,6 +21,7 @@ from compress.recipe import Recipe
 from compress.system.cores import available_cores
 from compress.system.disk import check_room
 from compress.system.files import read_json
+from compress.tasks import TASKS, task_class
 
 if TYPE_CHECKING:
     from compress.pipeline.prepare import Run
@@ -71,11 +72,13 @@ def check_gates(recipe: Recipe, splits: Splits) -> None:
         RecipeError: it doesn't.
     """
     gates, measured = recipe.gates, recipe.measure
-    if gates.of_language and not splits.task.vocabulary:
-        raise RecipeError(
-            f"{recipe.path or recipe.run_name}: gates.{gates.of_language[0]}: only a language model can be "
-            "judged by it, and this is a classification"
-        )
+    for name in gates.of_tasks:
+        if name not in splits.task.gates:
+            owner = next(each for each in map(task_class, TASKS) if name in each.gates)
+            raise RecipeError(
+                f"{recipe.path or recipe.run_name}: gates.{name}: only a {owner.words.model} can be judged "
+                f"by it, and this is a {splits.task.words.model}"
+            )
     lengths = measured.sequence or (resolve_sequence(splits.test, None),)
     threads, _ = usable_threads(measured.threads, available_cores())
     places = {"batch": measured.batch, "sequence": lengths, "threads": threads}

@@ -21,11 +21,12 @@ from compress.export import (
     seal_,
     sha256_of,
 )
-from compress.measure.results import LatencyComparison, Measurement
+from compress.measure.results import LatencyComparison
 from compress.measure.size import model_files
 from compress.pipeline.export import may_replace
 from compress.report import RunReport, load_report, to_variants_card
 from compress.system.disk import new_directory, remove_leftovers
+from compress.tasks import task_of_measurement
 from compress.timing import Setting
 from compress.version import __version__
 
@@ -251,25 +252,12 @@ def _entry(run: _Run, file: str, runs: Sequence[_Run], settings: Sequence[Settin
             "rows": accuracy.rows,
             "difference": 0.0 if is_baseline else measured.difference.value,
         },
-        **_language(measured, is_baseline),
+        **task_of_measurement(measured).variant_facts(measured, is_baseline),
         "latency": [_latency(by_setting[setting], is_baseline) for setting in settings],
         "figures_hold": {
             "latency": measured.environment.cpu,
             "accuracy": "every processor" if is_baseline else run.manifest["figures_hold"]["accuracy"],
         },
-    }
-
-
-def _language(measured: Measurement, is_baseline: bool) -> dict[str, Any]:
-    """What the manifest says of a language model beside accuracy, which is of tokens then."""
-    language = measured.language
-    if language is None:
-        return {}
-    ratio = language.perplexity_ratio
-    return {
-        "tokens": language.tokens,
-        "perplexity": (language.baseline if is_baseline else language.candidate).perplexity,
-        "perplexity_ratio": {"value": 1.0, "low": 1.0, "high": 1.0} if is_baseline else ratio.model_dump(),
     }
 
 

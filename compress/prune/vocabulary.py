@@ -21,6 +21,7 @@ from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.prune.stage import PruneStage
 from compress.stage import Context, StageResult
+from compress.tasks import task_class
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ class VocabularyPruning(PruneStage):
         return model
 
     def data_objection(self, data: DataSource) -> str | None:
-        """Refuse language models, whose answers are tokens."""
-        if data.task == "language-modelling":
-            return "can't cut what a language model writes: it works on classifiers of texts"
+        """Refuse models whose answers are tokens."""
+        kind = task_class(data.task)
+        if kind.names_tokens:
+            return f"can't cut what a {kind.words.model} writes: it works on classifiers of texts"
         return None
 
     def pruned(self, model: nn.Module, context: Context) -> StageResult:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.structure.find import Coupled
-    from compress.task import Task
+    from compress.tasks import Task
 
 __all__ = ["WidthPruning", "feature_importance", "strongest"]
 

@@ -23,6 +23,7 @@ from compress.report.words import (
     size_words,
     speedup_words,
 )
+from compress.tasks import task_of_measurement
 
 __all__ = [
     "Table",
@@ -66,25 +67,23 @@ def figures_table(report: RunReport) -> Table:
     measured = report.measurement
     before, after, difference = measured.baseline, measured.candidate, measured.difference
     same = difference.low <= 0 <= difference.high
-    tokens = difference.unit == "token"
-    batches = f"{'batches' if tokens else 'padded batches'} of {after.accuracy.batched_size}"
+    words = task_of_measurement(measured).words
     rows = [
         (
-            f"{'next-token ' if tokens else ''}accuracy, {after.accuracy.units:,} test {difference.unit}s "
-            "(95 % interval)",
+            f"{words.metric}, {after.accuracy.units:,} test {difference.unit}s (95 % interval)",
             _accuracy(before.accuracy),
             _accuracy(after.accuracy),
             f"{difference_text(difference)} points" + (": no measurable difference" if same else ""),
         ),
         (
-            f"accuracy in {batches}",
+            f"accuracy in {words.batches} of {after.accuracy.batched_size}",
             percent(before.accuracy.batched_value),
             percent(after.accuracy.batched_value),
             f"{before.accuracy.batched_disagreements:,} and {after.accuracy.batched_disagreements:,} "
-            f"{difference.unit}s answered otherwise than one {'row ' if tokens else ''}at a time",
+            f"{difference.unit}s answered otherwise than {words.alone}",
         ),
         (
-            "same token as the baseline" if tokens else "same class as the baseline",
+            f"same {words.answer} as the baseline",
             "",
             percent(difference.agreement),
             f"{difference.gained:,} {difference.unit}s that only the candidate gets right, "
@@ -175,7 +174,7 @@ def parity_table(report: RunReport) -> Table:
         )
         for who, p in (("baseline", report.model.parity), ("candidate", report.parity))
     )
-    same = "same class" if report.measurement.language is None else "same token"
+    same = f"same {task_of_measurement(report.measurement).words.answer}"
     columns = (
         "file",
         "rows",

@@ -11,6 +11,7 @@ from math import isfinite, log10
 from compress.measure.results import AccuracyDifference, Language, LatencyComparison
 from compress.report.schema import RunReport, StageRecord
 from compress.report.sections.promise import Promise, last_promise
+from compress.tasks import task_of_measurement
 
 __all__ = [
     "MB_NOTE",
@@ -311,7 +312,7 @@ def caveats(report: RunReport) -> tuple[str, ...]:
         if accuracy.batched_disagreements:
             said.append(
                 f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s otherwise in {'padded ' if accuracy.unit == 'row' else ''}batches of "
+                f"{accuracy.unit}s otherwise in {task_of_measurement(measured).words.batches} of "
                 f"{accuracy.batched_size} than one row at a time."
             )
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):

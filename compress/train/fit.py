@@ -16,7 +16,7 @@ from compress.errors import StageError
 from compress.keys import training_key
 from compress.progress import Progress, Silent
 from compress.system.distributed import from_main, process_count, process_index
-from compress.task import LABELS_KEY, Task
+from compress.tasks import LABELS_KEY, Task
 from compress.train.checkpoint import FORMAT, Checkpoints
 from compress.train.forward import LossFunction
 from compress.train.loop import Job, Loop

@@ -1,6 +1,6 @@
 """A batch through a module: to its loss, or all batches of a split to a metric.
 
-Shapes: n = rows, b = batch, c = classes, s = sequence, v = tokens of the vocabulary.
+Shapes: b = batch.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from compress.data.split import Batch, Split
-from compress.task import LABELS_KEY, Task
+from compress.tasks import LABELS_KEY, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["LossFunction", "evaluate", "forward_loss"]
 
-_MOST_LOGITS = 1 << 26  # of a batch that is only evaluated
-
 LossFunction = Callable[["Tensor", "dict[str, Tensor]"], "Tensor"]
-"""Logits [b, c] and the batch (with `labels` and `row_index`, both [b]) to a scalar."""
+"""Logits [b, ...] and the batch (with `labels` and `row_index`) to a scalar."""
 
 
 def forward_loss(
@@ -46,18 +46,16 @@ def evaluate(
 
     was_training = module.training
     module.eval()
-    total, right, count = 0.0, 0, 0
+    total, count = 0.0, 0
+    answers = []
     with torch.inference_mode():
-        for batch in split.batches(_at_once(split, task, batch_size)):
-            answers = logits(module, to_tensors(batch, task.input_names, device)).float()  # [b, c], [b, s, v]
-            labels = torch.from_numpy(batch[LABELS_KEY]).to(answers.device)
-            total += float(task.loss(answers, labels)) * labels.numel()
-            right += int((answers.argmax(-1) == labels).sum())
-            count += labels.numel()
+        for batch in split.batches(task.rows_at_once(split.labels[:1].size, batch_size)):
+            answered = logits(module, to_tensors(batch, task.input_names, device)).float()
+            labels = torch.from_numpy(batch[LABELS_KEY]).to(answered.device)
+            judged = task.judged(answered, labels)
+            total += float(task.loss(answered, labels)) * len(judged)
+            count += len(judged)
+            answers.append(task.named(judged.cpu().numpy()))
     module.train(was_training)
-    return {"validation_loss": total / count, "validation_metric": right / count}
-
-
-def _at_once(split: Split, task: Task, most: int) -> int:
-    """Rows a batch: a language model's logits are as many as a row's tokens times the vocabulary."""
-    return max(1, min(most, _MOST_LOGITS // (split.labels[:1].size * task.classes or 1)))
+    metric = task.value(np.concatenate(answers), split.answers)
+    return {"validation_loss": total / count, "validation_metric": metric}

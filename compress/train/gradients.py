@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.data.split import Batch
 from compress.system.distributed import process_count, process_index, sum_
-from compress.task import LABELS_KEY
+from compress.tasks import LABELS_KEY
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compress.data.split import Batch, Split
 from compress.progress import Bar
 from compress.system.distributed import all_of, device_of, from_main, process_index
-from compress.task import LABELS_KEY, Task
+from compress.tasks import LABELS_KEY, Task
 from compress.train.average import WeightAverage
 from compress.train.checkpoint import Checkpoints
 from compress.train.forward import LossFunction, evaluate, forward_loss

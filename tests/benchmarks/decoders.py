@@ -35,7 +35,7 @@ import torch
 from compress.data import CorpusData, Split, Splits, StdlibData, TextEncoder, load_splits
 from compress.export import export_onnx
 from compress.measure.accuracy import predict
-from compress.measure.language import RowLosses, compare_decoding
+from compress.measure.decoding import compare_decoding
 from compress.measure.latency import compare_latency
 from compress.measure.process.loading import Probe, measure_load
 from compress.measure.rows import steady_batch
@@ -46,6 +46,7 @@ from compress.pipeline.fitting import fitting
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context, Stage
+from compress.tasks.language_modelling import RowLosses
 
 FAST = {"activations": "int8"}
 SCHEMES: dict[str, Stage | None] = {
@@ -167,7 +168,7 @@ def main() -> None:
             seconds = time.perf_counter() - began
             losses = RowLosses()
             session = create_session(path, threads=max(given.threads))
-            predict(session, splits.test, 1, on_logits=losses.add)
+            predict(session, splits.test, 1, splits.task, tally=losses)
             del session, made
             first = first or (path, losses)
             print_line(each, given, splits, path, losses, first, seconds, folder)

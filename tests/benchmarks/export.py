@@ -60,7 +60,7 @@ def one(what: str, size: str) -> None:
     from compress.model.counts import stored_bytes, weight_counts
     from compress.quantize.weight_only import Int4WeightOnly
     from compress.stage import Context
-    from compress.task import InputSpec, Task
+    from compress.tasks import InputSpec, LanguageModelling
 
     layers, width = (int(number) for number in size.split("x"))
     shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width // 64}
@@ -75,7 +75,7 @@ def one(what: str, size: str) -> None:
     inputs = tuple(InputSpec(name, "int64", ("sequence_length",)) for name in ("input_ids", "attention_mask"))
     row = {"input_ids": np.arange(64, dtype=np.int64), "attention_mask": np.ones(64, dtype=np.int64)}
     rows = Split("validation", (row, row), np.zeros((2, 64), dtype=np.int64), inputs)
-    task = Task(inputs, vocabulary=_VOCABULARY)
+    task = LanguageModelling(inputs, vocabulary=_VOCABULARY)
     if what == "int4":
         model = (
             Int4WeightOnly(zero_points=True, activations="int8").apply(model, Context(task, rows, rows)).model

@@ -81,7 +81,7 @@ def _bert(layers: int, width: int) -> nn.Module:
 def _context(rows: int) -> Context:
     from compress.data.split import Split
     from compress.stage import Context
-    from compress.task import InputSpec, Task
+    from compress.tasks import Classification, InputSpec
 
     inputs = tuple(InputSpec(name, "int64", ("sequence_length",)) for name in ("input_ids", "attention_mask"))
     draw = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def _context(rows: int) -> Context:
         )
         return Split(name, made, np.arange(count) % 2, inputs)
 
-    return Context(Task(inputs, ("no", "yes")), split("train", rows), split("validation", 64))
+    return Context(Classification(inputs, ("no", "yes")), split("train", rows), split("validation", 64))
 
 
 def _stage(what: str, rows: int) -> Stage:

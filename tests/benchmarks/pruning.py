@@ -153,6 +153,7 @@ def on_top(file: Path, bundle: Path, output: Path, name: str) -> Measurement:
             baseline,
             bundle / ONNX_PATH,
             splits.test,
+            splits.task,
             batch=(1, 16),
             sequence=tuple(resolve_sequence(splits.test, length) for length in (128, 64)),
             threads=(2,),

@@ -62,7 +62,10 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     splits, files, seconds = made(given)
     print("| file | MB | accuracy | same answer as fp32 | made in s |\n| --- | ---: | ---: | ---: | ---: |")
-    answers = {name: predict(create_session(path, threads=2), splits.test, 1) for name, path in files.items()}
+    answers = {
+        name: predict(create_session(path, threads=2), splits.test, 1, splits.task)
+        for name, path in files.items()
+    }
     truth = answers["fp32"]
     for name, path in files.items():
         found = answers[name]

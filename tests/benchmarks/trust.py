@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.measure import accuracy_difference, create_session
+from compress.measure import create_session
 from compress.measure.latency import compare_latency
 from compress.measure.made_inputs import inputs_of, made_batch
+from compress.tasks import Classification
 
 RATIOS = ((1, 1), (11, 10), (3, 2), (2, 1))
 DRAWS = 2_000
@@ -69,7 +70,7 @@ def print_accuracy() -> None:
                 both_wrong = luck > 0.85
                 baseline = (both_wrong | (luck < gained)).astype(np.int64)
                 candidate = (both_wrong | ((luck >= gained) & (luck < gained + lost))).astype(np.int64)
-                found = accuracy_difference(baseline, candidate, labels)
+                found = Classification.difference(baseline, candidate, labels, np.ones_like(labels))
                 held += found.low <= gained - lost <= found.high
                 alarms += not found.low <= 0 <= found.high
                 widths.append(100 * (found.high - found.low))

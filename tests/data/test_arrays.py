@@ -8,7 +8,7 @@ import pytest
 import compress.data
 from compress.data import from_arrays
 from compress.errors import DataError
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 
 def _columns(start: int = 0, **changes: Any) -> dict[str, Any]:

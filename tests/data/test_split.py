@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from compress.data import DigitsData, FileData, Split, collate
-from compress.task import InputSpec
+from compress.data.labels import padded_labels
+from compress.tasks import NO_LABEL, InputSpec
 
 IDS = InputSpec("input_ids", "int64", ("sequence_length",), 9)
 MASK = InputSpec("attention_mask", "int64", ("sequence_length",))
@@ -115,3 +116,39 @@ def test_batches_of_tokens_hold_as_many_rows_as_fit_padded_and_one_at_the_least(
     # 3 rows of up to 3 would fill 9 positions; 9 is more than 6, and stands alone.
     assert shapes == [(2, 2), (2, 3), (1, 9), (1, 1)]
     assert [i for batch in split.token_batches(6) for i in batch["row_index"].tolist()] == list(range(6))
+
+
+def _ragged() -> Split:
+    rows = tuple({"ids": np.arange(length)} for length in (2, 4, 1))
+    labels, lengths = padded_labels([np.array([1, 0]), np.array([2, NO_LABEL, 0, 1]), np.array([1])])
+    return Split("train", rows, labels, (InputSpec("ids", "int64", ("s",)),), label_lengths=lengths)
+
+
+def test_ragged_labels_are_padded_to_the_longest_of_a_batch() -> None:
+    batches = [batch["labels"].tolist() for batch in _ragged().at(np.array([0, 2, 1])).batches(2)]
+    assert batches == [[[1, 0], [1, NO_LABEL]], [[2, NO_LABEL, 0, 1]]]
+
+
+def test_ragged_labels_without_a_label_are_not_judged() -> None:
+    split = _ragged()
+    assert split.answers.tolist() == [1, 0, 2, 0, 1, 1]
+    assert split.answer_lengths.tolist() == [2, 3, 1]
+    again = split.relabelled(split.answers + 5)
+    assert again.answers.tolist() == [6, 5, 7, 5, 6, 6] and again.labels[1, 1] == NO_LABEL
+
+
+def test_ragged_labels_survive_a_file_and_a_join(tmp_path: Path) -> None:
+    split = _ragged()
+    split.save(tmp_path / "rows.npz")
+    again = Split.load(tmp_path / "rows.npz", "train", split.inputs)
+    assert again.fingerprint() == split.fingerprint()
+    both = split.at(np.array([2])).joined(Split.without_labels("more", split.rows[:2], split.inputs))
+    assert both.answers.tolist() == [1] and both.answer_lengths.tolist() == [1, 0, 0]
+
+
+def test_rows_of_several_labels_stay_so_beside_rows_without_labels() -> None:
+    rows = tuple({"ids": np.arange(2)} for _ in range(2))
+    inputs = (InputSpec("ids", "int64", ("s",)),)
+    split = Split("train", rows, np.array([[0, 1, 1], [1, 0, 0]]), inputs)
+    both = split.joined(Split.without_labels("more", rows[:1], inputs))
+    assert both.labels.tolist() == [[0, 1, 1], [1, 0, 0], [NO_LABEL] * 3]

@@ -130,8 +130,11 @@ def test_a_file_that_holds_no_texts_is_refused(
 def test_no_loss_takes_a_row_without_a_label(tmp_path: Path, load: Callable[..., Splits]) -> None:
     splits = load(write(tmp_path, "txt"))
     assert splits.unlabelled is not None and set(splits.unlabelled.labels.tolist()) == {NO_LABEL}
-    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
-        splits.task.loss(torch.zeros(2, 2), torch.from_numpy(splits.unlabelled.labels))
+    logits = torch.tensor([[3.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    loss = splits.task.loss(logits, torch.from_numpy(splits.unlabelled.labels))
+    assert loss.item() == 0 and not torch.autograd.grad(loss, logits)[0].any()
+    labels = torch.tensor([NO_LABEL, 1])
+    assert torch.equal(splits.task.loss(logits, labels), splits.task.loss(logits[1:], labels[1:]))
 
 
 def test_they_are_encoded_anew_with_the_others(

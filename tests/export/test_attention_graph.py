@@ -19,12 +19,12 @@ from compress.export.lowering.nodes import SCOPES
 from compress.model import Definition
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
-from compress.task import InputSpec, Task
+from compress.tasks import InputSpec, LanguageModelling
 
 INPUTS = tuple(InputSpec(name, "int64", ("sequence_length",)) for name in ("input_ids", "attention_mask"))
 ROW = {"input_ids": np.arange(12, dtype=np.int64), "attention_mask": np.ones(12, dtype=np.int64)}
 ROWS = Split("validation", (ROW, ROW), np.zeros((2, 12), dtype=np.int64), INPUTS)
-TASK = Task(INPUTS, vocabulary=64)
+TASK = LanguageModelling(INPUTS, vocabulary=64)
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**SIZES, "intermediate_size": 48, "pad_token_id": None, "max_position_embeddings": 64}
 MODELS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from compress.export import (
     write_manifest_,
 )
 from compress.model import Definition, keep_units_, load_module, structure_of
-from compress.task import Task
+from compress.tasks import LanguageModelling
 
 from ..conftest import TRANSFORMER
 
@@ -69,7 +69,7 @@ def _config_of(module: nn.Module, tmp_path: Path, generation: str = "{}") -> dic
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path / "bytes"))
     (tmp_path / "bytes" / "generation_config.json").write_text(generation)
     (tmp_path / "bundle").mkdir()
-    task = Task(encoder.inputs, vocabulary=257)
+    task = LanguageModelling(encoder.inputs, vocabulary=257)
     write_bundle_(tmp_path / "bundle", module, tmp_path / "model.onnx", task, reader=encoder, max_length=16)
     config: dict[str, Any] = json.loads((tmp_path / "bundle" / "config.json").read_text())
     return config
@@ -213,7 +213,7 @@ def test_config_json_says_the_heads_and_neurons_that_are_left(tmp_path: Path) ->
 
     (tmp_path / "model.onnx").write_bytes(b"")
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path / "bytes"))
-    task = Task(encoder.inputs, vocabulary=257)
+    task = LanguageModelling(encoder.inputs, vocabulary=257)
 
     def config_of(model: nn.Module, name: str) -> dict[str, Any]:
         (tmp_path / name).mkdir()

@@ -19,7 +19,7 @@ from compress.export import DEFAULT_OPSET, export_onnx
 from compress.export.lowering.nodes import SCOPES
 from compress.model import ModelConfig, load_model
 from compress.model.files.definition import Definition
-from compress.task import Task
+from compress.tasks import Classification
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def bert_file(tmp_path_factory: pytest.TempPathFactory, bert: nn.Module, bert_di
     rows, _ = encoder.encode(["the film was good", "a very bad plot"], max_length=16)
     split = Split("validation", rows, np.zeros(2, np.int64), encoder.inputs)
     path = tmp_path_factory.mktemp("bert") / "model.onnx"
-    return export_onnx(bert, split, Task(encoder.inputs, ("0", "1")), path)
+    return export_onnx(bert, split, Classification(encoder.inputs, ("0", "1")), path)
 
 
 # Traced with two rows of length 5; the position table has 8.
@@ -116,7 +116,7 @@ def attention_file(tmp_path_factory: pytest.TempPathFactory, bert: nn.Module, be
     rows, _ = encoder.encode(["the film was good", "a very bad plot"], max_length=16)
     split = Split("validation", rows, np.zeros(2, np.int64), encoder.inputs)
     path = tmp_path_factory.mktemp("attention") / "model.onnx"
-    return export_onnx(bert, split, Task(encoder.inputs, ("0", "1")), path, opset=23)
+    return export_onnx(bert, split, Classification(encoder.inputs, ("0", "1")), path, opset=23)
 
 
 def test_attention_of_opset_23_is_given_whole_queries_keys_and_values(

@@ -16,10 +16,10 @@ from compress.errors import ParityError
 from compress.export import ParityResult, check_parity
 from compress.export.parity import _options
 from compress.model.layers.recurrent import Int8LSTM
-from compress.task import InputSpec, Task
+from compress.tasks import Classification, InputSpec, Task
 
 INPUTS = (InputSpec("features", "float32", (2,)),)
-TASK = Task(INPUTS, ("a", "b"))
+TASK = Classification(INPUTS, ("a", "b"))
 
 
 class _Same(nn.Module):
@@ -104,7 +104,7 @@ def _one_logit(tmp_path: Path, add: float) -> tuple[Path, Split, Task]:
     inputs = (InputSpec("features", "float32", (1,)),)
     rows = tuple({"features": np.array([value], np.float32)} for value in (6, 8, 6, 8))
     split = Split("validation", rows, np.zeros(4, np.int64), inputs)
-    return _file(tmp_path, [add]), split, Task(inputs, ("score",))
+    return _file(tmp_path, [add]), split, Classification(inputs, ("score",))
 
 
 @pytest.mark.parametrize(("add", "holds"), [(0.0, True), (0.0005, True), (0.002, False), (-3.0, False)])

@@ -6,10 +6,10 @@ import numpy as np
 
 from compress.data import Split, Splits
 from compress.export import proof_lengths, proof_rows
-from compress.task import NO_LABEL, InputSpec, Task
+from compress.tasks import NO_LABEL, Classification, InputSpec, LanguageModelling
 
 INPUTS = (InputSpec("input_ids", "int64", ("sequence_length",)), InputSpec("size", "float32", (2,)))
-TASK = Task(INPUTS, ("a", "b"))
+TASK = Classification(INPUTS, ("a", "b"))
 ROWS = tuple(
     {"input_ids": np.arange(start, start + length), "size": np.full(2, start, np.float32)}
     for start, length in ((10, 3), (20, 5), (30, 4))
@@ -43,7 +43,7 @@ def test_rows_of_a_language_model_have_lengths_too() -> None:
     inputs = (InputSpec("input_ids", "int64", ("sequence_length",)),)
     rows = tuple({"input_ids": np.arange(6)} for _ in range(3))
     split = Split("validation", rows, np.ones((3, 6), np.int64), inputs)
-    task = Task(inputs, vocabulary=7)
+    task = LanguageModelling(inputs, vocabulary=7)
     assert proof_lengths(split, task, 12) == (1, 6, 12)
     assert [len(row["input_ids"]) for row in proof_rows(split, task, (1, 12)).rows] == [1, 12]
 
@@ -62,6 +62,6 @@ def test_lengths_beyond_a_window_are_those_of_the_module_and_not_of_the_rows() -
     inputs = (InputSpec("input_ids", "int64", ("sequence_length",)),)
     rows = tuple({"input_ids": np.arange(4)} for _ in range(3))
     split = Split("validation", rows, np.ones((3, 4), np.int64), inputs)
-    assert proof_lengths(split, Task(inputs, vocabulary=50), 5, module) == (1, 4, 5, 7, 13)
-    assert proof_lengths(split, Task(inputs, ("a", "b")), 12, module) == (1, 4, 7, 12)
-    assert proof_lengths(split, Task(inputs, ("a", "b")), 5, module) == (1, 4, 5)
+    assert proof_lengths(split, LanguageModelling(inputs, vocabulary=50), 5, module) == (1, 4, 5, 7, 13)
+    assert proof_lengths(split, Classification(inputs, ("a", "b")), 12, module) == (1, 4, 7, 12)
+    assert proof_lengths(split, Classification(inputs, ("a", "b")), 5, module) == (1, 4, 5)

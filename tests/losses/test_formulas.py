@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from compress.losses.attention import attention_divergence, log_maps, rows_divergence
 from compress.losses.embedding import cosine_distance, pooled
 from compress.losses.hidden import hidden_distance
-from compress.losses.logits import soft_loss
 from compress.losses.relations import relation_divergence, relation_heads
+from compress.tasks.softmax import softmax_divergence
 
 MASK = torch.tensor([[1, 1, 1, 0]])
 
@@ -21,16 +21,16 @@ def _states(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_soft_loss_is_the_formula_by_hand() -> None:
+def test_softmax_divergence_is_the_formula_by_hand() -> None:
     student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[4.0, 0.0]])
     p, q = F.softmax(teacher / 2, -1), F.softmax(student / 2, -1)
     expected = 4 * (p * (p / q).log()).sum()
-    assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(softmax_divergence(student, teacher, 2.0)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_soft_loss_of_equal_answers_is_zero() -> None:
+def test_softmax_divergence_of_equal_answers_is_zero() -> None:
     answer = torch.tensor([[1.0, -3.0, 0.5]])
-    assert float(soft_loss(answer, answer, 4.0)) == pytest.approx(0.0, abs=1e-6)
+    assert float(softmax_divergence(answer, answer, 4.0)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_hidden_distance_is_zero_for_equals_and_one_for_the_mean() -> None:

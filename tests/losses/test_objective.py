@@ -12,12 +12,12 @@ from torch import nn
 from compress.data import Splits
 from compress.data.split import NO_LABEL
 from compress.losses import LossConfig, Objective, TargetPlace
-from compress.losses.logits import soft_loss
 from compress.model.files.definition import Definition
 from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
 from compress.stage import Context, StageResult
-from compress.task import LABELS_KEY, ROW_INDEX_KEY
+from compress.tasks import LABELS_KEY, ROW_INDEX_KEY
+from compress.tasks.softmax import softmax_divergence
 from compress.train_config import TrainConfig
 
 
@@ -55,7 +55,7 @@ def test_labels_and_answers_are_added_with_their_weights(
     ) as both:
         found = _value(both, student, tensors, splits.task)
     mine, theirs = student(tensors["features"]), model(tensors["features"])
-    expected = 0.5 * splits.task.loss(mine, tensors[LABELS_KEY]) + 2 * soft_loss(mine, theirs, 3.0)
+    expected = 0.5 * splits.task.loss(mine, tensors[LABELS_KEY]) + 2 * softmax_divergence(mine, theirs, 3.0)
     assert found == pytest.approx(float(expected.detach()), rel=1e-4)  # float32, sums in another order
 
 
@@ -157,4 +157,7 @@ def test_unlabelled_rows_are_learnt_from_the_teacher(
     config = TrainConfig(epochs=6, batch_size=16, learning_rate=3e-3)
     StageResult(student).learn_(replace(context, train=blind), [model], losses, config, "learning")
     tensors = _tensors(splits)
-    assert float(soft_loss(student(tensors["features"]), model(tensors["features"]), 1.0).detach()) < 0.05
+    assert (
+        float(softmax_divergence(student(tensors["features"]), model(tensors["features"]), 1.0).detach())
+        < 0.05
+    )

@@ -14,11 +14,11 @@ from torch import nn
 
 from compress.data import Splits
 from compress.errors import StageError
-from compress.losses import TargetPlace, Targets, target_files, targets, teacher_targets
+from compress.losses import TargetPlace, Targets, target_files, teacher_targets
 from compress.losses.views import Watch, layer_paths
 from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
-from compress.task import ROW_INDEX_KEY
+from compress.tasks import ROW_INDEX_KEY
 
 
 @dataclass
@@ -60,7 +60,7 @@ def test_a_batch_gets_its_own_rows_states_kept_or_run(
         answers = logits(text_model, inputs)
         states = watch.take()
     # float32 sums in another order (other padding beside a row) and states in float16: 11 bits.
-    torch.testing.assert_close(found[targets.ANSWERS], answers, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["answers"], answers, rtol=1e-4, atol=1e-5)
     mask = inputs["attention_mask"].bool()
     for path, state in states.items():
         torch.testing.assert_close(found[path][mask], state[mask], rtol=1e-3, atol=1e-3)
@@ -99,7 +99,7 @@ def test_targets_of_another_teacher_under_a_name_are_made_anew(
     np.save(folder / "answers.npy", np.zeros((96, 3), np.float32))
     told = Told()
     again = _targets(model, splits, TargetPlace(tmp_path), told=told)
-    answers = again.at({"features": torch.zeros(1, 5, 4)}, torch.tensor([0]))[targets.ANSWERS]
+    answers = again.at({"features": torch.zeros(1, 5, 4)}, torch.tensor([0]))["answers"]
     assert float(answers.abs().max()) > 0 and "take" in told.lines[0]
 
 
@@ -112,7 +112,7 @@ def test_the_answers_of_several_teachers_are_averaged(
 
     batch = _batch(splits)
     inputs, rows = to_tensors(batch, ("features",)), torch.from_numpy(batch[ROW_INDEX_KEY])
-    both = _targets(model, splits, TargetPlace(tmp_path), Second()).at(inputs, rows)[targets.ANSWERS]
+    both = _targets(model, splits, TargetPlace(tmp_path), Second()).at(inputs, rows)["answers"]
     with torch.no_grad():
         mean = (model(inputs["features"]) + torch.tensor([[0.0, 9.0, 0.0]])) / 2
     torch.testing.assert_close(both, mean, rtol=1e-5, atol=1e-5)  # float32, sums in another order

@@ -13,13 +13,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.data.split import Split
-from compress.task import InputSpec
+from compress.tasks import Classification, InputSpec
 
 TOKEN_INPUTS = (
     InputSpec("input_ids", "int64", ("sequence_length",)),
     InputSpec("attention_mask", "int64", ("sequence_length",)),
 )
 FEATURE_INPUTS = (InputSpec("features", "float32", ("sequence_length", 2)),)
+
+TOKENS = Classification(TOKEN_INPUTS, ("zero", "one"))
+FEATURES = Classification(FEATURE_INPUTS, ("zero", "one"))
 
 # Evidence of each token for class 0 and class 1, [v, c]; token 0 is padding, and it shouts for class 0.
 EVIDENCE = np.array([[9, 0], [1, 0], [0, 1], [0, 2]], dtype=np.float32)

@@ -7,22 +7,15 @@ import pytest
 
 from compress.errors import MeasureError
 from compress.measure import create_session, predict
-from compress.measure.accuracy import (
-    _score,
-    accuracy,
-    accuracy_difference,
-    mean_interval,
-    paired_interval,
-    proportion_interval,
-)
+from compress.measure.accuracy import accuracy
+from compress.tasks import Classification
 
-Z90 = 1.6448536269514722
-Z95 = 1.959963984540054
+from .conftest import TOKENS
 
 
 def test_predict_answers_each_row_alone_and_in_order(token_model, token_split):
     seen = []
-    predicted = predict(create_session(token_model(), threads=1), token_split, 1, on_rows=seen.append)
+    predicted = predict(create_session(token_model(), threads=1), token_split, 1, TOKENS, on_rows=seen.append)
     assert predicted.tolist() == [0, 1, 1, 0]
     assert predicted.dtype == np.int64
     assert seen == [1, 2, 3, 4]
@@ -30,16 +23,16 @@ def test_predict_answers_each_row_alone_and_in_order(token_model, token_split):
 
 def test_predict_in_padded_batches_agrees_where_the_mask_is_respected(token_model, token_split):
     session = create_session(token_model(), threads=1)
-    assert predict(session, token_split, 32).tolist() == [0, 1, 1, 0]
+    assert predict(session, token_split, 32, TOKENS).tolist() == [0, 1, 1, 0]
 
 
 def test_accuracy_tells_that_a_model_without_a_mask_depends_on_padding(token_model, token_split):
     session = create_session(token_model(masked=False), threads=1)
-    single, batched = predict(session, token_split, 1), predict(session, token_split, 32)
+    single, batched = predict(session, token_split, 1, TOKENS), predict(session, token_split, 32, TOKENS)
     # Rows 0, 2 and 3 are padded to 6 tokens, and padding shouts for class 0: row 2 turns from 1 to 0.
     assert single.tolist() == [0, 1, 1, 0]
     assert batched.tolist() == [0, 1, 0, 0]
-    found = accuracy(single, batched, token_split.labels)
+    found = accuracy(single, batched, token_split, TOKENS)
     assert (found.value, found.correct, found.rows) == (0.75, 3, 4)
     assert (found.batched_value, found.batched_size, found.batched_disagreements) == (0.5, 32, 1)
 
@@ -48,128 +41,15 @@ def test_predict_names_the_row_of_a_nan(token_model, token_split):
     evidence = np.array([[0, 0], [1, 0], [0, 1], [math.nan, 0]], dtype=np.float32)
     session = create_session(token_model(evidence=evidence), threads=1)
     with pytest.raises(MeasureError, match="NaN on row 2 of the test split"):
-        predict(session, token_split, 2)
+        predict(session, token_split, 2, TOKENS)
 
 
 def test_predict_refuses_a_split_without_rows(token_model, make_tokens):
     with pytest.raises(MeasureError, match="test split has no rows"):
-        predict(create_session(token_model(), threads=1), make_tokens(labels=[]), 1)
+        predict(create_session(token_model(), threads=1), make_tokens(labels=[]), 1, TOKENS)
 
 
-def test_accuracy_difference_counts_gained_lost_and_agreement_by_hand():
-    labels = np.array([0, 0, 1, 1, 2])
-    baseline = np.array([0, 1, 1, 1, 0])  # right on rows 0, 2, 3
-    candidate = np.array(
-        [0, 0, 1, 2, 1]
-    )  # right on rows 0, 1, 2; on row 4 both are wrong, each in its own way
-    found = accuracy_difference(baseline, candidate, labels)
-    assert (found.gained, found.lost, found.rows, found.value) == (1, 1, 5, 0.0)
-    assert found.agreement == 2 / 5
-    assert found.low < 0 < found.high
-
-
-def test_proportion_interval_gives_newcombes_published_example():
-    # Newcombe 1998, Statistics in Medicine 17, 857-872, table I, method 5 (Clopper-Pearson): 81 of 263.
-    assert proportion_interval(81, 263) == pytest.approx((0.2527, 0.3676), abs=5e-5)  # printed to 4 digits
-
-
-def test_proportion_interval_has_a_width_where_all_or_none_are_right():
-    # Where all are right the lower end is the share at which that has a chance of 2.5 %.
-    assert proportion_interval(10, 10) == (pytest.approx(0.025**0.1, rel=1e-12), 1.0)
-    assert proportion_interval(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1, rel=1e-12))
-
-
-@pytest.mark.parametrize("rows", [100, 500, 2000])
-def test_proportion_interval_covers_what_it_claims_near_one(rows):
-    """Summed over all outcomes, not drawn: at 0.9 to 0.999 it covers 95.57 to 99.5 %, 97.4 % on average."""
-    ends = np.array([proportion_interval(correct, rows) for correct in range(rows + 1)])
-    counts, logs = np.arange(rows + 1), np.log(np.arange(1, rows + 1))
-    ways = np.concatenate(([0.0], np.cumsum(logs[::-1] - logs)))  # log of the binomial coefficients
-    covered = []
-    for share in (0.9, 0.95, 0.98, 0.99, 0.995, 0.999):
-        chances = np.exp(ways + counts * math.log(share) + (rows - counts) * math.log1p(-share))
-        assert chances.sum() == pytest.approx(1, rel=1e-9)
-        covered.append(float(chances[(ends[:, 0] <= share) & (share <= ends[:, 1])].sum()))
-    assert min(covered) >= 0.95 and max(covered) < 0.996
-
-
-def test_mean_interval_is_students_t():
-    # t of 4 degrees of freedom is 2.776445 at 97.5 % (any table); the normal quantile is 1.96.
-    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    half = 2.776445 * math.sqrt(2.5 / 5)
-    assert mean_interval(values) == pytest.approx((3 - half, 3 + half), rel=1e-6)
-    assert mean_interval(np.ones(2)) == (1, 1)
-    assert mean_interval(values[:1]) == (-math.inf, math.inf)
-
-
-def test_a_share_of_few_rows_stays_a_share():
-    labels = np.zeros(8, dtype=np.int64)
-    found = accuracy(labels, labels, labels, positions=4)
-    assert 0 <= found.low < found.high == 1
-    mixed = accuracy(np.array([0] * 4 + [1] * 4), labels, labels, positions=4)
-    assert (mixed.low, mixed.value, mixed.high) == (0, 0.5, 1)
-
-
-@pytest.mark.parametrize(
-    ("gained", "lost", "rows", "z", "published", "printed_to"),
-    [
-        (9, 3, 32, Z95, (-0.027, 0.390), 5e-4),  # Tango 1998, section 6.2
-        (28, 25, 618, Z90, (-0.0148, 0.0247), 5e-5),  # R, PropCIs::scoreci.mp(25, 28, 618)
-        (1, 7, 21, Z95, (-0.517, -0.026), 5e-4),  # R, ratesci, table (1, 1, 7, 12)
-    ],
-)
-def test_paired_interval_gives_published_examples(gained, lost, rows, z, published, printed_to):
-    assert paired_interval(gained, lost, rows, z=z) == pytest.approx(published, abs=printed_to)
-
-
-def test_paired_interval_without_a_discordant_row_is_z_squared_over_rows_plus_z_squared():
-    bound = Z95**2 / (44 + Z95**2)
-    # Bisection leaves some 1e-16; 1e-12 leaves room for the square roots.
-    assert paired_interval(0, 0, 44) == pytest.approx((-bound, bound), rel=1e-12)
-
-
-def test_paired_interval_mirrors_when_the_models_change_places():
-    low, high = paired_interval(7, 2, 60)
-    assert paired_interval(2, 7, 60) == pytest.approx((-high, -low), rel=1e-12)
-
-
-def test_paired_interval_reaches_one_when_every_row_is_gained():
-    low, high = paired_interval(5, 0, 5)
-    # With q = (1 - d) / 2 the score is sqrt(n (1 - d) / (1 + d)), so d = (1 - z^2/n) / (1 + z^2/n).
-    assert low == pytest.approx((1 - Z95**2 / 5) / (1 + Z95**2 / 5), rel=1e-12)
-    assert high == 1.0
-
-
-@pytest.mark.parametrize(("gained", "lost"), [(9, 3), (1, 0), (40, 40), (0, 12)])
-def test_score_at_no_difference_is_mcnemars_statistic(gained, lost):
-    expected = (gained - lost) / math.sqrt(gained + lost)
-    assert _score(gained, lost, 100, 0.0) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(("gained", "lost"), [(14, 4), (4, 4), (15, 4), (12, 4)])
-def test_paired_interval_leaves_out_no_difference_exactly_where_mcnemar_rejects_it(gained, lost):
-    low, high = paired_interval(gained, lost, 200)
-    rejected = abs(gained - lost) / math.sqrt(gained + lost) > Z95
-    assert (low > 0 or high < 0) == rejected
-
-
-def test_paired_interval_ends_are_the_roots_of_the_score_equation():
-    low, high = paired_interval(6, 11, 250)
-    assert _score(6, 11, 250, low) == pytest.approx(Z95, rel=1e-9)
-    assert _score(6, 11, 250, high) == pytest.approx(-Z95, rel=1e-9)
-
-
-@pytest.mark.parametrize("chances", [(0.02, 0.02), (0.01, 0.04), (0.10, 0.05)])
-def test_paired_interval_covers_the_truth_in_95_of_100_samples(chances):
-    gain, loss = chances
-    draws = np.random.default_rng(0).multinomial(200, (gain, loss, 1 - gain - loss), size=2000)
-    held = 0
-    cache: dict[tuple[int, int], tuple[float, float]] = {}
-    for gained, lost in draws[:, :2].tolist():
-        if (gained, lost) not in cache:
-            cache[gained, lost] = paired_interval(gained, lost, 200)
-        low, high = cache[gained, lost]
-        held += low <= gain - loss <= high
-    # 2,000 samples have a standard error of 0.5 points, and counts this small make true coverage uneven by
-    # about 1 point (Tango 1998, table III); Wald's interval falls below 0.93 on the second of these.
-    assert 0.935 <= held / 2000 <= 0.975
+def test_predict_refuses_an_answer_of_another_width(token_model, token_split):
+    three = Classification((), ("zero", "one", "two"))
+    with pytest.raises(MeasureError, match=r"shape \[1, 2\]"):
+        predict(create_session(token_model(), threads=1), token_split, 1, three)

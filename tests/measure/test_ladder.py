@@ -10,6 +10,8 @@ from compress.measure.ladder import Step, measure_ladder
 from compress.progress import Silent
 from compress.timing import Setting
 
+from .conftest import TOKENS
+
 # Evidence of each token for class 0 and class 1, [v, c]: the second file takes token 3 for class 0, the third
 # takes everything for class 1 and its tokens have other numbers.
 WRONG_ON_3 = np.array([[9, 0], [1, 0], [0, 1], [2, 0]], dtype=np.float32)
@@ -18,7 +20,7 @@ ALL_ONE = np.array([[0, 1], [0, 1]], dtype=np.float32)
 
 def ladder(steps, **changed):
     options = {"rounds": 5, "seconds": 1e-4, "seed": 0, "progress": Silent(), **changed}
-    return measure_ladder(steps, Setting(batch=2, sequence=4, threads=1), **options)
+    return measure_ladder(steps, TOKENS, Setting(batch=2, sequence=4, threads=1), **options)
 
 
 def test_rungs_by_hand(token_model, token_split, make_tokens):

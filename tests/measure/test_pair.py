@@ -18,6 +18,8 @@ from compress.measure import measure_pair
 from compress.measure.process import worker as measuring
 from compress.measure.process.job import Job
 
+from .conftest import FEATURES, TOKENS
+
 TINY = {"batch": [1], "sequence": None, "threads": [1], "rounds": 3, "seconds": 0.01, "seed": 0}
 
 
@@ -81,7 +83,7 @@ def test_a_model_against_itself_differs_by_nothing(token_model, token_split, own
     monkeypatch.chdir(path.parent)  # a relative path must reach the worker whole
     relative = Path(path.name)
     settings = {**TINY, "batch": [1, 2], "threads": [1, 4096]}
-    found = measure_pair(relative, relative, token_split, **settings, progress=progress)
+    found = measure_pair(relative, relative, token_split, TOKENS, **settings, progress=progress)
 
     assert found.difference.value == 0
     assert found.difference.low < 0 < found.difference.high
@@ -120,11 +122,11 @@ def test_a_candidate_with_other_ids_is_given_the_same_rows_in_its_own(token_mode
     candidate = token_model("small.onnx", evidence=np.array([[9, 0], [0, 1], [0, 2]], dtype=np.float32))
     rows = make_tokens([2, 2, 3], [3], labels=[0, 1])
     own = make_tokens([1, 1, 2], [2], labels=[0, 1])
-    found = measure_pair(baseline, candidate, rows, candidate_test=own, **TINY)
+    found = measure_pair(baseline, candidate, rows, TOKENS, candidate_test=own, **TINY)
     assert found.difference.agreement == 1
     assert found.baseline.accuracy == found.candidate.accuracy
     with pytest.raises(MeasureError, match="candidate_test must hold the rows of test, in their order"):
-        measure_pair(baseline, candidate, rows, candidate_test=token_split, **TINY)
+        measure_pair(baseline, candidate, rows, TOKENS, candidate_test=token_split, **TINY)
 
 
 def test_time_that_cannot_be_explained_leaves_a_note_and_all_other_figures(
@@ -140,7 +142,7 @@ def test_time_that_cannot_be_explained_leaves_a_note_and_all_other_figures(
         candidate=token_model(),
         rows=tmp_path / "rows.npz",
         split="test",
-        inputs=token_split.inputs,
+        task=TOKENS.facts(),
         settings=({"batch": 1, "sequence": 6, "threads": 1},),
         rounds=1,
         seconds=0.01,
@@ -157,7 +159,7 @@ def test_time_that_cannot_be_explained_leaves_a_note_and_all_other_figures(
 def test_what_the_worker_refuses_comes_back_in_its_own_words(token_model, feature_split, own_temp):
     path = token_model()
     with pytest.raises(MeasureError, match="^the ONNX file wants input 'input_ids', 'attention_mask'"):
-        measure_pair(path, path, feature_split, **TINY)
+        measure_pair(path, path, feature_split, FEATURES, **TINY)
     assert list(own_temp.iterdir()) == []
 
 
@@ -168,7 +170,7 @@ def test_a_worker_that_is_killed_is_reported_with_its_signal(token_model, token_
 
     path = token_model()
     with pytest.raises(MeasureError, match=r"ended by signal 9 \(SIGKILL\); .* memory runs out"):
-        measure_pair(path, path, token_split, **TINY, progress=Recorder(kill_worker))
+        measure_pair(path, path, token_split, TOKENS, **TINY, progress=Recorder(kill_worker))
     assert list(own_temp.iterdir()) == []
 
 
@@ -182,7 +184,7 @@ def test_ctrl_c_ends_the_worker_and_leaves_no_file(token_model, token_split, own
 
     path = token_model()
     with pytest.raises(KeyboardInterrupt):
-        measure_pair(path, path, token_split, **TINY, progress=Recorder(interrupt))
+        measure_pair(path, path, token_split, TOKENS, **TINY, progress=Recorder(interrupt))
     assert workers
     deadline = time.monotonic() + 5  # a killed grandchild is reaped by init, not by us
     while any(worker.is_running() for worker in workers) and time.monotonic() < deadline:
@@ -193,7 +195,7 @@ def test_ctrl_c_ends_the_worker_and_leaves_no_file(token_model, token_split, own
 
 def test_measure_pair_refuses_a_missing_file_before_it_starts(token_model, token_split, tmp_path):
     with pytest.raises(MeasureError, match="nothing.onnx: there is no such ONNX file"):
-        measure_pair(token_model(), tmp_path / "nothing.onnx", token_split, **TINY)
+        measure_pair(token_model(), tmp_path / "nothing.onnx", token_split, TOKENS, **TINY)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_measure_pair_refuses_a_missing_file_before_it_starts(token_model, token
 def test_measure_pair_refuses_impossible_settings_by_name(token_model, token_split, key, value, words):
     path = token_model()
     with pytest.raises(MeasureError, match=words):
-        measure_pair(path, path, token_split, **{**TINY, key: value})
+        measure_pair(path, path, token_split, TOKENS, **{**TINY, key: value})
 
 
 def test_a_job_survives_json(token_split, tmp_path):
@@ -216,7 +218,7 @@ def test_a_job_survives_json(token_split, tmp_path):
         candidate=tmp_path / "b.onnx",
         rows=tmp_path / "rows.npz",
         split="test",
-        inputs=token_split.inputs,
+        task=TOKENS.facts(),
         settings=({"batch": 1, "sequence": 6, "threads": 1},),
         rounds=3,
         seconds=0.5,

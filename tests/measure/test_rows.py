@@ -6,7 +6,7 @@ import pytest
 from compress.data.split import Split
 from compress.errors import MeasureError
 from compress.measure.rows import resolve_sequence, steady_batch
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 
 def test_steady_batch_repeats_short_rows_and_cuts_long_ones_without_padding(token_split):

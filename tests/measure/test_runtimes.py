@@ -16,6 +16,8 @@ from compress.measure.runtimes import others as measuring
 from compress.measure.runtimes.others import Answered, OpenRuntime, measure_runtimes
 from compress.measure.runtimes.session import create_session
 
+from .conftest import TOKENS
+
 needs_openvino = pytest.mark.skipif(not openvino_session.is_installed(), reason="OpenVINO is not installed")
 QUICK = {"rounds": 2, "seconds": 0.001}
 
@@ -60,7 +62,9 @@ def test_rounds_in_turns_gives_each_function_its_median_in_each_round():
 
 def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(files, token_split):
     batch, steps = steady_batch(token_split, 2, 3), []
-    found = measure_runtimes([_as_onnxruntime()], files, [(batch, 3, 1)], **QUICK, on_step=steps.append)
+    found = measure_runtimes(
+        [_as_onnxruntime()], files, TOKENS, [(batch, 3, 1)], **QUICK, on_step=steps.append
+    )
 
     baseline, candidate = found.files
     assert (baseline.file, baseline.agreement, baseline.accuracy) == ("baseline", 1.0, 0.75)
@@ -77,7 +81,7 @@ def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(fil
 
 def test_a_file_that_a_runtime_refuses_is_said_and_not_timed(files, token_split):
     way = _as_onnxruntime(refused="small.onnx")
-    found = measure_runtimes([way], files, [(steady_batch(token_split, 1, 3), 3, 1)], **QUICK)
+    found = measure_runtimes([way], files, TOKENS, [(steady_batch(token_split, 1, 3), 3, 1)], **QUICK)
     assert found.files[0].refused == ""
     assert found.files[1].refused == "cannot run QuantizeLinear"
     assert found.files[1].agreement is None
@@ -112,6 +116,7 @@ def test_openvino_answers_a_tiny_file_as_onnxruntime_does(token_model, token_spl
         token_model(),
         token_model("small.onnx"),
         token_split,
+        TOKENS,
         batch=[1],
         sequence=[3],
         threads=[1],

@@ -16,9 +16,9 @@ from compress.model import structure_of
 from compress.model.observe.capture import input_at, inputs_of_sites
 from compress.model.structure.find import Site
 from compress.prune.importance.unit_gates import gated
-from compress.task import InputSpec, Task
+from compress.tasks import Classification, InputSpec
 
-TASK = Task(
+TASK = Classification(
     (InputSpec("x", "float32", ("s", 2)), InputSpec("attention_mask", "int64", ("s",))), labels=("no", "yes")
 )
 SITE = Site("ffn", "feed_forward", 0, (("up", 1),), "down", 1)

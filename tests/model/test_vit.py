@@ -18,7 +18,7 @@ from compress.model.cutting.depth import keep_layers_, layer_count
 from compress.model.cutting.units import keep_units_
 from compress.model.cutting.width import hidden_width, keep_features_
 from compress.model.observe.capture import positions_of
-from compress.task import InputSpec, Task
+from compress.tasks import Classification, InputSpec
 
 KINDS = {
     "vit": ("vit", "ViTForImageClassification"),
@@ -139,7 +139,7 @@ def test_the_width_is_cut_with_tokens_and_positions_and_all_is_loaded_again(
 @pytest.mark.usefixtures("cuttable_vit")
 def test_positions_of_a_picture_are_its_patches_and_tokens(vit_directory: Path, tmp_path: Path) -> None:
     model = _load(vit_directory, tmp_path).module
-    task = Task((InputSpec("pixel_values", "float32", (3, 12, 12)),), ("a", "b", "c"))
+    task = Classification((InputSpec("pixel_values", "float32", (3, 12, 12)),), ("a", "b", "c"))
     row = {"pixel_values": torch.zeros(3, 12, 12).numpy()}
     assert positions_of(model, structure_of(model).sites, row, task) == 3 * 3 + 1
     assert positions_of(model, (), row, task) == 1

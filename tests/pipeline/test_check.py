@@ -247,7 +247,8 @@ def test_an_accuracy_outside_of_the_reports_interval_fails(
     bundle: Path, measured: Callable[..., list[Any]]
 ) -> None:
     found = load_report(bundle).measurement
-    worse = found.candidate.accuracy.model_copy(update={"correct": found.candidate.accuracy.correct // 2})
+    right = found.candidate.accuracy
+    worse = right.model_copy(update={"correct": right.correct // 2, "value": right.value / 2})
     candidate = found.candidate.model_copy(update={"accuracy": worse})
     measured(found.model_copy(update={"candidate": candidate}))
     assert list(failed(check_bundle(bundle))) == ["accuracy as reported"]

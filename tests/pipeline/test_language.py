@@ -149,7 +149,8 @@ def test_check_fails_where_the_file_answers_otherwise_than_reported(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = load_report(made).measurement
-    less = found.candidate.accuracy.model_copy(update={"correct": found.candidate.accuracy.correct // 4})
+    right = found.candidate.accuracy
+    less = right.model_copy(update={"correct": right.correct // 4, "value": right.value / 4})
     candidate = found.candidate.model_copy(update={"accuracy": less})
     worse = found.model_copy(update={"candidate": candidate})
     monkeypatch.setattr(import_module("compress.pipeline.measuring"), "measure_pair", lambda *_, **__: worse)

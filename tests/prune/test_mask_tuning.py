@@ -22,9 +22,9 @@ from compress.model.observe.capture import inputs_of_sites
 from compress.model.structure.find import Site
 from compress.prune.importance.unit_gates import gated
 from compress.prune.structured.mask_tuning import fold_gates_, normal_equations, solve_scales, tune_masks
-from compress.task import InputSpec, Task
+from compress.tasks import Classification, InputSpec
 
-TASK = Task(
+TASK = Classification(
     (InputSpec("x", "float32", ("s", 2)), InputSpec("attention_mask", "int64", ("s",))), labels=("no", "yes")
 )
 FIRST = Site("first", "feed_forward", 0, (("up", 1),), "down", 1)
@@ -153,7 +153,7 @@ def test_hugging_face_models_are_tuned_the_same_whatever_the_padding(
     split = Split("train", given, np.zeros(6, dtype=np.int64), inputs)
     gates = half_of_each(sites, model)
     found = [
-        tune_masks(model, model, sites, gates, split, Task(inputs, ("0", "1")), batch_size=size)
+        tune_masks(model, model, sites, gates, split, Classification(inputs, ("0", "1")), batch_size=size)
         for size in (1, 6)
     ]
     for alone, padded, gate in zip(*found, gates, strict=True):

@@ -76,7 +76,8 @@ def test_rows_of_like_length_stand_together_with_their_labels() -> None:
     made = from_arrays(part, other)
     found = Batches.of(made.train, made.task, batch_size=2)
     assert [batch["features"].shape[1] for batch in found.inputs] == [3, 5]
-    assert found.labels.tolist() == [1, 0, 2, 0]
+    assert found.truth.tolist() == [1, 0, 2, 0]
+    assert [each.tolist() for each in found.labels] == [[1, 0], [2, 0]]
 
 
 def test_a_curve_counts_what_is_gained_and_lost_row_by_row(model: nn.Module, batches: Batches) -> None:

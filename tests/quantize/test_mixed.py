@@ -212,12 +212,12 @@ def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context)
 def test_nothing_within_the_drop_is_said_with_the_nearest(
     model: nn.Module, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compress.quantize.mixed.stage import sensitivity
+    from compress.quantize.mixed import sensitivity
 
     truth = sensitivity.damage_of
 
-    def worse(logits: Tensor, full: Tensor, rows: Any) -> Any:
-        return replace(truth(logits, full, rows), metric=-0.25)
+    def worse(logits: Tensor, full: Tensor, rows: Any, task: Any) -> Any:
+        return replace(truth(logits, full, rows, task), metric=-0.25)
 
     monkeypatch.setattr(sensitivity, "damage_of", worse)
     stage, context = mixed(context, max_accuracy_drop=0.1)

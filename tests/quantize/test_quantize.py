@@ -21,7 +21,7 @@ from compress.quantize.integers.torchao_weights import int4_by_group, int8_by_ro
 from compress.quantize.replace import tensor_bytes
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context, Stage
-from compress.task import InputSpec, Task
+from compress.tasks import Classification, InputSpec
 
 STAGES: list[tuple[Stage, type[nn.Module], type[nn.Module]]] = [
     (Int8Dynamic(), Int8Linear, Int8Embedding),
@@ -49,7 +49,7 @@ class Tiny(nn.Module):
 def context() -> Context:
     inputs = (InputSpec("ids", "int64", ("sequence",)),)
     empty = Split("train", (), np.zeros(0, dtype=np.int64), inputs)
-    return Context(task=Task(inputs=inputs, labels=("no", "yes")), train=empty, validation=empty)
+    return Context(task=Classification(inputs=inputs, labels=("no", "yes")), train=empty, validation=empty)
 
 
 @pytest.fixture

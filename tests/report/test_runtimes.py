@@ -7,6 +7,9 @@ import pytest
 from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.report import fastest_sentence, load_report, to_html, to_markdown, write_reports
 from compress.report.sections.runtimes import runtime_sentences, runtime_table
+from compress.tasks import Classification
+
+WORDS = Classification.words
 
 
 def _timing(runtime, file, rounds_ms, batch=1):
@@ -59,7 +62,7 @@ def test_settings_with_other_winners_are_told_apart():
 
 
 def test_a_file_that_a_runtime_refuses_is_told_with_its_reason():
-    said = runtime_sentences(_found(refused="Conversion is failed for: QuantizeLinear-21"))
+    said = runtime_sentences(_found(refused="Conversion is failed for: QuantizeLinear-21"), WORDS)
     assert said[0].startswith("No other runtime can run this bundle")
     assert any(
         x == "OpenVINO 2026.4 does not run the candidate: Conversion is failed for: QuantizeLinear-21."
@@ -68,15 +71,15 @@ def test_a_file_that_a_runtime_refuses_is_told_with_its_reason():
 
 
 def test_an_uncompressed_model_that_is_faster_elsewhere_is_not_kept_quiet():
-    said = runtime_sentences(_found(baseline=(1.0, 1.0, 1.0)))
+    said = runtime_sentences(_found(baseline=(1.0, 1.0, 1.0)), WORDS)
     assert any(
         x.startswith("The uncompressed model is faster than this bundle in any runtime at") for x in said
     )
-    assert not any(x.startswith("The uncompressed") for x in runtime_sentences(_found()))
+    assert not any(x.startswith("The uncompressed") for x in runtime_sentences(_found(), WORDS))
 
 
 def test_precision_agreement_and_types_are_said():
-    said = " ".join(runtime_sentences(_found()))
+    said = " ".join(runtime_sentences(_found(), WORDS))
     assert "runs the candidate, computing floats in bf16 and making 12 in u8, 2 in bf16" in said
     assert "on 99.9 % of the test rows, and is right on 83.0 %" in said
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from compress.data.readers.reader import Modality, Reader
 from compress.errors import DataError, ModelError
 from compress.system.files import read_json
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image

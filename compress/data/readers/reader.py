@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.errors import DataError
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from compress.data.split import Row, Split
@@ -75,6 +75,11 @@ class Reader(ABC):
             generates: whether rows are prompts, which the model continues.
         """
         del directory, longest, generates
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are; 0 where rows are no tokens."""
+        return 0
 
     @property
     def end_id(self) -> int | None:

@@ -21,7 +21,7 @@ from compress.data.split import Array, Row, Split
 from compress.data.table import shown
 from compress.errors import DataError
 from compress.system.files import read_json
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -22,7 +22,7 @@ from compress.data.split import Row, Splits
 from compress.data.splits import assemble
 from compress.data.table import Table
 from compress.errors import DataError, did_you_mean
-from compress.task import LABELS_KEY, InputSpec
+from compress.tasks import LABELS_KEY, InputSpec
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
 
@@ -50,7 +50,7 @@ class ArraysData(DataSource):
             for part, picked in parts.indices.items()
         }
         return assemble(
-            files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
+            self, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
         )
 
 

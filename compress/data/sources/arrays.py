@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from compress.data.split import Array, Row, Split, Splits
 from compress.errors import DataError, did_you_mean
-from compress.task import LABELS_KEY, ROW_INDEX_KEY, InputSpec, Task
+from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
+from compress.tasks.registry import default_task
 
 __all__ = ["derived_inputs", "from_arrays", "rows_of"]
 
@@ -60,9 +61,8 @@ def from_arrays(
     _check_leaks(rows, specs)
     splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
     no_test = Split("test", (), np.empty(0, dtype=np.int64), specs)
-    return Splits(
-        Task(specs, names), splits["train"], splits["validation"], splits.get("test", no_test), source
-    )
+    task = task_class(default_task("labelled"))(specs, names)
+    return Splits(task, splits["train"], splits["validation"], splits.get("test", no_test), source)
 
 
 def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:

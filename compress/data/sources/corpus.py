@@ -26,7 +26,8 @@ from compress.data.sources.text_files import read_document
 from compress.data.split import Array, Split, Splits
 from compress.data.table import Note, counted, loose_key
 from compress.errors import DataError
-from compress.task import Task, TaskName
+from compress.tasks import task_class
+from compress.tasks.spec import RowKind
 
 __all__ = ["CorpusData", "Documents", "TextStream", "distinct_documents", "with_end_token"]
 
@@ -54,7 +55,7 @@ class TextStream(DataSource):
     """
 
     modality: ClassVar[Modality] = "text"
-    task: ClassVar[TaskName] = "language-modelling"
+    rows: ClassVar[RowKind] = "stream"
 
     end_token: str | Literal[False] | None = None
 
@@ -96,7 +97,7 @@ class TextStream(DataSource):
         if encoder.end_id is None:
             notes += (Note("data.end_token is false: documents follow each other without an end token"),)
         source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
-        task = Task(encoder.inputs, vocabulary=encoder.vocab_size)
+        task = task_class(self.task).of_model(encoder.inputs, None, encoder.vocab_size)
         return Splits(task, **splits, source=source, notes=notes, reader=encoder)
 
 

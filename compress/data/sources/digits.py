@@ -19,7 +19,7 @@ from compress.data.sources.images import Pictures, splits_of_pictures
 from compress.data.split import Splits
 from compress.data.splits import assemble
 from compress.data.table import Table
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 __all__ = [
     "DIGITS_INPUTS",
@@ -47,7 +47,9 @@ class DigitsData(DataSource):
         rows = {
             part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()
         }
-        return assemble(tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader))
+        return assemble(
+            self, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
+        )
 
 
 class DigitImagesData(DataSource):

@@ -16,7 +16,7 @@ from compress.export.ranges import is_within, needed_sizes
 from compress.model.evaluating import evaluating
 from compress.model.forward import logits, to_tensors
 from compress.system.disk import scratch_directory
-from compress.task import Task
+from compress.tasks import Task
 
 __all__ = ["check_branches"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from compress.measure.process.loading import PROCESSES
-from compress.task import InputSpec
+from compress.tasks import InputSpec, task_class
 from compress.timing import Setting
 
 __all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Job", "SINGLE_STEPS"]
@@ -27,14 +28,13 @@ class Job(BaseModel):
         rows: an .npz file that `Split.save` wrote.
         candidate_rows: the same rows as the candidate reads them; none: as the baseline does.
         split: that split's name.
-        inputs: what each row holds.
+        task: `Task.facts` of the task, with the baseline's inputs.
         candidate_inputs: what each of the candidate's rows holds.
         settings: latency is timed at each.
         rounds: of both files, at each setting.
         seconds: of timing one file in one round.
         seed: of the bootstrap.
         runtimes: by name, those that are measured; onnxruntime is, whatever stands here.
-        decode: whether the files are language models, whose losses and time a token are measured too.
         notes: doubts that are known before the start, for the result's `noise`.
         folder: for temporary files; who made it removes it.
         result: where the Measurement is written as JSON.
@@ -47,14 +47,13 @@ class Job(BaseModel):
     rows: Path
     split: str
     candidate_rows: Path | None = None
-    inputs: tuple[InputSpec, ...]
+    task: dict[str, Any]
     candidate_inputs: tuple[InputSpec, ...] = ()
     settings: tuple[Setting, ...] = Field(min_length=1)
     rounds: int = Field(ge=1)
     seconds: float = Field(gt=0)
     seed: int = 0
     runtimes: tuple[str, ...] = ()
-    decode: bool = False
     notes: tuple[str, ...] = ()
     folder: Path
     result: Path
@@ -63,7 +62,7 @@ class Job(BaseModel):
     def steps(self) -> int:
         """How many steps of progress the work has."""
         others = 2 + len(self.settings) if self.runtimes else 0  # answers of two files, then each setting
-        timed = len(self.settings) * self.rounds * (2 if self.decode else 1)
+        timed = len(self.settings) * self.rounds * (2 if task_class(self.task["name"]).keeps_past else 1)
         return 2 * _STEPS_PER_MODEL + timed + EXPLAIN_STEPS + others
 
     @property

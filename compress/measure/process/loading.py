@@ -31,7 +31,7 @@ from compress.errors import MeasureError
 from compress.measure.process.spawn import python_command, python_environment
 from compress.measure.runtimes.session import answer, create_session
 from compress.system.exclusive import alone
-from compress.task import InputSpec
+from compress.tasks import InputSpec
 
 __all__ = ["PROCESSES", "PeakMemory", "Probe", "measure_load"]
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from compress.data.split import Split
@@ -32,6 +33,7 @@ from compress.measure.size import model_files
 from compress.progress import Bar, Progress, Silent
 from compress.system.cores import available_cores
 from compress.system.disk import scratch_directory
+from compress.tasks import Task
 from compress.timing import Setting
 
 __all__ = ["measure_pair"]
@@ -45,6 +47,7 @@ def measure_pair(
     baseline: Path,
     candidate: Path,
     test: Split,
+    task: Task,
     *,
     candidate_test: Split | None = None,
     batch: Sequence[int],
@@ -65,6 +68,7 @@ def measure_pair(
         baseline: the uncompressed .onnx file; its external data lies beside it.
         candidate: the compressed one; may be the same file.
         test: rows that neither was trained on.
+        task: what the files answer; its inputs are those of `test`.
         candidate_test: the same rows as the candidate reads them, where its vocabulary is smaller.
         batch: rows a call.
         sequence: tokens a row; None takes the length that nearly all rows have (see `rows.resolve_sequence`).
@@ -81,7 +85,7 @@ def measure_pair(
             setting is not possible, if `candidate_test` holds other rows, or if the measuring process dies.
     """
     other = test if candidate_test is None else candidate_test
-    if other.labels.tolist() != test.labels.tolist():
+    if not np.array_equal(other.answers, test.answers):
         raise MeasureError("candidate_test must hold the rows of test, in their order")
     for path in (baseline, candidate):
         if not path.is_file():
@@ -102,14 +106,13 @@ def measure_pair(
                 rows=folder / "rows.npz",
                 candidate_rows=candidate_rows,
                 split=test.name,
-                inputs=test.inputs,
+                task=task.facts(),
                 candidate_inputs=other.inputs,
                 settings=tuple(dict.fromkeys(settings)),
                 rounds=rounds,
                 seconds=seconds,
                 seed=seed,
                 runtimes=tuple(runtimes),
-                decode=test.labels.ndim == 2,
                 notes=notes,
                 folder=folder,
                 result=folder / "result.json",

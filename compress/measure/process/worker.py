@@ -22,13 +22,13 @@ import psutil
 
 from compress.data.split import Split
 from compress.errors import CompressError, MeasureError
-from compress.measure.accuracy import Classes, accuracy, accuracy_difference, batched_size, predict
+from compress.measure.accuracy import accuracy, batched_size, predict
 from compress.measure.answers import pack_classes
+from compress.measure.decoding import cache_bytes_per_token, compare_decoding
 from compress.measure.environment import environment
 from compress.measure.explain.explanation import Explanation
 from compress.measure.explain.operators import operators_of
 from compress.measure.explain.profiled import explain_batch
-from compress.measure.language import RowLosses, cache_bytes_per_token, compare_decoding, compare_losses
 from compress.measure.latency import Round, compare_latency
 from compress.measure.process.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job
 from compress.measure.process.loading import Probe, measure_load
@@ -47,6 +47,8 @@ from compress.measure.runtimes.others import OPENVINO, Answered, measure_runtime
 from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
 from compress.system.exclusive import alone
+from compress.tasks import Integers, Task, task_from
+from compress.tasks.spec import Tally
 from compress.timing import Setting
 
 __all__ = ["main", "measure"]
@@ -63,58 +65,50 @@ def measure(job: Job, step: Step) -> Measurement:
     begin = time.perf_counter()
     with alone():
         busy = busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100)
-    test = Split.load(job.rows, job.split, job.inputs)
+    task = task_from(job.task)
+    test = Split.load(job.rows, job.split, task.inputs)
     candidate_test = test
     if job.candidate_rows is not None:
         candidate_test = Split.load(job.candidate_rows, job.split, job.candidate_inputs)
-    before, after = RowLosses(), RowLosses()
-    baseline, baseline_classes = _measure_model(job, "baseline", job.baseline, test, before, step)
-    candidate, candidate_classes = _measure_model(
-        job, "candidate", job.candidate, candidate_test, after, step
-    )
+    before, after = task.tally(), task.tally()
+    baseline, base_named = _measure_model(job, "baseline", job.baseline, test, task, before, step)
+    candidate, named = _measure_model(job, "candidate", job.candidate, candidate_test, task, after, step)
     # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
     latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
     explanation, doubts = _explain(job, candidate_test, step)
-    language = _language(job, (before, after), candidate_test, step) if job.decode else None
+    language = _language(job, task, (before, after), candidate_test, step) if task.keeps_past else None
     disturbed = disturbed_notes([*latency, *(language.decode if language is not None else ())])
     files = (
-        Answered("baseline", job.baseline, test, baseline_classes),
-        Answered("candidate", job.candidate, candidate_test, candidate_classes),
+        Answered("baseline", job.baseline, test, base_named),
+        Answered("candidate", job.candidate, candidate_test, named),
     )
     return Measurement(
+        task=task.name,
         baseline=baseline,
         candidate=candidate,
-        difference=accuracy_difference(
-            baseline_classes, candidate_classes, test.answers, positions=_positions(test)
-        ),
+        difference=task.difference(base_named, named, test.answers, test.answer_lengths),
         latency=latency,
         environment=environment(job.threads),
         noise=(*job.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
-        runtimes=_others(job, files, candidate_test, step),
-        answers=Answers(
-            labels=pack_classes(test.answers),
-            baseline=pack_classes(baseline_classes),
-            candidate=pack_classes(candidate_classes),
-            positions=_positions(test),
-        ),
+        runtimes=_others(job, files, task, candidate_test, step),
+        answers=_packed(test, base_named, named),
         language=language,
     )
 
 
 def _measure_model(
-    job: Job, role: str, path: Path, test: Split, losses: RowLosses, step: Step
-) -> tuple[ModelMeasurement, Classes]:
+    job: Job, role: str, path: Path, test: Split, task: Task, tally: Tally | None, step: Step
+) -> tuple[ModelMeasurement, Integers]:
     threads = max(job.threads)
     session = create_session(path, threads=threads)
     one_by_one = _Tenths(f"{role}: accuracy", len(test), SINGLE_STEPS, step)
-    on_logits = losses.add if job.decode else None
-    single = predict(session, test, 1, on_rows=one_by_one.at, on_logits=on_logits)
+    single = predict(session, test, 1, task, on_rows=one_by_one.at, tally=tally)
     in_batches = _Tenths(f"{role}: accuracy in batches", len(test), BATCHED_STEPS, step)
-    at_once = batched_size(session, test)
-    batched = predict(session, test, at_once, on_rows=in_batches.at)
-    found = accuracy(single, batched, test.answers, batched_size=at_once, positions=_positions(test))
+    at_once = batched_size(test, task)
+    batched = predict(session, test, at_once, task, on_rows=in_batches.at)
+    found = accuracy(single, batched, test, task, batched_size=at_once)
     del session
 
     operators = operators_of(path, next(test.take(1, seed=0).batches(1)), threads=threads, folder=job.folder)
@@ -152,11 +146,21 @@ def _time(job: Job, setting: Setting, test: Split, step: Step) -> LatencyCompari
     )
 
 
-def _positions(test: Split) -> int:
-    return test.answers.size // len(test)
+def _packed(test: Split, baseline: Integers, candidate: Integers) -> Answers:
+    lengths = test.answer_lengths
+    alike = len(set(lengths.tolist())) == 1
+    return Answers(
+        labels=pack_classes(test.answers),
+        baseline=pack_classes(baseline),
+        candidate=pack_classes(candidate),
+        positions=int(lengths[0]) if alike else 1,
+        lengths="" if alike else pack_classes(lengths),
+    )
 
 
-def _language(job: Job, losses: tuple[RowLosses, RowLosses], test: Split, step: Step) -> Language:
+def _language(
+    job: Job, task: Task, tallies: tuple[Tally | None, Tally | None], test: Split, step: Step
+) -> Language:
     """Sum up the losses, and time one more token at each setting."""
     decode, cache_bytes = [], (0, 0)
     for setting in job.settings:
@@ -179,7 +183,10 @@ def _language(job: Job, losses: tuple[RowLosses, RowLosses], test: Split, step: 
                 on_round=on_round,
             )
         )
-    return compare_losses(*losses, test, cache_bytes, tuple(decode))
+    found = task.compare_tallies(*tallies, test.answers.size, test.label_bytes)
+    for who, size in zip(("baseline", "candidate"), cache_bytes, strict=True):
+        found[who]["cache_bytes_per_token"] = size
+    return Language.model_validate({**found, "decode": decode})
 
 
 def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tuple[str, ...]]:
@@ -202,13 +209,14 @@ def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tup
     return explanation, ()
 
 
-def _others(job: Job, files: tuple[Answered, ...], test: Split, step: Step) -> Runtimes | None:
+def _others(job: Job, files: tuple[Answered, ...], task: Task, test: Split, step: Step) -> Runtimes | None:
     """Measure the other runtimes, if any were asked for."""
     if OPENVINO not in job.runtimes:
         return None
     return measure_runtimes(
         openvino_ways(),
         files,
+        task,
         [
             (steady_batch(test, setting.batch, setting.sequence), setting.sequence, setting.threads)
             for setting in job.settings

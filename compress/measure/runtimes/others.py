@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from compress.data.split import Batch, Split
 from compress.errors import MeasureError, RecipeError
-from compress.measure.accuracy import Classes, predict
+from compress.measure.accuracy import predict
 from compress.measure.latency import rounds_in_turns
 from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.measure.runtimes.openvino_session import (
@@ -24,6 +24,7 @@ from compress.measure.runtimes.openvino_session import (
     openvino_version,
 )
 from compress.measure.runtimes.session import Session, answer, create_session, feeds
+from compress.tasks import Integers, Task
 
 __all__ = [
     "Answered",
@@ -46,12 +47,12 @@ Role = Literal["baseline", "candidate"]
 
 @dataclass(frozen=True)
 class Answered:
-    """A file, its rows, and the class that ONNX Runtime named on each."""
+    """A file, its rows, and what ONNX Runtime named for each of their units."""
 
     file: Role
     path: Path
     rows: Split
-    classes: Classes
+    named: Integers
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,14 @@ def openvino_ways() -> tuple[OpenRuntime, ...]:
 def measure_runtimes(
     ways: Sequence[OpenRuntime],
     files: Sequence[Answered],
+    task: Task,
     settings: Sequence[tuple[Batch, int, int]],
     *,
     rounds: int,
     seconds: float,
     on_step: Callable[[str], None] = lambda facts: None,
 ) -> Runtimes:
-    """Ask two files in other runtimes for the classes of all test rows, and time them beside ONNX Runtime.
+    """Ask two files in other runtimes to answer all test rows, and time them beside ONNX Runtime.
 
     Args:
         ways: the other runtimes.
@@ -128,7 +130,7 @@ def measure_runtimes(
     threads = max(count for _, _, count in settings)
     found: list[RuntimeFile] = []
     for each in files:
-        found += [_agreement(way, each, threads) for way in ways]
+        found += [_agreement(way, each, task, threads) for way in ways]
         on_step(f"other runtimes: answers of the {each.file}")
     runs = {(each.runtime, each.file) for each in found if not each.refused}
     timings: list[RuntimeTiming] = []
@@ -159,10 +161,10 @@ def measure_runtimes(
     return Runtimes(files=tuple(found), timings=tuple(timings))
 
 
-def _agreement(way: OpenRuntime, given: Answered, threads: int) -> RuntimeFile:
+def _agreement(way: OpenRuntime, given: Answered, task: Task, threads: int) -> RuntimeFile:
     try:
         session = way.open(given.path, threads)
-        classes = predict(session, given.rows, 1)
+        named = predict(session, given.rows, 1, task)
     except MeasureError as error:
         return RuntimeFile(
             runtime=way.name,
@@ -176,8 +178,8 @@ def _agreement(way: OpenRuntime, given: Answered, threads: int) -> RuntimeFile:
         file=given.file,
         precision=getattr(session, "precision", ""),
         products=getattr(session, "products", {}),
-        agreement=float((classes == given.classes).mean()),
-        accuracy=float((classes == given.rows.answers).mean()),
+        agreement=task.agreement(named, given.named),
+        accuracy=task.value(named, given.rows.answers),
     )
 
 

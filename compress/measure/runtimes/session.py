@@ -2,7 +2,7 @@
 
 Threads do not spin while they wait: two sessions whose threads spin slow each other several times over when
 they are timed in turns on few cores. onnxruntime is imported when the first session is made, not before.
-Shapes: b = batch, s = sequence, v = tokens of the vocabulary.
+Shapes: b = batch, s = sequence.
 """
 
 from __future__ import annotations
@@ -129,12 +129,10 @@ def feeds(batch: Batch, session: Session) -> Batch:
 
 
 def answer(session: Session, batch: Batch) -> Array:
-    """Run one batch and return the logits [b, c]: the output `logits`, or else the first one.
-
-    Those of a language model, [b, s, v], come as [b s, v].
+    """Run one batch and return the logits [b, ...]: the output `logits`, or else the first one.
 
     Raises:
-        MeasureError: if ONNX Runtime fails on this batch, or the answer is not one row of numbers a row.
+        MeasureError: if ONNX Runtime fails on this batch, or the answer is not an array with an entry a row.
     """
     names = [value.name for value in session.get_outputs()]
     name = "logits" if "logits" in names else names[0]
@@ -144,11 +142,9 @@ def answer(session: Session, batch: Batch) -> Array:
         logits: Array = session.run([name], inputs)[0]
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise MeasureError(f"ONNX Runtime fails on {shapes}: {error}") from error
-    first = next(iter(inputs.values()))
-    if logits.ndim == 3 and logits.shape[:2] == first.shape[:2]:
-        return logits.reshape(-1, logits.shape[-1])
-    if logits.ndim != 2 or logits.shape[0] != first.shape[0]:
+    rows = next(iter(inputs.values())).shape[0]
+    if logits.ndim < 2 or logits.shape[0] != rows:
         raise MeasureError(
-            f"output '{name}' has shape {list(logits.shape)} for {shapes}; wanted [{first.shape[0]}, classes]"
+            f"output '{name}' has shape {list(logits.shape)} for {shapes}; wanted [{rows}, ...]"
         )
     return logits

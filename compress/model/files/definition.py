@@ -25,7 +25,7 @@ from torch.nn.parameter import is_lazy
 from compress.errors import ModelError, did_you_mean
 from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.own_code import NAMES_CODE
-from compress.task import TaskName
+from compress.tasks.registry import FIRST_HEAD, head_of_name
 
 __all__ = [
     "Definition",
@@ -37,8 +37,8 @@ __all__ = [
     "with_plain_linears_",
 ]
 
-HeadName = TaskName | Literal["image-classification"]
-"""What a Hugging Face model answers, as the library groups its classes."""
+HeadName = str
+"""Of a `tasks.base.HubHead`: what a Hugging Face model answers, as the library groups its classes."""
 
 _ATTRIBUTE = "_modelpress_definition"
 
@@ -61,7 +61,7 @@ class Definition:
         builder: name of the builder in the file.
         code: text of the file.
         file_name: name of the file, for messages.
-        head: what a Hugging Face model answers: the class of a text or of a picture, or the next token.
+        head: what a Hugging Face model answers.
     """
 
     kind: Literal["file", "hf"]
@@ -69,7 +69,7 @@ class Definition:
     builder: str = ""
     code: str = ""
     file_name: str = ""
-    head: HeadName = "classification"
+    head: HeadName = FIRST_HEAD
 
     @classmethod
     def from_file(cls, path: Path, builder: str, args: Mapping[str, Any]) -> Definition:
@@ -234,12 +234,7 @@ def _line_in(file_name: str, error: Exception) -> str:
 
 def auto_class(head: HeadName) -> Any:
     """The class of transformers that builds and loads models with such a head."""
-    transformers = _transformers()
-    return {
-        "classification": transformers.AutoModelForSequenceClassification,
-        "image-classification": transformers.AutoModelForImageClassification,
-        "language-modelling": transformers.AutoModelForCausalLM,
-    }[head]
+    return getattr(_transformers(), head_of_name(head).auto_class)
 
 
 def with_plain_linears_(module: nn.Module) -> nn.Module:

@@ -7,24 +7,20 @@ from typing import Any
 
 from compress.data.readers.tokenize import has_words
 from compress.errors import ModelError
-from compress.model.files.definition import HeadName, _transformers
+from compress.model.files.definition import _transformers
 from compress.model.files.own_code import check_code, needs_own_code
-from compress.model.files.served_tasks import (
-    IMAGE_HEADS,
-    TEXT_HEADS,
-    is_language_model,
-    no_classes,
-    task_of_files,
-)
+from compress.model.files.served_tasks import no_classes, task_of_files
+from compress.tasks.registry import all_heads, task_class
+from compress.tasks.spec import HubHead
 
 __all__ = [
+    "architectures_of",
     "check_head",
     "check_vocabulary",
     "config_json",
     "explained",
     "file_of",
     "settings_of",
-    "writes_text",
 ]
 
 
@@ -60,16 +56,11 @@ def config_json(name: str) -> dict[str, Any]:
     if not path.exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
         raise ModelError(f"there is no directory '{name}', and it can't be a name on the Hugging Face Hub")
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
-        task = task_of_files((), (), is_encoder_decoder=False, is_sentence_transformer=True)
+        task = task_of_files((), None, is_encoder_decoder=False, is_sentence_transformer=True)
         assert task is not None
         raise ModelError(task.refusal(name, ()))
     found, _ = explained(name, _transformers().PretrainedConfig.get_config_dict, name)
     return dict(found)
-
-
-def writes_text(config: dict[str, Any]) -> bool:
-    """Whether a config.json is of a language model."""
-    return is_language_model(_architectures(config))
 
 
 def settings_of(name: str, config: dict[str, Any]) -> Any:
@@ -82,7 +73,7 @@ def settings_of(name: str, config: dict[str, Any]) -> Any:
         ModelError: it can't be read, or the model needs code of its own.
     """
     transformers = _transformers()
-    known = [each for each in _architectures(config) if hasattr(transformers, each)]
+    known = [each for each in architectures_of(config) if hasattr(transformers, each)]
     has_type = config.get("model_type") in transformers.CONFIG_MAPPING
     check_code(name, config, known if has_type else None)
     return explained(name, transformers.AutoConfig.from_pretrained, name, trust_remote_code=False)
@@ -110,7 +101,7 @@ def file_of(name: str, file: str, *, must_know: bool = False) -> Path | None:
 
 
 def check_head(
-    name: str, settings: Any, head: HeadName, *, is_trained_first: bool
+    name: str, settings: Any, head: HubHead, *, is_trained_first: bool
 ) -> tuple[bool, tuple[str, ...]]:
     """Whether a model has a trained head of a kind; and notes on one that is to be trained.
 
@@ -125,28 +116,26 @@ def check_head(
     from transformers.models.auto import modeling_auto as known
 
     architectures = tuple(settings.architectures or ())
-    if head == "language-modelling":
-        if is_language_model(architectures):
+    is_trained = any(map(head.fits, architectures))
+    if head.wants:
+        if is_trained:
             return True, ()
+        model = next(task_class(each).words.model for each, known in all_heads() if known == head)
         raise ModelError(
-            f"{name} is no language model (architectures: {', '.join(architectures) or 'none named'}): the "
-            "data are texts to write on from, which wants a model whose architecture ends in ForCausalLM or "
-            "LMHeadModel"
+            f"{name} is no {model} (architectures: {', '.join(architectures) or 'none named'}): {head.wants}"
         )
-    sees = head == "image-classification"
-    heads = IMAGE_HEADS if sees else TEXT_HEADS
-    is_trained = any(each.endswith(heads) for each in architectures)
+    sees = head.modality == "image"
     # A classifier of the family is an encoder-decoder even where the checkpoint is the encoder alone.
     families = {} if sees else known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     task = task_of_files(
         architectures,
-        heads,
+        head,
         is_encoder_decoder=bool(getattr(settings, "is_encoder_decoder", False))
         or settings.model_type in families,
         is_sentence_transformer=not is_trained and file_of(name, "modules.json") is not None,
     )
     if task is None:
-        refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels)
+        refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels, head)
         if refusal is not None:
             raise ModelError(refusal)
         return True, ()
@@ -188,6 +177,7 @@ def _no_tokenizer(name: str, files: set[str]) -> ModelError:
     )
 
 
-def _architectures(config: dict[str, Any]) -> tuple[str, ...]:
+def architectures_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the architectures that a config.json gives."""
     found = config.get("architectures")
     return tuple(str(each) for each in found) if isinstance(found, list) else ()

@@ -20,7 +20,6 @@ from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.config import ModelConfig
 from compress.model.files.definition import (
     Definition,
-    HeadName,
     _transformers,
     attach_definition_,
     auto_class,
@@ -29,12 +28,12 @@ from compress.model.files.definition import (
 )
 from compress.model.files.gguf import directory_of_gguf
 from compress.model.files.hf_files import (
+    architectures_of,
     check_head,
     check_vocabulary,
     config_json,
     file_of,
     settings_of,
-    writes_text,
 )
 from compress.model.files.hf_files import explained as _explained
 from compress.model.files.own_code import NAMES_CODE, own_code_note
@@ -44,7 +43,8 @@ from compress.model.files.served_tasks import no_classes
 from compress.model.files.tensors import check_tensors
 from compress.model.forward import accepted_inputs
 from compress.system.files import read_json
-from compress.task import TaskName
+from compress.tasks import TASKS, Task, TaskName, task_class
+from compress.tasks.registry import decoder_task, default_task, task_of_architectures
 
 __all__ = ["LoadedModel", "load", "load_model", "task_of"]
 
@@ -89,7 +89,7 @@ def load_model(
     seed: int,
     scratch: Path,
     num_labels: int | None = None,
-    task: TaskName = "classification",
+    task: TaskName | None = None,
     for_training: bool = False,
 ) -> LoadedModel:
     """Load or build the model that a recipe names.
@@ -98,7 +98,7 @@ def load_model(
         seed: of the random weights, where there are no others.
         scratch: a directory in which the tokenizer's files may be written.
         num_labels: classes that the data has; a Hugging Face model without a classification head gets one.
-        task: what a Hugging Face model is to answer.
+        task: what a Hugging Face model is to answer; None: one of several labels a row.
         for_training: leave weights that are computed from others as they are; see `computed_weights`.
 
     Raises:
@@ -107,7 +107,8 @@ def load_model(
     if config.bundle is not None:
         loaded = _from_bundle(config.bundle)
     elif config.hf is not None:
-        loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, task=task)
+        kind = task_class(task or default_task("labelled"))
+        loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, kind=kind)
     else:
         loaded = _from_file(config, seed=seed, scratch=scratch)
     _own_storage_(loaded.module)
@@ -138,24 +139,28 @@ def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
 
 
 def task_of(config: ModelConfig) -> TaskName:
-    """What a model of files answers, by what its files say; a classification where they say nothing.
+    """The task of a model of files, by what these say; that of labelled rows where they say nothing.
 
     Raises:
         ModelError: a Hugging Face directory or name without a config.json that can be read.
     """
+    found: TaskName | None
     if config.bundle is not None:
-        return _LANGUAGE if _says_language(config.bundle / "manifest.json") else _CLASSES
-    name = config.hf or ""
-    if Path(name).suffix == ".gguf":
-        return _LANGUAGE
-    return _LANGUAGE if writes_text(config_json(name)) else _CLASSES
+        found = _named_task(config.bundle / "manifest.json")
+    elif Path(config.hf or "").suffix == ".gguf":
+        found = decoder_task()
+    else:
+        settings = config_json(config.hf or "")
+        found = task_of_architectures(architectures_of(settings), settings.get("problem_type"))
+    return found or default_task("labelled")
 
 
-def _says_language(manifest: Path) -> bool:
+def _named_task(manifest: Path) -> TaskName | None:
     try:
-        return bool(read_json(manifest)["task"] == _LANGUAGE)
+        named = read_json(manifest)["task"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+    return named if named in TASKS else None
 
 
 def load(path: str | Path) -> nn.Module:
@@ -205,13 +210,14 @@ def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...]) -
     """Refuse what an older version exported as a classifier, and is none."""
     definition = definition_of(module)
     problem = None if definition is None else definition.args.get("problem_type")
-    refusal = no_classes(str(directory), problem, len(labels)) if labels else None
+    kind = task_class(_named_task(directory / "manifest.json") or default_task("labelled"))
+    refusal = no_classes(str(directory), problem, len(labels), kind.head_for("text")) if labels else None
     if refusal is not None:
         raise ModelError(refusal)
 
 
 def _from_hf(
-    config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None, task: TaskName
+    config: ModelConfig, *, seed: int, scratch: Path, num_labels: int | None, kind: type[Task]
 ) -> LoadedModel:
     from compress.model.files.definition import seeded
 
@@ -222,15 +228,21 @@ def _from_hf(
         name = str(directory_of_gguf(Path(name), scratch))
     given = config_json(name)
     settings: Any = settings_of(name, given)
-    head: HeadName = "image-classification" if task == "classification" and _sees(settings) else task
+    head = kind.head_for("image")
+    if head is None or not _sees(settings):
+        head = kind.head_for("text")
+    if head is None:
+        raise ModelError(f"{name}: Hugging Face has no models for the task {kind.name}")
     trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
     notes += own_code_note(given)
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    if options and head.problem_type is not None:
+        options["problem_type"] = head.problem_type
     with seeded(seed):
         module: nn.Module
         module, found = _explained(
             name,
-            auto_class(head).from_pretrained,
+            auto_class(head.name).from_pretrained,
             name,
             attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
             dtype="float32",
@@ -241,29 +253,29 @@ def _from_hf(
             **options,
         )
     check_tensors(name, module, found, has_trained_head=trained_head)
-    if task == _LANGUAGE:
+    if kind.keeps_past:
         module.config.use_cache = False  # type: ignore[union-attr]  # where a past is wanted, it is given
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
     plain = _plain_config(arguments)
-    if head == "image-classification":  # DeiT has two classes with such a head
+    if head.modality == "image":  # DeiT has two classes with such a head
         plain["architectures"] = [type(module).__name__]
-    attach_definition_(with_plain_linears_(module), Definition("hf", plain, head=head))
-    labels = settings.id2label if trained_head and task == "classification" else {}
+    attach_definition_(with_plain_linears_(module), Definition("hf", plain, head=head.name))
+    labels = settings.id2label if trained_head and not kind.names_tokens else {}
     order = tuple(str(labels[index]) for index in sorted(labels)) or None
-    if head == "image-classification":
+    if head.modality == "image":
         processor = _image_processor(name, settings)
         source = f"Hugging Face {settings.model_type} '{short}'"
         return LoadedModel(module.eval(), source, None, order, (), processor, trained_head, notes)
     tokenizer, inputs = _tokenizer_of(name, scratch)
-    if task == _CLASSES:
+    if not kind.keeps_past:
         check_padding(name, module.eval(), TextEncoder.from_directory(tokenizer).pad_id)
     return LoadedModel(
         module.eval(),
         f"Hugging Face {settings.model_type} '{short}'",
         tokenizer,
         order,
-        accepted_inputs(module, inputs) if task == _CLASSES else ("input_ids", "attention_mask"),
-        has_trained_head=trained_head or task != "classification",
+        ("input_ids", "attention_mask") if kind.keeps_past else accepted_inputs(module, inputs),
+        has_trained_head=trained_head,
         notes=notes,
     )
 
@@ -286,10 +298,6 @@ def _image_processor(name: str, settings: Any) -> ImageProcessor:
     size = getattr(settings, "image_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
     return ImageProcessor(channels=channels).changed(size=sides)
-
-
-_CLASSES: TaskName = "classification"
-_LANGUAGE: TaskName = "language-modelling"
 
 
 def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:

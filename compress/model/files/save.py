@@ -25,6 +25,7 @@ from compress.model.layers.kinds import QUANTIZED_KINDS
 from compress.model.layers.removed import Removed
 from compress.system.disk import free_bytes, size_words
 from compress.system.files import read_json
+from compress.tasks.registry import FIRST_HEAD
 
 __all__ = ["load_module", "module_fingerprint", "save_module"]
 
@@ -269,6 +270,6 @@ def _read_structure(path: Path) -> dict[str, Any]:
 
 def _read_definition(stored: dict[str, Any], directory: Path) -> Definition:
     if stored["kind"] == "hf":
-        return Definition("hf", stored["args"], head=stored.get("head", "classification"))
+        return Definition("hf", stored["args"], head=stored.get("head", FIRST_HEAD))
     read = Definition.from_file(directory / _CODE, stored["builder"], stored["args"])
     return Definition("file", read.args, builder=read.builder, code=read.code, file_name=stored["file_name"])

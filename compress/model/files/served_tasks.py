@@ -1,7 +1,7 @@
 """Which task a Hugging Face checkpoint is for, by its config.json and modules.json; one sentence for each.
 
-Served are classification of a text or an image with one label a row, and language modelling. All else is
-refused by the task's name, by every command alike. No torch and no transformers here.
+Served are the tasks of `compress.tasks`. All else is refused by the task's name, by every command alike. No
+torch and no transformers here.
 """
 
 from __future__ import annotations
@@ -10,15 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CheckpointTask", "IMAGE_HEADS", "TEXT_HEADS", "is_language_model", "no_classes", "task_of_files"]
+from compress.tasks.registry import TASKS, all_heads, task_class
+from compress.tasks.spec import HubHead
 
-TEXT_HEADS = ("ForSequenceClassification",)
-IMAGE_HEADS = ("ForImageClassification", "ForImageClassificationWithTeacher")
-
-_SERVED = (
-    "modelpress takes classifiers of texts or images that give each row one of two or more labels, and "
-    "language models"
-)
+__all__ = ["CheckpointTask", "no_classes", "task_of_files"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class CheckpointTask:
 
     def refusal(self, checkpoint: str, architectures: Sequence[str]) -> str:
         """Why the checkpoint can't be taken as it is, and what can be done instead."""
-        said = f"{checkpoint} is for {self.name} ({_listed(architectures)}): it {self.what}; {_SERVED}"
+        said = f"{checkpoint} is for {self.name} ({_listed(architectures)}): it {self.what}; {_served()}"
         if self.new_head == "checkpoint":
             return (
                 f"{said}. A recipe with model.train and labelled rows trains a new classification head on "
@@ -64,7 +59,6 @@ _EMBEDDING = CheckpointTask(
 )
 _ENCODER_DECODER = CheckpointTask("sequence-to-sequence", "is an encoder-decoder, as T5 and BART are")
 _GENERATION = CheckpointTask("generation", "writes a text about an image or a sound")
-_LANGUAGE = CheckpointTask("language modelling", "names the next token of a text, and no class", "checkpoint")
 _OTHER = CheckpointTask("another task", "has no classification head", "checkpoint")
 _PRETRAINED = CheckpointTask("pretraining", "has no classification head", "checkpoint")
 _SPEECH = CheckpointTask("speech or audio", "reads sound")
@@ -120,26 +114,18 @@ _BY_ENDING = {
 }
 
 
-def is_language_model(architectures: Sequence[str]) -> bool:
-    """Whether one of the architectures that config.json names is a decoder with its head."""
-    return any(
-        each.endswith(("ForCausalLM", "LMHeadModel")) and not each.endswith("WithLMHeadModel")
-        for each in architectures
-    )
-
-
 def task_of_files(
     architectures: Sequence[str],
-    heads: tuple[str, ...],
+    head: HubHead | None,
     *,
     is_encoder_decoder: bool,
     is_sentence_transformer: bool,
 ) -> CheckpointTask | None:
-    """What a checkpoint is for, or None for a classifier.
+    """What a checkpoint is for, or None: it has the head that is wanted.
 
     Args:
         architectures: as config.json names them.
-        heads: endings of the architectures that are classifiers of the kind that is wanted.
+        head: the head that is wanted; None: none.
         is_encoder_decoder: whether it is one, or a classifier made of it would be one.
         is_sentence_transformer: whether a modules.json is beside config.json.
     """
@@ -151,36 +137,45 @@ def task_of_files(
         return _ENCODER_DECODER
     if first.endswith("ForConditionalGeneration"):
         return _GENERATION
-    if any(each.endswith(heads) for each in architectures):
+    if head is not None and any(map(head.fits, architectures)):
         return None
-    if is_language_model(architectures):
-        return _LANGUAGE
+    for name, other in all_heads():
+        if other.what and any(map(other.fits, architectures)):
+            return CheckpointTask(name.replace("-", " "), other.what, "checkpoint")
     if is_sentence_transformer:
         return _EMBEDDING
     return _PRETRAINED if not first or first.endswith("Model") else _OTHER
 
 
-def no_classes(checkpoint: str, problem_type: object, num_labels: int) -> str | None:
-    """Why a trained classification head doesn't name one of several classes, or None: it does.
+def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: HubHead | None) -> str | None:
+    """Why a trained classification head doesn't answer as the wanted one, or None: it does.
 
     Args:
         checkpoint: the directory, the Hub's name or the bundle.
         problem_type: as config.json says it.
         num_labels: how many numbers the head gives a row.
+        head: the one that is wanted.
     """
-    if problem_type == "multi_label_classification":
+    wanted = None if head is None else head.problem_type
+    if problem_type == "multi_label_classification" and wanted != problem_type:
         return (
             f"{checkpoint} is for multi-label classification (problem_type in its config.json): a row may "
-            f"have several of its {num_labels} labels, or none; {_SERVED}"
+            f"have several of its {num_labels} labels, or none; {_served()}"
         )
     if problem_type == "regression" or num_labels == 1:
         what = "regression" if problem_type == "regression" else "regression, or scores as a reranker does"
         key = "problem_type" if problem_type == "regression" else "num_labels: 1"
         return (
             f"{checkpoint} is for {what} ({key} in its config.json): its head gives numbers ({num_labels} a "
-            f"row), and no class; {_SERVED}"
+            f"row), and no class; {_served()}"
         )
     return None
+
+
+def _served() -> str:
+    """What is taken."""
+    *first, last = (task_class(name).words.served for name in TASKS)
+    return f"modelpress takes {', '.join(first)}, and {last}"
 
 
 def _listed(architectures: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Batch, Row, Split
-    from compress.task import Task
+    from compress.tasks import Task
 
 __all__ = [
     "Place",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.structure.find import Site
-    from compress.task import Task
+    from compress.tasks import Task
 
 __all__ = ["fisher_information", "rearrange"]
 

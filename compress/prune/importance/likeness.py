@@ -17,7 +17,7 @@ from compress.data.split import Split
 from compress.model.observe.capture import inputs_of_sites
 from compress.model.observe.gram import Gram
 from compress.model.structure.find import Site
-from compress.task import Task
+from compress.tasks import Task
 
 __all__ = ["linear_cka", "unit_likeness"]
 

@@ -19,7 +19,7 @@ from compress.data.split import Split
 from compress.model.forward import device_of, logits, to_tensors
 from compress.model.structure.find import Site
 from compress.prune.importance.unit_gates import gated
-from compress.task import Task
+from compress.tasks import LABELS_KEY, Task
 
 __all__ = [
     "Batches",
@@ -38,11 +38,15 @@ class Batches:
 
     Attributes:
         inputs: one dict a batch.
-        labels: of all rows in the batches' order, [n].
+        labels: of each batch, on the CPU.
+        truth: of all units in the batches' order.
+        task: judges the answers.
     """
 
     inputs: tuple[dict[str, Tensor], ...]
-    labels: Tensor
+    labels: tuple[Tensor, ...]
+    truth: Tensor
+    task: Task
 
     @classmethod
     def of(cls, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu") -> Batches:
@@ -50,8 +54,13 @@ class Batches:
         lengths = [row[split.inputs[0].name].shape[0] for row in split.rows]
         order = np.argsort(lengths, kind="stable")
         ordered = split.at(order)
-        inputs = tuple(to_tensors(batch, task.input_names, device) for batch in ordered.batches(batch_size))
-        return cls(inputs, torch.from_numpy(ordered.labels))
+        batches = list(ordered.batches(batch_size))
+        return cls(
+            tuple(to_tensors(batch, task.input_names, device) for batch in batches),
+            tuple(torch.from_numpy(batch[LABELS_KEY]) for batch in batches),
+            torch.from_numpy(ordered.answers),
+            task,
+        )
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,17 @@ class SilencedPoint:
 def right_answers(
     model: nn.Module, batches: Batches, sites: Sequence[Site] = (), gates: Sequence[Tensor] = ()
 ) -> Tensor:
-    """Say which rows the model answers right while the sites' gates ([u] each) are on: boolean [n]."""
+    """Say which rows the model answers right while the sites' gates ([u] each) are on: boolean [n].
+
+    Where a row has several units, boolean for each of these.
+    """
     model.eval()
+    task, answers = batches.task, []
     with torch.inference_mode(), gated(model, sites, list(gates)):
-        answers = [logits(model, inputs).argmax(-1).cpu() for inputs in batches.inputs]
-    return torch.cat(answers) == batches.labels
+        for inputs, labels in zip(batches.inputs, batches.labels, strict=True):
+            judged = task.judged(logits(model, inputs).float().cpu(), labels)
+            answers.append(torch.from_numpy(task.named(judged.numpy())))
+    return torch.cat(answers) == batches.truth
 
 
 def silencing_curve(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.structure.find import Site
-    from compress.task import Task
+    from compress.tasks import Task
 
 __all__ = ["taylor_importance"]
 

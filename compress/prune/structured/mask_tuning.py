@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.structure.find import Site
-    from compress.task import Task
+    from compress.tasks import Task
 
 __all__ = ["fold_gates_", "normal_equations", "solve_scales", "tune_masks"]
 

@@ -9,7 +9,6 @@ speed-up is then measured on the cut model, and the search repeated where the ta
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -198,12 +197,12 @@ _KINDS: tuple[BudgetKind, ...] = ("speedup", "latency_ms", "size_mb", "macs", "s
 
 
 def _answered(split: Split, dense: nn.Module, context: Context) -> Split:
-    """Rows with labels drawn from the dense model's softmax: what the Fisher information is defined by."""
+    """Rows with labels drawn from the dense model's answers: what the Fisher information is defined by."""
     import torch
 
     from compress.model.forward import predict_logits
 
-    answers = predict_logits(dense, split, context.task, device=context.device)  # [n, c]
+    answers = predict_logits(dense, split, context.task, device=context.device)  # [u, c]
     draw = torch.Generator().manual_seed(context.seed)
-    labels = torch.multinomial(answers.float().softmax(-1), 1, generator=draw)[:, 0]
-    return replace(split, labels=labels.numpy().reshape(split.labels.shape))
+    labels = context.task.draw(answers, draw)
+    return split.relabelled(labels.numpy())

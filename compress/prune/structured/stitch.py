@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.losses.logits import soft_loss
 from compress.model.observe.capture import placed_batches
 from compress.model.observe.gram import Gram
 from compress.model.observe.relay import Relay
@@ -93,11 +92,11 @@ class Stitched:
             ]
         else:
             candidates = _scored(asked)
-        answers = predict_logits(asked.dense, asked.search, task, device=device)  # [n, c]
+        answers = predict_logits(asked.dense, asked.search, task, device=device)  # [u, c]
         return cls(asked, candidates, answers, weights, fisher, None, [0] * len(asked.sites))
 
     def loss(self, choice: Sequence[int]) -> float:
-        """KL from the dense model's answers to the stitched model's on the search rows, mean over rows."""
+        """Divergence of the stitched model's answers from the dense model's on the search rows."""
         from compress.model.forward import predict_logits
 
         asked = self.asked
@@ -108,7 +107,7 @@ class Stitched:
                 put_(self.dressed, site, options[at], *_consumer(asked.model, site))
                 self.wearing[index] = at
         answers = predict_logits(self.dressed, asked.search, asked.context.task, device=asked.context.device)
-        return float(soft_loss(answers, self.answers, 1.0))
+        return float(asked.context.task.divergence(answers, self.answers, 1.0))
 
     def cut(self, chosen: Sequence[Candidate]) -> nn.Module:
         """Cut a copy of the model for good; what stays makes up for what went, site after site."""

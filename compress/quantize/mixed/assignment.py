@@ -200,9 +200,8 @@ class Search:
     def _try(self, name: str, schemes: Sequence[str]) -> Candidate:
         from compress.quantize.mixed.sensitivity import answers, damage_of
 
-        damage = damage_of(
-            answers(self.parts.together(schemes), self.rows, self.context), self.truth, self.rows
-        )
+        found = answers(self.parts.together(schemes), self.rows, self.context)
+        damage = damage_of(found, self.truth, self.rows, self.context.task)
         cost = sum(costs[scheme] for costs, scheme in zip(self.costs, schemes, strict=True))
         measured = not self.stage.is_timed or len(set(schemes)) == 1
         self.tried.append(Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric, measured))

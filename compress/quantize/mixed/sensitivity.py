@@ -3,7 +3,7 @@
 A model is quantized whole in every scheme, and parts of these models are then put together: layers that are
 given the same tensor (queries, keys and values) go together, every table by itself, and all that is neither a
 linear layer nor a table (convolutions, and norms that were folded into them) together too.
-Shapes: n = rows, c = classes.
+Shapes: u = judged units, c = numbers of an answer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compress.data.split import Split
     from compress.quantize.stage import QuantizeLayers
     from compress.stage import Context
+    from compress.tasks import Task
 
 __all__ = ["Damage", "FLOAT", "Group", "Parts", "answers", "damage_of", "damages"]
 
@@ -53,7 +54,7 @@ class Damage:
     """What one group costs in one scheme, all others float.
 
     Attributes:
-        divergence: KL from the float model's answers, mean over rows, in nats.
+        divergence: from the float model's answers, mean over units, in nats.
         metric: change of the metric on these rows.
     """
 
@@ -124,14 +125,14 @@ def damages(parts: Parts, rows: Split, context: Context) -> list[dict[str, Damag
             for scheme in schemes:
                 alone[index] = scheme
                 logits = answers(parts.together(alone), rows, context)
-                found[-1][scheme] = damage_of(logits, truth, rows)
+                found[-1][scheme] = damage_of(logits, truth, rows, context.task)
                 bar.advance(1)
             alone[index] = FLOAT
     return found
 
 
 def answers(model: nn.Module, rows: Split, context: Context) -> Tensor:
-    """Logits of all rows, [n, c]."""
+    """Logits of all units, [u, c]."""
     from compress.model.forward import predict_logits
 
     model.to(context.device)
@@ -141,25 +142,20 @@ def answers(model: nn.Module, rows: Split, context: Context) -> Tensor:
         model.to("cpu")
 
 
-def damage_of(logits: Tensor, truth: Tensor, rows: Split) -> Damage:
-    """What a model's answers differ in from the float model's, both [n, c].
+def damage_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> Damage:
+    """What a model's answers differ in from the float model's, both [u, c].
 
     Raises:
         StageError: some answers are not numbers.
     """
     import torch
 
-    from compress.losses.logits import soft_loss
-
     for what, answered in (("float", truth), ("quantized", logits)):
         if not bool(torch.isfinite(answered).all()):
             raise StageError(f"the {what} model's answers to {rows.name} rows are not all numbers")
-    divergence = max(0.0, float(soft_loss(logits.double(), truth.double(), 1.0)))
-    return Damage(divergence, _accuracy(logits, rows) - _accuracy(truth, rows))
-
-
-def _accuracy(logits: Tensor, rows: Split) -> float:
-    return float((logits.argmax(-1).numpy() == rows.answers).mean())
+    divergence = max(0.0, float(task.divergence(logits.double(), truth.double(), 1.0)))
+    found, wanted = (task.value(task.named(each.numpy()), rows.answers) for each in (logits, truth))
+    return Damage(divergence, found - wanted)
 
 
 def _groups(whole: Mapping[str, nn.Module], context: Context) -> list[Group]:

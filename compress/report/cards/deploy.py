@@ -11,6 +11,7 @@ from compress.data import PIXELS, PREPROCESSOR_FILE
 from compress.report.schema import RunReport
 from compress.report.words import headline
 from compress.safe_text import visible
+from compress.tasks import task_of_measurement
 
 __all__ = ["deploy_packages", "deploy_snippet", "reads_text", "sees_pictures"]
 
@@ -37,10 +38,11 @@ def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
 
 def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
     """A program that answers one row, to be run inside the bundle's directory."""
-    language = report.measurement.language
-    if language is not None:
-        return _writing_snippet(file, language.decode[0].threads if language.decode else None)
-    text, pictures, latency = reads_text(inputs), sees_pictures(inputs), headline(report)
+    task, latency = task_of_measurement(report.measurement), headline(report)
+    own = task.program(file, "" if latency is None else f"{_threads_line(latency.threads)}\n")
+    if own is not None:
+        return own
+    text, pictures = reads_text(inputs), sees_pictures(inputs)
     lines = ["import numpy as np", "import onnxruntime as ort"]
     if pictures:
         lines = ["import json", "from pathlib import Path", "", *lines, "from PIL import Image, ImageOps"]
@@ -55,46 +57,13 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
     else:
         lines += _text_feed(report, inputs) if text else _other_feed(inputs)
     lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
-    if len(report.data.labels) <= _MOST_LABELS:
-        lines.append(f"labels = {visible(json.dumps(report.data.labels, ensure_ascii=False))}")
-        lines.append("print(labels[int(logits[0].argmax())])")
-    else:
-        lines.append("print(int(logits[0].argmax()))  # the place of the label in manifest.json")
+    lines += map(visible, task.snippet(report.data.labels, _MOST_LABELS))
     return "\n".join(lines) + "\n"
 
 
 def _threads_line(threads: int) -> str:
     """Sets what was measured: ONNX Runtime would take the host's cores, also where a container may not."""
     return f"options.intra_op_num_threads = {threads}  # as measured; more may be faster"
-
-
-def _writing_snippet(file: str, threads: int | None) -> str:
-    """A program that writes on from a text, the likeliest token each time."""
-    set_threads = "" if threads is None else f"{_threads_line(threads)}\n"
-    return f'''import numpy as np
-import onnxruntime as ort
-from tokenizers import Tokenizer
-
-options = ort.SessionOptions()
-{set_threads}session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
-tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.no_truncation()
-names = [value.name for value in session.get_outputs()]
-past = {{
-    value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
-    for value in session.get_inputs()
-    if value.name.startswith("past_key_values.")
-}}
-ids = tokenizer.encode("Put the text here.").ids
-new = ids
-for _ in range(50):
-    feed = {{"input_ids": np.array([new]), "attention_mask": np.ones((1, len(ids)), np.int64), **past}}
-    found = dict(zip(names, session.run(None, feed)))
-    past = {{f"past_key_values{{k[7:]}}": v for k, v in found.items() if k.startswith("present.")}}
-    new = [int(found["logits"][0, -1].argmax())]
-    ids = ids + new
-print(tokenizer.decode(ids))
-'''
 
 
 _PICTURE_FEED = f"""\

@@ -15,6 +15,7 @@ from compress.report.sections.cut import cuts_of
 from compress.report.sections.cut_words import widths_line
 from compress.report.tables import figures_table
 from compress.report.words import MB_NOTE, caveats, verdict
+from compress.tasks import task_of_measurement
 
 __all__ = ["to_model_card"]
 
@@ -50,17 +51,15 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
 def _front_matter(report: RunReport, inputs: Sequence[str]) -> dict[str, Any]:
     families = dict.fromkeys(stage.name.split("/", 1)[0] for stage in report.stages)
     front: dict[str, Any] = {"library_name": "onnx"}
-    if reads_text(inputs):
-        front["pipeline_tag"] = (
-            "text-generation" if report.measurement.language is not None else "text-classification"
-        )
-    if sees_pictures(inputs):
-        front["pipeline_tag"] = "image-classification"
+    task = task_of_measurement(report.measurement)
+    head = task.head_for("image" if sees_pictures(inputs) else "text")
+    if head is not None and (reads_text(inputs) or sees_pictures(inputs)):
+        front["pipeline_tag"] = head.pipeline_tag
     base = _hub_name(report)
     if base is not None:
         front["base_model"] = base
     front["tags"] = ["onnx", "onnxruntime", "modelpress", *(_TAGS[x] for x in families if x in _TAGS)]
-    front["metrics"] = ["accuracy" if report.measurement.language is None else "perplexity"]
+    front["metrics"] = [task.words.hub_metric]
     return front
 
 

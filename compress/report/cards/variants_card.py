@@ -12,6 +12,7 @@ from compress.report.render.markdown import escape_markdown, fenced, table_markd
 from compress.report.schema import RunReport
 from compress.report.tables import Table
 from compress.report.words import MB_NOTE, interval_text, percent, ratio_text, size
+from compress.tasks import task_of_measurement
 
 __all__ = ["to_variants_card", "variants_table"]
 
@@ -72,13 +73,10 @@ def to_variants_card(
         inputs: names of the ONNX models' inputs.
     """
     front: dict[str, Any] = {"library_name": "onnx"}
-    language = report.measurement.language
-    if language is not None:
-        front["pipeline_tag"] = "text-generation"
-    elif reads_text(inputs):
-        front["pipeline_tag"] = "text-classification"
-    if sees_pictures(inputs):
-        front["pipeline_tag"] = "image-classification"
+    language, task = report.measurement.language, task_of_measurement(report.measurement)
+    head = task.head_for("image" if sees_pictures(inputs) else "text")
+    if head is not None and (task.keeps_past or reads_text(inputs) or sees_pictures(inputs)):
+        front["pipeline_tag"] = head.pipeline_tag
     front["tags"] = ["onnx", "onnxruntime", "modelpress"]
     first = entries[0]["latency"][0]
     rows = f"{entries[0]['accuracy']['rows']:,} test rows"

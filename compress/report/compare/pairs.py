@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from compress.measure.accuracy import accuracy_difference
 from compress.measure.answers import unpack_classes
 from compress.report.compare.data import PairDifference, RecipeDifference
 from compress.report.schema import RunReport
 from compress.report.sections.facts import settings_of
+from compress.tasks import task_of_measurement
 
 __all__ = ["pair_differences", "recipe_differences"]
 
@@ -31,7 +31,8 @@ def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tupl
         if a.data.test_fingerprint != b.data.test_fingerprint:
             continue
         before, after, labels = map(unpack_classes, (theirs.candidate, mine.candidate, mine.labels))
-        difference = accuracy_difference(before, after, labels, positions=mine.positions)
+        task = task_of_measurement(a.measurement)
+        difference = task.difference(before, after, labels, mine.row_lengths)
         found.append(PairDifference(one=one, other=other, difference=difference))
     return tuple(found)
 

@@ -45,6 +45,7 @@ from compress.report.words import (
     verdict,
 )
 from compress.safe_text import visible
+from compress.tasks import task_of_measurement
 
 __all__ = ["render", "to_html"]
 
@@ -203,7 +204,7 @@ def _runtimes(report: RunReport) -> dict[str, Any] | None:
     found = report.measurement.runtimes
     if found is None:
         return None
-    sentences = runtime_sentences(found, report.measurement.difference.unit)
+    sentences = runtime_sentences(found, task_of_measurement(report.measurement).words)
     return {"table": runtime_table(found), "sentences": sentences}
 
 

@@ -42,6 +42,7 @@ from compress.report.tables import (
 )
 from compress.report.words import MB_NOTE, caveats, duration, headline, setting, verdict
 from compress.safe_text import visible
+from compress.tasks import task_of_measurement
 
 __all__ = ["escape_markdown", "fenced", "recipe_yaml", "table_markdown", "to_markdown"]
 
@@ -165,7 +166,7 @@ def _runtimes(report: RunReport) -> list[str]:
     return [
         "## Other runtimes",
         table_markdown(runtime_table(found)),
-        *map(escape_markdown, runtime_sentences(found, report.measurement.difference.unit)),
+        *map(escape_markdown, runtime_sentences(found, task_of_measurement(report.measurement).words)),
     ]
 
 

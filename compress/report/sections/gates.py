@@ -13,17 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from compress.measure.accuracy import commonest_gain
 from compress.measure.answers import unpack_classes
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.recipe.gates import GatesConfig
 from compress.report.schema import GateRecord
 from compress.report.words import decode_setting, milliseconds, percent, promised_amount, setting, size
+from compress.tasks import task_of_measurement
+from compress.tasks.registry import all_gates
 
 __all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged"]
 
 ABOVE_COMMONEST = "above_commonest"
 """The name of the record that gates on accuracy bring with them."""
+_NOUNS = {
+    "max_accuracy_drop": "accuracy drop",
+    "min_speedup": "speed-up",
+    "max_size_mb": "file size",
+    "max_p95_ms": "95th percentile of latency",
+    "min_agreement": "answers as the baseline's",
+}
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
 _Role = Literal["baseline", "candidate"]
 
@@ -34,25 +42,22 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
     difference = measurement.difference
     where = "" if latency is None else setting(latency)
     speed = None if latency is None else (latency.speedup, latency.speedup_low)
-    language = measurement.language
-    write = None if language is None else _place(gates, language.decode)
-    writing = None if write is None else (write.speedup, write.speedup_low)
-    ratio = None if language is None else language.perplexity_ratio
+    own = _own_figures(gates, measurement)
     found: dict[str, tuple[float | None, float | None, str]] = {
         "max_accuracy_drop": (-difference.value, -difference.low, ""),
         "min_speedup": (*(speed or (None, None)), where),
         "max_size_mb": (measurement.candidate.size.file_bytes / 1e6, None, ""),
         "max_p95_ms": (None if latency is None else latency.candidate.p95_ms, None, where),
         "min_agreement": (difference.agreement, None, ""),
-        "max_perplexity_ratio": (None, None, "") if ratio is None else (ratio.value, ratio.high, ""),
-        "min_decode_speedup": (*(writing or (None, None)), "" if write is None else decode_setting(write)),
     }
+    for name, (own_value, own_bound, own_timed) in own.items():
+        found[name] = (own_value, own_bound, "" if own_timed is None else decode_setting(own_timed))
     records = []
     for name, limit in gates.limits.items():
-        value, bound, place = found[name]
+        value, bound, place = found.get(name, (None, None, ""))
         decides = value if bound is None else bound
         holds = decides is not None and (decides >= limit if name.startswith("min_") else decides <= limit)
-        timed = {"min_speedup": latency, "max_p95_ms": latency, "min_decode_speedup": write}.get(name)
+        timed = latency if name in ("min_speedup", "max_p95_ms") else own.get(name, (0, 0, None))[2]
         doubt = "" if timed is None or (name == "max_p95_ms" and holds) else _disturbance(timed)
         records.append(
             GateRecord(
@@ -68,6 +73,15 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
     if any(name in gates.limits for name in _OF_ACCURACY):
         records += _above_commonest(measurement)
     return tuple(records)
+
+
+def _own_figures(
+    gates: GatesConfig, measurement: Measurement
+) -> dict[str, tuple[float, float, LatencyComparison | None]]:
+    """Of the gates that only this task has: value, worse end of the interval, and the timing it is from."""
+    own = task_of_measurement(measurement).gates
+    found = {name: gate.figure(measurement, lambda timed: _place(gates, timed)) for name, gate in own.items()}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _above_commonest(measurement: Measurement) -> list[GateRecord]:
@@ -87,12 +101,12 @@ def _above_commonest(measurement: Measurement) -> list[GateRecord]:
 
 
 def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifference] | None:
-    """Share of the commonest label, and accuracy beyond it; None where answers were not kept."""
+    """Metric of the best constant answers, and what is beyond it; None where answers were not kept."""
     kept = measurement.answers
     if kept is None:
         return None
     labels, answers = unpack_classes(kept.labels), unpack_classes(getattr(kept, who))
-    return commonest_gain(answers == labels, labels, positions=kept.positions)
+    return task_of_measurement(measurement).above_constant(answers, labels, kept.row_lengths)
 
 
 def commonest_words(measurement: Measurement, who: _Role) -> str | None:
@@ -100,14 +114,10 @@ def commonest_words(measurement: Measurement, who: _Role) -> str | None:
     found = _gain(measurement, who)
     if found is None or found[1].low > 0:
         return None
-    share, gain = found
+    share, _ = found
     model = {"baseline": "uncompressed", "candidate": "compressed"}[who]
-    label, unit = ("label", "row") if gain.unit == "row" else ("token", "token")
-    return (
-        f"the {model} model is not measurably better than always naming the commonest {label}: it answers "
-        f"{percent(getattr(measurement, who).accuracy.value)} of the test {unit}s right, and "
-        f"{percent(share)} of them have that {label}"
-    )
+    words = task_of_measurement(measurement).words
+    return words.not_above_constant(model, percent(getattr(measurement, who).accuracy.value), percent(share))
 
 
 def _disturbance(timed: LatencyComparison) -> str:
@@ -133,27 +143,20 @@ def gate_sentence(gate: GateRecord) -> str:
 
     if gate.name == ABOVE_COMMONEST:
         return _commonest_sentence(gate)
+    own = all_gates().get(gate.name)
 
     def shown(value: float) -> str:
         if gate.name == "max_accuracy_drop":
             return f"{100 * value:.2f} points".replace("-", "−")
         if gate.name == "min_agreement":
             return percent(value)
-        if gate.name == "max_perplexity_ratio":
+        if own is not None and own.kind == "ratio":
             return f"{value:.3f}x"
-        if gate.name in ("min_speedup", "min_decode_speedup"):
+        if gate.name == "min_speedup" or own is not None:
             return promised_amount("speedup", value)
         return size(value * 1e6) if gate.name == "max_size_mb" else milliseconds(value)
 
-    noun = {
-        "max_accuracy_drop": "accuracy drop",
-        "min_speedup": "speed-up",
-        "max_size_mb": "file size",
-        "max_p95_ms": "95th percentile of latency",
-        "min_agreement": "answers as the baseline's",
-        "max_perplexity_ratio": "perplexity over the baseline's",
-        "min_decode_speedup": "speed-up of writing a token",
-    }[gate.name]
+    noun = own.noun if own is not None else _NOUNS[gate.name]
     least = gate.name.startswith("min_")
     words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
     if gate.value is None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from compress.measure.latency import median_interval
-from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming, Unit
+from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.report.tables import Table
 from compress.report.words import interval_text, milliseconds, percent, ratio_text
+from compress.tasks.spec import TaskWords
 
 __all__ = ["fastest_sentence", "runtime_sentences", "runtime_table"]
 
@@ -87,14 +88,14 @@ def fastest_sentence(found: Runtimes) -> str:
     return f"For this bundle on this machine {', and '.join(parts)}."
 
 
-def runtime_sentences(found: Runtimes, unit: Unit = "row") -> list[str]:
+def runtime_sentences(found: Runtimes, words: TaskWords) -> list[str]:
     """Which is fastest, whether compressing still pays there, what they compute in, how far they agree.
 
     Args:
-        unit: what agreement and accuracy are shares of.
+        words: of the task: what agreement and accuracy are shares of.
     """
     said = [fastest_sentence(found), *_baseline_wins(found)]
-    said += [_refusal(each) if each.refused else _agreement(each, unit) for each in found.files]
+    said += [_refusal(each) if each.refused else _agreement(each, words) for each in found.files]
     said.append(
         "All files and runtimes of a setting were timed in turns in one process, each with its own defaults "
         "but for threads; ratios are medians over rounds. Other runtimes are not bit-exact with ONNX "
@@ -126,15 +127,15 @@ def _baseline_wins(found: Runtimes) -> list[str]:
     return [f"The uncompressed model is faster than this bundle in any runtime at {'; '.join(where)}."]
 
 
-def _agreement(each: RuntimeFile, unit: Unit) -> str:
+def _agreement(each: RuntimeFile, words: TaskWords) -> str:
     computed = f", computing floats in {each.precision}" if each.precision else ""
     kinds = ", ".join(f"{count} in {kind}" for kind, count in each.products.items())
     made = f" and making {kinds} of its products of matrices" if kinds else ""
     assert each.agreement is not None and each.accuracy is not None
     return (
         f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}{made}; it names the "
-        f"{'token' if unit == 'token' else 'class'} that ONNX Runtime names on {percent(each.agreement)} of "
-        f"the test {unit}s, and is right on {percent(each.accuracy)}."
+        f"{words.answer} that ONNX Runtime names on {percent(each.agreement)} of the test "
+        f"{words.unit}s, and is right on {percent(each.accuracy)}."
     )
 
 

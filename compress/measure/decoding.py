@@ -1,0 +1,75 @@
+"""A token at a time: how fast models whose files keep keys and values write, and what keeping them costs.
+
+Shapes: b = batch, p = tokens before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from compress.data.past import empty_past, past_of_present
+from compress.data.split import Batch
+from compress.errors import MeasureError
+from compress.measure.latency import Clock, Round, summarize, time_in_turns
+from compress.measure.process.watch import Watch
+from compress.measure.results import LatencyComparison
+from compress.measure.runtimes.session import Session
+
+__all__ = ["cache_bytes_per_token", "compare_decoding"]
+
+
+def cache_bytes_per_token(session: Session) -> int:
+    """Bytes that one more token of one row adds to the keys and values of a decoder's file."""
+    fed = empty_past(session.get_inputs(), 1)
+    return sum(array.shape[1] * array.shape[3] * array.itemsize for array in fed.values())
+
+
+def compare_decoding(
+    baseline: Session,
+    candidate: Session,
+    prompt: Batch,
+    *,
+    threads: int,
+    rounds: int,
+    seconds: float,
+    seed: int,
+    on_round: Callable[[Round], None] | None = None,
+    clock: Clock | None = None,
+    watch: Watch | None = None,
+) -> LatencyComparison:
+    """Time one more token after a prompt that both have read; the past does not grow while that is timed.
+
+    Args:
+        prompt: rows of p tokens without padding; the last of them is the token that is timed.
+
+    Returns:
+        Times of a call; `sequence` is p, and the throughput is tokens a second of all rows together.
+    """
+    calls = [_one_token(session, prompt) for session in (baseline, candidate)]
+    rows, length = prompt["input_ids"].shape
+    options: dict[str, Any] = {} if clock is None else {"clock": clock}
+    timed = time_in_turns(*calls, rounds=rounds, seconds=seconds, on_round=on_round, watch=watch, **options)
+    return summarize(timed, batch=rows, sequence=length, threads=threads, seed=seed)
+
+
+def _one_token(session: Session, prompt: Batch) -> Callable[[], object]:
+    ids = prompt["input_ids"]
+    names = [value.name for value in session.get_outputs()]
+    read = {
+        "input_ids": ids[:, :-1],
+        "attention_mask": np.ones_like(ids[:, :-1]),
+        **empty_past(session.get_inputs(), len(ids)),
+    }
+    wanted = {value.name for value in session.get_inputs()}
+    try:
+        outputs = dict(
+            zip(names, session.run(None, {k: v for k, v in read.items() if k in wanted}), strict=True)
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise MeasureError(f"ONNX Runtime fails on a prompt of {ids.shape[1]} tokens: {error}") from error
+    step = {"input_ids": ids[:, -1:], "attention_mask": np.ones_like(ids), **past_of_present(outputs)}
+    feed = {name: array for name, array in step.items() if name in wanted}
+    return lambda: session.run(None, feed)

@@ -1,0 +1,34 @@
+"""Tasks: what a model answers, one file each; everything else asks the `Task`, and never which one it is."""
+
+from compress.tasks.base import Task
+from compress.tasks.classification import Classification
+from compress.tasks.language_modelling import LanguageModelling
+from compress.tasks.registry import TASKS, task_class, task_from, task_of_measurement
+from compress.tasks.spec import (
+    LABELS_KEY,
+    NO_LABEL,
+    ROW_INDEX_KEY,
+    Difference,
+    InputSpec,
+    Integers,
+    Score,
+    TaskName,
+)
+
+__all__ = [
+    "Classification",
+    "Difference",
+    "InputSpec",
+    "Integers",
+    "LABELS_KEY",
+    "LanguageModelling",
+    "NO_LABEL",
+    "ROW_INDEX_KEY",
+    "Score",
+    "TASKS",
+    "Task",
+    "TaskName",
+    "task_class",
+    "task_from",
+    "task_of_measurement",
+]

@@ -1,0 +1,78 @@
+"""Classification: one of several labels a row, of texts, images or numbers.
+
+Shapes: b = batch, c = classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from compress.tasks.softmax import OneOfSeveral, softmax_divergence
+from compress.tasks.spec import HubHead, InputSpec, TaskWords
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Classification"]
+
+_ANSWERS = "answers"
+
+
+@dataclass(frozen=True)
+class Classification(OneOfSeveral):
+    """One label a row; logits [b, c], labels int64 [b]."""
+
+    name = "classification"
+    rows = "labelled"
+    words = TaskWords(
+        model="classifier",
+        metric="accuracy",
+        unit="row",
+        answer="class",
+        label="label",
+        summary="one label a row; text (CSV, JSONL, Parquet, datasets), images (folders), arrays (digits)",
+        served="classifiers of texts or images that give each row one of two or more labels",
+        hub_metric="accuracy",
+    )
+    heads = (
+        HubHead(
+            "text",
+            "classification",
+            "AutoModelForSequenceClassification",
+            ("ForSequenceClassification",),
+            "text-classification",
+        ),
+        HubHead(
+            "image",
+            "image-classification",
+            "AutoModelForImageClassification",
+            ("ForImageClassification", "ForImageClassificationWithTeacher"),
+            "image-classification",
+        ),
+    )
+
+    @classmethod
+    def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
+        """With the labels that the model says."""
+        return cls(inputs, tuple(labels or ()))
+
+    def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
+        """All logits, [b, c]."""
+        return {_ANSWERS: logits}
+
+    def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """`softmax_divergence` from the logits."""
+        return softmax_divergence(logits, kept[_ANSWERS], temperature)
+
+    @classmethod
+    def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
+        """The label's name, or its place where there are many."""
+        if len(labels) > most:
+            return ["print(int(logits[0].argmax()))  # the place of the label in manifest.json"]
+        return [
+            f"labels = {json.dumps(list(labels), ensure_ascii=False)}",
+            "print(labels[int(logits[0].argmax())])",
+        ]

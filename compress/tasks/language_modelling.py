@@ -1,0 +1,323 @@
+"""Language modelling: each position's label is the token that follows it.
+
+Perplexity is exp of the mean loss a token, and tells models of one tokenizer apart; bits per byte is the same
+loss by the bytes of text, and compares across tokenizers. Every row is answered on its own, from an empty
+past, so that early tokens of a row are guessed with little to go by: figures hold for this row length.
+
+A teacher's answers are kept as the k likeliest tokens of each position: all of its logits on a million tokens
+of a vocabulary of 50,000 would take 200 GB, these take 256 bytes a token. At temperature 1 the divergence is
+over k + 1 events, the last of which is "any other token": nothing is said of how the rest is spread. At
+another temperature the share of the rest is not known from that, and the divergence is between both
+distributions on the k tokens alone.
+Shapes: n = rows, b = batch, s = positions, v = tokens of the vocabulary, k = tokens kept, ... = positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.tasks.base import Logits
+from compress.tasks.softmax import OneOfSeveral
+from compress.tasks.spec import Gate, HubHead, InputSpec, Integers, TaskWords
+from compress.tasks.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["LanguageModelling", "RowLosses", "compare_losses", "token_divergence", "top_answers"]
+
+TOP = 32
+_LEAST_REST = 1e-7  # of a probability: below it float32 can't tell 1 minus the others from rounding
+_VALUES, _TOKENS = "answers: values", "answers: tokens"
+_LN2 = math.log(2)
+_MOST_HALF = 20.0  # of an interval, in nats a token: one row bounds nothing, and JSON has no infinity
+_MOST_NATS = 700.0  # exp of more is no double
+
+
+def _perplexity_ratio(measurement: Any, _: Callable[[Any], Any]) -> tuple[float, float, None] | None:
+    language = measurement.language
+    ratio = None if language is None else language.perplexity_ratio
+    return None if ratio is None else (ratio.value, ratio.high, None)
+
+
+def _decode_speedup(measurement: Any, at: Callable[[Any], Any]) -> tuple[float, float, Any] | None:
+    timed = None if measurement.language is None else at(measurement.language.decode)
+    return None if timed is None else (timed.speedup, timed.speedup_low, timed)
+
+
+@dataclass(frozen=True)
+class LanguageModelling(OneOfSeveral):
+    """The next token of each position; logits [b, s, v], labels int64 [b, s].
+
+    Attributes:
+        vocabulary: how many tokens the model tells apart: v.
+    """
+
+    name = "language-modelling"
+    rows = "stream"
+    words = TaskWords(
+        model="language model",
+        metric="next-token accuracy",
+        unit="token",
+        answer="token",
+        label="token",
+        summary="the next token; text (data.source=corpus: files, folders, datasets), Python's source "
+        "(stdlib)",
+        served="language models",
+        hub_metric="perplexity",
+        batches="batches",
+        alone="one at a time",
+    )
+    heads = (
+        HubHead(
+            "text",
+            "language-modelling",
+            "AutoModelForCausalLM",
+            ("ForCausalLM", "LMHeadModel"),
+            "text-generation",
+            not_endings=("WithLMHeadModel",),
+            what="names the next token of a text, and no class",
+            wants="the data are texts to write on from, which wants a model whose architecture ends in "
+            "ForCausalLM or LMHeadModel",
+        ),
+    )
+    gates = {
+        "max_perplexity_ratio": Gate("perplexity over the baseline's", "ratio", _perplexity_ratio),
+        "min_decode_speedup": Gate("speed-up of writing a token", "speedup", _decode_speedup),
+    }
+    record = "language"
+    keeps_past = True
+    names_tokens = True
+    takes_made_up_rows = False
+    units_are_rows = False
+
+    vocabulary: int = 0
+
+    @property
+    def classes(self) -> int:
+        """v."""
+        return self.vocabulary
+
+    @property
+    def answer_shape(self) -> tuple[int | str, ...]:
+        """A number a position and token."""
+        return ("sequence_length", self.vocabulary)
+
+    @classmethod
+    def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
+        """With the tokens of its tokenizer."""
+        return cls(inputs, vocabulary=vocabulary)
+
+    def misfit(self, shape: Sequence[int], rows: int, positions: int) -> str | None:
+        """A model may tell more tokens apart than its tokenizer has."""
+        if len(shape) == 3 and shape[1] == positions and shape[2] >= self.vocabulary:
+            return None
+        return (
+            f"with logits of shape {list(shape)}; a language model answers each of the {positions} positions "
+            f"with {self.vocabulary:,} numbers at least, the tokens of its tokenizer"
+        )
+
+    def widened(self, shape: Sequence[int]) -> Self:
+        """With as many tokens as the model has."""
+        return replace(self, vocabulary=shape[2])
+
+    def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
+        """`top_answers`, each [b, s, k]; ids are whole float32 numbers."""
+        values, ids = top_answers(logits)
+        return {_VALUES: values, _TOKENS: ids.float()}
+
+    def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """`token_divergence`."""
+        return token_divergence(logits, kept[_VALUES], kept[_TOKENS].long(), temperature)
+
+    @classmethod
+    def judged(cls, logits: Logits, labels: Any) -> Logits:
+        """Those of all positions, [b s, v]."""
+        return logits.reshape(-1, logits.shape[-1])
+
+    @classmethod
+    def tally(cls) -> RowLosses:
+        """Collects losses."""
+        return RowLosses()
+
+    @classmethod
+    def compare_tallies(
+        cls, baseline: RowLosses, candidate: RowLosses, units: int, label_bytes: Integers | None
+    ) -> dict[str, Any]:
+        """`compare_losses`."""
+        return compare_losses(
+            baseline, candidate, units, None if label_bytes is None else int(label_bytes.sum())
+        )
+
+    @classmethod
+    def rows_a_call(cls, usual: int) -> int:
+        """1: rows are long, and their answers wide, so that one at a time is as fast."""
+        return 1
+
+    def hub_entries(self) -> dict[str, Any]:
+        """Nothing: tokens have no names in config.json."""
+        return {}
+
+    @classmethod
+    def program(cls, file: str, set_threads: str) -> str:
+        """Writes on from a text, the likeliest token each time."""
+        return _PROGRAM.replace("{file}", file).replace("{set_threads}", set_threads)
+
+    @classmethod
+    def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
+        """Also tokens and perplexity."""
+        accuracy = measurement.candidate.accuracy
+        return {
+            "value": accuracy.value,
+            "rows": accuracy.rows,
+            "tokens": accuracy.units,
+            "perplexity": measurement.language.candidate.perplexity,
+            "how": f"of the next token, in rows of {length} from an empty past",
+        }
+
+    @classmethod
+    def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
+        """Tokens, perplexity and its ratio to the baseline's."""
+        language = measurement.language
+        ratio = language.perplexity_ratio
+        return {
+            "tokens": language.tokens,
+            "perplexity": (language.baseline if is_baseline else language.candidate).perplexity,
+            "perplexity_ratio": {"value": 1.0, "low": 1.0, "high": 1.0}
+            if is_baseline
+            else ratio.model_dump(),
+        }
+
+
+class RowLosses:
+    """Collects the mean loss of each row, in nats a token, while rows are answered in order."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.float64]] = []
+
+    def add(self, logits: NDArray[Any], labels: Integers) -> None:
+        """Take the logits of a batch, [b, s, v] or [b s, v], with its labels [b, s]."""
+        logits = logits.reshape(-1, logits.shape[-1])
+        top = logits.max(axis=-1, keepdims=True)
+        total = np.exp(logits - top).sum(axis=-1, dtype=np.float64)
+        chosen = np.take_along_axis(logits, labels.reshape(-1, 1), axis=-1)
+        losses = np.log(total) - (chosen - top)[:, 0].astype(np.float64)
+        self._parts.append(losses.reshape(labels.shape).mean(axis=1))
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Of all rows, [n]."""
+        return np.concatenate(self._parts)
+
+
+def compare_losses(
+    baseline: RowLosses, candidate: RowLosses, tokens: int, text_bytes: int | None
+) -> dict[str, Any]:
+    """Figures of two models' losses on the same rows, named as `measure.results.Language` has them.
+
+    Args:
+        tokens: of all rows.
+        text_bytes: that these stand for; None: not known.
+    """
+    before, after = baseline.values, candidate.values
+
+    def model(losses: NDArray[np.float64]) -> dict[str, float | None]:
+        loss = float(losses.mean())
+        return {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, _MOST_NATS)),
+            "bits_per_byte": None if not text_bytes else loss * tokens / _LN2 / text_bytes,
+        }
+
+    value = float((after - before).mean())
+    low, high = mean_interval(after - before)
+    ends = {"value": value, "low": max(low, value - _MOST_HALF), "high": min(high, value + _MOST_HALF)}
+    return {
+        "rows": len(before),
+        "tokens": tokens,
+        "text_bytes": text_bytes or 0,
+        "baseline": model(before),
+        "candidate": model(after),
+        "perplexity_ratio": {
+            name: math.exp(max(min(nats, _MOST_NATS), -_MOST_NATS)) for name, nats in ends.items()
+        },
+    }
+
+
+def top_answers(logits: Tensor, top: int = TOP) -> tuple[Tensor, Tensor]:
+    """Keep the likeliest tokens.
+
+    Args:
+        logits: [..., v].
+        top: k, or v if that is less.
+
+    Returns:
+        Log-probabilities, float32 [..., k], and their tokens, int64 [..., k].
+    """
+    kept = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
+    return kept.values, kept.indices
+
+
+def token_divergence(logits: Tensor, values: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student), mean over positions.
+
+    Args:
+        logits: of the student, [..., v].
+        values, ids: of the teacher, as `top_answers` returns them, [..., k].
+        temperature: T.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    if temperature == 1:
+        student = logits.float().log_softmax(-1).gather(-1, ids)
+        both = (
+            (_with_rest(student), _with_rest(values))
+            if ids.shape[-1] < logits.shape[-1]
+            else (student, values)
+        )
+    else:
+        student = (logits.float().gather(-1, ids) / temperature).log_softmax(-1)
+        both = student, (values / temperature).log_softmax(-1)
+    mine, wanted = (torch.flatten(each, 0, -2) for each in both)
+    return F.kl_div(mine, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _with_rest(values: Tensor) -> Tensor:
+    """Add the log-probability of all other tokens together: [..., k] -> [..., k + 1]."""
+    import torch
+
+    rest = (1 - values.exp().sum(-1, keepdim=True)).clamp(min=_LEAST_REST)
+    return torch.cat((values, rest.log()), dim=-1)
+
+
+_PROGRAM = """import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+options = ort.SessionOptions()
+{set_threads}session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.no_truncation()
+names = [value.name for value in session.get_outputs()]
+past = {
+    value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+    for value in session.get_inputs()
+    if value.name.startswith("past_key_values.")
+}
+ids = tokenizer.encode("Put the text here.").ids
+new = ids
+for _ in range(50):
+    feed = {"input_ids": np.array([new]), "attention_mask": np.ones((1, len(ids)), np.int64), **past}
+    found = dict(zip(names, session.run(None, feed)))
+    past = {f"past_key_values{k[7:]}": v for k, v in found.items() if k.startswith("present.")}
+    new = [int(found["logits"][0, -1].argmax())]
+    ids = ids + new
+print(tokenizer.decode(ids))
+"""

@@ -1,0 +1,112 @@
+"""Every task by its name, imported when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from compress.tasks.base import Task
+from compress.tasks.spec import Gate, HubHead, InputSpec, RowKind, TaskName
+
+__all__ = [
+    "FIRST_HEAD",
+    "TASKS",
+    "all_gates",
+    "all_heads",
+    "decoder_task",
+    "default_task",
+    "head_of_name",
+    "task_class",
+    "task_from",
+    "task_of_architectures",
+    "task_of_measurement",
+    "tasks_of_rows",
+]
+
+TASKS = {
+    "classification": "compress.tasks.classification:Classification",
+    "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
+}
+"""The first task of each kind of rows is the one that data have where nothing is said."""
+
+
+def task_class(name: TaskName) -> type[Task]:
+    """The class of a task.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    module, _, attribute = TASKS[name].partition(":")
+    found: type[Task] = getattr(import_module(module), attribute)
+    return found
+
+
+def task_from(facts: Mapping[str, Any]) -> Task:
+    """The task that gave these `facts`, which may have been through JSON."""
+    kind = task_class(facts["name"])
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()
+    }
+    fields["inputs"] = tuple(InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in facts["inputs"])
+    del fields["name"]
+    return kind(**fields)
+
+
+def tasks_of_rows(kind: RowKind) -> tuple[TaskName, ...]:
+    """Names of the tasks that learn from rows of a kind."""
+    return tuple(name for name in TASKS if task_class(name).rows == kind)
+
+
+def default_task(kind: RowKind) -> TaskName:
+    """The task of rows of a kind where nothing else is said."""
+    return tasks_of_rows(kind)[0]
+
+
+def all_gates() -> dict[str, Gate]:
+    """Gates of all tasks, by their keys in a recipe."""
+    return {key: gate for name in TASKS for key, gate in task_class(name).gates.items()}
+
+
+def all_heads() -> list[tuple[TaskName, HubHead]]:
+    """Heads of all tasks, each with the name of its task."""
+    return [(name, head) for name in TASKS for head in task_class(name).heads]
+
+
+def decoder_task() -> TaskName:
+    """The first task whose models keep a past: that of a file of a decoder's weights."""
+    return next(name for name in TASKS if task_class(name).keeps_past)
+
+
+FIRST_HEAD = "classification"
+"""The head of a bundle from before heads were stored."""
+
+
+def head_of_name(name: str) -> HubHead:
+    """The head that a bundle or a definition names.
+
+    Raises:
+        KeyError: no task has it.
+    """
+    return {head.name: head for _, head in all_heads()}[name]
+
+
+def task_of_architectures(architectures: tuple[str, ...], problem_type: object = None) -> TaskName | None:
+    """The task of a model by the names in its config.json; None where no task has such a head."""
+    found = [(name, head.problem_type) for name, head in all_heads() if any(map(head.fits, architectures))]
+    exact = [name for name, problem in found if problem is not None and problem == problem_type]
+    return next(iter([*exact, *(name for name, _ in found)]), None)
+
+
+def task_of_measurement(measurement: Any) -> type[Task]:
+    """The task of a measurement, which older reports do not name.
+
+    Args:
+        measurement: a `measure.results.Measurement`.
+    """
+    if measurement.task:
+        return task_class(measurement.task)
+    for task in map(task_class, TASKS):
+        if task.record and getattr(measurement, task.record, None) is not None:
+            return task
+    return task_class(default_task("labelled"))

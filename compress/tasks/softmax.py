@@ -1,0 +1,130 @@
+"""One of several: what tasks share whose answer is the largest of c numbers.
+
+Divergence: Hinton et al. 2015, arXiv 1503.02531, sec. 2.
+Shapes: ... = rows or positions, c = classes or tokens, u = units, n = rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.tasks.base import Task
+from compress.tasks.spec import NO_LABEL, Difference, Integers, Score
+from compress.tasks.statistics import clustered_interval, paired_interval, proportion_interval, wider
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+__all__ = ["OneOfSeveral", "softmax_divergence"]
+
+
+def softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over units; logits [..., c] each."""
+    from torch.nn import functional as F
+
+    log_student = F.log_softmax(student.flatten(0, -2) / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher.flatten(0, -2) / temperature, dim=-1)
+    # T^2 keeps the gradient's size when T changes.
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+@dataclass(frozen=True)
+class OneOfSeveral(Task):
+    """A task with one right answer a unit; its metric is the share of units answered right.
+
+    Class attributes:
+        units_are_rows: each row has one answer; otherwise intervals are over rows, whose units depend on each
+            other.
+    """
+
+    units_are_rows: ClassVar[bool] = True
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of logits [..., c] against indices [...]; `NO_LABEL` doesn't count."""
+        from torch.nn import functional as F
+
+        known = labels != NO_LABEL
+        if not bool(known.all()):
+            if not bool(known.any()):
+                return logits.sum() * 0
+            logits, labels = logits[known], labels[known]
+        return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten())
+
+    def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """`softmax_divergence`."""
+        return softmax_divergence(student, teacher, temperature)
+
+    def draw(self, judged: Tensor, generator: Generator) -> Tensor:
+        """One class a unit, [u]."""
+        import torch
+
+        return torch.multinomial(judged.float().softmax(-1), 1, generator=generator)[:, 0]
+
+    @classmethod
+    def named(cls, judged: NDArray[Any]) -> Integers:
+        """The index of the largest, [u]."""
+        found: Integers = judged.argmax(-1)
+        return found
+
+    @classmethod
+    def value(cls, answers: Integers, labels: Integers) -> float:
+        """Share of units that are right."""
+        return int((answers == labels).sum()) / len(labels)
+
+    @classmethod
+    def change(cls, before: Integers, after: Integers, labels: Integers) -> float:
+        """Difference of the shares, with one rounding."""
+        return (int((after == labels).sum()) - int((before == labels).sum())) / len(labels)
+
+    @classmethod
+    def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
+        """Exact interval; where a row has several units no narrower than that of the mean over rows."""
+        right = answers == labels
+        correct, units = int(right.sum()), len(labels)
+        low, high = proportion_interval(correct, units)
+        if not cls.units_are_rows:
+            low, high = wider((low, high), clustered_interval(right, lengths), least=0.0)
+        return Score(
+            metric=cls.words.metric,
+            value=correct / units,
+            low=low,
+            high=high,
+            rows=len(lengths),
+            units=units,
+            unit=cls.words.unit,
+        )
+
+    @classmethod
+    def difference(
+        cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
+    ) -> Difference:
+        """Tango's interval; where a row has several units no narrower than that of the mean over rows."""
+        units = len(labels)
+        gained = int(((candidate == labels) & (baseline != labels)).sum())
+        lost = int(((baseline == labels) & (candidate != labels)).sum())
+        low, high = paired_interval(gained, lost, units)
+        if not cls.units_are_rows:
+            change = (candidate == labels).astype(np.float64) - (baseline == labels)
+            low, high = wider((low, high), clustered_interval(change, lengths), least=-1.0)
+        return Difference(
+            metric=cls.words.metric,
+            value=(gained - lost) / units,
+            low=low,
+            high=high,
+            rows=len(lengths),
+            units=units,
+            gained=gained,
+            lost=lost,
+            agreement=int((baseline == candidate).sum()) / units,
+            unit=cls.words.unit,
+        )
+
+    @classmethod
+    def constant(cls, labels: Integers, lengths: Integers) -> Integers:
+        """The commonest label, for every unit."""
+        classes, counts = np.unique(labels, return_counts=True)
+        return np.full_like(labels, classes[counts.argmax()])
