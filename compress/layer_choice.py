@@ -61,7 +61,7 @@ def best_layers(
 ) -> tuple[list[int], dict[str, int]]:
     """Layers to keep so that the model's answers on validation change least, and facts on the choice.
 
-    The rows are at most 512, and at most as many as have answers of half a gigabyte.
+    The rows are 512 at most, and at most as many as have answers of half a gigabyte.
 
     Args:
         name: of the stage, for the progress bar.

@@ -27,7 +27,8 @@ from compress.data.readers.reader import Modality, Reader
 from compress.data.split import Splits
 from compress.data.table import Table
 from compress.errors import DataError, did_you_mean
-from compress.tasks.registry import default_task, task_class, tasks_of_rows
+from compress.tasks import task_class
+from compress.tasks.registry import default_task, tasks_of_rows
 from compress.tasks.spec import RowKind, TaskName
 
 __all__ = ["DataSource"]
@@ -39,6 +40,7 @@ class DataSource(BaseModel, ABC):
     """Where rows come from: the `data:` part of a recipe.
 
     Class attributes:
+        rows: what rows are labelled with, which says what tasks there may be.
         modality: what a row is.
         rows: whether rows have labels, or are cut out of documents.
         paths_to: what its paths name.
@@ -46,6 +48,7 @@ class DataSource(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    rows: ClassVar[RowKind] = "labelled"
     modality: ClassVar[Modality] = "numbers"
     rows: ClassVar[RowKind] = "labelled"
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE"
@@ -132,13 +135,8 @@ class DataSource(BaseModel, ABC):
             DataError: as `partition`.
         """
         fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
-        return partition(
-            tables,
-            fractions=fractions,
-            task=task_class(self.task),
-            train_limit=self.train_limit,
-            seed=self.seed,
-        )
+        kind = task_class(self.task)
+        return partition(tables, fractions=fractions, task=kind, train_limit=self.train_limit, seed=self.seed)
 
 
 def _wrong(path: Path, wanted: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.split import Row, Split, Splits
 from compress.data.table import Note, Table, counted
-from compress.tasks import InputSpec, TaskName, task_class
+from compress.tasks import InputSpec, task_class
 
 if TYPE_CHECKING:
     from compress.data.readers.reader import Reader
@@ -26,7 +26,7 @@ def load_splits(
 
 
 def assemble(
-    task: TaskName,
+    config: DataSource,
     tables: Mapping[str, Table],
     parts: Partition,
     rows: Mapping[str, tuple[Row, ...]],
@@ -43,7 +43,7 @@ def assemble(
         rows: of each split, as `parts` picks them.
         label_order: class names by the model's output index; None: the data decides.
     """
-    train, kind = tables["train"], task_class(task)
+    train, kind = tables["train"], task_class(config.task)
     present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
     labels, label_notes = order_labels(present, label_order, declared=train.declared)
     number = numbers_of(labels)

@@ -243,18 +243,15 @@ def _synthetic(
     loaded: LoadedModel, reader: Reader, max_length: int, task_name: TaskName
 ) -> tuple[Task, Split]:
     """Made up rows that the model answers."""
-    longest = min(max_length, _LONGEST_SYNTHETIC)
-    kind = task_class(task_name)
-    if kind.names_tokens:
-        encoder = encoder_among(reader)
-        rows = synthetic_corpus(encoder, _SYNTHETIC_CORPUS, longest, seed=0)
-        task = kind.of_model(encoder.inputs, None, encoder.vocab_size)
-        return fitting(loaded, Splits(task, rows, rows, rows, "random tokens")).task, rows
+    kind, longest = task_class(task_name), min(max_length, _LONGEST_SYNTHETIC)
     try:
-        rows = reader.synthetic(_SYNTHETIC_ROWS, longest, seed=0)
+        if kind.names_tokens:
+            rows = synthetic_corpus(encoder_among(reader), _SYNTHETIC_CORPUS, longest, seed=0)
+        else:
+            rows = reader.synthetic(_SYNTHETIC_ROWS, longest, seed=0)
     except DataError as error:
         raise ModelError(f"{loaded.source}: {error}") from error
-    task = kind.of_model(rows.inputs, loaded.label_order, 0)
+    task = kind.of_model(rows.inputs, loaded.label_order, reader.vocab_size)
     if reader.modality == "text":
-        fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length)
+        task = fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length).task
     return task, rows

@@ -21,6 +21,7 @@ from compress.recipe import Recipe
 from compress.system.cores import available_cores
 from compress.system.disk import check_room
 from compress.system.files import read_json
+from compress.tasks import TASKS, task_class
 
 if TYPE_CHECKING:
     from compress.pipeline.prepare import Run

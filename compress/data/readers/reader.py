@@ -77,6 +77,11 @@ class Reader(ABC):
         del directory, longest, generates
 
     @property
+    def vocab_size(self) -> int:
+        """How many tokens there are; 0 where rows are no tokens."""
+        return 0
+
+    @property
     def end_id(self) -> int | None:
         """The token that ends what a model generates; None: there is none."""
         return None

@@ -50,7 +50,7 @@ class ArraysData(DataSource):
             for part, picked in parts.indices.items()
         }
         return assemble(
-            self.task, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
+            self, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
         )
 
 

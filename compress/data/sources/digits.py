@@ -48,7 +48,7 @@ class DigitsData(DataSource):
             part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()
         }
         return assemble(
-            self.task, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
+            self, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
         )
 
 

@@ -115,7 +115,7 @@ def splits_of_pictures(
     _, height, width = read["train"].values.shape[1:]
     notes = tuple(note for pictures in read.values() for note in pictures.notes)
     inputs = processor.inputs(height, width)
-    return assemble(config.task, tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
+    return assemble(config, tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
 
 
 def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Pictures]:

@@ -73,15 +73,7 @@ class TextRows(DataSource):
             rows[part], more = self._encoded(encoder, part, raw)
             notes += more
         splits = assemble(
-            self.task,
-            tables,
-            parts,
-            rows,
-            encoder.inputs,
-            label_order,
-            texts=texts,
-            notes=notes,
-            reader=encoder,
+            self, tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes, reader=encoder
         )
         further = self.unlabelled_table()
         return splits if further is None else self._with_unlabelled(splits, further, encoder)
