@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.model.layers.removed import Removed
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 
 __all__ = ["float_linear", "keep_units_", "replace_linear_", "unit_features"]
 
