@@ -35,7 +35,7 @@ def structure_from(model: nn.Module, layout: Layout) -> Structure:
     embedding = layout.token_embedding
     return Structure(
         **_sorted_sites(model, [*attention, *feed_forward]),
-        layers=None if layout.shares_layers else paths.layers,
+        layers=paths.layers,
         token_embedding=None if embedding is None else paths.full(embedding),
         hidden=None if layout.hidden is None else _hidden(model, layout.hidden, layout, paths),
         channels=layout.channels,
@@ -44,10 +44,11 @@ def structure_from(model: nn.Module, layout: Layout) -> Structure:
 
 @dataclass(frozen=True)
 class _Paths:
-    """The paths of a model that stand for `{base}` and `{layer}`.
+    """The paths that `{base}` and `{layer}` mean in a model.
 
     Attributes:
-        each: path of each layer; empty where the layout doesn't speak of layers.
+        layers: path of the list of layers; None where there is none, or several.
+        each: path of each layer; empty where no block has `{layer}`.
     """
 
     base: str
@@ -60,12 +61,13 @@ class _Paths:
         if layout.layers is None:
             return cls(base, None, ())
         layers = layout.layers.replace("{base}", base)
-        if not any("{layer}" in block.out for block in layout.attention) and not any(
-            "{layer}" in block.down for block in layout.feed_forward
-        ):
+        consumers = [*(each.out for each in layout.attention), *(each.down for each in layout.feed_forward)]
+        if not any("{layer}" in path for path in consumers):
             return cls(base, layers, ())
-        container: Any = model.get_submodule(layers)
-        return cls(base, layers, tuple(f"{layers}.{index}" for index in range(len(container))))
+        outer, star, inner = layers.partition(".*")
+        lists = [path + inner for path in _entries(model, outer)] if star else [layers]
+        each = tuple(path for found in lists for path in _entries(model, found))
+        return cls(base, None if star else layers, each)
 
     def full(self, path: str, layer: str = "") -> str:
         return path.replace("{base}", self.base).replace("{layer}", layer)
@@ -83,6 +85,12 @@ class _Paths:
             if index.isdigit():
                 return int(index)
         return position
+
+
+def _entries(model: nn.Module, path: str) -> list[str]:
+    """The paths of the modules in an nn.ModuleList."""
+    container: Any = model.get_submodule(path)
+    return [f"{path}.{index}" for index in range(len(container))]
 
 
 def _blocks(blocks: Sequence[_Block], paths: _Paths) -> Iterator[_Block]:
@@ -177,10 +185,11 @@ def _hidden(model: nn.Module, hidden: Coupled, layout: Layout, paths: _Paths) ->
 
 
 def _exists(model: nn.Module, path: str) -> bool:
+    """Whether there is something at a path that computes."""
     at: Any = model
     for name in path.split("."):
         at = getattr(at, name, None)
-    return at is not None
+    return at is not None and not isinstance(at, nn.Identity)
 
 
 def _sorted_sites(model: nn.Module, sites: Sequence[Site]) -> dict[str, tuple[Site, ...]]:

@@ -72,7 +72,8 @@ class Layout:
     """Where the parts of an architecture are; of what is None or empty nothing can be cut.
 
     Attributes:
-        layers: path of the nn.ModuleList of layers.
+        layers: path of the nn.ModuleList of layers; with `*` of several lists, whose layers are called more
+            than once, so that none can be left out or timed by itself.
         attention: blocks; one whose paths have `{layer}` occurs in each layer.
         feed_forward: the same.
         token_embedding: path of the table of the vocabulary.
@@ -80,7 +81,6 @@ class Layout:
         channels: filters and hidden units, group by group.
         embeddings_project: of a model that may embed in fewer features than its width, the projection behind:
             where there is one it writes into the width, and not what is in `{base}.embeddings`.
-        shares_layers: layers are called more than once, so that none can be left out or timed by itself.
         since: the version of transformers whose modules have these paths; empty: all that are supported.
     """
 
@@ -91,7 +91,6 @@ class Layout:
     hidden: Coupled | None = None
     channels: tuple[Coupled, ...] = ()
     embeddings_project: str | None = None
-    shares_layers: bool = False
     since: str = ""
 
 
@@ -192,25 +191,31 @@ _VIT = replace(
     ),
     since="5.10",  # before, attention counted its heads by the configuration: fewer could not be computed
 )
-# Attention of decoders has no `removed`: it keeps the keys and values that a cache asks each layer for.
-_LLAMA = _transformer(
-    "{base}.layers",
-    Attention(
-        q="{layer}.self_attn.q_proj",
-        k="{layer}.self_attn.k_proj",
-        v="{layer}.self_attn.v_proj",
-        out="{layer}.self_attn.o_proj",
-    ),
-    FeedForward(
-        up="{layer}.mlp.up_proj",
-        gate="{layer}.mlp.gate_proj",
-        down="{layer}.mlp.down_proj",
-        removed=(Stub("{layer}.mlp", "bias"),),
-    ),
-    "{base}.embed_tokens",
-    norms=("{layer}.input_layernorm", "{layer}.post_attention_layernorm", "{base}.norm"),
-    heads=("lm_head?", "score?"),
-)
+
+
+def _llama(*norms: str) -> Layout:
+    """Layers as Llama's, with further norms."""
+    return _transformer(
+        "{base}.layers",
+        # Without `removed`: it keeps the keys and values that a cache asks each layer for.
+        Attention(
+            q="{layer}.self_attn.q_proj",
+            k="{layer}.self_attn.k_proj",
+            v="{layer}.self_attn.v_proj",
+            out="{layer}.self_attn.o_proj",
+        ),
+        FeedForward(
+            up="{layer}.mlp.up_proj",
+            gate="{layer}.mlp.gate_proj",
+            down="{layer}.mlp.down_proj",
+            removed=(Stub("{layer}.mlp", "bias"),),
+        ),
+        "{base}.embed_tokens",
+        norms=("{layer}.input_layernorm", "{layer}.post_attention_layernorm", "{base}.norm", *norms),
+        heads=("lm_head?", "score?"),
+    )
+
+
 _GPT2 = _transformer(
     "{base}.h",
     Attention(qkv="{layer}.attn.c_attn", out="{layer}.attn.c_proj"),
@@ -220,16 +225,75 @@ _GPT2 = _transformer(
     norms=("{layer}.ln_1", "{layer}.ln_2", "{base}.ln_f"),
     heads=("lm_head?", "score?"),
 )
+_MPNET = _transformer(
+    "{base}.encoder.layer",
+    Attention(
+        q="{layer}.attention.attn.q",
+        k="{layer}.attention.attn.k",
+        v="{layer}.attention.attn.v",
+        out="{layer}.attention.attn.o",
+        removed=(Stub("{layer}.attention.attn", "bias", as_tuple=True),),
+        numbers="{layer}.attention.attn.head_numbers",
+    ),
+    _BERT_FEED_FORWARD,
+    "{base}.embeddings.word_embeddings",
+    embeddings=("{base}.embeddings.position_embeddings",),
+    norms=("{base}.embeddings.LayerNorm", "{layer}.attention.LayerNorm", "{layer}.output.LayerNorm"),
+    heads=("{base}.pooler.dense?", "classifier.dense?"),
+)
+_MODERNBERT = _transformer(
+    "{base}.layers",
+    Attention(
+        qkv="{layer}.attn.Wqkv",
+        out="{layer}.attn.Wo",
+        removed=(Stub("{layer}.attn", "bias", as_tuple=True),),
+    ),
+    FeedForward(gate_up="{layer}.mlp.Wi", down="{layer}.mlp.Wo", removed=(Stub("{layer}.mlp", "bias"),)),
+    "{base}.embeddings.tok_embeddings",
+    norms=("{base}.embeddings.norm", "{layer}.attn_norm?", "{layer}.mlp_norm", "{base}.final_norm"),
+    heads=("head.dense?",),
+)
+_ALBERT = replace(
+    _transformer(
+        "{base}.encoder.albert_layer_groups.*.albert_layers",
+        # Norm and residual are inside of the attention module, so that it can't be removed whole.
+        Attention(
+            q="{layer}.attention.query",
+            k="{layer}.attention.key",
+            v="{layer}.attention.value",
+            out="{layer}.attention.dense",
+        ),
+        FeedForward(
+            up="{layer}.ffn",
+            down="{layer}.ffn_output",
+            removed=(Stub("{layer}.ffn", "input"), Stub("{layer}.ffn_output", "bias")),
+            name="{layer}.ffn",
+        ),
+        norms=("{layer}.attention.LayerNorm", "{layer}.full_layer_layer_norm"),
+        heads=("{base}.pooler?",),
+        writers=("{base}.encoder.embedding_hidden_mapping_in",),
+    ),
+    token_embedding="{base}.embeddings.word_embeddings",  # of another width than that between layers
+)
+_GEMMA2 = _llama("{layer}.pre_feedforward_layernorm", "{layer}.post_feedforward_layernorm")
+_LLAMA = _llama()
 
 LAYOUTS = {
+    "albert": _ALBERT,
     "bert": _BERT,
+    "camembert": _BERT,
     "deit": _VIT,
     "distilbert": _DISTILBERT,
     "electra": replace(_BERT, embeddings_project="{base}.embeddings_project"),
+    "gemma2": _GEMMA2,
     "gpt2": _GPT2,
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "modernbert": _MODERNBERT,
+    "mpnet": _MPNET,
     "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
     "roberta": _BERT,
     "vit": _VIT,
+    "xlm-roberta": _BERT,
 }

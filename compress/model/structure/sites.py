@@ -9,11 +9,12 @@ layers, the filters of convolutions, the hidden units of recurrent layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from compress.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Coupled", "Site", "Structure", "Stub", "UnknownStructureError"]
 
