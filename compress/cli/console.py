@@ -311,7 +311,7 @@ def draw(table: ReportTable) -> Table:
 _MODELS_AND_TASKS = (
     (
         "hf: DIR or NAME",
-        "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of images: ViT, DeiT",
+        "a Hugging Face classifier (...ForSequenceClassification, ...ForImageClassification)",
     ),
     ("hf: DIR or NAME", "a Hugging Face decoder (...ForCausalLM): Llama, Qwen, GPT-2"),
     ("hf: FILE.gguf", "a language model of llama.cpp, its weights made float"),
@@ -329,6 +329,7 @@ _MODELS_AND_TASKS = (
 
 def listing() -> Table:
     """Stages, models and tasks, a line each."""
+    from compress.model.structure.layouts import LAYOUTS
     from compress.recipe.starter import starter_folder
     from compress.registry import stage_class, stage_names
 
@@ -341,6 +342,7 @@ def listing() -> Table:
         table.add_row(escape(f"models/{path.name}"), _first_line(path.read_text(encoding="utf-8")))
     for name, what in _MODELS_AND_TASKS:
         table.add_row(name, what)
+    table.add_row("model_type", f"can be cut, others are quantized: {', '.join(sorted(LAYOUTS))}")
     return table
 
 

@@ -236,5 +236,23 @@ def test_a_structure_that_says_something_else_is_refused_by_the_key(said: object
         structure_of(Said(said))
 
 
+def test_a_path_may_name_a_module_of_each_layer() -> None:
+    model = Definition.from_file(GROUPED, "build", {}).build()
+    named = structure_of(model)
+    assert [site.queries for site in named.attention] == [2, 2]
+    readers = [*(f"{{layer}}.{part}" for part in ("q", "k", "v")), "classifier"]
+    heads = {part: f"{{layer}}.{part}" for part in ("q", "k", "v", "out")}
+    said = {
+        "attention": [{**heads, "head_size": 4, "queries_per_group": 2}],
+        "hidden": {"writers": ["embed", "{layer}.out"], "readers": readers},
+        "layers": "layers",
+    }
+    model.structure = lambda: said  # type: ignore[method-assign, assignment]
+    found = structure_of(model)
+    assert found.attention == named.attention and found.hidden is not None
+    assert found.hidden.writers == ("embed", "layers.0.out", "layers.1.out")
+    assert len(found.hidden.readers) == 7
+
+
 def test_what_bundles_of_before_say_too_is_no_error() -> None:
     assert structure_of(Said({"attention": [HEADS], "classifier": "d", "embeddings": []})).attention
