@@ -30,7 +30,6 @@ from ..hf_families import FAMILIES, write_family
 VISION = ("deit", "vit")  # in test_vit.py
 TYPES = sorted(set(LAYOUTS) - set(VISION))
 DECODERS = [name for name in TYPES if FAMILIES[name].tokenizer == "decoder"]
-MASKED = [name for name in TYPES if name not in DECODERS]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 Build = Callable[..., nn.Module]
 
@@ -133,7 +132,8 @@ def _without_norms_(model: nn.Module) -> nn.Module:
     return model
 
 
-KINDS = [(name, False) for name in TYPES] + [(name, True) for name in DECODERS]
+WIDE = [name for name in TYPES if LAYOUTS[name].hidden is not None]
+KINDS = [(name, False) for name in WIDE] + [(name, True) for name in DECODERS]
 
 
 @pytest.mark.parametrize(("name", "decoder"), KINDS)
@@ -219,6 +219,18 @@ def test_layers_that_are_called_again_can_not_be_left_out(build: Build) -> None:
     assert logits(two, _rows("albert")).isfinite().all()
 
 
+def test_of_deberta_the_projections_of_distances_are_cut_with_their_heads(build: Build) -> None:
+    rows = _rows("deberta-v2")
+    for shared in (False, True):  # q and k make them, or projections of their own
+        cut = build("deberta-v2", share_att_key=shared)
+        silent = copy.deepcopy(cut)
+        assert [len(site.producers) for site in structure_of(cut).attention] == [3 if shared else 5] * 2
+        _cut_(cut, silent, lambda units: [1, units - 1])
+        torch.testing.assert_close(logits(cut, rows), logits(silent, rows), **CLOSE)
+        with pytest.raises(ModelError):
+            hidden_width(cut)
+
+
 def _split(rows: dict[str, Tensor]) -> tuple[Split, object]:
     arrays = {name: [row.numpy() for row in values] for name, values in rows.items()}
     columns = {**arrays, "labels": np.arange(3)}
@@ -231,12 +243,15 @@ def _slow(*names: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", ["modernbert", "mpnet", *_slow("albert", "camembert", "xlm-roberta")])
+@pytest.mark.parametrize(
+    "name", ["modernbert", "mpnet", *_slow("albert", "camembert", "deberta-v2", "xlm-roberta")]
+)
 def test_the_file_of_a_cut_model_answers_as_the_model(name: str, build: Build, tmp_path: Path) -> None:
     model, rows = build(name), _rows(name)
     for at, site in enumerate(structure_of(model).sites):
         keep_units_(model, site, [0, 1 + at % 3] if at else [2])
-    keep_features_(model, range(4, 28))
+    if name in WIDE:
+        keep_features_(model, range(4, 28))
     split, task = _split(rows)
     path = export_onnx(model, split, task, tmp_path / "model.onnx")  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ HEAD_NUMBERS = "head_numbers"
 
 
 def adapted_(module: nn.Module) -> nn.Module:
-    """Adapt a Hugging Face model in place: GPT-2's transposed Linears, GPT-2's and MPNet's attention."""
+    """Adapt a Hugging Face model in place: transposed Linears; attention of GPT-2, MPNet and DeBERTa-v2."""
     from transformers.pytorch_utils import Conv1D
 
     for path, child in list(module.named_modules()):
@@ -38,6 +38,10 @@ def adapted_(module: nn.Module) -> nn.Module:
             del child.all_head_size
             made[kind] = made.get(kind) or _biased_by_number(kind)
             child.__class__ = made[kind]
+        elif kind.__name__ == "DisentangledSelfAttention" and "num_attention_heads" in own:
+            del child.num_attention_heads
+            made[kind] = made.get(kind) or _counting_heads(kind)
+            child.__class__ = made[kind]
     return module
 
 
@@ -45,6 +49,12 @@ def _splitting_by_width(attention: type[nn.Module]) -> type[nn.Module]:
     """A class of attention whose `split_size` is a third of what its projection puts out."""
     split_size = property(lambda self: self.c_attn.out_features // 3)
     return type(attention.__name__, (attention,), {"split_size": split_size, "__module__": __name__})
+
+
+def _counting_heads(attention: type[nn.Module]) -> type[nn.Module]:
+    """A class of attention that has as many heads as its values are wide."""
+    heads = property(lambda self: self.value_proj.out_features // self.attention_head_size)
+    return type(attention.__name__, (attention,), {"num_attention_heads": heads, "__module__": __name__})
 
 
 def _biased_by_number(attention: type[nn.Module]) -> type[nn.Module]:

@@ -25,7 +25,7 @@ def structure_from(model: nn.Module, layout: Layout) -> Structure:
     """
     paths = _Paths.of(model, layout)
     attention = [
-        _attention_site(model, block, position, paths)
+        _attention_site(block, position, paths)
         for position, block in enumerate(_blocks(layout.attention, paths))
     ]
     feed_forward = [
@@ -37,7 +37,7 @@ def structure_from(model: nn.Module, layout: Layout) -> Structure:
         **_sorted_sites(model, [*attention, *feed_forward]),
         layers=paths.layers,
         token_embedding=None if embedding is None else paths.full(embedding),
-        hidden=None if layout.hidden is None else _hidden(model, layout.hidden, layout, paths),
+        hidden=None if layout.hidden is None else _hidden(layout.hidden, layout, paths),
         channels=layout.channels,
     )
 
@@ -51,6 +51,7 @@ class _Paths:
         each: path of each layer; empty where no block has `{layer}`.
     """
 
+    model: nn.Module
     base: str
     layers: str | None
     each: tuple[str, ...]
@@ -59,24 +60,31 @@ class _Paths:
     def of(cls, model: nn.Module, layout: Layout) -> _Paths:
         base = str(getattr(model, "base_model_prefix", ""))
         if layout.layers is None:
-            return cls(base, None, ())
+            return cls(model, base, None, ())
         layers = layout.layers.replace("{base}", base)
         consumers = [*(each.out for each in layout.attention), *(each.down for each in layout.feed_forward)]
         if not any("{layer}" in path for path in consumers):
-            return cls(base, layers, ())
+            return cls(model, base, layers, ())
         outer, star, inner = layers.partition(".*")
         lists = [path + inner for path in _entries(model, outer)] if star else [layers]
         each = tuple(path for found in lists for path in _entries(model, found))
-        return cls(base, None if star else layers, each)
+        return cls(model, base, None if star else layers, each)
 
     def full(self, path: str, layer: str = "") -> str:
         return path.replace("{base}", self.base).replace("{layer}", layer)
 
-    def expanded(self, paths: Sequence[str]) -> Iterator[str]:
-        """Full paths; one of each layer goes there for all layers."""
-        for path in paths:
-            for layer in self.each if "{layer}" in path else ("",):
-                yield self.full(path, layer)
+    def present(self, paths: Sequence[str], layers: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Full paths, one for each layer (None: all) where it has `{layer}`, without absent `?` ones."""
+        found = (
+            self.full(path, layer)
+            for path in paths
+            for layer in ((self.each if layers is None else layers) if "{layer}" in path else ("",))
+        )
+        return tuple(
+            path.removesuffix("?")
+            for path in found
+            if not path.endswith("?") or _exists(self.model, path.removesuffix("?"))
+        )
 
     def layer_index(self, path: str, position: int) -> int:
         """The index of the layer that a path is in; outside of the layers the position among blocks."""
@@ -101,14 +109,16 @@ def _blocks(blocks: Sequence[_Block], paths: _Paths) -> Iterator[_Block]:
         for layer in paths.each if any("{layer}" in text for text in texts.values()) else ("",):
             full: dict[str, Any] = {name: paths.full(text, layer) for name, text in texts.items()}
             stubs = tuple(replace(stub, path=paths.full(stub.path, layer)) for stub in block.removed)
+            if isinstance(block, Attention):
+                full["positions"] = paths.present(block.positions, (layer,))
             yield replace(block, **full, removed=stubs)
 
 
-def _attention_site(model: nn.Module, block: Attention, position: int, paths: _Paths) -> Site:
-    size, queries = _head_size(model, block), _queries_per_group(model, block)
+def _attention_site(block: Attention, position: int, paths: _Paths) -> Site:
+    size, queries = _head_size(paths.model, block), _queries_per_group(paths.model, block)
     if queries > 1 and block.qkv is not None:
         raise ValueError("queries_per_group needs q, k and v: what makes all three in one can't be cut by it")
-    rows = [size * queries, size, size]
+    rows = [size * queries, size, size, *(size for _ in block.positions)]
     return Site(
         name=block.name or _block_name(block.producers[0], block.out),
         kind="attention",
@@ -162,19 +172,13 @@ def _block_name(first: str, second: str) -> str:
     return ".".join(common) if deep else second
 
 
-def _hidden(model: nn.Module, hidden: Coupled, layout: Layout, paths: _Paths) -> Coupled:
+def _hidden(hidden: Coupled, layout: Layout, paths: _Paths) -> Coupled:
     """The hidden width with full paths, without optional ones that the model doesn't have."""
     roles: dict[str, Any] = {
-        each.name: tuple(
-            path.removesuffix("?")
-            for path in paths.expanded(getattr(hidden, each.name))
-            if not path.endswith("?") or _exists(model, path.removesuffix("?"))
-        )
-        for each in fields(hidden)
-        if each.name != "name"
+        each.name: paths.present(getattr(hidden, each.name)) for each in fields(hidden) if each.name != "name"
     }
     projection = paths.full(layout.embeddings_project or "")
-    if projection and _exists(model, projection):
+    if projection and _exists(paths.model, projection):
         narrow = f"{paths.base}.embeddings."
         roles = {
             role: tuple(path for path in found if not path.startswith(narrow))

@@ -130,10 +130,11 @@ def _attention(given: Mapping[str, Any]) -> Attention:
     size, queries = int(given["head_size"]), int(given.get("queries_per_group", 1))
     if min(size, queries) < 1:
         raise ValueError(f"head_size {size}, queries_per_group {queries}: at least 1 each")
-    sizes = {"head_size": size, "queries_per_group": queries}
     needed = ("out",) if "qkv" in given else ("q", "k", "v", "out")
+    checked: dict[str, Any] = {key: str(given[key]) for key in needed}
+    checked |= {"head_size": size, "queries_per_group": queries, "removed": _stubs(given)}
     return Attention(
-        **{**given, **{key: str(given[key]) for key in needed}, **sizes, "removed": _stubs(given)}
+        **{**given, **checked, "positions": tuple(_list("positions", given.get("positions", ())))}
     )
 
 

@@ -1,7 +1,7 @@
 """Layouts: where an architecture's parts are. One table entry for each known Hugging Face model type.
 
 A `Layout` has the fields that a module's `structure()` gives. In its paths `{layer}` is the path of each
-layer in turn and `{base}` the model's `base_model_prefix`; a path of `hidden` that ends in `?` may be absent,
+layer in turn and `{base}` the model's `base_model_prefix`; a path in a tuple that ends in `?` may be absent,
 as a pooler may be. To add an architecture, add an entry here and its sizes in tests/hf_families.py.
 """
 
@@ -24,6 +24,7 @@ class Attention:
         queries_per_group: query heads that share a head of keys and values, those of one group side by side
             in what q puts out; such a group is then a unit. 0: as the configuration says.
         removed: what replaces the block when no head is left; empty: one head always stays.
+        positions: what makes a part of each head out of relative positions, where that isn't q and k.
         numbers: a buffer for the original index of each head, see `Site`.
         name: of the block; empty: what its paths have in common.
     """
@@ -36,13 +37,15 @@ class Attention:
     head_size: int = 0
     queries_per_group: int = 0
     removed: tuple[Stub, ...] = ()
+    positions: tuple[str, ...] = ()
     numbers: str | None = None
     name: str = ""
 
     @property
     def producers(self) -> tuple[str, ...]:
-        """Paths of what makes queries, keys and values."""
-        return tuple(path for path in (self.qkv, self.q, self.k, self.v) if path is not None)
+        """Paths of what makes queries, keys and values, and parts of positions."""
+        own = (path for path in (self.qkv, self.q, self.k, self.v) if path is not None)
+        return (*own, *self.positions)
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,25 @@ _BERT = _transformer(
     embeddings=("{base}.embeddings.position_embeddings?", "{base}.embeddings.token_type_embeddings?"),
     norms=("{base}.embeddings.LayerNorm", "{layer}.attention.output.LayerNorm", "{layer}.output.LayerNorm"),
     heads=("{base}.pooler.dense?", "classifier.dense?"),
+)
+# Without `hidden`: the table of distances is read by q and k too, and is no embedding of tokens.
+_DEBERTA_V2 = Layout(
+    layers="{base}.encoder.layer",
+    attention=(
+        Attention(
+            q="{layer}.attention.self.query_proj",
+            k="{layer}.attention.self.key_proj",
+            v="{layer}.attention.self.value_proj",
+            positions=("{layer}.attention.self.pos_key_proj?", "{layer}.attention.self.pos_query_proj?"),
+            out="{layer}.attention.output.dense",
+            removed=(
+                Stub("{layer}.attention.self", "input", as_tuple=True),
+                Stub("{layer}.attention.output.dense", "bias"),
+            ),
+        ),
+    ),
+    feed_forward=(_BERT_FEED_FORWARD,),
+    token_embedding="{base}.embeddings.word_embeddings",
 )
 _DISTILBERT = _transformer(
     "{base}.transformer.layer",
@@ -282,6 +304,7 @@ LAYOUTS = {
     "albert": _ALBERT,
     "bert": _BERT,
     "camembert": _BERT,
+    "deberta-v2": _DEBERTA_V2,
     "deit": _VIT,
     "distilbert": _DISTILBERT,
     "electra": replace(_BERT, embeddings_project="{base}.embeddings_project"),
