@@ -8,15 +8,14 @@ Shapes: b = batch, s = sequence, h = heads, d = head_size, m = d_model, f = dim_
 c = classes, p = tokens before these, whose keys and values a causal model remembers.
 
 Widths are read from what the projections put out, never from a remembered number of heads, so that heads,
-feed-forward units and whole layers can be cut without patching anything else. `structure()` tells where.
+feed-forward units and whole layers can be cut without patching anything else. `structure()` says where.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +30,8 @@ __all__ = [
     "RotaryPositions",
     "SinusoidalPositions",
     "TokenClassifier",
+    "Transformer",
+    "TransformerConfig",
     "TransformerLayer",
     "causal_lm",
     "patch_classifier",
@@ -140,7 +141,7 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sin", angle.sin().to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
-        """Leave hidden as it is, [b, s, m]; cos and sin, [s, d] each, of positions from `before` on."""
+        """Leave hidden unchanged, [b, s, m]; cos and sin, [s, d] each, of positions from `before` on."""
         position = _position(hidden, before)
         return hidden, (self.cos.index_select(0, position), self.sin.index_select(0, position))
 
@@ -206,7 +207,7 @@ class MultiHeadAttention(nn.Module):
         if remember is not None:
             key, value = remember(key, value)
         dropout = self.dropout if self.training else 0.0
-        # Its default scale is 1 / sqrt(d) of the tensors given: cutting heads leaves it as it was.
+        # Its default scale is 1 / sqrt(d) of the tensors given: cutting heads does not change it.
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))  # [b, s, h * d] -> [b, s, m]
 
@@ -268,40 +269,85 @@ class TransformerLayer(nn.Module):
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
 
 
-class _Transformer(nn.Module):
-    """Positions and the stack of layers; the models below add what goes in and what comes out."""
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and choices of a model, as the builders take them.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+
+    input_dim: int
+    output_dim: int
+    nhead: int = 4
+    num_layers: int = 4
+    d_model: int = 128
+    dim_feedforward: int | None = None
+    dropout: float = 0.1
+    max_length: int = 512
+    positions: str = "learned"
+    norm_first: bool = True
+    activation: str = "gelu"
+    tie_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        _check_sizes(nhead=self.nhead, num_layers=self.num_layers, d_model=self.d_model)
+        _check_sizes(max_length=self.max_length, dim_feedforward=self.neurons)
+        _check_flags(norm_first=self.norm_first, tie_embeddings=self.tie_embeddings)
+        _check_choices(self.nhead, self.d_model, self.dropout, self.positions, self.activation)
+        _check_sizes(input_dim=self.input_dim, output_dim=self.output_dim)
+        if self.tie_embeddings and self.output_dim != self.input_dim:
+            raise ValueError(
+                f"output_dim={self.output_dim} is not allowed with tie_embeddings=True: "
+                f"one table serves both ends, so it must equal input_dim={self.input_dim}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Features of an attention head."""
+        return self.d_model // self.nhead
+
+    @property
+    def neurons(self) -> int:
+        """Inner width of the feed-forward."""
+        return 4 * self.d_model if self.dim_feedforward is None else self.dim_feedforward
+
+
+class Transformer(nn.Module):
+    """Feature vectors (patches, frames, readings) to class logits; the models below exchange both ends."""
 
     def __init__(
-        self,
-        *,
-        nhead: int,
-        num_layers: int,
-        d_model: int,
-        dim_feedforward: int | None,
-        dropout: float,
-        max_length: int,
-        positions: str,
-        norm_first: bool,
-        activation: str,
+        self, input_dim: int, output_dim: int, nhead: int = 4, num_layers: int = 4, **options: Any
     ) -> None:
+        """`options` are the other fields of `TransformerConfig`."""
         super().__init__()
-        _check_sizes(nhead=nhead, num_layers=num_layers, d_model=d_model, max_length=max_length)
-        dim_feedforward = 4 * d_model if dim_feedforward is None else dim_feedforward
-        _check_sizes(dim_feedforward=dim_feedforward)
-        _check_flags(norm_first=norm_first)
-        _check_choices(nhead, d_model, dropout, positions, activation)
-        self.max_length = max_length
-        self.head_size = d_model // nhead
-        self.embedding_scale = math.sqrt(d_model)  # section 3.4; the trained one, also where features are cut
-        width = self.head_size if positions == "rope" else d_model
-        self.positions = _POSITIONS[positions](max_length, width)
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            TransformerLayer(d_model, nhead, dim_feedforward, dropout, norm_first, activation)
-            for _ in range(num_layers)
-        )
+        config = TransformerConfig(input_dim, output_dim, nhead, num_layers, **options)
+        self.max_length = config.max_length
+        self.head_size = config.head_size
+        # Section 3.4; that of the trained width, also where features are cut.
+        self.embedding_scale = math.sqrt(config.d_model)
+        width = config.head_size if config.positions == "rope" else config.d_model
+        self.positions = _POSITIONS[config.positions](config.max_length, width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
         # Layers that norm first leave their last sum unnormalized.
-        self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+        self.norm = nn.LayerNorm(config.d_model) if config.norm_first else nn.Identity()
+        self._add_ends(config)
+
+    @classmethod
+    def from_config(cls, config: TransformerConfig) -> Self:
+        """Build the model that a configuration describes."""
+        return cls(**vars(config))
+
+    def _add_ends(self, config: TransformerConfig) -> None:
+        """Add what reads the inputs and what makes the logits."""
+        self.projection = nn.Linear(config.input_dim, config.d_model)
+        self.classifier = nn.Linear(config.d_model, config.output_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify each sequence: features, float32 [b, s, input_dim] -> logits, [b, c]."""
+        hidden = self._encode(self.projection(features), attention_mask=None)
+        return self.classifier(hidden.mean(dim=1))
 
     def _encode(
         self, hidden: Tensor, attention_mask: Tensor | None, causal: bool = False, past: Any = None
@@ -368,14 +414,12 @@ class _Transformer(nn.Module):
         }
 
 
-class TokenClassifier(_Transformer):
-    """Token ids to class logits; build it with `token_classifier`."""
+class TokenClassifier(Transformer):
+    """Token ids to class logits."""
 
-    def __init__(self, input_dim: int, output_dim: int, *, d_model: int, **options: Any) -> None:
-        super().__init__(d_model=d_model, **options)
-        _check_sizes(input_dim=input_dim, output_dim=output_dim)
-        self.embedding = _token_embedding(input_dim, d_model)
-        self.classifier = nn.Linear(d_model, output_dim)
+    def _add_ends(self, config: TransformerConfig) -> None:
+        self.embedding = _token_embedding(config.input_dim, config.d_model)
+        self.classifier = nn.Linear(config.d_model, config.output_dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Classify each sequence.
@@ -395,40 +439,13 @@ class TokenClassifier(_Transformer):
         return self.classifier((hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1.0))
 
 
-class PatchClassifier(_Transformer):
-    """Feature vectors (patches, frames, readings) to class logits; build it with `patch_classifier`."""
+class CausalLM(Transformer):
+    """Token ids to next-token logits."""
 
-    def __init__(self, input_dim: int, output_dim: int, *, d_model: int, **options: Any) -> None:
-        super().__init__(d_model=d_model, **options)
-        _check_sizes(input_dim=input_dim, output_dim=output_dim)
-        self.projection = nn.Linear(input_dim, d_model)
-        self.classifier = nn.Linear(d_model, output_dim)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Classify each sequence: features, float32 [b, s, input_dim] -> logits, [b, c]."""
-        hidden = self._encode(self.projection(features), attention_mask=None)
-        return self.classifier(hidden.mean(dim=1))
-
-
-class CausalLM(_Transformer):
-    """Token ids to next-token logits; build it with `causal_lm`."""
-
-    def __init__(
-        self, input_dim: int, output_dim: int | None, *, tie_embeddings: bool, d_model: int, **options: Any
-    ) -> None:
-        super().__init__(d_model=d_model, **options)
-        _check_flags(tie_embeddings=tie_embeddings)
-        _check_sizes(input_dim=input_dim)
-        output_dim = input_dim if output_dim is None else output_dim
-        _check_sizes(output_dim=output_dim)
-        if tie_embeddings and output_dim != input_dim:
-            raise ValueError(
-                f"output_dim={output_dim} is not allowed with tie_embeddings=True: "
-                f"one table serves both ends, so it must equal input_dim={input_dim}"
-            )
-        self.embedding = _token_embedding(input_dim, d_model)
-        self.classifier = nn.Linear(d_model, output_dim, bias=False)
-        if tie_embeddings:
+    def _add_ends(self, config: TransformerConfig) -> None:
+        self.embedding = _token_embedding(config.input_dim, config.d_model)
+        self.classifier = nn.Linear(config.d_model, config.output_dim, bias=False)
+        if config.tie_embeddings:
             self.classifier.weight = self.embedding.weight
 
     def forward(
@@ -481,7 +498,9 @@ def token_classifier(
     Raises:
         ValueError: an argument is out of its range.
     """
-    return TokenClassifier(**locals())
+    sizes = (nhead, num_layers, d_model, dim_feedforward, dropout, max_length)
+    config = TransformerConfig(input_dim, output_dim, *sizes, positions, norm_first, activation)
+    return TokenClassifier.from_config(config)
 
 
 def patch_classifier(
@@ -496,7 +515,7 @@ def patch_classifier(
     positions: str = "learned",
     norm_first: bool = True,
     activation: str = "gelu",
-) -> PatchClassifier:
+) -> Transformer:
     """Build a bidirectional encoder that classifies sequences of feature vectors by their mean.
 
     Args:
@@ -506,7 +525,9 @@ def patch_classifier(
 
     The rest, and what is raised, is as in `token_classifier`.
     """
-    return PatchClassifier(**locals())
+    sizes = (nhead, num_layers, d_model, dim_feedforward, dropout, max_length)
+    config = TransformerConfig(input_dim, output_dim, *sizes, positions, norm_first, activation)
+    return Transformer.from_config(config)
 
 
 def causal_lm(
@@ -532,8 +553,16 @@ def causal_lm(
 
     The rest, and what is raised, is as in `token_classifier`.
     """
-    return CausalLM(**locals())
+    output_dim = input_dim if output_dim is None else output_dim
+    sizes = (nhead, num_layers, d_model, dim_feedforward, dropout, max_length)
+    config = TransformerConfig(
+        input_dim, output_dim, *sizes, positions, norm_first, activation, tie_embeddings
+    )
+    return CausalLM.from_config(config)
 
+
+PatchClassifier = Transformer
+"""Its earlier name."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 _POSITIONS: dict[str, type[nn.Module]] = {
@@ -541,6 +570,12 @@ _POSITIONS: dict[str, type[nn.Module]] = {
     "rope": RotaryPositions,
     "sinusoidal": SinusoidalPositions,
 }
+
+
+def _layer(config: TransformerConfig) -> TransformerLayer:
+    return TransformerLayer(
+        config.d_model, config.nhead, config.neurons, config.dropout, config.norm_first, config.activation
+    )
 
 
 def _token_embedding(input_dim: int, d_model: int) -> nn.Embedding:

@@ -77,6 +77,7 @@ FAMILIES = {
         | {"max_window_layers": 1},
         _LEFT,
     ),
+    "qwen3": Family("qwen3", "decoder", GROUPED),
     "gemma2": Family("gemma2", "decoder", {**GROUPED, "sliding_window": 6}),
 }
 _SPECIAL = {

@@ -22,6 +22,7 @@ from torch import nn
 import compress
 from compress.cli import main
 from compress.errors import ExportError, ModelError
+from compress.model.structure.layouts import LAYOUTS
 from compress.registry import stage_names
 from compress.report import load_report
 
@@ -122,7 +123,7 @@ def test_list_names_every_stage_and_model(call: Callable[..., Said]) -> None:
         "language modelling",
         "decoder",
     )
-    assert all(name in said.out for name in (*stage_names(), *named))
+    assert all(name in said.out for name in (*stage_names(), *named, *LAYOUTS))
     weight_only = next(line for line in said.out.splitlines() if "int4_weight_only" in line)
     assert "decoders write faster" in weight_only
 

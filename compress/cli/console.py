@@ -311,7 +311,7 @@ def draw(table: ReportTable) -> Table:
 _MODELS = (
     (
         "hf: DIR or NAME",
-        "a Hugging Face classifier: BERT, DistilBERT, RoBERTa, ELECTRA; of images: ViT, DeiT",
+        "a Hugging Face classifier (...ForSequenceClassification, ...ForImageClassification)",
     ),
     ("hf: DIR or NAME", "a Hugging Face decoder (...ForCausalLM): Llama, Qwen, GPT-2"),
     ("hf: FILE.gguf", "a language model of llama.cpp, its weights made float"),
@@ -321,6 +321,7 @@ _MODELS = (
 
 def listing() -> Table:
     """Stages, models and tasks, a line each."""
+    from compress.model.structure.layouts import LAYOUTS
     from compress.recipe.starter import starter_folder
     from compress.registry import stage_class, stage_names
     from compress.tasks import TASKS, task_class
@@ -336,6 +337,7 @@ def listing() -> Table:
         table.add_row(name, what)
     for name in TASKS:
         table.add_row(name.replace("-", " "), f"task: {task_class(name).words.summary}")
+    table.add_row("model_type", f"can be cut, others are quantized: {', '.join(sorted(LAYOUTS))}")
     return table
 
 

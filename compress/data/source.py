@@ -42,7 +42,6 @@ class DataSource(BaseModel, ABC):
     Class attributes:
         rows: what rows are labelled with, which says what tasks there may be.
         modality: what a row is.
-        rows: whether rows have labels, or are cut out of documents.
         paths_to: what its paths name.
     """
 
@@ -50,7 +49,6 @@ class DataSource(BaseModel, ABC):
 
     rows: ClassVar[RowKind] = "labelled"
     modality: ClassVar[Modality] = "numbers"
-    rows: ClassVar[RowKind] = "labelled"
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE"
     if TYPE_CHECKING:
         source: str

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
 __all__ = ["attention_divergence", "check_plain", "log_maps", "rows_divergence"]
 

@@ -16,7 +16,7 @@ from compress.losses.views import attention_at, head_count, layer_paths
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
 __all__ = ["Comparison", "attention_sites", "comparisons", "map_layers", "spread_layers"]
 

@@ -13,7 +13,7 @@ from compress.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
 __all__ = ["Watch", "attention_at", "head_count", "layer_paths"]
 

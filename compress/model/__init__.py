@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from compress.model.files.save import load_module, save_module
     from compress.model.forward import accepted_inputs, logits, predict_logits, to_tensors
     from compress.model.layers.removed import Removed
-    from compress.model.structure.find import Site, Structure, known_architectures, structure_of
+    from compress.model.structure.find import known_architectures, structure_of
+    from compress.model.structure.sites import Site, Structure
 
 __all__ = [
     "Definition",
@@ -44,7 +45,8 @@ _HOMES = {
     "files.load": ("LoadedModel", "load_model"),
     "layers.removed": ("Removed",),
     "files.save": ("load_module", "save_module"),
-    "structure.find": ("Site", "Structure", "known_architectures", "structure_of"),
+    "structure.find": ("known_architectures", "structure_of"),
+    "structure.sites": ("Site", "Structure"),
 }
 
 

@@ -43,7 +43,7 @@ def _places(model: nn.Module) -> dict[str, str]:
     except ModelError:
         sites = ()
     for site in sites:
-        for path in (*(path for path, _ in site.producers), site.consumer):
+        for path in site.paths:
             places[path] = "attention" if site.kind == "attention" else "feed-forward"
     return places
 

@@ -25,7 +25,6 @@ from compress.tasks import TASKS, task_class
 
 if TYPE_CHECKING:
     from compress.pipeline.prepare import Run
-from compress.tasks import TASKS, task_class
 
 __all__ = [
     "check_can_be_made",

@@ -22,7 +22,7 @@ from compress.stage import Context, StageResult
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure.find import Coupled
+    from compress.model.structure.sites import Coupled
 
 __all__ = ["ChannelPruning"]
 

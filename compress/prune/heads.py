@@ -23,7 +23,7 @@ from compress.stage import Context, StageResult
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure.find import Structure
+    from compress.model.structure.sites import Structure
 
 __all__ = ["HeadPruning"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.structure.find import Coupled
+    from compress.model.structure.sites import Coupled
     from compress.tasks import Task
 
 __all__ = ["WidthPruning", "feature_importance", "strongest"]
@@ -46,7 +46,7 @@ def feature_importance(
     import torch
 
     from compress.model.cutting.width import feature_count, hidden_group, present_readers
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
     # A reader's inputs are units like any other: one column each, or several behind a flattened picture.
     counts, readers, of = [], [], []

@@ -221,7 +221,7 @@ def test_maps_of_rotary_attention_are_refused_before_work_and_its_relations_are_
     for name, weight in model.named_parameters():
         if "q_proj" in name or "k_proj" in name:
             weight.data.mul_(4)  # fresh weights attend almost evenly, rotated or not
-    with pytest.raises(ModelError, match=r"losses.attention: layer 0 of PatchClassifier.*take relations"):
+    with pytest.raises(ModelError, match=r"losses.attention: layer 0 of Transformer.*take relations"):
         _stage(losses={"attention": 1}).check(model, context)
     _stage(losses={"relations": 1}).check(model, context)
 

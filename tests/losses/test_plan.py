@@ -72,7 +72,7 @@ def test_what_cannot_be_compared_is_refused(model: nn.Module, given: dict[str, A
 def test_a_layer_without_attention_has_no_relations(model: nn.Module, definition: Definition) -> None:
     student = definition.build()
     keep_units_(student, structure_of(student).attention[1], [])
-    with pytest.raises(ModelError, match="layer 1 of PatchClassifier has no attention"):
+    with pytest.raises(ModelError, match="layer 1 of Transformer has no attention"):
         comparisons(_config(relations=1), student, model)
 
 

@@ -14,7 +14,7 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.observe.capture import input_at, inputs_of_sites
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 from compress.prune.importance.unit_gates import gated
 from compress.tasks import Classification, InputSpec
 

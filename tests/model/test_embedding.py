@@ -107,7 +107,7 @@ def test_ids_that_are_not_there_are_refused() -> None:
 
 
 def test_what_has_no_float_table_of_its_own_is_refused(model: nn.Module, context: Context) -> None:
-    with pytest.raises(ModelError, match=r"PatchClassifier has no embedding of a vocabulary"):
+    with pytest.raises(ModelError, match=r"Transformer has no embedding of a vocabulary"):
         token_embedding(model)
     tied = Definition.from_file(TRANSFORMER, "causal_lm", {**SIZES, "tie_embeddings": True}).build()
     with pytest.raises(ModelError, match=r"embedding shares its weight with classifier \(tied embeddings\)"):

@@ -15,7 +15,7 @@ from compress.errors import ModelError, StageError
 from compress.export import export_onnx
 from compress.model import Definition, keep_units_, load_module, save_module, structure_of
 from compress.model.cutting.width import keep_features_
-from compress.model.structure.find import Coupled
+from compress.model.structure.sites import Coupled
 from compress.prune.heads import HeadPruning
 from compress.prune.magnitude import MagnitudePruning
 from compress.prune.structured.stage import StructuredPruning

@@ -427,3 +427,19 @@ def test_language_model_exports_with_any_batch_and_sequence() -> None:
     exported = torch.export.export(model, example, dynamic_shapes=(dynamic, dynamic)).module()
     other = (_tokens(3, 7), _padded([[1] * 7, [1, 1, 0, 0, 0, 0, 0], [1] * 7]))
     assert_close(exported(*other), model(*other), **EXACT)
+
+
+def test_the_core_class_is_built_by_its_sizes_or_a_configuration() -> None:
+    config = transformer.TransformerConfig(4, 3, **SMALL)
+    torch.manual_seed(1)
+    model = transformer.Transformer(4, 3, **SMALL)
+    torch.manual_seed(1)
+    same = transformer.Transformer.from_config(config)
+    torch.manual_seed(1)
+    built = transformer.patch_classifier(4, 3, **SMALL, dropout=0.1)
+    x = torch.randn(2, 5, 4)
+    for other in (same, built):
+        assert type(other) is transformer.PatchClassifier is transformer.Transformer
+        assert_close(other.eval()(x), model.eval()(x), **EXACT)
+    with pytest.raises(ValueError, match="nhead=3"):
+        transformer.Transformer(4, 3, nhead=3)

@@ -19,7 +19,7 @@ from compress.model.files.config import ModelConfig
 from compress.model.files.load import load_model
 from compress.model.forward import predict_logits
 from compress.model.observe.capture import inputs_of_sites
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 from compress.prune.importance.unit_gates import gated
 from compress.prune.structured.mask_tuning import fold_gates_, normal_equations, solve_scales, tune_masks
 from compress.tasks import Classification, InputSpec

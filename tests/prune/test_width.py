@@ -7,17 +7,25 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from torch import nn
 
+from compress import load
 from compress.data import Splits
+from compress.data.readers.byte_tokenizer import write_byte_tokenizer
+from compress.deploy.generate import Writer, Written
 from compress.errors import StageError
 from compress.export import check_parity, export_onnx
 from compress.model.cutting.width import hidden_width, present_readers
 from compress.model.forward import logits, to_tensors
+from compress.pipeline import run
 from compress.prune.width import WidthPruning, feature_importance, strongest
 from compress.recovery import RecoveryConfig
+from compress.report import load_report
 from compress.stage import Context
+
+from ..hf_families import FAMILIES, write_family
 
 
 def test_the_strongest_features_are_kept_in_their_order() -> None:
@@ -99,3 +107,36 @@ def test_rehearsing_gives_the_shapes(model: nn.Module, context: Context) -> None
     assert shapes == {
         name: value.shape for name, value in stage.apply(model, context).model.state_dict().items()
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen2"])
+def test_a_run_cuts_the_width_of_a_decoder_and_its_file_writes_on(model_type: str, tmp_path: Path) -> None:
+    family = FAMILIES[model_type]
+    ends = {
+        "vocab_size": 257,
+        "pad_token_id": None,
+        "bos_token_id": 256,
+        "eos_token_id": 256,
+        "tie_word_embeddings": True,
+    }
+    directory = write_family(tmp_path / "model", family, decoder=True, **ends)
+    write_byte_tokenizer(directory)
+    recipe = {
+        "model": {"hf": str(directory)},
+        "data": {"source": "stdlib", "train_bytes": 20_000, "max_length": 24}
+        | {"validation_limit": 8, "test_limit": 8},
+        "stages": [{"prune/width": {"width": 24, "calibration_rows": 16}}],
+        "export": {"parity_rows": 4},
+        "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.01},
+    }
+    (tmp_path / "width.yaml").write_text(yaml.safe_dump(recipe))
+    made = run(tmp_path / "width.yaml", tmp_path / "reports").directory
+    facts = load_report(made).stages[0].facts
+    assert (facts["width_before"], facts["width_kept"]) == (32, 24)
+    module = load(made)
+    assert hidden_width(module) == 24
+    ids = torch.tensor([[97, 98, 99]])
+    written = Written()
+    list(Writer(made).write("abc", most=1, written=written))
+    assert (written.ids or [256])[0] == int(logits(module, {"input_ids": ids})[0, -1].argmax())

@@ -44,13 +44,16 @@ def with_layers(model: nn.Module, kept: Sequence[int]) -> Iterator[None]:
     layers, config = _layers(model), getattr(model, "config", None)
     holder, name = _place(model)
     lists = _lists_of(config, len(layers))
-    setattr(holder, name, nn.ModuleList([layers[index] for index in kept]))
+    shorter = nn.ModuleList([layers[index] for index in kept])
+    setattr(holder, name, shorter)
+    _number_(shorter)
     for each, values in lists.items():
         setattr(config, each, [values[index] for index in kept])
     try:
         yield
     finally:
         setattr(holder, name, layers)
+        _number_(layers)
         for each, values in lists.items():
             setattr(config, each, values)
 
@@ -80,10 +83,7 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     name, changed = _shallower(definition, path, total, kept)
     holder, last = _place(model)
     shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
-    for number, layer in enumerate(shorter):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):  # by which transformers finds a layer's keys and values
-                module.layer_idx = number  # type: ignore[assignment]
+    _number_(shorter)
     setattr(holder, last, shorter)
     # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
     config: Any = getattr(model, "config", None)
@@ -93,6 +93,14 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     if getattr(config, word, None) == total:
         setattr(config, word, len(kept))
     attach_definition_(model, changed)
+
+
+def _number_(layers: nn.ModuleList) -> None:
+    """Give each layer its number, by which transformers finds its keys and values."""
+    for number, layer in enumerate(layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = number  # type: ignore[assignment]
 
 
 def _layers(model: nn.Module) -> nn.ModuleList:

@@ -25,7 +25,7 @@ _KINDS: dict[Role, tuple[type[nn.Module], ...]] = {
     "embedding": (nn.Embedding,),
     "writer": (nn.Linear, *_CONVOLUTIONS, *_RECURRENT),
     "reader": (nn.Linear, *_CONVOLUTIONS, *_RECURRENT),
-    "norm": (nn.LayerNorm, *_BATCH_NORMS, *_CONVOLUTIONS),
+    "norm": (nn.LayerNorm, nn.RMSNorm, *_BATCH_NORMS, *_CONVOLUTIONS),
 }
 # What holds the count, and the parameters (or buffers) with the dimension that the features have there.
 _Plan = tuple[str, tuple[tuple[str, int], ...]]
@@ -56,6 +56,8 @@ def count_features(module: nn.Module, path: str, role: Role) -> int:
     Raises:
         ModelError: it can't be cut in this role.
     """
+    if role == "norm" and _is_plain_scale(module):
+        return len(module.weight)  # type: ignore[arg-type]
     if not isinstance(module, _KINDS[role]):
         wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in _KINDS[role]))
         raise ModelError(f"{path} is {type(module).__name__}, not {wanted}: its features can't be cut")
@@ -76,11 +78,11 @@ def count_features(module: nn.Module, path: str, role: Role) -> int:
             f"{', reads in both directions' if module.bidirectional else ''}"
             f"{', projects its output' if module.proj_size else ''}: only one plain layer a module can be cut"
         )
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return int(module.normalized_shape[-1])
     if role == "writer" and isinstance(module, _RECURRENT):
         return int(module.hidden_size)
-    return int(getattr(module, _plan(module, role)[0]))
+    return _size(module, role)
 
 
 def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, shared: Shared) -> None:
@@ -92,22 +94,35 @@ def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, s
         shared: what was cut already, for weights that modules share.
     """
     count = len(index)
-    if isinstance(module, nn.LayerNorm):
+    if role == "norm" and (isinstance(module, nn.LayerNorm | nn.RMSNorm) or _is_plain_scale(module)):
         for name in ("weight", "bias"):
             _cut_tensor_(module, name, 0, index, shared)
-        module.normalized_shape = (count,)
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            module.normalized_shape = (count,)
         return
     if role == "writer" and isinstance(module, _RECURRENT):
         _keep_hidden_units_(module, index, shared)
         return
     holder, parts = _plan(module, role)
-    each = int(getattr(module, holder)) // before  # values a feature
+    each = _size(module, role) // before  # values a feature
     chosen = (index[:, None] * each + torch.arange(each)).flatten() if each > 1 else index
     for name, dim in parts:
         _cut_tensor_(module, name, dim, chosen, shared)
     setattr(module, holder, len(chosen))
     if role == "norm" and isinstance(module, _CONVOLUTIONS):
         module.in_channels = module.out_channels = count
+
+
+def _is_plain_scale(module: nn.Module) -> bool:
+    """Whether it is an architecture's own RMSNorm: one vector, and a size read off what it is given."""
+    shapes = {name: weight.ndim for name, weight in module.named_parameters()}
+    return type(module).__name__.endswith("RMSNorm") and shapes == {"weight": 1}
+
+
+def _size(module: nn.Module, role: Role) -> int:
+    if isinstance(module, nn.Embedding):  # a subclass of transformers is loaded with its first embedding_dim
+        return module.weight.shape[1]
+    return int(getattr(module, _plan(module, role)[0]))
 
 
 def _plan(module: nn.Module, role: Role) -> _Plan:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.model.layers.removed import Removed
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 
 __all__ = ["float_linear", "keep_units_", "replace_linear_", "unit_features"]
 
@@ -61,6 +61,16 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
         replace_linear_(model, path, producer.weight[features], bias)
     features = unit_features(kept, site.unit_size).to(consumer.weight.device)
     replace_linear_(model, site.consumer, consumer.weight[:, features], consumer.bias)
+    if site.numbers is not None:
+        _keep_numbers_(model, site.numbers, kept, total)
+
+
+def _keep_numbers_(model: nn.Module, path: str, kept: Sequence[int], total: int) -> None:
+    """Keep the original indices of the units that are left, in a buffer that is made at the first cut."""
+    at, _, name = path.rpartition(".")
+    holder = model.get_submodule(at)
+    before: Tensor = getattr(holder, name, torch.arange(total))
+    holder.register_buffer(name, before[list(kept)].clone(), persistent=True)
 
 
 def float_linear(model: nn.Module, path: str) -> nn.Linear:

@@ -16,7 +16,8 @@ from compress.errors import ModelError
 from compress.model.cutting.narrow import Role, Shared, count_features, keep_in_module_
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.layers.removed import Removed
-from compress.model.structure.find import Coupled, structure_of
+from compress.model.structure.find import structure_of
+from compress.model.structure.sites import Coupled
 
 __all__ = ["feature_count", "hidden_group", "hidden_width", "keep_features_", "present_readers"]
 

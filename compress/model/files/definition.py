@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compress.errors import ModelError, did_you_mean
+from compress.model.files.adapted import adapted_
 from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.own_code import NAMES_CODE
 from compress.tasks.registry import FIRST_HEAD, head_of_name
@@ -34,7 +35,6 @@ __all__ = [
     "auto_class",
     "definition_of",
     "seeded",
-    "with_plain_linears_",
 ]
 
 HeadName = str
@@ -109,7 +109,7 @@ class Definition:
         except Exception as error:  # of transformers, of huggingface_hub: one thing to a user
             said = " ".join(str(error).split())
             raise ModelError(f"cannot build a {model_type} model from its configuration: {said}") from error
-        return with_plain_linears_(module)
+        return adapted_(module)
 
     def _build_file(self) -> nn.Module:
         builder = self.load_builder()
@@ -235,37 +235,6 @@ def _line_in(file_name: str, error: Exception) -> str:
 def auto_class(head: HeadName) -> Any:
     """The class of transformers that builds and loads models with such a head."""
     return getattr(_transformers(), head_of_name(head).auto_class)
-
-
-def with_plain_linears_(module: nn.Module) -> nn.Module:
-    """Exchange each transposed Linear, as GPT-2 has, for an nn.Linear, in place; answers are the same.
-
-    GPT-2's attention then splits its projection by the width that it has, not by one that it remembers: heads
-    may go.
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    for path, child in list(module.named_modules()):
-        if isinstance(child, Conv1D):
-            features_in, features_out = child.weight.shape
-            linear = nn.Linear(features_in, features_out, device="meta")
-            linear.weight = nn.Parameter(child.weight.detach().t().contiguous())
-            linear.bias = child.bias
-            module.set_submodule(path, linear.train(child.training))
-    made: dict[type[nn.Module], type[nn.Module]] = {}
-    for child in module.modules():
-        fused, kind = getattr(child, "c_attn", None), type(child)
-        if isinstance(fused, nn.Linear) and fused.out_features == 3 * vars(child).get("split_size", 0):
-            del child.split_size
-            made[kind] = made.get(kind) or _splitting_by_width(kind)
-            child.__class__ = made[kind]
-    return module
-
-
-def _splitting_by_width(attention: type[nn.Module]) -> type[nn.Module]:
-    """A class of attention whose `split_size` is a third of what its projection puts out."""
-    split_size = property(lambda self: self.c_attn.out_features // 3)
-    return type(attention.__name__, (attention,), {"split_size": split_size, "__module__": __name__})
 
 
 def _transformers() -> Any:

@@ -16,6 +16,7 @@ from compress.data.readers.byte_tokenizer import BYTE_TOKENIZER, write_byte_toke
 from compress.data.readers.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
 from compress.data.readers.tokenize import TextEncoder
 from compress.errors import ModelError, shortened
+from compress.model.files.adapted import adapted_
 from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.config import ModelConfig
 from compress.model.files.definition import (
@@ -24,7 +25,6 @@ from compress.model.files.definition import (
     attach_definition_,
     auto_class,
     definition_of,
-    with_plain_linears_,
 )
 from compress.model.files.gguf import directory_of_gguf
 from compress.model.files.hf_files import (
@@ -259,7 +259,7 @@ def _from_hf(
     plain = _plain_config(arguments)
     if head.modality == "image":  # DeiT has two classes with such a head
         plain["architectures"] = [type(module).__name__]
-    attach_definition_(with_plain_linears_(module), Definition("hf", plain, head=head.name))
+    attach_definition_(adapted_(module), Definition("hf", plain, head=head.name))
     labels = settings.id2label if trained_head and not kind.names_tokens else {}
     order = tuple(str(labels[index]) for index in sorted(labels)) or None
     if head.modality == "image":

@@ -34,6 +34,7 @@ _TORCH: dict[str, Any] = {
     "linear": nn.Linear,
     "embedding": nn.Embedding,
     "layer_norm": nn.LayerNorm,
+    "rms_norm": nn.RMSNorm,
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
     "batch_norm1d": nn.BatchNorm1d,
@@ -46,6 +47,7 @@ _BUILT_WITH: dict[str, tuple[str, ...]] = {
     "linear": ("in_features", "out_features"),
     "embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     "layer_norm": ("normalized_shape", "eps", "elementwise_affine"),
+    "rms_norm": ("normalized_shape", "eps", "elementwise_affine"),
     "batch_norm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
     "lstm": ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"),
 }

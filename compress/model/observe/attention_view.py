@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.forward import logits
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 
 __all__ = ["Attention", "CLOSE_ENOUGH", "LOOKS", "attention_of_row", "look_shares"]
 

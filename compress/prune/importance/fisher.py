@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
     from compress.tasks import Task
 
 __all__ = ["fisher_information", "rearrange"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.data.split import Split
 from compress.model.observe.capture import inputs_of_sites
 from compress.model.observe.gram import Gram
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 from compress.tasks import Task
 
 __all__ = ["linear_cka", "unit_likeness"]

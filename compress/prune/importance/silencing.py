@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.data.split import Split
 from compress.model.forward import device_of, logits, to_tensors
-from compress.model.structure.find import Site
+from compress.model.structure.sites import Site
 from compress.prune.importance.unit_gates import gated
 from compress.tasks import LABELS_KEY, Task
 

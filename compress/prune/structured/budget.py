@@ -18,7 +18,7 @@ from compress.timing import Timer
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
 __all__ = ["Budget", "BudgetKind", "budget_of", "macs_of", "weights_of"]
 

@@ -16,7 +16,7 @@ from compress.errors import StageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
 __all__ = ["Candidate", "put_", "ranked_candidates", "unit_levels"]
 

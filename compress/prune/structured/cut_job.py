@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress.data.split import Split
-    from compress.model.structure.find import Site, Structure
+    from compress.model.structure.sites import Site, Structure
     from compress.prune.structured.stage import StructuredPruning
 
 __all__ = ["CutJob"]

@@ -24,7 +24,7 @@ from compress.timing import BlockTimes, Setting, Timer
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.model.structure.find import Site, Structure
+    from compress.model.structure.sites import Site, Structure
 
 __all__ = ["LatencyTable", "UnitTimes", "measure_table"]
 

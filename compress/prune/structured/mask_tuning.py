@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
     from compress.tasks import Task
 
 __all__ = ["fold_gates_", "normal_equations", "solve_scales", "tune_masks"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.model.structure.find import Site
+    from compress.model.structure.sites import Site
 
 __all__ = ["Question", "Stitched", "unit_norms"]
 

@@ -1,0 +1,322 @@
+"""Layouts: where an architecture's parts are. One table entry for each known Hugging Face model type.
+
+A `Layout` has the fields that a module's `structure()` gives. In its paths `{layer}` is the path of each
+layer in turn and `{base}` the model's `base_model_prefix`; a path in a tuple that ends in `?` may be absent,
+as a pooler may be. To add an architecture, add an entry here and its sizes in tests/hf_families.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from compress.model.structure.sites import Coupled, Stub
+
+__all__ = ["LAYOUTS", "Attention", "FeedForward", "Layout"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Projections of an attention block: q, k and v, or qkv where one Linear makes all three in turn.
+
+    Attributes:
+        head_size: features of a head; 0: as the model's configuration says.
+        queries_per_group: query heads that share a head of keys and values, those of one group side by side
+            in what q puts out; such a group is then a unit. 0: as the configuration says.
+        removed: what replaces the block when no head is left; empty: one head always stays.
+        positions: what makes a part of each head out of relative positions, where that isn't q and k.
+        numbers: a buffer for the original index of each head, see `Site`.
+        name: of the block; empty: what its paths have in common.
+    """
+
+    out: str
+    q: str | None = None
+    k: str | None = None
+    v: str | None = None
+    qkv: str | None = None
+    head_size: int = 0
+    queries_per_group: int = 0
+    removed: tuple[Stub, ...] = ()
+    positions: tuple[str, ...] = ()
+    numbers: str | None = None
+    name: str = ""
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """Paths of what makes queries, keys and values, and parts of positions."""
+        own = (path for path in (self.qkv, self.q, self.k, self.v) if path is not None)
+        return (*own, *self.positions)
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Projections of a feed-forward: up and maybe gate, or gate_up where one Linear makes both in turn.
+
+    Attributes:
+        removed: what replaces the block when no neuron is left; empty: one neuron always stays.
+        name: of the block; empty: what its paths have in common.
+    """
+
+    down: str
+    up: str | None = None
+    gate: str | None = None
+    gate_up: str | None = None
+    removed: tuple[Stub, ...] = ()
+    name: str = ""
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """Paths of what makes the neurons."""
+        return tuple(path for path in (self.gate_up, self.up, self.gate) if path is not None)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of an architecture are; of what is None or empty nothing can be cut.
+
+    Attributes:
+        layers: path of the nn.ModuleList of layers; with `*` of several lists, whose layers are called more
+            than once, so that none can be left out or timed by itself.
+        attention: blocks; one whose paths have `{layer}` occurs in each layer.
+        feed_forward: the same.
+        token_embedding: path of the table of the vocabulary.
+        hidden: what has the width between layers.
+        channels: filters and hidden units, group by group.
+        embeddings_project: of a model that may embed in fewer features than its width, the projection behind:
+            where there is one it writes into the width, and not what is in `{base}.embeddings`.
+        since: the version of transformers whose modules have these paths; empty: all that are supported.
+    """
+
+    layers: str | None = None
+    attention: tuple[Attention, ...] = ()
+    feed_forward: tuple[FeedForward, ...] = ()
+    token_embedding: str | None = None
+    hidden: Coupled | None = None
+    channels: tuple[Coupled, ...] = ()
+    embeddings_project: str | None = None
+    since: str = ""
+
+
+def _transformer(
+    layers: str,
+    attention: Attention,
+    feed_forward: FeedForward,
+    token_embedding: str | None = None,
+    *,
+    norms: Sequence[str],
+    heads: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
+    writers: Sequence[str] = (),
+    tables: Sequence[str] = (),
+) -> Layout:
+    """The layout of layers that all read and write one residual stream.
+
+    Args:
+        norms: over the stream.
+        heads: what reads the stream behind the last layer.
+        embeddings: those beside `token_embedding`.
+        writers: what writes into the stream before the first layer.
+        tables: as in `Coupled`.
+    """
+    return Layout(
+        layers=layers,
+        attention=(attention,),
+        feed_forward=(feed_forward,),
+        token_embedding=token_embedding,
+        hidden=Coupled(
+            embeddings=(*((token_embedding,) if token_embedding else ()), *embeddings),
+            writers=(*writers, attention.out, feed_forward.down),
+            readers=(*attention.producers, *feed_forward.producers, *heads),
+            norms=tuple(norms),
+            tables=tuple(tables),
+        ),
+    )
+
+
+_BERT_FEED_FORWARD = FeedForward(
+    up="{layer}.intermediate.dense",
+    down="{layer}.output.dense",
+    removed=(Stub("{layer}.intermediate", "input"), Stub("{layer}.output.dense", "bias")),
+    name="{layer}.output",
+)
+_BERT = _transformer(
+    "{base}.encoder.layer",
+    Attention(
+        q="{layer}.attention.self.query",
+        k="{layer}.attention.self.key",
+        v="{layer}.attention.self.value",
+        out="{layer}.attention.output.dense",
+        removed=(
+            Stub("{layer}.attention.self", "input", as_tuple=True),
+            Stub("{layer}.attention.output.dense", "bias"),
+        ),
+    ),
+    _BERT_FEED_FORWARD,
+    "{base}.embeddings.word_embeddings",
+    embeddings=("{base}.embeddings.position_embeddings?", "{base}.embeddings.token_type_embeddings?"),
+    norms=("{base}.embeddings.LayerNorm", "{layer}.attention.output.LayerNorm", "{layer}.output.LayerNorm"),
+    heads=("{base}.pooler.dense?", "classifier.dense?"),
+)
+# Without `hidden`: the table of distances is read by q and k too, and is no embedding of tokens.
+_DEBERTA_V2 = Layout(
+    layers="{base}.encoder.layer",
+    attention=(
+        Attention(
+            q="{layer}.attention.self.query_proj",
+            k="{layer}.attention.self.key_proj",
+            v="{layer}.attention.self.value_proj",
+            positions=("{layer}.attention.self.pos_key_proj?", "{layer}.attention.self.pos_query_proj?"),
+            out="{layer}.attention.output.dense",
+            removed=(
+                Stub("{layer}.attention.self", "input", as_tuple=True),
+                Stub("{layer}.attention.output.dense", "bias"),
+            ),
+        ),
+    ),
+    feed_forward=(_BERT_FEED_FORWARD,),
+    token_embedding="{base}.embeddings.word_embeddings",
+)
+_DISTILBERT = _transformer(
+    "{base}.transformer.layer",
+    Attention(
+        q="{layer}.attention.q_lin",
+        k="{layer}.attention.k_lin",
+        v="{layer}.attention.v_lin",
+        out="{layer}.attention.out_lin",
+        removed=(Stub("{layer}.attention", "bias", as_tuple=True),),
+    ),
+    FeedForward(up="{layer}.ffn.lin1", down="{layer}.ffn.lin2", removed=(Stub("{layer}.ffn", "bias"),)),
+    "{base}.embeddings.word_embeddings",
+    embeddings=("{base}.embeddings.position_embeddings",),
+    norms=("{base}.embeddings.LayerNorm", "{layer}.sa_layer_norm", "{layer}.output_layer_norm"),
+    heads=("pre_classifier",),
+)
+_VIT = replace(
+    _transformer(
+        "{base}.layers",
+        Attention(
+            q="{layer}.attention.q_proj",
+            k="{layer}.attention.k_proj",
+            v="{layer}.attention.v_proj",
+            out="{layer}.attention.o_proj",
+            removed=(Stub("{layer}.attention", "bias", as_tuple=True),),
+        ),
+        FeedForward(up="{layer}.mlp.fc1", down="{layer}.mlp.fc2", removed=(Stub("{layer}.mlp", "bias"),)),
+        norms=("{base}.layernorm", "{layer}.layernorm_before", "{layer}.layernorm_after"),
+        heads=("classifier?", "cls_classifier?", "distillation_classifier?"),
+        writers=("{base}.embeddings.patch_embeddings.projection",),
+        tables=(
+            "{base}.embeddings.cls_token",
+            "{base}.embeddings.distillation_token?",
+            "{base}.embeddings.position_embeddings",
+        ),
+    ),
+    since="5.10",  # before, attention counted its heads by the configuration: fewer could not be computed
+)
+
+
+def _llama(*norms: str) -> Layout:
+    """Layers as Llama's, with further norms."""
+    return _transformer(
+        "{base}.layers",
+        # Without `removed`: it keeps the keys and values that a cache asks each layer for.
+        Attention(
+            q="{layer}.self_attn.q_proj",
+            k="{layer}.self_attn.k_proj",
+            v="{layer}.self_attn.v_proj",
+            out="{layer}.self_attn.o_proj",
+        ),
+        FeedForward(
+            up="{layer}.mlp.up_proj",
+            gate="{layer}.mlp.gate_proj",
+            down="{layer}.mlp.down_proj",
+            removed=(Stub("{layer}.mlp", "bias"),),
+        ),
+        "{base}.embed_tokens",
+        norms=("{layer}.input_layernorm", "{layer}.post_attention_layernorm", "{base}.norm", *norms),
+        heads=("lm_head?", "score?"),
+    )
+
+
+_GPT2 = _transformer(
+    "{base}.h",
+    Attention(qkv="{layer}.attn.c_attn", out="{layer}.attn.c_proj"),
+    FeedForward(up="{layer}.mlp.c_fc", down="{layer}.mlp.c_proj", removed=(Stub("{layer}.mlp", "bias"),)),
+    "{base}.wte",
+    embeddings=("{base}.wpe",),
+    norms=("{layer}.ln_1", "{layer}.ln_2", "{base}.ln_f"),
+    heads=("lm_head?", "score?"),
+)
+_MPNET = _transformer(
+    "{base}.encoder.layer",
+    Attention(
+        q="{layer}.attention.attn.q",
+        k="{layer}.attention.attn.k",
+        v="{layer}.attention.attn.v",
+        out="{layer}.attention.attn.o",
+        removed=(Stub("{layer}.attention.attn", "bias", as_tuple=True),),
+        numbers="{layer}.attention.attn.head_numbers",
+    ),
+    _BERT_FEED_FORWARD,
+    "{base}.embeddings.word_embeddings",
+    embeddings=("{base}.embeddings.position_embeddings",),
+    norms=("{base}.embeddings.LayerNorm", "{layer}.attention.LayerNorm", "{layer}.output.LayerNorm"),
+    heads=("{base}.pooler.dense?", "classifier.dense?"),
+)
+_MODERNBERT = _transformer(
+    "{base}.layers",
+    Attention(
+        qkv="{layer}.attn.Wqkv",
+        out="{layer}.attn.Wo",
+        removed=(Stub("{layer}.attn", "bias", as_tuple=True),),
+    ),
+    FeedForward(gate_up="{layer}.mlp.Wi", down="{layer}.mlp.Wo", removed=(Stub("{layer}.mlp", "bias"),)),
+    "{base}.embeddings.tok_embeddings",
+    norms=("{base}.embeddings.norm", "{layer}.attn_norm?", "{layer}.mlp_norm", "{base}.final_norm"),
+    heads=("head.dense?",),
+)
+_ALBERT = replace(
+    _transformer(
+        "{base}.encoder.albert_layer_groups.*.albert_layers",
+        # Norm and residual are inside of the attention module, so that it can't be removed whole.
+        Attention(
+            q="{layer}.attention.query",
+            k="{layer}.attention.key",
+            v="{layer}.attention.value",
+            out="{layer}.attention.dense",
+        ),
+        FeedForward(
+            up="{layer}.ffn",
+            down="{layer}.ffn_output",
+            removed=(Stub("{layer}.ffn", "input"), Stub("{layer}.ffn_output", "bias")),
+            name="{layer}.ffn",
+        ),
+        norms=("{layer}.attention.LayerNorm", "{layer}.full_layer_layer_norm"),
+        heads=("{base}.pooler?",),
+        writers=("{base}.encoder.embedding_hidden_mapping_in",),
+    ),
+    token_embedding="{base}.embeddings.word_embeddings",  # of another width than that between layers
+)
+_GEMMA2 = _llama("{layer}.pre_feedforward_layernorm", "{layer}.post_feedforward_layernorm")
+_LLAMA = _llama()
+
+LAYOUTS = {
+    "albert": _ALBERT,
+    "bert": _BERT,
+    "camembert": _BERT,
+    "deberta-v2": _DEBERTA_V2,
+    "deit": _VIT,
+    "distilbert": _DISTILBERT,
+    "electra": replace(_BERT, embeddings_project="{base}.embeddings_project"),
+    "gemma2": _GEMMA2,
+    "gpt2": _GPT2,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "modernbert": _MODERNBERT,
+    "mpnet": _MPNET,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "roberta": _BERT,
+    "vit": _VIT,
+    "xlm-roberta": _BERT,
+}
