@@ -32,6 +32,7 @@ from compress.measure.size import model_files
 from compress.progress import Bar, Progress, Silent
 from compress.system.cores import available_cores
 from compress.system.disk import scratch_directory
+from compress.system.exclusive import idle
 
 __all__ = ["measure_pair"]
 
@@ -128,7 +129,7 @@ def _run(job: Job, bar: Bar) -> None:
     file.write_text(job.model_dump_json(), encoding="utf-8")
     stderr = job.folder / "stderr.txt"
     done, complaint = 0, ""
-    with _worker(file, stderr) as process:
+    with idle(), _worker(file, stderr) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said = _said(line)
