@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from compress.cli import main
 from compress.progress import LineProgress
 
 
@@ -85,25 +86,16 @@ def test_a_live_bar_is_shown_several_times_a_second_and_writes_no_line() -> None
     assert len(now) == 1 + 10
 
 
-def test_a_run_into_a_pipe_prints_lines_without_escape_codes_and_none_with_quiet(
-    write_recipe: Any, tmp_path: Path
+def test_a_run_into_a_file_prints_lines_without_escape_codes_and_none_with_quiet(
+    write_recipe: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", name="tiny")
 
     def run(*options: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "compress",
-            "run",
-            str(recipe),
-            "-o",
-            str(tmp_path / "out"),
-            *options,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd())
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        code = main(["run", str(recipe), "-o", str(tmp_path / "out"), *options])
+        shown = capfd.readouterr()
+        assert code == 0, shown.err
+        return shown.out
 
     shown = run()
     assert "\x1b" not in shown and "\r" not in shown
