@@ -7,20 +7,17 @@ ends, whoever started it is gone, and it ends too (see `end_with_parent`).
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from compress.errors import StageError
-from compress.measure.process.spawn import python_environment
+from compress.measure.process.spawn import kill_group, python_environment
 from compress.system.disk import scratch_directory
 from compress.system.exclusive import job_environment, job_lock
 from compress.system.signals import ended_as_interrupted
@@ -104,7 +101,7 @@ class _Processes:
         code = process.wait()
         with self._lock:
             self._running.remove(process)
-        _kill_group(process)  # what it left
+        kill_group(process)  # what it left
         for reader in readers:
             reader.join(_LAST_WORDS_S)
         assert process.stdin is not None
@@ -123,14 +120,10 @@ class _Processes:
         """End all by force."""
         with self._lock:
             for process in self._running:
-                _kill_group(process)
+                kill_group(process)
 
 
 def _started(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
-    own_group: dict[str, Any] = {"process_group": 0}
-    if sys.platform == "win32":
-        own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
         return subprocess.Popen(
             job.command,
@@ -138,18 +131,11 @@ def _started(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            **own_group,
+            # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
+            start_new_session=True,
         )
     except OSError as error:
         raise StageError(f"{job.name}: its process can't be started: {error.strerror or error}") from error
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):  # nothing is left of it
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(

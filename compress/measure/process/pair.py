@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +20,7 @@ from compress.measure.process.noise import usable_threads
 from compress.measure.process.spawn import (
     END_WITH_PARENT,
     how_it_ended,
+    kill_group,
     python_command,
     python_environment,
 )
@@ -170,10 +168,7 @@ def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         if process.poll() is None:
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
             process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "END_WITH_PARENT",
     "end_own_group",
     "end_with_parent",
     "how_it_ended",
+    "kill_group",
     "python_command",
     "python_environment",
 ]
@@ -52,6 +56,15 @@ def end_with_parent(*, grace_s: float = 0.0) -> None:
         end_own_group()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
+
+
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that leads a group, and all of its group; nothing, if nothing is left of it."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_own_group() -> None:
