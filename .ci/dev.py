@@ -63,6 +63,7 @@ def test(arguments: list[str]) -> int:
             str(min(os.cpu_count() or 1, 8)),
             "--dist",
             "loadfile",
+            "--no-loadscope-reorder",  # tests/conftest.py has the longest files first
         ),
     ]
     for check in checks:

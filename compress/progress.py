@@ -10,6 +10,7 @@ from typing import Protocol, Self
 __all__ = ["Bar", "LineProgress", "Progress", "Silent"]
 
 _EVERY_S = 30.0  # between two lines of one bar
+_LIVE_EVERY_S = 0.2
 _LANDMARK_EVERY_S = 5.0  # the same where the second one is the end of an epoch
 
 
@@ -77,17 +78,27 @@ class LineProgress:
 
     Args:
         write: called with each line.
+        now: called with how far a bar is, several times a second; None: a line is written from time to time.
+        on_step: called at each step of a bar.
         clock: seconds, from any zero.
     """
 
-    def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._clock = write, clock
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        now: Callable[[str], None] | None = None,
+        on_step: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write, self.clock, self.on_step = write, clock, on_step
+        self.is_live, self.show = now is not None, now or self.say
         self._last = ""
 
     def bar(self, description: str, total: int) -> _LineBar:
         """Start a bar of `total` steps."""
-        self.say(description)
-        return _LineBar(self.say, self._clock, description, total)
+        self.show(description)
+        return _LineBar(self, description, total)
 
     def say(self, line: str) -> None:
         """Write one line, but not the same one twice in a row."""
@@ -97,13 +108,10 @@ class LineProgress:
 
 
 class _LineBar:
-    def __init__(
-        self, say: Callable[[str], None], clock: Callable[[], float], description: str, total: int
-    ) -> None:
-        self._say, self._clock = say, clock
-        self._description, self._total = description, total
+    def __init__(self, shown: LineProgress, description: str, total: int) -> None:
+        self._shown, self._description, self._total = shown, description, total
         self._done, self._facts = 0, ""
-        self._said = clock()
+        self._said = shown.clock()
         self._first: tuple[float, int] | None = None  # when the first steps were done, and how many
 
     def __enter__(self) -> Self:
@@ -115,15 +123,18 @@ class _LineBar:
         return None
 
     def advance(self, steps: int = 1, facts: str = "") -> None:
-        now = self._clock()
+        if self._shown.on_step is not None:
+            self._shown.on_step()
+        now = self._shown.clock()
         self._done, self._facts = self._done + steps, facts or self._facts
         if self._first is None:
             self._first = now, self._done
-        if now - self._said < (_EVERY_S if steps else _LANDMARK_EVERY_S):
+        every = _LIVE_EVERY_S if self._shown.is_live else _EVERY_S if steps else _LANDMARK_EVERY_S
+        if now - self._said < every:
             return
         self._said = now
         parts = [f"{self._done:,} of {self._total:,}", self._time_left(now), self._facts]
-        self._say(f"{self._description}: {', '.join(filter(None, parts))}")
+        self._shown.show(f"{self._description}: {', '.join(filter(None, parts))}")
 
     def _time_left(self, now: float) -> str:
         """By the speed since the first steps, which may have been done in an earlier run, or be slow."""

@@ -26,6 +26,24 @@ ROOT = Path(__file__).resolve().parent.parent
 TRANSFORMER = ROOT / "models" / "transformer.py"
 
 
+# By time: a file is run by one process, and one that is begun last is waited for by all others.
+LONGEST_FILES = (
+    "test_run.py",
+    "test_killed.py",
+    "test_cli.py",
+    "test_many.py",
+    "test_jobs.py",
+    "test_language.py",
+    "test_timer.py",
+    "test_progress.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: index for index, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 def separable_rows(count: int, seed: int, *, length: int = 5) -> dict[str, np.ndarray]:
     """Rows [n, s, 4] of three classes, each with its own mean: a tiny model learns them in a few steps."""
     draw = np.random.default_rng(seed)

@@ -540,7 +540,7 @@ def test_side_by_side_what_fails_or_dies_does_not_stop_the_others(
     said = call("run", dies, digits_run / "digits.yaml", fails, "-o", "out", "--jobs", "2")
     assert said.code == 2  # the largest
     assert "error: dies: the process of this recipe ended by signal 9 (SIGKILL); the system kills" in said.err
-    assert "error: fails: out/fails exists and is not a run of modelpress" in said.err
+    assert "fails: error: out/fails exists and is not a run of modelpress" in said.err
     assert said.err.count("error: ") == 2
     assert "2 of 3 recipes failed; the messages stand above" in said.err
     assert "Traceback" not in said.err + said.out

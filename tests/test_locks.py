@@ -74,9 +74,9 @@ def test_a_folder_that_cannot_be_written_has_no_locks(tmp_path: Path) -> None:
         pass
 
 
-def test_no_lock_is_taken_while_others_stand_still(tmp_path: Path) -> None:
+def test_no_lock_is_taken_while_others_wait(tmp_path: Path) -> None:
     with (
-        pytest.raises(AssertionError, match="made to stand still"),
+        pytest.raises(AssertionError, match="made way"),
         alone(),
         only_one(tmp_path, "key", "makes it", pytest.fail),
     ):

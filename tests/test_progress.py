@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from compress.jobs.progress_lines import Receiver, Sender
+import pytest
+
+from compress.cli import main
 from compress.progress import LineProgress
 
 
@@ -74,41 +72,30 @@ def test_a_short_bar_is_one_line_and_nothing_is_said_twice() -> None:
     assert lines == ["calibrating", "stage x"]
 
 
-def test_the_end_of_an_epoch_is_heard_by_another_process() -> None:
-    wire, lines, clock = io.StringIO(), list[str](), _Clock()
-    with Sender(wire).bar("training", 20) as bar:
-        for _ in range(10):
-            bar.advance(1, "a step")  # at once: but for the first they are kept back
-        bar.advance(0, "epoch 1")
-    receiver = Receiver(LineProgress(lines.append, clock=clock))
-    *before, landmark, end = map(json.loads, wire.getvalue().splitlines())
-    for said in before:
-        receiver.hear(said)
-    clock.now += 6
-    receiver.hear(landmark)
-    receiver.hear(end)
-    assert lines == ["training", "training: 10 of 20, about 7 s left, epoch 1"]  # 9 steps took 6 s
+def test_a_live_bar_is_shown_several_times_a_second_and_writes_no_line() -> None:
+    clock, lines, now, steps = _Clock(), list[str](), list[str](), list[int]()
+    progress = LineProgress(lines.append, now=now.append, on_step=lambda: steps.append(1), clock=clock)
+    with progress.bar("training", 20) as bar:
+        for _ in range(20):
+            clock.now += 0.15
+            bar.advance(1, "a step")
+    progress.say("done")
+    assert lines == ["done"]
+    assert len(steps) == 20
+    assert now[:2] == ["training", "training: 2 of 20, about 3 s left, a step"]
+    assert len(now) == 1 + 10
 
 
-def test_a_run_into_a_pipe_prints_lines_without_escape_codes_and_none_with_quiet(
-    write_recipe: Any, tmp_path: Path
+def test_a_run_into_a_file_prints_lines_without_escape_codes_and_none_with_quiet(
+    write_recipe: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", name="tiny")
 
     def run(*options: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "compress",
-            "run",
-            str(recipe),
-            "-o",
-            str(tmp_path / "out"),
-            *options,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd())
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        code = main(["run", str(recipe), "-o", str(tmp_path / "out"), *options])
+        shown = capfd.readouterr()
+        assert code == 0, shown.err
+        return shown.out
 
     shown = run()
     assert "\x1b" not in shown and "\r" not in shown

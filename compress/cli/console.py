@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    SpinnerColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -96,7 +98,7 @@ class _RichBar:
             self._progress.update(self._task, advance=steps)
 
 
-def _bars(where: Console, *, transient: bool = False) -> Bars:
+def _bars(where: Console) -> Bars:
     return Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=8),
@@ -106,7 +108,6 @@ def _bars(where: Console, *, transient: bool = False) -> Bars:
         TextColumn("[dim]{task.fields[facts]}[/]", table_column=Column(no_wrap=True, ratio=1)),
         console=where,
         expand=True,
-        transient=transient,
     )
 
 
@@ -120,13 +121,9 @@ def shown_progress(*, to_stderr: bool = False, quiet: bool = False) -> AbstractC
     where = error_console if to_stderr else console
     if quiet:
         return nullcontext(Silent())
-    return RichProgress(where) if where.is_terminal else nullcontext(_lines(where))
-
-
-def _lines(where: Console, name: str = "") -> LineProgress:
-    """Progress as lines, each after the name of whose it is."""
-    before = f"{name}: " if name else ""
-    return LineProgress(lambda line: where.print(Text(f"{before}{line}"), highlight=False, soft_wrap=True))
+    if where.is_terminal:
+        return RichProgress(where)
+    return nullcontext(LineProgress(lambda line: where.print(Text(line), highlight=False, soft_wrap=True)))
 
 
 class RichProgress:
@@ -157,130 +154,65 @@ class JobRows:
     """A row for each job that runs: its name, and what it does now; use as a context manager.
 
     Where there is no terminal, lines of plain text.
-
-    Args:
-        quiet: show nothing.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._bars = _bars(console, transient=True) if console.is_terminal and not quiet else None
-        self._rows: dict[str, _Row] = {}
-        self._quiet = quiet
+        what = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
+        self._bars = Bars(SpinnerColumn(), what, console=console, expand=True, transient=True)
+        self._rows: dict[str, TaskID] = {}
+        self._lock = RLock()  # jobs are read by threads
+        self.is_live = console.is_terminal and not quiet
 
     def __enter__(self) -> Self:
-        if self._bars is not None:
+        if self.is_live:
             self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars is not None:
+        if self.is_live:
             self._bars.stop()
 
-    def row(self, name: str) -> Progress:
-        """What shows the progress of a job; its row appears with the first thing that it tells."""
-        if self._bars is None:
-            return Silent() if self._quiet else _lines(console, name)
-        self._rows[name] = _Row(name, self._bars)
-        return self._rows[name]
+    def line(self, name: str, text: str) -> None:
+        """Show one line of a job that stays."""
+        with self._lock:
+            say(f"{name}: ", "bold", text, "dim")
+            self.now(name, text)
 
-    def complain(self, name: str, line: str) -> None:
+    def now(self, name: str, text: str) -> None:
+        """Show what a job does now."""
+        if not self.is_live:
+            return
+        with self._lock:
+            if name not in self._rows:
+                self._rows[name] = self._bars.add_task("")
+            self._bars.update(self._rows[name], description=f"[bold]{escape(name)}[/] {escape(text)}")
+
+    def complain(self, name: str, text: str) -> None:
         """Show one line of a job on stderr."""
         with self._stopped():
-            say(f"{name}: ", "bold", line, error=True)
+            say(f"{name}: ", "bold", text, error=True)
 
     @contextmanager
     def aside(self, name: str) -> Iterator[None]:
         """Take away the row of a job that has ended, and all rows while its end is printed."""
-        if name in self._rows:
-            self._rows[name].remove()
         with self._stopped():
+            if name in self._rows:
+                self._bars.remove_task(self._rows.pop(name))
             yield
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
         """Take the rows away while something else is printed."""
-        if self._bars is None:
-            yield
-            return
-        self._bars.stop()
-        try:
-            yield
-        finally:
-            self._bars.start()
-
-
-class _Row:
-    """The row of a job: the bar that it began last; its own lines stand above all rows."""
-
-    def __init__(self, name: str, progress: Bars) -> None:
-        self.name, self._progress = name, progress
-        self._task: TaskID | None = None
-        self._bars: list[_RowBar] = []
-        self._said = ""
-
-    def bar(self, description: str, total: int) -> _RowBar:
-        """Start a bar of `total` steps."""
-        self._bars.append(_RowBar(self, description, total))
-        self.show()
-        return self._bars[-1]
-
-    def say(self, line: str) -> None:
-        """Show one line that stays."""
-        self._line(line)
-        self.show()
-
-    def end_bar(self, bar: _RowBar) -> None:
-        """Show the bar that was begun before this one."""
-        self._bars.remove(bar)
-        self.show()
-
-    def show(self) -> None:
-        """Show the bar that was begun last, or else what was said last."""
-        if self._task is None:
-            self._task = self._progress.add_task(escape(self.name), total=None, facts="")
-        bar = self._bars[-1] if self._bars else _RowBar(self, self._said, None)
-        description = f"[bold]{escape(self.name)}[/] {escape(bar.description)}".rstrip()
-        self._progress.reset(
-            self._task, total=bar.total, completed=bar.done, description=description, facts=escape(bar.facts)
-        )
-
-    def update(self, bar: _RowBar) -> None:
-        """Show how far a bar is, if it is the one that is shown."""
-        if self._task is not None and bar is self._bars[-1]:
-            self._progress.update(self._task, completed=bar.done, facts=escape(bar.facts))
-
-    def remove(self) -> None:
-        """Take the row away."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = None
-
-    def _line(self, line: str) -> None:
-        if line != self._said:
-            self._progress.console.print(
-                f"[bold]{escape(self.name)}:[/] [dim]{escape(line)}[/]", highlight=False, soft_wrap=True
-            )
-        self._said = line
-
-
-class _RowBar:
-    def __init__(self, row: _Row, description: str, total: int | None) -> None:
-        self._row, self.description, self.total = row, description, total
-        self.done, self.facts = 0, ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._row.end_bar(self)
-
-    def advance(self, steps: int = 1, facts: str = "") -> None:
-        self.done, self.facts = self.done + steps, facts or self.facts
-        self._row.update(self)
+        with self._lock:
+            if self.is_live:
+                self._bars.stop()
+            try:
+                yield
+            finally:
+                if self.is_live:
+                    self._bars.start()
 
 
 def show_explanation(found: Explanation) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress import errors
 from compress.cli.common import (
     GATES_FAILED,
     NOT_JUDGED,
@@ -22,7 +21,7 @@ from compress.cli.common import (
     write_text,
 )
 from compress.cli.unforeseen import as_known
-from compress.errors import CompressError, RecipeError, StageError
+from compress.errors import CompressError, InternalError, RecipeError, StageError
 from compress.system.distributed import is_main, process_count
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from compress.recipe import Recipe
 
 __all__ = ["init", "run"]
+
+_SAID = (CompressError.exit_code, RecipeError.exit_code, InternalError.exit_code)  # after a message
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the cache.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
@@ -109,20 +110,24 @@ def run(
         )
     if failures:
         echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
-        raise typer.Exit(max(error.exit_code for error in failures))
+        raise typer.Exit(max(failures))
     if failed or not_judged:
         raise typer.Exit(GATES_FAILED if failed else NOT_JUDGED)
 
 
 def _one_by_one(
     recipes: Sequence[Recipe], output: Path, *, overwrite: bool, quiet: bool
-) -> tuple[list[Outcome], list[CompressError]]:
-    """Run recipes one after the other; say how each ends."""
+) -> tuple[list[Outcome], list[int]]:
+    """Run recipes one after the other; say how each ends.
+
+    Returns:
+        Outcomes, and the exit codes of those that failed.
+    """
     from compress.cli.console import console, shown_progress
     from compress.pipeline import run as run_recipe
 
     outcomes: list[Outcome] = []
-    failures: list[CompressError] = []
+    failures: list[int] = []
     for recipe in recipes:
         console.rule(f"[bold]{recipe.run_name}")
         try:
@@ -131,8 +136,9 @@ def _one_by_one(
         except Exception as error:
             if len(recipes) == 1:
                 raise
-            failures.append(as_known(error))
-            print_error(failures[-1])
+            known = as_known(error)
+            failures.append(known.exit_code)
+            print_error(known)
             continue
         outcomes.append(outcome)
         _summarise(outcome)
@@ -141,56 +147,60 @@ def _one_by_one(
 
 def _side_by_side(
     recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int, quiet: bool
-) -> tuple[list[Outcome], list[CompressError]]:
+) -> tuple[list[Outcome], list[int]]:
     """Run recipes in processes of their own, some at a time; say how each ends, in that order.
 
     Returns:
-        Outcomes in the order of the recipes, and what failed.
+        Outcomes in the order of the recipes, and the exit codes of those that failed.
     """
     from compress.cli.console import JobRows, console
+    from compress.cli.job import ALREADY_DONE
     from compress.jobs.runner import Job, run_jobs
     from compress.pipeline import outcome_of
 
     outcomes: dict[int, Outcome] = {}
-    failures: list[CompressError] = []
+    failures: list[int] = []
     with JobRows(quiet=quiet) as rows:
-        jobs = []
-        for recipe in recipes:
-            row = rows.row(recipe.run_name)
-            command = _job_command(recipe, output, overwrite=overwrite)
-            jobs.append(Job(recipe.run_name, command, row, partial(rows.complain, recipe.run_name)))
+        options = ["--output", str(output), *(["--overwrite"] if overwrite else [])]
+        options += ["--quiet"] if quiet else ["--live"] if rows.is_live else []
+        jobs = [
+            Job(
+                recipe.run_name,
+                _job_command(recipe, options),
+                *(partial(show, recipe.run_name) for show in (rows.line, rows.now, rows.complain)),
+            )
+            for recipe in recipes
+        ]
         with closing(run_jobs(jobs, at_once=at_once)) as ended:
-            for end in ended:
-                recipe, said = recipes[end.index], end.said
+            for index, code in ended:
+                recipe = recipes[index]
                 with rows.aside(recipe.run_name):
                     console.rule(f"[bold]{recipe.run_name}")
-                    if said is None or "error" in said:
-                        error = _error_of(recipe, said, end.died)
-                        failures.append(error)
-                        print_error(error)
-                        continue
-                    outcome = outcome_of(recipe, output, already_done=said["already_done"])
-                    outcomes[end.index] = outcome
-                    _summarise(outcome)
+                    if code in (0, ALREADY_DONE):
+                        outcomes[index] = outcome_of(recipe, output, already_done=code == ALREADY_DONE)
+                        _summarise(outcomes[index])
+                    else:
+                        failures.append(_failure(recipe, code))
     return [outcomes[index] for index in sorted(outcomes)], failures
 
 
-def _job_command(recipe: Recipe, output: Path, *, overwrite: bool) -> list[str]:
+def _job_command(recipe: Recipe, options: Sequence[str]) -> list[str]:
     from compress.measure.process.spawn import python_command
 
     assert recipe.path is not None
-    options = ["--output", str(output), *(["--overwrite"] if overwrite else [])]
     return python_command("compress.cli.job", *options, "--", recipe.path, *recipe.overrides)
 
 
-def _error_of(recipe: Recipe, said: dict[str, Any] | None, died: str) -> CompressError:
-    """The error that a job's process ended with, under its recipe's name."""
-    if said is None:
-        return StageError(f"{recipe.run_name}: the process of this recipe ended {died}")
-    kind = getattr(errors, said["error"], CompressError)
-    error: CompressError = kind(f"{recipe.run_name}: {said['message']}")
-    error.exit_code = said["exit_code"]
-    return error
+def _failure(recipe: Recipe, code: int) -> int:
+    """The exit code of a recipe that failed; says how its process ended, if it didn't say it itself."""
+    from compress.measure.process.spawn import how_it_ended
+
+    if code in _SAID:
+        echo(f"{recipe.run_name} failed; its message stands above", err=True)
+        return code
+    died = StageError(f"{recipe.run_name}: the process of this recipe ended {how_it_ended(code)}")
+    print_error(died)
+    return died.exit_code
 
 
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:

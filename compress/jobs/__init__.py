@@ -1,1 +1,1 @@
-"""Several recipes at once: processes, and turns for what is timed."""
+"""Several recipes at once, each in processes of its own."""

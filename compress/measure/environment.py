@@ -8,6 +8,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from compress.measure.results import Environment
 from compress.measure.runtimes.session import session_options
 from compress.system.cores import available_cores
@@ -20,6 +22,12 @@ _INSTRUCTION_SETS = (
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "fphp", "asimdhp", "bf16", "i8mm", "sve", "sve2",
     "sme",
 )  # fmt: skip
+# The same by NumPy's names, for systems without /proc/cpuinfo.
+_OF_NUMPY = {
+    "AVX2": "avx2", "FMA3": "fma", "F16C": "f16c", "AVX512F": "avx512f", "AVX512BW": "avx512bw",
+    "AVX512VNNI": "avx512_vnni", "AVX512BF16": "avx512_bf16", "AVX512FP16": "avx512_fp16", "ASIMD": "asimd",
+    "ASIMDDP": "asimddp", "FPHP": "fphp", "ASIMDHP": "asimdhp", "SVE": "sve",
+}  # fmt: skip
 _PACKAGES = (
     "modelpress", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "pydantic",
     "safetensors", "scikit-learn", "tokenizers", "torch", "torchao", "transformers",
@@ -49,7 +57,7 @@ def environment(threads: Sequence[int] = ()) -> Environment:
     """
     cpuinfo = _cpuinfo()
     cpu = cpuinfo.get("model name") or cpuinfo.get("Model") or platform.processor() or platform.machine()
-    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()) or _sets_of_numpy()
     instruction_sets = tuple(name for name in _INSTRUCTION_SETS if name in flags)
     import psutil
 
@@ -86,6 +94,17 @@ def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
         if colon:
             found.setdefault(key.strip(), value.strip())
     return found
+
+
+def _sets_of_numpy() -> set[str]:
+    """Instruction sets that NumPy found as it was loaded; empty where those that matter are not known.
+
+    It doesn't look for AVX-VNNI: an x86 without AVX-512 VNNI may have that, and sums of int8 may be exact.
+    """
+    features = getattr(getattr(np, "_core", None), "_multiarray_umath", None)
+    found: dict[str, bool] = getattr(features, "__cpu_features__", {})
+    sets = {ours for name, ours in _OF_NUMPY.items() if found.get(name)}
+    return sets if sets & (_VNNI | _ARM) else set()
 
 
 def _versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from compress.system.distributed import is_main
-from compress.system.exclusive import is_alone
+from compress.system.exclusive import idle, is_alone
 
 __all__ = ["FOLDER", "only_one"]
 
@@ -47,7 +47,7 @@ def only_one(folder: Path, name: str, doing: str, say: Callable[[str], None]) ->
 
 
 def _taken(folder: Path, name: str, doing: str, say: Callable[[str], None]) -> FileLock | None:
-    assert not is_alone(), "whoever holds this lock may have been made to stand still"
+    assert not is_alone(), "who holds this lock may have made way"
     try:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / FOLDER / f"{name}.lock")
@@ -55,7 +55,8 @@ def _taken(folder: Path, name: str, doing: str, say: Callable[[str], None]) -> F
             lock.acquire(timeout=0)
         except Timeout:
             say(f"waiting for another run that {doing}")
-            lock.acquire(poll_interval=_LOOK_EVERY_S)
+            with idle():
+                lock.acquire(poll_interval=_LOOK_EVERY_S)
     except (OSError, NotImplementedError) as error:  # Timeout is an OSError too, and is not raised here
         _log.info("no lock in %s: %s", folder, error)
         return None

@@ -54,7 +54,7 @@ def one(what: str, size: str) -> None:
 
     from compress.data.split import Split
     from compress.export import export_onnx
-    from compress.measure.process.loading import PeakMemory
+    from compress.measure.process.probe import PeakMemory
     from compress.measure.size import model_size
     from compress.model import Definition
     from compress.model.counts import stored_bytes, weight_counts

@@ -49,7 +49,7 @@ def main() -> None:
 
 def one(what: str, size: str, rows: int) -> None:
     """Compress one model and print its line."""
-    from compress.measure.process.loading import PeakMemory
+    from compress.measure.process.probe import PeakMemory
     from compress.model.counts import stored_bytes
 
     _stage(what, 32).apply(_bert(1, 48), _context(32))  # libraries that it loads are no part of the cost

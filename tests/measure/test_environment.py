@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from compress.measure import environment
-from compress.measure.environment import _cpuinfo, _fingerprint
+from compress.measure.environment import _cpuinfo, _fingerprint, _sets_of_numpy
 from compress.measure.process.spawn import python_command, python_environment
 from compress.system.cores import available_cores
 
@@ -39,6 +41,28 @@ def test_cpuinfo_reads_the_first_core_and_is_empty_where_there_is_no_such_file(t
     file.write_text("model name\t: Tiny CPU\nflags\t\t: fpu avx2\n\nmodel name\t: second\n")
     assert _cpuinfo(file) == {"model name": "Tiny CPU", "flags": "fpu avx2"}
     assert _cpuinfo(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("features", "sets"),
+    [
+        ({"AVX2": True, "AVX512VNNI": True, "SVE": False}, {"avx2", "avx512_vnni"}),
+        ({"ASIMD": True, "ASIMDDP": True, "NEON": True}, {"asimd", "asimddp"}),
+        ({"AVX2": True, "AVX512VNNI": False}, set()),  # it may have AVX-VNNI
+        ({}, set()),
+    ],
+)
+def test_without_proc_numpy_says_which_instruction_sets_there_are(monkeypatch, features, sets):
+    monkeypatch.setattr("numpy._core._multiarray_umath.__cpu_features__", features)
+    monkeypatch.setattr(sys.modules["compress.measure.environment"], "_cpuinfo", dict)
+    assert set(environment().instruction_sets) == sets
+
+
+def test_numpy_finds_the_instruction_sets_that_the_system_lists():
+    flags = _cpuinfo().get("flags") or _cpuinfo().get("Features")
+    if not flags:
+        pytest.skip("the system lists none")
+    assert _sets_of_numpy() <= set(flags.split())
 
 
 def test_importing_measure_and_the_worker_imports_neither_torch_nor_onnx():

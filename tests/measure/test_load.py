@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from compress.errors import MeasureError
-from compress.measure.process.loading import PeakMemory, Probe, measure_load
+from compress.measure.process.loading import Probe, measure_load
+from compress.measure.process.probe import PeakMemory
 
 MB = 1_000_000
 HELD_BYTES = 64 * MB

@@ -1,7 +1,8 @@
-"""Jobs side by side: while one measures the others stand still, and nothing outlives who started them."""
+"""Jobs side by side: while one measures the others wait, and nothing outlives who started them."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,97 +14,127 @@ from pathlib import Path
 import psutil
 import pytest
 
-from compress.jobs.runner import Ended, Job, run_jobs
-from compress.progress import Silent
-from compress.system.exclusive import alone
+from compress.jobs.runner import Job, run_jobs
+from compress.system.exclusive import alone, idle, make_way, work
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no signals")
 
 BEGIN = """
-import json, os, signal, subprocess, sys, time
-from compress.system.exclusive import alone
-from compress.cli.job import tied_to_its_parent
-with tied_to_its_parent():
-    print(json.dumps({"ready": True}), flush=True)
-    exec(sys.argv[2])
+import os, signal, subprocess, sys, time
+from compress.cli.job import begin
+from compress.system.exclusive import alone, idle, make_way, work
+from compress.system.signals import ended_as_interrupted
+from compress.measure.process.spawn import end_own_group
+try:
+    with ended_as_interrupted():
+        begin()
+        exec(sys.argv[2])
+except KeyboardInterrupt:
+    end_own_group()
 """
-# Works and measures by turns, and notes when; its child works or measures too.
+# Works and measures by turns, and notes when; its child works and measures too while it waits for it.
 TURNS = """
 def note(kind, *times):
     with open(sys.argv[1], "a") as file:
         print(kind, *times, file=file)
 
-def work(seconds):
+def work_for(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        note("work", time.monotonic())
+        began = time.monotonic()
+        note("work", began, time.monotonic())
+        make_way()
 
 CHILD = '''
 import sys, time
-from compress.system.exclusive import alone
+from compress.system.exclusive import alone, make_way, work
+def note(kind, *times):
+    with open(sys.argv[1], "a") as file:
+        print(kind, *times, file=file)
+work()
 for _ in range(2):
+    began = time.monotonic()
     with alone():
         began = time.monotonic()
         time.sleep(0.05)
-        with open(sys.argv[1], "a") as file:
-            print("alone", began, time.monotonic(), file=file)
-end = time.monotonic() + 0.3
-while time.monotonic() < end:
-    with open(sys.argv[1], "a") as file:
-        print("work", time.monotonic(), file=file)
+        note("alone", began, time.monotonic())
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        began = time.monotonic()
+        note("work", began, time.monotonic())
+        make_way()
 '''
-child = subprocess.Popen([sys.executable, "-c", CHILD, sys.argv[1] + ".child"])
 for _ in range(4):
-    work(0.1)
+    work_for(0.1)
     with alone():
         began = time.monotonic()
         with alone():
             time.sleep(0.05)
         time.sleep(0.02)
         note("alone", began, time.monotonic())
-child.wait()
-print(json.dumps({"end": {"done": True}}), flush=True)
+with idle():
+    subprocess.run([sys.executable, "-c", CHILD, sys.argv[1]], check=True)
+work_for(0.1)
 """
 DIES = """
 with alone():
     os.kill(os.getpid(), signal.SIGKILL)
 """
+LEAVES_A_CHILD = """
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(sys.argv[1], "w") as file:
+    print(child.pid, file=file)
+sys.exit(5)
+"""
 WAITS = """
 print("a warning", file=sys.stderr, flush=True)
 time.sleep(0.2)
 with alone():
-    pass
-print(json.dumps({"end": {"done": True}}), flush=True)
+    sys.stdout.write("half\\rdone")
+    sys.stdout.flush()
 """
 FOR_EVER = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 with open(sys.argv[1], "w") as file:
     print(os.getpid(), child.pid, file=file)
-folder = os.path.dirname(sys.argv[1])
-while sum(os.path.getsize(os.path.join(folder, name)) > 0 for name in os.listdir(folder)) < 2:
+if sys.argv[1].endswith("0"):
+    while not os.path.exists(sys.argv[1][:-1] + "1"):  # none is started while another is alone
+        make_way()
+    with alone():
+        open(sys.argv[1] + ".alone", "w").close()
+        time.sleep(600)
+while True:
+    make_way()
     time.sleep(0.01)
-with alone():
-    time.sleep(600)
 """
 STARTS = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 from compress.jobs.runner import Job, run_jobs
-from compress.progress import Silent
 begin, script, *names = sys.argv[1:]
-jobs = [Job(name, [sys.executable, "-c", begin, name, script], Silent(), print) for name in names]
+jobs = [Job(name, [sys.executable, "-c", begin, name, script], print, print, print) for name in names]
 list(run_jobs(jobs, at_once=len(jobs)))
 """
 
 
-def _job(script: str, path: Path, complaints: list[str] | None = None) -> Job:
-    complain = [].append if complaints is None else complaints.append
-    return Job(path.name, [sys.executable, "-c", BEGIN, str(path), script], Silent(), complain)
+class _Shown:
+    """What a job's process said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.now: list[str] = []
+        self.complaints: list[str] = []
 
 
-def _run(jobs: list[Job], at_once: int) -> dict[int, Ended]:
+def _job(script: str, path: Path, shown: _Shown | None = None) -> Job:
+    shown = shown or _Shown()
+    command = [sys.executable, "-c", BEGIN, str(path), script]
+    return Job(path.name, command, shown.lines.append, shown.now.append, shown.complaints.append)
+
+
+def _run(jobs: list[Job], at_once: int) -> dict[int, int]:
     with closing(run_jobs(jobs, at_once=at_once)) as ended:
-        return {each.index: each for each in ended}
+        return dict(ended)
 
 
 def _gone(pids: list[int], within_s: float = 30) -> bool:
@@ -120,56 +151,44 @@ def _is_there(pid: int) -> bool:
         return False
 
 
-def test_alone_is_nothing_in_a_run_by_itself() -> None:
-    with alone(), alone():
-        pass
+def test_a_run_by_itself_waits_for_nobody() -> None:
+    work()
+    make_way()
+    with alone(), alone(), idle():
+        make_way()
 
 
-def test_while_one_measures_all_others_stand_still(tmp_path: Path) -> None:
+def test_while_one_measures_no_other_works(tmp_path: Path) -> None:
     paths = [tmp_path / str(index) for index in range(3)]
-    ended = _run([_job(TURNS, path) for path in paths], at_once=3)
-    assert [ended[index].said for index in range(3)] == [{"done": True}] * 3
+    # With more jobs than run at once, one starts while others measure.
+    assert _run([_job(TURNS, path) for path in paths], at_once=2) == {0: 0, 1: 0, 2: 0}
     measured: list[tuple[float, float, int]] = []
-    worked: list[tuple[float, int]] = []
+    worked: list[tuple[float, float, int]] = []
     for index, path in enumerate(paths):
-        for file in (path, Path(f"{path}.child")):
-            for line in file.read_text().splitlines():
-                kind, *times = line.split()
-                if kind == "alone":
-                    measured.append((float(times[0]), float(times[1]), index))
-                else:
-                    worked.append((float(times[0]), index))
+        for line in path.read_text().splitlines():
+            kind, began, ended = line.split()
+            (measured if kind == "alone" else worked).append((float(began), float(ended), index))
     assert len(measured) == 3 * (4 + 2)
-    assert all(sum(job == index for _, job in worked) > 10 for index in range(3))
+    assert all(sum(job == index for _, _, job in worked) > 10 for index in range(3))
     for begin, end, job in measured:
-        # A job's own processes may measure inside of its turn.
-        assert not [o for o in measured if o[2] != job and o[0] < end and begin < o[1]]
-        assert not [at for at, other in worked if other != job and begin < at < end]
+        assert not [
+            other for other in measured + worked if other[2] != job and other[0] < end and begin < other[1]
+        ]
+    turns = sum(one[2] != other[2] for one, other in itertools.pairwise(sorted(worked)))
+    assert turns > 10  # side by side
 
 
 def test_one_that_dies_as_it_measures_lets_the_others_go_on(tmp_path: Path) -> None:
-    complaints: list[str] = []
-    ended = _run([_job(DIES, tmp_path / "0"), _job(WAITS, tmp_path / "1", complaints)], at_once=2)
-    assert ended[0].said is None
-    assert ended[0].died.startswith("by signal 9 (SIGKILL); the system kills a process like this when memory")
-    assert ended[1].said == {"done": True}
-    assert complaints == ["a warning"]
+    shown = _Shown()
+    ended = _run([_job(DIES, tmp_path / "0"), _job(WAITS, tmp_path / "1", shown)], at_once=2)
+    assert ended == {0: -signal.SIGKILL, 1: 0}
+    assert (shown.complaints, shown.lines) == (["a warning"], ["done"])
+    assert shown.now[-1] == "done"
 
 
-def _wait_until_one_stands(paths: list[Path]) -> list[int]:
-    """The processes of jobs that run for ever, once one of them measures and the others stand still."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        time.sleep(0.05)
-        pids = [[int(pid) for pid in path.read_text().split()] if path.is_file() else [] for path in paths]
-        if all(len(each) == 2 for each in pids):
-            # Those that stand still have a child that does too.
-            still = [
-                all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in each) for each in pids
-            ]
-            if sum(still) == len(paths) - 1:
-                return [pid for each in pids for pid in each]
-    raise AssertionError("nobody stands still")
+def test_what_a_job_leaves_running_is_ended(tmp_path: Path) -> None:
+    assert _run([_job(LEAVES_A_CHILD, tmp_path / "0")], at_once=1) == {0: 5}
+    assert _gone([int((tmp_path / "0").read_text())])
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -178,7 +197,13 @@ def test_nothing_outlives_who_started_it(tmp_path: Path, by: signal.Signals) -> 
     command = [sys.executable, "-c", STARTS, BEGIN, FOR_EVER, *map(str, paths)]
     parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        pids = _wait_until_one_stands(paths)
+        deadline = time.monotonic() + 60
+        while not ((tmp_path / "0.alone").exists() and paths[1].exists()):  # one is alone, one waits
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.2)
+        pids = [int(pid) for path in paths for pid in path.read_text().split()]
+        assert len(pids) == 4 and all(map(_is_there, pids))
         parent.send_signal(by)
         parent.wait(60)
         assert _gone(pids)

@@ -32,6 +32,8 @@ def test_a_promise_is_measured_reported_and_its_table_kept(
     # How far layers and whole files agree is a matter of time, and of what else runs on this machine.
     monkeypatch.setattr("compress.prune.structured.latency_table._AGREES_WITHIN", float("inf"))
     monkeypatch.setattr("compress.prune.structured.latency_table._QUIET_AGREES_WITHIN", float("inf"))
+    # Beside other tests no round is quiet: timing again would take a minute for each figure.
+    monkeypatch.setattr("compress.measure.latency._MOST_AGAIN_S", 0)
     outcome = run(write_recipe(tmp_path / "r.yaml", {"prune/structured": STAGE}), tmp_path / "out")
     facts = outcome.report.stages[0].facts
     table = facts["latency_table"]

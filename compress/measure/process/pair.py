@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +21,7 @@ from compress.measure.process.noise import usable_threads
 from compress.measure.process.spawn import (
     END_WITH_PARENT,
     how_it_ended,
+    kill_group,
     python_command,
     python_environment,
 )
@@ -33,6 +31,7 @@ from compress.measure.size import model_files
 from compress.progress import Bar, Progress, Silent
 from compress.system.cores import available_cores
 from compress.system.disk import scratch_directory
+from compress.system.exclusive import idle
 from compress.tasks import Task
 from compress.timing import Setting
 
@@ -132,7 +131,7 @@ def _run(job: Job, bar: Bar) -> None:
     file.write_text(job.model_dump_json(), encoding="utf-8")
     stderr = job.folder / "stderr.txt"
     done, complaint = 0, ""
-    with _worker(file, stderr) as process:
+    with idle(), _worker(file, stderr) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said = _said(line)
@@ -173,10 +172,7 @@ def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         if process.poll() is None:
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
             process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
-__all__ = ["END_WITH_PARENT", "end_with_parent", "how_it_ended", "python_command", "python_environment"]
+__all__ = [
+    "END_WITH_PARENT",
+    "end_own_group",
+    "end_with_parent",
+    "how_it_ended",
+    "kill_group",
+    "python_command",
+    "python_environment",
+]
 
 END_WITH_PARENT = "--end-with-parent"
 """An argument of our processes that asks for `end_with_parent`."""
@@ -25,17 +37,38 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def end_with_parent() -> None:
+def end_with_parent(*, grace_s: float = 0.0) -> None:
     """End this process, and its group if it leads one, when its standard input ends: its parent is gone.
 
     The parent holds the other end of a pipe, which the system closes however the parent ends.
+
+    Args:
+        grace_s: send SIGTERM to the main thread first, and give it this time to end by itself.
     """
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        if grace_s and sys.platform != "win32":
+            # To the main thread: taken by another one, it would not interrupt what the main one waits for.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            time.sleep(grace_s)
+        end_own_group()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
-def _wait_for_the_end() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that leads a group, and all of its group; nothing, if nothing is left of it."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_own_group() -> None:
+    """End this process at once, and its group if it leads one."""
     if sys.platform != "win32" and os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)

@@ -46,7 +46,7 @@ from compress.measure.rows import steady_batch
 from compress.measure.runtimes.others import OPENVINO, Answered, measure_runtimes, openvino_ways
 from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
-from compress.system.exclusive import alone
+from compress.system.exclusive import alone, make_way, work
 from compress.tasks import Integers, Task, task_from
 from compress.tasks.spec import Tally
 from compress.timing import Setting
@@ -252,9 +252,11 @@ def main(arguments: list[str]) -> int:
         nonlocal done
         done += steps
         _say({"done": done, "total": job.steps, "facts": facts})
+        make_way()
 
     if END_WITH_PARENT in arguments:
         end_with_parent()
+    work()
     try:
         job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
         _write(job.result, measure(job, step).model_dump_json())

@@ -14,14 +14,9 @@ from typing import Any, Protocol
 from compress.data.past import empty_past, is_past
 from compress.data.split import Array, Batch
 from compress.errors import MeasureError
+from compress.measure.process.probe import CONFIG, INTER_OP_THREADS, OPTIMIZATION, PROVIDER, new_options
 
 __all__ = ["Session", "answer", "create_session", "feeds", "session_options"]
-
-_PROVIDER = "CPUExecutionProvider"
-_INTER_OP_THREADS = 1
-_OPTIMIZATION = "ORT_ENABLE_ALL"
-_LOG_SEVERITY_ERROR = 3
-_CONFIG = {"session.intra_op.allow_spinning": "0"}
 
 
 class _Value(Protocol):
@@ -51,11 +46,11 @@ class Session(Protocol):
 def session_options(threads: Sequence[int]) -> dict[str, str]:
     """Say in words what `create_session` sets; `threads` are the numbers of threads that were measured."""
     return {
-        "providers": _PROVIDER,
+        "providers": PROVIDER,
         "intra_op_num_threads": ", ".join(str(count) for count in threads),
-        "inter_op_num_threads": str(_INTER_OP_THREADS),
-        "graph_optimization_level": _OPTIMIZATION,
-        **_CONFIG,
+        "inter_op_num_threads": str(INTER_OP_THREADS),
+        "graph_optimization_level": OPTIMIZATION,
+        **CONFIG,
     }
 
 
@@ -65,7 +60,7 @@ def create_session(
     threads: int,
     profile_prefix: Path | None = None,
     optimized: Path | None = None,
-    provider: str | tuple[str, dict[str, str]] = _PROVIDER,
+    provider: str | tuple[str, dict[str, str]] = PROVIDER,
 ) -> Any:
     """Open an ONNX file on the CPU.
 
@@ -86,13 +81,7 @@ def create_session(
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = _INTER_OP_THREADS
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _OPTIMIZATION)
-    options.log_severity_level = _LOG_SEVERITY_ERROR
-    for key, value in _CONFIG.items():
-        options.add_session_config_entry(key, value)
+    options = new_options(threads)
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
@@ -102,7 +91,7 @@ def create_session(
             options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
     try:
         return onnxruntime.InferenceSession(
-            str(path), options, providers=[provider] if provider == _PROVIDER else [provider, _PROVIDER]
+            str(path), options, providers=[provider] if provider == PROVIDER else [provider, PROVIDER]
         )
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise MeasureError(f"{path}: ONNX Runtime cannot load this file: {error}") from error
