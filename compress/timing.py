@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +62,7 @@ class Compared:
         disturbed_rounds: as of `BlockTimes`.
     """
 
-    speedup: float
+    speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     low: float
     high: float
     rounds: int

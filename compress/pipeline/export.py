@@ -150,7 +150,7 @@ def _exported(
         max_metric_difference=limits.max_metric_difference,
         lengths=proof_lengths(rows, task, longest, module),
     )
-    return file, vars(parity)
+    return file, parity.model_dump()
 
 
 def own_recipe(bundle: Path) -> Recipe | None:

@@ -17,16 +17,14 @@ from compress.export import (
     proof_lengths,
     relative_limit,
 )
+from compress.facts import Parity
 from compress.keys import graph_key
 from compress.pipeline.cache import Cache
 from compress.pipeline.prepare import Prepared
 from compress.progress import Progress
 from compress.recipe import Recipe
-from compress.report import Parity
 
 __all__ = ["Exported", "baseline_key", "exported", "exported_baseline", "parity_of"]
-
-_LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
 
 _LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
 
@@ -90,4 +88,4 @@ def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> 
     rows = splits.validation.take(recipe.export.parity_rows, seed=recipe.seed)
     longest = longest_row(module, splits.task, getattr(recipe.data, "max_length", None))
     lengths = proof_lengths(splits.validation, splits.task, longest, module)
-    return Parity(**vars(check_parity(module, path, rows, splits.task, **limits, lengths=lengths)), **limits)
+    return check_parity(module, path, rows, splits.task, **limits, lengths=lengths)

@@ -42,14 +42,13 @@ from compress.report import (
     ModelFacts,
     PartSize,
     RunReport,
-    SaturationRecord,
     StageRecord,
     judged,
+    last_promise,
     load_report,
     to_model_card,
     write_reports,
 )
-from compress.report.sections.promise import last_promise
 from compress.stage import Context
 from compress.system.disk import new_directory, remove_leftovers, scratch_directory
 from compress.system.distributed import from_main, is_main
@@ -184,10 +183,9 @@ def _published(
     )
     last = last_step(made.steps, candidate.path, given, prepared)
     ladder = ladder_of([*made.steps, last], prepared, measurement, progress)
-    risk = saturation_risk(
+    saturation = saturation_risk(
         module, given.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed), splits.task
     )
-    saturation = None if risk is None else SaturationRecord(**vars(risk))
     report = RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""RunReport: what a run says of itself, as data. JSON, Markdown and HTML are written from this alone."""
+"""RunReport: what a run reports, as data. JSON, Markdown and HTML are written from this alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import OutputError
+from compress.facts import Parity, Saturation, StageFacts, read_facts
 from compress.measure.results import Measurement, Rung
 from compress.system.files import parse_json, read_regular
 
@@ -17,13 +18,11 @@ __all__ = [
     "EpochRecord",
     "GateRecord",
     "ModelFacts",
-    "Parity",
     "PartSize",
     "REPORT_FILE",
     "REPORT_PAGE",
     "RunReport",
     "SCHEMA_VERSION",
-    "SaturationRecord",
     "StageRecord",
     "load_report",
 ]
@@ -49,7 +48,7 @@ class EpochRecord(_Part):
 
 
 class StageRecord(_Part):
-    """One stage: what it was asked, what it did, and what that cost.
+    """One stage: its settings, what it did, and what that cost.
 
     Attributes:
         name: as in the recipe, e.g. prune/heads.
@@ -74,66 +73,10 @@ class StageRecord(_Part):
     peak_memory_bytes: int
     reused: bool
 
-
-class Parity(_Part):
-    """The ONNX file against the PyTorch model that it came from, on validation rows.
-
-    Attributes:
-        agreement: share of rows with the same predicted class.
-        metric_difference: ONNX metric minus PyTorch metric on these rows.
-        max_abs_error: largest difference of a logit.
-        relative_error: RMS difference of a row's outputs over the spread of the module's; none: a report from
-            before it was judged.
-    """
-
-    rows: int
-    agreement: float
-    metric_difference: float
-    max_abs_error: float
-    min_agreement: float
-    max_metric_difference: float
-    relative_error: float | None = None
-    max_relative_error: float | None = None
-
     @property
-    def holds(self) -> bool:
-        """Whether agreement, metric and outputs are within what the recipe allows."""
-        near = (
-            self.relative_error is None
-            or self.max_relative_error is None
-            or self.relative_error <= self.max_relative_error
-        )
-        return (
-            near
-            and self.agreement >= self.min_agreement
-            and abs(self.metric_difference) <= self.max_metric_difference
-        )
-
-
-class SaturationRecord(_Part):
-    """What int8 products may lose on x86 without VNNI.
-
-    Attributes: as in `compress.model.saturation.Saturation`.
-    """
-
-    layers: int
-    pairs: int
-    pairs_at_risk: int
-    outputs: int
-    outputs_at_risk: int
-    convolutions: int
-    convolutions_at_risk: int
-    lstms: int = 0
-    lstms_at_risk: int = 0
-    rows: int
-    sums: int
-    sums_cut: int
-    answers_changed: int
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether anything can be cut off."""
-        return bool(self.pairs_at_risk or self.convolutions_at_risk or self.lstms_at_risk)
+    def known(self) -> StageFacts:
+        """The facts, typed where a section shows them."""
+        return read_facts(self.facts)
 
 
 class GateRecord(_Part):
@@ -205,7 +148,8 @@ class RunReport(_Part):
         name: the run's name, that of its directory.
         recipe: the resolved recipe.
         command: what to type to have this run again.
-        warnings: what a reader must know before trusting or shipping this, a sentence each.
+        warnings: what a reader must know before trusting or shipping this, a sentence each; what made the
+            measurement doubtful is in its `noise`.
         saturation: of int8 products on processors without VNNI; None: there are no such products, or the
             report is from before this was counted.
         parts: where the bytes of the weights are; empty in reports from before they were counted.
@@ -227,7 +171,7 @@ class RunReport(_Part):
     parity: Parity
     measurement: Measurement
     warnings: tuple[str, ...]
-    saturation: SaturationRecord | None = None
+    saturation: Saturation | None = None
     parts: tuple[PartSize, ...] = ()
     ladder: tuple[Rung, ...] = ()
     gates: tuple[GateRecord, ...] = ()
@@ -249,7 +193,7 @@ def load_report(path: Path) -> RunReport:
     try:
         text = read_regular(file).decode("utf-8")
         with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
-            return RunReport.model_validate_json(text)
+            return _noise_once(RunReport.model_validate_json(text))
         content = parse_json(text)
     except FileNotFoundError as error:
         raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
@@ -266,13 +210,19 @@ def load_report(path: Path) -> RunReport:
             "modelpress reads; update modelpress"
         )
     try:
-        return RunReport.model_validate(_from_version_1(content) if version == 1 else content)
+        return _noise_once(RunReport.model_validate(_from_version_1(content) if version == 1 else content))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise OutputError(
             f"{file}: not a whole report: {key}: {first['msg']} ({error.error_count()} such errors)"
         ) from error
+
+
+def _noise_once(report: RunReport) -> RunReport:
+    """The same report without the noise of its measurement among the warnings, where it once was as well."""
+    warnings = tuple(text for text in report.warnings if text not in report.measurement.noise)
+    return report if warnings == report.warnings else report.model_copy(update={"warnings": warnings})
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:

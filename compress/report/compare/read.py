@@ -16,11 +16,14 @@ from typing import TypeVar
 
 from compress.errors import OutputError
 from compress.measure.results import Interval, LatencyComparison
-from compress.report.compare.data import COLUMNS, Column, Comparison, ComparisonRow, ranked
+from compress.page.format import milliseconds
+from compress.report.compare.comparison import Comparison
+from compress.report.compare.data import COLUMNS, Column, ComparisonRow, ranked
 from compress.report.compare.pairs import pair_differences, recipe_differences
 from compress.report.compare.select import condition_of
+from compress.report.phrases import headline, setting, stages_in_short
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport, load_report
-from compress.report.words import headline, milliseconds, setting, stages_in_short, verdict
+from compress.report.sections.verdict import verdict
 
 __all__ = ["compare_reports"]
 
@@ -230,7 +233,7 @@ def _row(
     return ComparisonRow(
         name=name,
         is_baseline=False,
-        stages=stages_in_short(report.stages),
+        stages=stages_in_short(report),
         accuracy=model.accuracy.value,
         difference=Interval(value=difference.value, low=difference.low, high=difference.high),
         perplexity=None if language is None else language.candidate.perplexity,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from compress.page.format import percent, points, whole_percent
 from compress.report.inspection.data import Inspection, Pair, Point
-from compress.report.words import percent, points
 
-__all__ = ["alike_pairs", "method", "needed_heads", "neuron_sentence", "whole_percent"]
+__all__ = ["alike_pairs", "method", "needed_heads", "neuron_sentence"]
 
 _ALIKE = 0.9
 
@@ -100,11 +100,6 @@ def _first_measurable(inspection: Inspection) -> tuple[str, ...]:
         f"With up to {max(before)} of {inspection.joint[-1].silenced} heads silenced no loss is measurable "
         f"on {inspection.validation_rows:,} rows{end}. More rows would tell smaller losses apart.",
     )
-
-
-def whole_percent(share: float) -> str:
-    """A share of 1 as percent without decimals: `91 %`."""
-    return f"{100 * share:.0f} %"
 
 
 def method(inspection: Inspection) -> tuple[str, ...]:

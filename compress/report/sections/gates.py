@@ -16,16 +16,30 @@ from typing import Literal
 from compress.measure.accuracy import commonest_gain
 from compress.measure.answers import unpack_classes
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
+from compress.page import Section, Table
+from compress.page.format import amount, milliseconds, percent, size
 from compress.recipe.gates import GatesConfig
-from compress.report.schema import GateRecord
-from compress.report.words import decode_setting, milliseconds, percent, promised_amount, setting, size
+from compress.report.phrases import setting
+from compress.report.schema import GateRecord, RunReport
+from compress.report.sections.language import decode_setting
 
-__all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged"]
+__all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged", "section"]
 
 ABOVE_COMMONEST = "above_commonest"
 """The name of the record that gates on accuracy bring with them."""
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
 _Role = Literal["baseline", "candidate"]
+
+
+def section(report: RunReport) -> Section | None:
+    """Each gate: whether it holds, what was wanted and what was measured; None without gates."""
+    if not report.gates:
+        return None
+    rows = tuple(
+        ("holds" if gate.holds else "fails" if gate.fails else "not judged", gate_sentence(gate))
+        for gate in report.gates
+    )
+    return Section("Gates", (Table(("gate", "wanted and measured"), rows, "ll"),), "gates")
 
 
 def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ...]:
@@ -142,7 +156,7 @@ def gate_sentence(gate: GateRecord) -> str:
         if gate.name == "max_perplexity_ratio":
             return f"{value:.3f}x"
         if gate.name in ("min_speedup", "min_decode_speedup"):
-            return promised_amount("speedup", value)
+            return amount("speedup", value)
         return size(value * 1e6) if gate.name == "max_size_mb" else milliseconds(value)
 
     noun = {

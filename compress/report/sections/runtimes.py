@@ -8,10 +8,11 @@ from statistics import median
 
 from compress.measure.latency import median_interval
 from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming, Unit
-from compress.report.tables import Table
-from compress.report.words import interval_text, milliseconds, percent, ratio_text
+from compress.page import Section, Table, Text, parts_of
+from compress.page.format import interval_text, milliseconds, percent, place, ratio_text
+from compress.report.schema import RunReport
 
-__all__ = ["fastest_sentence", "runtime_sentences", "runtime_table"]
+__all__ = ["fastest_sentence", "runtime_sentences", "runtime_table", "section"]
 
 _OWN = "onnxruntime"
 _SHOWN = {
@@ -21,6 +22,17 @@ _SHOWN = {
 }
 _SEED = 0
 _Setting = tuple[int, int, int]
+
+
+def section(report: RunReport) -> Section | None:
+    """Both files in the runtimes that were asked for; None where only ONNX Runtime was."""
+    found = report.measurement.runtimes
+    if found is None:
+        return None
+    first, *others = runtime_sentences(found, report.measurement.difference.unit)
+    notes = [Text(each, "note") for each in others]
+    parts = parts_of(Text(first, "strong"), runtime_table(found), notes)
+    return Section("Other runtimes", parts, "runtimes")
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,6 @@ def _by_setting(found: Runtimes) -> dict[_Setting, dict[tuple[str, str], Runtime
     return grouped
 
 
-def _setting_words(setting: _Setting) -> str:
-    batch, sequence, threads = setting
-    return f"batch {batch}, sequence {sequence}, {threads} thread{'' if threads == 1 else 's'}"
-
-
 def fastest_sentence(found: Runtimes) -> str:
     """Say which runtime is fastest for the candidate; nothing is called faster while an interval holds 1."""
     settings = _by_setting(found)
@@ -72,11 +79,7 @@ def fastest_sentence(found: Runtimes) -> str:
         wins[winner].append((setting, ratio if winner != _OWN else _ratio(own, best)))
     parts = []
     for runtime, won in wins.items():
-        where = (
-            "every setting"
-            if len(won) == len(settings)
-            else "; ".join(_setting_words(each) for each, _ in won)
-        )
+        where = "every setting" if len(won) == len(settings) else "; ".join(place(*each) for each, _ in won)
         values = [ratio.value for _, ratio in won]
         span = str(won[0][1]) if len(won) == 1 else f"{ratio_text(min(values))} to {ratio_text(max(values))}"
         if not runtime:
@@ -120,7 +123,7 @@ def _baseline_wins(found: Runtimes) -> list[str]:
             (arm for (_, file), arm in arms.items() if file == "baseline"), key=lambda x: median(x.rounds_ms)
         )
         if _ratio(plain, best).low > 1:
-            where.append(f"{_setting_words(setting)} ({_shown(plain.runtime)}, {_ratio(plain, best)})")
+            where.append(f"{place(*setting)} ({_shown(plain.runtime)}, {_ratio(plain, best)})")
     if not where:
         return []
     return [f"The uncompressed model is faster than this bundle in any runtime at {'; '.join(where)}."]

@@ -1,0 +1,41 @@
+"""What a page is made of, and numbers as text; below the report, so that a task can write sections."""
+
+from compress.page.section import (
+    Bullets,
+    Cell,
+    Chart,
+    Code,
+    Heat,
+    HeatCell,
+    Page,
+    Pairs,
+    Part,
+    Row,
+    Section,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+    heat_cells,
+    parts_of,
+)
+
+__all__ = [
+    "Bullets",
+    "Cell",
+    "Chart",
+    "Code",
+    "Heat",
+    "HeatCell",
+    "Page",
+    "Pairs",
+    "Part",
+    "Row",
+    "Section",
+    "Table",
+    "Text",
+    "Tile",
+    "Tiles",
+    "heat_cells",
+    "parts_of",
+]
