@@ -26,13 +26,11 @@ from compress.safe_text import visible
 
 if TYPE_CHECKING:
     from compress.measure import Explanation
-    from compress.page import Table as ReportTable
 
 __all__ = [
     "JobRows",
     "RichProgress",
     "console",
-    "draw",
     "error_console",
     "listing",
     "say",
@@ -293,13 +291,6 @@ def show_explanation(found: Explanation) -> None:
     if found.baseline is not None:
         say(f"baseline: {found.baseline.file}; candidate: {found.candidate.file}\n", "dim")
     console.print(terminal_parts(others))
-
-
-def draw(table: ReportTable) -> Table:
-    """A table of a report, for the terminal."""
-    from compress.report.render.terminal import terminal_table
-
-    return terminal_table(table)
 
 
 _MODELS_AND_TASKS = (

@@ -1,7 +1,7 @@
 """Typed records of what stages, export and proofs find out; the report shows them. They import no torch."""
 
 from compress.facts.cut import Cut, CutSite, cut_of
-from compress.facts.proof import Parity, Saturation
+from compress.facts.proof import Parity, Record, Saturation
 from compress.facts.stage import Kept, Sensitivity, StageFacts, read_facts
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "CutSite",
     "Kept",
     "Parity",
+    "Record",
     "Saturation",
     "Sensitivity",
     "StageFacts",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
@@ -165,19 +165,7 @@ class Cut:
 
 
 _MEASURED = ("speedup", "latency_ms", "size_mb")
-_SHAPES: dict[str, TypeAdapter[Any]] = {
-    "budget": TypeAdapter(Asked),
-    "importance": TypeAdapter(str),
-    "point": TypeAdapter(Place),
-    "promised": TypeAdapter(Promised),
-    "checked": TypeAdapter(Compared),
-    "sites": TypeAdapter(tuple[CutSite, ...]),
-    "macs": TypeAdapter(Change),
-    "parameters": TypeAdapter(Change),
-    "latency_table": TypeAdapter(CostTable),
-    "search": TypeAdapter(Search),
-    "steps": TypeAdapter(tuple[CutStep, ...]),
-}
+_SHAPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Cut).items() if name != "read"}
 # Any of these makes a stage one that cuts to a budget; the others alone could be another stage's facts.
 _TELLING = {"sites", "promised", "latency_table"}
 
@@ -186,7 +174,7 @@ def cut_of(facts: Mapping[str, Any]) -> Cut | None:
     """Read a stage's facts; None where they are not those of a cut."""
     found: dict[str, Any] = {}
     for name, shape in _SHAPES.items():
-        if name in facts:
+        if facts.get(name) is not None:
             try:
                 found[name] = shape.validate_python(facts[name])
             except ValidationError:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Parity", "Saturation"]
+__all__ = ["Parity", "Record", "Saturation"]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Data that is written as JSON and read back, NaN and infinities included."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
-class Parity(_Record):
+class Parity(Record):
     """The ONNX file against the PyTorch model that it came from, on validation rows.
 
     Attributes:
@@ -49,7 +51,7 @@ class Parity(_Record):
         )
 
 
-class Saturation(_Record):
+class Saturation(Record):
     """What int8 products lose, or may lose, on x86 without VNNI.
 
     Attributes:

@@ -30,11 +30,7 @@ from compress.report.schema import (
     load_report,
 )
 from compress.report.sections import report_page, report_sections
-from compress.report.sections.explanation import (
-    explanation_parts,
-    explanation_sentences,
-    explanation_tables,
-)
+from compress.report.sections.explanation import explanation_parts
 from compress.report.sections.gates import commonest_words, gate_sentence, judged
 from compress.report.sections.promise import last_promise
 from compress.report.sections.runtimes import fastest_sentence
@@ -68,8 +64,6 @@ __all__ = [
     "compare_reports",
     "comparison_csv",
     "explanation_parts",
-    "explanation_sentences",
-    "explanation_tables",
     "fastest_sentence",
     "gate_checks",
     "gate_sentence",

@@ -6,8 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
+from compress.facts import Record
 from compress.measure.results import Measurement
 from compress.page import Bullets, Section, Table, parts_of
 from compress.page.format import milliseconds, percent, size
@@ -22,11 +21,7 @@ __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_c
 _NOT_XML = re.compile("[^\\t\\n\\r\\u0020-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class CheckRecord(_Part):
+class CheckRecord(Record):
     """One thing that was checked.
 
     Attributes:
@@ -46,7 +41,7 @@ class CheckRecord(_Part):
         return self.judged and not self.holds
 
 
-class CheckReport(_Part):
+class CheckReport(Record):
     """A bundle, checked here and now.
 
     Attributes:

@@ -6,10 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from compress.errors import OutputError
-from compress.facts import Parity, Saturation, StageFacts, read_facts
+from compress.facts import Parity, Record, Saturation, StageFacts, read_facts
 from compress.measure.results import Measurement, Rung
 from compress.system.files import parse_json, read_regular
 
@@ -33,12 +33,7 @@ REPORT_PAGE = "report.html"
 SCHEMA_VERSION = 2
 
 
-class _Part(BaseModel):
-    # A loss that ran away is NaN; JSON has no word for it, and the default null could not be read back.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class EpochRecord(_Part):
+class EpochRecord(Record):
     """One epoch of training: mean training loss, and loss and metric on validation."""
 
     epoch: int
@@ -47,7 +42,7 @@ class EpochRecord(_Part):
     validation_metric: float
 
 
-class StageRecord(_Part):
+class StageRecord(Record):
     """One stage: its settings, what it did, and what that cost.
 
     Attributes:
@@ -79,7 +74,7 @@ class StageRecord(_Part):
         return read_facts(self.facts)
 
 
-class GateRecord(_Part):
+class GateRecord(Record):
     """One gate and what was measured.
 
     Attributes:
@@ -106,7 +101,7 @@ class GateRecord(_Part):
         return not self.holds and not self.not_judged
 
 
-class PartSize(_Part):
+class PartSize(Record):
     """Bytes of the weights of one part (embeddings, attention, feed-forward, rest), as they are stored."""
 
     name: str
@@ -114,7 +109,7 @@ class PartSize(_Part):
     candidate_bytes: int
 
 
-class ModelFacts(_Part):
+class ModelFacts(Record):
     """The uncompressed model: where it came from and how large it is.
 
     Attributes:
@@ -129,7 +124,7 @@ class ModelFacts(_Part):
     parity: Parity
 
 
-class DataFacts(_Part):
+class DataFacts(Record):
     """The rows: where from, how many, and the fingerprint of the test rows that accuracy is measured on."""
 
     source: str
@@ -141,7 +136,7 @@ class DataFacts(_Part):
     test_fingerprint: str
 
 
-class RunReport(_Part):
+class RunReport(Record):
     """Everything that a run reports.
 
     Attributes:

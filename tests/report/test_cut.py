@@ -319,14 +319,26 @@ def test_counted_budget_promises_nothing_that_is_measured(structured: RunReport,
     assert "romised" not in verdict(report)
 
 
+MALFORMED = [None, "?", [], {}, {"speedup": "fast"}, [1, {"kept": -1}], float("nan")]
+
+
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("bad", [None, "?", [], {}, {"speedup": "fast"}, [1, {"kept": -1}], float("nan")])
+@pytest.mark.parametrize("bad", MALFORMED)
 def test_any_fact_may_be_absent_or_malformed(structured: RunReport, key: str, bad: object) -> None:
     report = _changed(structured, **{key: bad})
-    _Closed(to_html(report))
     for text in (to_markdown(report), to_model_card(report, ("input_ids",)), verdict(report)):
         assert "3.7x smaller" in text
     caveats(report)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_page_without_one_fact_is_whole(structured: RunReport, key: str) -> None:
+    _Closed(to_html(_changed(structured, **{key: None})))
+
+
+@pytest.mark.parametrize("bad", MALFORMED)
+def test_facts_that_are_all_absent_or_malformed_make_a_whole_page(structured: RunReport, bad: object) -> None:
+    _Closed(to_html(_changed(structured, **dict.fromkeys(KEYS, bad))))
 
 
 def test_malformed_fact_is_shown_as_any_other(structured: RunReport) -> None:

@@ -11,12 +11,10 @@ from compress.measure.explain.explanation import Explanation, FileExplanation, F
 from compress.page import Table, Text
 from compress.report import (
     RunReport,
-    explanation_sentences,
-    explanation_tables,
     load_report,
     write_reports,
 )
-from compress.report.sections.explanation import section
+from compress.report.sections.explanation import explanation_sentences, explanation_tables, section
 
 
 def _file(name: str, role: str, kind: str, ms: float, wall_ms: float, *, floats: int = 0) -> FileExplanation:

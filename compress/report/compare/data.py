@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
+from compress.facts import Record
 from compress.measure.results import AccuracyDifference, Interval
 from compress.page.format import milliseconds, percent, ratio_text, size
 
@@ -36,11 +35,7 @@ COLUMNS: tuple[Column, ...] = get_args(Column)
 _MORE_IS_BETTER = ("accuracy", "speedup", "smaller")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class ComparisonRow(_Part):
+class ComparisonRow(Record):
     """One model.
 
     Attributes:
@@ -86,7 +81,7 @@ class ComparisonRow(_Part):
         return self.accuracy if self.perplexity is None else -self.perplexity
 
 
-class PairDifference(_Part):
+class PairDifference(Record):
     """Accuracy of one run minus that of another, on the same test rows."""
 
     one: str
@@ -94,14 +89,14 @@ class PairDifference(_Part):
     difference: AccuracyDifference
 
 
-class RecipeDifference(_Part):
+class RecipeDifference(Record):
     """A setting that the recipes don't share: its value by the name of the run."""
 
     key: str
     values: dict[str, str]
 
 
-class ComparedRuns(_Part):
+class ComparedRuns(Record):
     """Runs side by side, the baseline first.
 
     Attributes:

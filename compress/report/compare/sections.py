@@ -17,10 +17,9 @@ from compress.report.phrases import accuracy_words
 
 __all__ = [
     "comparison_page",
+    "difference_of",
     "flags",
-    "interval_of_difference",
-    "interval_of_perplexity",
-    "interval_of_speedup",
+    "interval_of",
     "legend",
     "marked",
 ]
@@ -84,7 +83,7 @@ def _figures(comparison: ComparedRuns, links: dict[str, str]) -> Table:
     first, *others = (_NAMES[column] for column in comparison.columns)
     rows = []
     for row in comparison.rows:
-        difference, interval = interval_of_difference(row)
+        difference, interval = difference_of(row)
         change = Cell(difference, interval, row.difference.value if row.difference else None)
         cells = [_cell(row, column) for column in comparison.columns]
         name = Cell(row.name, row.stages, link=links[row.name])
@@ -96,9 +95,7 @@ def _figures(comparison: ComparedRuns, links: dict[str, str]) -> Table:
 def _cell(row: ComparisonRow, column: Column) -> Cell:
     raw = getattr(row, column)
     value = None if raw is None else float(getattr(raw, "value", raw))
-    below = interval_of_speedup(row) if column == "speedup" else ""
-    below = interval_of_perplexity(row) if column == "perplexity" else below
-    return Cell(marked(row, column), below, value, column in row.best)
+    return Cell(marked(row, column), ", ".join(interval_of(row, column)), value, column in row.best)
 
 
 def _quality(comparison: ComparedRuns) -> str:
@@ -212,22 +209,20 @@ def marked(row: ComparisonRow, column: Column) -> str:
     return shown(row, column) + mark
 
 
-def interval_of_difference(row: ComparisonRow) -> tuple[str, str]:
+def interval_of(row: ComparisonRow, column: Column) -> tuple[str, ...]:
+    """What is below a figure: the interval of a speed-up; of perplexity also the ratio; else nothing."""
+    ratio, speedup = row.perplexity_ratio, row.speedup
+    if column == "perplexity" and ratio is not None:
+        return f"{ratio.value:.3f}x", f"{ratio.low:.3f} to {ratio.high:.3f}"
+    if column == "speedup" and speedup is not None and not row.is_baseline:
+        return (interval_text(speedup.value, speedup.low, speedup.high),)
+    return ()
+
+
+def difference_of(row: ComparisonRow) -> tuple[str, str]:
     """The difference in points and its interval, or two empty texts."""
     each = row.difference
     return ("", "") if each is None else points(each.value, each.low, each.high)
-
-
-def interval_of_speedup(row: ComparisonRow) -> str:
-    """The speed-up's interval, or nothing."""
-    each = row.speedup
-    return "" if each is None or row.is_baseline else interval_text(each.value, each.low, each.high)
-
-
-def interval_of_perplexity(row: ComparisonRow) -> str:
-    """The ratio of perplexity to the baseline's with its interval, or nothing."""
-    each = row.perplexity_ratio
-    return "" if each is None else f"{each.value:.3f}x, {each.low:.3f} to {each.high:.3f}"
 
 
 def legend(comparison: ComparedRuns) -> list[str]:

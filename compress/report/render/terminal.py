@@ -13,8 +13,6 @@ from compress.page.format import capital
 
 __all__ = ["terminal_parts", "terminal_section", "terminal_table"]
 
-_STYLES = {"": "", "strong": "bold", "note": ""}
-
 
 def terminal_section(section: Section) -> Group:
     """A section with its title."""
@@ -30,7 +28,7 @@ def terminal_parts(parts: Iterable[Part]) -> Group:
 def _shown(part: Part) -> Iterator[RenderableType]:
     match part:
         case Text():
-            yield RichText(part.text, _STYLES[part.style])
+            yield RichText(part.text, "bold" if part.style == "strong" else "")
         case Bullets():
             yield RichText("\n".join(f"- {line}" for line in part.lines))
         case Table():

@@ -17,7 +17,7 @@ from compress.measure.accuracy import commonest_gain
 from compress.measure.answers import unpack_classes
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.page import Section, Table
-from compress.page.format import amount, milliseconds, percent, size
+from compress.page.format import amount, percent
 from compress.recipe.gates import GatesConfig
 from compress.report.phrases import setting
 from compress.report.schema import GateRecord, RunReport
@@ -28,6 +28,15 @@ __all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged", "sec
 ABOVE_COMMONEST = "above_commonest"
 """The name of the record that gates on accuracy bring with them."""
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
+_UNITS = {
+    "max_accuracy_drop": ("accuracy drop", "points"),
+    "min_speedup": ("speed-up", "speedup"),
+    "max_size_mb": ("file size", "size_mb"),
+    "max_p95_ms": ("95th percentile of latency", "latency_ms"),
+    "min_agreement": ("answers as the baseline's", "share"),
+    "max_perplexity_ratio": ("perplexity over the baseline's", "ratio"),
+    "min_decode_speedup": ("speed-up of writing a token", "speedup"),
+}
 _Role = Literal["baseline", "candidate"]
 
 
@@ -148,26 +157,13 @@ def gate_sentence(gate: GateRecord) -> str:
     if gate.name == ABOVE_COMMONEST:
         return _commonest_sentence(gate)
 
-    def shown(value: float) -> str:
-        if gate.name == "max_accuracy_drop":
-            return f"{100 * value:.2f} points".replace("-", "−")
-        if gate.name == "min_agreement":
-            return percent(value)
-        if gate.name == "max_perplexity_ratio":
-            return f"{value:.3f}x"
-        if gate.name in ("min_speedup", "min_decode_speedup"):
-            return amount("speedup", value)
-        return size(value * 1e6) if gate.name == "max_size_mb" else milliseconds(value)
+    noun, unit = _UNITS[gate.name]
 
-    noun = {
-        "max_accuracy_drop": "accuracy drop",
-        "min_speedup": "speed-up",
-        "max_size_mb": "file size",
-        "max_p95_ms": "95th percentile of latency",
-        "min_agreement": "answers as the baseline's",
-        "max_perplexity_ratio": "perplexity over the baseline's",
-        "min_decode_speedup": "speed-up of writing a token",
-    }[gate.name]
+    def shown(value: float) -> str:
+        if unit == "points":
+            return f"{100 * value:.2f} points".replace("-", "−")
+        return f"{value:.3f}x" if unit == "ratio" else amount(unit, value)
+
     least = gate.name.startswith("min_")
     words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
     if gate.value is None:
