@@ -1,4 +1,4 @@
-"""An ONNX file beside its PyTorch model, and what its int8 products may lose on other processors."""
+"""An ONNX file compared with its PyTorch model, and what its int8 products may lose on other processors."""
 
 from __future__ import annotations
 

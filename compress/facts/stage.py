@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from compress.facts.cut import Cut, CutSite, cut_of
 
 __all__ = ["Kept", "Sensitivity", "StageFacts", "read_facts"]
 
 _DIVERGENCE = "divergence_"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -57,27 +58,36 @@ def read_facts(facts: Mapping[str, Any]) -> StageFacts:
     cut = cut_of(facts)
     shown = frozenset() if cut is None else cut.read
     plain = {name: value for name, value in facts.items() if name not in shown}
-    return StageFacts(cut, (*_heads(facts), *_channels(facts)), _sensitivity(facts), plain)
+    kept = (_typed(_heads, facts), _typed(_channels, facts))
+    return StageFacts(cut, tuple(x for x in kept if x is not None), _typed(_sensitivity, facts), plain)
 
 
-def _heads(facts: Mapping[str, Any]) -> tuple[Kept, ...]:
+def _typed(read: Callable[[Mapping[str, Any]], _T | None], facts: Mapping[str, Any]) -> _T | None:
+    """What was read; None for facts that are malformed, which are shown as plain ones."""
+    try:
+        return read(facts)
+    except (TypeError, ValueError):
+        return None
+
+
+def _heads(facts: Mapping[str, Any]) -> Kept | None:
     before, kept = facts.get("heads_before"), facts.get("heads_kept")
     if not (isinstance(before, list | tuple) and isinstance(kept, list | tuple) and len(before) == len(kept)):
-        return ()
+        return None
     pairs = enumerate(zip(before, kept, strict=True))
     sites = (CutSite(kind="attention", layer=layer, before=was, kept=now) for layer, (was, now) in pairs)
-    return (Kept("Heads kept in each layer", tuple(sites)),)
+    return Kept("Heads kept in each layer", tuple(sites))
 
 
-def _channels(facts: Mapping[str, Any]) -> tuple[Kept, ...]:
+def _channels(facts: Mapping[str, Any]) -> Kept | None:
     channels = facts.get("channels")
     if not isinstance(channels, Mapping) or not all(isinstance(x, Mapping) for x in channels.values()):
-        return ()
+        return None
     sites = (
         CutSite(name=name, kind="channels", layer=at, before=x.get("before", 0), kept=x.get("kept", 0))
         for at, (name, x) in enumerate(channels.items())
     )
-    return (Kept("Channels kept in each group", tuple(sites)),)
+    return Kept("Channels kept in each group", tuple(sites))
 
 
 def _sensitivity(facts: Mapping[str, Any]) -> Sensitivity | None:

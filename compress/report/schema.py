@@ -80,8 +80,8 @@ class GateRecord(Record):
     Attributes:
         name: as in the recipe.
         limit: in the gate's unit (a share, a ratio, MB, ms).
-        value: what was measured, in that unit; none: not measured at the setting that the gate names.
-        bound: the worse end of its 95 % interval; none: it has no interval.
+        value: what was measured, in that unit; None: not measured at the setting that the gate names.
+        bound: the worse end of its 95 % interval; None: it has no interval.
         where: the setting of a latency.
         holds: whether bound, or else value, is within the limit, as far as was judged.
         not_judged: why it was not judged, which is neither to hold nor to fail; empty: it was.
@@ -102,7 +102,7 @@ class GateRecord(Record):
 
 
 class PartSize(Record):
-    """Bytes of the weights of one part (embeddings, attention, feed-forward, rest), as they are stored."""
+    """Bytes of the stored weights of one part (embeddings, attention, feed-forward, rest)."""
 
     name: str
     baseline_bytes: int

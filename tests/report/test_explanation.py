@@ -135,7 +135,7 @@ def test_what_the_profile_cannot_tell_apart_is_said(explanation: Explanation) ->
     update = {"between_ms": 0.0, "nodes_ms": 5.0, "profiling_ms": 6.0}
     hidden = explanation.model_copy(update={"candidate": explanation.candidate.model_copy(update=update)})
     rows = {row[0]: row[1:] for row in explanation_tables(hidden)[0].rows}
-    assert rows["the runtime itself: launching nodes"][2] == "not told apart"
+    assert rows["the runtime itself: launching nodes"][2] == "not measurable apart"
     assert explanation_sentences(hidden)[-1].startswith("Profiling costs more than the call itself here")
     assert not explanation_sentences(explanation)[-1].startswith("Profiling costs more")
 

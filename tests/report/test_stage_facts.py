@@ -39,6 +39,16 @@ def test_channels_kept_are_read_by_their_groups() -> None:
     assert not read_facts({"channels": 3}).kept
 
 
+def test_malformed_facts_stay_plain() -> None:
+    for facts in (
+        {"channels": {"stage 0": {"before": "many", "kept": 2}}},
+        {"heads_before": ["x"], "heads_kept": [1]},
+        {"map": {"up": {"divergence_int8": "small"}}},
+    ):
+        found = read_facts(facts)
+        assert (found.kept, found.sensitivity, found.plain) == ((), None, facts)
+
+
 def test_facts_of_a_cut_are_not_shown_raw_as_well(structured: RunReport) -> None:
     assert structured.stages[0].known.plain == {"calibration_rows": 512}
 

@@ -119,8 +119,8 @@ def bar_row(axes: Axes, y: float, who: str, share: float, name: str, words: str)
     """One bar of a share of the width, in the look of baseline or candidate.
 
     Args:
-        name: stands on its left; empty: nothing.
-        words: stand behind it.
+        name: shown on its left; empty: nothing.
+        words: shown after its end.
     """
     axes.barh(y, share, height=14, linewidth=1.5, **LOOKS[who])
     if name:

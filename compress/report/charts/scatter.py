@@ -35,7 +35,7 @@ class Dot:
     """One model in a scatter chart.
 
     Attributes:
-        label: shown beside it.
+        label: shown next to it.
         x: what the chart is over: milliseconds, or MB.
         quality: accuracy, a share of 1, or perplexity; low and high are the ends of its interval.
         words: shown at the pointer; empty: the label.
@@ -117,7 +117,7 @@ _LETTER = 6.4  # pixels that one is taken to need
 
 
 def _labels(axes: Axes, dots: Sequence[Dot]) -> None:
-    """Each beside its dot, on the side with more room, moved up or down to where no other label is."""
+    """Each next to its dot, on the side with more room, moved up or down to where no other label is."""
     places = axes.transData.transform([(x.x, x.quality) for x in dots])
     box = axes.get_window_extent()
     taken: list[tuple[float, float, float]] = []  # from, to, height; pixels

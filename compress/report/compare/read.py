@@ -138,7 +138,7 @@ class _Usual:
         return flags, columns
 
     def drift(self, reports: Sequence[RunReport]) -> list[str]:
-        """Say so where the same baseline was timed very differently from run to run."""
+        """A note if the same baseline was timed very differently from run to run."""
         latencies = [self.latency(x) for x in reports if not self.differences(x)[0]]
         p50s = [x.baseline.p50_ms for x in latencies if x is not None]
         if not p50s or max(p50s) < _BASELINE_DRIFT * min(p50s):

@@ -25,7 +25,7 @@ INSPECTION_FILES = ("inspection.json", "inspection.md", "inspection.html")
 
 
 class Point(Record):
-    """Validation accuracy with so many units silenced, against the full model on the same rows.
+    """Validation accuracy with a number of units silenced, against the full model on the same rows.
 
     Attributes:
         accuracy: share of rows answered right.

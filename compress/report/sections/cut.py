@@ -255,7 +255,7 @@ def cost_tables(cut: Cut) -> list[Table]:
 
 
 def _cost_pairs(cut: Cut) -> list[tuple[str, str]]:
-    """What the latency table says besides: the whole, the fixed part, where and on what it was taken."""
+    """The latency table's other figures: the whole model, the fixed part, the setting and the machine."""
     table = cut.latency_table
     if table is None:
         return []

@@ -154,7 +154,7 @@ def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:
 def _between_cells(file: FileExplanation) -> tuple[str, ...]:
     left = file.wall_ms - file.between_ms
     if not file.between_ms or left <= 0:
-        return "not told apart", "", "", "", ""
+        return "not measurable apart", "", "", "", ""
     return _time_cells(file.between_ms, file.between_share, f"{file.wall_ms / left:.2f}x")
 
 

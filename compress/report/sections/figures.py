@@ -85,7 +85,7 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             percent(before.batched_value),
             percent(after.batched_value),
             f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {difference.unit}s "
-            "predicted otherwise than one row at a time",
+            "predicted differently than one row at a time",
         ),
         (
             f"{words.same_answer} as the baseline",

@@ -119,7 +119,7 @@ def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifferen
 
 
 def commonest_words(measurement: Measurement, who: _Role) -> str | None:
-    """Say so where a model is not measurably better than always naming the commonest label; else None."""
+    """A sentence if a model is not measurably better than always naming the commonest label; else None."""
     found = _gain(measurement, who)
     if found is None or found[1].low > 0:
         return None

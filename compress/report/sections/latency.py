@@ -79,6 +79,6 @@ def _where_the_bytes_are(report: RunReport) -> Section | None:
         )
         for part in report.parts
     )
-    caption = f"Weights by part, as they are stored, on one scale. {_WHO}"
+    caption = f"Stored weights by part, on one scale. {_WHO}"
     table = Table(("weights of", "baseline", "candidate", "change"), rows, "lrrr")
     return Section("Where the bytes are", (Chart(partial(part_bars, report.parts), caption), table))

@@ -296,7 +296,7 @@ def _reasons(report: RunReport, cut: StageCut, promise: Promise) -> list[str]:
             reasons.append(f"{stage.name} follows and changes the model")
         parameters = stage.parameters
     if promise.kind == "size_mb":
-        return reasons or ["the file holds the graph and what the runtime adds beside the weights"]
+        return reasons or ["the file holds the graph and other data besides the weights"]
     checked = promise.off(promise.checked)
     if promise.checked is not None and promise.checked.disturbed:
         reasons.append(
@@ -310,7 +310,8 @@ def _reasons(report: RunReport, cut: StageCut, promise: Promise) -> list[str]:
             )
         elif not reasons:
             reasons.append(
-                f"the check while pruning kept it, at {at}, so the machine was otherwise busy or set"
+                f"the check while pruning kept it, at {at}: at the end the machine was busier or set up "
+                "differently"
             )
     measured = promise.measured
     if measured is not None and measured.low is not None and measured.high is not None:

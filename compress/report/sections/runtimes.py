@@ -1,4 +1,4 @@
-"""Other runtimes beside ONNX Runtime: which is fastest for this bundle on this machine, and does it agree."""
+"""Runtimes other than ONNX Runtime: which is fastest for this bundle here, and whether its answers agree."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ def _other_answers(report: RunReport) -> list[str]:
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
             found.append(
-                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s otherwise in {'padded ' if accuracy.unit == 'row' else ''}batches of "
+                f"The {who} predicts {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
+                f"{accuracy.unit}s differently in {'padded ' if accuracy.unit == 'row' else ''}batches of "
                 f"{accuracy.batched_size} than one row at a time."
             )
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
