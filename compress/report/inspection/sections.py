@@ -65,8 +65,8 @@ _QUANTIZED = (
     "points, which is mostly noise. quantize/mixed chooses a scheme for each group from such figures."
 )
 _NEEDED = (
-    "Rows are layers, columns heads. Taylor score over each layer's L2 norm; darker is more important. "
-    "Outlined, or marked with *: the {count} heads of the set that the task needs."
+    "Rows are layers, columns heads. Taylor score over each layer's L2 norm; a stronger shade is more "
+    "important. Outlined, or marked with *: the {count} heads of the set that the task needs."
 )
 _CURVE = (
     "Vertical lines at the points: 95 % interval of the difference to the full model, whose accuracy is the "
@@ -85,11 +85,8 @@ def write_inspection(inspection: Inspection, directory: Path) -> None:
     Raises:
         OutputError: the directory cannot be written.
     """
-    texts = (
-        inspection.model_dump_json(indent=2) + "\n",
-        inspection_markdown(inspection),
-        inspection_html(inspection),
-    )
+    page = _page(inspection)
+    texts = (inspection.model_dump_json(indent=2) + "\n", page_markdown(page), page_html(page))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in zip(INSPECTION_FILES, texts, strict=True):

@@ -18,8 +18,8 @@ __all__ = ["section", "sensitivity_map", "stages_table"]
 _LOSS = "Loss. Solid line, hollow marks: training; dashed line, filled marks: validation."
 _SENSITIVITY = (
     "Each group of layers quantized alone, all others float: KL from the float model's answers in "
-    "thousandths of a nat, mean over {rows:,} validation rows; darker costs more. Outlined: the scheme that "
-    "was chosen; a group without one stays float."
+    "thousandths of a nat, mean over {rows:,} validation rows; a stronger shade costs more. Outlined: the "
+    "scheme that was chosen; a group without one stays float."
 )
 
 
