@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -63,7 +63,7 @@ class Compared:
         disturbed_rounds: as of `BlockTimes`.
     """
 
-    speedup: float
+    speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     low: float
     high: float
     rounds: int

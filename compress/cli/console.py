@@ -28,13 +28,11 @@ from compress.safe_text import visible
 
 if TYPE_CHECKING:
     from compress.measure import Explanation
-    from compress.report.tables import Table as ReportTable
 
 __all__ = [
     "JobRows",
     "RichProgress",
     "console",
-    "draw",
     "error_console",
     "listing",
     "say",
@@ -217,27 +215,14 @@ class JobRows:
 
 def show_explanation(found: Explanation) -> None:
     """Print where a file's time goes: the advice first, then tables, then what they mean."""
-    from compress.report import explanation_sentences, explanation_tables
+    from compress.report import explanation_parts
+    from compress.report.render.terminal import terminal_parts
 
-    say(found.advice, "bold", wrap=True)
+    advice, *others = explanation_parts(found)
+    console.print(terminal_parts([advice]))
     if found.baseline is not None:
-        say(f"baseline: {found.baseline.file}; candidate: {found.candidate.file}", "dim")
-    for table in explanation_tables(found):
-        console.print()
-        console.print(draw(table))
-    for sentence in explanation_sentences(found):
-        console.print()
-        say(sentence, wrap=True)
-
-
-def draw(table: ReportTable) -> Table:
-    """A table of a report, for the terminal."""
-    drawn = Table(title=escape(table.title) or None, title_justify="left", box=None, pad_edge=False)
-    for column, letter in zip(table.columns, table.align, strict=True):
-        drawn.add_column(escape(column), justify="right" if letter == "r" else "left")
-    for row in table.rows:
-        drawn.add_row(*map(escape, row))
-    return drawn
+        say(f"baseline: {found.baseline.file}; candidate: {found.candidate.file}\n", "dim")
+    console.print(terminal_parts(others))
 
 
 _MODELS = (

@@ -48,11 +48,12 @@ def bundle(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
 ) -> None:
     """Put the ONNX files of several runs of one model into one directory, to choose from where it is used."""
-    from compress.cli.console import console, draw
+    from compress.cli.console import console
     from compress.pipeline import bundle_variants
     from compress.report import variants_table
+    from compress.report.render.terminal import terminal_table
 
-    console.print(draw(variants_table(bundle_variants(runs, output, overwrite=overwrite))))
+    console.print(terminal_table(variants_table(bundle_variants(runs, output, overwrite=overwrite))))
     echo(f"wrote {output}: its README.md says how to use a variant")
 
 

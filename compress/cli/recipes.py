@@ -36,10 +36,11 @@ def show(
     if not shapes:
         echo(recipes[0].to_yaml(), nl=False, as_data=True)
         return
-    from compress.cli.console import console, draw, say
+    from compress.cli.console import console, say
     from compress.pipeline import recipe_shapes
     from compress.report import shapes_note, shapes_table
+    from compress.report.render.terminal import terminal_table
 
     found = recipe_shapes(recipes[0])
-    console.print(draw(shapes_table(found)))
+    console.print(terminal_table(shapes_table(found)))
     say(shapes_note(found), "dim", wrap=True)

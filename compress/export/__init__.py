@@ -14,7 +14,7 @@ from compress.export.bundle import (
 from compress.export.lowering.blocks import Block, extract_blocks
 from compress.export.lowering.branches import check_branches
 from compress.export.onnx_file import DEFAULT_OPSET, check_answers, export_onnx
-from compress.export.parity import ParityResult, check_parity, relative_limit
+from compress.export.parity import check_parity, relative_limit
 from compress.export.proof import longest_row, proof_lengths, proof_rows
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "HUB_FILES",
     "MANIFEST_VERSION",
     "ONNX_PATH",
-    "ParityResult",
     "broken_seals",
     "check_answers",
     "check_branches",

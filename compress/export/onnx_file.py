@@ -15,10 +15,11 @@ from compress.data.past import past_names, present_names
 from compress.data.split import Split
 from compress.errors import CompressError, ExportError, ParityError
 from compress.export.lowering.kernel_check import check_operators
-from compress.export.parity import ParityResult, check_parity
+from compress.export.parity import check_parity
 from compress.export.proof import longest_row, proof_lengths
 from compress.export.ranges import Narrow, narrow_dimensions, needed_sizes
 from compress.export.trace import trace
+from compress.facts import Parity
 from compress.model.decoder_cache import CachedDecoder, cache_layers
 from compress.model.evaluating import evaluating, in_float32
 from compress.model.forward import logits, to_tensors
@@ -118,7 +119,7 @@ def check_answers(
     *,
     longest: int | None = None,
     seed: int = 0,
-) -> ParityResult:
+) -> Parity:
     """Compare a file's answers with the module's, on rows of a split and on rows of other lengths.
 
     Args:

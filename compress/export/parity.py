@@ -26,12 +26,13 @@ from compress.data.past import empty_past, past_of_present
 from compress.data.split import Array, Batch, Row, Split
 from compress.errors import ModelError, ParityError
 from compress.export.proof import all_padding, proof_rows
+from compress.facts import Parity
 from compress.model.evaluating import evaluating, in_float32
 from compress.model.forward import logits, to_tensors
 from compress.system.cores import quota_cores
 from compress.tasks import LABELS_KEY, Task
 
-__all__ = ["ParityResult", "cannot_answer", "check_parity", "check_repeats", "relative_limit"]
+__all__ = ["cannot_answer", "check_parity", "check_repeats", "relative_limit"]
 
 _FLOAT_LIMIT = 1e-3
 _INT8_LIMIT = 0.5
@@ -41,26 +42,6 @@ _SAME = 1e-4  # of the size of outputs: how far two answers of one module may be
 _ALONE = 16  # real rows that are compared one at a time, too
 _ALONE_DECODED = 2  # the same of a decoder, whose rows are always one at a time
 _ROWS_IF_ROUNDED = 3  # rows of each further length, of which the median counts: one may have turned
-
-
-@dataclass(frozen=True)
-class ParityResult:
-    """Answers of the ONNX file against those of the module.
-
-    Attributes:
-        rows: rows compared.
-        agreement: share of what is judged that is answered alike.
-        metric_difference: ONNX metric minus PyTorch metric on these rows.
-        max_abs_error: largest difference of a logit.
-        relative_error: RMS difference of a row's outputs over the spread of the module's, their standard
-            deviation from row to row; the largest of all rows but the share that needn't agree.
-    """
-
-    rows: int
-    agreement: float
-    metric_difference: float
-    max_abs_error: float
-    relative_error: float
 
 
 def check_parity(
@@ -74,7 +55,7 @@ def check_parity(
     max_relative_error: float | None = None,
     lengths: Sequence[int] = (),
     batch_size: int = 16,
-) -> ParityResult:
+) -> Parity:
     """Answer rows with both and compare.
 
     The split's rows are compared in padded batches, and then one at a time: some of them, a row of each of
@@ -96,19 +77,20 @@ def check_parity(
         pair = _Pair(module, path, task)
         check_repeats(module, next(split.batches(batch_size)), task)
         tally = _together(pair, split, task.rows_a_call(batch_size))
-        result = tally.result(split, min_agreement)
+        result = tally.result(split, min_agreement, max_metric_difference, limit)
+        apart = result.relative_error or 0.0
         if not tally.finite:
             raise ParityError(f"{path.name} answers with infinite or undefined logits on {split.name} rows")
         if (
             result.agreement < min_agreement
             or abs(result.metric_difference) > max_metric_difference
-            or not result.relative_error <= limit
+            or not apart <= limit
         ):
             raise ParityError(
                 f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} "
                 f"{split.name} rows they agree on {result.agreement:.1%} (at least {min_agreement:.1%} "
                 f"wanted), {task.words.metric} differs by {result.metric_difference:+.4f} (at most "
-                f"{max_metric_difference:g}), outputs by {result.relative_error:.2g} of their spread (at "
+                f"{max_metric_difference:g}), outputs by {apart:.2g} of their spread (at "
                 f"most {limit:g}); nothing was published{_rounding_hint(module)}"
             )
         for words, error in _alone(pair, split, lengths, min_agreement, tally.spread):
@@ -185,15 +167,18 @@ class _Tally:
         size = (self.size / self.count) ** 0.5
         return float(max(np.mean(variance).clip(0) ** 0.5, self.least * size, np.finfo(np.float32).tiny))
 
-    def result(self, split: Split, min_agreement: float) -> ParityResult:
-        """What was found on the rows of a split."""
+    def result(self, split: Split, min_agreement: float, max_difference: float, max_error: float) -> Parity:
+        """What was found on the rows of a split, and the limits."""
         found, expected = np.concatenate(self.found), np.concatenate(self.expected)
-        return ParityResult(
+        return Parity(
             rows=len(split),
             agreement=self.task.agreement(found, expected),
             metric_difference=self.task.change(expected, found, split.answers),
             max_abs_error=self.largest,
             relative_error=_all_but(np.concatenate(self.errors), min_agreement) / self.spread,
+            min_agreement=min_agreement,
+            max_metric_difference=max_difference,
+            max_relative_error=max_error,
         )
 
 
@@ -276,7 +261,7 @@ def _alone(
     that is all padding or shorter than any of the data.
 
     Returns:
-        What was compared, and how far outputs are apart there, as `ParityResult.relative_error`.
+        What was compared, and how far outputs are apart there, as `Parity.relative_error`.
 
     Raises:
         ModelError: the module can't answer a row that may come.

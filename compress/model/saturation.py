@@ -19,53 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.data.split import Split
+from compress.facts import Saturation
 from compress.model.forward import predict_logits
 from compress.model.layers.convolution import Int8StaticConv
 from compress.model.layers.int8 import Int8Linear
 from compress.model.layers.recurrent import Int8LSTM
 from compress.tasks import Task
 
-__all__ = ["Saturation", "lost_to_saturation", "pairs_at_risk", "saturation_risk"]
+__all__ = ["lost_to_saturation", "pairs_at_risk", "saturation_risk"]
 
 _LARGEST_ACTIVATION = 255
 _LOWEST, _HIGHEST = -(2**15), 2**15 - 1
 _CHUNK = 1 << 22  # sums of pairs at a time, 4 bytes each
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """How far int8 layers can lose, and do lose on some rows, without VNNI.
-
-    Attributes:
-        layers: int8 linear layers.
-        pairs: pairs of their weights whose products are added in 16 bits.
-        pairs_at_risk: of these, pairs large enough to be cut off for some activations.
-        convolutions: int8 convolutions.
-        convolutions_at_risk: of these, those with two weights of an output that are large enough together;
-            which weights are added in pairs depends on the kernel, so what is cut off is not computed.
-        lstms: int8 LSTMs.
-        lstms_at_risk: of these, those with a pair that is large enough; what is cut off is not computed.
-        outputs: outputs of the linear layers.
-        outputs_at_risk: of these, outputs with a pair at risk.
-        rows: that were tried, one at a time; 0 where no pair is at risk.
-        sums: outputs of the linear layers, over all tokens of these rows.
-        sums_cut: of these, those that lose something.
-        answers_changed: rows whose predicted class is another with these losses.
-    """
-
-    layers: int
-    pairs: int
-    pairs_at_risk: int
-    outputs: int
-    outputs_at_risk: int
-    convolutions: int = 0
-    convolutions_at_risk: int = 0
-    lstms: int = 0
-    lstms_at_risk: int = 0
-    rows: int = 0
-    sums: int = 0
-    sums_cut: int = 0
-    answers_changed: int = 0
 
 
 def _paired(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
 from compress.recipe import Recipe
-from compress.report import SaturationRecord, commonest_words, saturation_sentence
+from compress.report import Saturation, commonest_words, saturation_sentence
 from compress.tasks import task_of_measurement
 
 __all__ = ["doubts_of_data", "lines_before_work", "warnings_of"]
@@ -73,11 +73,11 @@ def _chance_level(measurement: Measurement) -> list[str]:
 
 
 def warnings_of(
-    recipe: Recipe, splits: Splits, measurement: Measurement, saturation: SaturationRecord | None = None
+    recipe: Recipe, splits: Splits, measurement: Measurement, saturation: Saturation | None = None
 ) -> tuple[str, ...]:
     """Say what falls short, what holds only here, and what is doubtful."""
     stages = recipe.stages
-    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement), *measurement.noise]
+    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
     slower = [point for point in measurement.latency if point.speedup_high < 1]
     if slower:
         worst = min(slower, key=lambda point: point.speedup)

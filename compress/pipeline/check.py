@@ -16,6 +16,7 @@ from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import Measurement
 from compress.measure.answers import unpack_classes
 from compress.model import LoadedModel, ModelConfig, load_model
+from compress.page.format import percent
 from compress.pipeline.exported import parity_of
 from compress.pipeline.fitting import fitting, reader_of
 from compress.pipeline.measuring import measured
@@ -23,7 +24,6 @@ from compress.pipeline.requirements import check_gates
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
-from compress.report.words import percent
 from compress.system.disk import scratch_directory
 from compress.train.threads import limit_threads_
 from compress.version import __version__

@@ -155,7 +155,7 @@ def _exported(source: _Source, scratch: Path) -> tuple[Path, dict[str, float]]:
     longest = None if task.keeps_past else source.longest
     path = scratch / ONNX_PATH.name
     file = export_onnx(module, rows, task, path, longest=longest, check=False)
-    return file, vars(check_answers(module, file, rows, task, ExportConfig(), longest=longest))
+    return file, check_answers(module, file, rows, task, ExportConfig(), longest=longest).model_dump()
 
 
 def own_recipe(bundle: Path) -> Recipe | None:

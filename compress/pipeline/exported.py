@@ -9,16 +9,12 @@ from typing import Any
 from torch import nn
 
 from compress.data import Splits
-from compress.export import ONNX_PATH, check_answers, export_onnx, relative_limit
+from compress.export import ONNX_PATH, check_answers, export_onnx
+from compress.facts import Parity
 from compress.pipeline.prepare import Run
 from compress.recipe import Recipe
-from compress.report import Parity
 
 __all__ = ["Exported", "exported", "exported_baseline", "parity_of"]
-
-_LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
-
-_LIMITS = ("min_agreement", "max_metric_difference", "max_relative_error")
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> 
         ParityError: beyond them.
         ModelError: the module answers at random, or can't answer a row that may come.
     """
-    found = check_answers(
+    return check_answers(
         module,
         path,
         splits.validation,
@@ -77,7 +73,3 @@ def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> 
         longest=recipe.data.longest,
         seed=recipe.seed,
     )
-    limits: dict[str, Any] = recipe.export.model_dump(include=set(_LIMITS))
-    if limits["max_relative_error"] is None:
-        limits["max_relative_error"] = relative_limit(module)
-    return Parity(**vars(found), **limits)

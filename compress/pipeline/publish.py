@@ -29,12 +29,11 @@ from compress.report import (
     ModelFacts,
     PartSize,
     RunReport,
-    SaturationRecord,
     judged,
+    last_promise,
     to_model_card,
     write_reports,
 )
-from compress.report.sections.promise import last_promise
 from compress.version import __version__
 
 __all__ = ["published"]
@@ -85,8 +84,7 @@ def _report(
 ) -> RunReport:
     recipe, splits, (measurement, ladder) = run.recipe, run.splits, found
     few = work.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed)
-    risk = saturation_risk(work.module, few, splits.task)
-    saturation = None if risk is None else SaturationRecord(**vars(risk))
+    saturation = saturation_risk(work.module, few, splits.task)
     return RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,5 +1,6 @@
 """The run report as data, JSON, Markdown and HTML, and runs side by side. No torch, no onnxruntime."""
 
+from compress.facts import Parity, Saturation
 from compress.report.cards.model_card import to_model_card
 from compress.report.cards.variants_card import to_variants_card, variants_table
 from compress.report.check import (
@@ -10,34 +11,33 @@ from compress.report.check import (
     gate_checks,
     junit_xml,
 )
-from compress.report.compare.data import Comparison, ComparisonRow
+from compress.report.compare.comparison import Comparison
+from compress.report.compare.data import ComparisonRow
 from compress.report.compare.read import compare_reports
 from compress.report.compare.select import best_run, comparison_csv, known_column, sorted_by
 from compress.report.inspection.data import Inspection
-from compress.report.inspection.pages import inspection_html, inspection_markdown, write_inspection
+from compress.report.inspection.sections import inspection_html, inspection_markdown, write_inspection
 from compress.report.inspection.words import needed_heads, neuron_sentence
-from compress.report.render.html import to_html
-from compress.report.render.markdown import to_markdown
 from compress.report.schema import (
     SCHEMA_VERSION,
     DataFacts,
     EpochRecord,
     GateRecord,
     ModelFacts,
-    Parity,
     PartSize,
     RunReport,
-    SaturationRecord,
     StageRecord,
     load_report,
 )
-from compress.report.sections.explanation import explanation_sentences, explanation_tables
+from compress.report.sections import report_page, report_sections
+from compress.report.sections.explanation import explanation_parts
 from compress.report.sections.gates import commonest_words, gate_sentence, judged
+from compress.report.sections.promise import last_promise
 from compress.report.sections.runtimes import fastest_sentence
 from compress.report.sections.saturation import saturation_sentence
-from compress.report.sections.shapes import Shape, shapes_note, shapes_table
-from compress.report.words import caveats, verdict
-from compress.report.write import write_reports
+from compress.report.sections.verdict import caveats, verdict
+from compress.report.shapes import Shape, shapes_note, shapes_table
+from compress.report.write import to_html, to_markdown, write_reports
 
 __all__ = [
     "CheckRecord",
@@ -53,7 +53,7 @@ __all__ = [
     "PartSize",
     "RunReport",
     "SCHEMA_VERSION",
-    "SaturationRecord",
+    "Saturation",
     "Shape",
     "StageRecord",
     "best_run",
@@ -63,8 +63,7 @@ __all__ = [
     "commonest_words",
     "compare_reports",
     "comparison_csv",
-    "explanation_sentences",
-    "explanation_tables",
+    "explanation_parts",
     "fastest_sentence",
     "gate_checks",
     "gate_sentence",
@@ -73,9 +72,12 @@ __all__ = [
     "judged",
     "junit_xml",
     "known_column",
+    "last_promise",
     "load_report",
     "needed_heads",
     "neuron_sentence",
+    "report_page",
+    "report_sections",
     "saturation_sentence",
     "shapes_note",
     "shapes_table",

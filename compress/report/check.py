@@ -1,4 +1,4 @@
-"""CheckReport: what a bundle was found to be when it was measured again; for people, programs and CI."""
+"""CheckReport: what measuring a bundle again found; for people, programs and CI."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
+from compress.facts import Record
 from compress.measure.results import Measurement
-from compress.report.render.markdown import escape_markdown, table_markdown
+from compress.page import Bullets, Section, Table, parts_of
+from compress.page.format import milliseconds, percent, size
+from compress.report.phrases import accuracy_words, setting, speedup_words
+from compress.report.render.markdown import section_markdown
 from compress.report.schema import GateRecord
 from compress.report.sections.gates import commonest_words, gate_sentence
-from compress.report.tables import Table
-from compress.report.words import (
-    accuracy_words,
-    milliseconds,
-    percent,
-    setting,
-    size,
-    speedup_words,
-)
 from compress.safe_text import visible
 
 __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
@@ -28,15 +21,11 @@ __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_c
 _NOT_XML = re.compile("[^\\t\\n\\r\\u0020-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class CheckRecord(_Part):
-    """One thing that was looked at.
+class CheckRecord(Record):
+    """One thing that was checked.
 
     Attributes:
-        holds: whether it is as it should be, as far as was judged.
+        holds: whether it is right, as far as was judged.
         found: what was found, in words.
         judged: False of a gate of speed on a machine that was too busy to tell.
     """
@@ -48,19 +37,19 @@ class CheckRecord(_Part):
 
     @property
     def fails(self) -> bool:
-        """Whether it was judged and is not as it should be."""
+        """Whether it was judged and is wrong."""
         return self.judged and not self.holds
 
 
-class CheckReport(_Part):
+class CheckReport(Record):
     """A bundle, checked here and now.
 
     Attributes:
-        against: the bundle that it was measured against; none: against nothing.
+        against: the bundle that it was measured against; None: no other.
         checks: in the order in which they were made; what could not be checked after a failure is missing.
-        measurement: none where files or answers were wrong. Without another bundle its baseline is the bundle
+        measurement: None where files or answers were wrong. Without another bundle its baseline is the bundle
             itself.
-        seconds: that it took.
+        seconds: how long it took.
     """
 
     bundle: str
@@ -73,12 +62,12 @@ class CheckReport(_Part):
 
     @property
     def holds(self) -> bool:
-        """Whether all is as it should be; what could not be judged is not."""
+        """Whether everything holds; what could not be judged does not."""
         return all(check.holds for check in self.checks)
 
     @property
     def fails(self) -> bool:
-        """Whether something is not as it should be; what could not be judged does not count."""
+        """Whether something fails; what could not be judged does not count."""
         return any(check.fails for check in self.checks)
 
 
@@ -118,12 +107,9 @@ def check_summary(report: CheckReport) -> str:
     rows = tuple(
         ("holds" if x.holds else "FAILS" if x.fails else "not judged", x.name, x.found) for x in report.checks
     )
-    table = table_markdown(Table(("", "check", "found"), rows, "lll"))
-    parts = [f"### modelpress check {escape_markdown(report.bundle)}", table]
-    notes = [*check_lines(report), *(report.measurement.noise if report.measurement else ())]
-    if notes:
-        parts.append("\n".join(f"- {escape_markdown(line)}" for line in notes))
-    return "\n\n".join(parts) + "\n"
+    notes = (*check_lines(report), *(report.measurement.noise if report.measurement else ()))
+    parts = parts_of(Table(("", "check", "found"), rows, "lll"), Bullets(notes) if notes else None)
+    return section_markdown(Section(f"modelpress check {report.bundle}", parts), level=3) + "\n"
 
 
 def junit_xml(report: CheckReport) -> str:

@@ -1,4 +1,4 @@
-"""RunReport: what a run says of itself, as data. JSON, Markdown and HTML are written from this alone."""
+"""RunReport: what a run reports, as data. JSON, Markdown and HTML are written from this alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from compress.errors import OutputError
+from compress.facts import Parity, Record, Saturation, StageFacts, read_facts
 from compress.measure.results import Measurement, Rung
 from compress.system.files import parse_json, read_regular
 
@@ -17,13 +18,11 @@ __all__ = [
     "EpochRecord",
     "GateRecord",
     "ModelFacts",
-    "Parity",
     "PartSize",
     "REPORT_FILE",
     "REPORT_PAGE",
     "RunReport",
     "SCHEMA_VERSION",
-    "SaturationRecord",
     "StageRecord",
     "load_report",
 ]
@@ -34,12 +33,7 @@ REPORT_PAGE = "report.html"
 SCHEMA_VERSION = 2
 
 
-class _Part(BaseModel):
-    # A loss that ran away is NaN; JSON has no word for it, and the default null could not be read back.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class EpochRecord(_Part):
+class EpochRecord(Record):
     """One epoch of training: mean training loss, and loss and metric on validation."""
 
     epoch: int
@@ -48,8 +42,8 @@ class EpochRecord(_Part):
     validation_metric: float
 
 
-class StageRecord(_Part):
-    """One stage: what it was asked, what it did, and what that cost.
+class StageRecord(Record):
+    """One stage: its settings, what it did, and what that cost.
 
     Attributes:
         name: as in the recipe, e.g. prune/heads.
@@ -74,76 +68,20 @@ class StageRecord(_Part):
     peak_memory_bytes: int
     reused: bool
 
-
-class Parity(_Part):
-    """The ONNX file against the PyTorch model that it came from, on validation rows.
-
-    Attributes:
-        agreement: share of rows with the same predicted class.
-        metric_difference: ONNX metric minus PyTorch metric on these rows.
-        max_abs_error: largest difference of a logit.
-        relative_error: RMS difference of a row's outputs over the spread of the module's; none: a report from
-            before it was judged.
-    """
-
-    rows: int
-    agreement: float
-    metric_difference: float
-    max_abs_error: float
-    min_agreement: float
-    max_metric_difference: float
-    relative_error: float | None = None
-    max_relative_error: float | None = None
-
     @property
-    def holds(self) -> bool:
-        """Whether agreement, metric and outputs are within what the recipe allows."""
-        near = (
-            self.relative_error is None
-            or self.max_relative_error is None
-            or self.relative_error <= self.max_relative_error
-        )
-        return (
-            near
-            and self.agreement >= self.min_agreement
-            and abs(self.metric_difference) <= self.max_metric_difference
-        )
+    def known(self) -> StageFacts:
+        """The facts, typed where a section shows them."""
+        return read_facts(self.facts)
 
 
-class SaturationRecord(_Part):
-    """What int8 products may lose on x86 without VNNI.
-
-    Attributes: as in `compress.model.saturation.Saturation`.
-    """
-
-    layers: int
-    pairs: int
-    pairs_at_risk: int
-    outputs: int
-    outputs_at_risk: int
-    convolutions: int
-    convolutions_at_risk: int
-    lstms: int = 0
-    lstms_at_risk: int = 0
-    rows: int
-    sums: int
-    sums_cut: int
-    answers_changed: int
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether anything can be cut off."""
-        return bool(self.pairs_at_risk or self.convolutions_at_risk or self.lstms_at_risk)
-
-
-class GateRecord(_Part):
+class GateRecord(Record):
     """One gate and what was measured.
 
     Attributes:
         name: as in the recipe.
         limit: in the gate's unit (a share, a ratio, MB, ms).
-        value: what was measured, in that unit; none: not measured at the setting that the gate names.
-        bound: the worse end of its 95 % interval; none: it has no interval.
+        value: what was measured, in that unit; None: not measured at the setting that the gate names.
+        bound: the worse end of its 95 % interval; None: it has no interval.
         where: the setting of a latency.
         holds: whether bound, or else value, is within the limit, as far as was judged.
         not_judged: why it was not judged, which is neither to hold nor to fail; empty: it was.
@@ -163,15 +101,15 @@ class GateRecord(_Part):
         return not self.holds and not self.not_judged
 
 
-class PartSize(_Part):
-    """Bytes of the weights of one part (embeddings, attention, feed-forward, rest), as they are stored."""
+class PartSize(Record):
+    """Bytes of the stored weights of one part (embeddings, attention, feed-forward, rest)."""
 
     name: str
     baseline_bytes: int
     candidate_bytes: int
 
 
-class ModelFacts(_Part):
+class ModelFacts(Record):
     """The uncompressed model: where it came from and how large it is.
 
     Attributes:
@@ -186,7 +124,7 @@ class ModelFacts(_Part):
     parity: Parity
 
 
-class DataFacts(_Part):
+class DataFacts(Record):
     """The rows: where from, how many, and the fingerprint of the test rows that accuracy is measured on."""
 
     source: str
@@ -198,14 +136,15 @@ class DataFacts(_Part):
     test_fingerprint: str
 
 
-class RunReport(_Part):
+class RunReport(Record):
     """Everything that a run reports.
 
     Attributes:
         name: the run's name, that of its directory.
         recipe: the resolved recipe.
         command: what to type to have this run again.
-        warnings: what a reader must know before trusting or shipping this, a sentence each.
+        warnings: what a reader must know before trusting or shipping this, a sentence each; what made the
+            measurement doubtful is in its `noise`.
         saturation: of int8 products on processors without VNNI; None: there are no such products, or the
             report is from before this was counted.
         parts: where the bytes of the weights are; empty in reports from before they were counted.
@@ -227,7 +166,7 @@ class RunReport(_Part):
     parity: Parity
     measurement: Measurement
     warnings: tuple[str, ...]
-    saturation: SaturationRecord | None = None
+    saturation: Saturation | None = None
     parts: tuple[PartSize, ...] = ()
     ladder: tuple[Rung, ...] = ()
     gates: tuple[GateRecord, ...] = ()
@@ -249,7 +188,7 @@ def load_report(path: Path) -> RunReport:
     try:
         text = read_regular(file).decode("utf-8")
         with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
-            return RunReport.model_validate_json(text)
+            return _noise_once(RunReport.model_validate_json(text))
         content = parse_json(text)
     except FileNotFoundError as error:
         raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
@@ -266,13 +205,19 @@ def load_report(path: Path) -> RunReport:
             "modelpress reads; update modelpress"
         )
     try:
-        return RunReport.model_validate(_from_version_1(content) if version == 1 else content)
+        return _noise_once(RunReport.model_validate(_from_version_1(content) if version == 1 else content))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise OutputError(
             f"{file}: not a whole report: {key}: {first['msg']} ({error.error_count()} such errors)"
         ) from error
+
+
+def _noise_once(report: RunReport) -> RunReport:
+    """The same report without the noise of its measurement among the warnings, where it once was as well."""
+    warnings = tuple(text for text in report.warnings if text not in report.measurement.noise)
+    return report if warnings == report.warnings else report.model_copy(update={"warnings": warnings})
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:

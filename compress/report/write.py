@@ -1,30 +1,47 @@
-"""A run's report on disk: for programs, for a terminal, for a browser."""
+"""A run's report as Markdown, as HTML and on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.report.render.html import to_html
-from compress.report.render.markdown import to_markdown
+from compress.report.render.html import page_html
+from compress.report.render.markdown import page_markdown
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport
+from compress.report.sections import report_page
 from compress.system.disk import cannot_write
 
-__all__ = ["write_reports"]
+__all__ = ["to_html", "to_markdown", "write_reports"]
+
+
+def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
+    """The report as Markdown.
+
+    Args:
+        report: what the run reports.
+        inputs: names of the ONNX model's inputs, for the program under Deploy; empty: no program.
+    """
+    return page_markdown(report_page(report, inputs))
+
+
+def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
+    """The report as one HTML page; arguments as of `to_markdown`."""
+    return page_html(report_page(report, inputs))
 
 
 def write_reports(report: RunReport, directory: Path, inputs: Sequence[str] = ()) -> None:
-    """Write report.json, report.md and report.html, making the directory where it is missing.
+    """Write report.json, report.md and report.html, making the directory if it is missing.
 
     Args:
-        report: what the run said.
+        report: what the run reports.
         directory: where to.
-        inputs: names of the ONNX model's inputs, for the program under Deploy; none: no program.
+        inputs: as of `to_markdown`.
 
     Raises:
         OutputError: the directory cannot be written.
     """
-    markdown, html = to_markdown(report, inputs), to_html(report, inputs)
+    page = report_page(report, inputs)
+    markdown, html = page_markdown(page), page_html(page)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         report.save(directory / REPORT_FILE)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from compress.data import Split
 from compress.errors import ParityError
-from compress.export import ParityResult, check_parity
+from compress.export import check_parity
 from compress.export.parity import _options
+from compress.facts import Parity
 from compress.model.layers.recurrent import Int8LSTM
 from compress.tasks import Classification, InputSpec, Task
 
@@ -55,8 +56,15 @@ def test_a_file_that_answers_alike_passes_with_its_figures(tmp_path: Path) -> No
     found = check_parity(
         _Same(), _file(tmp_path, [0, 0]), FOUR, TASK, min_agreement=1, max_metric_difference=0
     )
-    assert found == ParityResult(
-        rows=4, agreement=1.0, metric_difference=0.0, max_abs_error=0.0, relative_error=0.0
+    assert found == Parity(
+        rows=4,
+        agreement=1.0,
+        metric_difference=0.0,
+        max_abs_error=0.0,
+        relative_error=0.0,
+        min_agreement=1,
+        max_metric_difference=0,
+        max_relative_error=1e-3,
     )
 
 
@@ -72,13 +80,13 @@ def test_figures_are_counted_by_hand(tmp_path: Path) -> None:
         max_relative_error=1,
         batch_size=3,
     )
-    assert vars(found) | {"relative_error": 0} == {
-        "rows": 4,
-        "agreement": 0.75,
-        "metric_difference": -0.25,
-        "max_abs_error": 1.5,
-        "relative_error": 0,
-    }
+    assert (found.rows, found.agreement, found.metric_difference, found.max_abs_error) == (
+        4,
+        0.75,
+        -0.25,
+        1.5,
+    )
+    assert (found.min_agreement, found.max_metric_difference, found.max_relative_error) == (0.75, 0.25, 1)
     # Each row's outputs differ by 0 and 1.5; from row to row they vary by 2.5 and 0.1875.
     assert found.relative_error == pytest.approx(((1.5**2 / 2) / ((2.5 + 0.1875) / 2)) ** 0.5)
 

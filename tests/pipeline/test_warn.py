@@ -13,7 +13,7 @@ from compress.measure.answers import pack_classes
 from compress.measure.results import Answers
 from compress.pipeline.caveats import doubts_of_data, lines_before_work, warnings_of
 from compress.recipe import load_recipe
-from compress.report import SaturationRecord, load_report
+from compress.report import Saturation, load_report
 
 RECIPE = """
 model: {hf: some-model}
@@ -83,7 +83,7 @@ def test_int8_that_can_saturate_elsewhere_is_a_warning_and_what_cannot_is_none(
     measured = load_report(digits_run / "reports" / "digits").measurement
 
     def said(pairs_at_risk: int) -> bool:
-        risk = SaturationRecord(
+        risk = Saturation(
             layers=1,
             pairs=9,
             pairs_at_risk=pairs_at_risk,

@@ -8,19 +8,30 @@ from typing import Any
 
 import pytest
 
-from compress.report import RunReport, StageRecord, caveats, to_html, to_markdown, to_model_card, verdict
-from compress.report.sections.cut import CutSite, cut_of, cuts_of
-from compress.report.sections.cut_charts import cost_curve, width_bars
-from compress.report.sections.cut_words import (
+from compress.facts import CutSite, cut_of
+from compress.page import Pairs, Table
+from compress.report import (
+    RunReport,
+    StageRecord,
+    caveats,
+    report_sections,
+    to_html,
+    to_markdown,
+    to_model_card,
+    verdict,
+)
+from compress.report.charts.curves import cost_curve
+from compress.report.plain_facts import facts_of
+from compress.report.sections.cut import (
     cost_tables,
     cut_sentences,
+    cuts_of,
+    kept_chart,
     steps_table,
     widths_line,
     widths_table,
 )
-from compress.report.sections.facts import facts_of
-from compress.report.sections.promise import last_promise, promise_of
-from compress.report.sections.promise_words import promise_sentences, promise_table
+from compress.report.sections.promise import last_promise, promise_of, promise_sentences, promise_table
 
 Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
 
@@ -127,7 +138,7 @@ def test_widths_of_two_layers_are_said_a_layer_a_row() -> None:
 
 def test_bars_are_as_long_as_what_was_kept(extents: Extents) -> None:
     sites = [CutSite(kind="attention", layer=i, before=4, kept=kept) for i, kept in ((1, 0), (0, 1))]
-    picture = str(width_bars(sites))
+    picture = str(kept_chart("Heads kept", sites).draw())
     before, kept = (
         [x[2] - x[0] for x in extents(picture, f"fill: var(--{c})")] for c in ("card", "candidate")
     )
@@ -137,13 +148,13 @@ def test_bars_are_as_long_as_what_was_kept(extents: Extents) -> None:
 
 
 def test_cost_curves_share_their_scale(structured: RunReport, extents: Extents) -> None:
-    table = cuts_of(structured)[0].latency_table
+    table = cuts_of(structured)[0].facts.latency_table
     assert table is not None
     heads, neurons = table.kinds
     most = neurons.ms[-1]
     heights = []
     for cost in (heads, neurons):
-        picture = str(cost_curve(cost, most))
+        picture = str(cost_curve("cost", cost.units, cost.ms, most, "units"))
         assert picture.count("<use ") == len(cost.units) <= 20
         _, top, _, bottom = max(extents(picture, "fill: none; stroke: var(--candidate); stroke-width: 2"))
         heights.append(bottom - top)
@@ -151,31 +162,29 @@ def test_cost_curves_share_their_scale(structured: RunReport, extents: Extents) 
     assert heights[0] / heights[1] == pytest.approx(rises[0] / rises[1], rel=1e-3)
 
 
-def test_both_reports_have_widths_promise_latency_table_and_steps(structured: RunReport) -> None:
-    markdown, html = to_markdown(structured), to_html(structured)
+def test_a_cut_has_its_three_sections_before_the_stages(structured: RunReport) -> None:
+    sections = {x.key: x for x in report_sections(structured)}
+    keys = list(sections)
+    assert keys[keys.index("cut") : keys.index("cut") + 4] == ["cut", "promise", "costs", "stages"]
+    cut, costs = sections["cut"], sections["costs"]
+    widths, steps = (part for part in cut.parts if isinstance(part, Table))
+    assert ("3", "0 of 12: gone", "900 of 3,072") in widths.rows
+    assert [row[4] for row in steps.rows] == ["82.7 %", "81.5 %"]
+    (pairs,) = (part for part in costs.parts if isinstance(part, Pairs))
+    assert pairs.rows[1:3] == (
+        ("model before the cut", "24.1 ms"),
+        ("fixed part: what no cut here takes away", "0.900 ms"),
+    )
+    html = to_html(structured)
     _Closed(html)
-    titles = ("What was cut", "Promised against measured", "Latency table", "Stages")
-    places = [markdown.index(f"## {title}") for title in titles]
-    assert places == sorted(places)
-    for text in (markdown, html):
-        assert all(title in text for title in titles)
-        assert "0 of 12: gone" in text and "1,033 of 3,072" in text
-        assert "2.90 to 3.05" in text and "2.93 to 3.01" in text and "1.0 % slower" in text
-        assert "24.1 ms" in text and "0.900 ms" in text and "1,152" in text
-        assert "1.74x" in text and "82.7 %" in text
     plain = to_html(_changed(structured, **dict.fromkeys(KEYS)))
     assert html.count("<svg") == plain.count("<svg") + 4  # heads, neurons, and what each costs
 
 
-def test_facts_of_a_cut_are_not_shown_raw_as_well(structured: RunReport) -> None:
-    pairs, tables = facts_of(structured.stages[0].facts)
-    assert pairs == [("calibration rows", "512")] and tables == []
-
-
 def test_report_without_a_cut_has_none_of_this(int8: RunReport) -> None:
     assert cuts_of(int8) == ()
-    for text in (to_markdown(int8), to_html(int8), verdict(int8)):
-        assert "romised" not in text and "What was cut" not in text and "Latency table" not in text
+    assert not {"cut", "promise", "costs"} & {x.key for x in report_sections(int8)}
+    assert "romised" not in verdict(int8)
 
 
 def test_verdict_and_model_card_say_what_was_promised_and_measured(structured: RunReport) -> None:
@@ -298,38 +307,50 @@ def test_size_budget_is_held_against_the_file(structured: RunReport) -> None:
     # The fixture's file has 72 MB: 12.5 % above 64 MB.
     assert _rows(report)["the ONNX file"] == ("72.0 MB", "12.5 % larger")
     assert _sentences(report).startswith("Missed by 12 %: the file holds the graph")
-    assert "Latency table" not in to_markdown(report)
+    assert "costs" not in {x.key for x in report_sections(report)}
 
 
 @pytest.mark.parametrize("kind", ["macs", "sparsity"])
 def test_counted_budget_promises_nothing_that_is_measured(structured: RunReport, kind: str) -> None:
     gone = dict.fromkeys(("point", "checked", "latency_table"))
     report = _changed(structured, budget={"kind": kind, "value": 0.5}, promised={kind: 0.497}, **gone)
-    text = to_markdown(report)
-    assert "Asked for 50.0 %" in text and "Promised against measured" not in text
+    assert "Asked for 50.0 %" in cut_sentences(cuts_of(report)[0].facts)[0]
+    assert "promise" not in {x.key for x in report_sections(report)}
     assert "romised" not in verdict(report)
 
 
+MALFORMED = [None, "?", [], {}, {"speedup": "fast"}, [1, {"kept": -1}], float("nan")]
+
+
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("bad", [None, "?", [], {}, {"speedup": "fast"}, [1, {"kept": -1}], float("nan")])
+@pytest.mark.parametrize("bad", MALFORMED)
 def test_any_fact_may_be_absent_or_malformed(structured: RunReport, key: str, bad: object) -> None:
     report = _changed(structured, **{key: bad})
-    _Closed(to_html(report))
     for text in (to_markdown(report), to_model_card(report, ("input_ids",)), verdict(report)):
         assert "3.7x smaller" in text
     caveats(report)
 
 
+@pytest.mark.parametrize("key", KEYS)
+def test_a_page_without_one_fact_is_whole(structured: RunReport, key: str) -> None:
+    _Closed(to_html(_changed(structured, **{key: None})))
+
+
+@pytest.mark.parametrize("bad", MALFORMED)
+def test_facts_that_are_all_absent_or_malformed_make_a_whole_page(structured: RunReport, bad: object) -> None:
+    _Closed(to_html(_changed(structured, **dict.fromkeys(KEYS, bad))))
+
+
 def test_malformed_fact_is_shown_as_any_other(structured: RunReport) -> None:
     report = _changed(structured, checked={"speedup": "fast"})
-    assert "fast" in str(facts_of(report.stages[0].facts))
+    assert report.stages[0].known.plain["checked"] == {"speedup": "fast"}
     assert not any("checked" in name for name in _rows(report))
 
 
 def test_table_whose_times_and_units_differ_in_number_is_not_drawn(structured: RunReport) -> None:
     bad = {"fixed_ms": 1.0, "dense_ms": 2.0, "kinds": [{"kind": "attention", "units": [0, 1], "ms": [0.1]}]}
-    assert "Numbers of the latency table" in to_html(structured)
-    assert "Numbers of the latency table" not in to_html(_changed(structured, latency_table=bad))
+    assert cuts_of(structured)[0].facts.latency_table is not None
+    assert cuts_of(_changed(structured, latency_table=bad))[0].facts.latency_table is None
 
 
 def test_kinds_of_one_name_are_told_apart_by_their_shape(structured: RunReport) -> None:
@@ -337,15 +358,16 @@ def test_kinds_of_one_name_are_told_apart_by_their_shape(structured: RunReport) 
         {"kind": "attention", "shape": [size, 768], "units": [0, 1], "ms": [0.0, 0.1]} for size in (32, 64)
     ]
     table = {"fixed_ms": 1.0, "dense_ms": 2.0, "kinds": kinds}
-    titles = [x.title for x in cost_tables(cuts_of(_changed(structured, latency_table=table))[0])]
+    titles = [x.title for x in cost_tables(cuts_of(_changed(structured, latency_table=table))[0].facts)]
     assert titles == ["Attention (shape 32 x 768)", "Attention (shape 64 x 768)"]
 
 
 def test_single_step_is_a_sentence_and_step_without_recovery_says_none(structured: RunReport) -> None:
     step = {"target": 3.0, "promised": 3.02, "validation_cut": 0.743, "validation_recovered": None}
-    text = to_markdown(_changed(structured, steps=[step]))
-    assert "right after the cut 74.3 %, without recovery." in text and "aimed at" not in text
-    two = steps_table(cuts_of(_changed(structured, steps=[step, step]))[0])
+    one = _changed(structured, steps=[step])
+    assert "right after the cut 74.3 %, without recovery." in cut_sentences(cuts_of(one)[0].facts)[-1]
+    assert "aimed at" not in to_markdown(one)
+    two = steps_table(cuts_of(_changed(structured, steps=[step, step]))[0].facts)
     assert two.rows[1] == ("2", "3.0x", "3.02x", "74.3 %", "none")
 
 

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from compress.cli.common import echo, print_error, print_verdict
-from compress.cli.console import console, draw, say, shown_progress
+from compress.cli.console import console, say, shown_progress
 from compress.errors import RecipeError
+from compress.page import Table
 from compress.report import (
     CheckRecord,
     CheckReport,
@@ -29,9 +30,9 @@ from compress.report import (
     to_markdown,
     to_model_card,
 )
-from compress.report.cards.deploy import deploy_snippet
-from compress.report.render.markdown import recipe_yaml
-from compress.report.tables import Table, data_table
+from compress.report.render.terminal import terminal_section, terminal_table
+from compress.report.sections.about import data, recipe_yaml
+from compress.report.sections.deploy import deploy_snippet
 
 EVIL = "=a\x1b[31mb\x9bc\u202ed\u2066e\rf[red]<b>"
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -135,8 +136,8 @@ def _printed(evil: RunReport) -> None:
     print_verdict(False, EVIL)
     echo(EVIL)
     echo(EVIL, err=True)
-    console.print(draw(data_table(evil)))
-    console.print(draw(Table((EVIL,), ((EVIL,),), "l", EVIL)))
+    console.print(terminal_section(data(evil)))
+    console.print(terminal_table(Table((EVIL,), ((EVIL,),), "l", EVIL)))
     console.print(compare_reports([evil, evil]).to_table())
     with shown_progress() as progress:
         progress.say(EVIL)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compress.errors import OutputError
+from compress.page import heat_cells
 from compress.report import (
     Inspection,
     inspection_html,
@@ -17,6 +18,7 @@ from compress.report import (
     neuron_sentence,
     write_inspection,
 )
+from compress.report.charts.attention import attention_map
 from compress.report.inspection.data import (
     AttentionFacts,
     HeadLook,
@@ -27,7 +29,6 @@ from compress.report.inspection.data import (
     Sentence,
 )
 from compress.report.inspection.words import alike_pairs, method
-from compress.report.render.heat import attention_map, heat_row
 
 
 def _point(silenced: int, difference: float) -> Point:
@@ -206,13 +207,13 @@ def test_a_position_is_named_where_all_rows_have_the_same() -> None:
 
 
 def test_steps_of_heat_are_shares_of_the_largest() -> None:
-    cells = heat_row((0.0, 0.5, 1.0), 1.0, marked=(1,))
+    cells = heat_cells((0.0, 0.5, 1.0), 1.0, marked=(1,))
     assert [(x.text, x.step, x.marked) for x in cells] == [
         ("0.00", 0, False),
         ("0.50", 3, True),
         ("1.00", 6, False),
     ]
-    assert [x.step for x in heat_row((0.0, 0.0), 0.0)] == [0, 0]
+    assert [x.step for x in heat_cells((0.0, 0.0), 0.0)] == [0, 0]
 
 
 def test_attention_is_drawn_in_runs_of_one_step() -> None:

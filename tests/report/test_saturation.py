@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from compress.measure import sums_are_exact
-from compress.report import SaturationRecord, saturation_sentence, to_html, to_markdown
+from compress.report import Saturation, saturation_sentence, to_html, to_markdown
 
-AT_RISK = SaturationRecord(
+AT_RISK = Saturation(
     layers=38,
     pairs=1_000_000,
     pairs_at_risk=3,

@@ -8,16 +8,16 @@ from typing import Any
 
 import yaml
 
-from compress.report.cards.deploy import deploy_packages, deploy_snippet, reads_text, sees_pictures
+from compress.page.format import MB_NOTE
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
-from compress.report.sections.cut import cuts_of
-from compress.report.sections.cut_words import widths_line
-from compress.report.tables import figures_table
-from compress.report.words import MB_NOTE, caveats, verdict
+from compress.report.sections.cut import cuts_of, widths_line
+from compress.report.sections.deploy import deploy_packages, deploy_snippet, reads_text, sees_images
+from compress.report.sections.figures import figures_table
+from compress.report.sections.verdict import caveats, verdict
 from compress.tasks import task_of_measurement
 
-__all__ = ["to_model_card"]
+__all__ = ["front_matter", "to_model_card"]
 
 _TAGS = {"prune": "pruned", "distill": "distilled", "quantize": "quantized"}
 
@@ -26,11 +26,13 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
     """Write the model card.
 
     Args:
-        report: what the run said.
+        report: what the run reports.
         inputs: names of the ONNX model's inputs.
     """
-    head = yaml.safe_dump(_front_matter(report, inputs), sort_keys=False, allow_unicode=True)
-    parts = [f"---\n{head}---", f"# {escape_markdown(report.name)}", escape_markdown(verdict(report))]
+    families = dict.fromkeys(stage.name.split("/", 1)[0] for stage in report.stages)
+    tags = [_TAGS[family] for family in families if family in _TAGS]
+    head = front_matter(report, inputs, _hub_name(report), tags)
+    parts = [head, f"# {escape_markdown(report.name)}", escape_markdown(verdict(report))]
     warnings = caveats(report)
     if warnings:
         parts.append("\n".join(f"- {escape_markdown(text)}" for text in warnings))
@@ -38,7 +40,7 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
     parts += [
         f"Made by modelpress {report.modelpress_version} from {escape_markdown(_origin(report))}. Measured "
         f"with ONNX Runtime on {escape_markdown(machine.cpu)}; baseline is the uncompressed model. {MB_NOTE}",
-        *(escape_markdown(line) for line in map(widths_line, cuts_of(report)) if line),
+        *(escape_markdown(line) for line in (widths_line(cut.facts) for cut in cuts_of(report)) if line),
         table_markdown(figures_table(report)),
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory:",
@@ -48,19 +50,20 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(report: RunReport, inputs: Sequence[str]) -> dict[str, Any]:
-    families = dict.fromkeys(stage.name.split("/", 1)[0] for stage in report.stages)
+def front_matter(
+    report: RunReport, inputs: Sequence[str], base: str | None = None, tags: Sequence[str] = ()
+) -> str:
+    """What the Hub reads: the task, the original's name and tags, as YAML between two lines of dashes."""
     front: dict[str, Any] = {"library_name": "onnx"}
-    task = task_of_measurement(report.measurement)
-    head = task.head_for("image" if sees_pictures(inputs) else "text")
-    if head is not None and (reads_text(inputs) or sees_pictures(inputs)):
+    task, images = task_of_measurement(report.measurement), sees_images(inputs)
+    head = task.head_for("image" if images else "text")
+    if head is not None and (images or task.keeps_past or reads_text(inputs)):
         front["pipeline_tag"] = head.pipeline_tag
-    base = _hub_name(report)
     if base is not None:
         front["base_model"] = base
-    front["tags"] = ["onnx", "onnxruntime", "modelpress", *(_TAGS[x] for x in families if x in _TAGS)]
+    front["tags"] = ["onnx", "onnxruntime", "modelpress", *tags]
     front["metrics"] = [task.words.hub_metric]
-    return front
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---"
 
 
 def _hub_name(report: RunReport) -> str | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from compress.report.cards.deploy import deploy_packages, deploy_snippet, reads_text, sees_pictures
+from compress.page import Table
+from compress.page.format import MB_NOTE, interval_text, percent, ratio_text, size
+from compress.report.cards.model_card import front_matter
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
-from compress.report.tables import Table
-from compress.report.words import MB_NOTE, interval_text, percent, ratio_text, size
-from compress.tasks import task_of_measurement
+from compress.report.sections.deploy import deploy_packages, deploy_snippet
 
 __all__ = ["to_variants_card", "variants_table"]
 
@@ -72,12 +70,7 @@ def to_variants_card(
         report: of one of the runs; labels, machine and lengths are the same in all.
         inputs: names of the ONNX models' inputs.
     """
-    front: dict[str, Any] = {"library_name": "onnx"}
-    language, task = report.measurement.language, task_of_measurement(report.measurement)
-    head = task.head_for("image" if sees_pictures(inputs) else "text")
-    if head is not None and (task.keeps_past or reads_text(inputs) or sees_pictures(inputs)):
-        front["pipeline_tag"] = head.pipeline_tag
-    front["tags"] = ["onnx", "onnxruntime", "modelpress"]
+    language = report.measurement.language
     first = entries[0]["latency"][0]
     rows = f"{entries[0]['accuracy']['rows']:,} test rows"
     where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
@@ -86,7 +79,7 @@ def to_variants_card(
         what = f"Perplexity and accuracy of the next token are those on {language.tokens:,} tokens of {rows}"
     labels = "inputs and labels" if language is None else "inputs and tokenizer"
     parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        front_matter(report, inputs),
         f"# {escape_markdown(name)}",
         f"{len(entries)} ONNX files of one model, with the same {labels}. {what}; times are at "
         f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and hold for "

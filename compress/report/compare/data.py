@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
+from compress.facts import Record
 from compress.measure.results import AccuracyDifference, Interval
-from compress.report.words import milliseconds, percent, ratio_text, size
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from compress.page.format import milliseconds, percent, ratio_text, size
 
 __all__ = [
     "COLUMNS",
     "Column",
-    "Comparison",
+    "ComparedRuns",
     "ComparisonRow",
     "PairDifference",
     "RecipeDifference",
@@ -36,32 +31,19 @@ Column = Literal[
     "smaller",
     "peak_memory_bytes",
 ]
-COLUMNS: tuple[Column, ...] = (
-    "accuracy",
-    "perplexity",
-    "p50_ms",
-    "speedup",
-    "file_bytes",
-    "gzip_bytes",
-    "smaller",
-    "peak_memory_bytes",
-)
+COLUMNS: tuple[Column, ...] = get_args(Column)
 _MORE_IS_BETTER = ("accuracy", "speedup", "smaller")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class ComparisonRow(_Part):
+class ComparisonRow(Record):
     """One model.
 
     Attributes:
         accuracy: share of test rows answered right; of a language model, of their tokens.
-        difference: accuracy minus that of the run's own baseline, as shares of 1; none for the baseline.
+        difference: accuracy minus that of the run's own baseline, as shares of 1; None for the baseline.
         perplexity: of a language model, which is ranked by it and not by accuracy; None of others.
         perplexity_ratio: to that of the run's own baseline; None for the baseline, and of others.
-        p50_ms: at the comparison's setting; none where the run didn't measure it.
+        p50_ms: at the comparison's setting; None where the run didn't measure it.
         speedup: against the run's own baseline, timed in turns with it.
         smaller: baseline's file bytes / this one's.
         flags: why some of its figures don't compare, a sentence each.
@@ -69,7 +51,7 @@ class ComparisonRow(_Part):
         best: the columns in which it is best, or shares that place, as shown.
         on_front: no comparable model is both faster and better (more accurate, or of lower perplexity).
         on_size_front: the same for smaller in place of faster.
-        page: the run's HTML report; none where there is no such file, and for the baseline.
+        page: the run's HTML report; None where there is no such file, and for the baseline.
     """
 
     name: str
@@ -99,7 +81,7 @@ class ComparisonRow(_Part):
         return self.accuracy if self.perplexity is None else -self.perplexity
 
 
-class PairDifference(_Part):
+class PairDifference(Record):
     """Accuracy of one run minus that of another, on the same test rows."""
 
     one: str
@@ -107,14 +89,14 @@ class PairDifference(_Part):
     difference: AccuracyDifference
 
 
-class RecipeDifference(_Part):
+class RecipeDifference(Record):
     """A setting that the recipes don't share: its value by the name of the run."""
 
     key: str
     values: dict[str, str]
 
 
-class Comparison(_Part):
+class ComparedRuns(Record):
     """Runs side by side, the baseline first.
 
     Attributes:
@@ -139,33 +121,6 @@ class Comparison(_Part):
         """The columns that have figures: without perplexity where there is no language model."""
         language = any(row.perplexity is not None for row in self.rows)
         return tuple(column for column in COLUMNS if language or column != "perplexity")
-
-    def to_table(self) -> Table:
-        """For the terminal; fits 80 columns."""
-        from compress.report.compare.text import terminal_table
-
-        return terminal_table(self)
-
-    def to_markdown(self) -> str:
-        """As a Markdown table with its notes."""
-        from compress.report.compare.text import comparison_markdown
-
-        return comparison_markdown(self)
-
-    def to_html(self, folder: Path | None = None) -> str:
-        """As one self-contained page, with pictures of accuracy over latency and over size.
-
-        Args:
-            folder: where the page will be; its links to the runs' reports are relative to it. None: they
-                are absolute.
-        """
-        from compress.report.compare.page import comparison_html
-
-        return comparison_html(self, folder)
-
-    def to_json(self) -> str:
-        """As JSON that `Comparison.model_validate_json` reads back."""
-        return self.model_dump_json(indent=2) + "\n"
 
 
 def shown(row: ComparisonRow, column: Column) -> str:

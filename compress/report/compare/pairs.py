@@ -7,8 +7,8 @@ from itertools import combinations
 
 from compress.measure.answers import unpack_classes
 from compress.report.compare.data import PairDifference, RecipeDifference
+from compress.report.plain_facts import settings_of
 from compress.report.schema import RunReport
-from compress.report.sections.facts import settings_of
 from compress.tasks import task_of_measurement
 
 __all__ = ["pair_differences", "recipe_differences"]

@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from compress.errors import OutputError
 from compress.measure.results import Interval, LatencyComparison
-from compress.report.compare.data import COLUMNS, Column, Comparison, ComparisonRow, ranked
+from compress.page.format import milliseconds
+from compress.report.compare.comparison import Comparison
+from compress.report.compare.data import COLUMNS, Column, ComparisonRow, ranked
 from compress.report.compare.pairs import pair_differences, recipe_differences
 from compress.report.compare.select import condition_of
+from compress.report.phrases import headline, setting, stages_in_short
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport, load_report
-from compress.report.words import headline, milliseconds, setting, stages_in_short, verdict
-from compress.timing import Setting
+from compress.report.sections.verdict import verdict
 
 __all__ = ["compare_reports"]
 
@@ -70,11 +72,11 @@ def _compared(
     runs, notes = _gather([sources] if alone else list(sources))  # type: ignore[list-item, arg-type]
     reports = [report for report, _ in runs]
     usual = _Usual(reports)
-    rows, names = [], _names(runs)
-    for name, (report, where_from) in zip(names, runs, strict=True):
-        flags, not_comparable = usual.differences(report)
-        row = _row(name, report, usual.latency(report), flags, not_comparable)
-        rows.append(row.model_copy(update={"page": _page(where_from)}))
+    names = _names(runs)
+    rows = [
+        _candidate(name, report, usual, _page(where_from))
+        for name, (report, where_from) in zip(names, runs, strict=True)
+    ]
     said = usual.drift(reports)
     if meets is not None:
         kept = [at for at, row in enumerate(rows) if meets(row)]
@@ -136,7 +138,7 @@ class _Usual:
         return flags, columns
 
     def drift(self, reports: Sequence[RunReport]) -> list[str]:
-        """Say so where the same baseline was timed very differently from run to run."""
+        """A note if the same baseline was timed very differently from run to run."""
         latencies = [self.latency(x) for x in reports if not self.differences(x)[0]]
         p50s = [x.baseline.p50_ms for x in latencies if x is not None]
         if not p50s or max(p50s) < _BASELINE_DRIFT * min(p50s):
@@ -205,8 +207,8 @@ def _most(values: Iterable[_T]) -> _T:
     return Counter(values).most_common(1)[0][0]
 
 
-def _setting_key(latency: LatencyComparison | None) -> Setting | None:
-    return None if latency is None else latency.setting
+def _setting_key(latency: LatencyComparison | None) -> tuple[int, int, int] | None:
+    return None if latency is None else (latency.batch, latency.sequence, latency.threads)
 
 
 def _baseline_key(report: RunReport) -> tuple[int, int, int]:
@@ -222,48 +224,58 @@ def _page(directory: Path | None) -> str | None:
 def _row(
     name: str,
     report: RunReport,
+    who: Literal["baseline", "candidate"],
     latency: LatencyComparison | None,
-    flags: Sequence[str],
-    not_comparable: set[Column],
+    **others: Any,
 ) -> ComparisonRow:
-    measured, difference = report.measurement, report.measurement.difference
-    model, language = measured.candidate, measured.language
+    """The figures of one of a run's two models."""
+    measured = report.measurement
+    model, language = getattr(measured, who), measured.language
     return ComparisonRow(
         name=name,
-        is_baseline=False,
-        stages=stages_in_short(report.stages),
+        is_baseline=who == "baseline",
         accuracy=model.accuracy.value,
-        difference=Interval(value=difference.value, low=difference.low, high=difference.high),
-        perplexity=None if language is None else language.candidate.perplexity,
-        perplexity_ratio=None if language is None else language.perplexity_ratio,
-        p50_ms=latency.candidate.p50_ms if latency else None,
-        speedup=Interval(value=latency.speedup, low=latency.speedup_low, high=latency.speedup_high)
-        if latency
-        else None,
+        perplexity=None if language is None else getattr(language, who).perplexity,
+        p50_ms=None if latency is None else getattr(latency, who).p50_ms,
         file_bytes=model.size.file_bytes,
         gzip_bytes=model.size.gzip_bytes,
         smaller=measured.baseline.size.file_bytes / max(model.size.file_bytes, 1),
         peak_memory_bytes=model.peak_memory_bytes,
+        **others,
+    )
+
+
+def _candidate(name: str, report: RunReport, usual: _Usual, page: str | None) -> ComparisonRow:
+    measured, latency = report.measurement, usual.latency(report)
+    difference, language = measured.difference, measured.language
+    flags, not_comparable = usual.differences(report)
+    return _row(
+        name,
+        report,
+        "candidate",
+        latency,
+        stages=stages_in_short(report),
+        difference=Interval(value=difference.value, low=difference.low, high=difference.high),
+        perplexity_ratio=None if language is None else language.perplexity_ratio,
+        speedup=Interval(value=latency.speedup, low=latency.speedup_low, high=latency.speedup_high)
+        if latency
+        else None,
         verdict=verdict(report),
         flags=tuple(flags),
         not_comparable=tuple(column for column in COLUMNS if column in not_comparable),
+        page=page,
     )
 
 
 def _baseline(report: RunReport, latency: LatencyComparison | None) -> ComparisonRow:
-    model, language = report.measurement.baseline, report.measurement.language
-    return ComparisonRow(
-        name="baseline",
-        is_baseline=True,
+    speedup = Interval(value=1, low=1, high=1) if latency else None
+    return _row(
+        "baseline",
+        report,
+        "baseline",
+        latency,
         stages=f"fp32, of {report.name}",
-        accuracy=model.accuracy.value,
         difference=None,
-        perplexity=None if language is None else language.baseline.perplexity,
-        p50_ms=latency.baseline.p50_ms if latency else None,
-        speedup=Interval(value=1, low=1, high=1) if latency else None,
-        file_bytes=model.size.file_bytes,
-        gzip_bytes=model.size.gzip_bytes,
-        smaller=1,
-        peak_memory_bytes=model.peak_memory_bytes,
+        speedup=speedup,
         verdict="",
     )

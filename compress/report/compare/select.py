@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from compress.errors import NotReachedError, RecipeError, did_you_mean
-from compress.report.compare.data import Comparison, ComparisonRow
+from compress.report.compare.comparison import Comparison
+from compress.report.compare.data import ComparisonRow
 from compress.safe_text import csv_cell
 
 __all__ = ["SELECT_COLUMNS", "best_run", "comparison_csv", "condition_of", "known_column", "sorted_by"]

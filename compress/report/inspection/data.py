@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from compress.facts import Record
 
 __all__ = [
     "AttentionFacts",
@@ -22,12 +24,8 @@ __all__ = [
 INSPECTION_FILES = ("inspection.json", "inspection.md", "inspection.html")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Point(_Part):
-    """Validation accuracy with so many units silenced, against the full model on the same rows.
+class Point(Record):
+    """Validation accuracy with a number of units silenced, against the full model on the same rows.
 
     Attributes:
         accuracy: share of rows answered right.
@@ -48,7 +46,7 @@ class Point(_Part):
         return self.low > 0 or self.high < 0
 
 
-class LayerHeads(_Part):
+class LayerHeads(Record):
     """The heads of one layer.
 
     Attributes:
@@ -67,7 +65,7 @@ class LayerHeads(_Part):
     likeness: tuple[tuple[float, ...], ...]
 
 
-class LayerNeurons(_Part):
+class LayerNeurons(Record):
     """How a layer's importance is spread over its feed-forward neurons.
 
     Attributes:
@@ -85,7 +83,7 @@ class LayerNeurons(_Part):
     for99: int
 
 
-class QuantizedGroup(_Part):
+class QuantizedGroup(Record):
     """What a group of layers costs when it alone is quantized.
 
     Attributes:
@@ -99,7 +97,7 @@ class QuantizedGroup(_Part):
     difference: dict[str, float]
 
 
-class HeadLook(_Part):
+class HeadLook(Record):
     """Where one head looks: shares of its attention, which sum to 1.
 
     Attributes:
@@ -125,7 +123,7 @@ class HeadLook(_Part):
         return max(((place, float(getattr(self, place))) for place in places), key=lambda item: item[1])
 
 
-class Sentence(_Part):
+class Sentence(Record):
     """One validation row.
 
     Attributes:
@@ -137,7 +135,7 @@ class Sentence(_Part):
     maps: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...] = Field(default=(), exclude=True)
 
 
-class AttentionFacts(_Part):
+class AttentionFacts(Record):
     """What each head looks at.
 
     Attributes:
@@ -153,7 +151,7 @@ class AttentionFacts(_Part):
     first_token: str = "first position"
 
 
-class Inspection(_Part):
+class Inspection(Record):
     """What `modelpress inspect` found.
 
     Attributes:
@@ -199,7 +197,7 @@ class Inspection(_Part):
     seconds: float
 
 
-class Pair(_Part):
+class Pair(Record):
     """Two heads of a layer that write nearly the same."""
 
     layer: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compress.page import Table
+from compress.page.format import percent, points, whole_percent
 from compress.report.inspection.data import HeadLook, Inspection, Point
-from compress.report.inspection.words import alike_pairs, whole_percent
-from compress.report.tables import Table
-from compress.report.words import percent, points
+from compress.report.inspection.words import alike_pairs
 
 __all__ = [
     "curve_table",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from compress.page.format import percent, points, whole_percent
 from compress.report.inspection.data import Inspection, Pair, Point
-from compress.report.words import percent, points
 
-__all__ = ["alike_pairs", "method", "needed_heads", "neuron_sentence", "whole_percent"]
+__all__ = ["alike_pairs", "method", "needed_heads", "neuron_sentence"]
 
 _ALIKE = 0.9
 
@@ -77,7 +77,7 @@ def _allowed(inspection: Inspection) -> str:
 
 
 def _unsteady(inspection: Inspection) -> tuple[str, ...]:
-    """Say so where fewer silenced heads had cost more than the chosen set: then its number is partly luck."""
+    """A sentence if fewer silenced heads cost more than the chosen set: its number is then partly luck."""
     broken = [x for x in inspection.joint if -x.difference > inspection.max_drop + 1e-9]
     early = min(broken, key=lambda x: x.silenced, default=None)
     if early is None or early.silenced > inspection.need.silenced:
@@ -102,11 +102,6 @@ def _first_measurable(inspection: Inspection) -> tuple[str, ...]:
     )
 
 
-def whole_percent(share: float) -> str:
-    """A share of 1 as percent without decimals: `91 %`."""
-    return f"{100 * share:.0f} %"
-
-
 def method(inspection: Inspection) -> tuple[str, ...]:
     """How it was found and what it does not say, a sentence or two each."""
     drop = _allowed(inspection)
@@ -122,5 +117,5 @@ def method(inspection: Inspection) -> tuple[str, ...]:
         "rows, so its accuracy (that of exactly this set) is a little flattering, and another sample "
         "of rows may give quite another number: the allowed drop is often smaller than the noise.",
         f"A difference whose 95 % interval holds 0 may be noise. {inspection.evaluations} passes over the "
-        "validation rows were made; of so many intervals some miss.",
+        "validation rows were made; of that many intervals some miss.",
     )

@@ -1,1 +1,1 @@
-"""Reports as Markdown and HTML."""
+"""Renderers: a page to text. They know sections, tables, charts and sentences, and nothing of reports."""

@@ -1,1 +1,70 @@
-"""What a report says, part by part."""
+"""The sections of a report, in their order. Each has a file, with `section(report) -> Section | None`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from compress.page import Page, Section
+from compress.report.schema import RunReport
+from compress.report.sections import (
+    about,
+    cut,
+    deploy,
+    explanation,
+    figures,
+    gates,
+    ladder,
+    latency,
+    promise,
+    runtimes,
+    stages,
+    verdict,
+)
+from compress.report.sections.task import page_of
+
+__all__ = ["report_page", "report_sections"]
+
+_BEFORE: tuple[Callable[[RunReport], Section | None], ...] = (
+    verdict.section,
+    figures.at_a_glance,
+    gates.section,
+    figures.section,
+)
+_AFTER: tuple[Callable[[RunReport], Section | None], ...] = (
+    latency.section,
+    runtimes.section,
+    explanation.section,
+    ladder.section,
+    cut.section,
+    promise.section,
+    cut.costs_section,
+    stages.section,
+    about.parity,
+    about.data,
+    about.environment,
+    about.reproduce,
+)
+
+
+def report_sections(report: RunReport) -> tuple[Section, ...]:
+    """The sections that a report has, in order; those of its task come after the figures."""
+    before, after = ([make(report) for make in makers] for makers in (_BEFORE, _AFTER))
+    return tuple(x for x in (*before, *page_of(report).sections(report), *after) if x is not None)
+
+
+def report_page(report: RunReport, inputs: Sequence[str] = ()) -> Page:
+    """The whole page.
+
+    Args:
+        report: what the run reports.
+        inputs: names of the ONNX model's inputs, for the program under Deploy; empty: no program.
+    """
+    sections = report_sections(report)
+    made = f"{report.created} · modelpress {report.modelpress_version} · {report.measurement.environment.cpu}"
+    return Page(
+        name=report.name,
+        title=f"{report.name} · modelpress report",
+        lead=verdict.verdict(report),
+        notes=(made,),
+        sections=(*sections, deploy.section(report, inputs)) if inputs else sections,
+    )

@@ -1,233 +1,271 @@
-"""What a stage that cuts to a budget says of itself: widths, what it promised, the latency table, its steps.
-
-Stages write plain facts. Each of these is read by itself: one that is missing or of another shape is left out
-here, and shown as any other fact is.
-"""
+"""What a stage that cuts to a budget did: widths kept, the search, its steps, and the latency table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
-
-from compress.measure.results import LatencyComparison
+from compress.facts.cut import Cost, Cut, CutSite
+from compress.page import Chart, Pairs, Part, Row, Section, Table, Text, parts_of
+from compress.page.format import amount, capital, milliseconds, percent
+from compress.report.charts.curves import cost_curve
+from compress.report.charts.measured import Width, width_bars
 from compress.report.schema import RunReport
-from compress.timing import Setting
 
 __all__ = [
-    "Asked",
-    "Change",
-    "Checked",
-    "Cost",
-    "CostTable",
-    "Cut",
-    "CutSite",
-    "CutStep",
-    "Place",
-    "Promised",
-    "Search",
-    "cut_of",
+    "StageCut",
+    "cost_tables",
+    "costs_section",
+    "cut_sentences",
     "cuts_of",
-    "measured_there",
+    "kept_chart",
+    "per_stage",
+    "section",
+    "steps_table",
+    "widths_line",
+    "widths_table",
 ]
 
-
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Asked(_Fact):
-    """The budget: `kind` is speedup, latency_ms, size_mb, macs or sparsity."""
-
-    kind: str
-    value: FiniteFloat = Field(gt=0)
-
-
-class Place(Setting):
-    """Where a latency holds, and in what precision the models were timed."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    precision: str = ""
-
-
-class Promised(_Fact):
-    """What the table or the count says of the widths that were chosen; macs and sparsity are shares of 1."""
-
-    speedup: FiniteFloat | None = Field(default=None, gt=0)
-    latency_ms: FiniteFloat | None = Field(default=None, gt=0)
-    size_mb: FiniteFloat | None = Field(default=None, gt=0)
-    macs: FiniteFloat | None = None
-    sparsity: FiniteFloat | None = None
-
-
-class Checked(_Fact):
-    """The cut model timed in turns with the uncompressed one while pruning, with its 95 % interval.
-
-    Attributes:
-        disturbed_rounds: of the rounds, those that other work disturbed; 0 too in reports from before that
-            was watched.
-    """
-
-    speedup: FiniteFloat = Field(gt=0)
-    low: FiniteFloat | None = None
-    high: FiniteFloat | None = None
-    rounds: int | None = None
-    disturbed_rounds: int = 0
-
-
-class CutSite(_Fact):
-    """One sub-layer: units before, and units kept; 0 kept: it is gone."""
-
-    name: str = ""
-    kind: str
-    layer: int
-    before: int = Field(ge=0)
-    kept: int = Field(ge=0)
-
-
-class Change(_Fact):
-    """A count before and after."""
-
-    before: int = Field(gt=0)
-    after: int = Field(ge=0)
-
-
-class Cost(_Fact):
-    """What numbers of units of a kind of sub-layer cost.
-
-    Attributes:
-        shape: columns of a unit and outputs of the sub-layer; tells kinds apart that share a name.
-        units: ascending.
-        ms: one a number of units.
-    """
-
-    kind: str
-    shape: tuple[int, ...] = ()
-    units: tuple[int, ...] = Field(min_length=1)
-    ms: tuple[FiniteFloat, ...]
-
-    @model_validator(mode="after")
-    def _one_time_each(self) -> Self:
-        if len(self.units) != len(self.ms) or list(self.units) != sorted(set(self.units)):
-            raise ValueError("units must ascend, with one time each")
-        return self
-
-
-class CostTable(_Fact):
-    """The latency table.
-
-    Attributes:
-        fixed_ms: what is not in the sub-layers.
-        dense_ms: the model as it was before the cut.
-        baseline_ms: the recipe's uncompressed model, where that is another.
-    """
-
-    fixed_ms: FiniteFloat
-    dense_ms: FiniteFloat
-    baseline_ms: FiniteFloat | None = None
-    kinds: tuple[Cost, ...] = Field(min_length=1)
-    machine: dict[str, Any] = Field(default_factory=dict)
-
-
-class Search(_Fact):
-    """How many choices of widths were evaluated, and the loss of the first and of the best."""
-
-    evaluations: int
-    loss_first: float
-    loss_best: float
-
-
-class CutStep(_Fact):
-    """One step of several: what it aimed at, in the budget's unit, and the validation metric it left."""
-
-    target: FiniteFloat
-    promised: FiniteFloat
-    validation_cut: float | None = None
-    validation_recovered: float | None = None
+_COST_NOTE = (
+    "What each number of units of one sub-layer costs, measured on exported layers beyond one that is as "
+    "empty as can be. A model is taken to cost the fixed part and the sum of its sub-layers."
+)
+_WIDTHS_NOTE = "Hollow: before; filled: kept. Gone: the sub-layer was removed whole."
+_UNITS = {"attention": "heads", "feed_forward": "neurons"}
+_ASKED = {
+    "speedup": "{} the speed of the uncompressed model",
+    "latency_ms": "{} a call",
+    "size_mb": "{} of weights",
+    "macs": "{} of the multiply-adds left",
+    "sparsity": "{} of the weights gone",
+}
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What could be read of one stage's facts.
+class StageCut:
+    """A stage of a run that cuts to a budget; `number` is its place in the recipe, from 1."""
 
-    Attributes:
-        number: the stage's place in the recipe, from 1; 0: not known.
-        read: names of the facts that were read, so that nobody shows them again.
-    """
-
-    number: int = 0
-    stage: str = ""
-    budget: Asked | None = None
-    importance: str | None = None
-    point: Place | None = None
-    promised: Promised | None = None
-    checked: Checked | None = None
-    sites: tuple[CutSite, ...] = ()
-    macs: Change | None = None
-    parameters: Change | None = None
-    latency_table: CostTable | None = None
-    search: Search | None = None
-    steps: tuple[CutStep, ...] = ()
-    read: frozenset[str] = field(default_factory=frozenset)
-
-    @property
-    def asked(self) -> tuple[str, float] | None:
-        """The promise, as kind and value: what was asked, or without that what the table says."""
-        if self.budget is not None:
-            return (self.budget.kind, self.budget.value) if self.budget.kind in _MEASURED else None
-        said = {} if self.promised is None else self.promised.model_dump(exclude_none=True)
-        return next(((kind, said[kind]) for kind in _MEASURED if kind in said), None)
-
-    @property
-    def asked_kind(self) -> str:
-        """The budget's kind; empty if it is not known."""
-        return self.budget.kind if self.budget is not None else self.asked[0] if self.asked else ""
+    number: int
+    stage: str
+    facts: Cut
 
 
-_MEASURED = ("speedup", "latency_ms", "size_mb")
-_SHAPES: dict[str, TypeAdapter[Any]] = {
-    "budget": TypeAdapter(Asked),
-    "importance": TypeAdapter(str),
-    "point": TypeAdapter(Place),
-    "promised": TypeAdapter(Promised),
-    "checked": TypeAdapter(Checked),
-    "sites": TypeAdapter(tuple[CutSite, ...]),
-    "macs": TypeAdapter(Change),
-    "parameters": TypeAdapter(Change),
-    "latency_table": TypeAdapter(CostTable),
-    "search": TypeAdapter(Search),
-    "steps": TypeAdapter(tuple[CutStep, ...]),
-}
-# Any of these makes a stage one that cuts to a budget; the others alone could be another stage's facts.
-_TELLING = {"sites", "promised", "latency_table"}
-
-
-def cut_of(facts: Mapping[str, Any], number: int = 0, stage: str = "") -> Cut | None:
-    """Read a stage's facts; none where they are not those of a cut."""
-    found: dict[str, Any] = {}
-    for name, shape in _SHAPES.items():
-        if name in facts:
-            try:
-                found[name] = shape.validate_python(facts[name])
-            except ValidationError:
-                continue  # not ours, or not whole: the report shows it as any other fact
-    if not any(found.get(name) for name in _TELLING):
-        return None
-    return Cut(number=number, stage=stage, read=frozenset(found), **found)
-
-
-def cuts_of(report: RunReport) -> tuple[Cut, ...]:
+def cuts_of(report: RunReport) -> tuple[StageCut, ...]:
     """All stages of a run that cut to a budget, in their order."""
-    found = (cut_of(x.facts, number, x.name) for number, x in enumerate(report.stages, start=1))
-    return tuple(cut for cut in found if cut is not None)
+    found = ((number, stage.name, stage.known.cut) for number, stage in enumerate(report.stages, start=1))
+    return tuple(StageCut(number, name, cut) for number, name, cut in found if cut is not None)
 
 
-def measured_there(report: RunReport, point: Place | None) -> LatencyComparison | None:
-    """The latency that was measured at a place, or none."""
-    if point is None:
+def per_stage(
+    title: str,
+    key: str,
+    cuts: Sequence[StageCut],
+    parts: Callable[[StageCut], Iterable[Part]],
+    note: Part | None = None,
+) -> Section | None:
+    """A section of what each stage has to say, under its name where there are several; None if none has."""
+    found = [(cut, parts_of(parts(cut))) for cut in cuts]
+    found = [(cut, own) for cut, own in found if own]
+    if not found:
         return None
-    where = (point.batch, point.sequence, point.threads)
-    return next((x for x in report.measurement.latency if (x.batch, x.sequence, x.threads) == where), None)
+    if len(cuts) == 1:
+        return Section(title, parts_of(note, found[0][1]), key)
+    each = (Section(f"{cut.number}. {cut.stage}", own) for cut, own in found)
+    return Section(title, parts_of(note, each), key)
+
+
+def section(report: RunReport) -> Section | None:
+    """What was cut; None for a report without such a stage."""
+    return per_stage("What was cut", "cut", cuts_of(report), lambda stage: _parts(stage.facts))
+
+
+def _parts(cut: Cut) -> Iterable[Part]:
+    sentences = cut_sentences(cut)
+    if sentences:
+        yield Text(" ".join(sentences))
+    if cut.sites:
+        charts = (_bars(kind, [x for x in cut.sites if x.kind == kind]) for kind in _kinds(cut.sites))
+        yield Row(tuple(charts))
+        yield replace(widths_table(cut), folded="Numbers: widths per layer")
+    if len(cut.steps) > 1:
+        yield steps_table(cut)
+
+
+def _bars(kind: str, sites: Sequence[CutSite]) -> Chart:
+    return kept_chart(f"{capital(unit_words(kind))} kept in each layer", sites)
+
+
+def kept_chart(title: str, sites: Sequence[CutSite]) -> Chart:
+    """Bars of the units kept, in the order of the layers."""
+    widths = [
+        Width(x.name if x.kind == "channels" else f"layer {x.layer}", x.before, x.kept, kept_words(x))
+        for x in sorted(sites, key=lambda x: x.layer)
+    ]
+    return Chart(partial(width_bars, title, widths), _WIDTHS_NOTE, title)
+
+
+def costs_section(report: RunReport) -> Section | None:
+    """The latency tables that widths were chosen by; None without one."""
+    note = Text(_COST_NOTE, "note")
+    return per_stage("Latency table", "costs", cuts_of(report), lambda each: _costs(each.facts), note)
+
+
+def _costs(cut: Cut) -> Iterable[Part]:
+    if cut.latency_table is None:
+        return
+    yield Row(tuple(_cost_charts(cut)))
+    yield Pairs(tuple(_cost_pairs(cut)))
+    yield Section("Numbers of the latency table", (Row(tuple(cost_tables(cut))),), folded=True)
+
+
+def _cost_charts(cut: Cut) -> Iterable[Chart]:
+    assert cut.latency_table is not None
+    most = max((max(x.ms) for x in cut.latency_table.kinds), default=0.0)
+    for cost in cut.latency_table.kinds:
+        units = unit_words(cost.kind)
+        title = f"Milliseconds of one {_kind_words(cost.kind)} sub-layer over its {units}"
+        draw = partial(cost_curve, title, cost.units, cost.ms, most, units)
+        yield Chart(draw, title=f"{_cost_name(cost, cut)}, ms of one sub-layer")
+
+
+def _kind_words(kind: str) -> str:
+    """A kind of sub-layer in words: `feed-forward`."""
+    return kind.replace("_", "-")
+
+
+def unit_words(kind: str) -> str:
+    """What its units are called: `heads`, `neurons`."""
+    return _UNITS.get(kind, f"units of {_kind_words(kind)}")
+
+
+def kept_words(site: CutSite) -> str:
+    """Units kept: `5 of 12`, or `0 of 12: gone`."""
+    gone = ": gone" if site.kept == 0 else ""
+    return f"{site.kept:,} of {site.before:,}{gone}"
+
+
+def _kinds(sites: Iterable[CutSite]) -> list[str]:
+    return list(dict.fromkeys(site.kind for site in sites))
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:,.1f} million" if number >= 1_000_000 else f"{number:,}"
+
+
+def cut_sentences(cut: Cut) -> list[str]:
+    """What was asked, what is left, what the search and a single step did."""
+    said = []
+    if cut.budget is not None:
+        asked = amount(cut.budget.kind, cut.budget.value)
+        where = f" at {cut.point}" if cut.point is not None else ""
+        how = f", judged by {cut.importance}" if cut.importance else ""
+        said.append(f"Asked for {_ASKED.get(cut.budget.kind, '{}').format(asked)}{where}{how}.")
+    elif cut.importance:
+        said.append(f"Judged by {cut.importance}.")
+    left = [
+        f"{percent(change.after / change.before)} of their {name} "
+        f"({_count(change.after)} of {_count(change.before)})"
+        for name, change in (("weights", cut.parameters), ("multiply-adds", cut.macs))
+        if change is not None
+    ]
+    if left:
+        said.append(f"The sub-layers keep {' and '.join(left)}.")
+    gone = sum(site.kept == 0 for site in cut.sites)
+    if gone:
+        said.append(f"{gone} of {len(cut.sites)} sub-layers {'is' if gone == 1 else 'are'} gone whole.")
+    if cut.search is not None:
+        said.append(
+            f"The search evaluated {cut.search.evaluations:,} choices of widths; the loss of the best is "
+            f"{cut.search.loss_best:.3g}, that of the first {cut.search.loss_first:.3g}."
+        )
+    if len(cut.steps) == 1 and cut.steps[0].validation_cut is not None:
+        recovered = cut.steps[0].validation_recovered
+        then = "without recovery" if recovered is None else f"after recovery {percent(recovered)}"
+        said.append(f"Validation metric right after the cut {percent(cut.steps[0].validation_cut)}, {then}.")
+    return said
+
+
+def widths_table(cut: Cut) -> Table:
+    """Units kept, a layer a row and a kind of sub-layer a column."""
+    kinds = _kinds(cut.sites)
+    rows = []
+    for layer in sorted({site.layer for site in cut.sites}):
+        here = [site for site in cut.sites if site.layer == layer]
+        cells = ("; ".join(kept_words(x) for x in here if x.kind == kind) for kind in kinds)
+        rows.append((str(layer), *cells))
+    columns = ("layer", *(f"{unit_words(kind)} kept" for kind in kinds))
+    return Table(columns, tuple(rows), "l" + "r" * len(kinds), "widths per layer")
+
+
+def widths_line(cut: Cut) -> str:
+    """All widths in one line: `Heads kept per layer: 5, 0, 12 of 12; ...`; empty without widths."""
+    parts = []
+    for kind in _kinds(cut.sites):
+        sites = sorted((x for x in cut.sites if x.kind == kind), key=lambda x: x.layer)
+        before = {site.before for site in sites}
+        kept = ", ".join(f"{x.kept}" if len(before) == 1 else f"{x.kept} of {x.before}" for x in sites)
+        whole = f" of {before.pop()}" if len(before) == 1 else ""
+        parts.append(f"{unit_words(kind)} kept per layer: {kept}{whole}")
+    if not parts:
+        return ""
+    gone = " (0: the sub-layer is gone)" if any(site.kept == 0 for site in cut.sites) else ""
+    return f"{capital('; '.join(parts))}{gone}."
+
+
+def steps_table(cut: Cut) -> Table:
+    """Each step: what it aimed at and the validation metric before and after its recovery."""
+    kind = cut.asked_kind
+    rows = tuple(
+        (
+            str(number),
+            amount(kind, step.target) if kind else f"{step.target:.4g}",
+            amount(kind, step.promised) if kind else f"{step.promised:.4g}",
+            "" if step.validation_cut is None else percent(step.validation_cut),
+            "none" if step.validation_recovered is None else percent(step.validation_recovered),
+        )
+        for number, step in enumerate(cut.steps, start=1)
+    )
+    columns = ("step", "aimed at", "promised", "metric, cut", "recovered")
+    return Table(columns, rows, "rrrrr", "steps and their validation metric")
+
+
+def _cost_name(cost: Cost, cut: Cut) -> str:
+    """A kind of sub-layer, with the width of its units where several of a kind differ."""
+    assert cut.latency_table is not None
+    name = capital(_kind_words(cost.kind))
+    if sum(x.kind == cost.kind for x in cut.latency_table.kinds) > 1 and cost.shape:
+        return f"{name} (shape {' x '.join(map(str, cost.shape))})"
+    return name
+
+
+def cost_tables(cut: Cut) -> list[Table]:
+    """Numbers of the latency table: ms of each number of units, a table a kind."""
+    if cut.latency_table is None:
+        return []
+    return [
+        Table(
+            (unit_words(cost.kind), "ms a sub-layer"),
+            tuple((f"{n:,}", f"{ms:.3f}") for n, ms in zip(cost.units, cost.ms, strict=True)),
+            "rr",
+            _cost_name(cost, cut),
+        )
+        for cost in cut.latency_table.kinds
+    ]
+
+
+def _cost_pairs(cut: Cut) -> list[tuple[str, str]]:
+    """The latency table's other figures: the whole model, the fixed part, the setting and the machine."""
+    table = cut.latency_table
+    if table is None:
+        return []
+    pairs = []
+    if table.baseline_ms is not None and abs(table.baseline_ms / table.dense_ms - 1) > 1e-6:
+        pairs.append(("uncompressed model", milliseconds(table.baseline_ms)))
+    pairs.append(("model before the cut", milliseconds(table.dense_ms)))
+    pairs.append(("fixed part: what no cut here takes away", milliseconds(table.fixed_ms)))
+    if cut.point is not None:
+        pairs.append(("taken at", str(cut.point)))
+        if cut.point.precision:
+            pairs.append(("precision", cut.point.precision))
+    return [*pairs, *((str(key).replace("_", " "), str(value)) for key, value in table.machine.items())]

@@ -1,16 +1,19 @@
-"""Where the time goes, and why: the same words and tables in a report and in a terminal."""
+"""Where the time goes, and why: in a report, and in the terminal for a file alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from compress.measure.explain.advice import instruction_words
 from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, Part
 from compress.measure.explain.products import ROLES, Role
-from compress.report.tables import Table
-from compress.report.words import milliseconds, percent
+from compress.page import Part as PagePart
+from compress.page import Section, Table, Text
+from compress.page.format import capital, milliseconds, percent, place, whole_percent
+from compress.report.schema import RunReport
 
-__all__ = ["explanation_sentences", "explanation_tables"]
+__all__ = ["explanation_parts", "explanation_sentences", "explanation_tables", "section"]
 
 _ROLE_WORDS: dict[Role, str] = {
     "integer": "products of integers",
@@ -35,8 +38,24 @@ _SMALLEST_SHARE = 0.01  # an operator kind below one percent in both files is su
 _MOST_FLOATS = 10
 
 
+def section(report: RunReport) -> Section | None:
+    """Where the time goes, in reports that know."""
+    found = report.measurement.explanation
+    if found is None:
+        return None
+    return Section("Why is it as fast as it is?", explanation_parts(found), "why", nav="Why?")
+
+
+def explanation_parts(found: Explanation) -> tuple[PagePart, ...]:
+    """The advice first, then tables, then what they mean."""
+    first, *others = explanation_tables(found)
+    folded = (replace(table, folded=capital(table.title)) for table in others)
+    notes = (Text(sentence, "note") for sentence in explanation_sentences(found))
+    return (Text(found.advice, "strong"), first, *folded, *notes)
+
+
 def explanation_sentences(found: Explanation) -> list[str]:
-    """What the figures mean, and how they were had."""
+    """What the figures mean, and how they were measured."""
     said = [_summary("The candidate" if found.baseline else "This file", found.candidate)]
     if found.baseline is not None:
         said.append(_summary("The baseline", found.baseline))
@@ -45,14 +64,13 @@ def explanation_sentences(found: Explanation) -> list[str]:
         "If it took no time: Amdahl's bound, how many times faster a call would be if this part took no time "
         "and nothing else changed. GMAC/s: billions of multiply-adds a second."
     )
-    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     batch = f" The batch is {found.made_up}." if found.made_up else ""
     files = [found.candidate] if found.baseline is None else [found.baseline, found.candidate]
     cost = " and ".join(milliseconds(each.profiling_ms) for each in files)
     floor = " and ".join(f"{1e3 * each.floor_ms:.1f}" for each in files)
     calls = " and ".join(str(each.calls) for each in files)
     said.append(
-        f"From ONNX Runtime's own profile at batch {found.batch}, sequence {found.sequence}, {threads}: "
+        f"From ONNX Runtime's own profile at {place(found.batch, found.sequence, found.threads)}: "
         f"medians over {calls} calls{', taken in turns' if len(files) > 1 else ''}.{batch} Profiling added "
         f"{cost} to a call, which is left out; {floor} µs were taken off each node for being launched and "
         "timed. Trust shares more than milliseconds."
@@ -67,14 +85,14 @@ def explanation_sentences(found: Explanation) -> list[str]:
 
 def _summary(who: str, file: FileExplanation) -> str:
     parts = [
-        f"{_whole(part.macs_share)} of its multiply-adds in {_ROLE_WORDS[part.role]}, for "
-        f"{_whole(part.share)} of the time"
+        f"{whole_percent(part.macs_share)} of its multiply-adds in {_ROLE_WORDS[part.role]}, for "
+        f"{whole_percent(part.share)} of the time"
         for part in file.parts
         if part.macs
     ]
-    unknown = f"products that could not be worked out, for {_whole(file.uncounted_share)} of the time"
+    unknown = f"products that could not be worked out, for {whole_percent(file.uncounted_share)} of the time"
     made = "; ".join([*parts, *([unknown] if file.uncounted_share else [])]) or "no products"
-    text = f"{who} has {made}; {_whole(file.around_share)} of the time is around them."
+    text = f"{who} has {made}; {whole_percent(file.around_share)} of the time is around them."
     if file.if_quantized is not None:
         text += (
             " Were its products of float weights made at the rate of the integer ones measured here, and "
@@ -87,10 +105,6 @@ def _summary(who: str, file: FileExplanation) -> str:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(file.uncounted.items()))
         text += f" Multiply-adds of {listed} are not counted."
     return text
-
-
-def _whole(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def explanation_tables(found: Explanation) -> list[Table]:
@@ -117,7 +131,7 @@ def explanation_tables(found: Explanation) -> list[Table]:
 
 
 def _parts_table(found: Explanation) -> Table:
-    """Of the baseline, time alone: its multiply-adds stand in a sentence."""
+    """Of the baseline, time alone: a sentence has its multiply-adds."""
     before, after = found.baseline, found.candidate
     files = [after] if before is None else [before, after]
     roles = [role for role in ROLES if any(_has(each.part(role)) for each in files)]
@@ -140,7 +154,7 @@ def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:
 def _between_cells(file: FileExplanation) -> tuple[str, ...]:
     left = file.wall_ms - file.between_ms
     if not file.between_ms or left <= 0:
-        return "not told apart", "", "", "", ""
+        return "not measurable apart", "", "", "", ""
     return _time_cells(file.between_ms, file.between_share, f"{file.wall_ms / left:.2f}x")
 
 

@@ -15,25 +15,39 @@ from typing import Literal
 
 from compress.measure.answers import unpack_classes
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
+from compress.page import Section, Table
+from compress.page.format import amount, percent
 from compress.recipe.gates import GatesConfig
-from compress.report.schema import GateRecord
-from compress.report.words import decode_setting, milliseconds, percent, promised_amount, setting, size
+from compress.report.phrases import setting
+from compress.report.schema import GateRecord, RunReport
+from compress.report.sections.language import decode_setting
 from compress.tasks import task_of_measurement
 from compress.tasks.registry import all_gates
 
-__all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged"]
+__all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged", "section"]
 
 ABOVE_COMMONEST = "above_commonest"
 """The name of the record that gates on accuracy bring with them."""
-_NOUNS = {
-    "max_accuracy_drop": "accuracy drop",
-    "min_speedup": "speed-up",
-    "max_size_mb": "file size",
-    "max_p95_ms": "95th percentile of latency",
-    "min_agreement": "answers as the baseline's",
-}
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
+_UNITS = {
+    "max_accuracy_drop": ("accuracy drop", "points"),
+    "min_speedup": ("speed-up", "speedup"),
+    "max_size_mb": ("file size", "size_mb"),
+    "max_p95_ms": ("95th percentile of latency", "latency_ms"),
+    "min_agreement": ("answers as the baseline's", "share"),
+}
 _Role = Literal["baseline", "candidate"]
+
+
+def section(report: RunReport) -> Section | None:
+    """Each gate: whether it holds, what was wanted and what was measured; None without gates."""
+    if not report.gates:
+        return None
+    rows = tuple(
+        ("holds" if gate.holds else "fails" if gate.fails else "not judged", gate_sentence(gate))
+        for gate in report.gates
+    )
+    return Section("Gates", (Table(("gate", "wanted and measured"), rows, "ll"),), "gates")
 
 
 def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ...]:
@@ -110,7 +124,7 @@ def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifferen
 
 
 def commonest_words(measurement: Measurement, who: _Role) -> str | None:
-    """Say so where a model is not measurably better than always naming the commonest label; else None."""
+    """A sentence if a model is not measurably better than always naming the commonest label; else None."""
     found = _gain(measurement, who)
     if found is None or found[1].low > 0:
         return None
@@ -143,20 +157,15 @@ def gate_sentence(gate: GateRecord) -> str:
 
     if gate.name == ABOVE_COMMONEST:
         return _commonest_sentence(gate)
+
     own = all_gates().get(gate.name)
+    noun, unit = _UNITS[gate.name] if own is None else (own.noun, own.kind)
 
     def shown(value: float) -> str:
-        if gate.name == "max_accuracy_drop":
+        if unit == "points":
             return f"{100 * value:.2f} points".replace("-", "−")
-        if gate.name == "min_agreement":
-            return percent(value)
-        if own is not None and own.kind == "ratio":
-            return f"{value:.3f}x"
-        if gate.name == "min_speedup" or own is not None:
-            return promised_amount("speedup", value)
-        return size(value * 1e6) if gate.name == "max_size_mb" else milliseconds(value)
+        return f"{value:.3f}x" if unit == "ratio" else amount(unit, value)
 
-    noun = own.noun if own is not None else _NOUNS[gate.name]
     least = gate.name.startswith("min_")
     words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
     if gate.value is None:

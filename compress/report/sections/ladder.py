@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from compress.measure.results import Interval, Rung
-from compress.report.render.charts import Dot
-from compress.report.tables import Table
-from compress.report.words import (
-    difference_text,
-    interval_text,
-    milliseconds,
-    percent,
-    points,
-    ratio_text,
-    size,
-    size_words,
+from compress.measure.results import Rung
+from compress.page import Bullets, Chart, Section, Table, Text
+from compress.page.format import is_smaller, milliseconds, percent, points, size, size_words
+from compress.report.charts.scatter import Dot, scatter
+from compress.report.phrases import difference_text, headline, ratio_and_interval, setting
+from compress.report.schema import RunReport
+
+__all__ = ["ladder_dots", "ladder_note", "ladder_sentences", "ladder_table", "section"]
+
+_CAPTION = (
+    "Accuracy on validation rows over latency p50. Whiskers: 95 % interval of the change from the stage "
+    "before."
 )
-
-__all__ = ["ladder_dots", "ladder_note", "ladder_sentences", "ladder_table"]
 
 _Numbered = tuple[str, Rung]
 """A rung, and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
 
 
+def section(report: RunReport) -> Section | None:
+    """The model after every stage; None in reports without a ladder."""
+    first = headline(report)
+    if not report.ladder or first is None:
+        return None
+    parts = (
+        Bullets(tuple(ladder_sentences(report.ladder))),
+        Chart(partial(scatter, ladder_dots(report.ladder)), _CAPTION),
+        ladder_table(report.ladder, setting(first)),
+        Text(ladder_note(report.ladder), "note"),
+    )
+    return Section("After every stage", parts, "ladder")
+
+
 def ladder_note(rungs: Sequence[Rung]) -> str:
-    """How the ladder was made, and what it lacks."""
+    """How the ladder was measured, and what is missing in it."""
     words = (
         "The ONNX file after every stage, on validation rows, one at a time (test rows choose nothing), and "
         "timed in turns with all others. Change is against the stage before."
@@ -55,7 +68,7 @@ def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
     rows = []
     for number, rung in _numbered(rungs):
         change = "" if number == "0" else difference_text(rung.change)
-        speed = "" if number == "0" else _ratio(rung.speedup)
+        speed = "" if number == "0" else ratio_and_interval(rung.speedup)
         rows.append(
             (
                 number,
@@ -81,11 +94,6 @@ def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
     return Table(columns, tuple(rows), "rlrrrrrr")
 
 
-def _ratio(ratio: Interval) -> str:
-    shown = ratio_text(ratio.value, ratio.low, ratio.high)
-    return f"{shown} ({interval_text(ratio.value, ratio.low, ratio.high)})"
-
-
 def ladder_sentences(rungs: Sequence[Rung]) -> list[str]:
     """Which stage lost most accuracy, and which won most speed and most size, where that is measurable."""
     if len(rungs) < 2:
@@ -95,7 +103,7 @@ def ladder_sentences(rungs: Sequence[Rung]) -> list[str]:
 
 
 def _loss(stages: Sequence[_Numbered]) -> str:
-    """The measurable loss that is largest; a larger one that isn't measurable is said to be possible."""
+    """The measurable loss that is largest; a larger one that isn't measurable is named as possible."""
     worst = _most(stages, _lost)
     measurable = [stage for stage in stages if stage[1].change.high < 0]
     if measurable:
@@ -122,22 +130,26 @@ def _change(stage: _Numbered) -> str:
 
 
 def _speed(stages: Sequence[_Numbered]) -> str:
-    """The measurable gain that is largest; a larger one that isn't measurable is said to be possible."""
+    """The measurable gain that is largest; a larger one that isn't measurable is named as possible."""
     measurable = [stage for stage in stages if stage[1].gain.low > 1]
     if not measurable:
         return "No stage made it measurably faster."
     fastest, best = (_most(some, lambda rung: rung.gain.value) for some in (stages, measurable))
-    also = "" if best is fastest else f" {_named(fastest)} may have won more: {_ratio(fastest[1].gain)}."
-    return f"{_named(best)} won most speed: {_ratio(best[1].gain)} of the stage before.{also}"
+    also = (
+        ""
+        if best is fastest
+        else f" {_named(fastest)} may have won more: {ratio_and_interval(fastest[1].gain)}."
+    )
+    return f"{_named(best)} won most speed: {ratio_and_interval(best[1].gain)} of the stage before.{also}"
 
 
 def _size(rungs: Sequence[_Numbered]) -> str:
     pairs = list(zip(rungs, rungs[1:], strict=False))
     before, after = max(pairs, key=lambda pair: pair[0][1].file_bytes / pair[1][1].file_bytes)
-    words = size_words(before[1].file_bytes, after[1].file_bytes)
-    if not words.endswith("x smaller"):
+    files = before[1].file_bytes, after[1].file_bytes
+    if not is_smaller(*files):
         return "No stage made the file smaller."
-    return f"{_named(after)} won most size: {words} than the stage before."
+    return f"{_named(after)} won most size: {size_words(*files)} than the stage before."
 
 
 def _most(stages: Sequence[_Numbered], of: Callable[[Rung], float]) -> _Numbered:

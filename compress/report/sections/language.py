@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from compress.measure.results import Interval, Language, LatencyComparison
+from compress.page import Bullets, Section, Table, Text, Tile
+from compress.page.format import capital, interval_text, milliseconds, place, ratio_text, size_words
+from compress.report.phrases import TaskPage, headline, setting, speed_tile, speedup_words
 from compress.report.schema import RunReport
-from compress.report.tables import Table
-from compress.report.words import (
-    decode_setting,
-    interval_text,
-    milliseconds,
-    perplexity_words,
-    ratio_text,
-    setting,
-    size_words,
-    speedup_words,
-)
 
-__all__ = ["LANGUAGE_NOTE", "language_sentences", "language_tables"]
+__all__ = ["LANGUAGE", "decode_setting", "perplexity_words"]
 
-LANGUAGE_NOTE = (
+_NOTE = (
     "Perplexity is exp of the mean loss a token, each row read on its own from an empty past; bits per byte "
     "is the same loss by the bytes of text, and compares between tokenizers. Reading is a prompt at once, "
     "with the answer to each of its positions; writing is the last token of such a prompt, with the keys and "
@@ -26,18 +18,59 @@ LANGUAGE_NOTE = (
 )
 
 
-def language_sentences(language: Language) -> tuple[str, ...]:
-    """What became of perplexity, and of the speed of writing at each setting."""
-    words = perplexity_words(language)
-    writing = (f"Writing at {decode_setting(each)}: {speedup_words(each)}." for each in language.decode)
-    return (f"{words[:1].upper()}{words[1:]}.", *writing)
+def decode_setting(latency: LatencyComparison) -> str:
+    """Where writing was timed: `batch 1, token 256, 1 thread`; the 255 before it are kept."""
+    return place(latency.batch, latency.sequence, latency.threads, of="token")
 
 
-def language_tables(report: RunReport) -> tuple[Table, ...]:
-    """Figures of the losses, and tokens a second at each setting."""
-    language = report.measurement.language
-    assert language is not None
-    return _losses(language), _speeds(report, language)
+def perplexity_words(language: Language) -> str:
+    """Say what became of perplexity; nothing is called worse or better while the interval holds 1."""
+    ratio = language.perplexity_ratio
+    was, now = language.baseline.perplexity, language.candidate.perplexity
+    tail = f"{was:.2f} to {now:.2f}, {ratio.value:.3f}x, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    if ratio.low <= 1 <= ratio.high:
+        return f"no measurable change in perplexity ({tail})"
+    percents = f"{100 * abs(ratio.value - 1):.1f} %"
+    return f"perplexity is {percents} {'higher' if ratio.value > 1 else 'lower'} ({tail})"
+
+
+def _language(report: RunReport) -> Language:
+    assert report.measurement.language is not None
+    return report.measurement.language
+
+
+def _verdict(report: RunReport) -> str:
+    measured, language, read = report.measurement, _language(report), headline(report)
+    small = size_words(measured.baseline.size.file_bytes, measured.candidate.size.file_bytes)
+    write = language.decode[0]
+    clauses = [
+        f"{small} than the fp32 ONNX model",
+        f"writing a token: {speedup_words(write)} at {decode_setting(write)}",
+        *([] if read is None else [f"reading {read.sequence} tokens: {speedup_words(read)}"]),
+        perplexity_words(language),
+    ]
+    return capital("; ".join(clauses)) + "."
+
+
+def _tiles(report: RunReport) -> list[Tile]:
+    """Perplexity, and a token's time at the first setting."""
+    language = _language(report)
+    ratio, write = language.perplexity_ratio, language.decode[0]
+    values = f"{language.baseline.perplexity:.2f}", f"{language.candidate.perplexity:.2f}"
+    note = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    words = "No measurable change" if ratio.low <= 1 <= ratio.high else f"{ratio.value:.3f}x"
+    perplexity = Tile("Perplexity", words, *values, note)
+    return [perplexity, speed_tile("A token", write, decode_setting(write))]
+
+
+def _sections(report: RunReport) -> tuple[Section, ...]:
+    language = _language(report)
+    lines = [
+        f"{capital(perplexity_words(language))}.",
+        *(f"Writing at {decode_setting(each)}: {speedup_words(each)}." for each in language.decode),
+    ]
+    parts = (Bullets(tuple(lines)), _losses(language), _speeds(report, language), Text(_NOTE, "note"))
+    return (Section("Language", parts, "language"),)
 
 
 def _losses(language: Language) -> Table:
@@ -82,3 +115,6 @@ def _speed(timed: LatencyComparison, tokens: int) -> tuple[str, ...]:
         ratio_text(timed.speedup, timed.speedup_low, timed.speedup_high),
         interval_text(timed.speedup, timed.speedup_low, timed.speedup_high),
     )
+
+
+LANGUAGE = TaskPage(_verdict, _tiles, _sections)

@@ -1,6 +1,6 @@
-"""A promise of speed or size against what the finished ONNX file was measured at.
+"""A promise of speed or size, and what the finished ONNX file was measured at: kept or missed, and why.
 
-What was asked is the promise; the table's word and the check while pruning stand beside it.
+What was asked for is the promise; the latency table's figure and the check while pruning are shown beside it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from compress.measure.results import LatencyComparison
+from compress.page import Section, Table, Text
+from compress.page.format import amount, milliseconds
 from compress.report.schema import RunReport
-from compress.report.sections.cut import Cut, cuts_of, measured_there
+from compress.report.sections.cut import StageCut, cuts_of, per_stage
 
-__all__ = ["KEPT_WITHIN", "Promise", "Reading", "last_promise", "promise_of"]
+__all__ = [
+    "KEPT_WITHIN",
+    "Promise",
+    "Reading",
+    "last_promise",
+    "promise_of",
+    "promise_sentences",
+    "promise_table",
+    "promise_words",
+    "section",
+]
 
 KEPT_WITHIN = 0.05
 """A promise missed by no more than this share of itself is called kept."""
+
+
+_BETTER_WORSE = {"speedup": ("faster", "slower"), "latency_ms": ("faster", "slower")}
 
 
 @dataclass(frozen=True)
@@ -22,7 +38,7 @@ class Reading:
     """One figure beside a promise: a speed-up, ms or MB, by the promise's kind.
 
     Attributes:
-        value: in the promise's unit; none: not known.
+        value: in the promise's unit; None: not known.
         speedup, low, high: as a speed-up with its interval, where it is one.
         ms: as p50 of a call.
         disturbed: whether other work, or a container's quota, disturbed the timing.
@@ -70,9 +86,9 @@ class Promise:
 
     @property
     def outcome(self) -> Literal["kept", "missed", "unknown"]:
-        """What came of it. Times that other work disturbed don't tell, but for a latency that is kept anyway.
+        """What came of it. Times that other work disturbed don't count, except a latency that is kept anyway.
 
-        Other work makes a call longer, never shorter; a ratio of two calls it moves either way.
+        Other work makes a call longer, never shorter; it moves a ratio of two calls either way.
         """
         if self.measured is None or self.off(self.measured) is None:
             return "unknown"
@@ -81,36 +97,36 @@ class Promise:
         return "missed" if self.missed else "kept"
 
 
-def promise_of(report: RunReport, cut: Cut) -> Promise | None:
-    """What a stage promised, beside what was measured; none where it promised nothing that is measured."""
-    if cut.asked is None:
+def promise_of(report: RunReport, cut: StageCut) -> Promise | None:
+    """What a stage promised, beside what was measured; None where it promised nothing that is measured."""
+    if cut.facts.asked is None:
         return None
-    kind, asked = cut.asked
+    kind, asked = cut.facts.asked
     if kind == "size_mb":
-        counted = cut.promised.size_mb if cut.promised is not None else None
+        counted = cut.facts.promised.size_mb if cut.facts.promised is not None else None
         file = Reading(report.measurement.candidate.size.file_bytes / 1e6)
         return Promise(kind, asked, "", Reading(counted) if counted else None, None, file)
     return Promise(
         kind,
         asked,
-        "" if cut.point is None else str(cut.point),
+        "" if cut.facts.point is None else str(cut.facts.point),
         _table(cut, kind),
         _checked(cut, kind),
         _measured(report, cut, kind),
-        None if cut.checked is None else cut.checked.rounds,
+        None if cut.facts.checked is None else cut.facts.checked.rounds,
     )
 
 
-def _table(cut: Cut, kind: str) -> Reading | None:
-    said = cut.promised
+def _table(cut: StageCut, kind: str) -> Reading | None:
+    said = cut.facts.promised
     if said is None or (said.speedup is None and said.latency_ms is None):
         return None
     value = said.speedup if kind == "speedup" else said.latency_ms
     return Reading(value, said.speedup, ms=said.latency_ms)
 
 
-def _checked(cut: Cut, kind: str) -> Reading | None:
-    found, table = cut.checked, cut.latency_table
+def _checked(cut: StageCut, kind: str) -> Reading | None:
+    found, table = cut.facts.checked, cut.facts.latency_table
     if found is None:
         return None
     reference = None if table is None else table.baseline_ms or table.dense_ms
@@ -120,8 +136,17 @@ def _checked(cut: Cut, kind: str) -> Reading | None:
     return Reading(value, found.speedup, found.low, found.high, ms, disturbed=found.disturbed_rounds > 0)
 
 
-def _measured(report: RunReport, cut: Cut, kind: str) -> Reading | None:
-    found = measured_there(report, cut.point)
+def _measured_there(report: RunReport, cut: StageCut) -> LatencyComparison | None:
+    """The latency that was measured at the place that the promise holds for, or None."""
+    point = cut.facts.point
+    if point is None:
+        return None
+    where = (point.batch, point.sequence, point.threads)
+    return next((x for x in report.measurement.latency if (x.batch, x.sequence, x.threads) == where), None)
+
+
+def _measured(report: RunReport, cut: StageCut, kind: str) -> Reading | None:
+    found = _measured_there(report, cut)
     if found is None:
         return None
     ms = found.candidate.p50_ms
@@ -135,3 +160,169 @@ def last_promise(report: RunReport) -> Promise | None:
     """The promise that the whole run is held to: that of its last cut that has one."""
     promises = (promise_of(report, cut) for cut in reversed(cuts_of(report)))
     return next((promise for promise in promises if promise is not None), None)
+
+
+def promise_words(promise: Promise) -> str:
+    """Promised beside measured: `promised 3.0x, measured 2.97x at batch 1, 128 tokens, 2 threads`."""
+    asked = amount(promise.kind, promise.asked)
+    where = f" at {promise.where}" if promise.where else ""
+    if promise.measured is None or promise.measured.value is None:
+        return f"promised {asked}{where}, not measured there"
+    beside = " beside other work" if promise.measured.disturbed else ""
+    return f"promised {asked}, measured {amount(promise.kind, promise.measured.value)}{where}{beside}"
+
+
+def section(report: RunReport) -> Section | None:
+    """What each stage promised, beside what was measured; None where none promised anything measured."""
+
+    def parts(cut: StageCut) -> list[Text | Table]:
+        promise = promise_of(report, cut)
+        if promise is None:
+            return []
+        return [Text(" ".join(promise_sentences(report, cut, promise))), promise_table(promise)]
+
+    return per_stage("Promised against measured", "promise", cuts_of(report), parts)
+
+
+def promise_table(promise: Promise) -> Table:
+    """What was asked, promised, checked and measured, and how far each is from what was asked."""
+    timed = promise.kind != "size_mb"
+    check = "checked while pruning" + (f", {promise.rounds} rounds" if promise.rounds else "")
+    asked = Reading(
+        promise.asked,
+        promise.asked if promise.kind == "speedup" else None,
+        ms=promise.asked if promise.kind == "latency_ms" else None,
+    )
+    named = (
+        ("promised by the latency table" if timed else "promised by count", promise.table),
+        (check, promise.checked),
+        ("measured at the end" if timed else "the ONNX file", promise.measured),
+    )
+    rows = [_row(promise, "asked for", asked, "")]
+    for name, reading in named:
+        if reading is not None:
+            rows.append(_row(promise, name, reading, _off_words(promise, reading)))
+        elif name == "measured at the end":
+            rows.append((name, "not measured there", "", "", ""))
+    if not timed:
+        return Table(("", "size", "against asked"), tuple(rows), "lrr")
+    columns = ("", "speed-up", "against asked", "95 % interval", "latency")
+    return Table(columns, tuple(rows), "lrrrr")
+
+
+def _row(promise: Promise, name: str, reading: Reading, off: str) -> tuple[str, ...]:
+    if promise.kind == "size_mb":
+        return name, "" if reading.value is None else amount("size_mb", reading.value), off
+    known = reading.low is not None and reading.high is not None
+    return (
+        name,
+        "" if reading.speedup is None else f"{reading.speedup:.2f}x",
+        off,
+        f"{reading.low:.2f} to {reading.high:.2f}" if known else "",
+        "" if reading.ms is None else milliseconds(reading.ms),
+    )
+
+
+def _off_words(promise: Promise, reading: Reading | None) -> str:
+    off = promise.off(reading)
+    if off is None:
+        return ""
+    if abs(off) < 0.0005:
+        return "the same"
+    better, worse = _BETTER_WORSE.get(promise.kind, ("smaller", "larger"))
+    return f"{100 * abs(off):.1f} % {better if off > 0 else worse}"
+
+
+def promise_sentences(report: RunReport, cut: StageCut, promise: Promise) -> list[str]:
+    """Whether the promise is kept, and if not, what may be why."""
+    off = promise.off(promise.measured)
+    if off is None:
+        if not promise.where:
+            return ["The stage did not say at what batch, sequence and threads, so nothing can be compared."]
+        return [
+            f"Whether it is kept is not known: the recipe's `measure` does not include {promise.where}. Add "
+            "it there to have the promise measured on the finished file."
+        ]
+    if promise.outcome == "unknown":
+        return [
+            "Whether it is kept on a quiet machine is not known: other work disturbed the measurement at the "
+            f"end, which is {_against_asked(promise)}. Close other work and measure the bundle again: "
+            "`modelpress check`."
+        ]
+    if abs(off) <= KEPT_WITHIN:
+        said = [
+            f"Kept: what was measured is within {100 * KEPT_WITHIN:.0f} % of what was asked "
+            f"({_off_words(promise, promise.measured)})."
+        ]
+        return [*said, *_table_alone(promise)]
+    share = f"{100 * abs(off):.0f} %"
+    better = _BETTER_WORSE.get(promise.kind, ("smaller", "larger"))[0]
+    reasons = _reasons(report, cut, promise)
+    why = "; ".join(reasons) or "nothing in this report says why"
+    head = f"Kept, and {share} {better} than asked" if off > 0 else f"Missed by {share}"
+    return [f"{head}: {why}.", *(_table_alone(promise) if off > 0 else [])]
+
+
+def _against_asked(promise: Promise) -> str:
+    words = _off_words(promise, promise.measured)
+    return f"{words} as asked" if words == "the same" else f"{words} than asked"
+
+
+def _table_alone(promise: Promise) -> list[str]:
+    """Say where the check while pruning made up for a wrong table."""
+    table, measured = promise.table, promise.measured
+    if table is None or measured is None or not table.speedup or not measured.speedup:
+        return []
+    hope = table.speedup / measured.speedup - 1
+    if promise.checked is None or abs(hope) <= KEPT_WITHIN:
+        return []
+    return [
+        f"The table alone was {100 * abs(hope):.0f} % too {'hopeful' if hope > 0 else 'careful'}; the check "
+        "while pruning made up for that."
+    ]
+
+
+def _reasons(report: RunReport, cut: StageCut, promise: Promise) -> list[str]:
+    reasons = []
+    precision = cut.facts.point.precision if cut.facts.point is not None else ""
+    after = report.stages[cut.number :]
+    parameters = report.stages[cut.number - 1].parameters
+    for stage in after:
+        family, _, short = stage.name.rpartition("/")
+        if family == "quantize":
+            if precision and short not in precision:
+                reasons.append(f"{stage.name} follows, and the promise was made for {precision}")
+        elif stage.parameters != parameters:
+            reasons.append(f"{stage.name} follows and changes the model")
+        parameters = stage.parameters
+    if promise.kind == "size_mb":
+        return reasons or ["the file holds the graph and other data besides the weights"]
+    checked = promise.off(promise.checked)
+    if promise.checked is not None and promise.checked.disturbed:
+        reasons.append(
+            "other work disturbed the check while pruning, so the widths were chosen by doubtful times"
+        )
+    elif checked is not None and promise.checked is not None and promise.checked.speedup is not None:
+        at = f"{promise.checked.speedup:.2f}x"
+        if abs(checked) > KEPT_WITHIN:
+            reasons.append(
+                f"the check while pruning was off already, at {at}: no choice of widths came nearer"
+            )
+        elif not reasons:
+            reasons.append(
+                f"the check while pruning kept it, at {at}: at the end the machine was busier or set up "
+                "differently"
+            )
+    measured = promise.measured
+    if measured is not None and measured.low is not None and measured.high is not None:
+        wide = promise.kind == "speedup" and measured.low <= promise.asked <= measured.high
+        if wide:
+            reasons.append("the interval of what was measured still holds what was asked")
+    return [*reasons, *_other_machine(report, cut)]
+
+
+def _other_machine(report: RunReport, cut: StageCut) -> list[str]:
+    cpu = cut.facts.latency_table.machine.get("cpu") if cut.facts.latency_table is not None else None
+    if not cpu or cpu == report.measurement.environment.cpu:
+        return []
+    return [f"the latency table is from another processor ({cpu})"]

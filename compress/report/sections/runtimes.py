@@ -1,18 +1,19 @@
-"""Other runtimes beside ONNX Runtime: which is fastest for this bundle on this machine, and does it agree."""
+"""Runtimes other than ONNX Runtime: which is fastest for this bundle here, and whether its answers agree."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from statistics import median
 
 from compress.measure.latency import median_interval
-from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
-from compress.report.tables import Table
-from compress.report.words import interval_text, milliseconds, percent, ratio_text
+from compress.measure.results import Interval, RuntimeFile, Runtimes, RuntimeTiming
+from compress.page import Section, Table, Text, parts_of
+from compress.page.format import interval_text, milliseconds, percent, place, ratio_text
+from compress.report.schema import RunReport
+from compress.tasks import task_of_measurement
 from compress.tasks.spec import TaskWords
 
-__all__ = ["fastest_sentence", "runtime_sentences", "runtime_table"]
+__all__ = ["fastest_sentence", "runtime_sentences", "runtime_table", "section"]
 
 _OWN = "onnxruntime"
 _SHOWN = {
@@ -24,22 +25,27 @@ _SEED = 0
 _Setting = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class _Ratio:
-    """How many times as fast one timing is as another of the same rounds, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        shown = ratio_text(self.value, self.low, self.high)
-        return f"{shown} (95 % interval {interval_text(self.value, self.low, self.high)})"
+def section(report: RunReport) -> Section | None:
+    """Both files in the runtimes that were asked for; None where only ONNX Runtime was."""
+    found = report.measurement.runtimes
+    if found is None:
+        return None
+    first, *others = runtime_sentences(found, task_of_measurement(report.measurement).words)
+    notes = [Text(each, "note") for each in others]
+    parts = parts_of(Text(first, "strong"), runtime_table(found), notes)
+    return Section("Other runtimes", parts, "runtimes")
 
 
-def _ratio(of: RuntimeTiming, to: RuntimeTiming) -> _Ratio:
+def _ratio(of: RuntimeTiming, to: RuntimeTiming) -> Interval:
+    """How many times as fast one timing is as another of the same rounds."""
     ratios = [there / here for here, there in zip(of.rounds_ms, to.rounds_ms, strict=True)]
-    return _Ratio(median(ratios), *median_interval(ratios, seed=_SEED))
+    low, high = median_interval(ratios, seed=_SEED)
+    return Interval(value=median(ratios), low=low, high=high)
+
+
+def _ratio_words(ratio: Interval) -> str:
+    shown = ratio_text(ratio.value, ratio.low, ratio.high)
+    return f"{shown} (95 % interval {interval_text(ratio.value, ratio.low, ratio.high)})"
 
 
 def _shown(runtime: str) -> str:
@@ -53,15 +59,10 @@ def _by_setting(found: Runtimes) -> dict[_Setting, dict[tuple[str, str], Runtime
     return grouped
 
 
-def _setting_words(setting: _Setting) -> str:
-    batch, sequence, threads = setting
-    return f"batch {batch}, sequence {sequence}, {threads} thread{'' if threads == 1 else 's'}"
-
-
 def fastest_sentence(found: Runtimes) -> str:
     """Say which runtime is fastest for the candidate; nothing is called faster while an interval holds 1."""
     settings = _by_setting(found)
-    wins: dict[str, list[tuple[_Setting, _Ratio]]] = defaultdict(list)
+    wins: dict[str, list[tuple[_Setting, Interval]]] = defaultdict(list)
     for setting, arms in settings.items():
         own = arms[_OWN, "candidate"]
         others = [arm for (runtime, file), arm in arms.items() if file == "candidate" and runtime != _OWN]
@@ -73,13 +74,13 @@ def fastest_sentence(found: Runtimes) -> str:
         wins[winner].append((setting, ratio if winner != _OWN else _ratio(own, best)))
     parts = []
     for runtime, won in wins.items():
-        where = (
-            "every setting"
-            if len(won) == len(settings)
-            else "; ".join(_setting_words(each) for each, _ in won)
-        )
+        where = "every setting" if len(won) == len(settings) else "; ".join(place(*each) for each, _ in won)
         values = [ratio.value for _, ratio in won]
-        span = str(won[0][1]) if len(won) == 1 else f"{ratio_text(min(values))} to {ratio_text(max(values))}"
+        span = (
+            _ratio_words(won[0][1])
+            if len(won) == 1
+            else f"{ratio_text(min(values))} to {ratio_text(max(values))}"
+        )
         if not runtime:
             parts.append(f"no runtime is measurably the fastest at {where}")
         else:
@@ -121,7 +122,7 @@ def _baseline_wins(found: Runtimes) -> list[str]:
             (arm for (_, file), arm in arms.items() if file == "baseline"), key=lambda x: median(x.rounds_ms)
         )
         if _ratio(plain, best).low > 1:
-            where.append(f"{_setting_words(setting)} ({_shown(plain.runtime)}, {_ratio(plain, best)})")
+            where.append(f"{place(*setting)} ({_shown(plain.runtime)}, {_ratio_words(_ratio(plain, best))})")
     if not where:
         return []
     return [f"The uncompressed model is faster than this bundle in any runtime at {'; '.join(where)}."]

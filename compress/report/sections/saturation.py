@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compress.facts import Saturation
 from compress.measure.environment import sums_are_exact
-from compress.report.schema import SaturationRecord
+from compress.page.format import counted
 
 __all__ = ["saturation_sentence"]
 
 _OTHERS = "x86 processors without VNNI (AVX2 only, or early AVX512)"
 
 
-def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]) -> str:
+def saturation_sentence(found: Saturation, instruction_sets: Sequence[str]) -> str:
     """Say on which processors the figures hold, and how much is at risk on the others.
 
     Args:
@@ -25,7 +26,7 @@ def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]
             (found.convolutions, "int8 convolution"),
             (found.lstms, "int8 LSTM"),
         )
-        layers = " and ".join(_count(count, what) for count, what in counts if count)
+        layers = " and ".join(counted(count, what) for count, what in counts if count)
         return (
             f"The answers hold on {_OTHERS} too: there pairs of int8 products are added in 16 bits, and no "
             f"pair of weights in the {layers} of this model is large enough to overflow them."
@@ -45,32 +46,28 @@ def saturation_sentence(found: SaturationRecord, instruction_sets: Sequence[str]
     )
 
 
-def _of_layers(found: SaturationRecord) -> list[str]:
+def _of_layers(found: Saturation) -> list[str]:
     if not found.pairs_at_risk:
         return []
     pairs, outputs = _share(found.pairs_at_risk, found.pairs), _share(found.outputs_at_risk, found.outputs)
-    changed = _count(found.answers_changed, "answer")
+    changed = counted(found.answers_changed, "answer")
+    layers, rows = counted(found.layers, "int8 layer"), counted(found.rows, "validation row")
     return [
-        f"{pairs} of the pairs of weights, in {outputs} of the outputs of "
-        f"{_count(found.layers, 'int8 layer')}, can; computed so on {_count(found.rows, 'validation row')}, "
-        f"{_share(found.sums_cut, found.sums)} of the sums were cut off and {changed} changed"
+        f"{pairs} of the pairs of weights, in {outputs} of the outputs of {layers}, can; computed so on "
+        f"{rows}, {_share(found.sums_cut, found.sums)} of the sums were cut off and {changed} changed"
     ]
 
 
-def _of_others(found: SaturationRecord) -> list[str]:
+def _of_others(found: Saturation) -> list[str]:
     kinds = (
         (found.convolutions_at_risk, found.convolutions, "int8 convolution"),
         (found.lstms_at_risk, found.lstms, "int8 LSTM"),
     )
     return [
-        f"{at_risk:,} of {_count(count, what)} may, which was not computed"
+        f"{at_risk:,} of {counted(count, what)} may, which was not computed"
         for at_risk, count, what in kinds
         if at_risk
     ]
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _share(part: int, whole: int) -> str:

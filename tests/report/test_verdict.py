@@ -1,23 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import pytest
+from pathlib import Path
 
 from compress.measure.results import AccuracyDifference
-from compress.report import RunReport, verdict
-from compress.report.words import (
-    accuracy_words,
-    caveats,
-    difference_text,
-    duration,
-    interval_text,
-    milliseconds,
-    ratio_text,
-    size,
-    size_words,
-    speedup_words,
-)
+from compress.report import RunReport, caveats, load_report, verdict
+from compress.report.phrases import accuracy_clauses, speedup_clauses
 
 
 def _difference(value: float, low: float, high: float) -> AccuracyDifference:
@@ -27,43 +15,16 @@ def _difference(value: float, low: float, high: float) -> AccuracyDifference:
 
 
 def test_accuracy_difference_whose_interval_holds_zero_is_not_measurable() -> None:
-    words = accuracy_words(_difference(-0.002, -0.011, 0.007))
-    assert words == "no measurable difference (−0.2 points, 95 % interval −1.1 to +0.7, 1,000 rows)"
-    assert accuracy_words(_difference(0.0, 0.0, 0.004)).startswith("no measurable")
+    words, figures = accuracy_clauses(_difference(-0.002, -0.011, 0.007))
+    assert words == "no measurable difference"
+    assert figures == "−0.2 points, 95 % interval −1.1 to +0.7, 1,000 rows"
+    assert accuracy_clauses(_difference(0.0, 0.0, 0.004))[0] == words
 
 
 def test_accuracy_difference_whose_interval_leaves_out_zero_has_a_direction() -> None:
-    lower = accuracy_words(_difference(-0.013, -0.021, -0.005))
-    assert lower == "1.3 points lower (95 % interval −2.1 to −0.5, 1,000 rows)"
-    assert accuracy_words(_difference(0.013, 0.005, 0.021)).startswith("1.3 points higher")
-
-
-def test_interval_that_just_leaves_out_the_border_is_not_shown_as_touching_it() -> None:
-    assert difference_text(_difference(-0.01, -0.02, -0.0002)) == "−1.00 (−2.00 to −0.02)"
-    assert interval_text(1.05, 1.004, 1.1) == "1.004 to 1.100"
-    assert ratio_text(1.05, 1.004, 1.1) == "1.050x"
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(12_340_000, "12.3 MB"), (46_300, "0.046 MB"), (1_234_000_000, "1,234 MB"), (0, "0.000 MB")],
-)
-def test_sizes_are_millions_of_bytes_in_three_digits(value: int, shown: str) -> None:
-    assert size(value) == shown
-
-
-def test_times_are_short_and_have_their_unit() -> None:
-    assert [milliseconds(x) for x in (0.4217, 5.857, 123.4)] == ["0.422 ms", "5.86 ms", "123 ms"]
-    assert [duration(x) for x in (3.21, 252, 3_900)] == ["3.2 s", "4 min 12 s", "1 h 05 min"]
-    assert milliseconds(float("nan")) == "not known"
-
-
-def test_size_words_name_the_direction() -> None:
-    assert size_words(100, 27) == "3.7x smaller"
-    assert size_words(100, 120) == "1.20x larger"
-    assert size_words(100_000, 99_999) == "not smaller"
-    assert size_words(100, 98, "less", "more", noise=0.05) == "not less"
-    assert size_words(100, 0) == "not known"
+    lower = accuracy_clauses(_difference(-0.013, -0.021, -0.005))
+    assert lower == ("1.3 points lower", "95 % interval −2.1 to −0.5, 1,000 rows")
+    assert accuracy_clauses(_difference(0.013, 0.005, 0.021))[0] == "1.3 points higher"
 
 
 def test_verdict_of_a_gain_names_setting_intervals_and_rows(int8: RunReport) -> None:
@@ -79,7 +40,7 @@ def test_verdict_of_a_slower_model_says_slower(int4: RunReport) -> None:
         "6.0x smaller than the fp32 ONNX model, but 0.87x its speed: slower (95 %"
     )
     assert "accuracy is 2.3 points lower" in verdict(int4)
-    assert speedup_words(int4.measurement.latency[0]) == "0.87x: slower (95 % interval 0.85 to 0.90)"
+    assert speedup_clauses(int4.measurement.latency[0]) == ("0.87x: slower", "95 % interval 0.85 to 0.90")
 
 
 def test_unstructured_sparsity_is_never_called_faster_or_smaller(sparse: RunReport) -> None:
@@ -116,4 +77,13 @@ def test_setting_that_is_slower_is_told_beside_a_faster_headline(int8: RunReport
 
 def test_parity_that_does_not_hold_is_a_warning(int8: RunReport) -> None:
     broken = int8.parity.model_copy(update={"agreement": 0.9})
-    assert any("does not answer" in x for x in caveats(int8.model_copy(update={"parity": broken})))
+    said = caveats(int8.model_copy(update={"parity": broken}))
+    assert len(said) == 1 and "candidate" in said[0] and "Parity" in said[0]
+
+
+def test_warnings_and_noise_are_each_said_once(int8: RunReport, tmp_path: Path) -> None:
+    measurement = int8.measurement.model_copy(update={"noise": ("busy",)})
+    report = int8.model_copy(update={"measurement": measurement, "warnings": ("mind", "busy")})
+    report.save(tmp_path / "report.json")
+    again = load_report(tmp_path)  # an older modelpress wrote the noise among the warnings as well
+    assert again.warnings == ("mind",) and caveats(again) == ("mind", "busy")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.report.tables import Table
-from compress.report.words import size
+from compress.page import Table
+from compress.page.format import size
 
 __all__ = ["Shape", "shapes_note", "shapes_table"]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a model; none, or empty, where the model doesn't say.
+    """The shape of a model; None, or empty, where the model doesn't say.
 
     Attributes:
         after: `model`, or the stage that leaves it.

@@ -1,6 +1,4 @@
-"""How to run what was made: a short program that needs onnxruntime, and tokenizers for text, Pillow for
-pictures.
-"""
+"""How to run a bundle: a short program with onnxruntime, and tokenizers for text or Pillow for images."""
 
 from __future__ import annotations
 
@@ -8,16 +6,24 @@ import json
 from collections.abc import Sequence
 
 from compress.data import PIXELS, PREPROCESSOR_FILE
+from compress.page import Code, Section, Text
+from compress.report.phrases import headline
 from compress.report.schema import RunReport
-from compress.report.words import headline
 from compress.safe_text import visible
 from compress.tasks import task_of_measurement
 
-__all__ = ["deploy_packages", "deploy_snippet", "reads_text", "sees_pictures"]
+__all__ = ["deploy_packages", "deploy_snippet", "reads_text", "section", "sees_images"]
 
 _MOST_LABELS = 20
 # What the tokenizer's encoding calls the array that each of the Hub's input names takes.
 _ENCODING = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+
+def section(report: RunReport, inputs: Sequence[str]) -> Section:
+    """The program, and what it needs."""
+    needs = f"Needs {', '.join(deploy_packages(inputs))}; run it inside the bundle."
+    program = Code(deploy_snippet(report, inputs), "python")
+    return Section("Deploy", (Text(needs, "note"), program), "deploy")
 
 
 def reads_text(inputs: Sequence[str]) -> bool:
@@ -25,14 +31,14 @@ def reads_text(inputs: Sequence[str]) -> bool:
     return "input_ids" in inputs and set(inputs) <= _ENCODING.keys()
 
 
-def sees_pictures(inputs: Sequence[str]) -> bool:
-    """Whether these are the inputs of a model of pictures."""
+def sees_images(inputs: Sequence[str]) -> bool:
+    """Whether these are the inputs of a model of images."""
     return list(inputs) == [PIXELS]
 
 
 def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
     """What to install to run the bundle."""
-    more = ("tokenizers",) if reads_text(inputs) else ("pillow",) if sees_pictures(inputs) else ()
+    more = ("tokenizers",) if reads_text(inputs) else ("pillow",) if sees_images(inputs) else ()
     return ("numpy", "onnxruntime", *more)
 
 
@@ -42,9 +48,9 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
     own = task.program(file, "" if latency is None else f"{_threads_line(latency.threads)}\n")
     if own is not None:
         return own
-    text, pictures = reads_text(inputs), sees_pictures(inputs)
+    text, images = reads_text(inputs), sees_images(inputs)
     lines = ["import numpy as np", "import onnxruntime as ort"]
-    if pictures:
+    if images:
         lines = ["import json", "from pathlib import Path", "", *lines, "from PIL import Image, ImageOps"]
     if text:
         lines.append("from tokenizers import Tokenizer")
@@ -52,8 +58,8 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
     if latency is not None:
         lines.append(_threads_line(latency.threads))
     lines.append(f'session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])')
-    if pictures:
-        lines += _PICTURE_FEED.splitlines()
+    if images:
+        lines += _IMAGE_FEED.splitlines()
     else:
         lines += _text_feed(report, inputs) if text else _other_feed(inputs)
     lines.append("logits = session.run(None, feed)[0]  # [rows, labels]")
@@ -66,7 +72,7 @@ def _threads_line(threads: int) -> str:
     return f"options.intra_op_num_threads = {threads}  # as measured; more may be faster"
 
 
-_PICTURE_FEED = f"""\
+_IMAGE_FEED = f"""\
 settings = json.loads(Path("{PREPROCESSOR_FILE}").read_text())
 channels, height, width = session.get_inputs()[0].shape[1:]
 image = ImageOps.exif_transpose(Image.open("picture.png")).convert("L" if channels == 1 else "RGB")

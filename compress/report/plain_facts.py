@@ -1,18 +1,19 @@
-"""What stages say in their own words (settings and facts of any shape) as pairs and tables of text."""
+"""Settings and facts of any shape as pairs and tables of text."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from compress.report.sections.cut import cut_of
-from compress.report.tables import Table
-from compress.report.words import size
+from compress.page import Table
+from compress.page.format import capital, size
 
 __all__ = ["facts_of", "plain", "settings_of"]
 
 _LONGEST_CELL = 2_000
+_MOST_ROWS_SHOWN = 16
 _LONGEST_LIST_IN_A_LINE = 24  # a number a layer: more layers than that are a table
 
 
@@ -37,24 +38,18 @@ def settings_of(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str
 
 
 def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Table]]:
-    """A stage's facts: what fits a line as pairs, what doesn't as tables.
-
-    What a cut to a budget says has sections of its own, and is left out here.
-    """
+    """Facts: what fits a line as pairs, what doesn't as tables; long tables are folded away."""
     pairs: list[tuple[str, str]] = []
     tables: list[Table] = []
-    known = plain(facts)
-    cut = cut_of(known)
-    for key, value in known.items():
-        if cut is not None and key in cut.read:
-            continue
+    for key, value in plain(facts).items():
         name = key.replace("_", " ")
         table = _fact_table(name, value)
         if table is None:
             counts_bytes = "bytes" in name.split() and isinstance(value, int)
             pairs.append((name, size(value) if counts_bytes else _cell(value)))
         else:
-            tables.append(table)
+            title = f"{capital(table.title)}: {len(table.rows)} rows"
+            tables.append(replace(table, folded=title if len(table.rows) > _MOST_ROWS_SHOWN else ""))
     return pairs, tables
 
 

@@ -1,7 +1,6 @@
-"""Heat maps: values as seven steps of one hue (`h0` to `h6` in the page's style), attention as a picture.
+"""Attention as a chart: shares in six shades of one hue (`s1` to `s6` in the page's style), and their legend.
 
-One hue from faint to strong reads the same to colour-blind eyes; where there is room, the number stands in
-the cell.
+One hue from faint to strong reads the same to colour-blind eyes.
 Shapes: s = positions.
 """
 
@@ -9,40 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
 
 from compress.safe_text import visible
 
-__all__ = ["ATTENTION_STEPS", "Cell", "attention_map", "heat_row"]
+__all__ = ["attention_legend", "attention_map"]
 
-ATTENTION_STEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-"""Where a share of attention gets the next stronger step; below the first the picture stays empty."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a heat map in a table.
-
-    Attributes:
-        step: 0 to 6.
-        marked: it is outlined and bold.
-    """
-
-    text: str
-    step: int
-    marked: bool = False
-
-
-def heat_row(values: Sequence[float], largest: float, marked: Sequence[int] = ()) -> tuple[Cell, ...]:
-    """Show each value with two decimals, and its share of `largest` as a step."""
-    scale = largest if largest > 0 else 1.0
-    return tuple(
-        Cell(f"{value:.2f}", min(6, max(0, int(7 * value / scale))), index in marked)
-        for index, value in enumerate(values)
-    )
+_STEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+"""Where a share of attention gets the next stronger step; below the first the chart stays empty."""
 
 
 def attention_map(title: str, weights: Sequence[Sequence[float]]) -> Markup:
@@ -64,7 +39,14 @@ def attention_map(title: str, weights: Sequence[Sequence[float]]) -> Markup:
 
 def _runs(row: Sequence[float]) -> Iterator[tuple[int, int, int]]:
     """Neighbours of one step at once, the empty step left out: step, start, length."""
-    for step, group in groupby(range(len(row)), key=lambda x: bisect_right(ATTENTION_STEPS, row[x])):
+    for step, group in groupby(range(len(row)), key=lambda x: bisect_right(_STEPS, row[x])):
         places = list(group)
         if step:
             yield step, places[0], len(places)
+
+
+def attention_legend() -> Markup:
+    """Which shade is which share."""
+    shades = [f"below {100 * _STEPS[0]:.0f} %", *(f"{100 * step:.0f} %" for step in _STEPS)]
+    spans = (Markup('<span class="h{}">{}</span>').format(*each) for each in enumerate(shades))
+    return Markup('<p class="legend">') + Markup("").join(spans) + Markup("</p>")

@@ -90,7 +90,7 @@ def spot(number: int) -> str:
 
 
 def themed(draw: Callable[_P, Markup]) -> Callable[_P, Markup]:
-    """Let a function that makes a picture draw in our style, and leave Matplotlib's own settings alone."""
+    """Make a function draw in our style, without changing Matplotlib's own settings."""
 
     @wraps(draw)
     def drawn(*given: _P.args, **named: _P.kwargs) -> Markup:
@@ -103,21 +103,21 @@ def themed(draw: Callable[_P, Markup]) -> Callable[_P, Markup]:
 
 
 def sheet(width: float, height: float) -> Figure:
-    """An empty picture, in pixels at its natural size."""
+    """An empty figure, in pixels at its natural size."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / _POINTS, height / _POINTS))
 
 
 def panel(figure: Figure, left: float, top: float, right: float, bottom: float, **options: Any) -> Axes:
-    """Axes that leave these many pixels of the picture free at each side."""
+    """Axes with these margins, in pixels."""
     width, height = (float(x) * _POINTS for x in figure.get_size_inches())
     place = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     return figure.add_axes(place, **options)
 
 
 def to_svg(figure: Figure, title: str, spots: Sequence[Spot] = ()) -> Markup:
-    """The picture as one SVG element; a screen reader says the title.
+    """The figure as one SVG element; a screen reader reads the title.
 
     Args:
         spots: by number, what marks whose `url` is `spot(number)` say, and where they lead.

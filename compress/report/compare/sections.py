@@ -1,0 +1,269 @@
+"""A comparison as sections: a table, charts whose points lead to the runs' reports, and verdicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from compress.page import Bullets, Cell, Chart, Page, Row, Section, Table, Text, parts_of
+from compress.page.format import MB_NOTE, capital, counted, interval_text, milliseconds, percent, points, size
+from compress.report.charts.scatter import Dot, scatter
+from compress.report.compare.data import Column, ComparedRuns, ComparisonRow, shown
+from compress.report.phrases import accuracy_words
+
+__all__ = [
+    "comparison_page",
+    "difference_of",
+    "flags",
+    "interval_of",
+    "legend",
+    "marked",
+]
+
+_NAMES: dict[Column, str] = {
+    "accuracy": "accuracy",
+    "perplexity": "perplexity",
+    "p50_ms": "p50 ms",
+    "speedup": "speed-up",
+    "file_bytes": "file MB",
+    "gzip_bytes": "gzip MB",
+    "smaller": "smaller by",
+    "peak_memory_bytes": "peak memory MB",
+}
+_MOST_NAMES = 8  # beside the points; more would cover each other, and numbers replace them
+_MOST_NUMBERS = 40  # of more, those on the fronts alone are numbered, if they are not too many either
+_MOST_LISTED = 20
+_CAPTION = (
+    "In both charts a point is named at the pointer, and a click on it opens its report. Hollow: baseline; "
+    "filled: candidates. The stepped line runs along the front. The vertical lines are 95 % intervals of the "
+    "difference to the baseline, whose {quality} is the dashed line: where one crosses it, no difference is "
+    "measurable. The {quality} axis does not start at 0{up}."
+)
+
+_Over = Literal["p50_ms", "file_bytes"]
+
+
+def comparison_page(comparison: ComparedRuns, folder: Path | None = None) -> Page:
+    """The whole page.
+
+    Args:
+        folder: where it will be; None: links to reports are absolute.
+    """
+    links = {row.name: _link(row, folder) for row in comparison.rows}
+    first, *others = legend(comparison)
+    doubts = tuple(flags(comparison))
+    figures = parts_of(_figures(comparison, links), [Text(line, "note") for line in others])
+    verdicts = tuple((row.name, row.verdict) for row in comparison.rows if not row.is_baseline)
+    sections = (
+        Section("Before comparing", (Bullets(doubts),), "doubts", style="warnings") if doubts else None,
+        Section("Figures", figures, "figures"),
+        _charts(comparison, links),
+        _section("Against each other", "pairs", _pairs(comparison)),
+        _section("What differs in the recipes", "differs", _differs(comparison)),
+        _section("Verdicts", "verdicts", Table(("run", "verdict"), verdicts, "ll", sorts=False)),
+    )
+    return Page(
+        name=f"Comparison of {counted(len(verdicts), 'run')}",
+        title="Comparison · modelpress",
+        lead="",
+        notes=(first,),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def _section(title: str, key: str, table: Table | None) -> Section | None:
+    return None if table is None or not table.rows else Section(title, (table,), key)
+
+
+def _figures(comparison: ComparedRuns, links: dict[str, str]) -> Table:
+    first, *others = (_NAMES[column] for column in comparison.columns)
+    rows = []
+    for row in comparison.rows:
+        difference, interval = difference_of(row)
+        change = Cell(difference, interval, row.difference.value if row.difference else None)
+        cells = [_cell(row, column) for column in comparison.columns]
+        name = Cell(row.name, row.stages, link=links[row.name])
+        rows.append((name, cells[0], change, *cells[1:]))
+    columns = ("run", first, "difference", *others)
+    return Table(columns, tuple(rows), "l" + "r" * (len(columns) - 1), pinned=True)
+
+
+def _cell(row: ComparisonRow, column: Column) -> Cell:
+    raw = getattr(row, column)
+    value = None if raw is None else float(getattr(raw, "value", raw))
+    return Cell(marked(row, column), ", ".join(interval_of(row, column)), value, column in row.best)
+
+
+def _quality(comparison: ComparedRuns) -> str:
+    return "accuracy" if comparison.test_tokens is None else "perplexity"
+
+
+def _charts(comparison: ComparedRuns, links: dict[str, str]) -> Section:
+    """Quality over latency and over size; which models no other beats in both."""
+    drawn = [row for row in comparison.rows if _drawable(row, "p50_ms") or _drawable(row, "file_bytes")]
+    labels, quality = _labels(drawn), _quality(comparison)
+    caption = _CAPTION.format(quality=quality, up="" if quality == "accuracy" else ", and up is better")
+    if len(drawn) > _MOST_NAMES:
+        some = len(drawn) > _MOST_NUMBERS
+        caption += " Numbered: the baseline, and the fronts if they hold at most 40:" if some else ""
+        caption += " " + ", ".join(f"{labels[x.name]} = {x.name}" for x in drawn if labels[x.name]) + "."
+    charts = (
+        _chart(comparison, "p50_ms", labels, links),
+        _chart(comparison, "file_bytes", labels, links, caption),
+    )
+    parts = parts_of(Row(charts), _fronts(comparison))
+    return Section(f"{capital(quality)} over latency, and over size", parts, "charts")
+
+
+def _chart(
+    comparison: ComparedRuns, over: _Over, labels: dict[str, str], links: dict[str, str], note: str = ""
+) -> Chart:
+    drawn = [row for row in comparison.rows if _drawable(row, over)]
+    dots = [_dot(row, over, labels[row.name], links[row.name]) for row in drawn]
+    what = "latency p50, ms (left is faster)" if over == "p50_ms" else "file, MB (left is smaller)"
+    left_out = [row.name for row in comparison.rows if not _drawable(row, over)]
+    caption = f"Not drawn, because they do not compare: {_listed(left_out)}. " if left_out else ""
+    return Chart(partial(scatter, dots, what, perplexity=comparison.test_tokens is not None), caption + note)
+
+
+def _fronts(comparison: ComparedRuns) -> list[Text]:
+    better = "more accurate" if comparison.test_tokens is None else "of lower perplexity"
+    fronts = (
+        ("faster", [row.name for row in comparison.rows if row.on_front]),
+        ("smaller", [row.name for row in comparison.rows if row.on_size_front]),
+    )
+    return [
+        Text(
+            f"No other comparable model is both {quality} and {better} than: {_listed(names)} (by the values "
+            "alone, not their intervals)."
+        )
+        for quality, names in fronts
+        if names
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
+
+
+def _link(row: ComparisonRow, folder: Path | None) -> str:
+    """Where the run's own report is, as a link; empty without one."""
+    if row.page is None:
+        return ""
+    page = Path(row.page)
+    if folder is not None:
+        try:
+            return quote(Path(os.path.relpath(page, folder)).as_posix())
+        except ValueError:
+            pass  # another drive
+    return page.absolute().as_uri()
+
+
+def _labels(rows: Sequence[ComparisonRow]) -> dict[str, str]:
+    """The label of each point: a name, a number, or nothing."""
+    if len(rows) <= _MOST_NAMES:
+        return {row.name: row.name for row in rows}
+    numbered = {row.name for row in rows}
+    if len(rows) > _MOST_NUMBERS:
+        fronts = {row.name for row in rows if row.on_front or row.on_size_front}
+        numbered = {row.name for row in rows if row.is_baseline}
+        numbered |= fronts if len(fronts) <= _MOST_NUMBERS else set()
+    return {row.name: str(place) if row.name in numbered else "" for place, row in enumerate(rows)}
+
+
+def _drawable(row: ComparisonRow, over: _Over) -> bool:
+    return getattr(row, over) is not None and not {"accuracy", over} & set(row.not_comparable)
+
+
+def _dot(row: ComparisonRow, over: _Over, label: str, link: str) -> Dot:
+    # The paired interval around the baseline's figure: it crosses that line where nothing is measurable.
+    value = row.accuracy if row.perplexity is None else row.perplexity
+    low = high = value
+    if row.perplexity_ratio is not None:
+        base = value / row.perplexity_ratio.value
+        low, high = base * row.perplexity_ratio.low, base * row.perplexity_ratio.high
+    elif row.perplexity is None and row.difference is not None:
+        base = value - row.difference.value
+        low, high = base + row.difference.low, base + row.difference.high
+    on_front = row.on_front if over == "p50_ms" else row.on_size_front
+    x = (row.p50_ms or 0.0) if over == "p50_ms" else row.file_bytes / 1e6
+    return Dot(label, x, value, low, high, row.is_baseline, _words(row), link, on_front)
+
+
+def _words(row: ComparisonRow) -> str:
+    quality = percent(row.accuracy) if row.perplexity is None else f"perplexity {row.perplexity:.3f}"
+    figures = [quality, size(row.file_bytes)]
+    if row.p50_ms is not None:
+        figures.insert(1, milliseconds(row.p50_ms))
+    return f"{row.name}: {row.stages}\n{', '.join(figures)}"
+
+
+def marked(row: ComparisonRow, column: Column) -> str:
+    """A figure with its mark: best in the column, or not comparable."""
+    mark = "*" if column in row.best else "†" if column in row.not_comparable else ""
+    return shown(row, column) + mark
+
+
+def interval_of(row: ComparisonRow, column: Column) -> tuple[str, ...]:
+    """What is below a figure: the interval of a speed-up; of perplexity also the ratio; else nothing."""
+    ratio, speedup = row.perplexity_ratio, row.speedup
+    if column == "perplexity" and ratio is not None:
+        return f"{ratio.value:.3f}x", f"{ratio.low:.3f} to {ratio.high:.3f}"
+    if column == "speedup" and speedup is not None and not row.is_baseline:
+        return (interval_text(speedup.value, speedup.low, speedup.high),)
+    return ()
+
+
+def difference_of(row: ComparisonRow) -> tuple[str, str]:
+    """The difference in points and its interval, or two empty texts."""
+    each = row.difference
+    return ("", "") if each is None else points(each.value, each.low, each.high)
+
+
+def legend(comparison: ComparedRuns) -> list[str]:
+    """What the columns and the marks mean."""
+    what = f"Accuracy on {comparison.test_rows:,} test rows"
+    if comparison.test_tokens is not None:
+        what = (
+            f"Perplexity, by which language models are ranked, and accuracy of the next token on "
+            f"{comparison.test_tokens:,} tokens of {comparison.test_rows:,} test rows"
+        )
+    lines = [
+        f"{what}; latency p50 at {comparison.setting}. Speed-up, "
+        "difference (of accuracy, in points) and their 95 % intervals are against the run's own baseline. "
+        f"{MB_NOTE}",
+        "* is best in its column, as shown; ties share it. A difference whose interval holds 0, or a "
+        "speed-up whose interval holds 1, is not a measurable one.",
+    ]
+    if any(row.not_comparable for row in comparison.rows):
+        lines.append("† does not compare with the other rows, and is not ranked.")
+    return lines
+
+
+def flags(comparison: ComparedRuns) -> list[str]:
+    """What doesn't compare, and why, a sentence each."""
+    return [f"{row.name}: {flag}." for row in comparison.rows for flag in row.flags] + list(comparison.notes)
+
+
+def _pairs(comparison: ComparedRuns) -> Table:
+    """Each pair of runs: whether one is measurably more accurate, and how often they agree."""
+    rows = tuple(
+        (x.one, x.other, accuracy_words(x.difference), percent(x.difference.agreement))
+        for x in comparison.pairs
+    )
+    columns = ("run", "against", "its accuracy on the same test rows", "same answers")
+    return Table(columns, rows, "lllr")
+
+
+def _differs(comparison: ComparedRuns) -> Table | None:
+    """Settings that the recipes don't share, a column for each run; None if they share all."""
+    if not comparison.differs:
+        return None
+    names = list(comparison.differs[0].values)
+    rows = tuple((each.key, *(each.values[name] for name in names)) for each in comparison.differs)
+    return Table(("setting", *names), rows, "l" * (1 + len(names)))

@@ -1,0 +1,290 @@
+"""An Inspection as sections, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from compress.page import (
+    Bullets,
+    Chart,
+    Heat,
+    Page,
+    Pairs,
+    Part,
+    Row,
+    Section,
+    Text,
+    heat_cells,
+    parts_of,
+)
+from compress.page.format import capital, duration, percent
+from compress.report.charts.attention import attention_legend, attention_map
+from compress.report.charts.curves import silencing_curve
+from compress.report.inspection.data import INSPECTION_FILES, Inspection, Sentence
+from compress.report.inspection.tables import (
+    curve_table,
+    importance_table,
+    layers_table,
+    look_words,
+    looks_table,
+    neurons_table,
+    pairs_table,
+    quantization_table,
+)
+from compress.report.inspection.words import alike_pairs, method, needed_heads, neuron_sentence
+from compress.report.render.html import page_html
+from compress.report.render.markdown import page_markdown
+from compress.system.disk import cannot_write
+
+__all__ = ["inspection_html", "inspection_markdown", "write_inspection"]
+
+_JOINT = "Heads of all layers together, the least important first (after each layer's norm is divided out)."
+_ALONE = (
+    "Each layer alone, its least important heads silenced one by one: points of validation accuracy. * marks "
+    "a difference whose 95 % interval leaves out 0. Each chart has a scale of its own."
+)
+_LIKE = (
+    "Linear CKA (Kornblith et al. 2019) of what each pair of heads of a layer adds to the residual stream: 1 "
+    "is the same up to rotation and scale."
+)
+_NEURONS = (
+    "Share of a layer's importance that its most important neurons hold, and how many hold 90 and 99 %."
+)
+_LOOKS = (
+    "Mean share of each head's attention over {rows} validation rows, counted once each in the order itself, "
+    "first position, separator, previous, next, other."
+)
+
+
+_QUANTIZED = (
+    "Each group of layers quantized alone, all others float: KL from the float model's answers in "
+    "thousandths of a nat, mean over {rows} validation rows; in brackets the change of accuracy on them in "
+    "points, which is mostly noise. quantize/mixed chooses a scheme for each group from such figures."
+)
+_NEEDED = (
+    "Rows are layers, columns heads. Taylor score over each layer's L2 norm; a stronger shade is more "
+    "important. Outlined, or marked with *: the {count} heads of the set that the task needs."
+)
+_CURVE = (
+    "Vertical lines at the points: 95 % interval of the difference to the full model, whose accuracy is the "
+    "horizontal dashed line. Filled: the set that the task needs. The accuracy axis does not start at 0."
+)
+_SQUARES = (
+    "Each square is a head (layer.head): rows are the positions that look, columns those that are looked at, "
+    "from the first at the top left. Below it, where the head mostly looks over all rows. Recomputed from q "
+    "and k, and checked against what the model computes with it."
+)
+
+
+def write_inspection(inspection: Inspection, directory: Path) -> None:
+    """Write inspection.json, inspection.md and inspection.html, making the directory where it is missing.
+
+    Raises:
+        OutputError: the directory cannot be written.
+    """
+    page = _page(inspection)
+    texts = (inspection.model_dump_json(indent=2) + "\n", page_markdown(page), page_html(page))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in zip(INSPECTION_FILES, texts, strict=True):
+            (directory / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(error, directory) from error
+
+
+def inspection_markdown(inspection: Inspection) -> str:
+    """The inspection as Markdown (GitHub's flavour)."""
+    return page_markdown(_page(inspection))
+
+
+def inspection_html(inspection: Inspection) -> str:
+    """The inspection as one HTML page that needs nothing else."""
+    return page_html(_page(inspection))
+
+
+def _page(inspection: Inspection) -> Page:
+    neurons = neuron_sentence(inspection)
+    doubts = (*map(capital, inspection.notes), *method(inspection))
+    sections = (
+        Section("Before you trust this", (Bullets(doubts),), "doubts", style="warnings"),
+        _importance(inspection),
+        _silenced(inspection),
+        _alike(inspection),
+        _neurons(inspection),
+        _quantized(inspection),
+        _attention(inspection),
+        Section("About", (Pairs(tuple(_facts(inspection))),), "about"),
+    )
+    return Page(
+        name=f"Inspection of {inspection.name}",
+        title=f"Inspection of {inspection.name} · modelpress",
+        lead=needed_heads(inspection),
+        notes=(neurons,) if neurons else (),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def _importance(inspection: Inspection) -> Section:
+    heads = inspection.heads
+    most = max(max(each.importance) for each in heads)
+    columns = tuple(map(str, range(max(len(each.importance) for each in heads))))
+    rows = tuple((str(x.layer), heat_cells(x.importance, most, x.needed)) for x in heads)
+    title = "Importance of each head"
+    count = sum(len(each.importance) for each in heads) - inspection.need.silenced
+    numbers = replace(importance_table(inspection), folded="Numbers, and how many heads are needed")
+    note = Text(_NEEDED.format(count=count), "note")
+    parts = (Heat("Taylor scores", "layer", columns, rows), note, numbers)
+    return Section(title, parts, "importance", nav="Importance")
+
+
+def _silenced(inspection: Inspection) -> Section:
+    title = "Validation accuracy over silenced heads"
+    draw = partial(silencing_curve, title, inspection.joint, "heads", inspection.need.silenced)
+    together = Section(
+        "All layers together",
+        (
+            Text(_JOINT, "note"),
+            Chart(draw, _CURVE),
+            replace(curve_table(inspection.joint, "heads"), folded="Numbers of the curve"),
+        ),
+    )
+    left_out = Text("The curves of single layers were left out (--quick).", "note")
+    alone = _alone(inspection) if inspection.heads[0].curve else left_out
+    return Section("Accuracy as heads are silenced", (together, alone), "silenced")
+
+
+def _alone(inspection: Inspection) -> Section:
+    charts = [
+        Chart(
+            partial(silencing_curve, f"Accuracy over silenced heads of layer {x.layer}", x.curve, "heads"),
+            title=f"Layer {x.layer}",
+        )
+        for x in inspection.heads
+        if len(x.curve) > 1
+    ]
+    folded = "Numbers: points of accuracy by heads silenced in each layer"
+    numbers = replace(layers_table(inspection), folded=folded)
+    return Section("Each layer alone", (Text(_ALONE, "note"), Row(tuple(charts)), numbers))
+
+
+def _alike(inspection: Inspection) -> Section:
+    named = alike_pairs(inspection)
+    words = Text("Pairs above 0.9:" if named else _no_pairs(inspection))
+    found = pairs_table(inspection) if named else None
+    maps = [
+        Heat(
+            f"CKA of the heads of layer {x.layer}",
+            "head",
+            tuple(map(str, range(len(x.likeness)))),
+            tuple((str(head), heat_cells(row, 1.0)) for head, row in enumerate(x.likeness)),
+        )
+        for x in inspection.heads
+    ]
+    every = Section("Every pair, layer by layer", (Row(tuple(maps)),), folded=True)
+    return Section("Heads that do the same", parts_of(Text(_LIKE, "note"), words, found, every), "alike")
+
+
+def _neurons(inspection: Inspection) -> Section | None:
+    if not inspection.neurons:
+        return None
+    draw = partial(silencing_curve, "Accuracy over silenced neurons", inspection.neuron_curve, "neurons")
+    caption = "Feed-forward neurons of all layers together, the least important first, with all heads on."
+    numbers = replace(curve_table(inspection.neuron_curve, "neurons"), folded="Numbers of the curve")
+    parts = (Text(_NEURONS, "note"), neurons_table(inspection), Chart(draw, caption), numbers)
+    return Section("Neurons", parts, "neurons")
+
+
+def _quantized(inspection: Inspection) -> Section | None:
+    groups = inspection.quantization
+    if not groups:
+        return None
+    largest = max((value for group in groups for value in group.divergence.values()), default=0.0)
+    rows = tuple(
+        (group.name, heat_cells([1000 * value for value in group.divergence.values()], 1000 * largest))
+        for group in groups
+    )
+    parts = (
+        Heat("KL by scheme", "layers", tuple(groups[0].divergence), rows),
+        Text(_QUANTIZED.format(rows=inspection.quantization_rows), "note"),
+        replace(quantization_table(inspection), folded="Numbers, with the change of accuracy"),
+    )
+    return Section("What quantizing each layer costs", parts, "quantized", nav="Quantization")
+
+
+def _attention(inspection: Inspection) -> Section:
+    facts, title = inspection.attention, "What each head looks at"
+    if facts.left_out:
+        return Section(title, (Text(facts.left_out),), "looks", nav="Attention")
+    numbers = replace(looks_table(inspection), folded="Numbers: where each head looks")
+    shown = [x for x in facts.sentences if x.maps]
+    maps = [Section("Attention of single rows", tuple(_maps(inspection, shown)))] if shown else []
+    parts = parts_of(Text(_LOOKS.format(rows=facts.rows), "note"), numbers, maps)
+    return Section(title, parts, "looks", nav="Attention")
+
+
+def _maps(inspection: Inspection, sentences: Iterable[Sentence]) -> Iterable[Part]:
+    """The legend, and each sentence with a map of every head."""
+    facts = inspection.attention
+    words = {(x.layer, x.head): look_words(x, facts.first_token) for x in facts.looks}
+    yield Chart(attention_legend, _SQUARES)
+    for at, sentence in enumerate(sentences):
+        tokens = " · ".join(f"{number} {token}" for number, token in enumerate(sentence.tokens, start=1))
+        layers = [
+            Section(
+                f"Layer {heads.layer}",
+                (
+                    Row(
+                        tuple(
+                            Chart(
+                                partial(
+                                    attention_map, f"attention of head {head} in layer {heads.layer}", weights
+                                ),
+                                f"{heads.layer}.{head} {words[heads.layer, head]}",
+                            )
+                            for head, weights in enumerate(per_head)
+                        ),
+                        dense=True,
+                    ),
+                ),
+            )
+            for heads, per_head in zip(inspection.heads, sentence.maps, strict=False)
+        ]
+        title = " ".join(sentence.tokens[:12]) + (" …" if len(sentence.tokens) > 12 else "")
+        yield Section(title, parts_of(Text(tokens, "note"), layers), folded=True, open=at == 0)
+
+
+def _no_pairs(inspection: Inspection) -> str:
+    best = max(
+        (
+            (each.likeness[i][j], each.layer, i, j)
+            for each in inspection.heads
+            for i in range(len(each.likeness))
+            for j in range(i + 1, len(each.likeness))
+        ),
+        default=None,
+    )
+    nearest = (
+        ""
+        if best is None
+        else f"; the most alike are {best[2]} and {best[3]} of layer {best[1]}: {best[0]:.2f}"
+    )
+    return f"No pair is above 0.9{nearest}."
+
+
+def _facts(inspection: Inspection) -> list[tuple[str, str]]:
+    low, high = 100 * inspection.accuracy_low, 100 * inspection.accuracy_high
+    return [
+        ("model", inspection.model),
+        ("data", inspection.data),
+        ("accuracy", f"{percent(inspection.accuracy)} (95 % interval {low:.1f} to {high:.1f}), validation"),
+        (
+            "rows",
+            f"{inspection.calibration_rows:,} train, {inspection.validation_rows:,} validation, no test",
+        ),
+        ("evaluations", f"{inspection.evaluations}, in {duration(inspection.seconds)} with everything else"),
+        ("command", inspection.command or "from Python"),
+        ("made", f"{inspection.created}, modelpress {inspection.modelpress_version}"),
+    ]

@@ -1,0 +1,102 @@
+"""Measured figures in words, once for every section, so that no page claims more than another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compress.measure.results import AccuracyDifference, Interval, LatencyComparison
+from compress.page import Section, Tile
+from compress.page.format import capital, interval_text, milliseconds, place, points, ratio_text
+from compress.report.schema import RunReport
+
+__all__ = [
+    "TaskPage",
+    "accuracy_clauses",
+    "accuracy_words",
+    "difference_text",
+    "headline",
+    "ratio_and_interval",
+    "setting",
+    "speed_tile",
+    "speedup_clauses",
+    "speedup_words",
+    "stages_in_short",
+]
+
+
+def setting(latency: LatencyComparison) -> str:
+    """Where a latency was taken: `batch 1, sequence 128, 1 thread`."""
+    return place(latency.batch, latency.sequence, latency.threads)
+
+
+def headline(report: RunReport) -> LatencyComparison | None:
+    """The latency that a verdict is about: the first, with the smallest batch and the fewest threads."""
+    return report.measurement.latency[0] if report.measurement.latency else None
+
+
+def difference_text(difference: AccuracyDifference) -> str:
+    """Percentage points and their interval, for a table: `−0.2 (−1.1 to +0.7)`."""
+    value, interval = points(difference.value, difference.low, difference.high)
+    return f"{value} ({interval})"
+
+
+def accuracy_clauses(difference: AccuracyDifference, noun: str = "difference") -> tuple[str, str]:
+    """What became of accuracy, and the figures that prove it; no loss or gain while the interval holds 0."""
+    value, interval = points(difference.value, difference.low, difference.high)
+    figures = f"95 % interval {interval}, {difference.units:,} {difference.unit}s"
+    if difference.low <= 0 <= difference.high:
+        return f"no measurable {noun}", f"{value} points, {figures}"
+    return f"{value.lstrip('+−')} points {'higher' if difference.value > 0 else 'lower'}", figures
+
+
+def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> str:
+    """`accuracy_clauses` as one."""
+    return "{} ({})".format(*accuracy_clauses(difference, noun))
+
+
+def speedup_clauses(latency: LatencyComparison, slower_than: str = "") -> tuple[str, str]:
+    """What became of speed, and the figures that prove it; no gain or loss while the interval holds 1."""
+    value, low, high = latency.speedup, latency.speedup_low, latency.speedup_high
+    shown, interval = ratio_text(value, low, high), f"95 % interval {interval_text(value, low, high)}"
+    if low <= 1 <= high:
+        return "no measurable speed-up", f"{shown}, {interval}"
+    return f"{shown} faster" if value > 1 else f"{shown}{slower_than}: slower", interval
+
+
+def speedup_words(latency: LatencyComparison, slower_than: str = "") -> str:
+    """`speedup_clauses` as one."""
+    return "{} ({})".format(*speedup_clauses(latency, slower_than))
+
+
+def ratio_and_interval(ratio: Interval) -> str:
+    """A ratio and its interval, for a table: `2.1x (2.0 to 2.2)`."""
+    shown = ratio_text(ratio.value, ratio.low, ratio.high)
+    return f"{shown} ({interval_text(ratio.value, ratio.low, ratio.high)})"
+
+
+def stages_in_short(report: RunReport) -> str:
+    """The stages' names in their order, without their families: `heads + int8`."""
+    return " + ".join(stage.name.rsplit("/", 1)[-1] for stage in report.stages) or "none"
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """What a task brings to a report; everything else on the page is the same for all tasks.
+
+    Attributes:
+        verdict: size, speed and quality in one sentence.
+        tiles: key figures after that of accuracy.
+        sections: sections of its own, after the figures.
+    """
+
+    verdict: Callable[[RunReport], str]
+    tiles: Callable[[RunReport], list[Tile]]
+    sections: Callable[[RunReport], tuple[Section, ...]]
+
+
+def speed_tile(name: str, latency: LatencyComparison, where: str) -> Tile:
+    """The key figure of a latency: the speed-up in words, and p50 before and after."""
+    words, figures = speedup_clauses(latency)
+    values = milliseconds(latency.baseline.p50_ms), milliseconds(latency.candidate.p50_ms)
+    return Tile(name, capital(words), *values, f"p50 at {where}; {figures}")

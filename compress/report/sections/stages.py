@@ -1,0 +1,105 @@
+"""What each stage did and cost: its training, facts and settings, and charts of what it kept or tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from compress.facts import Sensitivity
+from compress.page import Chart, Heat, Pairs, Part, Row, Section, Table, Text, heat_cells, parts_of
+from compress.page.format import duration, percent, ratio_of, ratio_text, size
+from compress.report.charts.curves import loss_curve, metric_curve
+from compress.report.plain_facts import facts_of, settings_of
+from compress.report.schema import EpochRecord, RunReport, StageRecord
+from compress.report.sections.cut import kept_chart
+
+__all__ = ["section", "sensitivity_map", "stages_table"]
+
+_LOSS = "Loss. Solid line, hollow marks: training; dashed line, filled marks: validation."
+_SENSITIVITY = (
+    "Each group of layers quantized alone, all others float: KL from the float model's answers in "
+    "thousandths of a nat, mean over {rows:,} validation rows; a stronger shade costs more. Outlined: the "
+    "scheme that was chosen; a group without one stays float."
+)
+
+
+def section(report: RunReport) -> Section:
+    """The original and each stage: validation metric, parameters and cost, and then each stage in detail."""
+    model, metric = report.model, report.model.validation_metric
+    details = []
+    if model.training:
+        summary = Text(f"Trained in {model.precision}.") if model.precision else None
+        details.append(Section("0. Training of the original", parts_of(summary, _training(model.training))))
+    for number, stage in enumerate(report.stages, start=1):
+        details.append(Section(f"{number}. {stage.name}", parts_of(_stage(stage, metric))))
+        metric = stage.validation_metric
+    original = Text(f"Original: {model.source}")
+    return Section("Stages", (original, stages_table(report), *details), "stages")
+
+
+def stages_table(report: RunReport) -> Table:
+    """The original and each stage: validation metric, parameters, cost."""
+    model = report.model
+    rows = [("0", "original", percent(model.validation_metric), f"{model.parameters:,}", "", "", "", "")]
+    for number, stage in enumerate(report.stages, start=1):
+        fewer = ratio_of(model.parameters, stage.parameters)
+        zeros = 1 - stage.nonzero_parameters / stage.parameters if stage.parameters else 0.0
+        rows.append(
+            (
+                str(number),
+                stage.name,
+                percent(stage.validation_metric),
+                f"{stage.parameters:,}",
+                "" if fewer is None else ratio_text(fewer),
+                percent(zeros),
+                duration(stage.seconds) + (" (reused)" if stage.reused else ""),
+                size(stage.peak_memory_bytes),
+            )
+        )
+    columns = ("", "stage", "validation metric", "parameters", "fewer by", "zeros", "time", "peak memory")
+    return Table(columns, tuple(rows), "rlrrrrrr")
+
+
+def _stage(stage: StageRecord, metric_before: float) -> list[Part]:
+    known = stage.known
+    pairs, tables = facts_of(known.plain)
+    reused = "; reused from an earlier run, whose cost this is" if stage.reused else ""
+    parts: list[Part] = [
+        Text(
+            f"Validation metric {percent(metric_before)} → {percent(stage.validation_metric)}; "
+            f"{duration(stage.seconds)}, peak memory {size(stage.peak_memory_bytes)}{reused}."
+        )
+    ]
+    parts += [kept_chart(kept.what, kept.sites) for kept in known.kept]
+    if known.sensitivity is not None:
+        parts += [sensitivity_map(known.sensitivity)]
+        parts += [Text(_SENSITIVITY.format(rows=known.sensitivity.rows), "note")]
+    parts += [Pairs(tuple(pairs))] if pairs else []
+    parts += tables
+    parts += _training(stage.curve) if stage.curve else []
+    settings = tuple(settings_of(stage.settings))
+    return [*parts, Pairs(settings, folded="Settings")] if settings else parts
+
+
+def sensitivity_map(found: Sensitivity) -> Heat:
+    """What each scheme costs in each group of layers, the chosen one marked."""
+    largest = max((value for row in found.groups.values() for value in row), default=0.0)
+    rows = []
+    for name, row in found.groups.items():
+        chosen = found.chosen[name]
+        marked = [found.schemes.index(chosen)] if chosen in found.schemes else []
+        rows.append((name, heat_cells([1000 * value for value in row], 1000 * largest, marked)))
+    return Heat("Sensitivity map", "layers", found.schemes, tuple(rows))
+
+
+def _training(curve: Sequence[EpochRecord]) -> list[Part]:
+    rows = tuple(
+        (str(x.epoch), f"{x.train_loss:.4f}", f"{x.validation_loss:.4f}", percent(x.validation_metric))
+        for x in curve
+    )
+    columns = ("epoch", "training loss", "validation loss", "validation metric")
+    charts = (
+        Chart(partial(loss_curve, curve), _LOSS),
+        Chart(partial(metric_curve, curve), "Validation metric, percent."),
+    )
+    return [Row(charts), Table(columns, rows, "rrrr", "training", folded="Numbers of the curves")]

@@ -1,0 +1,53 @@
+"""What a report says of its task alone: the hook where a task brings its words, tiles and sections.
+
+Of most that is the verdict and the tile of latency; `language` is the file of one that has more.
+"""
+
+from __future__ import annotations
+
+from compress.page import Tile
+from compress.page.format import capital, is_smaller, size_words
+from compress.report.phrases import TaskPage, accuracy_words, headline, setting, speed_tile, speedup_words
+from compress.report.schema import RunReport
+from compress.report.sections.language import LANGUAGE
+from compress.tasks import task_of_measurement
+
+__all__ = ["page_of"]
+
+_ORIGINAL = "than the fp32 ONNX model"
+
+
+def _verdict(report: RunReport) -> str:
+    """Size, speed at the headline setting, and accuracy."""
+    measured, latency = report.measurement, headline(report)
+    files = measured.baseline.size.file_bytes, measured.candidate.size.file_bytes
+    small, shrank = size_words(*files), is_smaller(*files)
+    no_gain = False
+    if latency is None:
+        gain = f"{small} {_ORIGINAL}; latency was not measured"
+    elif latency.speedup_low > 1:
+        joint = "and" if shrank else "but"
+        gain = f"{small} {joint} {speedup_words(latency)} {_ORIGINAL} at {setting(latency)}"
+    else:
+        no_gain = latency.speedup_high >= 1
+        joint = "with" if no_gain else "but" if shrank else "and"
+        gain = f"{small} {_ORIGINAL}, {joint} {speedup_words(latency, ' its speed')} at {setting(latency)}"
+    accuracy = accuracy_words(measured.difference, "change in accuracy")
+    if not measured.difference.low <= 0 <= measured.difference.high:
+        return capital(f"{gain}; accuracy is {accuracy}.")
+    return capital(f"{gain}{'; ' if no_gain else ', with '}{accuracy}.")
+
+
+def _tiles(report: RunReport) -> list[Tile]:
+    latency = headline(report)
+    return [] if latency is None else [speed_tile("Latency", latency, setting(latency))]
+
+
+_ANY = TaskPage(_verdict, _tiles, lambda _: ())
+_OWN = {"language": LANGUAGE}
+"""By the field of a measurement that only the task fills."""
+
+
+def page_of(report: RunReport) -> TaskPage:
+    """What the task of a report brings to its page."""
+    return _OWN.get(task_of_measurement(report.measurement).record, _ANY)

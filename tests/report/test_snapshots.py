@@ -1,0 +1,202 @@
+"""The wording of every page: one snapshot a renderer, of a report that has every section.
+
+Write them anew with UPDATE_SNAPSHOTS=1 and read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from compress.facts import Saturation
+from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, Part
+from compress.measure.results import (
+    AccuracyDifference,
+    Interval,
+    Rung,
+    RuntimeFile,
+    Runtimes,
+    RuntimeTiming,
+)
+from compress.recipe.gates import GatesConfig
+from compress.report import PartSize, RunReport, judged, report_page, report_sections
+from compress.report.render.html import page_html
+from compress.report.render.markdown import page_markdown
+from compress.report.render.terminal import terminal_section
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+INPUTS = ("input_ids", "attention_mask")
+
+
+def _explained(file: str, ms: float) -> FileExplanation:
+    part = Part(role="integer", nodes=1, macs=9_000_000, macs_share=1.0, ms=ms, share=0.5, bound=2.0)
+    kind = KindTime(kind="MatMulInteger", role="integer", nodes=1, ms=ms, share=0.5, numbers=10)
+    return FileExplanation(
+        file=file,
+        nodes=2,
+        wall_ms=2 * ms,
+        nodes_ms=ms,
+        between_ms=0.2 * ms,
+        floor_ms=0.003,
+        profiling_ms=0.4,
+        calls=20,
+        parts=(part,),
+        kinds=(kind,),
+        float_products=(),
+        float_product_count=0,
+        low_bits=(),
+        low_bits_by_block=False,
+        counts={"Cast": 1},
+        uncounted={},
+        if_quantized=None,
+    )
+
+
+def _rung(name: str, change: float, speedup: float) -> Rung:
+    difference = AccuracyDifference(
+        value=change,
+        low=change - 0.01,
+        high=change + 0.01,
+        rows=500,
+        units=500,
+        gained=3,
+        lost=5,
+        agreement=0.98,
+    )
+    ratio = Interval(value=speedup, low=speedup * 0.95, high=speedup * 1.05)
+    return Rung(
+        name=name,
+        rows=500,
+        accuracy=0.9 + change,
+        agreement=0.97,
+        change=difference,
+        p50_ms=12.0 / speedup,
+        speedup=ratio,
+        gain=ratio,
+        file_bytes=int(90e6 / speedup),
+    )
+
+
+@pytest.fixture
+def everything(structured: RunReport, int8: RunReport) -> RunReport:
+    """A report with every section that a classifier's can have."""
+    timings = tuple(
+        RuntimeTiming(
+            runtime=runtime, file=file, batch=1, sequence=128, threads=2, rounds_ms=(ms, ms + 0.1, ms)
+        )
+        for runtime, file, ms in (
+            ("onnxruntime", "baseline", 24.0),
+            ("onnxruntime", "candidate", 8.0),
+            ("openvino", "candidate", 6.0),
+            ("openvino", "baseline", 20.0),
+        )
+    )
+    file = RuntimeFile(
+        runtime="openvino", version="2026.4", file="candidate", precision="f32", agreement=0.999, accuracy=0.9
+    )
+    refused = RuntimeFile(runtime="openvino", version="2026.4", file="baseline", refused="no such operator")
+    explanation = Explanation(
+        batch=1,
+        sequence=128,
+        threads=2,
+        cores=2,
+        made_up="",
+        baseline=_explained("base", 8.0),
+        candidate=_explained("small", 2.0),
+        instruction_sets=("avx512_vnni",),
+        advice="Half of the time is around products.",
+    )
+    measurement = structured.measurement.model_copy(
+        update={
+            "runtimes": Runtimes(files=(file, refused), timings=timings),
+            "explanation": explanation,
+            "noise": ("The machine was busy.",),
+        }
+    )
+    mapped = {"q": {"scheme": "int8", "divergence_int8": 0.001, "divergence_int4": 0.02}}
+    facts = {"map": mapped, "sensitivity_rows": 64, "heads_before": [8, 8], "heads_kept": [3, 8]}
+    mixed = int8.stages[1].model_copy(update={"facts": facts, "reused": True})
+    safe = Saturation(layers=3, pairs=10, pairs_at_risk=0, outputs=5, outputs_at_risk=0)
+    return structured.model_copy(
+        update={
+            "measurement": measurement,
+            "stages": (*structured.stages, mixed),
+            "warnings": ("Mind the *gap* <here>.",),
+            "gates": judged(GatesConfig(max_accuracy_drop=0.01, min_speedup=2.0), structured.measurement),
+            "parts": (PartSize(name="embeddings", baseline_bytes=46_900_000, candidate_bytes=11_800_000),),
+            "ladder": (_rung("original", 0.0, 1.0), _rung("prune/structured", -0.02, 2.0)),
+            "saturation": safe,
+        }
+    )
+
+
+def _same_as_kept(name: str, text: str) -> None:
+    file = SNAPSHOTS / name
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+def _html(report: RunReport) -> str:
+    """The page without style, script and drawings, whose bytes are Matplotlib's."""
+    text = page_html(report_page(report, INPUTS))
+    text = re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(r"'sha256-[^']*'", "", text)
+    return re.sub(r"<svg[^>]*>.*?</svg>", "<svg/>", text, flags=re.DOTALL)
+
+
+def _terminal(report: RunReport) -> str:
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    with console.capture() as capture:
+        for section in report_sections(report):
+            console.print(terminal_section(section))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+RENDERED: dict[str, Callable[[RunReport], str]] = {
+    "report.md": lambda report: page_markdown(report_page(report, INPUTS)),
+    "report.html": _html,
+    "report.txt": _terminal,
+}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_a_report_reads_as_it_is_kept(name: str, everything: RunReport) -> None:
+    _same_as_kept(name, RENDERED[name](everything))
+
+
+def test_every_section_is_in_the_snapshots(everything: RunReport) -> None:
+    keys = [section.key for section in report_sections(everything)]
+    assert keys == [
+        "warnings",
+        "glance",
+        "gates",
+        "figures",
+        "latency",
+        "runtimes",
+        "why",
+        "ladder",
+        "cut",
+        "promise",
+        "costs",
+        "stages",
+        "parity",
+        "data",
+        "environment",
+        "reproduce",
+    ]
+
+
+def test_a_language_model_has_a_section_of_its_own_after_the_figures(
+    int8: RunReport, of_language: Callable[..., RunReport]
+) -> None:
+    keys = [section.key for section in report_sections(of_language(int8, 21.0))]
+    assert keys[keys.index("figures") + 1] == "language"
+    assert "language" not in [section.key for section in report_sections(int8)]
