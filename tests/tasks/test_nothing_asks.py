@@ -32,6 +32,7 @@ ALLOWED = {
     "pipeline/attention_summary.py": "where a head looks",
     # Perplexity as a second way to rank, and the section on writing tokens: the report's own figures.
     "report/compare/read.py": "a report's perplexity columns",
+    "report/sections/language.py": "the section on perplexity and on writing tokens",
 }
 
 

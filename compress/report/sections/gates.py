@@ -159,12 +159,12 @@ def gate_sentence(gate: GateRecord) -> str:
         return _commonest_sentence(gate)
 
     own = all_gates().get(gate.name)
-    noun, unit = _UNITS[gate.name] if own is None else (own.noun, own.kind)
+    noun, kind = _UNITS[gate.name] if own is None else (own.noun, own.kind)
 
     def shown(value: float) -> str:
-        if unit == "points":
+        if kind == "points":
             return f"{100 * value:.2f} points".replace("-", "−")
-        return f"{value:.3f}x" if unit == "ratio" else amount(unit, value)
+        return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
 
     least = gate.name.startswith("min_")
     words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
