@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.data import Splits, TextEncoder
 from compress.data.readers.vocabulary import encode_splits_again, smaller_encoder
-from compress.model.layers.embedding import keep_tokens_
+from compress.model.cutting.vocabulary import keep_tokens_
 
 __all__ = ["Given"]
 
