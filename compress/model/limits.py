@@ -12,9 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.model.layers.embedding import positions_start_at
-
-__all__ = ["LONGEST_PROOF", "lengths_of_change", "token_limit", "unproven_from"]
+__all__ = ["LONGEST_PROOF", "lengths_of_change", "positions_start_at", "token_limit", "unproven_from"]
 
 LONGEST_PROOF = 4096
 """Tokens of the longest row that is made up to prove a language model; one may see far more."""
@@ -25,6 +23,18 @@ _CHANGES = re.compile(
 _COUNTS = re.compile(r"layers|^use_")  # of something else than tokens
 _RESCALED = ("longrope", "su")  # rotary positions whose frequencies depend on the length
 _SHORT = "original_max_position_embeddings"  # up to which they are those of short rows
+
+
+def positions_start_at(model: nn.Module) -> int | None:
+    """The padding id that a model counts its positions from, as RoBERTa does, or none.
+
+    That id must stay what it is, and so must all below it, because new ids are given in the old order.
+    """
+    for module in model.modules():
+        index = getattr(module, "padding_idx", None)
+        if isinstance(index, int) and hasattr(module, "position_embeddings"):
+            return index
+    return None
 
 
 def token_limit(module: nn.Module) -> int | None:

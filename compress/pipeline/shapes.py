@@ -15,9 +15,9 @@ from compress.errors import ModelError
 from compress.model import Site, logits, structure_of, to_tensors
 from compress.model.counts import stored_bytes, weight_counts
 from compress.model.cutting.depth import layer_count
+from compress.model.cutting.vocabulary import token_embedding, token_table
 from compress.model.cutting.width import hidden_width
 from compress.model.files.computed_weights import plain_weights_
-from compress.model.layers.embedding import token_embedding, token_table
 from compress.model.observe.capture import positions_of
 from compress.pipeline.prepare import prepare
 from compress.recipe import Recipe

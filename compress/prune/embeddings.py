@@ -71,7 +71,7 @@ class EmbeddingFactorization(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the rank is one that saves something, and put empty factors there."""
-        from compress.model.layers.embedding import token_embedding
+        from compress.model.cutting.vocabulary import token_embedding
 
         shape = copy.deepcopy(model)
         path, _ = token_embedding(shape)
@@ -87,7 +87,7 @@ class EmbeddingFactorization(PruneStage):
         import torch
 
         from compress.data.readers.vocabulary import token_counts
-        from compress.model.layers.embedding import token_embedding
+        from compress.model.cutting.vocabulary import token_embedding
 
         made = copy.deepcopy(model).eval()
         path, wide = token_embedding(made)
@@ -112,7 +112,8 @@ class EmbeddingFactorization(PruneStage):
         return result
 
     def _factors(self, model: nn.Module) -> FactorizedEmbedding:
-        from compress.model.layers.embedding import FactorizedEmbedding, token_embedding
+        from compress.model.cutting.vocabulary import token_embedding
+        from compress.model.layers.embedding import FactorizedEmbedding
 
         path, wide = token_embedding(model)
         if isinstance(wide, FactorizedEmbedding):

@@ -109,13 +109,13 @@ def _width(model: nn.Module, claimed: int) -> int:
 
 
 def _rank(model: nn.Module, claimed: int) -> int:
-    from compress.model.layers.embedding import token_embedding, token_table
+    from compress.model.cutting.vocabulary import token_embedding, token_table
 
     return token_table(token_embedding(model)[1]).embedding_dim
 
 
 def _vocabulary(model: nn.Module, claimed: int) -> int:
-    from compress.model.layers.embedding import token_embedding, token_table
+    from compress.model.cutting.vocabulary import token_embedding, token_table
 
     return len(token_table(token_embedding(model)[1]).weight)
 

@@ -90,7 +90,7 @@ class VocabularyPruning(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """See that the model has an embedding that can be cut; how much goes, only the rows can tell."""
-        from compress.model.layers.embedding import token_embedding
+        from compress.model.cutting.vocabulary import token_embedding
 
         token_embedding(model)
         return model
@@ -110,7 +110,7 @@ class VocabularyPruning(PruneStage):
             ModelError: the model has no embedding of a vocabulary that can be cut.
         """
         from compress.data.readers.vocabulary import encode_again, smaller_encoder
-        from compress.model.layers.embedding import keep_tokens_, token_embedding, token_table
+        from compress.model.cutting.vocabulary import keep_tokens_, token_embedding, token_table
 
         made = copy.deepcopy(model).eval()
         before = token_table(token_embedding(made)[1]).num_embeddings
@@ -136,7 +136,8 @@ class VocabularyPruning(PruneStage):
 
     def _kept(self, model: nn.Module, context: Context, encoder: TextEncoder, before: int) -> tuple[int, ...]:
         from compress.data.readers.vocabulary import required_tokens, token_counts
-        from compress.model.layers.embedding import positions_start_at, token_embedding, token_table
+        from compress.model.cutting.vocabulary import token_embedding, token_table
+        from compress.model.limits import positions_start_at
 
         counts = token_counts(context.train, before)
         wanted = set(np.flatnonzero(counts >= self.min_count).tolist())

@@ -11,15 +11,11 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model import ModelConfig, load_model, load_module, save_module
+from compress.model.cutting.vocabulary import keep_tokens_, token_embedding, token_table
 from compress.model.files.definition import Definition, definition_of
 from compress.model.forward import logits
-from compress.model.layers.embedding import (
-    FactorizedEmbedding,
-    keep_tokens_,
-    positions_start_at,
-    token_embedding,
-    token_table,
-)
+from compress.model.layers.embedding import FactorizedEmbedding
+from compress.model.limits import positions_start_at
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context

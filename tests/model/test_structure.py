@@ -252,6 +252,9 @@ def test_a_path_may_name_a_module_of_each_layer() -> None:
     assert found.attention == named.attention and found.hidden is not None
     assert found.hidden.writers == ("embed", "layers.0.out", "layers.1.out")
     assert len(found.hidden.readers) == 7
+    del said["layers"]
+    with pytest.raises(ModelError):
+        structure_of(model)
 
 
 def test_what_bundles_of_before_say_too_is_no_error() -> None:

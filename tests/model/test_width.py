@@ -167,7 +167,7 @@ def _hidden(**given: list[str]) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("hidden", "message"),
     [
-        (None, r"structure\(\) doesn't say what has the hidden width"),
+        (None, r"_Offers doesn't declare .* \('hidden' of structure\(\)\)"),
         (_hidden(), r"names nothing that has hidden features"),
         (_hidden(writers=["a"], readers=["b"]), r"b has 8 hidden features, but a has 6"),
         (_hidden(writers=["c"]), r"structure\(\) names c, but there is no such module"),

@@ -108,7 +108,8 @@ def _layers(model: nn.Module) -> nn.ModuleList:
     found = None if path is None else model.get_submodule(path)
     if not isinstance(found, nn.ModuleList):
         raise ModelError(
-            f"{type(model).__name__}.structure() doesn't say which nn.ModuleList its layers are in ('layers')"
+            f"{type(model).__name__} doesn't declare a list of layers that can be left out ('layers' of "
+            "structure(), an nn.ModuleList)"
         )
     return found
 

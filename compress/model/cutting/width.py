@@ -31,7 +31,7 @@ def hidden_group(model: nn.Module) -> Coupled:
     hidden = structure_of(model).hidden
     if hidden is None:
         raise ModelError(
-            f"{type(model).__name__}.structure() doesn't say what has the hidden width ('hidden'): "
+            f"{type(model).__name__} doesn't declare what has the hidden width ('hidden' of structure()): "
             "the width can't be cut"
         )
     return hidden

@@ -1,21 +1,15 @@
-"""The table of the vocabulary: fewer rows, or two thin factors in its place.
+"""An embedding as two thin factors.
 
 Shapes: v = tokens, r = rank, m = width of an embedded token, b = batch, s = sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from compress.errors import ModelError
-from compress.model.files.definition import attach_definition_, definition_of
-from compress.model.structure.find import structure_of
-
-__all__ = ["FactorizedEmbedding", "keep_tokens_", "positions_start_at", "token_embedding", "token_table"]
+__all__ = ["FactorizedEmbedding"]
 
 
 class FactorizedEmbedding(nn.Module):
@@ -54,95 +48,3 @@ class FactorizedEmbedding(nn.Module):
             "embedding_dim": self.embedding_dim,
             "padding_idx": self.padding_idx,
         }
-
-
-def token_embedding(model: nn.Module) -> tuple[str, nn.Embedding | FactorizedEmbedding]:
-    """Find the embedding of the vocabulary, and its path.
-
-    Raises:
-        ModelError: the model doesn't say where it is, it is not float, or another layer shares its weight.
-    """
-    path = structure_of(model).token_embedding
-    if path is None:
-        raise ModelError(
-            f"{type(model).__name__} has no embedding of a vocabulary: its structure() names no "
-            "token_embedding"
-        )
-    found = model.get_submodule(path)
-    if type(found) is not nn.Embedding and not isinstance(found, FactorizedEmbedding):
-        raise ModelError(
-            f"{path} is {type(found).__name__}, not a float embedding: it can't be cut (cut before "
-            "quantizing)"
-        )
-    table = found.table if isinstance(found, FactorizedEmbedding) else found
-    if not isinstance(table, nn.Embedding):
-        raise ModelError(f"{path}.table is {type(table).__name__}: it can't be cut (cut before quantizing)")
-    for name, module in model.named_modules():
-        own = module.parameters(recurse=False)
-        if module is not table and any(parameter is table.weight for parameter in own):
-            raise ModelError(
-                f"{path} shares its weight with {name} (tied embeddings): it can't be cut alone; "
-                "build the model without tying"
-            )
-    return path, found
-
-
-def token_table(found: nn.Embedding | FactorizedEmbedding) -> nn.Embedding:
-    """The nn.Embedding that holds a row for each token."""
-    return found.table if isinstance(found, FactorizedEmbedding) else found
-
-
-def positions_start_at(model: nn.Module) -> int | None:
-    """The padding id that a model counts its positions from, as RoBERTa does, or none.
-
-    That id must stay what it is, and so must all below it, because new ids are given in the old order.
-    """
-    for module in model.modules():
-        index = getattr(module, "padding_idx", None)
-        if isinstance(index, int) and hasattr(module, "position_embeddings"):
-            return index
-    return None
-
-
-def keep_tokens_(model: nn.Module, kept: Sequence[int]) -> None:
-    """Keep only these rows of the vocabulary; the new id of a token is its place in `kept`.
-
-    A Hugging Face model's configuration and definition follow: vocab_size, and ids of special tokens.
-
-    Args:
-        kept: token ids, ascending.
-
-    Raises:
-        ModelError: as `token_embedding`; an id that isn't there; or positions would be counted anew.
-    """
-    _, found = token_embedding(model)
-    table = token_table(found)
-    ids = list(kept)
-    if not ids or ids != sorted(set(ids)) or ids[0] < 0 or ids[-1] >= table.num_embeddings:
-        raise ModelError(f"tokens to keep must be some of 0..{table.num_embeddings - 1}, ascending")
-    start = positions_start_at(model)
-    if start is not None and ids[start : start + 1] != [start]:
-        raise ModelError(f"the model counts positions from token {start}: it and all below it must be kept")
-    new = {old: index for index, old in enumerate(ids)}
-    table.weight = nn.Parameter(table.weight.detach()[ids].clone(), table.weight.requires_grad)
-    for module in {id(each): each for each in (table, found)}.values():
-        module.num_embeddings = len(ids)
-        module.padding_idx = None if module.padding_idx is None else new.get(module.padding_idx)
-    _renumber_config_(model, new)
-
-
-def _renumber_config_(model: nn.Module, new: Mapping[int, int]) -> None:
-    config: Any = getattr(model, "config", None)
-    if config is None or not hasattr(config, "to_dict") or not hasattr(config, "vocab_size"):
-        return
-    changes: dict[str, Any] = {"vocab_size": len(new)}
-    for key, value in config.to_dict().items():
-        if key.endswith("_token_id") and isinstance(value, int | list):
-            changes[key] = (
-                new.get(value) if isinstance(value, int) else [new[each] for each in value if each in new]
-            )
-    for key, value in changes.items():
-        setattr(config, key, value)
-    definition = definition_of(model)
-    if definition is not None and definition.kind == "hf":
-        attach_definition_(model, replace(definition, args={**definition.args, **changes}))

@@ -48,7 +48,7 @@ class _Paths:
 
     Attributes:
         layers: path of the list of layers; None where there is none, or several.
-        each: path of each layer; empty where no block has `{layer}`.
+        each: path of each layer; empty where no path of the layout has `{layer}`.
     """
 
     model: nn.Module
@@ -59,12 +59,11 @@ class _Paths:
     @classmethod
     def of(cls, model: nn.Module, layout: Layout) -> _Paths:
         base = str(getattr(model, "base_model_prefix", ""))
-        if layout.layers is None:
-            return cls(model, base, None, ())
-        layers = layout.layers.replace("{base}", base)
-        consumers = [*(each.out for each in layout.attention), *(each.down for each in layout.feed_forward)]
-        if not any("{layer}" in path for path in consumers):
+        layers = None if layout.layers is None else layout.layers.replace("{base}", base)
+        if "{layer}" not in repr(layout):
             return cls(model, base, layers, ())
+        if layers is None:
+            raise ValueError("a path has {layer}, and there is no 'layers'")
         outer, star, inner = layers.partition(".*")
         lists = [path + inner for path in _entries(model, outer)] if star else [layers]
         each = tuple(path for found in lists for path in _entries(model, found))
