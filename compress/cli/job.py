@@ -31,12 +31,14 @@ _TO_END_S = 10.0
 def main(arguments: Sequence[str]) -> int:
     """Run a recipe and return the exit code."""
     given = _read(arguments)
+    parent_gone = end_with_parent(grace_s=_TO_END_S)
     try:
         with ended_as_interrupted():
             begin()
             return _run(given)
     except KeyboardInterrupt:
-        end_own_group()  # what was interrupted may have left children
+        if parent_gone.is_set():  # nobody else ends the children that were interrupted
+            end_own_group()
         return INTERRUPTED
 
 
@@ -52,8 +54,7 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def begin() -> None:
-    """Tie this process to the one that started it, say that it has started, and begin to work."""
-    end_with_parent(grace_s=_TO_END_S)
+    """Say that this process has started, and begin to work."""
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     sys.stdout.write("\r")

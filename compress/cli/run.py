@@ -196,7 +196,7 @@ def _failure(recipe: Recipe, code: int) -> int:
     from compress.measure.process.spawn import how_it_ended
 
     if code in _SAID:
-        echo(f"{recipe.run_name} failed; its message stands above", err=True)
+        echo(f"{recipe.run_name} failed; its message is above", err=True)
         return code
     died = StageError(f"{recipe.run_name}: the process of this recipe ended {how_it_ended(code)}")
     print_error(died)

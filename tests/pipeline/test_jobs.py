@@ -24,7 +24,8 @@ import os, signal, subprocess, sys, time
 from compress.cli.job import begin
 from compress.system.exclusive import alone, idle, make_way, work
 from compress.system.signals import ended_as_interrupted
-from compress.measure.process.spawn import end_own_group
+from compress.measure.process.spawn import end_own_group, end_with_parent
+end_with_parent(grace_s=10)
 try:
     with ended_as_interrupted():
         begin()

@@ -37,18 +37,23 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def end_with_parent(*, grace_s: float = 0.0) -> None:
+def end_with_parent(*, grace_s: float = 0.0) -> threading.Event:
     """End this process, and its group if it leads one, when its standard input ends: its parent is gone.
 
     The parent holds the other end of a pipe, which the system closes however the parent ends.
 
     Args:
         grace_s: send SIGTERM to the main thread first, and give it this time to end by itself.
+
+    Returns:
+        An event that is set once the parent is gone.
     """
+    gone = threading.Event()
 
     def wait_for_the_end() -> None:
         while os.read(sys.stdin.fileno(), 1):
             pass
+        gone.set()
         if grace_s and sys.platform != "win32":
             # To the main thread: taken by another one, it would not interrupt what the main one waits for.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
@@ -56,6 +61,7 @@ def end_with_parent(*, grace_s: float = 0.0) -> None:
         end_own_group()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
+    return gone
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:
