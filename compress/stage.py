@@ -40,7 +40,7 @@ class Context:
         teacher: the model that the recipe began with; None: the model that the stage is given.
         unlabelled: further rows without labels (theirs are `NO_LABEL`); None: not given.
         reader: how the rows were read, such as the tokenizer that they come from.
-        targets: where the answers of teachers are kept; without a recipe, as long as they are used.
+        targets: where the answers of teachers are kept; without a recipe, as long as they are needed.
         timer: times ONNX files on this machine; None without a recipe, as in a test.
         device: a torch device name.
         folder: a directory of the stage's own that outlives a kill, where trainings keep checkpoints; None:
@@ -208,7 +208,7 @@ class Stage(BaseModel, ABC):
         return self
 
     def objection(self, before: Sequence[Stage]) -> str | None:
-        """Say why this stage makes no sense after those before it, or none."""
+        """Say why this stage makes no sense after those before it; None: it makes sense."""
         if any(stage.kind == "quantize" for stage in before):
             if self.kind == "quantize":
                 return "the weights are quantized already"
@@ -219,5 +219,5 @@ class Stage(BaseModel, ABC):
         return None
 
     def data_objection(self, data: DataSource) -> str | None:
-        """Say what a recipe's data lacks for this stage, or none."""
+        """Say what a recipe's data lacks for this stage; None: nothing."""
         return None

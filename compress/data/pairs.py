@@ -43,7 +43,7 @@ _PAIR_LABELS = {
 
 
 def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
-    """See that rows have one text, or that the recipe says which one of a pair is read.
+    """Check that rows have one text, or that the recipe says which one of a pair is read.
 
     Args:
         label_order: the model's names by index, if it has some.

@@ -42,7 +42,7 @@ class Table:
         labels: the class name of each row.
         declared: class names in the order that the source itself states, else empty.
         unit: what `numbers` counts: the lines of a file, or rows.
-        numbers: where each row stands, from 1; empty: rows in order.
+        numbers: the place of each row, from 1; empty: rows in order.
         places: what each row is called instead, as the file of a picture.
         notes: how the source was read, where that is not obvious.
     """
@@ -61,7 +61,7 @@ class Table:
         return len(self.items)
 
     def place(self, index: int) -> str:
-        """Say where a row stands: `line 7`, `cats/1.png`."""
+        """The place of a row: `line 7`, `cats/1.png`."""
         if self.places:
             return self.places[index]
         return f"{self.unit} {self.numbers[index] if self.numbers else index + 1}"

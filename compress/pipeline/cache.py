@@ -44,7 +44,7 @@ class Cache:
     """A folder of pieces."""
 
     def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:
-        """`say` is told when another run makes what is needed."""
+        """`say` is called with a message when another run makes what is needed."""
         self.root = root
         self._say = say or (lambda line: None)
 
@@ -78,7 +78,7 @@ class Cache:
         return Piece(module, from_main(keep), reused=False)
 
     def _loadable(self, key: str, loaded: list[nn.Module]) -> dict[str, Any] | None:
-        """Load the module of a piece and return its record; remove a damaged one and return none."""
+        """Load the module of a piece and return its record; remove a damaged one and return None."""
         found = self._record(key)
         if found is not None:
             try:
@@ -126,7 +126,7 @@ class Cache:
             return made
 
     def _record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a whole piece; remove a damaged one and return none."""
+        """Return the record of a whole piece; remove a damaged one and return None."""
         directory = self.root / key
         if not directory.exists():
             return None

@@ -81,7 +81,7 @@ class Work:
         return replace(self, splits=encode_splits_again(self.splits, encoder), teacher=teacher)
 
     def with_step(self, onnx: Path, done: int, names: Sequence[str]) -> Work:
-        """The same with the file after so many stages; it also stands for stages that have none."""
+        """The same with the file after the first `done` stages, which includes those whose export failed."""
         since = names[sum(step.stages for step in self.steps) : done]
         step = Step(" + ".join(since), onnx, self.splits.validation, len(since))
         return replace(self, steps=(*self.steps, step))

@@ -75,7 +75,7 @@ def timing_setting(
 
 
 def check_setting(module: nn.Module, splits: Splits, setting: Setting) -> None:
-    """See that the model answers a batch of this size.
+    """Check that the model answers a batch of this size.
 
     Raises:
         StageError: it doesn't.

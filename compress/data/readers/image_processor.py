@@ -1,4 +1,4 @@
-"""How a picture becomes the numbers that a model reads: what a `preprocessor_config.json` says.
+"""How an image becomes the numbers that a model reads: what a `preprocessor_config.json` says.
 
 The same arithmetic as the Pillow-backed image processors of transformers, without needing them.
 Shapes: p = channels, h = height, w = width.
@@ -40,14 +40,14 @@ _CHANGES_SIZE = ("do_pad", "do_thumbnail", "do_align_long_axis")
 
 @dataclass(frozen=True)
 class ImageProcessor(Reader):
-    """How a picture becomes the numbers that a model reads.
+    """How an image becomes the numbers that a model reads.
 
     Attributes:
-        size: height and width that a picture is resized to; one number: its shorter side, in proportion.
-            none: it stays as it is.
+        size: height and width that an image is resized to; one number: its shorter side, in proportion.
+            None: it is not resized.
         crop: height and width that are then cut from its middle.
         channels: 3 in colour, 1 in grey.
-        mean, std: of each channel, after the factor; none: not normalized.
+        mean, std: of each channel, after the factor; None: not normalized.
         factor: what the pixels' 0 to 255 are multiplied with.
         resample: Pillow's number of the filter for resizing.
         source: further settings of the model's own file, which are kept when it is written again.
@@ -109,7 +109,7 @@ class ImageProcessor(Reader):
         std: Sequence[float] | None = None,
         channels: int | None = None,
     ) -> ImageProcessor:
-        """Return it with some settings changed; a size is then the whole picture's, without a crop.
+        """Return it with some settings changed; a size is then the whole image's, without a crop.
 
         Raises:
             DataError: not one number a channel.
@@ -131,12 +131,12 @@ class ImageProcessor(Reader):
 
     @property
     def result(self) -> tuple[int, int] | None:
-        """Height and width of what comes out; none: that depends on the picture."""
+        """Height and width of what comes out; None: that depends on the image."""
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
 
     @property
     def mode(self) -> str:
-        """Pillow's name of the colours that a picture is converted to."""
+        """Pillow's name of the colours that an image is converted to."""
         return "L" if self.channels == 1 else "RGB"
 
     def inputs(self, height: int, width: int) -> tuple[InputSpec, ...]:
@@ -144,7 +144,7 @@ class ImageProcessor(Reader):
         return (InputSpec(PIXELS, "float32", (self.channels, height, width)),)
 
     def pixels(self, image: Image) -> NDArray[np.uint8]:
-        """Convert, resize and crop a picture: [h, w, p].
+        """Convert, resize and crop an image: [h, w, p].
 
         Raises:
             DataError: it is smaller than what is to be cut from it.

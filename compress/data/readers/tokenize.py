@@ -48,11 +48,11 @@ class TextEncoder(Reader):
     """A tokenizer and the inputs that a model wants of it.
 
     Attributes:
-        directory: where tokenizer.json stands.
+        directory: where tokenizer.json is.
         tokenizer: that file, loaded; its truncation and padding settings are ours to change.
         input_names: which of input_ids, attention_mask and token_type_ids the model takes, in its order.
         pad_id: the id that fills a shorter row.
-        end_id: the id that ends a text of a language model; none: the tokenizer names none.
+        end_id: the id that ends a text of a language model; None: the tokenizer names none.
         truncation_side: the end of a long text that is cut, left or right.
     """
 
@@ -70,7 +70,7 @@ class TextEncoder(Reader):
     def from_directory(
         cls, directory: Path | str, *, input_names: tuple[str, ...] = ("input_ids", "attention_mask")
     ) -> TextEncoder:
-        """Load tokenizer.json, and the pad token and truncation side that stand beside it.
+        """Load tokenizer.json, and the pad token and truncation side that are beside it.
 
         Raises:
             DataError: no tokenizer.json, one that cannot be read, or an input that texts do not have.
@@ -108,7 +108,7 @@ class TextEncoder(Reader):
 
     @property
     def truncated_at(self) -> int | None:
-        """How many tokens of a text are kept, as `encode` was last told; none before."""
+        """How many tokens of a text are kept, as `encode` last set it; None before."""
         truncation = self.tokenizer.truncation
         return None if truncation is None else int(truncation["max_length"])
 
@@ -164,7 +164,7 @@ class TextEncoder(Reader):
         """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle.
 
         Args:
-            max_length: tokens of a text; none: nothing is cut, as of a prompt.
+            max_length: tokens of a text; None: nothing is cut, as of a prompt.
         """
         if max_length is None:
             self.tokenizer.no_padding()
@@ -341,7 +341,7 @@ def _end_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> in
 
 
 def _special_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any], role: str) -> int | None:
-    """The id of the token that the files beside the tokenizer give a role, such as pad_token, or none."""
+    """The id of the token that the files beside the tokenizer give a role, such as pad_token, or None."""
     sources = {"tokenizer_config.json": config}
     if not config.get(role):
         sources["special_tokens_map.json"] = _read_json(directory / "special_tokens_map.json")

@@ -127,9 +127,9 @@ def smaller_encoder(encoder: TextEncoder, kept: Sequence[int], directory: Path |
     """Make the encoder of the kept tokens.
 
     Args:
-        encoder: left as it is.
+        encoder: left unchanged.
         kept: what `required_tokens` gave, with the encoder's `pad_id` among them.
-        directory: where its tokenizer.json and settings are written; none: nowhere. Files with old ids
+        directory: where its tokenizer.json and settings are written; None: nowhere. Files with old ids
             (vocab.txt, merges.txt) are left out: tokenizer.json says the same.
 
     Raises:

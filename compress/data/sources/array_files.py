@@ -56,7 +56,7 @@ class ArraysData(DataSource):
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """What stands in the files.
+    """What the files hold.
 
     Attributes:
         tables: train, and validation and test where they have files of their own: labels, and bytes of rows.

@@ -44,8 +44,8 @@ def from_arrays(
     Args:
         train: the rows to learn from.
         validation: the rows to choose by.
-        test: the rows for the final figure; none: a test split without rows.
-        labels: class names by index; none: "0", "1" and so on, up to the highest index there is.
+        test: the rows for the final figure; None: a test split without rows.
+        labels: class names by index; None: "0", "1" and so on, up to the highest index there is.
         inputs: what the inputs are like, where another pad value or fixed dimension is wanted.
         source: a line for people: where the rows come from.
 

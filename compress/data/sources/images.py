@@ -188,7 +188,7 @@ class _Folder:
         """Decode all pictures.
 
         Args:
-            shape: what pictures of other folders have; none: the first picture decides.
+            shape: what images of other folders have; None: the first image decides.
         """
         first, _ = _read(self.files[0], processor)
         wanted = shape or (processor.channels, *first.shape[:2])
@@ -229,7 +229,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, processor: ImageProcessor) -> tuple[NDArray[np.uint8], _Seen]:
-    """Decode one picture as a camera meant it to stand; of an animation the first."""
+    """Decode one image, turned as its camera says; of an animation the first."""
     from PIL import Image, ImageOps
 
     try:
@@ -254,7 +254,7 @@ def _colours(image: Image) -> str:
 
 
 def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
-    """Room for so many numbers: in memory, or in a temporary file that goes with the process."""
+    """An empty array of a shape: in memory, or in a temporary file that goes with the process."""
     size = int(np.prod(shape)) * 4
     if size <= _IN_MEMORY_BYTES:
         return np.empty(shape, dtype=np.float32), ()

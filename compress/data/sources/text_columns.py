@@ -74,7 +74,7 @@ def _check_texts(
     unit: Literal["line", "row"] = "row",
     numbers: tuple[int, ...] = (),
 ) -> None:
-    """See that there are rows, and that each has a text."""
+    """Check that there are rows, and that each has a text."""
     if not texts:
         raise DataError(f"{where}: has no rows")
     at = numbers or tuple(range(1, len(texts) + 1))
