@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from compress.recipe.gates import GatesConfig
 from compress.report import judged
 from compress.report.sections.gates import commonest_words
 from compress.tasks import TASKS, Difference, InputSpec, Integers, Score, Task, task_of_measurement
+from compress.tasks.base import Logits
 from compress.tasks.spec import TaskWords
 from compress.train import fit_
 from compress.train.forward import evaluate
@@ -76,8 +77,8 @@ class Tags(Task):
         return torch.bernoulli(judged.sigmoid(), generator=generator).long()
 
     @classmethod
-    def named(cls, judged: np.ndarray[Any, Any]) -> Integers:
-        return (judged > 0).astype(np.int64).reshape(-1)
+    def named(cls, judged: Logits) -> Logits:
+        return ((judged > 0) * 1).reshape(-1)
 
     @classmethod
     def value(cls, answers: Integers, labels: Integers) -> float:
