@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from compress.measure.answers import unpack_classes
 from compress.measure.explain.explanation import Explanation
-from compress.tasks import Difference, Integers, Score
+from compress.tasks import TASKS, Difference, Integers, Score
 from compress.timing import Setting
 
 __all__ = [
@@ -56,6 +56,7 @@ class Accuracy(Score):
 
 
 AccuracyDifference = Difference
+"""Its name in the public interface."""
 
 
 class Answers(_Result):
@@ -330,3 +331,10 @@ class Measurement(_Result):
     runtimes: Runtimes | None = None
     answers: Answers | None = None
     language: Language | None = None
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name and name not in TASKS:
+            raise ValueError(f"this modelpress has no task '{name}'")
+        return name

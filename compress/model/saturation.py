@@ -125,9 +125,9 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
     }
     if counts["pairs_at_risk"] == 0:
         return Saturation(**counts)
-    exact = task.named(predict_logits(module, rows, task, batch_size=1).numpy())
+    exact = task.named(predict_logits(module, rows, task, batch_size=1))
     with _without_vnni(layers) as tally:
-        found = task.named(predict_logits(module, rows, task, batch_size=1).numpy())
+        found = task.named(predict_logits(module, rows, task, batch_size=1))
     return Saturation(
         **counts,
         rows=len(rows),

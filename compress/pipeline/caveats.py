@@ -88,17 +88,17 @@ def warnings_of(
     names = [stage.name for stage in stages]
     if "prune/magnitude" in names:
         found.append("prune/magnitude leaves zeros in dense tensors: ONNX Runtime gains no speed from them")
-    candidate = measurement.candidate.accuracy
+    candidate, metric = measurement.candidate.accuracy, task_of_measurement(measurement).words.metric
     if candidate.batched_disagreements:
         found.append(
             f"{candidate.batched_disagreements} of {candidate.units} answers change when rows are answered "
-            f"in padded batches of {candidate.batched_size} (accuracy {candidate.batched_value:.4f} then)"
+            f"in padded batches of {candidate.batched_size} ({metric} {candidate.batched_value:.4f} then)"
         )
     if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))
     if measurement.difference.high < 0:
         found.append(
-            f"accuracy is measurably lower than the baseline's: {measurement.difference.value * 100:+.1f} "
+            f"{metric} is measurably lower than the baseline's: {measurement.difference.value * 100:+.1f} "
             f"points (95 % interval {measurement.difference.low * 100:+.1f} to "
             f"{measurement.difference.high * 100:+.1f})"
         )

@@ -181,8 +181,8 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def named(cls, judged: NDArray[Any]) -> Integers:
-        """What logits [u, c] name, one number a unit of a report."""
+    def named(cls, judged: Logits) -> Logits:
+        """What logits [u, c] name, one int64 a unit of a report; an array or a tensor, as they are."""
 
     @classmethod
     @abstractmethod

@@ -7,12 +7,11 @@ Shapes: ... = rows or positions, c = classes or tokens, u = units, n = rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.tasks.base import Task
+from compress.tasks.base import Logits, Task
 from compress.tasks.spec import NO_LABEL, Difference, Integers, Score
 from compress.tasks.statistics import clustered_interval, paired_interval, proportion_interval, wider
 
@@ -65,9 +64,9 @@ class OneOfSeveral(Task):
         return torch.multinomial(judged.float().softmax(-1), 1, generator=generator)[:, 0]
 
     @classmethod
-    def named(cls, judged: NDArray[Any]) -> Integers:
+    def named(cls, judged: Logits) -> Logits:
         """The index of the largest, [u]."""
-        found: Integers = judged.argmax(-1)
+        found: Logits = judged.argmax(-1)
         return found
 
     @classmethod

@@ -55,7 +55,7 @@ def evaluate(
             judged = task.judged(answered, labels)
             total += float(task.loss(answered, labels)) * len(judged)
             count += len(judged)
-            answers.append(task.named(judged.cpu().numpy()))
+            answers.append(task.named(judged).cpu().numpy())
     module.train(was_training)
     metric = task.value(np.concatenate(answers), split.answers)
     return {"validation_loss": total / count, "validation_metric": metric}

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from compress.measure.answers import pack_classes
-from compress.measure.results import Answers
+from compress.measure.results import Answers, Measurement
 from compress.recipe.gates import GatesConfig
 from compress.report import RunReport, commonest_words, gate_sentence, judged, to_html, to_markdown
 from compress.report.sections.gates import ABOVE_COMMONEST
@@ -162,3 +162,10 @@ def test_reports_show_gates_where_there_are_some(int8: RunReport) -> None:
     report = int8.model_copy(update={"gates": records})
     for page in (to_markdown(report), to_html(report)):
         assert "not judged" in page and "fails" not in page
+
+
+def test_a_measurement_of_an_unknown_task_is_refused(int8: RunReport) -> None:
+    plain = int8.measurement.model_dump()
+    assert Measurement.model_validate({**plain, "task": "classification"}).task == "classification"
+    with pytest.raises(ValueError, match="has no task 'regression'"):
+        Measurement.model_validate({**plain, "task": "regression"})

@@ -90,8 +90,7 @@ def right_answers(
     task, answers = batches.task, []
     with torch.inference_mode(), gated(model, sites, list(gates)):
         for inputs, labels in zip(batches.inputs, batches.labels, strict=True):
-            judged = task.judged(logits(model, inputs).float().cpu(), labels)
-            answers.append(torch.from_numpy(task.named(judged.numpy())))
+            answers.append(task.named(task.judged(logits(model, inputs), labels)).cpu())
     return torch.cat(answers) == batches.truth
 
 
