@@ -19,8 +19,8 @@ from compress.export import ONNX_PATH
 from compress.losses import TargetPlace
 from compress.measure import Step
 from compress.model.counts import weight_counts
-from compress.model.files.computed_weights import plain_weights_
 from compress.model.cutting.vocabulary import keep_tokens_
+from compress.model.files.computed_weights import plain_weights_
 from compress.pipeline.cost import Cost
 from compress.pipeline.exported import Exported, exported
 from compress.pipeline.prepare import Run
