@@ -11,7 +11,7 @@ Names are loaded when they are first used: importing this costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from compress.version import __version__
+from compress.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from compress.data import from_arrays, load_splits
@@ -74,7 +74,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "__version__",
     "CompressError",
     "Context",
     "EmbeddingFactorization",

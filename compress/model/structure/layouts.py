@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from compress.model.structure.sites import Coupled, Stub
 
-__all__ = ["LAYOUTS", "Attention", "FeedForward", "Layout"]
+__all__ = ["Attention", "FeedForward", "LAYOUTS", "Layout"]
 
 
 @dataclass(frozen=True)
