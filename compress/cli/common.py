@@ -19,6 +19,7 @@ from compress.system.distributed import is_main, process_index
 if TYPE_CHECKING:
     from compress.recipe import Recipe
     from compress.report import GateRecord
+    from compress.tasks.spec import TaskWords
 
 __all__ = [
     "GATES_FAILED",
@@ -92,12 +93,12 @@ def echo(text: str = "", *, nl: bool = True, err: bool = False, as_data: bool = 
     typer.echo(text, nl=nl, err=err)
 
 
-def print_gates(gates: Sequence[GateRecord]) -> None:
+def print_gates(gates: Sequence[GateRecord], words: TaskWords) -> None:
     """A line for each gate: whether it holds, what was wanted, what was measured."""
     from compress.report import gate_sentence
 
     for gate in gates:
-        print_verdict(gate.holds, gate_sentence(gate), judged=not gate.not_judged)
+        print_verdict(gate.holds, gate_sentence(gate, words), judged=not gate.not_judged)
 
 
 def print_verdict(holds: bool, words: str, *, judged: bool = True) -> None:

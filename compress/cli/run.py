@@ -244,14 +244,17 @@ def _summarise(outcome: Outcome) -> None:
         )
     found = outcome.report.measurement
     before, after = found.baseline.accuracy, found.candidate.accuracy
-    what = task_of_measurement(found).words.metric
-    say(f"{what} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s", "bold")
+    words = task_of_measurement(found).words
+    say(
+        f"{words.metric} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s",
+        "bold",
+    )
     say(verdict(outcome.report), wrap=True)
     if found.runtimes is not None:
         say(fastest_sentence(found.runtimes), wrap=True)
     for caveat in caveats(outcome.report):
         say("note: ", "yellow", caveat, wrap=True)
-    print_gates(outcome.gates)
+    print_gates(outcome.gates, words)
 
 
 def _close(outcomes: Sequence[Outcome], output: Path) -> None:

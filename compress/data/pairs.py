@@ -55,7 +55,7 @@ def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
     if "text" in config.model_fields_set:
         return
     present = column_names(config)
-    second = second_texts(present, text=config.text, label=config.label)
+    second = second_texts(present, text=config.text, labels=config.labels.names)
     alone = config.text if config.text in present or not second else "NAME"
     advice = f"if one column alone is what the model was trained on, name it: data.text={alone}"
     if second:
@@ -73,7 +73,7 @@ def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
 
 def one_text_notes(config: TextRows) -> tuple[str, ...]:
     """What a reader must know where one text of a pair was chosen."""
-    second = second_texts(column_names(config), text=config.text, label=config.label)
+    second = second_texts(column_names(config), text=config.text, labels=config.labels.names)
     if not second:
         return ()
     return (
@@ -82,11 +82,11 @@ def one_text_notes(config: TextRows) -> tuple[str, ...]:
     )
 
 
-def second_texts(columns: Sequence[str], *, text: str, label: str) -> tuple[str, ...]:
+def second_texts(columns: Sequence[str], *, text: str, labels: Sequence[str]) -> tuple[str, ...]:
     """Which columns look like a second text beside the one that is read."""
     stem = re.sub(r"(1|a|one|first|left)$", "", _plain(text)) or _plain(text)
     known = _SECOND_NAMES | {stem + ending for ending in _SECOND_ENDINGS}
-    return tuple(name for name in columns if name not in (text, label) and _plain(name) in known)
+    return tuple(name for name in columns if name not in (text, *labels) and _plain(name) in known)
 
 
 def _plain(name: str) -> str:

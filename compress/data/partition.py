@@ -70,10 +70,12 @@ def partition(
     _check_leaks(tables, indices)
     drawn = {part: fractions[part] for part in PARTS[1:] if part not in tables}
     strata = _strata(train, task)
-    indices |= _draw(train, kept, drawn, strata, seed)
+    indices |= _draw(train, kept, drawn, strata, task, seed)
     if train_limit is not None and train_limit < len(indices["train"]):
         notes += (Note(f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)", "limit"),)
-        indices["train"] = _limited(train, indices["train"], train_limit, strata, seed)
+        indices["train"] = _limited(train, indices["train"], train_limit, strata, task, seed)
+    if strata is None:
+        _check_learnt(train, kept, indices["train"], task)
     return Partition({part: indices[part] for part in PARTS}, notes)
 
 
@@ -177,9 +179,12 @@ def _strata(table: Table, task: type[Task]) -> Sequence[Hashable] | None:
 
 
 def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
-    present = sorted({name for index in kept for name in task.label_names(table.labels[index])})
+    found = {name for index in kept for name in task.label_names(table.labels[index])}
+    present = sorted(found.union(table.declared if task.several_labels else ()))
     if not len(kept):
         raise DataError(f"{table.where}: no rows are left: each input stands there with more than one label")
+    if not found:
+        raise DataError(f"{table.where}: no row has a label")
     if len(present) < 2:
         raise DataError(
             f"{table.where}: all rows have the label '{', '.join(present)}'; classification needs two or more"
@@ -229,11 +234,12 @@ def _draw(
     kept: Indices,
     fractions: Mapping[str, float],
     strata: Sequence[Hashable] | None,
+    task: type[Task],
     seed: int,
 ) -> dict[str, Indices]:
     """Draw splits off the kept rows, each stratum in its share; what is left is train."""
     if strata is None:
-        return _drawn(table, kept, fractions, seed)
+        return _drawn(table, kept, fractions, task, seed)
     classes = Counter(strata[index] for index in kept)
     label, smallest = min(classes.items(), key=lambda item: (item[1], str(item[0])))
     if smallest <= len(fractions):
@@ -264,18 +270,73 @@ def _draw(
     return picked
 
 
-def _drawn(table: Table, kept: Indices, fractions: Mapping[str, float], seed: int) -> dict[str, Indices]:
-    """The same without strata."""
-    picked = {"train": kept}
-    for part, fraction in fractions.items():
-        count = round(fraction * len(kept))
-        if not 0 < count < len(picked["train"]):
+def _drawn(
+    table: Table, kept: Indices, fractions: Mapping[str, float], task: type[Task], seed: int
+) -> dict[str, Indices]:
+    """The same without strata: each name in its share."""
+    counts = {part: round(fraction * len(kept)) for part, fraction in fractions.items()}
+    counts["train"] = len(kept) - sum(counts.values())
+    for part, count in counts.items():
+        if count <= 0:
             raise DataError(
-                f"{table.where}: {part}_fraction {fraction} of {len(kept)} distinct rows leaves no row in "
-                f"{part} or in train; give more rows or another fraction"
+                f"{table.where}: validation_fraction and test_fraction of {len(kept)} distinct rows leave no "
+                f"row in {part}; give more rows or other fractions"
             )
-        picked["train"], picked[part] = _split(picked["train"], count, None, seed)
-    return picked
+    return _shared_out(table, kept, counts, task, seed)
+
+
+def _shared_out(
+    table: Table, rows: Indices, counts: Mapping[str, int], task: type[Task], seed: int
+) -> dict[str, Indices]:
+    """Deal rows out so that each part has its share of every name (Sechidis et al. 2011, algorithm 1).
+
+    The rarest name is dealt first, each of its rows to the part that lacks most of it; names are what labels
+    of rows say. A name of one row falls to the largest part.
+
+    Args:
+        counts: rows of each part, of which there are as many as `rows`.
+    """
+    parts, order = list(counts), np.random.default_rng(seed).permutation(rows).tolist()
+    names = {row: task.label_names(table.labels[row]) for row in order}
+    waiting: dict[str, dict[int, None]] = {}
+    for row in order:
+        for name in names[row]:
+            waiting.setdefault(name, {})[row] = None
+    lacks = {
+        name: {part: len(have) * counts[part] / len(order) for part in parts}
+        for name, have in waiting.items()
+    }
+    room = dict(counts)
+    dealt: dict[str, list[int]] = {part: [] for part in parts}
+
+    def deal(row: int, wanted: Mapping[str, float]) -> None:
+        part = max((each for each in parts if room[each]), key=lambda each: (wanted[each], room[each]))
+        dealt[part].append(row)
+        room[part] -= 1
+        for name in names[row]:
+            lacks[name][part] -= 1
+            waiting[name].pop(row)
+
+    while any(waiting.values()):
+        rarest = min((name for name in waiting if waiting[name]), key=lambda name: (len(waiting[name]), name))
+        for row in list(waiting[rarest]):
+            deal(row, lacks[rarest])
+    for row in order:
+        if not names[row]:
+            deal(row, room)
+    return {part: np.sort(np.array(picked, dtype=np.int64)) for part, picked in dealt.items()}
+
+
+def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task]) -> None:
+    """Check that no name fell to validation and test alone."""
+    seen = {name for index in train for name in task.label_names(table.labels[index])}
+    for index in kept:
+        lacking = [name for name in task.label_names(table.labels[index]) if name not in seen]
+        if lacking:
+            raise DataError(
+                f"{table.where}: no row of label '{lacking[0]}' is left to train on; give more rows, other "
+                "fractions, or a higher train_limit"
+            )
 
 
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
@@ -285,11 +346,17 @@ def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
 
 
 def _limited(
-    table: Table, rows: Indices, limit: int, strata: Sequence[Hashable] | None, seed: int
+    table: Table,
+    rows: Indices,
+    limit: int,
+    strata: Sequence[Hashable] | None,
+    task: type[Task],
+    seed: int,
 ) -> Indices:
-    """Take a subset of train, stratified where there are strata."""
+    """Take a subset of train, each stratum or name in its share."""
     if strata is None:
-        return _split(rows, limit, None, seed)[1]
+        counts = {"kept": limit, "left": len(rows) - limit}
+        return _shared_out(table, rows, counts, task, seed)["kept"]
     classes = Counter(strata[index] for index in rows)
     label, smallest = min(classes.items(), key=lambda item: (item[1], str(item[0])))
     if limit < len(classes):
@@ -312,12 +379,10 @@ def _limited(
     return limited
 
 
-def _split(
-    rows: Indices, count: int, strata: Sequence[Hashable] | None, seed: int
-) -> tuple[Indices, Indices]:
+def _split(rows: Indices, count: int, strata: Sequence[Hashable], seed: int) -> tuple[Indices, Indices]:
     """Split rows to the rest and `count` of them, each stratum in its share; both in their order."""
     from sklearn.model_selection import train_test_split
 
-    shares = None if strata is None else [strata[index] for index in rows]
+    shares = [strata[index] for index in rows]
     rest, drawn = train_test_split(rows, test_size=count, stratify=shares, random_state=seed)
     return np.sort(rest), np.sort(drawn)

@@ -41,6 +41,7 @@ class DataSource(BaseModel, ABC):
 
     Class attributes:
         rows: what rows are labelled with, which says what tasks there may be.
+        several_labels: rows can have any number of labels, if the task wants that.
         modality: what a row is.
         paths_to: what its paths name.
     """
@@ -48,6 +49,7 @@ class DataSource(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: ClassVar[RowKind] = "labelled"
+    several_labels: ClassVar[bool] = False
     modality: ClassVar[Modality] = "numbers"
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE"
     if TYPE_CHECKING:
@@ -63,7 +65,11 @@ class DataSource(BaseModel, ABC):
     @field_validator("task")
     @classmethod
     def _known_task(cls, name: str) -> str:
-        allowed = tasks_of_rows(cls.rows)
+        allowed = [
+            each
+            for each in tasks_of_rows(cls.rows)
+            if cls.several_labels or not task_class(each).several_labels
+        ]
         if name and name not in allowed:
             raise ValueError(f"no task '{name}' of these rows{did_you_mean(name, allowed)}")
         return name or default_task(cls.rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.split import Row, Split, Splits
-from compress.data.table import Note, Table, counted
+from compress.data.table import Note, Table, counted, listed
 from compress.tasks import InputSpec, task_class
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def assemble(
     """
     train, kind = tables["train"], task_class(config.task)
     present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
-    labels, label_notes = order_labels(present, label_order, declared=train.declared)
+    absent = [name for name in train.declared if kind.several_labels and name not in present]
+    labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
+    if absent:
+        label_notes += (Note(f"train has no row of {listed(absent)}: nothing is learnt of such a label"),)
     number = numbers_of(labels)
     splits = {
         part: Split(

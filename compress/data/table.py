@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Note", "NoteKind", "Table", "counted", "listed", "loose_key", "shown"]
+__all__ = ["Label", "Note", "NoteKind", "Table", "counted", "listed", "loose_key", "shown"]
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
+
+Label = str | tuple[str, ...]
+"""The class name of a row; or those of a task with several labels a row, sorted, each once."""
 
 NoteKind = Literal["cut", "dropped", "guessed-labels", "limit", "other"]
 
@@ -39,7 +42,7 @@ class Table:
         name: for people: the file's name without the machine's folders.
         where: for errors: the path as the user can find it.
         items: the text of each row, or the bytes of an input that is no text.
-        labels: the class name of each row.
+        labels: of each row.
         declared: class names in the order that the source itself states, else empty.
         unit: what `numbers` counts: the lines of a file, or rows.
         numbers: the place of each row, from 1; empty: rows in order.
@@ -50,7 +53,7 @@ class Table:
     name: str
     where: str
     items: tuple[str | bytes, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     declared: tuple[str, ...] = ()
     unit: Literal["line", "row"] = "row"
     numbers: tuple[int, ...] = ()

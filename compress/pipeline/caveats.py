@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
 from compress.recipe import Recipe
 from compress.report import Saturation, commonest_words, saturation_sentence
-from compress.tasks import task_of_measurement
+from compress.tasks import Task, task_of_measurement
 
 __all__ = ["doubts_of_data", "lines_before_work", "warnings_of"]
 
@@ -37,7 +35,7 @@ def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
             "the test rows were drawn from the training data: if the model was fine-tuned on these rows "
             "before, every accuracy here is too high; give rows that it has not seen as data.test"
         )
-    found += filter(None, (_unmeasured(splits.test, labels), _unmeasured(splits.validation, labels)))
+    found += filter(None, (_unmeasured(each, splits.task) for each in (splits.test, splits.validation)))
     return (*found, *(note for note in splits.notes if note.kind in ("cut", "dropped")))
 
 
@@ -48,10 +46,10 @@ def lines_before_work(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
     return (*doubts, *(note for note in splits.notes if note.kind not in said))
 
 
-def _unmeasured(split: Split, labels: Sequence[str]) -> str | None:
+def _unmeasured(split: Split, task: Task) -> str | None:
     """Name the classes that a split has no row of."""
-    present = set(split.labels.reshape(-1).tolist())
-    absent = [repr(label) for index, label in enumerate(labels) if index not in present]
+    present = task.occurring(split.labels)
+    absent = [repr(label) for index, label in enumerate(task.labels) if index not in present]
     if not absent or not len(split):
         return None
     many = "s" if len(absent) > 1 else ""
@@ -62,13 +60,14 @@ def _unmeasured(split: Split, labels: Sequence[str]) -> str | None:
 
 
 def _chance_level(measurement: Measurement) -> list[str]:
-    order = "" if task_of_measurement(measurement).names_tokens else ", and are the labels in its order"
+    task = task_of_measurement(measurement)
+    order = "" if task.names_tokens else ", and are the labels in its order"
     found = []
     baseline, candidate = (commonest_words(measurement, who) for who in ("baseline", "candidate"))
     if baseline is not None:
         found.append(f"{baseline}. Was it trained{order}? No comparison means anything until that is fixed")
     if candidate is not None:
-        found.append(f"{candidate}. A small loss of accuracy says nothing about it")
+        found.append(f"{candidate}. A small loss of {task.words.score} says nothing about it")
     return found
 
 

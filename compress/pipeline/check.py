@@ -137,7 +137,7 @@ def _answers(
         progress=progress,
     )
     checks += _as_reported(directory, measurement.candidate.accuracy.value, splits.test)
-    return [*checks, *gate_checks(judged(recipe.gates, measurement))], measurement
+    return [*checks, *gate_checks(judged(recipe.gates, measurement), splits.task.words)], measurement
 
 
 def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:

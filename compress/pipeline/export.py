@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,8 @@ def _synthetic(
     except DataError as error:
         raise ModelError(f"{loaded.source}: {error}") from error
     task = kind.of_model(rows.inputs, loaded.label_order, reader.vocab_size)
+    if not kind.names_tokens:
+        rows = replace(rows, labels=task.no_labels(len(rows)))
     if reader.modality == "text":
         task = fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length).task
     return task, rows

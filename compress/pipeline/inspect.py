@@ -99,10 +99,10 @@ def inspect_model(
     began = time.perf_counter()
     progress = progress or Silent()
     kind = task_class(recipe.data.task)
-    if kind.names_tokens:
+    if kind.names_tokens or kind.several_labels:
         raise RecipeError(
-            f"{recipe.path or recipe.run_name}: inspect is for classifiers: for a {kind.words.model} begin "
-            "with prune/structured, whose report says what is kept where"
+            f"{recipe.path or recipe.run_name}: inspect is for classifiers with one label a row: "
+            f"for a {kind.words.model} begin with prune/structured, whose report says what is kept where"
         )
     with scratch_directory() as scratch:
         kept = Cache(cache or scratch / "cache", progress.say)

@@ -15,6 +15,8 @@ from compress.report.render.markdown import section_markdown
 from compress.report.schema import GateRecord
 from compress.report.sections.gates import commonest_words, gate_sentence
 from compress.safe_text import visible
+from compress.tasks import task_of_measurement
+from compress.tasks.spec import TaskWords
 
 __all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
 
@@ -71,10 +73,16 @@ class CheckReport(Record):
         return any(check.fails for check in self.checks)
 
 
-def gate_checks(gates: Sequence[GateRecord]) -> list[CheckRecord]:
-    """Gates as checks."""
+def gate_checks(gates: Sequence[GateRecord], words: TaskWords | None = None) -> list[CheckRecord]:
+    """Gates as checks.
+
+    Args:
+        words: of the task.
+    """
     return [
-        CheckRecord(name=f"gate {x.name}", holds=x.holds, found=gate_sentence(x), judged=not x.not_judged)
+        CheckRecord(
+            name=f"gate {x.name}", holds=x.holds, found=gate_sentence(x, words), judged=not x.not_judged
+        )
         for x in gates
     ]
 
@@ -84,14 +92,14 @@ def check_lines(report: CheckReport) -> list[str]:
     measured = report.measurement
     if measured is None:
         return []
-    model = measured.candidate
+    model, score = measured.candidate, task_of_measurement(measured).words.score
     lines = [
-        f"accuracy {percent(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
+        f"{score} {percent(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
         f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
         f"{measured.environment.cpu}"
     ]
     if report.against is not None:
-        lines.append(f"against {report.against}: accuracy {accuracy_words(measured.difference)}")
+        lines.append(f"against {report.against}: {score} {accuracy_words(measured.difference)}")
     for each in measured.latency:
         words = (
             f"{setting(each)}: p50 {milliseconds(each.candidate.p50_ms)}, p95 "

@@ -3,6 +3,7 @@
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.language_modelling import LanguageModelling
+from compress.tasks.multi_label import MultiLabel
 from compress.tasks.registry import TASKS, task_class, task_from, task_of_measurement
 from compress.tasks.spec import (
     LABELS_KEY,
@@ -22,6 +23,7 @@ __all__ = [
     "Integers",
     "LABELS_KEY",
     "LanguageModelling",
+    "MultiLabel",
     "NO_LABEL",
     "ROW_INDEX_KEY",
     "Score",

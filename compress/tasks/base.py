@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.spec import (
+    NO_LABEL,
+    Breakdown,
     Difference,
     Gate,
     HubHead,
@@ -51,6 +53,7 @@ class Task(ABC):
         gates: limits of its own, by their keys in a recipe.
         record: field of a stored measurement that only this task fills; empty: none.
         keeps_past: models keep keys and values of the tokens before, and their file takes and returns them.
+        several_labels: a row has any number of labels; that of a table's row is a sorted tuple of names.
         names_tokens: answers are tokens of the model's own vocabulary.
         takes_made_up_rows: a teacher's answers to made-up rows are worth learning from.
 
@@ -67,6 +70,7 @@ class Task(ABC):
     gates: ClassVar[Mapping[str, Gate]] = {}
     record: ClassVar[str] = ""
     keeps_past: ClassVar[bool] = False
+    several_labels: ClassVar[bool] = False
     names_tokens: ClassVar[bool] = False
     takes_made_up_rows: ClassVar[bool] = True
 
@@ -246,6 +250,31 @@ class Task(ABC):
         """
         return {}
 
+    def no_labels(self, rows: int) -> Integers:
+        """Labels of rows whose labels nobody knows."""
+        return np.full(rows, NO_LABEL, dtype=np.int64)
+
+    @classmethod
+    def occurring(cls, labels: Integers) -> set[int]:
+        """Indices of the labels that rows have, whose labels these are, [n, ...]."""
+        return set(labels.reshape(-1).tolist())
+
+    @classmethod
+    def breakdown(
+        cls,
+        baseline: Integers,
+        candidate: Integers,
+        labels: Integers,
+        lengths: Integers,
+        names: Sequence[str],
+    ) -> Breakdown | None:
+        """A section of its own in the report; None: it has none.
+
+        Args:
+            names: of the labels.
+        """
+        return None
+
     # Sizes
 
     def numbers(self, units: int) -> int:
@@ -279,6 +308,11 @@ class Task(ABC):
     def head_for(cls, modality: Modality) -> HubHead | None:
         """Its head for a modality."""
         return next((head for head in cls.heads if head.modality == modality), None)
+
+    @classmethod
+    def manifest_entries(cls) -> dict[str, Any]:
+        """What a bundle's manifest says of how answers are read; config.json has it of `hub_entries`."""
+        return {}
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ __all__ = [
     "decoder_task",
     "default_task",
     "head_of_name",
+    "several_labels_task",
     "task_class",
     "task_from",
     "task_of_architectures",
@@ -26,6 +27,7 @@ __all__ = [
 
 TASKS = {
     "classification": "compress.tasks.classification:Classification",
+    "multi-label": "compress.tasks.multi_label:MultiLabel",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
 }
 """The first task of each kind of rows is the one that data have where nothing is said."""
@@ -61,6 +63,11 @@ def tasks_of_rows(kind: RowKind) -> tuple[TaskName, ...]:
 def default_task(kind: RowKind) -> TaskName:
     """The task of rows of a kind where nothing else is said."""
     return tasks_of_rows(kind)[0]
+
+
+def several_labels_task() -> TaskName:
+    """The first task whose rows have any number of labels."""
+    return next(name for name in TASKS if task_class(name).several_labels)
 
 
 def all_gates() -> dict[str, Gate]:

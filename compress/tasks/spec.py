@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
+    "Breakdown",
     "Difference",
     "Gate",
     "HubHead",
@@ -119,6 +120,9 @@ class TaskWords:
         summary: one line for `modelpress list`.
         served: models of Hugging Face that are taken for it.
         hub_metric: the main metric, as the Hub's cards have it.
+        score: the main metric in tables and sentences of a report.
+        right: says a value of the metric after a comma.
+        constant: what the best model does that never looks at its inputs.
         batches: batches of several rows.
         alone: the other way to answer rows.
     """
@@ -131,6 +135,9 @@ class TaskWords:
     summary: str
     served: str
     hub_metric: str
+    score: str = "accuracy"
+    right: str = "and is right on {}"
+    constant: str = "always naming the commonest label"
     batches: str = "padded batches"
     alone: str = "one row at a time"
 
@@ -176,6 +183,21 @@ class HubHead:
         return architecture.endswith(self.endings) and not (
             bool(self.not_endings) and architecture.endswith(self.not_endings)
         )
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A section of a report that only this task has, of both models' answers.
+
+    Attributes:
+        columns: headings; the first column is text, the others are numbers.
+        rows: a text each column.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """95 % intervals: of a share, of a mean over rows, of a paired difference, of any statistic by bootstrap.
 
 Clopper and Pearson 1934, Biometrika 26, 404-413, for one share; Tango 1998, Statistics in Medicine 17,
-891-908, for the difference of two; Student's t over rows where a row has several answers.
+891-908, for the difference of two; Student's t over rows where a row has several answers; Efron's percentiles
+(Efron and Tibshirani 1993, chapter 13) of what is no mean.
 numpy and scipy only: the measuring process has no torch.
 Shapes: n = rows, u = units.
 """
@@ -9,15 +10,24 @@ Shapes: n = rows, u = units.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["clustered_interval", "mean_interval", "paired_interval", "proportion_interval", "wider"]
+__all__ = [
+    "bootstrap_interval",
+    "clustered_interval",
+    "mean_interval",
+    "paired_interval",
+    "proportion_interval",
+    "wider",
+]
 
 _LEVEL = 0.95
 _Z95 = 1.959963984540054
+_DRAWS, _DRAWS_AT_ONCE = 2000, 200
 _BISECTIONS = 60  # halves an interval of length 2 to below the spacing of doubles
 
 
@@ -62,6 +72,27 @@ def clustered_interval(values: NDArray[Any], lengths: NDArray[np.int64]) -> tupl
     sums = np.add.reduceat(np.append(values, 0.0), np.cumsum(lengths) - lengths) * (lengths > 0)
     mean = float(sums.sum() / lengths.sum())
     return mean_interval(mean + (sums - mean * lengths) / lengths.mean())
+
+
+def bootstrap_interval(
+    rows: NDArray[np.int64], statistic: Callable[[NDArray[Any]], NDArray[Any]], *, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of a statistic of sums over rows, which are drawn with replacement.
+
+    Args:
+        rows: counts of each row, [n, k].
+        statistic: of sums [b, k], one value each, [b].
+        seed: of the draws.
+    """
+    # Rows of equal counts are alike: how often each kind is drawn is one multinomial draw.
+    kinds, counts = np.unique(rows, axis=0, return_counts=True)
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(_DRAWS // _DRAWS_AT_ONCE):
+        times = draw.multinomial(len(rows), counts / len(rows), size=_DRAWS_AT_ONCE)
+        found.append(statistic(times.astype(np.float64) @ kinds))
+    low, high = np.quantile(np.concatenate(found), ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
+    return float(low), float(high)
 
 
 def wider(first: tuple[float, float], second: tuple[float, float], *, least: float) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def test_other_columns_are_no_second_text(tmp_path: Path, other: str) -> None:
     ],
 )
 def test_a_partner_of_the_named_column_is_noted(text: str, other: str) -> None:
-    assert second_texts((text, other, "label"), text=text, label="label") == (other,)
+    assert second_texts((text, other, "label"), text=text, labels=("label",)) == (other,)
 
 
 def test_pairs_without_a_text_column_are_named_as_pairs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from compress.data.paths import RecipePath
 from compress.data.readers.reader import Reader, reader_of_numbers
 from compress.data.source import DataSource
 from compress.data.sources.arrays import derived_inputs, rows_of
+from compress.data.sources.label_columns import LABEL_NAMES_KEY, labels_of_matrix, says_task
 from compress.data.split import Row, Splits
 from compress.data.splits import assemble
-from compress.data.table import Table
+from compress.data.table import Label, Table
 from compress.errors import DataError, did_you_mean
-from compress.tasks import LABELS_KEY, InputSpec
+from compress.tasks import LABELS_KEY, InputSpec, task_class
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
 
@@ -33,8 +34,11 @@ class ArraysData(DataSource):
     """Arrays of the user's own, from .npz files (numpy.savez): the model's inputs by name, and "labels".
 
     What an input is like is read off train, as `compress.from_arrays` does. Labels are class indices or
-    names. A split without a file of its own is drawn from train, stratified by label and seeded.
+    names, [n]; or for several labels a row 0 and 1, [n, labels], and "label_names" their names, if they have
+    any. A split without a file of its own is drawn from train, stratified by label and seeded.
     """
+
+    several_labels: ClassVar[bool] = True
 
     source: Literal["arrays"] = "arrays"
     train: RecipePath
@@ -78,7 +82,9 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
     columns = {part: _read(path) for part, path in paths.items()}
-    labels = {part: _labels(path, columns[part]) for part, path in paths.items()}
+    several = task_class(config.task).several_labels
+    read = {part: _labels(path, columns[part], several) for part, path in paths.items()}
+    labels = {part: found for part, (found, _) in read.items()}
     inputs = derived_inputs(str(paths["train"]), columns["train"])
     rows = {
         part: rows_of(str(path), columns[part], inputs, len(labels[part])) for part, path in paths.items()
@@ -90,6 +96,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
             # Bytes of rows as the model reads them, and shapes: lengths may differ from file to file.
             items=tuple(_key(row, inputs) for row in rows[part]),
             labels=labels[part],
+            declared=read[part][1],
         )
         for part, path in paths.items()
     }
@@ -113,24 +120,33 @@ def _read(path: Path) -> Columns:
         raise DataError(f"{path}: is not a file that numpy.savez writes (.npz): {error}") from error
 
 
-def _labels(path: Path, columns: Columns) -> tuple[str, ...]:
+def _labels(path: Path, columns: Columns, several: bool) -> tuple[tuple[Label, ...], tuple[str, ...]]:
+    """The label of each row, and the names of all where each has a column."""
     if LABELS_KEY not in columns:
         raise DataError(f"{path}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
     values = columns[LABELS_KEY]
+    if not values.size:
+        raise DataError(f"{path}: has no rows")
+    if several:
+        names = columns.pop(LABEL_NAMES_KEY, None)
+        return labels_of_matrix(str(path), values, names)
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
             f"{path}: labels are {values.dtype}: to predict an amount is regression, which is not supported; "
             "give class indices or names"
         )
+    if values.ndim == 2:
+        raise DataError(
+            f"{path}: labels are {list(values.shape)}, several a row: for 0 and 1 in a column a label give "
+            f"{says_task()}"
+        )
     if values.ndim != 1 or values.dtype.kind not in "iuU":
         raise DataError(
             f"{path}: labels must be class indices or names [n], not {values.dtype} {list(values.shape)}"
         )
-    if not len(values):
-        raise DataError(f"{path}: has no rows")
     if values.dtype.kind == "i" and values.min() < 0:
         raise DataError(f"{path}: label {values.min()} is negative; classes are counted from 0")
-    return tuple(str(value) for value in values)
+    return tuple(str(value) for value in values), ()
 
 
 def _key(row: Row, inputs: tuple[InputSpec, ...]) -> bytes:

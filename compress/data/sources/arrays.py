@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.sources.label_columns import labels_of_matrix
 from compress.data.split import Array, Row, Split, Splits
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
-from compress.tasks.registry import default_task
+from compress.tasks.registry import default_task, several_labels_task
 
 __all__ = ["derived_inputs", "from_arrays", "rows_of"]
 
@@ -32,8 +33,9 @@ def from_arrays(
 ) -> Splits:
     """Make splits of arrays; nothing is dropped or drawn.
 
-    Each mapping holds the model's inputs by the names of its forward, and class indices under "labels". An
-    input is an array [n, s, ...] or a list of n arrays [s, ...].
+    Each mapping holds the model's inputs by the names of its forward, and under "labels" class indices [n],
+    or 0 and 1 [n, labels] where a row has any number of labels (the task is multi-label then). An input is an
+    array [n, s, ...] or a list of n arrays [s, ...].
 
     What an input is like is read off train, unless `inputs` says it: integers and booleans become int64,
     floats float32. The first dimension of a row is dynamic, named "sequence_length" and padded with 0, for a
@@ -45,7 +47,8 @@ def from_arrays(
         train: the rows to learn from.
         validation: the rows to choose by.
         test: the rows for the final figure; None: a test split without rows.
-        labels: class names by index; None: "0", "1" and so on, up to the highest index there is.
+        labels: class names by index; None: "0", "1" and so on, up to the highest index there is, or one a
+            column.
         inputs: what the inputs are like, where another pad value or fixed dimension is wanted.
         source: a line for people: where the rows come from.
 
@@ -54,15 +57,34 @@ def from_arrays(
             splits.
     """
     given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    indices = {part: _class_indices(part, columns) for part, columns in given.items()}
+    several = all(np.ndim(columns.get(LABELS_KEY, ())) == 2 for columns in given.values())
+    read = _label_matrix if several else _class_indices
+    indices = {part: read(part, columns) for part, columns in given.items()}
     specs = tuple(inputs) if inputs is not None else derived_inputs("train", train)
     rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
-    names = _label_names(indices, labels)
+    names = _column_names(indices, labels) if several else _label_names(indices, labels)
     _check_leaks(rows, specs)
     splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
-    no_test = Split("test", (), np.empty(0, dtype=np.int64), specs)
-    task = task_class(default_task("labelled"))(specs, names)
+    no_test = Split("test", (), indices["train"][:0], specs)
+    task = task_class(several_labels_task() if several else default_task("labelled"))(specs, names)
     return Splits(task, splits["train"], splits["validation"], splits.get("test", no_test), source)
+
+
+def _label_matrix(part: str, columns: Columns) -> NDArray[np.int64]:
+    values = np.asarray(columns[LABELS_KEY])
+    rows, _ = labels_of_matrix(part, values, None)
+    if not rows:
+        raise DataError(f"{part}: has no rows")
+    return values.astype(np.int64)
+
+
+def _column_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str] | None) -> tuple[str, ...]:
+    widths = {part: values.shape[1] for part, values in indices.items()}
+    names = tuple(map(str, range(widths["train"]))) if labels is None else tuple(labels)
+    for part, width in widths.items():
+        if width != len(names):
+            raise DataError(f"{part}: labels have {width} columns; there are {len(names)} labels")
+    return names
 
 
 def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from compress.data.paths import PathOrName
+from compress.data.sources.label_columns import LabelColumns
 from compress.data.sources.text_columns import check_columns, labelled_table, unlabelled_table
 from compress.data.sources.text_rows import TextRows
 from compress.data.table import Table
@@ -33,9 +32,6 @@ class DatasetsData(TextRows):
     validation: str | None = None
     test: str | None = None
     unlabelled: str | None = None
-    text: str = "text"
-    label: str = "label"
-    max_length: int = Field(default=128, ge=2)
 
     @property
     def where(self) -> str:
@@ -64,7 +60,7 @@ def read_datasets(config: DatasetsData) -> dict[str, Table]:
     """
     wanted = {"train": config.train, "validation": config.validation, "test": config.test}
     return {
-        part: _read_dataset(split, name, where, (config.text, config.label))
+        part: _read_dataset(split, name, where, config.text, config.labels)
         for part, (split, name, where) in _named_splits(config, wanted).items()
     }
 
@@ -125,12 +121,27 @@ def _open_datasets(config: DatasetsData) -> Any:
         ) from error
 
 
-def _read_dataset(dataset: Any, name: str, where: str, columns: tuple[str, str]) -> Table:
-    text, label = columns
+def _read_dataset(dataset: Any, name: str, where: str, text: str, labels: LabelColumns) -> Table:
+    columns = (text, *labels.names)
     check_columns(where, dataset.column_names, columns)
     values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
-    labels, declared = values[label], tuple(getattr(dataset.features[label], "names", None) or ())
-    if declared:
-        # -1 is how the Hub marks the labels of a test split that are kept secret.
-        labels = [None if value is None or value < 0 else declared[value] for value in labels]
-    return labelled_table(name, where, values[text], labels, declared=declared, columns=columns)
+    found: list[Any] = [values[each] for each in labels.names]
+    declared: tuple[str, ...] = ()
+    if not labels.declared:
+        declared = _class_names(dataset.features[labels.names[0]])
+        found = [[_named(value, declared) for value in found[0]]] if declared else found
+    return labelled_table(name, where, values[text], found, text=text, labels=labels, declared=declared)
+
+
+def _class_names(feature: Any) -> tuple[str, ...]:
+    """What a column of classes, or of lists of them, names these; empty: nothing."""
+    inner = getattr(feature, "feature", feature)
+    return tuple(getattr(inner, "names", None) or ())
+
+
+def _named(value: Any, names: tuple[str, ...]) -> Any:
+    """Names in place of indices."""
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
+    # -1 is how the Hub marks the labels of a test split that are kept secret.
+    return None if value is None or value < 0 else names[value]

@@ -7,6 +7,7 @@ Shapes: n = images, s = 16 patches, f = 4 pixels of a 2x2 patch, p = channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from compress.data.sources.images import Pictures, splits_of_pictures
 from compress.data.split import Splits
 from compress.data.splits import assemble
 from compress.data.table import Table
-from compress.tasks import InputSpec
+from compress.tasks import InputSpec, task_class
 
 __all__ = [
     "DIGITS_INPUTS",
@@ -31,17 +32,26 @@ __all__ = [
 ]
 
 DIGITS_INPUTS = (InputSpec("features", "float32", ("sequence_length", 4)),)
+_PROPERTIES = {"closed loop": "0689", "even": "02468", "multiple of three": "0369"}
 DIGIT_PROCESSOR = ImageProcessor(size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))
 
 
 class DigitsData(DataSource):
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as 16 patches of 2x2; nothing is downloaded."""
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as 16 patches of 2x2; nothing is downloaded.
+
+    For a task with several labels a row these are "closed loop", "even" and "multiple of three", as far as
+    they are true of the digit: 1, 5 and 7 have none.
+    """
+
+    several_labels: ClassVar[bool] = True
 
     source: Literal["digits"] = "digits"
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
         table, features = read_digits()
+        if task_class(self.task).several_labels:
+            table = replace(table, labels=tuple(_properties(str(label)) for label in table.labels))
         tables = {"train": table}
         parts = self.divided(tables)
         rows = {
@@ -62,6 +72,10 @@ class DigitImagesData(DataSource):
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`; how they are read is fixed."""
         return splits_of_pictures(self, {"train": read_digit_images()}, DIGIT_PROCESSOR, label_order)
+
+
+def _properties(digit: str) -> tuple[str, ...]:
+    return tuple(name for name, digits in _PROPERTIES.items() if digit in digits)
 
 
 def read_digits() -> tuple[Table, NDArray[np.float32]]:

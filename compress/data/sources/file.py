@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from compress.data.paths import RecipePath
+from compress.data.sources.label_columns import LabelColumns
 from compress.data.sources.text_columns import labelled_table, unlabelled_table
 from compress.data.sources.text_files import column_names_of, read_columns
 from compress.data.sources.text_rows import TextRows
@@ -28,9 +27,6 @@ class FileData(TextRows):
     validation: RecipePath | None = None
     test: RecipePath | None = None
     unlabelled: RecipePath | None = None
-    text: str = "text"
-    label: str = "label"
-    max_length: int = Field(default=128, ge=2)
 
     @property
     def where(self) -> Path:
@@ -45,7 +41,7 @@ class FileData(TextRows):
         """Read the files."""
         paths = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
-            part: read_text_file(path, text=self.text, label=self.label)
+            part: read_text_file(path, text=self.text, label=self.labels)
             for part, path in paths.items()
             if path is not None
         }
@@ -55,20 +51,22 @@ class FileData(TextRows):
         return None if self.unlabelled is None else read_unlabelled_file(self.unlabelled, text=self.text)
 
 
-def read_text_file(path: Path, *, text: str, label: str) -> Table:
+def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table:
     """Read the text and label columns of a file; its ending says which format it has.
 
     Raises:
         DataError: no such file, column, text or label; an ending, encoding or syntax that cannot be read.
     """
-    read = read_columns(path, (text, label))
-    texts, labels = read.values
+    labels = LabelColumns((label,)) if isinstance(label, str) else label
+    read = read_columns(path, (text, *labels.names))
+    texts, *values = read.values
     return labelled_table(
         path.name,
         str(path),
         texts,
-        labels,
-        columns=(text, label),
+        values,
+        text=text,
+        labels=labels,
         unit="line" if read.lines else "row",
         numbers=read.lines,
         notes=read.notes,

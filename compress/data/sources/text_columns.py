@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
+from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
 from compress.data.table import Note, Table, listed
 from compress.errors import DataError, did_you_mean, shortened
 
@@ -35,20 +36,30 @@ def labelled_table(
     name: str,
     where: str,
     texts: Sequence[Any],
-    labels: Sequence[Any],
+    values: Sequence[Sequence[Any]],
     *,
-    columns: tuple[str, str],
+    text: str,
+    labels: LabelColumns,
     declared: tuple[str, ...] = (),
     unit: Literal["line", "row"] = "row",
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
 ) -> Table:
-    """Make a table of raw columns, or say which rows lack a text or a label."""
-    _check_texts(where, texts, columns[0], unit, numbers)
+    """Make a table of raw columns, or say which rows lack a text or a label.
+
+    Args:
+        values: of each column of labels.
+    """
+    _check_texts(where, texts, text, unit, numbers)
     at = numbers or tuple(range(1, len(texts) + 1))
-    names = tuple(_label_name(value, f"{where}: {unit} {n}") for n, value in zip(at, labels, strict=True))
-    _refuse_gaps(where, "label", columns[1], unit, [n for n, v in zip(at, names, strict=True) if not v])
-    names = _class_names(names, where, columns[1])
+    places = [f"{where}: {unit} {n}" for n in at]
+    if labels.several:
+        found = labels_of_columns(labels, values, _label_name, places)
+        known = declared or labels.declared
+        return Table(name, where, tuple(texts), found, known, unit, numbers, notes=notes)
+    names = tuple(map(_label_name, values[0], places))
+    _refuse_gaps(where, "label", labels.names[0], unit, [n for n, v in zip(at, names, strict=True) if not v])
+    names = _class_names(names, where, labels.names[0])
     return Table(name, where, tuple(texts), names, declared, unit, numbers, notes=notes)
 
 
@@ -101,8 +112,8 @@ def _label_name(value: Any, where: str) -> str:
         return ""
     if isinstance(value, list | dict):
         raise DataError(
-            f"{where}: a label is {shortened(repr(value))}: several labels a row (multi-label "
-            "classification) are not supported; give one class a row"
+            f"{where}: a label is {shortened(repr(value))}: for several labels a row give {says_task()}, or "
+            "give one class a row"
         )
     if not isinstance(value, str | int | float):
         raise DataError(

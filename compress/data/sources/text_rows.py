@@ -5,31 +5,59 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from compress.data.pairs import check_one_text, one_text_notes
 from compress.data.partition import distinct_from
 from compress.data.readers.reader import Modality, Reader
 from compress.data.readers.tokenize import TextEncoder, encoder_among
 from compress.data.source import DataSource
+from compress.data.sources.label_columns import LabelColumns, says_task
 from compress.data.split import Row, Split, Splits
 from compress.data.splits import assemble, table_of
 from compress.data.table import Note, Table, counted
+from compress.tasks import task_class
 
 __all__ = ["TextRows"]
 
 
 class TextRows(DataSource):
-    """Rows of one text and one label, and further texts without labels."""
+    """Rows of one text and one label, or several, and further texts without labels.
 
+    Attributes:
+        text: the column of texts.
+        label: that of labels; or a column of 0 and 1 for each label, for a task with several a row.
+        label_separator: what is between the labels of a row, where they are one text.
+        max_length: tokens to which texts are cut.
+    """
+
+    several_labels: ClassVar[bool] = True
     modality: ClassVar[Modality] = "text"
-    if TYPE_CHECKING:
-        text: str
-        label: str
-        max_length: int
+
+    text: str = "text"
+    label: str | Annotated[tuple[str, ...], Field(min_length=1)] = "label"
+    label_separator: str | None = Field(default=None, min_length=1)
+    max_length: int = Field(default=128, ge=2)
+
+    @property
+    def labels(self) -> LabelColumns:
+        """Where the labels are."""
+        names = (self.label,) if isinstance(self.label, str) else self.label
+        return LabelColumns(names, task_class(self.task).several_labels, self.label_separator)
+
+    @model_validator(mode="after")
+    def _labels_are_of_the_task(self) -> Self:
+        labels = self.labels
+        if not labels.several and (labels.declared or labels.separator):
+            key = "label_separator" if labels.separator else "label"
+            raise ValueError(f"{key} says that rows have several labels; give {says_task()} too")
+        if labels.declared and labels.separator:
+            raise ValueError("label_separator is for one column of labels; label names several")
+        return self
 
     @property
     @abstractmethod

@@ -138,6 +138,8 @@ def check_head(
         refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels, head)
         if refusal is not None:
             raise ModelError(refusal)
+        if head.problem_type is not None and getattr(settings, "problem_type", None) is None:
+            return True, (f"config.json has no problem_type: taken for {head.problem_type}",)
         return True, ()
     if not is_trained_first or task.new_head != "checkpoint":
         raise ModelError(task.refusal(name, architectures))

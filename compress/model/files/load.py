@@ -105,7 +105,7 @@ def load_model(
         ModelError: it can't be loaded; the message says why and what would help.
     """
     if config.bundle is not None:
-        loaded = _from_bundle(config.bundle)
+        loaded = _from_bundle(config.bundle, task)
     elif config.hf is not None:
         kind = task_class(task or default_task("labelled"))
         loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, kind=kind)
@@ -183,9 +183,15 @@ def load(path: str | Path) -> nn.Module:
     return load_module(directory / "pytorch")
 
 
-def _from_bundle(directory: Path) -> LoadedModel:
+def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
     module = load(directory)
     file = directory / "manifest.json"
+    named = _named_task(file)
+    if task is not None and named is not None and named != task:
+        raise ModelError(
+            f"{directory} is a {task_class(named).words.model} (task in its manifest.json), and the data are "
+            f"for a {task_class(task).words.model}"
+        )
     try:
         manifest = read_json(file)
         names = tuple(spec["name"] for spec in manifest["inputs"])
@@ -236,7 +242,7 @@ def _from_hf(
     trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
     notes += own_code_note(given)
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
-    if options and head.problem_type is not None:
+    if head.problem_type is not None:
         options["problem_type"] = head.problem_type
     with seeded(seed):
         module: nn.Module

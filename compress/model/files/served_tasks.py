@@ -157,10 +157,17 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
         head: the one that is wanted.
     """
     wanted = None if head is None else head.problem_type
-    if problem_type == "multi_label_classification" and wanted != problem_type:
+    kinds = {each.problem_type: name for name, each in all_heads() if each.problem_type}
+    if problem_type in kinds and wanted != problem_type:
+        name = kinds[problem_type]
         return (
-            f"{checkpoint} is for multi-label classification (problem_type in its config.json): a row may "
-            f"have several of its {num_labels} labels, or none; {_served()}"
+            f"{checkpoint} is a {task_class(name).words.model} (problem_type in its config.json, "
+            f"{num_labels} labels), and the data are for another task: give data.task={name}; {_served()}"
+        )
+    if wanted is not None and problem_type not in (None, wanted):
+        return (
+            f"{checkpoint} is for {problem_type} (problem_type in its config.json), and the data for "
+            f"{wanted}; {_served()}"
         )
     if problem_type == "regression" or num_labels == 1:
         what = "regression" if problem_type == "regression" else "regression, or scores as a reranker does"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.page import Table
-from compress.page.format import MB_NOTE, interval_text, percent, ratio_text, size
+from compress.page.format import MB_NOTE, capital, interval_text, percent, ratio_text, size
 from compress.report.cards.model_card import front_matter
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
@@ -17,6 +17,7 @@ __all__ = ["to_variants_card", "variants_table"]
 
 def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """A row a variant: file, size, quality, and speed-up at the first setting, from a manifest's entries."""
+    score = entries[0].get("metric", "accuracy")
     language = any("perplexity" in each for each in entries)
     rows = tuple(
         (
@@ -37,9 +38,9 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "file",
         "size",
         *(["perplexity (ratio, 95 %)"] if language else []),
-        f"{'next-token ' if language else ''}accuracy (points)",
+        f"{'next-token ' if language else ''}{score} (points)",
         "speed-up (95 %)",
-        "accuracy holds on",
+        f"{score} holds on",
     )
     return Table(columns, rows, "llrrrrl" if language else "llrrrl")
 
@@ -74,7 +75,7 @@ def to_variants_card(
     first = entries[0]["latency"][0]
     rows = f"{entries[0]['accuracy']['rows']:,} test rows"
     where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
-    what = f"Accuracy is that on {rows}"
+    what = f"{capital(entries[0].get('metric', 'accuracy'))} is that on {rows}"
     if language is not None:
         what = f"Perplexity and accuracy of the next token are those on {language.tokens:,} tokens of {rows}"
     labels = "inputs and labels" if language is None else "inputs and tokenizer"

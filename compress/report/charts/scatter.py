@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from compress.page.format import percent
+from compress.page.format import capital, percent
 from compress.report.charts.drawing import (
     BASELINE,
     CANDIDATE,
@@ -56,7 +56,11 @@ class Dot:
 
 @themed
 def scatter(
-    dots: Sequence[Dot], over: str = "latency p50, ms (left is faster)", *, perplexity: bool = False
+    dots: Sequence[Dot],
+    over: str = "latency p50, ms (left is faster)",
+    *,
+    perplexity: bool = False,
+    quality: str = "accuracy",
 ) -> Markup:
     """Quality over something that should be small, with the interval of its difference from the baseline.
 
@@ -65,7 +69,8 @@ def scatter(
 
     Args:
         over: what the horizontal axis is.
-        perplexity: quality is perplexity, and its axis points down; else accuracy.
+        perplexity: quality is perplexity, and its axis points down.
+        quality: what else it is.
     """
     if not dots:
         return Markup("")
@@ -107,7 +112,7 @@ def scatter(
     _labels(axes, dots)
     return to_svg(
         figure,
-        f"{'Perplexity' if perplexity else 'Accuracy'} over {over} of each model",
+        f"{'Perplexity' if perplexity else capital(quality)} over {over} of each model",
         [Spot(x.words or x.label, x.link) for x in dots],
     )
 

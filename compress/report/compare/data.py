@@ -102,6 +102,7 @@ class ComparedRuns(Record):
     Attributes:
         setting: where latency was taken.
         test_tokens: of the test rows of a language model; None of others.
+        score: what the task's metric is called.
         rows: the baseline, then the runs in the order given.
         notes: what holds for the table as a whole.
         pairs: each pair of runs, row by row; empty for many runs.
@@ -111,6 +112,7 @@ class ComparedRuns(Record):
     setting: str
     test_rows: int
     test_tokens: int | None = None
+    score: str = "accuracy"
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
     pairs: tuple[PairDifference, ...] = ()

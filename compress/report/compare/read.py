@@ -24,6 +24,7 @@ from compress.report.compare.select import condition_of
 from compress.report.phrases import headline, setting, stages_in_short
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport, load_report
 from compress.report.sections.verdict import verdict
+from compress.tasks import task_of_measurement
 
 __all__ = ["compare_reports"]
 
@@ -90,6 +91,7 @@ def _compared(
         setting=setting(first) if first else "latency not measured",
         test_rows=accuracy.rows,
         test_tokens=accuracy.units if accuracy.unit == "token" else None,
+        score=task_of_measurement(usual.lender.measurement).words.score,
         rows=ranked([baseline, *rows]),
         notes=(*notes, *said),
         pairs=pair_differences(names, reports),

@@ -24,8 +24,7 @@ __all__ = [
     "marked",
 ]
 
-_NAMES: dict[Column, str] = {
-    "accuracy": "accuracy",
+_NAMES: dict[Column, str] = {  # of the first column the task has the name
     "perplexity": "perplexity",
     "p50_ms": "p50 ms",
     "speedup": "speed-up",
@@ -80,7 +79,7 @@ def _section(title: str, key: str, table: Table | None) -> Section | None:
 
 
 def _figures(comparison: ComparedRuns, links: dict[str, str]) -> Table:
-    first, *others = (_NAMES[column] for column in comparison.columns)
+    first, *others = (_name(comparison, column) for column in comparison.columns)
     rows = []
     for row in comparison.rows:
         difference, interval = difference_of(row)
@@ -98,15 +97,21 @@ def _cell(row: ComparisonRow, column: Column) -> Cell:
     return Cell(marked(row, column), ", ".join(interval_of(row, column)), value, column in row.best)
 
 
+def _name(comparison: ComparedRuns, column: Column) -> str:
+    return comparison.score if column == "accuracy" else _NAMES[column]
+
+
 def _quality(comparison: ComparedRuns) -> str:
-    return "accuracy" if comparison.test_tokens is None else "perplexity"
+    return comparison.score if comparison.test_tokens is None else "perplexity"
 
 
 def _charts(comparison: ComparedRuns, links: dict[str, str]) -> Section:
     """Quality over latency and over size; which models no other beats in both."""
     drawn = [row for row in comparison.rows if _drawable(row, "p50_ms") or _drawable(row, "file_bytes")]
     labels, quality = _labels(drawn), _quality(comparison)
-    caption = _CAPTION.format(quality=quality, up="" if quality == "accuracy" else ", and up is better")
+    caption = _CAPTION.format(
+        quality=quality, up="" if comparison.test_tokens is None else ", and up is better"
+    )
     if len(drawn) > _MOST_NAMES:
         some = len(drawn) > _MOST_NUMBERS
         caption += " Numbered: the baseline, and the fronts if they hold at most 40:" if some else ""
@@ -127,7 +132,10 @@ def _chart(
     what = "latency p50, ms (left is faster)" if over == "p50_ms" else "file, MB (left is smaller)"
     left_out = [row.name for row in comparison.rows if not _drawable(row, over)]
     caption = f"Not drawn, because they do not compare: {_listed(left_out)}. " if left_out else ""
-    return Chart(partial(scatter, dots, what, perplexity=comparison.test_tokens is not None), caption + note)
+    draw = partial(
+        scatter, dots, what, perplexity=comparison.test_tokens is not None, quality=comparison.score
+    )
+    return Chart(draw, caption + note)
 
 
 def _fronts(comparison: ComparedRuns) -> list[Text]:
@@ -227,7 +235,7 @@ def difference_of(row: ComparisonRow) -> tuple[str, str]:
 
 def legend(comparison: ComparedRuns) -> list[str]:
     """What the columns and the marks mean."""
-    what = f"Accuracy on {comparison.test_rows:,} test rows"
+    what = f"{capital(comparison.score)} on {comparison.test_rows:,} test rows"
     if comparison.test_tokens is not None:
         what = (
             f"Perplexity, by which language models are ranked, and accuracy of the next token on "
@@ -235,8 +243,8 @@ def legend(comparison: ComparedRuns) -> list[str]:
         )
     lines = [
         f"{what}; latency p50 at {comparison.setting}. Speed-up, "
-        "difference (of accuracy, in points) and their 95 % intervals are against the run's own baseline. "
-        f"{MB_NOTE}",
+        f"difference (of {comparison.score}, in points) and their 95 % intervals are against the run's own "
+        f"baseline. {MB_NOTE}",
         "* is best in its column, as shown; ties share it. A difference whose interval holds 0, or a "
         "speed-up whose interval holds 1, is not a measurable one.",
     ]
@@ -256,7 +264,7 @@ def _pairs(comparison: ComparedRuns) -> Table:
         (x.one, x.other, accuracy_words(x.difference), percent(x.difference.agreement))
         for x in comparison.pairs
     )
-    columns = ("run", "against", "its accuracy on the same test rows", "same answers")
+    columns = ("run", "against", f"its {comparison.score} on the same test rows", "same answers")
     return Table(columns, rows, "lllr")
 
 

@@ -26,7 +26,7 @@ def at_a_glance(report: RunReport) -> Section:
     shown = percent(before.accuracy.value), percent(after.accuracy.value)
     memory = before.peak_memory_bytes, after.peak_memory_bytes
     tiles = [
-        Tile("Accuracy", capital(words), *shown, proof),
+        Tile(capital(task_of_measurement(measured).words.score), capital(words), *shown, proof),
         *page_of(report).tiles(report),
         Tile(
             "File",
@@ -81,7 +81,7 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             f"{difference_text(difference)} points{same}",
         ),
         (
-            f"accuracy in {words.batches} of {after.batched_size}",
+            f"{words.score} in {words.batches} of {after.batched_size}",
             percent(before.batched_value),
             percent(after.batched_value),
             f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {difference.unit}s "

@@ -21,8 +21,9 @@ from compress.recipe.gates import GatesConfig
 from compress.report.phrases import setting
 from compress.report.schema import GateRecord, RunReport
 from compress.report.sections.language import decode_setting
-from compress.tasks import task_of_measurement
-from compress.tasks.registry import all_gates
+from compress.tasks import task_class, task_of_measurement
+from compress.tasks.registry import all_gates, default_task
+from compress.tasks.spec import TaskWords
 
 __all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged", "section"]
 
@@ -30,7 +31,7 @@ ABOVE_COMMONEST = "above_commonest"
 """The name of the record that gates on accuracy bring with them."""
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
 _UNITS = {
-    "max_accuracy_drop": ("accuracy drop", "points"),
+    "max_accuracy_drop": ("{score} drop", "points"),
     "min_speedup": ("speed-up", "speedup"),
     "max_size_mb": ("file size", "size_mb"),
     "max_p95_ms": ("95th percentile of latency", "latency_ms"),
@@ -43,8 +44,9 @@ def section(report: RunReport) -> Section | None:
     """Each gate: whether it holds, what was wanted and what was measured; None without gates."""
     if not report.gates:
         return None
+    words = task_of_measurement(report.measurement).words
     rows = tuple(
-        ("holds" if gate.holds else "fails" if gate.fails else "not judged", gate_sentence(gate))
+        ("holds" if gate.holds else "fails" if gate.fails else "not judged", gate_sentence(gate, words))
         for gate in report.gates
     )
     return Section("Gates", (Table(("gate", "wanted and measured"), rows, "ll"),), "gates")
@@ -152,14 +154,19 @@ def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> Latency
     return None
 
 
-def gate_sentence(gate: GateRecord) -> str:
-    """What was wanted and what was measured: `speed-up: at least 2.0x wanted, 2.4x measured, ...`."""
+def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
+    """What was wanted and what was measured: `speed-up: at least 2.0x wanted, 2.4x measured, ...`.
 
+    Args:
+        words: of the task; None: those of labelled rows.
+    """
+    task = words or task_class(default_task("labelled")).words
     if gate.name == ABOVE_COMMONEST:
-        return _commonest_sentence(gate)
+        return _commonest_sentence(gate, task)
 
     own = all_gates().get(gate.name)
     noun, kind = _UNITS[gate.name] if own is None else (own.noun, own.kind)
+    noun = noun.format(score=task.score)
 
     def shown(value: float) -> str:
         if kind == "points":
@@ -167,26 +174,26 @@ def gate_sentence(gate: GateRecord) -> str:
         return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
 
     least = gate.name.startswith("min_")
-    words = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
+    said = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
     if gate.value is None:
-        return f"{words}, not measured at the setting that the gates name"
-    words += f", {shown(gate.value)} measured"
+        return f"{said}, not measured at the setting that the gates name"
+    said += f", {shown(gate.value)} measured"
     if gate.bound is not None:
-        words += f", {'no less than' if least else 'no more than'} {shown(gate.bound)} by its 95 % interval"
-    words += f" ({gate.where})" if gate.where else ""
+        said += f", {'no less than' if least else 'no more than'} {shown(gate.bound)} by its 95 % interval"
+    said += f" ({gate.where})" if gate.where else ""
     if gate.not_judged:
-        return f"{words}; not judged: {gate.not_judged}"
+        return f"{said}; not judged: {gate.not_judged}"
     value_holds = gate.value >= gate.limit if least else gate.value <= gate.limit
     if value_holds and not gate.holds:
         more = "more rounds or a quieter machine" if least else "more test rows"
-        words += f"; it may well hold, but is not proven: {more} would narrow the interval"
-    return words
+        said += f"; it may well hold, but is not proven: {more} would narrow the interval"
+    return said
 
 
-def _commonest_sentence(gate: GateRecord) -> str:
+def _commonest_sentence(gate: GateRecord, task: TaskWords) -> str:
     assert gate.value is not None and gate.bound is not None
     words = (
-        f"accuracy: more than {percent(gate.limit)} wanted, which always naming the commonest label has, "
+        f"{task.score}: more than {percent(gate.limit)} wanted, which {task.constant} has, "
         f"{percent(gate.value)} measured, no less than {percent(gate.bound)} by the 95 % interval of the "
         "difference"
     )

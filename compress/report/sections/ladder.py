@@ -7,15 +7,16 @@ from functools import partial
 
 from compress.measure.results import Rung
 from compress.page import Bullets, Chart, Section, Table, Text
-from compress.page.format import is_smaller, milliseconds, percent, points, size, size_words
+from compress.page.format import capital, is_smaller, milliseconds, percent, points, size, size_words
 from compress.report.charts.scatter import Dot, scatter
 from compress.report.phrases import difference_text, headline, ratio_and_interval, setting
 from compress.report.schema import RunReport
+from compress.tasks import task_of_measurement
 
 __all__ = ["ladder_dots", "ladder_note", "ladder_sentences", "ladder_table", "section"]
 
 _CAPTION = (
-    "Accuracy on validation rows over latency p50. Whiskers: 95 % interval of the change from the stage "
+    "{score} on validation rows over latency p50. Whiskers: 95 % interval of the change from the stage "
     "before."
 )
 
@@ -28,10 +29,12 @@ def section(report: RunReport) -> Section | None:
     first = headline(report)
     if not report.ladder or first is None:
         return None
+    score = task_of_measurement(report.measurement).words.score
+    drawn = partial(scatter, ladder_dots(report.ladder), quality=score)
     parts = (
-        Bullets(tuple(ladder_sentences(report.ladder))),
-        Chart(partial(scatter, ladder_dots(report.ladder)), _CAPTION),
-        ladder_table(report.ladder, setting(first)),
+        Bullets(tuple(ladder_sentences(report.ladder, score))),
+        Chart(drawn, _CAPTION.format(score=capital(score))),
+        ladder_table(report.ladder, setting(first), score),
         Text(ladder_note(report.ladder), "note"),
     )
     return Section("After every stage", parts, "ladder")
@@ -58,12 +61,13 @@ def _numbered(rungs: Sequence[Rung]) -> list[_Numbered]:
     return found
 
 
-def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
+def ladder_table(rungs: Sequence[Rung], where: str, score: str = "accuracy") -> Table:
     """Accuracy, agreement, latency and size after every stage.
 
     Args:
         rungs: the uncompressed model first.
         where: the setting of the latency.
+        score: the task's metric.
     """
     rows = []
     for number, rung in _numbered(rungs):
@@ -84,7 +88,7 @@ def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
     columns = (
         "",
         "after",
-        "accuracy",
+        score,
         "change in points",
         "answers as the original",
         f"p50 ms, {where}",
@@ -94,15 +98,15 @@ def ladder_table(rungs: Sequence[Rung], where: str) -> Table:
     return Table(columns, tuple(rows), "rlrrrrrr")
 
 
-def ladder_sentences(rungs: Sequence[Rung]) -> list[str]:
-    """Which stage lost most accuracy, and which won most speed and most size, where that is measurable."""
+def ladder_sentences(rungs: Sequence[Rung], score: str = "accuracy") -> list[str]:
+    """Which stage lost most of the metric, and which won most speed and size, where that is measurable."""
     if len(rungs) < 2:
         return []
     numbered = _numbered(rungs)
-    return [_loss(numbered[1:]), _speed(numbered[1:]), _size(numbered)]
+    return [_loss(numbered[1:], score), _speed(numbered[1:]), _size(numbered)]
 
 
-def _loss(stages: Sequence[_Numbered]) -> str:
+def _loss(stages: Sequence[_Numbered], score: str) -> str:
     """The measurable loss that is largest; a larger one that isn't measurable is named as possible."""
     worst = _most(stages, _lost)
     measurable = [stage for stage in stages if stage[1].change.high < 0]
@@ -113,10 +117,10 @@ def _loss(stages: Sequence[_Numbered]) -> str:
             if _lost(most[1]) >= _lost(worst[1])
             else f" {_named(worst)} may have lost more: {_change(worst)}."
         )
-        return f"{_named(most)} lost most accuracy: {_change(most)}.{also}"
+        return f"{_named(most)} lost most {score}: {_change(most)}.{also}"
     if _lost(worst[1]) > 0:
-        return f"No stage lost accuracy measurably. {_named(worst)} came nearest: {_change(worst)}."
-    return f"No stage lost accuracy on {worst[1].change.units:,} validation {worst[1].change.unit}s."
+        return f"No stage lost {score} measurably. {_named(worst)} came nearest: {_change(worst)}."
+    return f"No stage lost {score} on {worst[1].change.units:,} validation {worst[1].change.unit}s."
 
 
 def _lost(rung: Rung) -> float:

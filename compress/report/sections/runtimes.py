@@ -136,7 +136,7 @@ def _agreement(each: RuntimeFile, words: TaskWords) -> str:
     return (
         f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}{made}; it names the "
         f"{words.answer} that ONNX Runtime names on {percent(each.agreement)} of the test "
-        f"{words.unit}s, and is right on {percent(each.accuracy)}."
+        f"{words.unit}s, {words.right.format(percent(each.accuracy))}."
     )
 
 

@@ -5,7 +5,8 @@ Of most that is the verdict and the tile of latency; `language` is the file of o
 
 from __future__ import annotations
 
-from compress.page import Tile
+from compress.measure.answers import unpack_classes
+from compress.page import Section, Table, Text, Tile
 from compress.page.format import capital, is_smaller, size_words
 from compress.report.phrases import TaskPage, accuracy_words, headline, setting, speed_tile, speedup_words
 from compress.report.schema import RunReport
@@ -18,7 +19,7 @@ _ORIGINAL = "than the fp32 ONNX model"
 
 
 def _verdict(report: RunReport) -> str:
-    """Size, speed at the headline setting, and accuracy."""
+    """Size, speed at the headline setting, and the task's metric."""
     measured, latency = report.measurement, headline(report)
     files = measured.baseline.size.file_bytes, measured.candidate.size.file_bytes
     small, shrank = size_words(*files), is_smaller(*files)
@@ -32,10 +33,11 @@ def _verdict(report: RunReport) -> str:
         no_gain = latency.speedup_high >= 1
         joint = "with" if no_gain else "but" if shrank else "and"
         gain = f"{small} {_ORIGINAL}, {joint} {speedup_words(latency, ' its speed')} at {setting(latency)}"
-    accuracy = accuracy_words(measured.difference, "change in accuracy")
+    score = task_of_measurement(measured).words.score
+    change = accuracy_words(measured.difference, f"change in {score}")
     if not measured.difference.low <= 0 <= measured.difference.high:
-        return capital(f"{gain}; accuracy is {accuracy}.")
-    return capital(f"{gain}{'; ' if no_gain else ', with '}{accuracy}.")
+        return capital(f"{gain}; {score} is {change}.")
+    return capital(f"{gain}{'; ' if no_gain else ', with '}{change}.")
 
 
 def _tiles(report: RunReport) -> list[Tile]:
@@ -43,7 +45,25 @@ def _tiles(report: RunReport) -> list[Tile]:
     return [] if latency is None else [speed_tile("Latency", latency, setting(latency))]
 
 
-_ANY = TaskPage(_verdict, _tiles, lambda _: ())
+def _sections(report: RunReport) -> tuple[Section, ...]:
+    """The breakdown that the task makes of all answers, if it does and they were kept."""
+    kept = report.measurement.answers
+    if kept is None:
+        return ()
+    found = task_of_measurement(report.measurement).breakdown(
+        unpack_classes(kept.baseline),
+        unpack_classes(kept.candidate),
+        unpack_classes(kept.labels),
+        kept.row_lengths,
+        report.data.labels,
+    )
+    if found is None:
+        return ()
+    table = Table(found.columns, found.rows, "l" + "r" * (len(found.columns) - 1))
+    return (Section(found.title, (Text(" ".join(found.sentences), "note"), table), "breakdown"),)
+
+
+_ANY = TaskPage(_verdict, _tiles, _sections)
 _OWN = {"language": LANGUAGE}
 """By the field of a measurement that only the task fills."""
 

@@ -1,0 +1,122 @@
+"""Several labels a row: lists, texts with a separator, or columns of 0 and 1. Rows may have none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import DataError, shortened
+from compress.tasks.registry import several_labels_task
+
+__all__ = ["LABEL_NAMES_KEY", "LabelColumns", "labels_of_columns", "labels_of_matrix", "says_task"]
+
+LABEL_NAMES_KEY = "label_names"
+_YES = frozenset({"1", "1.0", "true"})
+_NO = frozenset({"0", "0.0", "false"})
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """Where the labels of a table are.
+
+    Attributes:
+        names: of the columns; with several, each is a label and holds 0 or 1.
+        several: a row has any number of labels.
+        separator: of labels in a text.
+    """
+
+    names: tuple[str, ...] = ("label",)
+    several: bool = False
+    separator: str | None = None
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """Names of the labels, where each has its column."""
+        return self.names if len(self.names) > 1 else ()
+
+
+def says_task() -> str:
+    """How a recipe says that rows have several labels."""
+    return f"data.task={several_labels_task()}"
+
+
+def labels_of_columns(
+    labels: LabelColumns,
+    values: Sequence[Sequence[Any]],
+    name_of: Callable[[Any, str], str],
+    places: Sequence[str],
+) -> tuple[tuple[str, ...], ...]:
+    """Sorted names of each row's labels.
+
+    Args:
+        values: of each column.
+        name_of: the name of one label, or the empty one; takes the value and where it is.
+        places: where each row is, for errors.
+
+    Raises:
+        DataError: a value that is no label, or neither 0 nor 1.
+    """
+    if labels.declared:
+        columns = list(zip(labels.names, values, strict=True))
+        return tuple(
+            tuple(sorted(name for name, column in columns if _holds(column[row], name, place)))
+            for row, place in enumerate(places)
+        )
+    return tuple(
+        tuple(sorted({name_of(each, place) for each in _cell(value, labels, place)} - {""}))
+        for value, place in zip(values[0], places, strict=True)
+    )
+
+
+def labels_of_matrix(
+    where: str, values: NDArray[Any], names: Iterable[object] | None
+) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Names of each row's labels, and those of all columns of a matrix of 0 and 1, [n, c].
+
+    Raises:
+        DataError: it is no such matrix, or has another number of names.
+    """
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise DataError(
+            f"{where}: labels must be 0 and 1 [rows, labels], not {values.dtype} {list(values.shape)} with "
+            "other values; for one label a row leave data.task out"
+        )
+    known = tuple(map(str, range(values.shape[1]) if names is None else names))
+    if len(known) != values.shape[1] or len(set(known)) != len(known):
+        raise DataError(
+            f"{where}: {LABEL_NAMES_KEY} must have {values.shape[1]} different names, one a column"
+        )
+    rows = tuple(tuple(sorted(known[at] for at in np.flatnonzero(row))) for row in values)
+    return rows, known
+
+
+def _cell(value: Any, labels: LabelColumns, place: str) -> Sequence[Any]:
+    """The labels in a cell."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ()
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, str) and labels.separator is not None:
+        return value.split(labels.separator)
+    if isinstance(value, str) and not value.strip():
+        return ()
+    raise DataError(
+        f"{place}: column '{labels.names[0]}' holds {shortened(repr(value))}, which is no list: say what "
+        "stands between labels with data.label_separator=','; or name a column of 0 and 1 for each label "
+        "with data.label=[NAME,NAME]"
+    )
+
+
+def _holds(value: Any, name: str, place: str) -> bool:
+    text = str(value).strip().lower()
+    if text not in _YES | _NO:
+        raise DataError(
+            f"{place}: column '{name}' holds {shortened(repr(value))}; allowed where each label has a column "
+            "(data.label): 0, 1, true, false"
+        )
+    return text in _YES

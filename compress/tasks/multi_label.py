@@ -1,0 +1,346 @@
+"""Multi-label classification: any number of labels a row, or none, of texts, images or numbers.
+
+A label is named where its probability is above `THRESHOLD`. The metric is micro F1: over all labels of all
+rows, twice the names that are right by the names that were given plus those that are true. Intervals are
+percentiles of a bootstrap over rows, since labels of one row depend on each other. Where all rows are right,
+or both models answer alike, resampling shows no spread at all; so each interval also covers that of the same
+rows with two made-up ones, of which one is right and one wrong throughout.
+Shapes: n = rows, b = batch, c = labels, u = n c decisions, k = counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.tasks.base import Logits, Task
+from compress.tasks.spec import (
+    NO_LABEL,
+    Breakdown,
+    Difference,
+    HubHead,
+    InputSpec,
+    Integers,
+    Score,
+    TaskWords,
+)
+from compress.tasks.statistics import bootstrap_interval, wider
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+__all__ = ["MultiLabel", "THRESHOLD"]
+
+THRESHOLD = 0.5  # of the probability, which is a logit of 0
+PROBLEM_TYPE = "multi_label_classification"
+_ANSWERS = "answers"
+_COUNTS = 2  # of one model and row: right names, and names given plus names that are true
+
+
+class _Words(TaskWords):
+    def not_above_constant(self, model: str, value: str, constant: str) -> str:
+        """Say that a model is no better than one that gives each row the same labels."""
+        return (
+            f"the {model} model is not measurably better than giving each row the same labels: its micro F1 "
+            f"on the test rows is {value}, and that of the best such choice {constant}"
+        )
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """Any number of labels a row; logits [b, c], labels int64 [b, c] of 0 and 1."""
+
+    name = "multi-label"
+    rows = "labelled"
+    words = _Words(
+        model="multi-label classifier",
+        metric="micro F1",
+        score="micro F1",
+        right="with a micro F1 of {}",
+        constant="giving each row the same labels",
+        unit="label",
+        answer="labels",
+        label="label",
+        summary="any number of labels a row (data.task=multi-label); text (lists, a separated column or "
+        "columns of 0 and 1), arrays (a matrix of 0 and 1), digits",
+        served="classifiers that give each row any number of labels (data.task=multi-label)",
+        hub_metric="f1",
+    )
+    heads = (
+        HubHead(
+            "text",
+            "multi-label",
+            "AutoModelForSequenceClassification",
+            ("ForSequenceClassification",),
+            "text-classification",
+            problem_type=PROBLEM_TYPE,
+        ),
+    )
+    several_labels = True
+
+    @classmethod
+    def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
+        """With the labels that the model says."""
+        return cls(inputs, tuple(labels or ()))
+
+    # Labels
+
+    @classmethod
+    def label_names(cls, label: Any) -> tuple[str, ...]:
+        """All names of the row."""
+        return tuple(label)
+
+    @classmethod
+    def stratum(cls, label: Any) -> None:
+        """None: splits hold each label in its share, whatever others a row has."""
+        return
+
+    @classmethod
+    def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> Integers:
+        """1 where a row has the label, [n, c]."""
+        encoded = np.zeros((len(column), max(number.values(), default=-1) + 1), dtype=np.int64)
+        for row, names in enumerate(column):
+            encoded[row, [number[name] for name in names]] = 1
+        return encoded
+
+    # Learning
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean binary cross-entropy of logits [b, c]; `NO_LABEL` doesn't count."""
+        from torch.nn import functional as F
+
+        known = labels != NO_LABEL
+        if not bool(known.any()):
+            return logits.sum() * 0
+        return F.binary_cross_entropy_with_logits(logits.float()[known], labels[known].float())
+
+    def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """T^2 KL(sigmoid(teacher / T) || sigmoid(student / T)), summed over labels, mean over rows."""
+        from torch.nn import functional as F
+
+        wanted, found = teacher / temperature, student / temperature
+        yes = wanted.sigmoid() * (F.logsigmoid(wanted) - F.logsigmoid(found))
+        no = (-wanted).sigmoid() * (F.logsigmoid(-wanted) - F.logsigmoid(-found))
+        return (yes + no).sum(-1).mean() * temperature**2
+
+    def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
+        """All logits, [b, c]."""
+        return {_ANSWERS: logits}
+
+    def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """`divergence` from the logits."""
+        return self.divergence(logits, kept[_ANSWERS], temperature)
+
+    def draw(self, judged: Tensor, generator: Generator) -> Tensor:
+        """Each label by its own probability, [u, c]."""
+        import torch
+
+        return torch.bernoulli(judged.float().sigmoid(), generator=generator).long()
+
+    # Answers and scores
+
+    @classmethod
+    def named(cls, judged: Logits) -> Logits:
+        """1 where a label is named, row after row, [u]."""
+        found: Logits = ((judged > math.log(THRESHOLD / (1 - THRESHOLD))) * 1).reshape(-1)
+        return found
+
+    @classmethod
+    def value(cls, answers: Integers, labels: Integers) -> float:
+        """Micro F1; 0 where no label is true and none is named. `NO_LABEL` doesn't count."""
+        known = labels != NO_LABEL
+        answers, labels = answers[known], labels[known]
+        return float(_f1((answers & labels).sum(), answers.sum() + labels.sum()))
+
+    @classmethod
+    def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
+        """Micro F1 with its bootstrap interval over rows."""
+        counts = _row_counts(answers, labels, lengths)
+        right, wrong = _made_up_rows(counts)
+        value = cls.value(answers, labels)
+        low, high = _interval(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
+        return Score(
+            metric=cls.words.metric,
+            value=value,
+            low=low,
+            high=high,
+            rows=len(lengths),
+            units=len(labels),
+            unit=cls.words.unit,
+        )
+
+    @classmethod
+    def difference(
+        cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
+    ) -> Difference:
+        """Change of micro F1 with its paired bootstrap interval; gained and lost are labels of rows."""
+        before, after = (_row_counts(each, labels, lengths) for each in (baseline, candidate))
+        right, wrong = _made_up_rows(before)
+        made_up = np.stack((np.append(right, wrong), np.append(wrong, right)))
+        value = cls.change(baseline, candidate, labels)
+        counts = np.concatenate((before, after), axis=1)
+        low, high = _interval(counts, made_up, _change_of_sums, value, least=-1.0)
+        return Difference(
+            metric=cls.words.metric,
+            value=value,
+            low=low,
+            high=high,
+            rows=len(lengths),
+            units=len(labels),
+            gained=int(((candidate == labels) & (baseline != labels)).sum()),
+            lost=int(((baseline == labels) & (candidate != labels)).sum()),
+            agreement=cls.agreement(baseline, candidate),
+            unit=cls.words.unit,
+        )
+
+    @classmethod
+    def constant(cls, labels: Integers, lengths: Integers) -> Integers:
+        """The commonest labels for every row, as many of them as give the best micro F1."""
+        table = labels.reshape(len(lengths), -1)
+        counts = table.sum(axis=0)
+        order = np.argsort(-counts, kind="stable")
+        named = len(table) * np.arange(1, len(order) + 1)
+        best = int(np.argmax(_f1(np.cumsum(counts[order]), named + counts.sum()))) + 1
+        answers = np.zeros_like(table)
+        answers[:, order[:best]] = 1
+        return answers.reshape(-1)
+
+    def no_labels(self, rows: int) -> Integers:
+        """One in each column, [n, c]."""
+        return np.full((rows, self.classes), NO_LABEL, dtype=np.int64)
+
+    @classmethod
+    def occurring(cls, labels: Integers) -> set[int]:
+        """Those that a row has."""
+        return set(np.flatnonzero((labels == 1).any(axis=0)).tolist())
+
+    @classmethod
+    def breakdown(
+        cls,
+        baseline: Integers,
+        candidate: Integers,
+        labels: Integers,
+        lengths: Integers,
+        names: Sequence[str],
+    ) -> Breakdown:
+        """F1, precision and recall of each label, and macro F1 with the interval of its change."""
+        truth, before, after = (each.reshape(len(lengths), -1) for each in (labels, baseline, candidate))
+        parts = np.stack((before & truth, before + truth, after & truth, after + truth), axis=2)  # [n, c, 4]
+
+        def macro(sums: NDArray[Any]) -> NDArray[Any]:
+            each = sums.reshape(len(sums), -1, 4)
+            found = _f1(each[..., 2], each[..., 3]) - _f1(each[..., 0], each[..., 1])
+            return found.mean(axis=1)  # type: ignore[no-any-return]
+
+        flat = parts.reshape(len(parts), -1)
+        low, high = bootstrap_interval(flat, macro)
+        totals = parts.sum(axis=0)
+        old, new = _f1(totals[:, 0], totals[:, 1]), _f1(totals[:, 2], totals[:, 3])
+        rows = tuple(
+            (
+                name,
+                f"{truth[:, at].sum():,}",
+                *(f"{share:.3f}" for share in (old[at], new[at])),
+                _share(totals[at, 2], after[:, at].sum()),
+                _share(totals[at, 2], truth[:, at].sum()),
+            )
+            for at, name in enumerate(names)
+        )
+        change, low, high = (100 * each for each in (new.mean() - old.mean(), low, high))
+        points = f"{change:+.1f} points ({low:+.1f} to {high:+.1f})".replace("-", "−")
+        return Breakdown(
+            title="Each label",
+            sentences=(
+                f"A label is named where its probability is above {THRESHOLD}, of both models alike. Macro "
+                f"F1, the mean over {len(names)} labels, is {new.mean():.3f}, after {old.mean():.3f} for the "
+                f"baseline: {points}, with the 95 % interval of the change.",
+            ),
+            columns=("label", "test rows", "baseline F1", "F1", "precision", "recall"),
+            rows=rows,
+        )
+
+    # Sizes
+
+    def numbers(self, units: int) -> int:
+        """One a decision."""
+        return max(units, 1)
+
+    # Hugging Face
+
+    def hub_entries(self) -> dict[str, Any]:
+        """Also the kind of labels, by which pipelines take a sigmoid, and the threshold."""
+        return {**super().hub_entries(), "problem_type": PROBLEM_TYPE, "threshold": THRESHOLD}
+
+    @classmethod
+    def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
+        """Also the metric, which is no accuracy."""
+        return {"metric": cls.words.metric, **super().manifest_score(measurement, how, length)}
+
+    @classmethod
+    def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
+        """The metric."""
+        return {"metric": cls.words.metric}
+
+    @classmethod
+    def manifest_entries(cls) -> dict[str, Any]:
+        """The threshold."""
+        return {"threshold": THRESHOLD}
+
+    @classmethod
+    def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
+        """The names of labels above the threshold, or their places where there are many."""
+        lines = ["probabilities = 1 / (1 + np.exp(-logits[0]))"]
+        if len(labels) > most:
+            places = f"[i for i, p in enumerate(probabilities) if p > {THRESHOLD}]"
+            return [*lines, f"print({places})  # places of the labels in manifest.json"]
+        return [
+            f"labels = {json.dumps(list(labels), ensure_ascii=False)}",
+            *lines,
+            f"print([name for name, p in zip(labels, probabilities) if p > {THRESHOLD}])",
+        ]
+
+
+def _f1(right: Any, total: Any) -> Any:
+    """2 right / total; 0 where total is 0."""
+    return 2 * np.asarray(right) / np.maximum(total, 1)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.3f}" if whole else "-"
+
+
+def _row_counts(answers: Integers, labels: Integers, lengths: Integers) -> Integers:
+    """Of each row: right names, and names given plus names that are true, [n, 2]."""
+    given, true = (each.reshape(len(lengths), -1) for each in (answers, labels))
+    return np.stack(((given & true).sum(axis=1), given.sum(axis=1) + true.sum(axis=1)), axis=1)
+
+
+def _made_up_rows(counts: Integers) -> tuple[Integers, Integers]:
+    """Counts of a row of the usual number of labels that is right throughout, and of one that is wrong."""
+    usual = max(1, round(counts[:, 1].mean() / 2))
+    return np.array([usual, 2 * usual]), np.array([0, 2 * usual])
+
+
+def _f1_of_sums(sums: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = _f1(sums[:, 0], sums[:, 1])
+    return found
+
+
+def _change_of_sums(sums: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = _f1_of_sums(sums[:, _COUNTS:]) - _f1_of_sums(sums)
+    return found
+
+
+def _interval(
+    counts: Integers, made_up: Integers, statistic: Any, value: float, *, least: float
+) -> tuple[float, float]:
+    """The wider of the interval of these rows and of the same with the made-up ones; it holds the value."""
+    plain = bootstrap_interval(counts, statistic)
+    both = wider(plain, bootstrap_interval(np.concatenate((counts, made_up)), statistic), least=least)
+    return min(both[0], value), max(both[1], value)
