@@ -67,7 +67,7 @@ def device_of(name: str) -> str:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Call `make` in the main process only; return its result, or raise its CompressError, in all.
+    """Call `make` in the main process only; all processes return its result or raise its CompressError.
 
     Nested calls inside `make` run in the main process alone, as plain calls.
     """
