@@ -1,7 +1,7 @@
-"""The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that fails, 4 a gate that could not be judged on a busy machine, 70 a bug in modelpress,
-130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+"""The command line: arguments in, exit code out.
 
+0 done, 1 failed work, 2 wrong input, 3 a gate that fails, 4 a gate that a busy machine could not judge,
+70 a bug in modelpress, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 Heavy imports are deferred until a command needs them, so that `--help` is instant.
 """
 
