@@ -53,7 +53,7 @@ def compare_reports(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Disable garbage collection, which took 4/5 of the time of reading thousands of reports."""
+    """Disable garbage collection: it took 4/5 of reading thousands of reports, which have no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
