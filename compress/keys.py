@@ -37,8 +37,8 @@ _COMPUTING = ("modelpress", "numpy", "torch", "torchao", "transformers")
 _EXPORTING = ("onnx", "onnx-ir", "onnxruntime", "onnxscript")
 _MEASURING = ("openvino",)
 # These change what is shown, exported or measured, but no weights.
-_SHOWING = ("cli", "report", "_starter", "__main__.py", "console.py", "progress.py", "progress_lines.py")
-_BEHIND_WEIGHTS = (*_SHOWING, "export", "measure", "generate.py")
+_SHOWING = ("cli", "jobs", "report", "page", "deploy", "_starter", "__main__.py", "progress.py")
+_BEHIND_WEIGHTS = (*_SHOWING, "export", "measure")
 
 
 def fingerprint(*parts: Any) -> str:

@@ -88,11 +88,13 @@ def warnings_of(
     names = [stage.name for stage in stages]
     if "prune/magnitude" in names:
         found.append("prune/magnitude leaves zeros in dense tensors: ONNX Runtime gains no speed from them")
-    candidate, metric = measurement.candidate.accuracy, task_of_measurement(measurement).words.metric
+    candidate, task = measurement.candidate.accuracy, task_of_measurement(measurement)
+    metric = task.words.metric
     if candidate.batched_disagreements:
         found.append(
             f"{candidate.batched_disagreements} of {candidate.units} answers change when rows are answered "
-            f"in padded batches of {candidate.batched_size} ({metric} {candidate.batched_value:.4f} then)"
+            f"in {task.words.batches} of {candidate.batched_size} ({metric} is then "
+            f"{candidate.batched_value:.4f})"
         )
     if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))

@@ -105,13 +105,14 @@ def _other_answers(report: RunReport) -> list[str]:
     """Predictions that depend on the rest of the batch, or differ from the PyTorch model's."""
     found = []
     measured = report.measurement
+    words = task_of_measurement(measured).words
     for who, model in (("baseline", measured.baseline), ("candidate", measured.candidate)):
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
             found.append(
                 f"The {who} predicts {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s differently in {task_of_measurement(measured).words.batches} of "
-                f"{accuracy.batched_size} than one row at a time."
+                f"{accuracy.unit}s differently in {words.batches} of {accuracy.batched_size} than "
+                f"{words.alone}."
             )
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
         if not parity.holds:
