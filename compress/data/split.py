@@ -72,8 +72,7 @@ class Split:
         return len(self.rows)
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Yield batches with their `labels` and `row_index`, in order or shuffled (use a new seed each
-        epoch).
+        """Yield batches with `labels` and `row_index`, in order or shuffled (use a new seed each epoch).
 
         Shuffled batches hold rows of similar length: rows are shuffled, sorted by length within pools of 16
         batches, and the batches shuffled again. This reduces padding and still gives a new order each epoch.

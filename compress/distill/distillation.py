@@ -31,8 +31,7 @@ class Distillation(Stage):
 
     @abstractmethod
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
-        """Return the untrained student, and facts on its initialization; without a context, no model may be
-        run."""
+        """Return the untrained student and facts about it; without a context, no model may be run."""
 
     @abstractmethod
     def loss_config(self) -> LossConfig:
@@ -43,7 +42,7 @@ class Distillation(Stage):
         return [context.teacher if context.teacher is not None else model]
 
     def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
-        """Return the training rows, and facts on them."""
+        """Return the training rows, and facts about them."""
         return context.train, {}
 
     def rehearse(self, model: nn.Module) -> nn.Module:

@@ -78,7 +78,7 @@ def build_student(
     task: TaskName | None = None,
     best: Callable[[int], tuple[list[int], dict[str, int]]] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the untrained student, and return facts on its initialization.
+    """Build the untrained student, and return facts about its initialization.
 
     Args:
         model: the model to make smaller; unchanged.

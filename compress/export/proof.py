@@ -57,7 +57,7 @@ def longest_row(module: nn.Module, task: Task, max_length: int | None) -> int | 
 
     Returns:
         `max_length`; for a decoder its context, but at most 2048 tokens or 2**25 logits, which can be
-            compared in seconds. None if unknown.
+        compared in seconds. None if unknown.
     """
     context = context_length(module) if task.keeps_past else None
     if context is None:

@@ -128,7 +128,7 @@ def made_batch(
 
     Returns:
         The batch and its sequence: the file's own if the second dimension of each input is fixed; 1 for
-            images.
+        images.
 
     Raises:
         ModelError: if no values can be made for an input, or the file fixes a different batch or sequence.

@@ -19,8 +19,7 @@ __all__ = ["model_files", "model_size"]
 _CHUNK_BYTES = 1 << 20
 _GZIP_LEVEL = 6
 _GZIP_FORMAT = 31  # zlib's wbits for a gzip header and trailer with the largest window
-# onnx.proto, StringStringEntryProto: field 1 is the key "location"; field 2, the value, starts with its
-# length.
+# onnx.proto, StringStringEntryProto: field 1, the key "location"; field 2, the value, preceded by its length.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 
 

@@ -20,8 +20,7 @@ _AMPERE = 8  # first compute capability with bf16 tensor cores
 
 
 def use_bf16(module: nn.Module, config: TrainConfig, device: str) -> bool:
-    """Whether to use bf16: if requested, or (auto) if the device has matrix units for it and the model is
-    wide."""
+    """Whether to use bf16: if requested, or (auto) if the device has bf16 units and the model is wide."""
     if config.precision != "auto":
         return config.precision == "bf16"
     return _has_matrix_units(device) and _is_wide(module)

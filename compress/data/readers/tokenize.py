@@ -145,7 +145,7 @@ class TextEncoder(Reader):
 
         Yields:
             For each document, its token ids and the number of UTF-8 bytes of text per token, both int64 [t];
-                the bytes sum to the document's size.
+            the bytes sum to the document's size.
 
         Raises:
             DataError: if the tokenizer fails.

@@ -42,8 +42,7 @@ def _formula(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """Attention as products and a softmax; the exporter's guard for Boolean masks is fixed by
-    `mask_with_infinity_`."""
+    """Attention as products and a softmax; `mask_with_infinity_` later fixes Boolean masks."""
     y = standard(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if attn_mask is None or attn_mask.dtype == ir.DataType.BOOL:
         return y

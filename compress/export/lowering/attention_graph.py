@@ -32,7 +32,7 @@ _HEADS_FIRST = [0, 2, 1, 3]
 def group_heads_(attention: ir.Node) -> bool:
     """Pass each key/value head to Attention once instead of in copies for several queries.
 
-    Unsqueeze [b, k, 1, t, d], Expand [b, k, h / k, t, d] and Reshape [b, h, t, d] become [b, k, t, d].
+    Skips Unsqueeze [b, k, 1, t, d], Expand [b, k, h / k, t, d] and Reshape [b, h, t, d].
     """
     if not _is_attention(attention):
         return False

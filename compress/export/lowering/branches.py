@@ -58,7 +58,7 @@ def _check_answers(module: nn.Module, rows: Split, task: Task, length: int) -> N
 
 
 def _does_without_values(module: nn.Module, split: Split, task: Task, longest: int | None) -> bool:
-    """Whether a fake-tensor forward pass succeeds and only compares input sizes with bounds."""
+    """Whether a fake-tensor forward pass succeeds without excluding input sizes that may occur."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 

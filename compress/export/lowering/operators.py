@@ -72,8 +72,7 @@ def _int8_tensor_linear(x: Value, qdata: Value, scale: Value, bias: Value = None
 def _int8_static_linear(
     x: Value, qdata: Value, scale: Value, bias: Value, x_scale: Value, zero_point: Value
 ) -> Value:
-    """QuantizeLinear and DequantizeLinear around a Gemm, which ONNX Runtime and others turn into an integer
-    product.
+    """QuantizeLinear and DequantizeLinear around a Gemm, which runtimes turn into an integer product.
 
     A MatMul would support three dimensions, but its bias is then added in a separate pass; in two dimensions
     ONNX Runtime turns it into a Gemm whose weights are dequantized on every call.
@@ -253,8 +252,7 @@ def _group_embedding(
 
 
 def _widened(qdata: Value) -> Value:
-    """Placeholder that `finish_` turns into a Cast, which the exporter would fold to float32 for small
-    weights."""
+    """Placeholder for a Cast (see `finish_`), which the exporter would fold to float32 for small weights."""
     return widen(qdata)
 
 

@@ -20,7 +20,7 @@ _FUSED_NORM = 0.08
 _SLOW_NORM = 1.8  # times LayerNormalization; the Add fused into it should cost about half of that
 _BETWEEN = 0.35
 _LAUNCH_MS = (
-    0.001  # roughly, per node that does nothing; below this per node, a call is mostly launch overhead
+    0.001  # rough cost of a node that does nothing; a call with less time per node is mostly launch overhead
 )
 _ATTENTION = 0.30
 _QUANTIZING = 0.25

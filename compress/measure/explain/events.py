@@ -17,8 +17,9 @@ __all__ = ["Call", "Key", "NodeRun", "Shape", "calls_of", "elements", "node_runs
 
 Shape = tuple[int, ...]
 Key = tuple[str, str]
-"""Name and index of a node in a profile, the name prefixed with the nodes whose subgraphs contain it, because
-two subgraphs may use the same names.
+"""Name and index of a node in a profile.
+
+The name is prefixed with the nodes whose subgraphs contain it, because subgraphs may reuse names.
 """
 
 _KERNEL_SUFFIX = "_kernel_time"

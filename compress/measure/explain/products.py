@@ -62,7 +62,7 @@ def macs_of(node: Node, run: NodeRun) -> Macs | None:
 
     Returns:
         (role, count) pairs, weight products first; empty if the shapes do not determine them; None if the
-            operator has no products.
+        operator has no products.
     """
     standard = node.kind == "Attention" and node.domain == ""  # ONNX Runtime's own is another operator
     rule = _attention_alone if standard else _RULES.get(node.kind)

@@ -55,8 +55,7 @@ def end_with_parent(*, grace_s: float = 0.0) -> threading.Event:
             pass
         gone.set()
         if grace_s and sys.platform != "win32":
-            # Sent to the main thread, because a signal handled by another one would not interrupt its
-            # blocking call.
+            # Sent to the main thread: handled by another one, it would not interrupt the main one's wait.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             time.sleep(grace_s)
         end_own_group()

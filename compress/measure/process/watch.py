@@ -145,8 +145,7 @@ def wait_until_quiet(
     counters: Counters | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until other load would not disturb timing with `threads` threads; return whether that happened in
-    time.
+    """Wait until other load would not disturb timing with `threads` threads; return False on timeout.
 
     Args:
         seconds: maximum wait, provided that `sleep` really sleeps.
