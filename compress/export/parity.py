@@ -2,8 +2,8 @@
 
 On real rows, predictions, their metric and the distance of outputs relative to their spread are compared. In
 an int8 model, float rounding (1e-7) occasionally rounds an integer differently in the two engines, which
-moves outputs by percents, so the limit is wider if activations are rounded. Bit parity is tested for each
-quantized op.
+moves outputs by a few percent, so the limit is wider if activations are rounded. Bit parity is tested for
+each quantized op.
 
 Rows beyond the data (`compress.export.proof`) are compared too, each alone and unpadded: behaviour at only
 some lengths, or only at batch 1, may be lost in the file.

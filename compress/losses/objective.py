@@ -1,7 +1,7 @@
 """Objective: the weighted sum of losses that a training minimizes, from labels and from teachers.
 
 A context manager: while open, it hooks the student and, where widths differ, adds projections to the
-teacher's width (trained along, removed at the end).
+teacher's width (trained with it, removed at the end).
 Shapes: b = batch, s = positions, m = hidden width.
 """
 

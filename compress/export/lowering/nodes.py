@@ -33,7 +33,7 @@ _SLICE = re.compile(r"\.slice\([^)]*\)")
 def scopes_of(node: ir.Node) -> list[str]:
     """Names of the modules that a node comes from, outermost first, then its own; empty if not recorded.
 
-    Layers called through a slice (`layers[:30]`) get their names in the model.
+    The slice is removed from names of layers called through one (`layers[:30]`).
     """
     noted = node.metadata_props.get(SCOPES)
     return [_SLICE.sub("", str(name)) for name in ast.literal_eval(noted)] if noted else []
