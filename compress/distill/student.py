@@ -84,8 +84,7 @@ def build_student(
         model: the model to make smaller; unchanged.
         classes: of the task, for a Hugging Face student without a head; None uses the model's.
         task: the task of a Hugging Face student.
-        best: returns the best layers and facts on how they were chosen; None, if no model may be run, takes
-            the first layers.
+        best: returns the best layers and facts about the choice; None (no model may be run) takes the first.
 
     Raises:
         StageError, ModelError: if the student can't be built from this model.

@@ -1,8 +1,8 @@
 """Checkpoints: training state on disk, so that a killed training can resume.
 
-A single file, replaced atomically: a reader finds either the old or the new one. It holds tensors, numbers
-and names, and is loaded without running code. It records which training it belongs to (settings, seed,
-initial weights, rows), and is not used for another.
+A single file, replaced atomically, so that it is always complete. It holds tensors, numbers and names, and is
+loaded without running code. It records which training it belongs to (settings, seed, initial weights, rows),
+and is not used for another.
 """
 
 from __future__ import annotations

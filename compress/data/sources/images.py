@@ -64,7 +64,7 @@ class Pictures:
 
 
 class ImagesData(DataSource):
-    """Image classification from folders: one sub-folder of images per class, named like the class.
+    """Image classification from folders: one sub-folder of images per class, named after it.
 
     A split without its own folder is drawn from train, stratified by class and seeded. Settings not given
     below come from the model's preprocessor_config.json; without that file images keep their size, mean and

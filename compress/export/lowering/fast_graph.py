@@ -76,7 +76,7 @@ def _on_each_(rewrite: Callable[[ir.Node], bool], model: ir.Model) -> int:
 
 
 def _tidy_(made: int, model: ir.Model) -> int:
-    """Remove unused nodes, which the next rewrite would count as readers."""
+    """Remove unused nodes, which the next rewrite would count as consumers."""
     RemoveUnusedNodesPass()(model)
     return made
 

@@ -52,7 +52,7 @@ def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def only_user(node: ir.Node, op_type: str) -> ir.Node | None:
-    """The only reader of a node's first output, if it has that type; None if there are other readers."""
+    """The only consumer of a node's first output, if it has that type; None if there are others."""
     value = node.outputs[0]
     users = [user for user, _ in value.uses()]
     alone = len(users) == 1 and users[0].op_type == op_type and not value.is_graph_output()

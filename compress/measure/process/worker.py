@@ -276,7 +276,7 @@ def _say(fields: dict[str, object]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write to a temporary file, then rename it, so that readers never see a partial result."""
+    """Write to a temporary file, then rename it, so that a partial result is never visible."""
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
