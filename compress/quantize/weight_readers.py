@@ -5,7 +5,8 @@ DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def mark_weight_readers_(model: nn.Module, context: Context) -> None:
     The note is a plain attribute of the module: copies keep it, files don't hold it.
     """
     rows = next((each for each in (context.train, context.validation) if len(each)), None)
-    if rows is None or isinstance(model, _KINDS):
+    if rows is None or isinstance(model, _KINDS) or not _takes(model, context.task.input_names):
         return
     layers = [each for each in model.modules() if isinstance(each, _KINDS)]
     inputs = to_tensors(next(rows.batches(2)), context.task.input_names, str(device_of(model)))
@@ -49,6 +50,15 @@ def mark_weight_readers_(model: nn.Module, context: Context) -> None:
         torch.backends.mha.set_fastpath_enabled(fast)
     for layer, reads in zip(layers, found, strict=True):
         setattr(layer, _MARK, bool(reads))
+
+
+def _takes(model: nn.Module, names: Sequence[str]) -> bool:
+    """Whether the rows are of the model at all: a stage that needs no rows may be given any."""
+    try:
+        inspect.signature(model.forward).bind(**dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
 
 
 @contextmanager
