@@ -228,8 +228,7 @@ def macs_of(model: nn.Module, sites: Sequence[Site], sequence: int) -> float:
 
 
 def _bytes_per_unit(model: nn.Module, sites: Sequence[Site], timer: Timer, whole: float) -> tuple[float, ...]:
-    """Bytes saved per removed unit at each site, as the recipe will store it; equal sites are measured once.
-    """
+    """Bytes saved per removed unit at each site, as the recipe stores it; equal sites are measured once."""
     from compress.model.cutting.units import keep_units_
 
     known: dict[tuple[float, ...], float] = {}
