@@ -25,8 +25,7 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch norms, and a skip connection.
 
     Args:
-        stride: of the first convolution; if the width changes or stride > 1, the skip connection is a 1x1
-            convolution.
+        stride: of the first convolution; with stride > 1 or a new width, the skip is a 1x1 convolution.
     """
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:

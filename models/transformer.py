@@ -78,8 +78,7 @@ def visible_positions(
         before: p, the number of past tokens, which are visible too.
 
     Returns:
-        Boolean mask, [b, 1, s, p + s] (ONNX Attention doesn't accept [b, 1, 1, s]), or None if all is
-        visible.
+        Boolean mask, [b, 1, s, p + s] (ONNX Attention takes no [b, 1, 1, s]), or None if all is visible.
     """
     if attention_mask is None and not causal:
         return None

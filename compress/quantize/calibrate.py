@@ -1,8 +1,7 @@
 """Statistics of linear layers' inputs on calibration rows: second moments and ranges, without padding.
 
-Statistics are accumulated batch by batch. Layers that share an input (queries, keys and values) are found by
-running the model once, and share its statistics. Memory: one batch, and per input a matrix of inputs by
-inputs or a histogram.
+Layers that share an input (queries, keys and values) are found by running the model once, and share its
+statistics. Memory: one batch, and per input a matrix of inputs by inputs or a histogram.
 Shapes: t = tokens, i = input features.
 """
 

@@ -27,10 +27,8 @@ class Int8Dynamic(QuantizeLayers):
     Attributes (and those of `QuantizeLayers`):
         activations: token: one scale per token. tensor: one for all tokens of a call; faster, but outputs
             then depend slightly on the rest of the batch and on padding. In an LSTM, either way, all inputs
-            of a call
-            share one scale and all states of a step share one, so its outputs depend slightly on both: name
-                it
-            under `skip` if they must not.
+            of a call share one scale and all states of a step share one, so its outputs depend slightly on
+            both: name it under `skip` if they must not.
         reduce_range: keep weights of linear layers and LSTMs within [-64, 63]. AVX2 machines without VNNI add
             pairs of products in 16 bits, which larger weights can overflow; costs one bit of precision
             everywhere.

@@ -41,9 +41,8 @@ class QuantizeLayers(Stage):
         skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
         algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range of least error,
             weighted by the importance of each input. hqq: half-quadratic, without data. gptq: weights rounded
-                later
-            compensate for those rounded before (Frantar et al. 2022). LSTM weights are rounded without data,
-            with mse in place of gptq.
+            later compensate for those rounded before (Frantar et al. 2022). LSTM weights are rounded without
+            data, with mse in place of gptq.
         calibration: source of the rows for mse, gptq, smoothing, bias correction and fixed ranges; labels are
             never used. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic: random
             tokens, so no data is needed; for texts only, and good for ranges, not for gptq.
@@ -51,8 +50,7 @@ class QuantizeLayers(Stage):
         bias_correction: correct each bias for the mean output change caused by rounding the weights.
         smooth: rescale channels between layers where outputs stay unchanged, to reduce rounding error.
             smoothquant: larger weights for smaller activations (Xiao et al. 2022). awq: finer steps for
-                weights
-            that read large channels (Lin et al. 2023). BERT has such channels only between values and
+            weights that read large channels (Lin et al. 2023). BERT has such channels only between values and
             attention output.
         strength: of smoothquant: 0 evens out the weights, 1 the activations; awq searches its own.
         qat: train the model with quantization in place (quantization-aware training), from labels and from

@@ -50,8 +50,7 @@ def named_inputs(directory: Path) -> tuple[str, ...] | None:
 def check_padding(name: str, module: nn.Module, pad_id: int) -> None:
     """Check that a classifier's output for a padded row equals that of the row alone.
 
-    Only needed if the tokenizer's pad token differs from the one in config.json: classifiers made from
-    decoders read the last token that isn't the latter.
+    Classifiers made from decoders read the last token that isn't config.json's pad token.
 
     Args:
         name: directory or Hub name.

@@ -82,9 +82,8 @@ class Layout:
         token_embedding: path of the token embedding.
         hidden: everything that has the hidden width.
         channels: filters and hidden units, by group.
-        embeddings_project: for a model whose embeddings may be narrower than its hidden width: the optional
-            projection after them. If it exists, it writes the hidden features, and `{base}.embeddings`
-            doesn't.
+        embeddings_project: optional projection after embeddings that may be narrower than the hidden width;
+            if it exists, it writes the hidden features, and `{base}.embeddings` doesn't.
         since: first transformers version whose modules have these paths; empty: all supported versions.
     """
 

@@ -291,9 +291,8 @@ class CutJob:
 def _table_miss(timings: Sequence[_Timing]) -> float:
     """Mean ratio of measured to predicted speed-up over all timings; similar for neighbouring choices.
 
-    One timing on a shared machine is off by several percent, and picking the best of several noisy choices
-    would favour the luckiest. So the table's error is averaged over all timings, and the choice made from
-    that.
+    One timing on a shared machine is off by several percent, and picking the best of several would favour
+    the luckiest. So the table's error is averaged over all timings, and the choice is based on that.
     """
     return math.exp(np.mean([math.log(each.found.speedup / each.expected) for each in timings]))
 

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["LatencyTable", "UnitTimes", "measure_table"]
 
 _TRIES = 3  # timings of a table that contradicts itself
-# Share of the whole model's time. A layer timed alone has its weights in the cache: in CPU time, deviations
-# of 3 % (fp32, 128 tokens) to 23 % (int8, 16 tokens) were seen for a model of 22 million weights; larger
-# models may deviate more.
+# Of the whole model's time. A layer timed alone has its weights in the cache: CPU time deviated by 3 % (fp32,
+# 128 tokens) to 23 % (int8, 16 tokens) for a model of 22 million weights; larger models may deviate more.
 _AGREES_WITHIN = 0.35
 _QUIET_AGREES_WITHIN = 0.7
 _MANY = 17  # timed levels of a kind; costs between them are interpolated linearly

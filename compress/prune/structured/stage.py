@@ -35,14 +35,12 @@ _LEAST_ROWS = 16
 class StructuredPruning(PruneStage):
     """Cut heads, neurons and sub-layers to a budget, unevenly, where it costs the least accuracy.
 
-    Give exactly one budget: speedup, latency_ms, size_mb, macs or sparsity.
-
     Attributes:
-        speedup: relative to the recipe's uncompressed model, in ONNX Runtime on this machine.
-        latency_ms: ms per call.
-        size_mb: MB of weights, stored as the recipe's later quantize stages will store them.
-        macs: fraction of the layers' multiply-adds to keep.
-        sparsity: fraction of the layers' weights to remove.
+        speedup: budget (give one): over the recipe's uncompressed model, in ONNX Runtime on this machine.
+        latency_ms: budget: ms per call.
+        size_mb: budget: MB of weights, stored as the recipe's later quantize stages will store them.
+        macs: budget: fraction of the layers' multiply-adds to keep.
+        sparsity: budget: fraction of the layers' weights to remove.
         cut: what may be removed.
         min_heads, min_neurons: fewest units that each layer keeps; 0 allows removing whole sub-layers.
         protect: blocks to leave unchanged, by name or pattern, e.g. `bert.encoder.layer.0.*`.

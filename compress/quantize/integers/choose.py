@@ -53,8 +53,7 @@ def integers_of(
         weight: [o, i].
         algorithm: rtn: round to nearest. mse: the range of least error, weighted by the importance of inputs
             if there is a gram. hqq: half-quadratic, without data. gptq: weights rounded later compensate for
-                those
-            rounded before; needs a gram.
+            those rounded before; needs a gram.
         gram: of the layer's inputs.
     """
     if algorithm == "rtn":

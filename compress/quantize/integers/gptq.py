@@ -61,8 +61,7 @@ def gptq(
         [o, i], as from `as_integers`.
 
     Raises:
-        StageError: weights or second moments are not finite, or no damping makes the moments positive
-            definite.
+        StageError: weights or moments are not finite, or no damping makes the moments positive definite.
     """
     check_finite(second_moment, "second moments of the inputs")
     nearest = round_to(weight, steps, grid)

@@ -7,9 +7,9 @@ Badri and Shaji 2023, "Half-quadratic quantization of large machine learning mod
 Two departures. The kernels need whole zero points, and rounding z undoes nearly every such step (on MiniLM
 all of them), so the scale is updated too, by least squares of W - E on Q - z; a symmetric grid has only that
 update. And errors are measured in steps of their group: in units of the weights, as published, shrink gives 0
-for every error as small as those of a trained model's weights.
-It helps with few bits; with 8 bits and one scale per row it clips the few largest weights, which costs the
-outputs more than all the small ones gain (error on MiniLM: 0.0084, and 0.0068 by rounding to nearest).
+for every error as small as those of a trained model's weights. HQQ helps with few bits; with 8 bits and one
+scale per row it clips the few largest weights, which costs the outputs more than all the small ones gain
+(error on MiniLM: 0.0084, and 0.0068 by rounding to nearest).
 
 Shapes: o = output features, i = input features, g = groups of i, s = inputs of a group.
 """

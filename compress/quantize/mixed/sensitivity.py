@@ -34,8 +34,7 @@ class Group:
 
     Attributes:
         layers: paths, in the order of the forward pass where known.
-        products: number of weights of linear and recurrent layers and convolutions: multiply-adds per
-            position.
+        products: weights of linear, convolution and recurrent layers: multiply-adds per position.
     """
 
     layers: tuple[str, ...]
@@ -93,7 +92,7 @@ class Parts:
     def together(self, schemes: Sequence[str]) -> nn.Module:
         """Assemble a model with one scheme per group.
 
-        The model shares its layers with the whole ones and is reused by the next call: copy it to keep it.
+        It shares its layers with the whole models, and the next call reuses it: copy it to keep it.
         """
         for group, scheme in zip(self.groups, schemes, strict=True):
             for path in group.layers:
