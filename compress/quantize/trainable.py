@@ -92,7 +92,7 @@ class TrainableLinear(_Trainable, nn.Linear):
         return y
 
     def free(self, near: Tensor) -> Tensor:
-        """Mask of trainable weights, bool [o, i]: within the range of their integers, given as `near`."""
+        """Mask of trainable weights, bool [o, i]: within half a step of `near`, the dequantized ones."""
         step = per_input(self.scale, self.in_features, self._grid)
         within = (self.weight - near).abs() <= _HALF_A_STEP * step
         return within if self.pruned is None else within & ~self.pruned

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 HeadName = str
-"""Name of a `tasks.base.HubHead`: kind of output of a Hugging Face model, as the library groups classes."""
+"""Name of a `tasks.spec.HubHead`: kind of output of a Hugging Face model, as the library groups classes."""
 
 _ATTRIBUTE = "_modelpress_definition"
 

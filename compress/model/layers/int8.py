@@ -38,7 +38,7 @@ def with_whole_bias(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Convert a bias to int32, in steps of its row's products.
 
-    A bias too large for int32 gets larger steps: next to it, the weights are below rounding.
+    A bias too large for int32 gets larger steps: its row's weights are negligible next to it.
 
     Args:
         values: int8 [o, i].

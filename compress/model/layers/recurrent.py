@@ -175,7 +175,7 @@ class Int8LSTM(QuantizedModule):
         return {name: getattr(self, name) for name in names}
 
     def example(self, draw: torch.Generator) -> Tensor:
-        """[2, 3, i], with a row of zeros and an outlier; two sequences, or three."""
+        """[2, 3, i], with a row of zeros and an outlier; 2 or 3 sequences, by batch_first."""
         x = torch.randn(2, 3, self.input_size, generator=draw)
         x[0, 0] = 0
         x[1, 1, 0] = 30
