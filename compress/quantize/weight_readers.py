@@ -1,4 +1,4 @@
-"""Which layers' weights a model reads itself, past the layer: they must stay float.
+"""Find layers whose weights the model reads directly, bypassing the layer: they must stay float.
 
 DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized layer has no such tensor.
 """
@@ -26,14 +26,14 @@ _MARK = "_modelpress_weight_is_read"
 
 
 def weight_is_read(layer: nn.Module) -> bool:
-    """Whether `mark_weight_readers_` saw the layer's weight read outside of the layer's own forward."""
+    """Whether `mark_weight_readers_` saw the weight read outside the layer's own forward."""
     return bool(getattr(layer, _MARK, False))
 
 
 def mark_weight_readers_(model: nn.Module, context: Context) -> None:
-    """Run two rows and note, on each layer, whether something else reads its weight; without rows, nothing.
+    """Run two rows and mark each layer whose weight is read elsewhere; does nothing without rows.
 
-    The note is a plain attribute of the module: copies keep it, files don't hold it.
+    The mark is a plain attribute of the module: copies keep it, files don't.
     """
     rows = next((each for each in (context.train, context.validation) if len(each)), None)
     if rows is None or isinstance(model, _KINDS) or not _takes(model, context.task.input_names):
@@ -41,7 +41,7 @@ def mark_weight_readers_(model: nn.Module, context: Context) -> None:
     layers = [each for each in model.modules() if isinstance(each, _KINDS)]
     inputs = to_tensors(next(rows.batches(2)), context.task.input_names, str(device_of(model)))
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it reads the weights of torch's own encoder layers
+    torch.backends.mha.set_fastpath_enabled(False)  # it reads weights of torch's encoder layers
     try:
         with ExitStack() as stack, torch.no_grad(), evaluating(model):
             found = [stack.enter_context(_watched(each)) for each in layers]
