@@ -210,6 +210,7 @@ def _choose(
         name: "skipped by the recipe"
         if any(fnmatchcase(name, pattern) for pattern in skip)
         else _reason_to_leave(name, layer, model, total, embeddings, convolutions, recurrent)
+        or ("the model reads its weight itself" if weight_is_read(layer) else "")
         for name, layer in found
     }
     # A layer in two places is quantized in both or in neither.
@@ -280,8 +281,6 @@ def _reason_to_leave(
     recurrent: bool,
 ) -> str:
     """Why a layer stays float; empty if it doesn't."""
-    if weight_is_read(layer):
-        return "the model reads its weight itself"
     if type(layer).forward is not _plain(layer).forward:
         return f"{type(layer).__name__} has a forward of its own"
     if isinstance(layer, nn.Linear):
