@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.data.past import past_names, present_names
 from compress.data.split import Split
-from compress.errors import CompressError, ExportError, ParityError
+from compress.errors import ExportError, ParityError
 from compress.export.lowering.kernel_check import check_operators
 from compress.export.parity import check_parity
 from compress.export.proof import longest_row, proof_lengths
@@ -103,8 +103,8 @@ def export_onnx(
             _prove_beyond(each, module, path, split, task)
         if check:
             check_answers(module, path, split, task, ExportConfig(), longest=longest)
-    except CompressError:
-        path.unlink()
+    except BaseException:
+        path.unlink(missing_ok=True)
         path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights above 2 GB
         raise
     return path

@@ -121,11 +121,11 @@ class CutJob:
             raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
         if stage.is_timed:
             assert timer is not None
-            self.point = timer.setting(stage.batch, stage.sequence, stage.threads)
+            self.setting = timer.setting(stage.batch, stage.sequence, stage.threads)
             if self.table is None:  # sites only shrink from step to step, so one table serves all
                 few = dict(zip([site.name for site in sites], least, strict=True))
                 floors = [few.get(site.name, site.units(model)) for site in structure.sites]
-                self.table = measure_table(model, structure, timer, self.point, least=floors)
+                self.table = measure_table(model, structure, timer, self.setting, least=floors)
         budget = budget_of(
             kind,
             value,
@@ -200,7 +200,7 @@ class CutJob:
         """Time the cut model, correct the limit by the measured error, and choose again, a few times."""
         from compress.model.cutting.units import keep_units_
 
-        timer, point = self.context.timer, self.point
+        timer, point = self.context.timer, self.setting
         assert timer is not None and point is not None
         wanted = budget.reference / limit
         timings: list[_Timing] = []
@@ -280,8 +280,8 @@ class CutJob:
             ],
             "calibration_rows": len(self.calibration),
         }
-        if self.table is not None and self.point is not None:
-            facts["point"] = {**self.point.model_dump(), "precision": self.table.precision}
+        if self.table is not None and self.setting is not None:
+            facts["point"] = {**self.setting.model_dump(), "precision": self.table.precision}
             facts["latency_table"] = self.table.model_dump(mode="json")
         if last.checked is not None:
             facts["checked"] = vars(last.checked)
