@@ -6,6 +6,7 @@ DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ def mark_weight_readers_(model: nn.Module, context: Context) -> None:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it reads weights of torch's encoder layers
     try:
-        with ExitStack() as stack, torch.no_grad(), evaluating(model):
+        with ExitStack() as stack, torch.no_grad(), evaluating(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever runs the model for its predictions shows them
             found = [stack.enter_context(_watched(each)) for each in layers]
             model(**inputs)
     finally:
