@@ -5,7 +5,7 @@
     outcome = compress.run("recipes/digits/prune-heads.yaml")
     print(outcome.report.measurement.difference)
 
-Names are loaded when they are first used: importing this costs nothing.
+Names are imported on first use, so importing this package is cheap.
 """
 
 from importlib import import_module

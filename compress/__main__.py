@@ -1,4 +1,4 @@
-"""`python -m compress` is `modelpress`."""
+"""`python -m compress` runs `modelpress`."""
 
 import sys
 

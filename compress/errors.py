@@ -1,17 +1,17 @@
-"""The errors that modelpress raises. Each message says where, what, and what is allowed.
+"""Exceptions raised by modelpress. Each message gives location, problem, and what is allowed.
 
 CompressError
-├── RecipeError          a recipe that cannot be run as written
-│   └── UnknownNameError   a name that is not known, with the nearest that is
+├── RecipeError          invalid recipe
+│   └── UnknownNameError   unknown name, with the nearest known one
 ├── DataError            data that is missing, empty, leaking or mislabelled
-├── ModelError           a model that cannot be loaded, or whose structure is not known
-├── OutputError          an output directory that cannot be written, or that holds something else
-├── StageError           a stage that cannot do what it was asked to
+├── ModelError           a model that cannot be loaded, or has an unknown structure
+├── OutputError          an output directory that cannot be written, or contains something else
+├── StageError           a stage that cannot be applied as requested
 ├── ExportError          a graph that cannot be exported
-├── ParityError          an ONNX file that does not answer as its PyTorch model does
-├── MeasureError         a measurement that did not come back
-├── NotReachedError      what was asked for is not among what there is
-└── InternalError        a fault of modelpress itself
+├── ParityError          an ONNX file whose outputs differ from those of its PyTorch model
+├── MeasureError         a measurement that returned no result
+├── NotReachedError      no result satisfies the request
+└── InternalError        a bug in modelpress
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ _LONGEST_NAME = 500
 
 
 class CompressError(Exception):
-    """Base of all our errors; `exit_code` is what the command line returns: 1 failed work, 2 wrong input,
-    3 not good enough, 70 a fault of modelpress."""
+    """Base of our exceptions; `exit_code`: 1 failed work, 2 wrong input, 3 not good enough, 70 our bug."""
 
     exit_code = 1
 
@@ -55,7 +54,7 @@ class RecipeError(CompressError):
 
 
 class UnknownNameError(RecipeError):
-    """A name that is not known; the message holds the nearest that is."""
+    """An unknown name; the message suggests the nearest known one."""
 
 
 class DataError(CompressError):
@@ -65,19 +64,19 @@ class DataError(CompressError):
 
 
 class ModelError(CompressError):
-    """A model that cannot be loaded, or whose structure is not known."""
+    """A model that cannot be loaded, or has an unknown structure."""
 
     exit_code = 2
 
 
 class OutputError(CompressError):
-    """An output directory that cannot be written, or that holds something else."""
+    """An output directory that cannot be written, or contains something else."""
 
     exit_code = 2
 
 
 class StageError(CompressError):
-    """A stage that cannot do what it was asked to do to this model."""
+    """A stage that cannot be applied to this model as requested."""
 
 
 class ExportError(CompressError):
@@ -85,28 +84,28 @@ class ExportError(CompressError):
 
 
 class ParityError(CompressError):
-    """An ONNX file that does not answer as the PyTorch model it came from."""
+    """An ONNX file whose outputs differ from those of its PyTorch model."""
 
 
 class MeasureError(CompressError):
-    """A measurement that did not come back."""
+    """A measurement that returned no result."""
 
 
 class NotReachedError(CompressError):
-    """What was asked for is not among what there is: the work was done, and no result is good enough."""
+    """No result satisfies the request: the work was done, but nothing is good enough."""
 
     exit_code = 3
 
 
 class InternalError(CompressError):
-    """An exception that modelpress did not foresee; the message names the log file with its traceback."""
+    """An unforeseen exception in modelpress; the message names the log file with its traceback."""
 
-    exit_code = 70  # EX_SOFTWARE of sysexits.h
+    exit_code = 70  # EX_SOFTWARE in sysexits.h
 
 
 @contextmanager
 def work_begun() -> Iterator[None]:
-    """Whatever fails inside is failed work: errors of wrong input get the exit code of that."""
+    """Report errors raised inside as failed work: the exit code for wrong input is replaced."""
     try:
         yield
     except CompressError as error:
@@ -116,14 +115,14 @@ def work_begun() -> Iterator[None]:
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Say which names are allowed, nearest first: `; did you mean 'x'?` or `; allowed: a, b`."""
+    """Suggest allowed names, nearest first: `; did you mean 'x'?` or `; allowed: a, b`."""
     options = sorted(allowed)
-    # No name is as long as this, and the comparison takes time by the square of the length.
+    # No name is this long, and the comparison takes quadratic time.
     compared = name if len(name) <= _LONGEST_NAME else ""
     near = difflib.get_close_matches(compared, options, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(options)}"
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """Cut a text that a message quotes to a number of characters; `...` at its end shows that it was cut."""
+    """Shorten text quoted in a message to `most` characters, ending in `...` if it was cut."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

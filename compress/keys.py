@@ -1,8 +1,8 @@
-"""Keys: names of what is kept on disk, each a SHA-256 over everything that changes what is kept.
+"""Cache keys: each is a SHA-256 over everything that affects what is stored under it.
 
-All of them are made here. In every key are the versions of the packages that compute, and a digest of our own
-source: 0.1.0 in a working copy is another program every day. What a graph or a clock is part of (ONNX files,
-latency tables, runs) also has the versions of the exporter and of the runtime. Only plain data goes in.
+All keys are made here. Each includes the versions of the packages that compute, and a digest of our own
+source, because a working copy changes daily under one version number. Keys of ONNX files, latency tables and
+runs also include the versions of exporter and runtime. Only plain data goes in.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ __all__ = [
 _COMPUTING = ("modelpress", "numpy", "torch", "torchao", "transformers")
 _EXPORTING = ("onnx", "onnx-ir", "onnxruntime", "onnxscript")
 _MEASURING = ("openvino",)
-# Change what is shown, exported or measured, and no weight.
-_SHOWING = ("cli", "report", "_starter", "__main__.py", "console.py", "progress.py", "progress_lines.py")
-_BEHIND_WEIGHTS = (*_SHOWING, "export", "measure", "generate.py")
+# These change what is shown, exported or measured, but no weights.
+_SHOWING = ("cli", "jobs", "report", "page", "deploy", "_starter", "__main__.py", "progress.py")
+_BEHIND_WEIGHTS = (*_SHOWING, "export", "measure")
 
 
 def fingerprint(*parts: Any) -> str:
-    """SHA-256 over plain data, the versions and the source that weights depend on, hexadecimal."""
+    """SHA-256 (hex) over plain data, and the versions and source that weights depend on."""
     return _digest(parts, _COMPUTING, _BEHIND_WEIGHTS)
 
 
 def _exported(*parts: Any) -> str:
-    """As `fingerprint`, of what is exported or timed too."""
+    """As `fingerprint`, for results that are exported or timed."""
     return _digest(parts, (*_COMPUTING, *_EXPORTING), _SHOWING)
 
 
 def base_key(module: nn.Module, splits: Splits, *, train: Any, seed: int, device: str) -> str:
-    """Of a recipe's model after its own training.
+    """Key of a recipe's model after its own training.
 
     Args:
-        module: as it is loaded.
-        train: the training's settings, as plain data; None: it isn't trained.
+        module: as loaded.
+        train: training settings as plain data; None: not trained.
     """
     return fingerprint(
         "base", architecture(module), _weights(module), splits.fingerprint(), train, seed, device
@@ -74,15 +74,15 @@ def stage_key(
     later: Any,
     timed: Any,
 ) -> str:
-    """Of a model after a stage.
+    """Key of a model after a stage.
 
     Args:
-        before: the key of the model that the stage is given.
-        base: the key of the recipe's model, which may teach.
+        before: key of the model that the stage receives.
+        base: key of the recipe's model, which may be the teacher.
         stage: its name and settings.
-        files: which its settings name, each with its SHA-256.
-        later: the stages that follow, where this one looks at them.
-        timed: of a stage that looks at a clock, what the recipe measures and exports, and the machine.
+        files: files named in its settings, each with its SHA-256.
+        later: the stages that follow, if this one depends on them.
+        timed: for a stage that measures time: the recipe's measure and export settings, and the machine.
     """
     make = fingerprint if timed is None else _exported
     rows = None if unlabelled is None else unlabelled.fingerprint()
@@ -90,22 +90,22 @@ def stage_key(
 
 
 def graph_key(of: str, what: str, export: Any) -> str:
-    """Of an ONNX file.
+    """Key of an ONNX file.
 
     Args:
-        of: the key of the module.
-        export: the export's settings.
+        of: key of the module.
+        export: export settings.
     """
     return _exported("graph", of, what, export)
 
 
 def timed_key(about: Any, *, later: Any, opset: int, baseline: str) -> str:
-    """Of a latency table; the machine is noted beside it, so that another one's is refused in words.
+    """Key of a latency table; the machine is stored next to it, so that a mismatch gets an explicit message.
 
     Args:
         about: what is timed and where: see `compress.prune.structured.latency_table`.
-        later: the stages that what is timed goes through.
-        baseline: SHA-256 of the file that it is timed in turns with.
+        later: the stages applied to what is timed.
+        baseline: SHA-256 of the file timed in alternation with it.
     """
     return _exported("timed", about, later, opset, baseline)
 
@@ -113,10 +113,10 @@ def timed_key(about: Any, *, later: Any, opset: int, baseline: str) -> str:
 def run_key(
     last: str, *, export: Any, measure: Any, machine: Mapping[str, str], shipped: Iterable[Path]
 ) -> str:
-    """Of a finished run: its figures are this machine's.
+    """Key of a finished run on this machine.
 
     Args:
-        last: the key of the module that is exported.
+        last: key of the exported module.
         shipped: files that are copied into the bundle.
     """
     files = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in shipped]
@@ -125,32 +125,32 @@ def run_key(
 
 
 def training_key(module: nn.Module, train: Split, validation: Split, settings: Any, **others: object) -> str:
-    """Of all that a training depends on but its loss.
+    """Key of everything that a training depends on except its loss.
 
     Args:
         module: with its weights before the first step.
-        others: plain data: the seed, the device...
+        others: plain data: seed, device, ...
     """
     rows = (train.fingerprint(), validation.fingerprint())
     return fingerprint("training", architecture(module), _weights(module), rows, settings, others)
 
 
 def targets_key(teachers: Sequence[nn.Module], rows: Split, places: Sequence[str], device: str) -> str:
-    """Of what teachers answer and hold on some rows, whose labels they don't see."""
+    """Key of the teachers' outputs and hidden states on some rows; labels are not used."""
     asked = [[architecture(each), _weights(each)] for each in teachers]
     return fingerprint("targets", asked, rows.fingerprint(labels=False), list(places), device)
 
 
 def architecture(module: nn.Module) -> list[Any]:
-    """What a module computes, but for its weights, as plain data.
+    """What a module computes apart from its weights, as plain data.
 
-    Its shapes are not enough: heads of another size, another activation or order of norms have the same.
+    Shapes are not sufficient: they do not show head size, activation or norm order.
     """
     from compress.model.files.definition import definition_of
 
     definition = definition_of(module)
     shapes = {name: [str(each.dtype), *each.shape] for name, each in module.state_dict().items()}
-    # Of a module that we did not build all that it says of itself.
+    # For a module that we did not build, its repr.
     return [
         type(module).__qualname__,
         repr(module) if definition is None else definition.fingerprint(),
@@ -178,10 +178,10 @@ def _version(name: str) -> str:
 
 
 def source_digest(without: Sequence[str] = (), root: Path = Path(__file__).parent) -> str:
-    """SHA-256 over our own source, hexadecimal; files are read once a process.
+    """SHA-256 (hex) over our own source; files are read once per process.
 
     Args:
-        without: files and folders of `root` that are left out.
+        without: files and folders of `root` to leave out.
     """
     kept = [each for each in _source(root) if each[0].split("/")[0] not in without]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Which layers a shallower model keeps: by their place, or by trying which are missed least.
+"""Choice of the layers that a shallower model keeps: by position, or greedily by effect on the outputs.
 
-Trying takes whole layers away greedily, as Men et al. 2024 (arXiv 2403.03853) and Kim et al. 2024 (arXiv
-2402.02834) do for language models; here what is judged is how far the model's own answers move, and each
-layer is judged anew after every removal, since two that are alike can't both go.
+The greedy choice removes whole layers, as Men et al. 2024 (arXiv 2403.03853) and Kim et al. 2024 (arXiv
+2402.02834) do for language models. Here the criterion is the change of the model's own outputs, re-evaluated
+after every removal, since two similar layers cannot both be removed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["Keep", "LayerKeep", "best_layers", "layers_to_keep", "least_harmful"
 LayerKeep = Literal["spaced", "first", "last"]
 Keep = Literal["spaced", "first", "last", "best"]
 _JUDGING_ROWS = 512  # of validation
-_JUDGING_BYTES = 2**29  # of the model's answers, which are held
+_JUDGING_BYTES = 2**29  # of the model's outputs, which are kept in memory
 
 
 def layers_to_keep(total: int, count: int, keep: LayerKeep) -> list[int]:
-    """Say which `count` of a model's layers stay, ascending: spread evenly with the last, first, or last.
+    """Indices of the `count` layers to keep, ascending: evenly spaced including the last, first, or last.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: the model has fewer layers.
     """
     if count > total:
         raise ValueError(f"a student of {count} layers is deeper than its teacher of {total}")
@@ -41,13 +41,13 @@ def layers_to_keep(total: int, count: int, keep: LayerKeep) -> list[int]:
 
 
 def least_harmful(total: int, count: int, harm: Callable[[list[int]], float]) -> list[int]:
-    """Remove layers one at a time, each time the one without which the rest is best.
+    """Remove layers one at a time, each time the least harmful one.
 
     Args:
-        harm: of a choice of layers, ascending; the lowest is best.
+        harm: loss of a choice of layers, ascending; lower is better.
 
     Returns:
-        The `count` that stay, ascending.
+        The `count` layers kept, ascending.
     """
     kept = list(range(total))
     while len(kept) > count:
@@ -59,9 +59,9 @@ def least_harmful(total: int, count: int, harm: Callable[[list[int]], float]) ->
 def best_layers(
     model: nn.Module, count: int, context: Context, name: str
 ) -> tuple[list[int], dict[str, int]]:
-    """Layers to keep so that the model's answers on validation change least, and facts on the choice.
+    """Layers to keep so that the outputs on validation rows change least, and facts about the choice.
 
-    The rows are 512 at most, and at most as many as have answers of half a gigabyte.
+    Uses at most 512 rows, and no more than have half a gigabyte of outputs.
 
     Args:
         name: of the stage, for the progress bar.

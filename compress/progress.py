@@ -1,4 +1,4 @@
-"""How long work reports where it is: bars with facts, shown by the command line; a library call is silent."""
+"""Progress of long work: bars with facts, shown by the command line; library calls are silent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Bar", "LineProgress", "Progress", "Silent"]
 
 _EVERY_S = 30.0  # between two lines of one bar
 _LIVE_EVERY_S = 0.2
-_LANDMARK_EVERY_S = 5.0  # the same where the second one is the end of an epoch
+_LANDMARK_EVERY_S = 5.0  # same, if the second line is at the end of an epoch
 
 
 class Bar(Protocol):
-    """One piece of work whose length is known."""
+    """Progress of one piece of work of known length."""
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -24,15 +24,14 @@ class Bar(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         ...
 
     def advance(self, steps: int = 1, facts: str = "") -> None:
-        """Go on by some steps; `facts` is shown behind the bar until the next one replaces it.
+        """Advance by some steps; `facts` is shown after the bar until replaced.
 
         Args:
-            steps: 0 marks the end of a stretch of the work, such as an epoch: a good moment for a line of
-                text where no bar can be drawn.
+            steps: 0 marks the end of a phase such as an epoch, when a line is printed if no bar is drawn.
         """
         ...
 
@@ -45,7 +44,7 @@ class Progress(Protocol):
         ...
 
     def say(self, line: str) -> None:
-        """Show one line that stays."""
+        """Print a line that stays."""
         ...
 
 
@@ -63,7 +62,7 @@ class _SilentBar:
 
 
 class Silent:
-    """Shows nothing: what a library call gets unless it asks for more."""
+    """Shows nothing: the default for library calls."""
 
     def bar(self, description: str, total: int) -> Bar:
         """Return a bar that shows nothing."""
@@ -74,13 +73,13 @@ class Silent:
 
 
 class LineProgress:
-    """Lines of plain text, for a log file: one as a bar begins, and then few enough to be read.
+    """Progress as plain text for a log file: a line at the start of each bar, then occasional updates.
 
     Args:
         write: called with each line.
-        now: called with how far a bar is, several times a second; None: a line is written from time to time.
+        now: called with a bar's state several times a second; None: lines are written occasionally.
         on_step: called at each step of a bar.
-        clock: seconds, from any zero.
+        clock: returns seconds from an arbitrary origin.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class LineProgress:
         return _LineBar(self, description, total)
 
     def say(self, line: str) -> None:
-        """Write one line, but not the same one twice in a row."""
+        """Write one line, unless it repeats the previous one."""
         if line != self._last:
             self._write(line)
         self._last = line
@@ -112,7 +111,7 @@ class _LineBar:
         self._shown, self._description, self._total = shown, description, total
         self._done, self._facts = 0, ""
         self._said = shown.clock()
-        self._first: tuple[float, int] | None = None  # when the first steps were done, and how many
+        self._first: tuple[float, int] | None = None  # time and number of the first steps
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +136,7 @@ class _LineBar:
         self._shown.show(f"{self._description}: {', '.join(filter(None, parts))}")
 
     def _time_left(self, now: float) -> str:
-        """By the speed since the first steps, which may have been done in an earlier run, or be slow."""
+        """Estimate from the speed since the first steps, which may be from an earlier run, or slow."""
         assert self._first is not None
         since, done = now - self._first[0], self._done - self._first[1]
         if done <= 0 or self._done >= self._total:

@@ -1,7 +1,7 @@
-"""Recovery: training after a loss of weights or digits that learns from the model as it was before.
+"""Recovery: training after pruning or quantization, with the model before it as teacher.
 
-A cut or quantized model has the layers and the width that the first one has, so its hidden states compare
-token by token, layer by layer, and no map between layers is needed (ZipLM, arXiv 2302.04089, sec. 4).
+A cut or quantized model has the same layers and width as the original, so hidden states are compared token by
+token and layer by layer without projections (ZipLM, arXiv 2302.04089, sec. 4).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["RecoveryConfig", "recover_"]
 
 
 class RecoveryConfig(TrainConfig):
-    """How to win accuracy back. The three weights say what is learnt from.
+    """Recovery training settings; the three weights combine its losses.
 
     Attributes:
-        labels: weight of the task's own loss.
-        logits: weight of the first model's answers (KL at `temperature`).
-        hidden: weight of the first model's hidden states (relative squared distance, token by token).
+        labels: weight of the task loss.
+        logits: weight of the teacher's outputs (KL at `temperature`).
+        hidden: weight of the teacher's hidden states (relative squared distance per token).
     """
 
     learning_rate: float = Field(default=8e-5, gt=0, le=1)
@@ -42,11 +42,11 @@ class RecoveryConfig(TrainConfig):
         return self
 
     def losses(self, *, has_layers: bool, layers: LayerMap = "uniform") -> LossConfig:
-        """The same in the words of all trainings.
+        """The same losses as a general LossConfig.
 
         Args:
-            has_layers: whether the model says where its layers are; if not, its states are not compared.
-            layers: with which of the first model's layers they are.
+            has_layers: whether the layers of the model are known; if not, hidden states are not compared.
+            layers: the teacher layers to compare with.
         """
         hidden = HiddenTerm(weight=self.hidden, layers=layers) if has_layers else None
         answers = LogitsTerm(weight=self.logits, temperature=self.temperature)
@@ -61,12 +61,12 @@ def recover_(
     what: str,
     layers: Sequence[int] | None = None,
 ) -> None:
-    """Train a cut or quantized model in place, from labels and from the model that the recipe began with.
+    """Train a cut or quantized model in place, from labels and from the recipe's original model.
 
     Args:
-        made: the model, and where the training is noted.
-        before: the model before the stage; teaches where the context has no teacher.
-        layers: for each layer that is left one of `before`, whose states it learns; None: spread evenly.
+        made: the model; the training is recorded here.
+        before: the model before the stage; the teacher if the context has none.
+        layers: for each remaining layer, the layer of `before` whose states it learns; None: evenly spaced.
     """
     from compress.model.cutting.depth import layer_count
 

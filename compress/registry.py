@@ -1,4 +1,4 @@
-"""Which stages there are: one literal dict, name in a recipe -> "module:Class", imported when asked for."""
+"""Registry of stages: a literal dict, name in a recipe -> "module:Class", imported on use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STAGES: dict[str, str] = {
 
 
 def stage_names() -> tuple[str, ...]:
-    """All names that a recipe's `stages:` may hold, in the registry's order."""
+    """All names allowed in a recipe's `stages:`, in registry order."""
     return tuple(STAGES)
 
 

@@ -1,6 +1,6 @@
-"""Stage: a model and a Context go in, a StageResult comes out. A stage's fields are its keys in the recipe.
+"""Stage: takes a model and a Context, returns a StageResult. Its fields are its recipe keys.
 
-The Context has rows for training and validation, never the test rows, so that no stage can choose by them.
+The Context has training and validation rows but no test rows, so that no stage can tune on them.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ __all__ = ["Context", "Stage", "StageResult"]
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may look at; it is never written to.
+    """The read-only inputs of a stage besides the model.
 
     Attributes:
-        teacher: the model that the recipe began with; None: the model that the stage is given.
-        unlabelled: further rows without labels (theirs are `NO_LABEL`); None: not given.
-        reader: how the rows were read, such as the tokenizer that they come from.
-        targets: where the answers of teachers are kept; without a recipe, as long as they are needed.
+        teacher: the recipe's original model; None: the model passed to the stage.
+        unlabelled: additional rows whose labels are `NO_LABEL`; None if not given.
+        reader: reader of the rows, such as their tokenizer.
+        targets: where teachers' outputs are stored; without a recipe, only as long as they are needed.
         timer: times ONNX files on this machine; None without a recipe, as in a test.
-        device: a torch device name.
-        folder: a directory of the stage's own that outlives a kill, where trainings keep checkpoints; None:
-            they keep none.
+        device: torch device name.
+        folder: the stage's directory for training checkpoints, which survives a kill; None: no checkpoints.
     """
 
     task: Task
@@ -62,7 +61,7 @@ class Context:
 
     @property
     def encoder(self) -> TextEncoder | None:
-        """The tokenizer that the rows come from; None unless the rows are text."""
+        """The tokenizer of the rows; None unless the rows are text."""
         from compress.data.readers.tokenize import TextEncoder
 
         return self.reader if isinstance(self.reader, TextEncoder) else None
@@ -70,14 +69,14 @@ class Context:
 
 @dataclass
 class StageResult:
-    """A new model, and what the stage did to make it: a stage creates one, fills it in and returns it.
+    """A new model and how it was made: created, filled in and returned by a stage.
 
     Attributes:
-        facts: for the report; plain data.
-        curve: training epochs, as `EpochRecord`'s fields.
-        kept_tokens: of a stage that makes the vocabulary smaller the ids that it keeps, ascending; a token's
-            new id is its place among them.
-        trainings: names of the trainings so far, as their folders are named.
+        facts: plain data for the report.
+        curve: training epochs, as the fields of `EpochRecord`.
+        kept_tokens: token ids kept by a stage that reduces the vocabulary, ascending; a token's new id is its
+            index here.
+        trainings: names of the trainings so far, which are also their folders' names.
     """
 
     model: nn.Module
@@ -87,8 +86,8 @@ class StageResult:
     trainings: list[str] = field(default_factory=list)
 
     def fit_(self, context: Context, config: TrainConfig, description: str, **options: Any) -> None:
-        """Train the model in place on a context's rows, and note how it went; `options`: see `train.fit_`."""
-        # By the order of trainings too: a stage may train twice under one name.
+        """Train the model in place on a context's rows and record the result; `options`: see `train.fit_`."""
+        # Numbered, because a stage may train twice under one name.
         self.trainings.append(f"{len(self.trainings) + 1}-{re.sub('[^a-z0-9]+', '-', description.lower())}")
         fit = fit_(
             self.model,
@@ -105,7 +104,7 @@ class StageResult:
         )
         self.curve.extend(fit.curve)
         self.facts["best_epoch"] = fit.best_epoch
-        taken = self.facts.get("precision", fit.precision)  # of a stage that trains several times, each once
+        taken = self.facts.get("precision", fit.precision)  # several trainings: each precision once
         self.facts["precision"] = taken if fit.precision in taken else f"{taken}, then {fit.precision}"
         if fit.diverged is not None:
             self.facts["diverged"] = fit.diverged
@@ -121,7 +120,7 @@ class StageResult:
         description: str,
         **options: Any,
     ) -> None:
-        """Train the model in place, from labels and from teachers; `options` as in `fit_`."""
+        """Train the model in place, from labels and teachers; `options` as in `fit_`."""
         with Objective(
             losses,
             self.model,
@@ -148,8 +147,8 @@ class Stage(BaseModel, ABC):
     """One step of a recipe.
 
     Class attributes:
-        name: its name in a recipe, as the registry has it.
-        kind: what it does to weights; a stage that needs float weights can't follow a quantize stage.
+        name: its name in a recipe, as in the registry.
+        kind: what it does to weights; a stage that needs float weights cannot follow a quantize stage.
         summary: one line for `modelpress list`.
     """
 
@@ -161,16 +160,16 @@ class Stage(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> StageResult:
-        """Return a new model and what was done; `model` is left unchanged.
+        """Return a new model and the facts about it; `model` is not modified.
 
         Raises:
-            StageError: the model has nothing that this stage can work on.
+            StageError: the stage cannot be applied to this model.
         """
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See, without work, that the stage can do this, and return a model of the shapes it would leave.
+        """Check cheaply that the stage can be applied, and return a model with the resulting shapes.
 
-        The weights of what is returned mean nothing; `model` is left as it was.
+        The weights of the result are meaningless; `model` is not modified.
 
         Raises:
             StageError, ModelError: as `apply` would.
@@ -178,37 +177,37 @@ class Stage(BaseModel, ABC):
         return model
 
     def check(self, model: nn.Module, context: Context) -> None:
-        """See, without work, that the stage fits the recipe's data and first model (the context's teacher).
+        """Check cheaply that the stage fits the recipe's data and original model (the context's teacher).
 
         Args:
-            model: of the shapes that the stage will be given; its weights mean nothing.
+            model: with the shapes the stage will receive; its weights are meaningless.
 
         Raises:
-            StageError, ModelError: it doesn't.
+            StageError, ModelError: it does not fit.
         """
         del model, context
 
     @property
     def is_timed(self) -> bool:
-        """Whether what the stage does depends on how fast this machine is."""
+        """Whether the result depends on the speed of this machine."""
         return False
 
     @property
     def guess(self) -> str:
-        """What of its shapes only the work can tell, and what a rehearsal has instead; empty: nothing."""
+        """Which resulting shapes are only known after `apply`, and what a rehearsal assumes; empty: none."""
         return ""
 
     @property
     def sees_later(self) -> bool:
-        """Whether what the stage does depends on the stages that follow it."""
+        """Whether the result depends on the stages that follow."""
         return self.is_timed
 
     def stand_in(self) -> Stage:
-        """A stage that leaves the same shapes and kernels at the least work: all that a clock asks for."""
+        """A cheap stage with the same resulting shapes and kernels, sufficient for timing."""
         return self
 
     def objection(self, before: Sequence[Stage]) -> str | None:
-        """Say why this stage makes no sense after those before it; None: it makes sense."""
+        """Why this stage cannot follow those before it; None if it can."""
         if any(stage.kind == "quantize" for stage in before):
             if self.kind == "quantize":
                 return "the weights are quantized already"
@@ -219,5 +218,5 @@ class Stage(BaseModel, ABC):
         return None
 
     def data_objection(self, data: DataSource) -> str | None:
-        """Say what a recipe's data lacks for this stage; None: nothing."""
+        """What a recipe's data lacks for this stage; None if nothing."""
         return None

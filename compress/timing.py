@@ -1,7 +1,6 @@
-"""Timer protocol: stages call it, the pipeline implements it. And `Setting`, where a latency holds.
+"""Timer protocol: stages call it, the pipeline implements it. Also `Setting`, where a latency is measured.
 
-A stage gives modules and gets milliseconds of their ONNX files; it does not know how they are exported and
-timed.
+A stage passes modules and gets the latencies of their ONNX files in ms; export and timing are hidden from it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ __all__ = ["BlockTimes", "Compared", "Setting", "Timer"]
 
 
 class Setting(BaseModel):
-    """Where a latency holds: rows a call, tokens a row, threads within an operator."""
+    """Where a latency is measured: rows per call, tokens per row, threads within an operator."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,16 +33,16 @@ class Setting(BaseModel):
 
 @dataclass(frozen=True)
 class BlockTimes:
-    """Times of blocks of an exported model, in turns with the whole models.
+    """Times of blocks of an exported model, measured in alternation with whole models.
 
     Attributes:
-        blocks_ms: one a block.
+        blocks_ms: one per block.
         model_ms: the whole uncut model, as the recipe would export it.
-        least_ms: the model that is cut as far as it may be, likewise; None if a later stage can't take it.
+        least_ms: the model cut to the minimum, likewise; None if a later stage cannot process it.
         baseline_ms: the recipe's uncompressed model in fp32.
-        rounds: how often each was timed.
-        disturbed_rounds: of these, those that other work, or a container's CPU quota, disturbed.
-        used_by_others: mean share of the machine's cores that other work used meanwhile.
+        rounds: timings of each.
+        disturbed_rounds: rounds disturbed by other processes or a container's CPU quota.
+        used_by_others: mean share of the machine's cores used by other processes meanwhile.
     """
 
     blocks_ms: tuple[float, ...]
@@ -57,10 +56,10 @@ class BlockTimes:
 
 @dataclass(frozen=True)
 class Compared:
-    """How much faster than the baseline a model is, with the 95 % interval of this measurement.
+    """Speed-up of a model over the baseline, with the 95 % interval of this measurement.
 
     Attributes:
-        disturbed_rounds: as of `BlockTimes`.
+        disturbed_rounds: as in `BlockTimes`.
     """
 
     speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -75,7 +74,7 @@ class Timer(Protocol):
 
     @property
     def precision(self) -> str:
-        """What the modules are timed in: fp32, or the names of the quantize stages that follow."""
+        """Precision of the timed modules: fp32, or the names of the quantize stages that follow."""
         ...
 
     @property
@@ -85,29 +84,29 @@ class Timer(Protocol):
 
     @property
     def machine(self) -> dict[str, str]:
-        """What the times hold for."""
+        """The machine for which the times hold."""
         ...
 
     def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
-        """Fill in what is not given from the recipe.
+        """Complete a setting with values from the recipe.
 
         Raises:
-            StageError: the model or the machine can't take it.
+            StageError: not possible with this model or machine.
         """
         ...
 
     def blocks(
         self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
     ) -> BlockTimes:
-        """Time submodules of `chain`, in turns with `model`, with `least` and with the baseline."""
+        """Time submodules of `chain`, in alternation with `model`, `least` and the baseline."""
         ...
 
     def compare(self, model: nn.Module, setting: Setting) -> Compared:
-        """Time a model in turns with the baseline."""
+        """Time a model in alternation with the baseline."""
         ...
 
     def remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `make` returned before on this machine, or make it now."""
+        """Return the cached result of `make` on this machine, or call it."""
         ...
 
     def size_bytes(self, model: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""How to train: the part of a recipe that `model.train`, recovery and distillation share. No torch here."""
+"""Training settings shared by `model.train`, recovery and distillation. No torch import."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["TrainConfig"]
 
 
 class TrainConfig(BaseModel):
-    """How to train: AdamW, linear warm-up, cosine decay to zero, the best epoch on validation is kept.
+    """Training with AdamW, linear warm-up, cosine decay to zero; keeps the best epoch on validation.
 
     Attributes:
-        accumulate: batches whose gradients make one step: the rows, and the result up to rounding, of a
-            batch_size so many times as large, in the memory of one batch.
-        ema: decay of an exponential moving average of the weights, which is then what is validated and kept;
-            none: the weights themselves.
-        patience: stop after this many epochs without a better validation metric; none: never.
-        precision: auto is bf16 on a GPU or CPU with matrix units for it (tensor cores, AMX) where most
-            weights are in matrices of at least 256 by 256, else fp32.
+        accumulate: batches accumulated per step: equivalent, up to rounding, to a batch_size larger by this
+            factor, with the memory of one batch.
+        ema: decay of an exponential moving average of the weights, which is validated and kept; None: off.
+        patience: stop after this many epochs without a better validation metric; None: never.
+        precision: auto is bf16 on a GPU or CPU with matrix units for it (tensor cores, AMX) if most weights
+            are
+            in matrices of at least 256 by 256, otherwise fp32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""The version of modelpress: the one place that says it."""
+"""The version of modelpress, defined only here."""
 
 __all__ = ["__version__"]
 

@@ -1,13 +1,13 @@
-"""A small residual network to compress, over pictures or over patches of them.
+"""A small residual network to compress, for images or image patches.
 
 He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385 (basic blocks). Plain
-PyTorch, and one file: it is copied, changed and loaded as a whole.
+PyTorch in a single file: copy it, change it, and load it as a whole.
 
-Shapes: b = batch, p = channels of the picture, h, w = its height and width, s = patches, f = values of a
-patch, c = classes.
+Shapes: b = batch, p = image channels, h, w = image height and width, s = patches, f = values of a patch,
+c = classes.
 
-`structure()` tells which filters go together: those inside a block, and those of a stage, which the skip
-connections add.
+`structure()` says which filters must be cut together: those inside a block, and those of a stage, which the
+skip connections add.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["ResidualBlock", "ResidualNetwork", "image_classifier", "patch_classi
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of 3x3 with batch norms, and the way around them.
+    """Two 3x3 convolutions with batch norms, and a skip connection.
 
     Args:
-        stride: of the first convolution; with another width or a stride, the way around is a 1x1 convolution.
+        stride: of the first convolution; with stride > 1 or a new width, the skip is a 1x1 convolution.
     """
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, width_in, h, w] -> [b, width, h / stride, w / stride]."""
+        """Map [b, width_in, h, w] to [b, width, h / stride, w / stride]."""
         y = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
         around = x
         if self.shortcut is not None and self.shortcut_norm is not None:
@@ -55,13 +55,13 @@ class ResidualNetwork(nn.Module):
     """Stages of residual blocks; each stage after the first halves height and width.
 
     Args:
-        channels: of the picture.
-        classes: to tell apart.
+        channels: of the image.
+        classes: number of classes.
         widths: filters of each stage.
-        blocks: in each stage.
+        blocks: number in each stage.
         dropout: before the classifier.
-        grid: patches in a row and in a column, where the input is given as patches.
-        patch: pixels in a row and in a column of a patch.
+        grid: patches per row and per column, if the input is patches.
+        patch: pixels per row and per column of a patch.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ResidualNetwork(nn.Module):
         self.classifier = nn.Linear(before, classes)
 
     def classify(self, pictures: Tensor) -> Tensor:
-        """[b, p, h, w] -> logits [b, c]."""
+        """Map [b, p, h, w] to logits [b, c]."""
         x = self.activation(self.stem_norm(self.stem(pictures)))
         for block in self.blocks:
             x = block(x)
@@ -98,7 +98,7 @@ class ResidualNetwork(nn.Module):
         return logits
 
     def structure(self) -> dict[str, Any]:
-        """Filters that go together; see compress/model/structure/find.py."""
+        """Filters that must be cut together; see compress/model/structure/find.py for the format."""
         stages: list[dict[str, list[str]]] = []
         inner: dict[str, dict[str, list[str]]] = {}
         current = {"writers": ["stem"], "norms": ["stem_norm"], "readers": list[str]()}
@@ -119,19 +119,19 @@ class ResidualNetwork(nn.Module):
 
 
 class ImageClassifier(ResidualNetwork):
-    """Pictures to logits."""
+    """Classify images."""
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """[b, p, h, w] -> logits [b, c]."""
+        """Map [b, p, h, w] to logits [b, c]."""
         return self.classify(pixel_values)
 
 
 class PatchClassifier(ResidualNetwork):
-    """Patches of one square picture to logits: what `models/transformer.py` reads, put together again."""
+    """Classify a square image given as patches (the input of `models/transformer.py`), by reassembling it."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """[b, s, f] -> logits [b, c]; patches row by row, and in them the pixels row by row."""
-        # While it is traced the number of patches is open, and must stay so.
+        """Map [b, s, f] to logits [b, c]; patches, and the pixels in each, are in row-major order."""
+        # Skipped during export: the number of patches must stay dynamic.
         if not torch.compiler.is_exporting() and features.shape[1] != self.grid**2:
             raise ValueError(f"{features.shape[1]} patches are no picture of {self.grid} x {self.grid}")
         parts = features.reshape(-1, self.grid, self.grid, self.patch, self.patch)  # [b, y, x, v, u]
@@ -146,13 +146,13 @@ def image_classifier(
     blocks: int = 2,
     dropout: float = 0.0,
 ) -> ImageClassifier:
-    """Build a classifier of pictures.
+    """Build an image classifier.
 
     Args:
-        output_dim: classes.
-        channels: of a picture: 3 in colour.
+        output_dim: number of classes.
+        channels: of an image: 3 for colour.
         widths: filters of each stage.
-        blocks: in each stage.
+        blocks: number in each stage.
     """
     _check(output_dim=output_dim, channels=channels, blocks=blocks, widths=widths)
     return ImageClassifier(channels, output_dim, widths, blocks, dropout)
@@ -166,14 +166,14 @@ def patch_classifier(
     blocks: int = 1,
     dropout: float = 0.0,
 ) -> PatchClassifier:
-    """Build a classifier of square pictures that are given as square patches, such as the digits data.
+    """Build a classifier of square images given as square patches, such as the digits data.
 
     Args:
         input_dim: pixels of a patch: a square number.
-        output_dim: classes.
-        grid: patches in a row, and in a column.
+        output_dim: number of classes.
+        grid: patches per row, and per column.
         widths: filters of each stage.
-        blocks: in each stage.
+        blocks: number in each stage.
     """
     _check(output_dim=output_dim, input_dim=input_dim, grid=grid, blocks=blocks, widths=widths)
     side = round(input_dim**0.5)

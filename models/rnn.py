@@ -1,12 +1,12 @@
 """Recurrent classifiers to compress: LSTM or GRU, over tokens or over patches.
 
 Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Cho et al. 2014, arXiv 1406.1078 (GRU). Plain
-PyTorch, and one file: it is copied, changed and loaded as a whole.
+PyTorch in a single file: copy it, change it, and load it as a whole.
 
 Shapes: b = batch, s = sequence, f = values of a patch, n = hidden units, c = classes.
 
-Each layer is a module of its own, which reads from left to right, so that each can have its own number of
-hidden units; `structure()` tells which layers read them.
+Each layer is a separate unidirectional module, so that each can have its own number of hidden units;
+`structure()` says which layers read them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Cell = Literal["lstm", "gru"]
 
 
 class RecurrentLayers(nn.Module):
-    """Layers over a sequence, and the outputs of the last one at the last position to logits.
+    """Recurrent layers over a sequence, and a classifier on the last layer's output at the last position.
 
     Args:
         size_in: values of each position.
@@ -42,7 +42,7 @@ class RecurrentLayers(nn.Module):
         self.classifier = nn.Linear(hidden, classes)
 
     def classify(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """[b, s, f] and a mask [b, s] of what is no padding -> logits [b, c]; padding stands at the end."""
+        """Map [b, s, f] and a mask [b, s] (1 = not padding) to logits [b, c]; padding must be at the end."""
         for layer in self.layers:
             x = self.dropout(layer(x)[0])
         if attention_mask is None:
@@ -54,34 +54,34 @@ class RecurrentLayers(nn.Module):
         return logits
 
     def structure(self) -> dict[str, Any]:
-        """Hidden units and who reads them; see compress/model/structure/find.py."""
+        """Hidden units and their readers; see compress/model/structure/find.py for the format."""
         paths = [*(f"layers.{place}" for place in range(len(self.layers))), "classifier"]
         pairs = zip(paths, paths[1:], strict=False)
         return {"channels": {writer: {"writers": [writer], "readers": [reader]} for writer, reader in pairs}}
 
 
 class PatchClassifier(RecurrentLayers):
-    """Patches of a picture, or other sequences of numbers, to logits."""
+    """Classify image patches, or other sequences of numbers."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """[b, s, f] -> logits [b, c]."""
+        """Map [b, s, f] to logits [b, c]."""
         return self.classify(features)
 
 
 class TokenClassifier(RecurrentLayers):
-    """Tokens to logits."""
+    """Classify token sequences."""
 
     def __init__(self, input_dim: int, size_in: int, *rest: Any) -> None:
         super().__init__(size_in, *rest)
         self.embedding = nn.Embedding(input_dim, size_in, padding_idx=0)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Token ids and mask [b, s] -> logits [b, c]; without a mask, id 0 is padding."""
+        """Map token ids and mask [b, s] to logits [b, c]; without a mask, id 0 is padding."""
         mask = input_ids.ne(0) if attention_mask is None else attention_mask
         return self.classify(self.embedding(input_ids), mask.to(torch.int64))
 
     def structure(self) -> dict[str, Any]:
-        """The hidden units, the width of the embedding, and the table of the vocabulary."""
+        """The hidden units, the width of the embedding, and the token embedding."""
         embedded = {"embeddings": ["embedding"], "readers": ["layers.0"]}
         channels = {"embedding": embedded, **super().structure()["channels"]}
         return {"channels": channels, "token_embedding": "embedding"}
@@ -99,7 +99,7 @@ def patch_classifier(
 
     Args:
         input_dim: values of each position.
-        output_dim: classes.
+        output_dim: number of classes.
         hidden: units of each layer.
         cell: lstm or gru.
     """
@@ -116,11 +116,11 @@ def token_classifier(
     cell: Cell = "lstm",
     dropout: float = 0.1,
 ) -> TokenClassifier:
-    """Build a classifier of texts.
+    """Build a text classifier.
 
     Args:
         input_dim: vocabulary size.
-        output_dim: classes.
+        output_dim: number of classes.
         d_model: width of the embedding.
         hidden: units of each layer.
         cell: lstm or gru.

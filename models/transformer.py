@@ -1,13 +1,13 @@
 """A Transformer to compress: token classifier, patch classifier and causal language model.
 
 Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762; rotary positions from Su et al. 2021,
-"RoFormer", arXiv 2104.09864. Plain PyTorch, and one file although a long one: it is copied, changed and
-loaded as a whole.
+"RoFormer", arXiv 2104.09864. Plain PyTorch in a single, long file: copy it, change it, and load it as a
+whole.
 
 Shapes: b = batch, s = sequence, h = heads, d = head_size, m = d_model, f = dim_feedforward, v = vocabulary,
-c = classes, p = tokens before these, whose keys and values a causal model remembers.
+c = classes, p = past tokens, whose keys and values a causal model caches.
 
-Widths are read from what the projections put out, never from a remembered number of heads, so that heads,
+Widths are derived from the projections' outputs, never from a stored number of heads, so that heads,
 feed-forward units and whole layers can be cut without patching anything else. `structure()` says where.
 """
 
@@ -48,7 +48,7 @@ Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(d_k)) V, eq. 1 written out: what the fused call in MultiHeadAttention computes.
+    """softmax(Q K^T / sqrt(d_k)) V, eq. 1: what the fused call in MultiHeadAttention computes, written out.
 
     Args:
         query, key, value: [b, h, s, d].
@@ -66,24 +66,24 @@ def scaled_dot_product_attention(
 def visible_positions(
     tokens: Tensor, attention_mask: Tensor | None, causal: bool, before: int = 0
 ) -> Tensor | None:
-    """Say which positions each position may attend to.
+    """Mask of the positions that each position may attend to.
 
-    Every position sees at least itself, padding too: a softmax over nothing is NaN, and 0 * NaN would carry
-    it from a padded position to its neighbours in the next layer. Unpadded positions come out the same.
+    Every position sees at least itself, even padding: a softmax over nothing is NaN, and 0 * NaN would spread
+    from a padded position to its neighbours in the next layer. Outputs at unpadded positions are unaffected.
 
     Args:
-        tokens: [b, s, m]; only its shape and device count.
+        tokens: [b, s, m]; only its shape and device are used.
         attention_mask: [b, p + s]; 1 = keep, 0 = padding.
-        causal: whether a position sees only itself and what comes before.
-        before: p, how many tokens came before and are seen too.
+        causal: whether a position sees only itself and earlier ones.
+        before: p, the number of past tokens, which are visible too.
 
     Returns:
-        Boolean mask, [b, 1, s, p + s] (ONNX Attention takes no [b, 1, 1, s]), or None when all is visible.
+        Boolean mask, [b, 1, s, p + s] (ONNX Attention takes no [b, 1, 1, s]), or None if all is visible.
     """
     if attention_mask is None and not causal:
         return None
     batch, length = tokens.shape[0], tokens.shape[1]
-    # Computed, not stored: a [max_length, max_length] table would be shipped in the ONNX file.
+    # Computed, not stored: a [max_length, max_length] table would end up in the ONNX file.
     position = _position(tokens, before)  # [s]
     column = torch.arange(before + length, device=tokens.device)  # [p + s]
     earlier = position[:, None] >= column[None, :]  # [s, p + s]
@@ -96,7 +96,7 @@ def visible_positions(
 
 
 class SinusoidalPositions(nn.Module):
-    """Adds a fixed table: sines in the even features, cosines in the odd ones, section 3.5."""
+    """Add a fixed table: sines in the even features, cosines in the odd ones, section 3.5."""
 
     table: Tensor
 
@@ -106,16 +106,16 @@ class SinusoidalPositions(nn.Module):
         angle = _angles(max_length, 10_000.0 ** (-feature / d_model))  # [max_length, ceil(m / 2)]
         table = torch.zeros(max_length, d_model, dtype=torch.float64)
         table[:, 0::2] = angle.sin()
-        table[:, 1::2] = angle[:, : d_model // 2].cos()  # an odd m ends in a sine
+        table[:, 1::2] = angle[:, : d_model // 2].cos()  # an odd m ends with a sine
         self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
-        """Add positions to hidden, [b, s, m] -> [b, s, m], the first is `before`; no rotation."""
+        """Add positions, starting at `before`, to hidden, [b, s, m] -> [b, s, m]; no rotation."""
         return hidden + self.table.index_select(0, _position(hidden, before)), None
 
 
 class LearnedPositions(nn.Module):
-    """Adds one trained vector per position."""
+    """Add one trained vector per position."""
 
     def __init__(self, max_length: int, d_model: int) -> None:
         super().__init__()
@@ -123,12 +123,12 @@ class LearnedPositions(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
-        """Add positions to hidden, [b, s, m] -> [b, s, m], the first is `before`; no rotation."""
+        """Add positions, starting at `before`, to hidden, [b, s, m] -> [b, s, m]; no rotation."""
         return hidden + self.embedding(_position(hidden, before)), None
 
 
 class RotaryPositions(nn.Module):
-    """Adds nothing; gives the angles by which attention rotates queries and keys (RoFormer, 3.2.2)."""
+    """Add nothing; return the angles by which attention rotates queries and keys (RoFormer, 3.2.2)."""
 
     cos: Tensor
     sin: Tensor
@@ -141,7 +141,7 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sin", angle.sin().to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, hidden: Tensor, before: int = 0) -> tuple[Tensor, Rotation | None]:
-        """Leave hidden unchanged, [b, s, m]; cos and sin, [s, d] each, of positions from `before` on."""
+        """Return hidden unchanged, [b, s, m], and cos and sin, [s, d] each, of positions from `before` on."""
         position = _position(hidden, before)
         return hidden, (self.cos.index_select(0, position), self.sin.index_select(0, position))
 
@@ -152,12 +152,12 @@ def _angles(max_length: int, frequency: Tensor) -> Tensor:
 
 
 def _position(hidden: Tensor, before: int) -> Tensor:
-    # Tables are gathered by these, not sliced: a slice would bound the sequence in torch.export.
+    # Used to gather from tables instead of slicing: a slice would bound the sequence in torch.export.
     return before + torch.arange(hidden.shape[1], device=hidden.device)  # [s]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate the pairs (i, i + d/2) by their angles; the paper's (2i, 2i + 1) only renames features.
+    """Rotate the pairs (i, i + d/2) by their angles; the paper's (2i, 2i + 1) is a permutation of these.
 
     Args:
         x: [b, h, s, d].
@@ -169,7 +169,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 class MultiHeadAttention(nn.Module):
-    """Concat(head_1, ..., head_h) W^O, section 3.2.2; h is whatever the projections' width holds."""
+    """Concat(head_1, ..., head_h) W^O, section 3.2.2; h follows from the projections' width."""
 
     def __init__(self, d_model: int, nhead: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -187,14 +187,14 @@ class MultiHeadAttention(nn.Module):
         rotation: Rotation | None = None,
         remember: Remember | None = None,
     ) -> Tensor:
-        """Attend from hidden to itself, and to what came before.
+        """Attend from hidden to itself, and to past tokens.
 
         Args:
             hidden: [b, s, m].
             mask: boolean, broadcasts to [b, h, s, p + s]; True = visible.
             rotation: cos and sin of the rotary positions, [s, d] each.
-            remember: takes the keys and values of these tokens, [b, h, s, d] each, and returns those of all
-                tokens up to now, [b, h, p + s, d].
+            remember: called with the keys and values of these tokens, [b, h, s, d] each; returns those of all
+                tokens so far, [b, h, p + s, d].
 
         Returns:
             [b, s, m].
@@ -207,7 +207,7 @@ class MultiHeadAttention(nn.Module):
         if remember is not None:
             key, value = remember(key, value)
         dropout = self.dropout if self.training else 0.0
-        # Its default scale is 1 / sqrt(d) of the tensors given: cutting heads does not change it.
+        # The default scale is 1 / sqrt(d) of the given tensors: cutting heads does not change it.
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))  # [b, s, h * d] -> [b, s, m]
 
@@ -229,7 +229,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(dim_feedforward, d_model)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[b, s, m] -> [b, s, f] -> [b, s, m]."""
+        """Map [b, s, m] to [b, s, f] and back to [b, s, m]."""
         return self.down(self.dropout(self.activation(self.up(hidden))))
 
 
@@ -260,7 +260,7 @@ class TransformerLayer(nn.Module):
         rotation: Rotation | None = None,
         remember: Remember | None = None,
     ) -> Tensor:
-        """[b, s, m] -> [b, s, m]; the rest as in `MultiHeadAttention.forward`."""
+        """Map [b, s, m] to [b, s, m]; arguments as in `MultiHeadAttention.forward`."""
         if self.norm_first:
             attended = self.attention(self.attention_norm(hidden), mask, rotation, remember)
             hidden = hidden + self.dropout(attended)
@@ -271,7 +271,7 @@ class TransformerLayer(nn.Module):
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and choices of a model, as the builders take them.
+    """Sizes and options of a model, as in the builders.
 
     Raises:
         ValueError: one is out of its range.
@@ -314,7 +314,7 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
-    """Feature vectors (patches, frames, readings) to class logits; the models below exchange both ends."""
+    """Feature vectors (patches, frames, readings) to class logits; subclasses replace inputs and outputs."""
 
     def __init__(
         self, input_dim: int, output_dim: int, nhead: int = 4, num_layers: int = 4, **options: Any
@@ -324,13 +324,13 @@ class Transformer(nn.Module):
         config = TransformerConfig(input_dim, output_dim, nhead, num_layers, **options)
         self.max_length = config.max_length
         self.head_size = config.head_size
-        # Section 3.4; that of the trained width, also where features are cut.
+        # Section 3.4; uses the trained width, even after features are cut.
         self.embedding_scale = math.sqrt(config.d_model)
         width = config.head_size if config.positions == "rope" else config.d_model
         self.positions = _POSITIONS[config.positions](config.max_length, width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
-        # Layers that norm first leave their last sum unnormalized.
+        # With norm_first the last layer's sum is not normalized.
         self.norm = nn.LayerNorm(config.d_model) if config.norm_first else nn.Identity()
         self._add_ends(config)
 
@@ -340,7 +340,7 @@ class Transformer(nn.Module):
         return cls(**vars(config))
 
     def _add_ends(self, config: TransformerConfig) -> None:
-        """Add what reads the inputs and what makes the logits."""
+        """Add the input projection and the classifier."""
         self.projection = nn.Linear(config.input_dim, config.d_model)
         self.classifier = nn.Linear(config.d_model, config.output_dim)
 
@@ -352,9 +352,9 @@ class Transformer(nn.Module):
     def _encode(
         self, hidden: Tensor, attention_mask: Tensor | None, causal: bool = False, past: Any = None
     ) -> Tensor:
-        """[b, s, m] embedded inputs -> [b, s, m] encoded; `past` as in `CausalLM.forward`."""
+        """Encode embedded inputs, [b, s, m] -> [b, s, m]; `past` as in `CausalLM.forward`."""
         before = 0 if past is None else past.get_seq_length()
-        # Not while exporting: it would narrow the dynamic sequence. ONNX Runtime refuses at the table.
+        # Not during export: it would restrict the dynamic sequence. ONNX Runtime fails at the table instead.
         if not torch.compiler.is_exporting() and before + hidden.shape[1] > self.max_length:
             raise ValueError(
                 f"sequence length {before + hidden.shape[1]} is over max_length {self.max_length}; "
@@ -369,7 +369,7 @@ class Transformer(nn.Module):
         return self.norm(hidden)
 
     def structure(self) -> dict[str, Any]:
-        """Say, in paths for `get_submodule`, what a pruner can cut and which layers a distiller can match."""
+        """Paths (for `get_submodule`) of what a pruner can cut and which layers a distiller can match."""
         names = [f"layers.{index}" for index in range(len(self.layers))]
         embeddings = [name for name, module in self.named_modules() if isinstance(module, nn.Embedding)]
         return {
@@ -380,7 +380,7 @@ class Transformer(nn.Module):
                     "v": f"{name}.attention.v_proj",
                     "out": f"{name}.attention.out_proj",
                     "head_size": self.head_size,
-                    # Without a head, all that the block adds to every position is a vector.
+                    # Without heads, the block adds one vector to every position.
                     "removed": [(f"{name}.attention", "bias", False)],
                 }
                 for name in names
@@ -399,7 +399,7 @@ class Transformer(nn.Module):
         }
 
     def _hidden(self, names: list[str], embeddings: list[str]) -> dict[str, list[str]]:
-        """Everything that has one row, column or entry for each of the m features between layers."""
+        """Everything that has one row, column or entry for each of the m hidden features."""
         read = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "feed_forward.up")
         written = ("attention.out_proj", "feed_forward.down")
         norms = ("attention_norm", "feed_forward_norm")
@@ -426,7 +426,7 @@ class TokenClassifier(Transformer):
 
         Args:
             input_ids: int64, [b, s].
-            attention_mask: int64, [b, s]; 1 = token, 0 = padding. Without it all are tokens.
+            attention_mask: int64, [b, s]; 1 = token, 0 = padding. None: all are tokens.
 
         Returns:
             Logits, [b, c].
@@ -435,7 +435,7 @@ class TokenClassifier(Transformer):
         if attention_mask is None:
             return self.classifier(hidden.mean(dim=1))
         keep = attention_mask.bool()[:, :, None].to(hidden.dtype)  # [b, s, 1]
-        # At least 1: a sequence of padding alone pools to zeros, not to NaN.
+        # At least 1: a sequence of only padding gives zeros, not NaN.
         return self.classifier((hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1.0))
 
 
@@ -454,14 +454,14 @@ class CausalLM(Transformer):
         """Predict each next token.
 
         Args:
-            input_ids: int64, [b, s]; pad on the right, positions are counted from the left.
-            attention_mask: int64, [b, p + s]; 1 = token, 0 = padding. Without it all are tokens.
-            past_key_values: what came before, so that its keys and values aren't computed again: an object
-                with get_seq_length(), p, and update(key, value, layer_idx), which returns all keys and values
-                up to now. So do the caches of transformers.
+            input_ids: int64, [b, s]; pad on the right, since positions are counted from the left.
+            attention_mask: int64, [b, p + s]; 1 = token, 0 = padding. None: all are tokens.
+            past_key_values: cache of past keys and values: an object with get_seq_length(), which returns p,
+                and update(key, value, layer_idx), which returns all keys and values so far. The caches of
+                transformers qualify.
 
         Returns:
-            Logits, [b, s, v]; those at padded positions mean nothing.
+            Logits, [b, s, v]; undefined at padded positions.
         """
         embedded = self.embedding(input_ids) * self.embedding_scale  # [b, s, m]
         return self.classifier(self._encode(embedded, attention_mask, causal=True, past=past_key_values))
@@ -487,12 +487,12 @@ def token_classifier(
         output_dim: number of classes.
         nhead: attention heads per layer; divides d_model.
         num_layers: Transformer layers.
-        d_model: width between layers.
-        dim_feedforward: inner width of the feed-forward; 4 * d_model if not given.
+        d_model: hidden width.
+        dim_feedforward: inner width of the feed-forward; None: 4 * d_model.
         dropout: in [0, 1).
         max_length: longest sequence, in tokens.
         positions: sinusoidal, learned or rope.
-        norm_first: LayerNorm before attention and feed-forward (trains easier), else after (the paper).
+        norm_first: LayerNorm before attention and feed-forward (easier to train), else after (the paper).
         activation: gelu or relu.
 
     Raises:
@@ -523,7 +523,7 @@ def patch_classifier(
         output_dim: number of classes.
         max_length: longest sequence, in feature vectors.
 
-    The rest, and what is raised, is as in `token_classifier`.
+    Other arguments and exceptions as in `token_classifier`.
     """
     sizes = (nhead, num_layers, d_model, dim_feedforward, dropout, max_length)
     config = TransformerConfig(input_dim, output_dim, *sizes, positions, norm_first, activation)
@@ -544,14 +544,14 @@ def causal_lm(
     activation: str = "gelu",
     tie_embeddings: bool = False,
 ) -> CausalLM:
-    """Build a decoder-only language model: each position predicts the next token from what came so far.
+    """Build a decoder-only language model: each position predicts the next token from the tokens so far.
 
     Args:
         input_dim: vocabulary size.
-        output_dim: logits per position; the vocabulary size if not given.
+        output_dim: logits per position; None: the vocabulary size.
         tie_embeddings: whether the classifier shares the embedding's weight.
 
-    The rest, and what is raised, is as in `token_classifier`.
+    Other arguments and exceptions as in `token_classifier`.
     """
     output_dim = input_dim if output_dim is None else output_dim
     sizes = (nhead, num_layers, d_model, dim_feedforward, dropout, max_length)
@@ -562,7 +562,7 @@ def causal_lm(
 
 
 PatchClassifier = Transformer
-"""Its earlier name."""
+"""The class's former name."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 _POSITIONS: dict[str, type[nn.Module]] = {
@@ -580,7 +580,7 @@ def _layer(config: TransformerConfig) -> TransformerLayer:
 
 def _token_embedding(input_dim: int, d_model: int) -> nn.Embedding:
     embedding = nn.Embedding(input_dim, d_model)
-    # With `embedding_scale`, sqrt(m), tokens start at the positions' scale, and tied logits at a scale of 1.
+    # Scaled by `embedding_scale` = sqrt(m), tokens start at the positions' scale and tied logits at scale 1.
     nn.init.normal_(embedding.weight, std=d_model**-0.5)
     return embedding
 

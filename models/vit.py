@@ -1,9 +1,9 @@
-"""A Vision Transformer of Hugging Face with fresh weights, to train on small pictures without any download.
+"""A Hugging Face Vision Transformer with random weights, to train on small images without any download.
 
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv 2010.11929. The classes are transformers' own,
-so that what is tried here holds for a directory of yours (`model: {hf: DIR}`).
+so results here carry over to a directory of yours (`model: {hf: DIR}`).
 
-Shapes: b = batch, p = channels of the picture, h, w = its height and width, c = classes.
+Shapes: b = batch, p = image channels, h, w = image height and width, c = classes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def image_classifier(
     dim_feedforward: int = 512,
     dropout: float = 0.0,
 ) -> ViTForImageClassification:
-    """Build a classifier: `pixel_values` [b, p, h, w] to logits [b, c].
+    """Build a classifier that maps `pixel_values` [b, p, h, w] to logits [b, c].
 
     Args:
-        output_dim: classes.
-        image_size: height and width of a picture.
-        patch_size: height and width of a patch; a multiple of it is the picture's.
-        channels: of a picture: 3 in colour, 1 in grey.
-        d_model: width between layers.
-        nhead: attention heads of a layer.
-        dim_feedforward: neurons of a layer.
+        output_dim: number of classes.
+        image_size: height and width of an image; a multiple of patch_size.
+        patch_size: height and width of a patch.
+        channels: of an image: 3 for colour, 1 for greyscale.
+        d_model: hidden width.
+        nhead: attention heads per layer; divides d_model.
+        dim_feedforward: inner width of the feed-forward.
     """
     if image_size % patch_size or d_model % nhead:
         raise ValueError("image_size must be a multiple of patch_size, and d_model one of nhead")

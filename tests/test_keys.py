@@ -221,3 +221,9 @@ def test_teachers_answers_are_kept_by_all_that_makes_them(definition: Definition
 
     assert key() == key()
     assert len({key(), key({"activation": "relu"}), key(rows=splits.test), key(device="cuda")}) == 4
+
+
+def test_what_is_left_out_of_keys_is_there() -> None:
+    package = Path(keys.__file__).parent
+    named = {*keys._SHOWING, *keys._BEHIND_WEIGHTS} - {"_starter"}  # which only a wheel has
+    assert [name for name in sorted(named) if not (package / name).exists()] == []

@@ -1,8 +1,8 @@
-"""The command line: arguments in, exit code out. 0 done, 1 failed work, 2 wrong input,
-3 a gate that does not hold, 4 a gate that could not be judged on a busy machine, 70 a fault of modelpress,
-130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+"""The command line: arguments in, exit code out.
 
-Nothing heavy is imported before a command needs it: `--help` answers at once.
+0 done, 1 failed work, 2 wrong input, 3 a gate that fails, 4 a gate that a busy machine could not judge,
+70 a bug in modelpress, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+Heavy imports are deferred until a command needs them, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ app.command()(show)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     _write_any_text()
-    # One line of a library's own progress between ours is one too many; its errors still come through.
+    # Keep progress output of libraries out of ours; their errors are still shown.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # OpenMP's threads wait asleep: those that spin hold cores which another process would finish on. It is
-    # read when torch is loaded. ONNX Runtime has threads of its own, which it doesn't concern.
+    # OpenMP threads that spin while waiting occupy cores that other processes need. torch reads this when
+    # it is loaded; ONNX Runtime's own threads are unaffected.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with ended_as_interrupted() as ended:
         code = _run(arguments)
-    if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code themselves
+    if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code
         how = f"ended by {signal.Signals(ended.number).name}" if ended.number else "interrupted"
         typer.echo(
             f"\n{how}: nothing half-written is left; finished pieces and the epochs of a training are "
@@ -104,17 +104,17 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _write_any_text() -> None:
-    """Escape on the standard streams what their encoding lacks, such as a file name that is not UTF-8."""
+    """Escape characters that the standard streams cannot encode, such as in file names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _refuse_no_text(arguments: Sequence[str]) -> None:
-    """Refuse bytes that are not UTF-8, which no report, manifest or recipe could hold.
+    """Reject arguments that are not UTF-8, which no report, manifest or recipe could contain.
 
     Raises:
-        RecipeError: an argument holds some.
+        RecipeError: an argument is not UTF-8.
     """
     for word in arguments:
         if any("\ud800" <= letter <= "\udfff" for letter in word):

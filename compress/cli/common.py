@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Helpers shared by the commands."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ __all__ = [
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors, but no progress.")]
-"""The option of each command that works long enough to show how it goes."""
+"""Option of commands that run long enough to show progress."""
 GATES_FAILED = 3
-"""The exit code of a run or check that was finished, but does not reach what its gates ask for."""
+"""Exit code of a run or check that completed but fails a gate."""
 NOT_JUDGED = 4
-"""The exit code of a run or check of which nothing fails, but whose machine was too busy to judge a gate."""
+"""Exit code of a run or check without failures, but with a gate that a busy machine could not judge."""
 INTERRUPTED = 130
-"""The exit code after Ctrl-C: 128 + SIGINT, as shells have it. After SIGTERM it is 143, after SIGHUP 129."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells. After SIGTERM it is 143, after SIGHUP 129."""
 
 
 def start_logging() -> None:
-    """Log to stderr what the user asked for, and not what a library warns of itself.
+    """Log to stderr at the user's level, with noisy library warnings suppressed.
 
     Raises:
         RecipeError: MODELPRESS_LOG is not a level.
@@ -60,7 +60,7 @@ def start_logging() -> None:
             f"MODELPRESS_LOG is {shortened(level)}; it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
         )
     logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
-    # Where transformers imports torchao, it warns of how torchao registers its own enums with this torch.
+    # When transformers imports torchao, this torch warns about how torchao registers its own enums.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
@@ -81,12 +81,12 @@ def load_recipes(words: Sequence[str]) -> list[Recipe]:
 
 
 def echo(text: str = "", *, nl: bool = True, err: bool = False, as_data: bool = False) -> None:
-    """Print a line that is not wrapped.
+    """Print a line without wrapping.
 
     Args:
         nl: end it with a newline.
-        err: to stderr.
-        as_data: for a program, so that only a terminal is given it with what would command it made visible.
+        err: print to stderr.
+        as_data: output for programs: control characters are escaped only if printed to a terminal.
     """
     if not as_data or (sys.stderr if err else sys.stdout).isatty():
         text = visible(text)
@@ -94,7 +94,7 @@ def echo(text: str = "", *, nl: bool = True, err: bool = False, as_data: bool = 
 
 
 def print_gates(gates: Sequence[GateRecord], words: TaskWords) -> None:
-    """A line for each gate: whether it holds, what was wanted, what was measured."""
+    """Print one line per gate: whether it holds, its limit, and the measured value."""
     from compress.report import gate_sentence
 
     for gate in gates:
@@ -102,7 +102,7 @@ def print_gates(gates: Sequence[GateRecord], words: TaskWords) -> None:
 
 
 def print_verdict(holds: bool, words: str, *, judged: bool = True) -> None:
-    """A line that begins with `holds:`, `fails:` or `not judged:`."""
+    """Print a line that begins with `holds:`, `fails:` or `not judged:`."""
     from compress.cli.console import say
 
     word, style = ("holds: ", "green") if holds else ("fails: ", "bold red")
@@ -115,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that the user named.
 
     Raises:
-        OutputError: it can't be written.
+        OutputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +125,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a file that others write to as well.
+    """Append to a file that other programs write to as well.
 
     Raises:
-        OutputError: it can't be written.
+        OutputError: it cannot be written.
     """
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def print_error(error: CompressError) -> None:
-    """Say it on stderr; of several processes, which one says it."""
+    """Print an error to stderr; with several processes, prefixed with the process index."""
     from compress.cli.console import say
 
     who = "" if is_main() else f"process {process_index()}: "

@@ -47,7 +47,7 @@ def compare(
     if max_drop is not None and best is None:
         raise RecipeError("--max-drop goes with --best; to filter: --where 'worst_drop <= ...'")
     if sort is not None:
-        known_column(sort, "--sort")  # before 2,000 reports are read
+        known_column(sort, "--sort")  # before thousands of reports are read
     comparison = compare_reports(paths, where)
     if sort is not None:
         comparison = sorted_by(comparison, sort)

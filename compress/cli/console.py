@@ -1,4 +1,4 @@
-"""What the command line shows: bars, lines, lists. Rich does the drawing."""
+"""Terminal output of the command line: bars, lines and lists, drawn with rich."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ __all__ = [
 
 
 class _VisibleConsole(Console):
-    """A console whose texts can't command the terminal: names, keys and labels are other people's.
+    """A console that escapes control characters, because names, keys and labels are untrusted.
 
-    All that is printed comes through here, tables and bars too; rich's own styles and movements of the cursor
-    are added behind.
+    All output, including tables and bars, passes through here; rich adds its own styles and cursor movements
+    afterwards.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Render as rich does, with what would command the terminal made visible."""
+        """Render with rich, with control characters made visible."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
@@ -67,11 +67,11 @@ def say(
     wrap: bool = False,
     error: bool = False,
 ) -> None:
-    """Print text in one or two styles, as it is: a '[...]' in a label or a path is no markup here.
+    """Print text verbatim in one or two styles: '[...]' in a label or path is not markup.
 
     Args:
-        wrap: break it between words at the terminal's width; else a path or command stays one line to copy.
-        error: to stderr.
+        wrap: wrap at the terminal's width; otherwise paths and commands stay on one line to copy.
+        error: print to stderr.
     """
     line = Text.assemble((text, style), (more, more_style))
     (error_console if error else console).print(line, highlight=False, soft_wrap=not wrap)
@@ -102,7 +102,7 @@ def _bars(where: Console) -> Bars:
         BarColumn(bar_width=8),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        # What is too long for the terminal is cut here, at the end, and nowhere else.
+        # Facts are the only column truncated to fit the terminal.
         TextColumn("[dim]{task.fields[facts]}[/]", table_column=Column(no_wrap=True, ratio=1)),
         console=where,
         expand=True,
@@ -110,10 +110,10 @@ def _bars(where: Console) -> Bars:
 
 
 def shown_progress(*, to_stderr: bool = False, quiet: bool = False) -> AbstractContextManager[Progress]:
-    """Where a command shows its progress: bars on a terminal, lines of plain text in a file or pipe.
+    """Progress of a command: bars on a terminal, plain text lines in a file or pipe.
 
     Args:
-        to_stderr: for a command whose stdout is read by a program.
+        to_stderr: for commands whose stdout is read by a program.
         quiet: show nothing.
     """
     where = error_console if to_stderr else console
@@ -125,7 +125,7 @@ def shown_progress(*, to_stderr: bool = False, quiet: bool = False) -> AbstractC
 
 
 class RichProgress:
-    """Bars with a line of facts and the time left, on a terminal; use as a context manager."""
+    """Bars with facts and remaining time on a terminal; use as a context manager."""
 
     def __init__(self, where: Console) -> None:
         self._progress = _bars(where)
@@ -144,21 +144,21 @@ class RichProgress:
         return _RichBar(self._progress, self._progress.add_task(escape(description), total=total, facts=""))
 
     def say(self, line: str) -> None:
-        """Show one line that stays."""
+        """Print a line that stays."""
         self._progress.console.print(f"[dim]{escape(line)}[/]", highlight=False)
 
 
 class JobRows:
-    """A row for each job that runs: its name, and what it does now; use as a context manager.
+    """One row per running job with its name and current activity; use as a context manager.
 
-    Where there is no terminal, lines of plain text.
+    Without a terminal, plain text lines.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         what = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
         self._bars = Bars(SpinnerColumn(), what, console=console, expand=True, transient=True)
         self._rows: dict[str, TaskID] = {}
-        self._lock = RLock()  # jobs are read by threads
+        self._lock = RLock()  # job output is read by threads
         self.is_live = console.is_terminal and not quiet
 
     def __enter__(self) -> Self:
@@ -173,13 +173,13 @@ class JobRows:
             self._bars.stop()
 
     def line(self, name: str, text: str) -> None:
-        """Show one line of a job that stays."""
+        """Print a line of a job that stays."""
         with self._lock:
             say(f"{name}: ", "bold", text, "dim")
             self.now(name, text)
 
     def now(self, name: str, text: str) -> None:
-        """Show what a job does now."""
+        """Show a job's current activity."""
         if not self.is_live:
             return
         with self._lock:
@@ -188,13 +188,13 @@ class JobRows:
             self._bars.update(self._rows[name], description=f"[bold]{escape(name)}[/] {escape(text)}")
 
     def complain(self, name: str, text: str) -> None:
-        """Show one line of a job on stderr."""
+        """Print a line of a job on stderr."""
         with self._stopped():
             say(f"{name}: ", "bold", text, error=True)
 
     @contextmanager
     def aside(self, name: str) -> Iterator[None]:
-        """Take away the row of a job that has ended, and all rows while its end is printed."""
+        """Remove the row of a finished job, and hide all rows while its result is printed."""
         with self._stopped():
             if name in self._rows:
                 self._bars.remove_task(self._rows.pop(name))
@@ -202,7 +202,7 @@ class JobRows:
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
-        """Take the rows away while something else is printed."""
+        """Hide the rows while something else is printed."""
         with self._lock:
             if self.is_live:
                 self._bars.stop()
@@ -214,7 +214,7 @@ class JobRows:
 
 
 def show_explanation(found: Explanation) -> None:
-    """Print where a file's time goes: the advice first, then tables, then what they mean."""
+    """Print where a file's time goes: the advice first, then tables, then their explanation."""
     from compress.report import explanation_parts
     from compress.report.render.terminal import terminal_parts
 
@@ -237,7 +237,7 @@ _MODELS = (
 
 
 def listing() -> Table:
-    """Stages, models and tasks, a line each."""
+    """Stages, models and tasks, one line each."""
     from compress.model.structure.layouts import LAYOUTS
     from compress.recipe.starter import starter_folder
     from compress.registry import stage_class, stage_names

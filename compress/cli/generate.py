@@ -1,4 +1,4 @@
-"""`generate`: see that a language model's bundle writes."""
+"""`generate`: check that a language model's bundle generates text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def generate(
     """Write on from a text with a bundle's ONNX file, token by token as they come."""
     from compress.deploy.generate import Sampling, Writer, Written
 
-    # A top-p alone asks for drawing, too.
+    # --top-p alone implies sampling.
     heat = temperature if temperature is not None else 0.0 if top_p is None else 1.0
     sampling = Sampling(heat, 1.0 if top_p is None else top_p, seed)
     written = Written()

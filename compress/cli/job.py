@@ -2,8 +2,8 @@
 
     python -m compress.cli.job RECIPE --output DIR [--overwrite] [--live | --quiet] [KEY=VALUE...]
 
-It prints lines as a run into a file does; with --live also how far it is, each time in the place of the last.
-It ends when its standard input does.
+It prints lines like a run redirected to a file; with --live also its current state, each overwriting the
+last. It exits when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compress.system.signals import ended_as_interrupted
 __all__ = ["ALREADY_DONE", "begin", "main"]
 
 ALREADY_DONE = 10
-"""The exit code where the run was there before."""
+"""Exit code if the run already existed."""
 _TO_END_S = 10.0
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             begin()
             return _run(given)
     except KeyboardInterrupt:
-        if parent_gone.is_set():  # nobody else ends the children that were interrupted
+        if parent_gone.is_set():  # nobody else ends the interrupted children
             end_own_group()
         return INTERRUPTED
 
@@ -54,7 +54,7 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def begin() -> None:
-    """Say that this process has started, and begin to work."""
+    """Signal that this process has started, and begin to work."""
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     sys.stdout.write("\r")

@@ -1,4 +1,4 @@
-"""Commands on what can be said in a recipe: `list` and `show`."""
+"""Commands on what recipes can contain: `list` and `show`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["init", "run"]
 
-_SAID = (CompressError.exit_code, RecipeError.exit_code, InternalError.exit_code)  # after a message
+_SAID = (CompressError.exit_code, RecipeError.exit_code, InternalError.exit_code)  # these print a message
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the cache.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
@@ -70,7 +70,7 @@ def run(
     recipes = load_recipes(words)
     if process_count() > 1 and (len(recipes) > 1 or jobs > 1):
         if not is_main():
-            raise typer.Exit(RecipeError.exit_code)  # the main process says why
+            raise typer.Exit(RecipeError.exit_code)  # the main process prints the reason
         many = f"{len(recipes)} recipes were given" if len(recipes) > 1 else f"--jobs {jobs} was given"
         raise RecipeError(
             f"{many} to {process_count()} processes, which train one model together: give one recipe, and "
@@ -86,9 +86,9 @@ def run(
     from compress.pipeline import run as run_recipe
 
     for recipe in recipes:
-        check_files(recipe)  # of all, before the first one's work starts
+        check_files(recipe)  # of all recipes, before the first one's work starts
     if not is_main():
-        run_recipe(recipes[0], output, overwrite=overwrite)  # the main process says how it goes
+        run_recipe(recipes[0], output, overwrite=overwrite)  # the main process reports progress
         return
     at_once = min(jobs, len(recipes))
     if at_once > 1:
@@ -118,7 +118,7 @@ def run(
 def _one_by_one(
     recipes: Sequence[Recipe], output: Path, *, overwrite: bool, quiet: bool
 ) -> tuple[list[Outcome], list[int]]:
-    """Run recipes one after the other; say how each ends.
+    """Run recipes one after the other and report the outcome of each.
 
     Returns:
         Outcomes, and the exit codes of those that failed.
@@ -148,7 +148,7 @@ def _one_by_one(
 def _side_by_side(
     recipes: Sequence[Recipe], output: Path, *, overwrite: bool, at_once: int, quiet: bool
 ) -> tuple[list[Outcome], list[int]]:
-    """Run recipes in processes of their own, some at a time; say how each ends, in that order.
+    """Run recipes in separate processes, some at a time, and report outcomes as they finish.
 
     Returns:
         Outcomes in the order of the recipes, and the exit codes of those that failed.
@@ -192,7 +192,7 @@ def _job_command(recipe: Recipe, options: Sequence[str]) -> list[str]:
 
 
 def _failure(recipe: Recipe, code: int) -> int:
-    """The exit code of a recipe that failed; says how its process ended, if it didn't say it itself."""
+    """Exit code of a failed recipe; reports how its process ended if it printed no message itself."""
     from compress.measure.process.spawn import how_it_ended
 
     if code in _SAID:
@@ -258,7 +258,7 @@ def _summarise(outcome: Outcome) -> None:
 
 
 def _close(outcomes: Sequence[Outcome], output: Path) -> None:
-    """Say what the user now has, and what to type next."""
+    """Print what was produced and what to do next."""
     if not outcomes:
         return
     from compress.cli.console import console, say

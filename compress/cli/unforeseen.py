@@ -1,4 +1,4 @@
-"""What nothing else caught: one line for the user, the traceback in a log file that the line names."""
+"""Unforeseen exceptions: one line for the user, and the traceback in a log file named in that line."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SHOWN_CHARACTERS = 300
 
 
 def as_known(error: Exception) -> CompressError:
-    """Give the error that a command ends with for an exception of any kind.
+    """Convert any exception to the error that ends the command.
 
     Returns:
-        A CompressError unchanged. For a path that cannot exist: a RecipeError. For all else an InternalError,
-        or a plain CompressError where the operating system refused something; the traceback is in the log
-        file that its message names, and logged at the level debug.
+        A CompressError unchanged; a RecipeError for an impossible path; otherwise an InternalError, or a
+        plain CompressError if the operating system refused something. The message names the log file with
+        the traceback, which is also logged at level debug.
     """
     if isinstance(error, CompressError):
         return error
@@ -45,7 +45,7 @@ def as_known(error: Exception) -> CompressError:
 
 
 def _logged(error: Exception) -> str:
-    """Write the traceback to a log file and say which."""
+    """Write the traceback to a log file and return a sentence that names it."""
     _log.debug("not foreseen", exc_info=error)
     lines = [
         f"modelpress {__version__}, Python {platform.python_version()}, {platform.platform()}\n",

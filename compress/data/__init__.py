@@ -1,7 +1,7 @@
-"""Data: sources to splits to batches, seeded and free of leaks.
+"""Data: from sources to splits to batches, seeded and without leaks between splits.
 
-Importing it costs numpy and pydantic; scikit-learn, Pillow, tokenizers, pyarrow and datasets are imported on
-use.
+Importing it needs only numpy and pydantic; scikit-learn, Pillow, tokenizers, pyarrow and datasets are
+imported on use.
 """
 
 from compress.data.config import (

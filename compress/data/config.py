@@ -1,4 +1,4 @@
-"""The sources that a recipe's `data:` can name: a new one is a file in `sources/` and a line below."""
+"""Sources for a recipe's `data:`; to add one, add a file in `sources/` and a line below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which class has which index: a wrong order would silently measure noise, so it is decided here."""
+"""Mapping from classes to indices, kept in one place: a wrong order would silently measure noise."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _PREFIX = "LABEL_"
 def order_labels(
     present: Iterable[str], label_order: Sequence[str] | None, *, declared: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], tuple[Note, ...]]:
-    """Put class names in the order of their indices.
+    """Order class names by index.
 
-    A model's own names decide where it has some. Names that Hugging Face made up (LABEL_0, LABEL_1) decide
-    nothing: then, as without any, the order is the one that the data set declares (ClassLabel), else sorted.
-    Made-up names in the data are numbers of the model's classes.
+    The model's own names decide, if it has any. Hugging Face placeholders (LABEL_0, LABEL_1) do not count as
+    names: then, as without names, the order is the one declared by the data set (ClassLabel), else sorted.
+    Placeholders in the data are indices of the model's classes.
 
     Args:
-        present: names that the data's rows have.
+        present: names that occur in the data's rows.
         label_order: the model's names by index, if it has an order.
-        declared: the data set's names by index, if it states them.
+        declared: the data set's names by index, if it declares them.
 
     Returns:
-        The names by index, and notes on what was decided.
+        The names by index, and notes on the decisions.
 
     Raises:
-        DataError: the data has a class that the model does not know, or the model has fewer classes.
+        DataError: if the data has a class that the model does not know, or the model has fewer classes.
     """
     names = _natural_order(present)
     if label_order is None:
@@ -68,19 +68,19 @@ def order_labels(
 
 
 def are_made_up(labels: Sequence[str]) -> bool:
-    """Whether class names are those that Hugging Face gives where there are none: LABEL_0, LABEL_1, ..."""
+    """Whether class names are Hugging Face's placeholders: LABEL_0, LABEL_1, ..."""
     return tuple(labels) == _made_up(len(labels))
 
 
 def numbers_of(labels: Sequence[str]) -> dict[str, int]:
-    """The index of each class name, and of each made-up one that data may have instead."""
+    """Index of each class name, and of each placeholder that the data may use instead."""
     return {name: index for names in (_made_up(len(labels)), labels) for index, name in enumerate(names)}
 
 
 def padded_labels(
     rows: Sequence[NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Labels [k] of any lengths as one array [n, longest] with `NO_LABEL` at their ends; and lengths."""
+    """Pad labels [k] of any lengths with `NO_LABEL` to one array [n, longest]; also return the lengths."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     labels = np.full((len(rows), lengths.max(initial=0)), NO_LABEL, dtype=np.int64)
     for index, row in enumerate(rows):
@@ -93,11 +93,11 @@ def _made_up(count: int) -> tuple[str, ...]:
 
 
 def _order_for_unnamed(names: tuple[str, ...], count: int, declared: Sequence[str]) -> tuple[str, ...]:
-    """Order the labels of a model that was trained on bare indices."""
+    """Order the labels for a model that was trained on bare indices."""
     if len(declared) == count:
         return tuple(declared)
     if all(_is_index(name) for name in names) and int(names[-1]) < count:
-        # A class without rows keeps its place, else "2" of {"0", "2"} would be taken for the model's class 1.
+        # Keep the index of a class without rows, or "2" of {"0", "2"} would become the model's class 1.
         return tuple(str(index) for index in range(int(names[-1]) + 1))
     return names
 

@@ -1,4 +1,4 @@
-"""Rows that are pairs of texts: one text a row is read, so data of pairs are refused unless one is chosen."""
+"""Detection of text pairs, which are refused unless the recipe chooses one text per row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SECOND_NAMES = {
     "texta",
     "textb",
 }
-# Of models that judge a pair: textual entailment, paraphrase and duplicate questions.
+# Labels of models for text pairs: textual entailment, paraphrases and duplicate questions.
 _PAIR_LABELS = {
     "entailment",
     "contradiction",
@@ -43,13 +43,13 @@ _PAIR_LABELS = {
 
 
 def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
-    """Check that rows have one text, or that the recipe says which one of a pair is read.
+    """Check that rows have one text, or that the recipe chooses one of a pair.
 
     Args:
-        label_order: the model's names by index, if it has some.
+        label_order: the model's names by index, if it has any.
 
     Raises:
-        DataError: a column looks like a second text, or the model's labels are those of pairs, and the
+        DataError: if a column looks like a second text, or the model's labels are those of pairs, and the
             recipe doesn't name its text column.
     """
     if "text" in config.model_fields_set:
@@ -72,7 +72,7 @@ def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
 
 
 def one_text_notes(config: TextRows) -> tuple[str, ...]:
-    """What a reader must know where one text of a pair was chosen."""
+    """Caveats for the report if one text of a pair was chosen."""
     second = second_texts(column_names(config), text=config.text, labels=config.labels.names)
     if not second:
         return ()
@@ -83,7 +83,7 @@ def one_text_notes(config: TextRows) -> tuple[str, ...]:
 
 
 def second_texts(columns: Sequence[str], *, text: str, labels: Sequence[str]) -> tuple[str, ...]:
-    """Which columns look like a second text beside the one that is read."""
+    """Columns that look like a second text besides the one that is read."""
     stem = re.sub(r"(1|a|one|first|left)$", "", _plain(text)) or _plain(text)
     known = _SECOND_NAMES | {stem + ending for ending in _SECOND_ENDINGS}
     return tuple(name for name in columns if name not in (text, *labels) and _plain(name) in known)
@@ -94,10 +94,10 @@ def _plain(name: str) -> str:
 
 
 def column_names(config: TextRows) -> tuple[str, ...]:
-    """The columns of a source's training rows; empty where they can't be read, which its reader explains."""
+    """Columns of a source's training rows; empty if they can't be read (its reader reports why)."""
     try:
         return config.columns()
-    except Exception:  # of any library; the reader of the rows says what is wrong
+    except Exception:  # from any library; the source's reader reports the error
         return ()
 
 

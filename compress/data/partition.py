@@ -1,4 +1,4 @@
-"""Which row goes to which split: deduplicated, free of leaks, stratified by label, the same for one seed."""
+"""Assignment of rows to splits: deduplicated, without leaks, stratified by label, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Partition:
-    """The rows picked for each split.
+    """The rows of each split.
 
     Attributes:
-        indices: split name -> rows of its own table or, where it has none, of train's; in their order there.
-        notes: what was dropped on the way, a line each.
+        indices: split name -> row indices, ascending, in its own table or else in train's.
+        notes: what was dropped, a line each.
     """
 
     indices: Mapping[str, Indices]
@@ -43,20 +43,20 @@ def partition(
 ) -> Partition:
     """Pick the rows of train, validation and test.
 
-    Train, and all that is drawn from it, holds no input twice, case and white space aside, and none with two
-    labels. A split with a table of its own is measured as it was given, but for rows that stand in it letter
-    for letter again.
+    Train, and the splits drawn from it, have no duplicate inputs (ignoring case and white space), and no
+    input with two labels. A split with its own table is measured as given, except for exact duplicates within
+    it.
 
     Args:
-        tables: train, and those of validation and test that have a table of their own.
+        tables: train, and validation and test if they have their own table.
         fractions: for validation and test, the share of train's distinct rows to draw if there is no table.
-        task: says which classes a label names, and what splits hold in equal shares.
-        train_limit: keep at most so many rows of train.
-        seed: of each draw.
+        task: gives the classes of a label, and the strata.
+        train_limit: maximum number of train rows.
+        seed: for all sampling.
 
     Raises:
-        DataError: no rows, one class only, a row in two tables, a label that train lacks, or a class too
-            small to have a row in each split.
+        DataError: if there are no rows, only one class, a row in two tables, a label missing in train, or a
+            class too small to have a row in each split.
     """
     train = tables["train"]
     kept, notes = _distinct(train)
@@ -80,16 +80,16 @@ def partition(
 
 
 def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple[Note, ...]]:
-    """Pick the rows of a table without labels: each input once, case and white space aside.
+    """Pick the distinct rows of a table without labels, ignoring case and white space.
 
     Args:
-        held_out: texts of validation and test; a row that stands there is left out.
+        held_out: texts of validation and test, which are excluded.
 
     Returns:
-        The rows, in their order, and what was dropped, a line each.
+        The row indices in order, and notes on what was dropped.
 
     Raises:
-        DataError: no row is left.
+        DataError: if no row is left.
     """
     seen = {loose_key(item) for item in held_out}
     first: dict[str | bytes, int] = {}
@@ -121,7 +121,7 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
 
 
 def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
-    """Keep the first row of each input; drop every row of an input that has more than one label."""
+    """Keep the first row of each input; drop all rows of an input with more than one label."""
     keys = [loose_key(item) for item in table.items]
     first: dict[str | bytes, int] = {}
     labels: dict[str | bytes, set[Hashable]] = {}
@@ -148,7 +148,7 @@ def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
 
 
 def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
-    """Keep the first of the rows with the same input and label, letter for letter."""
+    """Keep the first of the rows with exactly the same input and label."""
     first: dict[tuple[str | bytes, Hashable], int] = {}
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
@@ -173,7 +173,7 @@ def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
 
 
 def _strata(table: Table, task: type[Task]) -> Sequence[Hashable] | None:
-    """The stratum of each row; None where rows are drawn without strata."""
+    """Stratum of each row; None if the task has no strata."""
     found = [task.stratum(label) for label in table.labels]
     return None if None in found else found
 
@@ -203,7 +203,7 @@ def _check_known_labels(table: Table, train: Table, kept: Indices, task: type[Ta
 
 
 def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) -> None:
-    """Refuse an input that stands in two tables; all rows of train count, those dropped as repeats too."""
+    """Refuse an input that occurs in two tables, including train rows that were dropped as duplicates."""
     parts = [part for part in PARTS if part in tables]
     for at, later in enumerate(parts):
         for earlier in parts[:at]:
@@ -211,7 +211,7 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
             seen = {loose_key(item): index for index, item in reversed(list(enumerate(source.items)))}
             leaks = [index for index in indices[later] if loose_key(target.items[index]) in seen]
             if leaks:
-                # Bytes have neither case nor a text to show.
+                # Bytes have neither case nor displayable text.
                 aside, colon = (", case and white space aside", ": ") if _is_text(target) else ("", "")
                 twins = [(index, seen[loose_key(target.items[index])]) for index in leaks[:2]]
                 examples = "; ".join(
@@ -237,7 +237,7 @@ def _draw(
     task: type[Task],
     seed: int,
 ) -> dict[str, Indices]:
-    """Draw splits off the kept rows, each stratum in its share; what is left is train."""
+    """Draw splits from the kept rows, stratified; the rest is train."""
     if strata is None:
         return _drawn(table, kept, fractions, task, seed)
     classes = Counter(strata[index] for index in kept)
@@ -258,7 +258,7 @@ def _draw(
                 f"{_regression_hint(classes, len(kept))}"
             )
         picked["train"], picked[part] = _split(picked["train"], count, strata, seed)
-        # What is left must keep one row of each label, or two where it is stratified once more.
+        # The rest needs one row of each label, or two if it is stratified again.
         for name, least in ((part, 1), ("train", 1 if drawn == len(fractions) else 2)):
             have = Counter(strata[index] for index in picked[name])
             short = sorted((label for label in classes if have[label] < least), key=str)
@@ -273,7 +273,7 @@ def _draw(
 def _drawn(
     table: Table, kept: Indices, fractions: Mapping[str, float], task: type[Task], seed: int
 ) -> dict[str, Indices]:
-    """The same without strata: each name in its share."""
+    """Like `_draw`, without strata: each name in its share."""
     counts = {part: round(fraction * len(kept)) for part, fraction in fractions.items()}
     counts["train"] = len(kept) - sum(counts.values())
     for part, count in counts.items():
@@ -340,7 +340,7 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 
 
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
-    """What the labels may be instead, where they are numbers and hardly any two rows share one."""
+    """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
     return "; if these labels are amounts, not classes: regression is not supported" if amounts else ""
 
@@ -353,7 +353,7 @@ def _limited(
     task: type[Task],
     seed: int,
 ) -> Indices:
-    """Take a subset of train, each stratum or name in its share."""
+    """Take a subset of train, stratified if there are strata, else each name in its share."""
     if strata is None:
         counts = {"kept": limit, "left": len(rows) - limit}
         return _shared_out(table, rows, counts, task, seed)["kept"]
@@ -362,7 +362,7 @@ def _limited(
     if limit < len(classes):
         raise DataError(f"train_limit {limit} is less than the number of labels, {len(classes)}")
     excess = len(rows) - limit
-    if excess < len(classes):  # too few for scikit-learn to stratify: one row off each of the largest classes
+    if excess < len(classes):  # too few for scikit-learn to stratify: drop one row per largest class
         names = [name for name, _ in classes.most_common(excess)]
         order = np.random.default_rng(seed).permutation(rows)
         dropped = [next(index for index in order if strata[index] == name) for name in names]
@@ -380,7 +380,7 @@ def _limited(
 
 
 def _split(rows: Indices, count: int, strata: Sequence[Hashable], seed: int) -> tuple[Indices, Indices]:
-    """Split rows to the rest and `count` of them, each stratum in its share; both in their order."""
+    """Split rows into the rest and a stratified sample of `count`; both keep their order."""
     from sklearn.model_selection import train_test_split
 
     shares = [strata[index] for index in rows]

@@ -1,6 +1,6 @@
-"""The keys and values that an ONNX decoder is given and returns, by the names that the Hub's decoders use.
+"""Inputs and outputs of an ONNX decoder's key/value cache, with the Hub's names.
 
-Shapes: b = batch, k = heads of keys and values, p = tokens before, t = all tokens, d = head size.
+Shapes: b = batch, k = key/value heads, p = past tokens, t = all tokens, d = head size.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ class _Value(Protocol):
 
 
 def past_names(layers: int) -> list[str]:
-    """Names of the inputs: key and value of each layer in turn."""
+    """Input names: key and value of each layer in turn."""
     return [f"{PAST}.{index}.{part}" for index in range(layers) for part in ("key", "value")]
 
 
 def present_names(layers: int) -> list[str]:
-    """Names of the outputs, in the same order."""
+    """Output names, in the same order."""
     return [f"{PRESENT}.{index}.{part}" for index in range(layers) for part in ("key", "value")]
 
 
 def is_past(name: str) -> bool:
-    """Whether an input is keys or values of tokens before."""
+    """Whether an input holds past keys or values."""
     return name.startswith(f"{PAST}.")
 
 
 def empty_past(inputs: Sequence[_Value], batch: int) -> Batch:
-    """Of a session's inputs those that hold the past, for rows that have none: [b, k, 0, d] each.
+    """Empty past inputs of a session for rows without a past: [b, k, 0, d] each.
 
     Raises:
-        ModelError: a graph that doesn't say how many heads they have, or how large these are.
+        ModelError: if the graph does not fix the number and the size of heads.
     """
     found = {}
     for value in inputs:
@@ -64,7 +64,7 @@ def empty_past(inputs: Sequence[_Value], batch: int) -> Batch:
 
 
 def past_of_present(outputs: Mapping[str, Array]) -> Batch:
-    """What a session returned as the present, [b, k, t, d] each, by the names that it takes the past by."""
+    """A session's present outputs, [b, k, t, d] each, under the names of the past inputs."""
     return {
         f"{PAST}{name.removeprefix(PRESENT)}": array
         for name, array in outputs.items()

@@ -1,4 +1,4 @@
-"""Paths in a recipe: relative to its file; those typed on the command line to the working directory."""
+"""Paths in a recipe, relative to its file; on the command line, relative to the working directory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from compress.data.table import listed
 __all__ = ["COLUMN_FORMATS", "CommandLineText", "PathOrName", "RecipePath", "format_of", "what_is_there"]
 
 COLUMN_FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-"""Endings of files that hold columns."""
+"""Extensions of tabular files."""
 
 
 class CommandLineText(str):
-    """A value typed on the command line: a path in it is relative to the working directory."""
+    """A value from the command line: a path in it is relative to the working directory."""
 
 
 def _resolved(value: Any, info: ValidationInfo) -> Any:
@@ -25,7 +25,7 @@ def _resolved(value: Any, info: ValidationInfo) -> Any:
         return value
     base = (info.context or {}).get("base")
     root = Path.cwd() if base is None or isinstance(value, CommandLineText) else Path(base)
-    # normpath, not resolve: a path through a link is shown and kept as it was written.
+    # normpath, not resolve: keeps symlinks as the user wrote them.
     return Path(os.path.normpath(root / Path(value).expanduser()))
 
 
@@ -35,19 +35,19 @@ def _resolved_if_there(value: Any, info: ValidationInfo) -> Any:
 
 
 RecipePath = Annotated[Path, BeforeValidator(_resolved)]
-"""A path; relative to the recipe's file."""
+"""A path relative to the recipe's file."""
 
 PathOrName = Annotated[str, BeforeValidator(_resolved_if_there)]
-"""A directory that exists, or else a name on the Hugging Face Hub."""
+"""An existing directory, or else a name on the Hugging Face Hub."""
 
 
 def format_of(path: Path) -> str:
-    """The ending that says how a file is read, in small letters: `.csv` for `a.CSV` and `a.csv.gz`."""
+    """Lower-case extension that decides how a file is read: `.csv` for `a.CSV` and `a.csv.gz`."""
     return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
 def what_is_there(path: Path) -> str:
-    """Say why a path is not a file that can be read, for an error; empty if it is one."""
+    """For an error: why a path is not a readable file; empty if it is one."""
     if path.is_file():
         return ""
     if path.is_dir():

@@ -1,7 +1,7 @@
-"""What every source of rows has: how it is split, which files it names, and `read`.
+"""Base class of data sources: split settings, file paths, and `read`.
 
-A source is a frozen pydantic model whose fields are the keys of a recipe's `data:`; a new one is a file in
-`sources/` and a line in `config`. No torch here: a bad recipe is refused before it is imported.
+A source is a frozen pydantic model whose fields are the keys of a recipe's `data:`; to add one, add a file in
+`sources/` and a line in `config`. Must not import torch, so that a bad recipe is refused quickly.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _PARTS = ("train", "validation", "test", "unlabelled")
 
 
 class DataSource(BaseModel, ABC):
-    """Where rows come from: the `data:` part of a recipe.
+    """Source of rows: the `data:` section of a recipe.
 
     Class attributes:
-        rows: what rows are labelled with, which says what tasks there may be.
-        several_labels: rows can have any number of labels, if the task wants that.
-        modality: what a row is.
-        paths_to: what its paths name.
+        rows: kind of labels, which determines the possible tasks.
+        several_labels: whether rows can have several labels each, if the task has.
+        modality: type of a row.
+        paths_to: what its paths refer to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +56,7 @@ class DataSource(BaseModel, ABC):
         source: str
 
     task: TaskName = Field(default="", validate_default=True)
-    """What is learnt from the rows; where nothing is said, the first task of this kind of rows."""
+    """Task to learn; by default the first task for this kind of rows."""
     seed: int = 0
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -95,35 +95,35 @@ class DataSource(BaseModel, ABC):
         """Read, deduplicate, split and encode the rows.
 
         Args:
-            reader: how the model reads rows, but for what the source itself says; None: nothing is known.
-            label_order: class names by the model's output index; None: the data decides.
+            reader: the model's reader, which the source's own settings override; None if there is none.
+            label_order: class names by the model's output index; None lets the data decide.
 
         Returns:
             The splits, with the reader that encoded them.
 
         Raises:
-            DataError: data that is missing, empty, leaking between splits or mislabelled; or needs a reader.
+            DataError: if data is missing, empty, leaking between splits or mislabelled, or needs a reader.
         """
 
     @property
     def longest(self) -> int | None:
-        """Tokens to which rows are cut; None: they aren't."""
+        """Maximum tokens of a row; None if rows are not truncated."""
         return getattr(self, "max_length", None)
 
     def paths(self) -> dict[str, Path]:
-        """The paths that it names, by key."""
+        """Paths in the source's settings, by key."""
         named = {part: getattr(self, part, None) for part in _PARTS}
         return {part: path for part, path in named.items() if isinstance(path, Path)}
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the report must know of what is read, a sentence each."""
+        """Caveats for the report on what is read, a sentence each."""
         return ()
 
     def check_files(self) -> None:
-        """Check that the files and directories that it names are there.
+        """Check that the source's files and directories exist.
 
         Raises:
-            DataError: one is not.
+            DataError: if one does not.
         """
         for part, path in self.paths().items():
             wrong, others = _wrong(path, self.paths_to)
@@ -133,10 +133,10 @@ class DataSource(BaseModel, ABC):
                 )
 
     def divided(self, tables: Mapping[str, Table]) -> Partition:
-        """Pick the rows of each split of tables that were read.
+        """Assign the rows of tables to splits.
 
         Raises:
-            DataError: as `partition`.
+            DataError: as in `partition`.
         """
         fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
         kind = task_class(self.task)
@@ -144,7 +144,7 @@ class DataSource(BaseModel, ABC):
 
 
 def _wrong(path: Path, wanted: str) -> tuple[str, str]:
-    """Why a path is not what is wanted, empty if it is; and other sources that could read it."""
+    """Why a path is not of the wanted kind, empty if it is; and a hint at other sources that can read it."""
     if path.is_dir() and wanted != "FILE":
         return "", ""
     if wanted == "DIR":
@@ -153,7 +153,7 @@ def _wrong(path: Path, wanted: str) -> tuple[str, str]:
 
 
 def _sources_of_directory(path: Path) -> str:
-    """Name the data sources that read a directory, the likely one alone where its files show which."""
+    """Hint at data sources that read a directory; only the likely one if its files show which."""
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return f", or read it with data.source=datasets data.name={path}"
     return "; data.source=images (a folder a class), datasets (save_to_disk) and corpus read directories"

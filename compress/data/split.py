@@ -1,6 +1,6 @@
-"""Rows, splits and batches: numpy only, so that the measuring process needs no torch.
+"""Rows, splits and batches; uses only numpy, so that the measuring process needs no torch.
 
-Shapes: n = rows, b = batch, s = the row's own length; a row is never padded before it is in a batch.
+Shapes: n = rows, b = batch, s = the row's own length; rows are padded only when batched.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Batch = dict[str, Array]
 
 
 def collate(rows: list[Row], inputs: tuple[InputSpec, ...]) -> Batch:
-    """Stack rows to a batch: each input [b, s, ...], filled with its pad value up to the longest row.
+    """Stack rows to a batch: each input [b, s, ...], padded with its pad value to the longest row.
 
-    Where the task has an `attention_mask`, the filling is masked because the mask's own pad value is 0.
+    If the task has an `attention_mask`, padding is masked because the mask's own pad value is 0.
     """
     batch: Batch = {}
     for spec in inputs:
@@ -51,13 +51,13 @@ class Split:
 
     Attributes:
         name: train, validation, test, unlabelled or synthetic.
-        rows: one dict a row, input name -> array [s, ...], unpadded.
-        labels: int64 [n] or [n, k], as the task has them; `NO_LABEL` where rows have none.
-        inputs: what each row holds.
-        texts: the raw text of each row where there is one, else empty.
-        label_bytes: bytes of text that each row's labels stand for, int64 [n], where labels are tokens.
-        label_lengths: of ragged labels, how many each row has, int64 [n]; what follows them in its line of
-            `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None: all have k.
+        rows: one dict per row, input name -> array [s, ...], unpadded.
+        labels: int64 [n] or [n, k], depending on the task; `NO_LABEL` if unknown.
+        inputs: input specifications of a row.
+        texts: the raw text of each row, or empty if rows are not texts.
+        label_bytes: bytes of text that each row's labels represent, int64 [n], if labels are tokens.
+        label_lengths: for ragged labels, the number of labels per row, int64 [n]; the rest of a row in
+            `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None if all rows have k.
     """
 
     name: str
@@ -72,10 +72,10 @@ class Split:
         return len(self.rows)
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Yield batches with their `labels` and `row_index`, in order or shuffled (a new seed each epoch).
+        """Yield batches with `labels` and `row_index`, in order or shuffled (use a new seed each epoch).
 
-        Shuffled batches hold rows of like length: rows are shuffled, sorted by length within pools of 16
-        batches, and the batches shuffled again. Less padding to compute, and still a new order each epoch.
+        Shuffled batches hold rows of similar length: rows are shuffled, sorted by length within pools of 16
+        batches, and the batches shuffled again. This reduces padding and still gives a new order each epoch.
         """
         for picked in self._picks(batch_size, shuffle_seed):
             yield self._batch(picked)
@@ -83,19 +83,19 @@ class Split:
     def batch_groups(
         self, batch_size: int, parts: int, *, shuffle_seed: int | None = None, skip: int = 0
     ) -> Iterator[list[Batch]]:
-        """Yield the rows of batches of `batch_size * parts`, each as batches of at most `batch_size`.
+        """Yield the rows of batches of `batch_size * parts`, each as several batches of at most `batch_size`.
 
-        These are equally large, but for a row: no batch has one row only because the rows run out.
+        Their sizes differ by at most one row, so that no batch has a single row just because rows run out.
 
         Args:
-            skip: groups at the beginning that are left out.
+            skip: number of groups to skip at the start.
         """
         for picked in self._picks(batch_size * parts, shuffle_seed)[skip:]:
             count = -(-len(picked) // batch_size)
             yield [self._batch(part) for part in np.array_split(picked, count)]
 
     def _picks(self, batch_size: int, shuffle_seed: int | None) -> list[NDArray[np.int64]]:
-        """Indices of the rows of each batch, as `batches` yields them."""
+        """Row indices of each batch, as yielded by `batches`."""
         order = np.arange(len(self))
         starts = np.arange(0, len(order), batch_size)
         if shuffle_seed is not None:
@@ -106,7 +106,7 @@ class Split:
         return [order[start : start + batch_size] for start in starts]
 
     def token_batches(self, tokens: int) -> Iterator[Batch]:
-        """Yield batches in order, each of as many rows as fill at most `tokens` positions, or of one row."""
+        """Yield batches in order, each with as many rows as fit in `tokens` positions, but at least one."""
         lengths = self._lengths().tolist()
         start = 0
         while start < len(self):
@@ -133,7 +133,7 @@ class Split:
 
     @property
     def elastic(self) -> tuple[InputSpec, ...]:
-        """Inputs of which a row may be longer or shorter; not floats that have one length in all rows."""
+        """Inputs whose length may vary between rows; excludes floats with the same length in all rows."""
         return tuple(
             spec
             for spec in self.inputs
@@ -145,7 +145,7 @@ class Split:
         return np.array([row[self.inputs[0].name].shape[0] for row in self.rows], dtype=np.int64)
 
     def take(self, count: int, *, seed: int) -> Split:
-        """Return at most `count` rows, drawn without replacement by a seed."""
+        """Return at most `count` rows, sampled without replacement."""
         return self if count >= len(self) else self.at(self.drawn(count, seed=seed))
 
     def drawn(self, count: int, *, seed: int) -> NDArray[np.int64]:
@@ -153,11 +153,11 @@ class Split:
         return np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
 
     def by_length(self) -> Split:
-        """Return the same rows, shortest first: their batches in order have the least padding to compute."""
+        """Return the rows sorted by length, shortest first, to minimize padding of batches in order."""
         return self.at(np.argsort(self._lengths(), kind="stable"))
 
     def at(self, picked: NDArray[np.int64]) -> Split:
-        """Return the rows of these indices, in their order."""
+        """Return the rows with these indices, in the given order."""
         return Split(
             self.name,
             tuple(self.rows[i] for i in picked),
@@ -175,13 +175,13 @@ class Split:
 
     @property
     def answer_lengths(self) -> NDArray[np.int64]:
-        """How many of `answers` each row has, int64 [n]."""
+        """Number of judged units per row, int64 [n]."""
         if self.label_lengths is None:
             return np.full(len(self), self.labels[:1].size, dtype=np.int64)
         return (self.labels != NO_LABEL).sum(axis=1)  # type: ignore[no-any-return]
 
     def relabelled(self, answers: NDArray[np.int64]) -> Split:
-        """The same rows with other labels for the judged units, [u]."""
+        """Return the same rows with other labels for the judged units, [u]."""
         if self.label_lengths is None:
             return replace(self, labels=answers.reshape(self.labels.shape))
         labels = self.labels.copy()
@@ -189,9 +189,9 @@ class Split:
         return replace(self, labels=labels)
 
     def joined(self, other: Split) -> Split:
-        """Return these rows and then another split's; texts are left out.
+        """Append the rows of another split; texts are dropped.
 
-        Where the other's rows have no labels, theirs are `NO_LABEL` in as many places as these have.
+        If the other rows have no labels, theirs are `NO_LABEL` in the shape of this split's labels.
         """
         theirs, lengths = other.labels, self.label_lengths
         if theirs.ndim < self.labels.ndim:
@@ -206,7 +206,7 @@ class Split:
         return Split(self.name, self.rows + other.rows, labels, self.inputs, label_lengths=lengths)
 
     def fingerprint(self, *, labels: bool = True) -> str:
-        """SHA-256 over all rows, and labels if wanted, hexadecimal."""
+        """Hexadecimal SHA-256 of all rows, including labels unless excluded."""
         digest = hashlib.sha256()
         for row in self.rows:
             for spec in self.inputs:
@@ -220,7 +220,7 @@ class Split:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write rows and labels to an .npz file without pickle (texts are left out)."""
+        """Write rows and labels to an .npz file without pickle; texts are not saved."""
         arrays: dict[str, Array] = {LABELS_KEY: self.labels}
         for name in _OF_LABELS:
             if getattr(self, name) is not None:
@@ -238,7 +238,7 @@ class Split:
     def without_labels(
         cls, name: str, rows: tuple[Row, ...], inputs: tuple[InputSpec, ...], texts: tuple[str, ...] = ()
     ) -> Split:
-        """Make a split of rows whose labels nobody knows."""
+        """Make a split of rows with unknown labels."""
         return cls(name, rows, np.full(len(rows), NO_LABEL, dtype=np.int64), inputs, texts)
 
     @classmethod
@@ -263,14 +263,15 @@ def _unpadded(labels: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDA
 
 @dataclass(frozen=True)
 class Splits:
-    """Train, validation and test rows of one task; no row stands in two of them.
+    """Train, validation and test rows of one task; no row occurs in two of them.
 
     Attributes:
         task: inputs and labels.
-        source: a line for people: where the rows come from.
-        notes: what was dropped or decided on the way, a line each (duplicates, cut texts, label mapping).
-        unlabelled: further rows without labels, none of which stands in validation or test; none: not given.
-        reader: how the rows were read.
+        source: description of the rows' origin, for people.
+        notes: what was dropped or decided, a line each (duplicates, truncated texts, label mapping).
+        unlabelled: additional rows without labels, none of which occurs in validation or test; None if not
+            given.
+        reader: the reader that encoded the rows.
     """
 
     task: Task
@@ -283,7 +284,7 @@ class Splits:
     reader: Reader = field(default_factory=NumbersReader)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three splits, names of labels, and how inputs are padded and rows read."""
+        """SHA-256 over the three splits, label names, padding, and the reader's settings."""
         splits = (self.train, self.validation, self.test)
         sizes = [each.label_bytes for each in splits]
         parts = (

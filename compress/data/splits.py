@@ -1,4 +1,4 @@
-"""From the `data:` part of a recipe to train, validation and test rows that a model can be given."""
+"""Conversion of a recipe's `data:` section to train, validation and test rows for a model."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def assemble(
     notes: tuple[Note, ...] = (),
     reader: Reader,
 ) -> Splits:
-    """Splits of rows that were read, picked and encoded; labels become numbers.
+    """Build splits from rows that were read, picked and encoded; labels become numbers.
 
     Args:
-        rows: of each split, as `parts` picks them.
-        label_order: class names by the model's output index; None: the data decides.
+        rows: rows of each split, as picked by `parts`.
+        label_order: class names by the model's output index; None lets the data decide.
     """
     train, kind = tables["train"], task_class(config.task)
     present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
@@ -70,12 +70,12 @@ def assemble(
 
 
 def table_of(tables: Mapping[str, Table], part: str) -> Table:
-    """The table that a split's rows are of."""
+    """The table that a split's rows come from."""
     return tables.get(part, tables["train"])
 
 
 def _source(tables: Mapping[str, Table]) -> str:
-    """Name the sources and their rows: `a.csv (90 rows; test drawn from it), b.csv (10 rows)`."""
+    """Describe the sources and their rows: `a.csv (90 rows; test drawn from it), b.csv (10 rows)`."""
     drawn = [part for part in PARTS if part not in tables]
     aside = f"; {' and '.join(drawn)} drawn from it" if drawn else ""
     lines = [f"{tables[part].name} ({counted(len(tables[part]), 'row')}" for part in PARTS if part in tables]

@@ -1,4 +1,4 @@
-"""The rows of one source before they are split: when two are the same, and how an error names one."""
+"""Rows of one source before splitting: identity of rows, and their location for errors."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Note(str):
     """One line on what was done to the data.
 
     Attributes:
-        kind: cut: texts are longer than what is kept of them. dropped: rows or documents are left out.
-            guessed-labels: the order of the labels is an assumption. limit: fewer rows were asked for. other:
-            all else, such as how a file was read.
+        kind: cut: texts were truncated. dropped: rows or documents were left out. guessed-labels: the order
+            of the labels is an assumption. limit: fewer rows were requested. other: anything else, such as
+            how a file was read.
     """
 
     kind: NoteKind
@@ -36,18 +36,18 @@ class Note(str):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as they were read, each with its label's name.
+    """Rows as read, each with the name of its label.
 
     Attributes:
-        name: for people: the file's name without the machine's folders.
+        name: for people: the file's name without its folders.
         where: for errors: the path as the user can find it.
-        items: the text of each row, or the bytes of an input that is no text.
-        labels: of each row.
-        declared: class names in the order that the source itself states, else empty.
+        items: the text of each row, or the bytes of an input that is not text.
+        labels: the label of each row.
+        declared: class names in the order declared by the source, else empty.
         unit: what `numbers` counts: the lines of a file, or rows.
-        numbers: the place of each row, from 1; empty: rows in order.
-        places: what each row is called instead, as the file of a picture.
-        notes: how the source was read, where that is not obvious.
+        numbers: line or row number of each row, from 1; empty if rows are in order.
+        places: names of rows to use instead, such as image files.
+        notes: how the source was read, if that is not obvious.
     """
 
     name: str
@@ -64,30 +64,30 @@ class Table:
         return len(self.items)
 
     def place(self, index: int) -> str:
-        """The place of a row: `line 7`, `cats/1.png`."""
+        """Location of a row: `line 7`, `cats/1.png`."""
         if self.places:
             return self.places[index]
         return f"{self.unit} {self.numbers[index] if self.numbers else index + 1}"
 
 
 def loose_key(item: str | bytes) -> str | bytes:
-    """Key by which two rows are the same to a reader: case and white space of a text do not count."""
+    """Key for duplicate detection; ignores case and white space of texts."""
     return " ".join(item.split()).casefold() if isinstance(item, str) else item
 
 
 def shown(item: str | bytes) -> str:
-    """Quote the beginning of a text for an error; nothing for bytes."""
+    """Quote the start of a text for an error; empty for bytes."""
     if isinstance(item, bytes):
         return ""
     return repr(item if len(item) <= _SHOWN_CHARACTERS else item[: _SHOWN_CHARACTERS - 3] + "...")
 
 
 def counted(count: int, noun: str) -> str:
-    """Count a thing: `1 row`, `2 rows`."""
+    """Format a count with its noun: `1 row`, `2 rows`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def listed(values: Sequence[object], limit: int = _LISTED) -> str:
-    """Join values by commas, the first few only."""
+    """Join the first few values with commas."""
     rest = len(values) - limit
     return ", ".join(str(value) for value in values[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""How many of the tokens of texts are unknown to their tokenizer."""
+"""Share of a text's tokens that are unknown to the tokenizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IDS = "input_ids"
 
 
 def unknown_share(split: Split, encoder: TextEncoder) -> float:
-    """The share of a split's tokens that are unknown, other special tokens not counted; 0 without a text."""
+    """Share of a split's tokens that are unknown, ignoring other special tokens; 0 for non-text rows."""
     unknown = _unknown_id(encoder.tokenizer)
     ids = [row[_IDS] for row in split.rows if _IDS in row]
     if unknown is None or not ids:
@@ -34,10 +34,10 @@ def unknown_share(split: Split, encoder: TextEncoder) -> float:
 
 
 def unknown_token_notes(split: Split, encoder: TextEncoder, whose: str = "the tokenizer") -> tuple[str, ...]:
-    """What a reader must know where more than a tenth of a split's tokens are unknown.
+    """Caveat for the report if more than a tenth of a split's tokens are unknown.
 
     Args:
-        whose: what the sentence calls it.
+        whose: name of the tokenizer in the sentence.
     """
     share = unknown_share(split, encoder)
     if share <= _LARGEST_SHARE:
@@ -49,7 +49,7 @@ def unknown_token_notes(split: Split, encoder: TextEncoder, whose: str = "the to
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:
-    """The id of the unknown token; None: the tokenizer knows every text, as one of bytes does."""
+    """Id of the unknown token; None if the tokenizer covers every text, like a byte-level one."""
     model = json.loads(tokenizer.to_str())["model"]
     if isinstance(model.get("unk_id"), int):  # Unigram
         return int(model["unk_id"])

@@ -1,1 +1,1 @@
-"""What runs in a deployed program: onnxruntime, tokenizers and numpy alone."""
+"""Code for deployed programs; needs only onnxruntime, tokenizers and numpy."""

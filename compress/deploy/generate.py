@@ -1,6 +1,6 @@
-"""Write on from a text with a decoder's bundle: onnxruntime, tokenizers and numpy, nothing else.
+"""Generate text from a decoder bundle, with onnxruntime, tokenizers and numpy only.
 
-Reads our bundles and other directories that are laid out as the Hub lays out ONNX decoders.
+Reads our bundles and other directories with the Hub's layout of ONNX decoders.
 Shapes: v = tokens of the vocabulary, t = tokens so far.
 """
 
@@ -27,7 +27,7 @@ from compress.tasks.registry import decoder_task
 __all__ = ["Sampling", "Writer", "Written", "pick_token"]
 
 _ONNX = Path("onnx") / "model.onnx"
-_BROKEN = "\ufffd"  # what half a character is decoded as
+_BROKEN = "\ufffd"  # decoded from an incomplete character
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Sampling:
     """How the next token is chosen.
 
     Attributes:
-        temperature: 0 takes the likeliest; else logits are divided by it and a token is drawn.
-        top_p: draw among the likeliest tokens that together have this probability (Holtzman et al. 2020,
+        temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is sampled.
+        top_p: sample from the most likely tokens whose total probability reaches this (Holtzman et al. 2020,
             "The Curious Case of Neural Text Degeneration", arXiv 1904.09751).
-        seed: of the draws.
+        seed: of the sampling.
     """
 
     temperature: float = 0.0
@@ -56,15 +56,15 @@ class Sampling:
 
 @dataclass
 class Written:
-    """What was written so far.
+    """The text generated so far, with statistics.
 
     Attributes:
-        prompt_tokens: tokens of the prompt.
-        ids: those written, an end token left out.
-        read_seconds: until the first token was known.
-        write_seconds: for all tokens after the first.
-        ended: why it stopped: `end` (the model's end token), `length` (as many as were asked for) or
-            `context` (as many as the model can see).
+        prompt_tokens: number of tokens in the prompt.
+        ids: generated tokens, without an end token.
+        read_seconds: time until the first token.
+        write_seconds: time for all tokens after the first.
+        ended: why generation stopped: `end` (the model's end token), `length` (the requested number of
+            tokens) or `context` (the model's context is full).
     """
 
     prompt_tokens: int = 0
@@ -75,43 +75,42 @@ class Written:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens a second after the first; none: there is no second."""
+        """Tokens per second after the first; None if there is no second token."""
         return (len(self.ids) - 1) / self.write_seconds if len(self.ids) > 1 else None
 
 
 def pick_token(logits: Array, sampling: Sampling, draw: np.random.Generator) -> int:
-    """Choose a token by its logits, [v]."""
+    """Choose a token from its logits, [v]."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     scaled = logits.astype(np.float64) / sampling.temperature
     share = np.exp(scaled - scaled.max())
     share /= share.sum()
     order = np.argsort(-share, kind="stable")
-    # Those before which less than top_p is reached: the likeliest one always stays.
+    # Tokens with less than top_p of probability before them; always includes the most likely one.
     kept = order[: int(np.searchsorted(np.cumsum(share[order]), sampling.top_p)) + 1]
     return int(draw.choice(kept, p=share[kept] / share[kept].sum()))
 
 
 class Writer:
-    """A decoder's bundle, open.
+    """An open decoder bundle.
 
     Attributes:
-        context: how many tokens the model can see, prompt and answer together; none: the bundle doesn't say.
-        end_ids: tokens that end a text; empty: its files name none.
+        context: context length in tokens, prompt and answer together; None if the bundle doesn't state it.
+        end_ids: tokens that end a text; empty if the bundle names none.
     """
 
     def __init__(self, bundle: Path, *, file: Path = _ONNX, threads: int = 0) -> None:
-        """Open it.
+        """Open a bundle.
 
         Args:
             bundle: the directory.
             file: the ONNX file in it.
-            threads: threads within an operator; 0: as many as ONNX Runtime takes, or
-                as the container's CPU quota allows.
+            threads: intra-op threads; 0 uses the container's CPU quota, or else ONNX Runtime's default.
 
         Raises:
-            ModelError: it is no decoder's bundle, or a file of it can't be read, or isn't the one that was
-                written with it.
+            ModelError: if it is no decoder bundle, or one of its files can't be read or doesn't match the
+                manifest.
         """
         if bundle.is_file():
             raise ModelError(
@@ -141,13 +140,13 @@ class Writer:
     def write(
         self, prompt: str, *, most: int, sampling: Sampling | None = None, written: Written | None = None
     ) -> Iterator[str]:
-        """Write on from a text, piece by piece, until the model ends it or `most` tokens are written.
+        """Continue a text, piece by piece, until the model ends it or `most` tokens are generated.
 
         Args:
-            written: is filled on the way.
+            written: filled in during generation.
 
         Raises:
-            ModelError: the prompt has no tokens, or more than the model can see.
+            ModelError: if the prompt has no tokens, or fills the model's context.
         """
         sampling, written = sampling or Sampling(), written or Written()
         ids = self._tokenizer.encode(prompt).ids
@@ -183,7 +182,7 @@ class Writer:
             written.ids.append(token)
             new, seen = [token], seen + 1
             text = self._tokenizer.decode(written.ids)
-            if not text.endswith(_BROKEN):  # the rest of a character is still to come
+            if not text.endswith(_BROKEN):  # otherwise the rest of a character is still to come
                 yield text[len(shown) :]
                 shown = text
         else:
@@ -193,7 +192,7 @@ class Writer:
             yield rest
 
     def _step(self, new: Sequence[int], seen: int, past: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """Logits of the token that follows, [v], and the keys and values of all t = `seen` tokens."""
+        """Logits of the next token, [v], and the keys and values of all t = `seen` tokens."""
         feed = {
             "input_ids": np.array([new], dtype=np.int64),
             "attention_mask": np.ones((1, seen), dtype=np.int64),
@@ -219,7 +218,7 @@ def _check_task(bundle: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_files(bundle: Path, file: Path, manifest: dict[str, Any]) -> None:
-    """See that the ONNX file and the tokenizer are there, and those that the manifest was written for."""
+    """Check that the ONNX file and the tokenizer exist and match the manifest."""
     if not (bundle / file).is_file():
         found = [*bundle.glob("*.onnx"), *bundle.glob("onnx/*.onnx")]
         others = ", ".join(sorted(each.relative_to(bundle).as_posix() for each in found))

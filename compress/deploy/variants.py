@@ -1,7 +1,7 @@
 """Choose one of several ONNX files of a model: the fastest, the smallest or the most accurate.
 
-`modelpress bundle` writes such a directory. What is chosen by are the figures in its manifest, so nothing is
-measured here; only onnxruntime is needed to open what was chosen.
+For directories written by `modelpress bundle`. The choice uses the figures in the manifest, so nothing is
+measured here; only onnxruntime is needed to open the chosen file.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _PREFERENCES: dict[str, Callable[[Variant], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One ONNX file of several.
+    """One of several ONNX files.
 
     Attributes:
-        name: of the run that made it; baseline for the uncompressed model.
+        name: name of its run; baseline for the uncompressed model.
         path: the .onnx file.
-        accuracy: share of test rows answered right, one at a time.
+        accuracy: share of test rows predicted correctly, one at a time.
         drop: accuracy of the uncompressed model minus this one's, on the same rows.
-        speedup: how many times as fast as the uncompressed model, at the first setting that all have.
-        accuracy_holds: on which processors.
-        perplexity: of a language model, among which it decides what is accurate; None of others.
+        speedup: relative to the uncompressed model, at the first setting that all variants share.
+        accuracy_holds: processors that the accuracy is valid for.
+        perplexity: of a language model, where it decides which is the most accurate; None for other models.
     """
 
     name: str
@@ -51,30 +51,31 @@ class Variant:
     perplexity: float | None = None
 
     def session(self, *, threads: int = 1) -> Any:
-        """Open it: an onnxruntime.InferenceSession on the CPU.
+        """Open the file as an onnxruntime.InferenceSession on the CPU.
 
         Args:
-            threads: threads within an operator.
+            threads: intra-op threads.
 
         Raises:
-            MeasureError: ONNX Runtime refuses the file.
+            MeasureError: if ONNX Runtime refuses the file.
         """
         return create_session(self.path, threads=threads)
 
 
 def load_variant(path: str | Path, prefer: str = "fastest", *, max_drop: float | None = None) -> Variant:
-    """Choose a variant by what the manifest says of each, and check that its file is whole.
+    """Choose a variant by the figures in the manifest, and check that its file is intact.
 
-    A variant whose sums of int8 products are cut off on this processor (x86 without VNNI) is passed over.
+    Variants whose int8 sums saturate on this processor (x86 without VNNI) are skipped.
 
     Args:
-        path: a directory that `modelpress bundle` wrote.
+        path: a directory written by `modelpress bundle`.
         prefer: fastest, smallest or accurate.
-        max_drop: accuracy that may be given away against the uncompressed model, as a share: 0.01 is a point.
+        max_drop: largest acceptable drop in accuracy from the uncompressed model, as a share: 0.01 is a
+            point.
 
     Raises:
-        ModelError: no such directory, a name that is not allowed, nothing left to choose from, or a file that
-            is not the one that was bundled.
+        ModelError: if there is no such directory, `prefer` is unknown, no variant qualifies, or the file
+            doesn't match the manifest.
     """
     directory = Path(path)
     if prefer not in _PREFERENCES:

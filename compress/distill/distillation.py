@@ -1,4 +1,4 @@
-"""What all distillation has in common: a student is made, learns from teachers and labels, is handed on."""
+"""Base of all distillation stages: create a student and train it on teachers and labels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Distillation"]
 
 
 class Distillation(Stage):
-    """Train a student on what a teacher answers and holds; the teacher is the recipe's first model.
+    """Train a student on a teacher's outputs and states; the teacher is the recipe's initial model.
 
     Attributes:
-        train: the training.
+        train: training settings.
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "distill"
@@ -31,18 +31,18 @@ class Distillation(Stage):
 
     @abstractmethod
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
-        """The student, untrained, and facts on what it begins as; without a context nothing may be run."""
+        """Return the untrained student and facts about it; without a context, no model may be run."""
 
     @abstractmethod
     def loss_config(self) -> LossConfig:
-        """What it learns from."""
+        """Return the losses that the student is trained with."""
 
     def teachers_of(self, model: nn.Module, context: Context) -> list[nn.Module]:
-        """Whom it learns from."""
+        """Return the teachers."""
         return [context.teacher if context.teacher is not None else model]
 
     def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
-        """The rows that it learns on, and facts on them."""
+        """Return the training rows, and facts about them."""
         return context.train, {}
 
     def rehearse(self, model: nn.Module) -> nn.Module:
@@ -50,7 +50,7 @@ class Distillation(Stage):
         return self.student_of(model, None)[0]
 
     def check(self, model: nn.Module, context: Context) -> None:
-        """See that the losses find what they compare."""
+        """Check that the modules that the losses compare exist."""
         from compress.losses.attention import check_plain
         from compress.losses.plan import attention_sites, comparisons
         from compress.model.forward import to_tensors

@@ -1,7 +1,7 @@
-"""Logits distillation: a smaller student learns from the teacher's softened answers and from the labels.
+"""Logits distillation: train a smaller student on the teacher's softened outputs and on the labels.
 
 Hinton et al. 2015, arXiv 1503.02531: loss = (1 - w) T^2 KL(teacher_T || student_T) + w * cross-entropy, with
-the softmax of each taken at temperature T. `distill/student` is the general case.
+both softmaxes taken at temperature T. `distill/student` is the general case.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _NOT_IN_A_STUDENT = ("prune/embeddings", "prune/vocabulary", "prune/width")
 
 
 class LogitsDistillation(Distillation):
-    """Train a student, built as the model was but with other arguments, on the teacher's logits.
+    """Train a student, built like the model but with other arguments, on the teacher's logits.
 
     Attributes:
-        student: arguments that differ from the model's own: the builder's (num_layers, nhead, d_model...) or
+        student: arguments that differ from the model's: the builder's (num_layers, nhead, d_model...) or
             those of the Hugging Face configuration (num_hidden_layers, intermediate_size...).
-        init: begin with the model's weights where shapes allow, or at random.
-        keep_layers: which of the model's layers the student's begin as.
-        temperature: softens both answers.
-        hard_weight: weight of the labels' cross-entropy; the rest is the teacher's.
+        init: initialize with the model's weights where shapes match, or randomly.
+        keep_layers: which of the model's layers initialize the student's.
+        temperature: softens both distributions.
+        hard_weight: weight of the cross-entropy with labels; the rest is the teacher's.
     """
 
     name: ClassVar[str] = "distill/logits"
@@ -50,7 +50,7 @@ class LogitsDistillation(Distillation):
     hard_weight: float = Field(default=0.5, ge=0, le=1)
 
     def objection(self, before: Sequence[Stage]) -> str | None:
-        """Also refuse to come after what a student, built by the definition, would not have."""
+        """Also refuse to follow stages whose changes a newly built student would not have."""
         for stage in before:
             if stage.name in _NOT_IN_A_STUDENT:
                 return (
@@ -60,12 +60,12 @@ class LogitsDistillation(Distillation):
         return super().objection(before)
 
     def loss_config(self) -> LossConfig:
-        """Labels and softened answers."""
+        """Losses on labels and on softened outputs."""
         answers = LogitsTerm(weight=1 - self.hard_weight, temperature=self.temperature)
         return LossConfig(labels=Term(weight=self.hard_weight), logits=answers)
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
-        """Build the student, and give it the model's weights where they fit."""
+        """Build the student, and copy the model's weights where shapes match."""
         try:
             student = rebuilt(model, self.student, 0 if context is None else context.seed)
             if self.init == "random":

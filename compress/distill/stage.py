@@ -1,6 +1,6 @@
-"""Distillation of any student, by any losses, on any rows: `distill/student`.
+"""Distillation of any student, with any losses, on any rows: `distill/student`.
 
-Without real text, or with little, there are made-up rows: the teacher says what they are.
+With little or no real text, rows can be synthetic, labelled by the teacher.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["RowsConfig", "StudentDistillation"]
 
 
 class RowsConfig(BaseModel):
-    """The rows that a student learns on; only those of the data's own training have labels.
+    """The rows that a student is trained on; only the training rows have labels.
 
     Attributes:
         train: the training rows.
-        unlabelled: the recipe's `data.unlabelled`, where it has some.
-        augment: changed copies made of each of these rows (text only); the teacher labels them.
-        synthetic: rows of random tokens (text only); the teacher labels them.
+        unlabelled: the recipe's `data.unlabelled`, if it has any.
+        augment: number of modified copies of each of these rows (text only), labelled by the teacher.
+        synthetic: number of rows of random tokens (text only), labelled by the teacher.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,14 +49,14 @@ class RowsConfig(BaseModel):
 
 
 class StudentDistillation(Distillation):
-    """Train a student on what its teachers answer and hold.
+    """Train a student on its teachers' outputs and states.
 
     Attributes:
-        student: what it begins as; nothing: the model as the stages before have left it.
-        losses: what it learns from.
-        teachers: models that are asked; none: the recipe's first model. The answers of several are averaged,
-            and the first one's states are compared.
-        rows: what it learns on.
+        student: how the student is built; by default the model as the previous stages left it.
+        losses: what it is trained on.
+        teachers: teacher models; empty uses the recipe's initial model. Outputs of several are averaged, and
+            the states of the first are used.
+        rows: what rows it is trained on.
     """
 
     name: ClassVar[str] = "distill/student"
@@ -72,7 +72,7 @@ class StudentDistillation(Distillation):
     rows: RowsConfig = RowsConfig()
 
     def objection(self, before: Sequence[Stage]) -> str | None:
-        """Also refuse models with a vocabulary of their own after a cut of the vocabulary."""
+        """Also refuse models with their own vocabulary after the vocabulary was pruned."""
         if self.student.model is not None or self.teachers:
             for stage in before:
                 if stage.name == "prune/vocabulary":
@@ -80,11 +80,11 @@ class StudentDistillation(Distillation):
         return super().objection(before)
 
     def loss_config(self) -> LossConfig:
-        """As given."""
+        """Return the losses of the recipe."""
         return self.losses
 
     def check(self, model: nn.Module, context: Context) -> None:
-        """See that rows can be made, and that models read the same tokens and give the same answers."""
+        """Check that rows can be made, and that all models share the tokens and the labels."""
         rows = self.rows
         if (rows.augment or rows.synthetic) and context.encoder is None:
             raise StageError(
@@ -115,7 +115,7 @@ class StudentDistillation(Distillation):
         super().check(model, context)
 
     def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:
-        """Refuse a model that reads other tokens, or answers with other classes or another order of them."""
+        """Refuse a model with another tokenizer, other classes, or another class order."""
         from compress.data.labels import are_made_up
         from compress.data.readers.tokenize import TextEncoder
         from compress.model.forward import accepted_inputs, logits, to_tensors
@@ -159,7 +159,7 @@ class StudentDistillation(Distillation):
             )
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
-        """As the recipe says; which layers are best is tried on validation."""
+        """Build the student of the recipe; the best layers are chosen on validation rows."""
         if context is None:
             return build_student(self.student, model, seed=0)
         classes = context.task.classes
@@ -173,13 +173,13 @@ class StudentDistillation(Distillation):
         )
 
     def teachers_of(self, model: nn.Module, context: Context) -> list[nn.Module]:
-        """The recipe's first model, or those that are given."""
+        """The recipe's initial model, or the given teachers."""
         if not self.teachers:
             return super().teachers_of(model, context)
         task = context.task
         loaded = [load_student(config, model, task.classes, 0, task.name) for config in self.teachers]
         for each in loaded:
-            if each.label_order is not None and each.label_order != task.labels:  # checked: made-up names
+            if each.label_order is not None and each.label_order != task.labels:  # placeholders only
                 context.progress.say(
                     f"{self.name}: {each.source} and the data don't name the same labels; taken by number: "
                     f"{', '.join(task.labels)}"
@@ -187,7 +187,7 @@ class StudentDistillation(Distillation):
         return [each.module for each in loaded]
 
     def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
-        """Training rows and unlabelled ones, changed copies of both, made-up ones; and how many of each."""
+        """Training and unlabelled rows, modified copies of both, and synthetic rows; and their counts."""
         from compress.data.readers.augment import augmented
         from compress.data.readers.synthetic import random_lengths, synthetic_split
 

@@ -1,8 +1,8 @@
-"""Students: what a smaller model begins as.
+"""Construction of the student, a smaller model to be trained.
 
-Some of the teacher's layers with their weights; the same kind of model built with other arguments; any other
-model. Narrower ones come from prune stages before (fewer heads, neurons, hidden features: what stays is then
-what matters most), and are trained as they are.
+It has some of the teacher's layers with their weights, or is the same kind of model with other arguments, or
+any other model. Narrower students come from earlier prune stages, which keep the most important heads,
+neurons and hidden features, and are trained as they are.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 
 
 class StudentConfig(BaseModel):
-    """What the student is; none of the three: the model as the stages before have left it.
+    """Kind of student; without layers, args and model: the model as the previous stages left it.
 
     Attributes:
-        layers: how many of the model's layers stay, or which (from 0).
-        keep: which stay, where their number is given: spread evenly with the last, the first, the last, or
-            the best: of all the one without which validation suffers least goes, again and again.
-        args: the same kind of model with other arguments; weights whose shapes fit are the teacher's.
+        layers: number of the model's layers to keep, or their indices (from 0).
+        keep: which to keep if `layers` is a number: evenly spaced including the last, the first, the last, or
+            the best, found by repeatedly dropping the layer whose removal hurts validation least.
+        args: the same kind of model with other arguments; weights with matching shapes are the teacher's.
         model: another model, as in a recipe's `model:`.
     """
 
@@ -78,17 +78,16 @@ def build_student(
     task: TaskName | None = None,
     best: Callable[[int], tuple[list[int], dict[str, int]]] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Make the student, untrained, and say what it begins as.
+    """Build the untrained student, and return facts about its initialization.
 
     Args:
-        model: the one to be made smaller; it is left as it was.
-        classes: of the task, for a Hugging Face student without a head; none: the model's.
-        task: what a Hugging Face student is to answer.
-        best: returns the best layers and facts on how they were chosen; None (nothing may be run): the
-            first are taken.
+        model: the model to make smaller; unchanged.
+        classes: of the task, for a Hugging Face student without a head; None uses the model's.
+        task: the task of a Hugging Face student.
+        best: returns the best layers and facts about the choice; None (no model may be run) takes the first.
 
     Raises:
-        StageError, ModelError: the student can't be made of this model.
+        StageError, ModelError: if the student can't be built from this model.
     """
     from compress.model.cutting.depth import keep_layers_, layer_count
 
@@ -120,7 +119,7 @@ def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module
     """Build the same kind of model with other arguments and random weights.
 
     Raises:
-        StageError: modelpress did not build the model, or it has no such arguments.
+        StageError: if the model was not built by modelpress, or has no such arguments.
     """
     from compress.model.files.definition import definition_of
 
@@ -145,9 +144,9 @@ def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module
 def _with_lists_cut(
     model: nn.Module, definition: Definition, arguments: dict[str, Any]
 ) -> Iterator[Definition]:
-    """Definitions with fewer layers, whose lists are those of the layers that the student begins as.
+    """Definitions with fewer layers, whose per-layer lists are cut to the layers that the student keeps.
 
-    None where it has as many layers as the model.
+    Yields nothing if the student has as many layers as the model.
     """
     from compress.model.cutting.depth import layer_count, shallower
 
@@ -168,14 +167,14 @@ def load_student(
     task: TaskName | None = None,
     scratch: Path | None = None,
 ) -> LoadedModel:
-    """Load another model for a task; a Hugging Face one without a head gets as many classes as the task has.
+    """Load another model for a task; a Hugging Face one without a head gets the task's number of classes.
 
     Args:
-        scratch: an existing directory for files that are made of others (of a .gguf file a tokenizer's),
-            which what is returned then names; none: they are gone.
+        scratch: an existing directory for derived files (the tokenizer of a .gguf file), which the result
+            refers to; None uses a temporary one that is gone on return.
 
     Raises:
-        ModelError: it can't be loaded.
+        ModelError: if it can't be loaded.
     """
     from compress.model.files.load import load_model
 
@@ -189,10 +188,10 @@ def load_student(
 
 
 def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:
-    """Copy every tensor whose name (layers mapped) and shape the two share; return "copied of all".
+    """Copy all tensors with matching name (layers mapped) and shape; return "N of TOTAL".
 
     Raises:
-        StageError: the model doesn't say where its layers are, or the student has more.
+        StageError: if the model's structure doesn't give its layers, or the student has more.
     """
     from compress.model.structure.find import structure_of
 

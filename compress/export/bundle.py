@@ -1,7 +1,7 @@
-"""Bundle: the directory that is deployed; see `compress.system.disk.new_directory` for how it is written.
+"""Bundle: the directory to deploy (written as described in `compress.system.disk.new_directory`).
 
-Laid out as the Hub lays out ONNX models, so that transformers.js, optimum-onnx and sentence-transformers find
-what they look for; running it needs onnxruntime and tokenizers alone.
+It follows the Hub's layout of ONNX models, so that transformers.js, optimum-onnx and sentence-transformers
+find their files; running it needs only onnxruntime and tokenizers.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 ONNX_PATH = Path("onnx") / "model.onnx"
 MANIFEST_VERSION = 1
 _MANIFEST = "manifest.json"
-_FINDER = ".DS_Store"  # in any folder that macOS has shown
+_FINDER = ".DS_Store"  # created by macOS in any folder it has displayed
 BESIDE = (".gitattributes", ".gitignore", ".git", ".cache/huggingface")
-"""What git and the Hub's download leave in a bundle, which no manifest names and nothing reads."""
+"""Files left in a bundle by git and the Hub's download; not in any manifest, and never read."""
 HUB_FILES = ("config.json", "tokenizer.json", PREPROCESSOR_FILE, GENERATION_FILE, *TOKENIZER_FILES)
-"""What other libraries read beside the ONNX file."""
+"""Files that other libraries read alongside the ONNX file."""
 
 
 def _umask() -> int:
@@ -63,13 +63,11 @@ def write_bundle_(
     reader: Reader,
     max_length: int | None,
 ) -> None:
-    """Put model, configuration, and what reads rows into a directory.
-
-    `write_manifest_` comes last.
+    """Write model, configuration and reader files into a directory; `write_manifest_` must come last.
 
     Args:
-        reader: of the rows; a classifier's tokenizer.json is written such that it truncates to `max_length`
-            by itself, as the rows were that the accuracy is measured on.
+        reader: reader of the rows; a classifier's tokenizer.json is written so that it truncates to
+            `max_length`, like the rows that accuracy is measured on.
     """
     (directory / "onnx").mkdir(exist_ok=True)
     for source in sorted(onnx_file.parent.glob(f"{onnx_file.name}*")):
@@ -77,9 +75,9 @@ def write_bundle_(
     (directory / "pytorch").mkdir(exist_ok=True)
     save_module(module, directory / "pytorch")
     for weights in (directory / "pytorch").iterdir():
-        weights.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read what it writes
+        weights.chmod(0o666 & ~_umask())  # safetensors writes files that only the owner can read
     _write_json(directory / "config.json", _hub_config(module, task, reader))
-    # Rows of a language model were cut out of documents; a prompt may be as long as the model can see.
+    # Rows of a language model are chunks of documents; a prompt may be as long as the model's context.
     longest = context_length(module) if task.keeps_past else max_length
     reader.write_(directory, longest, generates=task.keeps_past)
 
@@ -87,7 +85,7 @@ def write_bundle_(
 def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]:
     config: Any = getattr(module, "config", None)
     known = config.to_dict() if hasattr(config, "to_dict") else {"model_type": "modelpress"}
-    known.pop("_name_or_path", None)  # a directory of the machine that made the bundle
+    known.pop("_name_or_path", None)  # a path on the machine that built the bundle
     known["architectures"] = [type(module).__name__]
     if hasattr(config, "to_dict"):
         known |= _sizes_left(module, config, known)
@@ -97,9 +95,9 @@ def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]
 
 
 def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """Heads and neurons that are there now, where a stage has cut some, by the configuration's own names.
+    """Remaining heads and neurons after pruning, under the configuration's own names.
 
-    Where layers have different numbers the configuration has no word for it: they are listed for each layer.
+    If layers differ, the configuration has no key for it, so they are listed per layer.
     """
     try:
         structure = structure_of(module)
@@ -132,7 +130,7 @@ def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[s
             found.setdefault("layers_after_pruning", {})[own] = each
     heads = getattr(config, "num_attention_heads", None)
     if "num_attention_heads" in counts and heads and set(counts["num_attention_heads"]) != {heads}:
-        # Else it is computed of the number of heads, which has changed.
+        # If absent, it is derived from the number of heads, which has changed.
         found["head_dim"] = known.get("head_dim") or int(config.hidden_size) // int(heads)
     return found
 
@@ -140,9 +138,9 @@ def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[s
 def _decoder_config(
     known: dict[str, Any], module: nn.Module, task: Task, end_id: int | None
 ) -> dict[str, Any]:
-    """What libraries that generate read off a configuration: how many keys and values there are, and the end.
+    """Configuration entries that text-generation libraries read: number of keys and values, end token.
 
-    They know a file's inputs by the model's type, so a module of no known type goes by that of Llama, whose
+    They infer a file's inputs from the model type, so a module without a known type uses Llama's, whose
     inputs have the same names.
     """
     layers = cache_layers(module)
@@ -161,17 +159,17 @@ def _decoder_config(
         }
         length = context_length(module)
         known |= {} if length is None else {"max_position_embeddings": length}
-    elif len(heads) == 1 and "num_key_value_heads" in known:  # fewer, where all layers were cut alike
+    elif len(heads) == 1 and "num_key_value_heads" in known:  # fewer, if all layers were pruned equally
         known["num_key_value_heads"] = heads.pop()
     ends = known.get("eos_token_id")
     listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if end_id is not None and end_id not in listed:
         known["eos_token_id"] = [*listed, end_id] if listed else end_id
-    return {**known, "use_cache": True}  # switched off for training
+    return {**known, "use_cache": True}  # it is disabled during training
 
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
-    """Write manifest.json: inputs, labels, how accuracy was measured, the SHA-256 of every other file."""
+    """Write manifest.json: inputs, labels, how accuracy was measured, and the SHA-256 of every other file."""
     seal_(
         directory,
         {
@@ -197,16 +195,16 @@ def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
 
 
 def seal_(directory: Path, manifest: dict[str, Any]) -> None:
-    """Write a manifest, with the SHA-256 of every other file in the directory; it comes last."""
+    """Write a manifest with the SHA-256 of every other file in the directory; must be written last."""
     hashes = {name: sha256_of(path) for name, path in _entries(directory) if name != _MANIFEST}
     _write_json(directory / _MANIFEST, {**manifest, "sha256": hashes})
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a bundle.
+    """Return the manifest of a bundle.
 
     Raises:
-        OutputError: there is none that can be read, so this is no finished bundle.
+        OutputError: if there is no readable manifest, so the bundle is unfinished.
     """
     try:
         manifest: dict[str, Any] = read_json(directory / _MANIFEST)
@@ -218,11 +216,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def broken_seals(directory: Path, manifest: dict[str, Any]) -> list[str]:
-    """What is wrong with the files of a bundle, a phrase each; one that its manifest doesn't name is, too.
+    """List the problems with a bundle's files, a phrase each, including files missing from its manifest.
 
-    Nothing outside is followed: a name or a link that leads out of the bundle is wrong, whatever is there.
-    One kind of link is not: in the Hub's cache every file of a snapshot is a link into the folder `blobs`
-    beside it. What git, the Hub's download and the Finder leave (`BESIDE`) is passed over: nothing reads it.
+    Paths and symlinks that leave the bundle are problems, whatever they point to, with one exception: in the
+    Hub's cache every file of a snapshot is a symlink into the sibling folder `blobs`. Files from git, the
+    Hub's download and the Finder (`BESIDE`) are ignored: nothing reads them.
     """
     sealed: dict[str, Any] = manifest["sha256"]
     there, wrong = dict(_entries(directory)), []
@@ -260,13 +258,13 @@ def _leads_out(path: Path, homes: Sequence[Path]) -> bool:
 
 
 def _hub_blobs(directory: Path) -> list[Path]:
-    """The folder that the Hub's cache keeps files in, where a directory is one of its snapshots."""
+    """Folder in which the Hub's cache stores files, if the directory is one of its snapshots."""
     found = (each.parent / "blobs" for each in directory.resolve().parents if each.name == "snapshots")
     return [each for each in found if each.is_dir()]
 
 
 def _entries(directory: Path) -> list[tuple[str, Path]]:
-    """Names and paths of all in a directory but folders, sorted; links to folders are not followed."""
+    """Names and paths of all non-folders in a directory, sorted; symlinks to folders are not followed."""
     found = []
     for root, folders, files in os.walk(directory):
         place = Path(root)
@@ -284,7 +282,7 @@ def _entries(directory: Path) -> list[tuple[str, Path]]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""nn.Module to ONNX file: dynamic batch and sequence, the names of the Hub, quantized ops on fast kernels."""
+"""nn.Module to ONNX file: dynamic batch and sequence, the Hub's names, quantized ops on fast kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.data.past import past_names, present_names
 from compress.data.split import Split
-from compress.errors import CompressError, ExportError, ParityError
+from compress.errors import ExportError, ParityError
 from compress.export.lowering.kernel_check import check_operators
 from compress.export.parity import check_parity
 from compress.export.proof import longest_row, proof_lengths
@@ -28,12 +28,12 @@ from compress.tasks import Task
 
 __all__ = ["DEFAULT_OPSET", "Graph", "check_answers", "export_onnx", "graph_of"]
 
-DEFAULT_OPSET = 21  # the first with blocked QuantizeLinear, which per-token activations need
-_FEW_ROWS = 16  # to say how far outputs vary
+DEFAULT_OPSET = 21  # first with blocked QuantizeLinear, needed for per-token activations
+_FEW_ROWS = 16  # to estimate how much outputs vary
 
 
 class _ByPosition(nn.Module):
-    """Takes the inputs in order and returns the logits alone, whatever the module takes and returns."""
+    """Wrapper that takes the inputs positionally and returns only the logits."""
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -53,29 +53,29 @@ def export_onnx(
     longest: int | None = None,
     check: bool = True,
 ) -> Path:
-    """Write the module as an ONNX file, and compare the file's answers with the module's.
+    """Write the module as an ONNX file, and compare the file's outputs with the module's.
 
-    A language model's file takes and returns the keys and values of the tokens before, so that one file reads
-    a prompt and adds a token to it.
+    A language model's file takes and returns the keys and values of past tokens, so that one file can both
+    read a prompt and add a token to it.
 
     Args:
-        module: called by keyword with the task's inputs; its logits become the output. It is left in its mode
-            and its precision: the file computes in float32.
-        split: rows to trace with, at least two, since one row would fix the batch at 1; and to compare with.
-        task: input names, dtypes, and which dimensions are dynamic.
+        module: called by keyword with the task's inputs; its logits become the output. Its mode and precision
+            are unchanged; the file computes in float32.
+        split: rows to trace with and compare on; at least two, because one row would fix the batch at 1.
+        task: input names, dtypes, and dynamic dimensions.
         path: the .onnx file to write.
-        longest: how long a row may be; None: as long as those of the split, or as a decoder can read.
-        check: compare answers, as a recipe's run does; False: only write the file.
+        longest: maximum row length; None uses that of the split, or a decoder's context length.
+        check: whether to compare outputs, as in a run; False only writes the file.
 
     Returns:
         The path.
 
     Raises:
-        ModelError: a language model keeps no keys and values; the module answers at random.
-        ExportError: torch.export or the translation to ONNX failed; says why in the first line of theirs. Or
-            the graph holds for fewer sizes than may come.
-        ParityError: the file doesn't answer as the module does, and is removed; or ONNX Runtime computes a
-            quantized operator of the module in another way than it is defined.
+        ModelError: if a language model has no key/value cache, or the module's outputs are random.
+        ExportError: if torch.export or the ONNX translation fails, with the reason from its message, or if
+            the graph is only valid for some of the sizes that may occur.
+        ParityError: if the file's outputs differ from the module's (the file is removed), or ONNX Runtime
+            computes a quantized operator differently from its definition.
     """
     path, module = Path(path), in_float32(module)
     check_operators(module, opset=opset)
@@ -103,8 +103,8 @@ def export_onnx(
             _prove_beyond(each, module, path, split, task)
         if check:
             check_answers(module, path, split, task, ExportConfig(), longest=longest)
-    except CompressError:
-        path.unlink()
+    except BaseException:
+        path.unlink(missing_ok=True)
         path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights above 2 GB
         raise
     return path
@@ -120,14 +120,14 @@ def check_answers(
     longest: int | None = None,
     seed: int = 0,
 ) -> Parity:
-    """Compare a file's answers with the module's, on rows of a split and on rows of other lengths.
+    """Compare a file's outputs with the module's, on rows of a split and on rows of other lengths.
 
     Args:
-        split: some of its rows are drawn by `seed`.
-        longest: as of `export_onnx`.
+        split: rows are sampled from it with `seed`.
+        longest: as in `export_onnx`.
 
     Raises:
-        ParityError, ModelError: as `check_parity`.
+        ParityError, ModelError: as in `check_parity`.
     """
     return check_parity(
         module,
@@ -142,10 +142,10 @@ def check_answers(
 
 
 def _prove_beyond(narrow: Narrow, module: nn.Module, path: Path, split: Split, task: Task) -> None:
-    """Compare answers at sizes that the graph was not found right for.
+    """Compare outputs at sizes for which the exported graph is not known to be valid.
 
     Raises:
-        ExportError: they differ.
+        ExportError: if they differ.
     """
     try:
         few = split.take(_FEW_ROWS, seed=0)
@@ -161,10 +161,10 @@ def _prove_beyond(narrow: Narrow, module: nn.Module, path: Path, split: Split, t
 
 
 def _reason(said: str) -> str:
-    """What torch.export says, in a sentence or two: why, in which line of whose forward, and what to do."""
+    """Shorten torch.export's message to a sentence or two: the reason, the source line, and what to do."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reason = lines[0] if lines else "it says nothing"
-    if reason.endswith(":") and len(lines) > 1:  # a heading; the reason itself is the first below it
+    if reason.endswith(":") and len(lines) > 1:  # a heading; the reason is the line below it
         reason = f"{reason} {lines[1]}"
     calls = re.findall(r'File "([^"]+)", line (\d+), in .*(?:\n {4,}(\S.*))?', said)
     if "data-dependent" in reason and calls:
@@ -186,11 +186,11 @@ def _place(file: str, line: str, code: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """What is traced: a module by position, and the names and dimensions that the graph shall have.
+    """What to trace: a module with positional inputs, and the names and dimensions of the graph.
 
     Attributes:
-        inputs, outputs: name and shape; a word is a dynamic dimension.
-        fixed: how many of the inputs are arguments of their own; the others are one list of the forward.
+        inputs, outputs: name and shape; a string is a dynamic dimension.
+        fixed: number of inputs that are separate arguments; the rest are passed as *args.
     """
 
     module: nn.Module
@@ -201,7 +201,7 @@ class Graph:
 
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:
-        # DYNAMIC lets torch.export find the bounds itself (a position table's length); names come afterwards.
+        # DYNAMIC lets torch.export find the bounds itself (a position table's length); names are set later.
         dynamic = torch.export.Dim.DYNAMIC
         each = [
             {at: dynamic for at, size in enumerate(shape) if isinstance(size, str)}
@@ -211,11 +211,11 @@ class Graph:
 
 
 def graph_of(module: nn.Module, split: Split, task: Task) -> Graph:
-    """What is to be traced of a module, with the longest rows of a split.
+    """Build the graph to trace from a module, with the longest rows of a split.
 
     Raises:
-        ModelError: a language model keeps no keys and values.
-        ExportError: the split has fewer than two rows.
+        ModelError: if a language model has no key/value cache.
+        ExportError: if the split has fewer than two rows.
     """
     return _decoder_graph(module, split, task) if task.keeps_past else _answer_graph(module, split, task)
 
@@ -232,7 +232,7 @@ def _answer_graph(module: nn.Module, split: Split, task: Task) -> Graph:
 
 
 def _decoder_graph(module: nn.Module, split: Split, task: Task) -> Graph:
-    """A decoder is traced with a past: the first half of its rows, of which only the shape counts."""
+    """Graph of a decoder, with the first half of its rows as the past, of which only the shape matters."""
     layers = cache_layers(module)
     ids = to_tensors(next(_tracing_rows(split).batches(2)), ("input_ids",))["input_ids"]
     before = ids.shape[1] // 2

@@ -1,14 +1,14 @@
-"""Does the ONNX file answer as the PyTorch model that it came from? Asked on rows, in ONNX Runtime.
+"""Check in ONNX Runtime that the ONNX file gives the same outputs as the PyTorch model it was exported from.
 
-Judged on real rows are the answers, their metric, and how far outputs are apart, relative to their spread. In
-an int8 model the two engines' float rounding (1e-7) now and then sends one integer the other way, and outputs
-then move by percents in both: the limit is wider where activations are rounded. Bit parity is tested for each
-quantized op.
+On real rows, predictions, their metric and the distance of outputs relative to their spread are compared. In
+an int8 model, float rounding (1e-7) occasionally rounds an integer differently in the two engines, which
+moves outputs by a few percent, so the limit is wider if activations are rounded. Bit parity is tested for
+each quantized op.
 
-Rows beyond the data (`compress.export.proof`) are compared too, each alone and unpadded: what a module does
-only at some lengths, or only in a batch of one, may be lost in its file.
+Rows beyond the data (`compress.export.proof`) are compared too, each alone and unpadded: behaviour at only
+some lengths, or only at batch 1, may be lost in the file.
 
-Shapes: u = judged units, c = numbers of an answer, b = batch, s = sequence.
+Shapes: u = judged units, c = outputs per unit, b = batch, s = sequence.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["cannot_answer", "check_parity", "check_repeats", "relative_limit"]
 
 _FLOAT_LIMIT = 1e-3
 _INT8_LIMIT = 0.5
-# The spread is taken for this share of the outputs' size at least: where rows hardly differ, or there is one.
+# Minimum spread as a share of the outputs' magnitude, for rows that hardly differ, or a single row.
 _FLOAT_SPREAD, _INT8_SPREAD = 0.01, 0.05
-_SAME = 1e-4  # of the size of outputs: how far two answers of one module may be apart
-_ALONE = 16  # real rows that are compared one at a time, too
-_ALONE_DECODED = 2  # the same of a decoder, whose rows are always one at a time
-_ROWS_IF_ROUNDED = 3  # rows of each further length, of which the median counts: one may have turned
+_SAME = 1e-4  # maximum difference between two runs of one module, relative to the outputs
+_ALONE = 16  # real rows that are also compared one at a time
+_ALONE_DECODED = 2  # the same for a decoder, whose rows are always run one at a time
+_ROWS_IF_ROUNDED = 3  # rows per extra length, of which the median counts: one may have rounded differently
 
 
 def check_parity(
@@ -56,20 +56,20 @@ def check_parity(
     lengths: Sequence[int] = (),
     batch_size: int = 16,
 ) -> Parity:
-    """Answer rows with both and compare.
+    """Run rows through the module and the file, and compare.
 
-    The split's rows are compared in padded batches, and then one at a time: some of them, a row of each of
-    `lengths`, and a row that is all padding. A decoder's file reads each row of the split in two halves, the
-    second with its cache; of a row of `lengths` all tokens but the last, and then that one.
+    The split's rows are compared in padded batches, then one at a time: some of them, a row of each of
+    `lengths`, and an all-padding row. A decoder's file reads each row of the split in two halves, the second
+    with its cache; a row of `lengths` is split before its last token.
 
     Args:
-        max_relative_error: how far outputs may be apart; None: 0.001, or 0.5 where activations are rounded to
-            8 bits.
-        lengths: how long further rows are, which are made of the split's values.
+        max_relative_error: limit on the distance of outputs; None uses 0.001, or 0.5 if activations are
+            rounded to 8 bits.
+        lengths: lengths of extra rows, which are made from the split's values.
 
     Raises:
-        ParityError: the file is beyond one of the limits, or ONNX Runtime can't run it.
-        ModelError: the module doesn't answer the same twice, or can't answer a row of one of the lengths.
+        ParityError: if the file exceeds one of the limits, or ONNX Runtime can't run it.
+        ModelError: if the module's outputs are not repeatable, or it fails on a row of one of the lengths.
     """
     limit = relative_limit(module) if max_relative_error is None else max_relative_error
     module = in_float32(module)
@@ -103,7 +103,7 @@ def check_parity(
 
 
 def relative_limit(module: nn.Module) -> float:
-    """How far outputs of a module's file may be apart, as a share of their spread, where nothing says it."""
+    """Default limit on the distance of a file's outputs, as a share of their spread."""
     return _INT8_LIMIT if _rounds_activations(module) else _FLOAT_LIMIT
 
 
@@ -112,7 +112,7 @@ def _rounds_activations(module: nn.Module) -> bool:
 
 
 def _rounding_hint(module: nn.Module) -> str:
-    """What may be the cause where activations are rounded, and what to do."""
+    """Possible cause and remedy if activations are rounded, else an empty string."""
     if not _rounds_activations(module):
         return ""
     return (
@@ -124,26 +124,26 @@ def _rounding_hint(module: nn.Module) -> str:
 
 @dataclass
 class _Tally:
-    """What is counted while batches are compared.
+    """Statistics collected while batches are compared.
 
     Attributes:
-        least: the least spread, as a share of the size of the module's outputs.
+        least: minimum spread, as a share of the magnitude of the module's outputs.
     """
 
     task: Task
     least: float
-    found: list[Array] = field(default_factory=list)  # what the file names, [u] a batch
-    expected: list[Array] = field(default_factory=list)  # what the module names
+    found: list[Array] = field(default_factory=list)  # predictions of the file, [u] per batch
+    expected: list[Array] = field(default_factory=list)  # predictions of the module
     largest: float = 0.0
     finite: bool = True
-    errors: list[Array] = field(default_factory=list)  # [n] a batch
-    first: Array | None = None  # [c], taken off before squares are summed
+    errors: list[Array] = field(default_factory=list)  # [n] per batch
+    first: Array | None = None  # [c], subtracted before squares are summed
     sums: Array | float = 0.0  # [c], float64
     squares: Array | float = 0.0
     size: float = 0.0
 
     def add(self, found: Array, expected: Array) -> None:
-        """Count logits [u, c] of both."""
+        """Add the logits [u, c] of both."""
         self.found.append(self.task.named(found))
         self.expected.append(self.task.named(expected))
         self.finite &= bool(np.isfinite(found).all())
@@ -157,18 +157,18 @@ class _Tally:
 
     @property
     def count(self) -> int:
-        """u."""
+        """Number of units u."""
         return sum(map(len, self.errors))
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the module's outputs from row to row, RMS over classes; never 0."""
+        """Standard deviation of the module's outputs between rows, RMS over classes; never 0."""
         variance = self.squares / self.count - np.square(self.sums / self.count)
         size = (self.size / self.count) ** 0.5
         return float(max(np.mean(variance).clip(0) ** 0.5, self.least * size, np.finfo(np.float32).tiny))
 
     def result(self, split: Split, min_agreement: float, max_difference: float, max_error: float) -> Parity:
-        """What was found on the rows of a split, and the limits."""
+        """Results on the rows of a split, with the limits."""
         found, expected = np.concatenate(self.found), np.concatenate(self.expected)
         return Parity(
             rows=len(split),
@@ -183,7 +183,7 @@ class _Tally:
 
 
 class _Pair:
-    """A module and its file, which are asked the same."""
+    """A module and its file, run on the same inputs."""
 
     def __init__(self, module: nn.Module, path: Path, task: Task) -> None:
         self.module, self.path, self.task = module, path, task
@@ -191,7 +191,7 @@ class _Pair:
             self.session = ort.InferenceSession(
                 str(path), _options(module), providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # the runtime's errors have no base of their own
+        except Exception as error:  # ONNX Runtime's errors share no base class
             raise ParityError(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
 
     def expected(self, batch: Batch) -> Array:
@@ -201,7 +201,7 @@ class _Pair:
         return self.task.judged(answer, batch[LABELS_KEY])
 
     def found(self, batch: Batch, *, cut: int | None = None) -> Array:
-        """The file's logits, [u, c]; a decoder reads the tokens up to `cut` (None: the first half) first."""
+        """The file's logits, [u, c]; a decoder first reads the tokens up to `cut` (None: the first half)."""
         try:
             if self.task.keeps_past:
                 answer = _answers_in_two(self.session, batch, self.task.output, cut)
@@ -217,9 +217,9 @@ class _Pair:
             ) from error
 
     def distance(self, batch: Batch, expected: Array) -> float:
-        """RMS difference of one row's outputs; 0 where the module's own are not finite.
+        """RMS difference of one row's outputs; 0 if the module's own are not finite.
 
-        Of a decoder the larger of two: of all tokens but the last, and of that one.
+        For a decoder, the larger of two: over all tokens but the last, and over the last.
         """
         if not np.isfinite(expected).all():
             return 0.0
@@ -229,10 +229,10 @@ class _Pair:
 
 
 def check_repeats(module: nn.Module, batch: Batch, task: Task) -> None:
-    """Ask a module the same twice.
+    """Check that a module's outputs are the same in two runs.
 
     Raises:
-        ModelError: it answers differently.
+        ModelError: if they differ.
     """
     inputs = to_tensors(batch, task.input_names)
     with torch.inference_mode():
@@ -255,16 +255,16 @@ def _together(pair: _Pair, split: Split, batch_size: int) -> _Tally:
 def _alone(
     pair: _Pair, split: Split, lengths: Sequence[int], min_agreement: float, spread: float
 ) -> Iterator[tuple[str, float]]:
-    """Compare rows one at a time: real ones of all lengths, made up ones, and one that is all padding.
+    """Compare rows one at a time: real ones of all lengths, synthetic ones, and an all-padding row.
 
-    There is nothing to compare where the module's own answer is not finite, or where it can't answer a row
-    that is all padding or shorter than any of the data.
+    Skips rows for which the module's own output is not finite, and all-padding rows or rows shorter than the
+    data on which the module fails.
 
     Returns:
-        What was compared, and how far outputs are apart there, as `Parity.relative_error`.
+        What was compared, and the distance of the outputs, as in `Parity.relative_error`.
 
     Raises:
-        ModelError: the module can't answer a row that may come.
+        ModelError: if the module fails on a row that may occur.
     """
     task, module, by_length = pair.task, pair.module, split.by_length()
     count = min(_ALONE_DECODED if task.keeps_past else _ALONE, len(split))
@@ -278,7 +278,7 @@ def _alone(
         batches = list(rows.batches(1))
         try:
             expected = [pair.expected(batch) for batch in batches]
-        except Exception as error:  # whatever a module of the user's own raises
+        except Exception as error:  # the user's module may raise anything
             if length < shortest:
                 continue
             raise ModelError(cannot_answer(module, length, error)) from error
@@ -289,7 +289,7 @@ def _alone(
 
 
 def _all_but(errors: Sequence[float] | Array, share: float) -> float:
-    """The largest but for the share of rows that needn't agree."""
+    """Largest error, ignoring the share of rows that need not agree."""
     return float(np.quantile(errors, share, method="higher"))
 
 
@@ -302,7 +302,7 @@ def _length(row: Row, task: Task) -> int:
 
 
 def cannot_answer(module: nn.Module, length: int, error: Exception) -> str:
-    """Say that a module can't answer a row of a length that may come."""
+    """Message that a module fails on a row of a length that may occur."""
     return (
         f"{type(module).__name__} cannot answer a row of {length:,} positions, and rows of that length may "
         f"come ({_first_line(error)}): give data.max_length as the most that it takes"
@@ -315,7 +315,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cut: int | None) -> Array:
-    """Logits [b, s, v] of a decoder that reads a part, and the rest with what it remembers of it."""
+    """Logits [b, s, v] of a decoder that reads a first part, then the rest with its cache."""
     ids, mask = batch["input_ids"], np.ones_like(batch["input_ids"])
     middle = ids.shape[1] // 2 if cut is None else cut
     names = [value.name for value in session.get_outputs()]
@@ -334,9 +334,9 @@ def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cu
 
 def _options(module: nn.Module) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = quota_cores() or 0  # 0: as many as ONNX Runtime takes
+    options.intra_op_num_threads = quota_cores() or 0  # 0: ONNX Runtime's default
     if any(getattr(each, "of_one_thread", False) for each in module.modules()):
         options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # its errors are raised, too
+    options.log_severity_level = 4  # its errors are also raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -1,7 +1,7 @@
-"""Rows beyond the data, on which a file is compared with its module too: lengths that no row of the data has.
+"""Extra rows for comparing a file with its module: lengths that do not occur in the data.
 
-A file that is traced with rows of one length may be wrong at another: a branch on the length, a sliding
-window, a position table. Batches of real rows, padded to the longest of them, don't show it.
+A file traced with rows of one length may be wrong at another: a branch on the length, a sliding window, a
+position table. Batches of real rows, padded to the longest, don't reveal this.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ _MOST_LOGITS = 2**25
 def proof_lengths(
     split: Split, task: Task, longest: int | None = None, module: nn.Module | None = None
 ) -> tuple[int, ...]:
-    """Lengths to compare at, one row at a time: 1, those of the shortest and longest row, and `longest`.
+    """Row lengths to compare at, one row at a time: 1, the shortest and longest of the data, and `longest`.
 
     Args:
         split: the rows of the data.
-        longest: how long a row may be at most, `data.max_length` or a decoder's context; None: the longest
-            row.
-        module: whose windows, buckets and the like are also seen at the lengths just beyond them, of a
-            decoder up to its context or 4096 tokens; None: of no module.
+        longest: maximum row length, `data.max_length` or a decoder's context; None uses the longest row.
+        module: adds the lengths just beyond its windows, buckets etc., for a decoder up to its context or
+            4096 tokens; None adds none.
 
     Returns:
-        Ascending and distinct; empty where the data fixes the length.
+        Ascending and distinct; empty if the data fixes the length.
     """
     elastic = split.elastic
     if not elastic or any(isinstance(size, str) for spec in task.inputs for size in spec.shape[1:]):
@@ -51,14 +50,14 @@ def proof_lengths(
 
 
 def longest_row(module: nn.Module, task: Task, max_length: int | None) -> int | None:
-    """How long a row may be.
+    """Maximum row length.
 
     Args:
-        max_length: the recipe's; None: it has none.
+        max_length: the recipe's; None if it has none.
 
     Returns:
-        `max_length`; of a decoder its context, but no more than 2048 tokens or 2**25 logits, which is
-        what can be compared in seconds. None: nothing says it.
+        `max_length`; for a decoder its context, but at most 2048 tokens or 2**25 logits, which can be
+        compared in seconds. None if unknown.
     """
     context = context_length(module) if task.keeps_past else None
     if context is None:
@@ -68,14 +67,14 @@ def longest_row(module: nn.Module, task: Task, max_length: int | None) -> int | 
 
 
 def proof_rows(split: Split, task: Task, lengths: Sequence[int], *, seed: int = 0) -> Split:
-    """Make one row of each length, in that order, of the values of real rows, so that every id is valid.
+    """Make one row of each length, in that order, from the values of real rows, so that every id is valid.
 
-    A row is drawn, further ones are put behind it until it is long enough, and the end is cut off. Inputs
-    whose length the data fixes are those of the row that was drawn first.
+    A random row is extended by further ones until it is long enough, then cut. Inputs with a fixed length are
+    those of the first row drawn.
 
     Args:
         split: rows to take values from; at least one.
-        lengths: how long each new row is; a length may occur more than once.
+        lengths: length of each new row; may repeat.
 
     Returns:
         A split of `len(lengths)` unpadded rows, named "proof", labelled `NO_LABEL`.
@@ -105,12 +104,12 @@ def _length(rows: list[Row], name: str) -> int:
 
 
 def all_padding(split: Split, task: Task, count: int = 1) -> Split:
-    """Make rows that are all padding, of a task with an attention mask and no past: real ones, masked by 0.
+    """Make all-padding rows, for a task with an attention mask and no past: real ones with mask 0.
 
-    A server that fills batches up to one size sends such rows.
+    A server that fills batches up to a fixed size sends such rows.
 
     Returns:
-        A split of at most `count` rows; of none where the task has no such input.
+        A split of at most `count` rows; empty if the task has no such input.
     """
     picked = split.rows[:count] if _MASK in task.input_names and not task.keeps_past else ()
     rows = tuple({**row, _MASK: np.zeros_like(row[_MASK])} for row in picked)

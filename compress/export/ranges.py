@@ -1,6 +1,6 @@
-"""Sizes that a traced graph was found right for: torch.export notes where a module's Python asked for one.
+"""Sizes for which a traced graph is valid: torch.export records where a module's Python tested a size.
 
-It notes it even where the answer changed nothing, so a size outside is a place to look at, not yet a fault.
+It records it even if the test changed nothing, so a size outside the range needs checking but may be fine.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _BATCH = (1, 65_536)
 
 @dataclass(frozen=True)
 class Narrow:
-    """A dimension of a graph that is open for fewer sizes than may come.
+    """A graph dimension that is dynamic for fewer sizes than may occur.
 
     Attributes:
-        words: the dimension, its range and what is needed.
-        lengths: of rows whose size is needed and outside: those next to the range, and the outermost.
+        words: the dimension, its range, and the range needed.
+        lengths: row lengths to check: needed sizes outside the range, next to it and outermost.
     """
 
     words: str
@@ -33,14 +33,14 @@ class Narrow:
 
 
 def needed_sizes(split: Split, task: Task, longest: int | None) -> dict[str, tuple[int, int]]:
-    """Say how small and how large each dynamic dimension of a graph's inputs may be.
+    """Smallest and largest size of each dynamic dimension of a graph's inputs.
 
     Args:
         split: rows of the data.
-        longest: how long a row may be beyond those; None: no longer.
+        longest: maximum row length beyond those; None if rows are never longer.
 
     Returns:
-        The bounds by the name of the dimension, both included.
+        Inclusive bounds by dimension name.
     """
     sizes: dict[str, set[int]] = {}
     elastic = split.elastic
@@ -51,26 +51,26 @@ def needed_sizes(split: Split, task: Task, longest: int | None) -> dict[str, tup
                 if axis == 0 and spec in elastic:
                     sizes[name] |= {1} if longest is None else {1, longest}
     needed = {name: (min(found), max(found)) for name, found in sizes.items()} | {"batch_size": _BATCH}
-    if task.keeps_past:  # a decoder reads a prompt of any length, and then a token at a time
+    if task.keeps_past:  # a decoder reads a prompt of any length, then one token at a time
         needed["past_sequence_length"] = (0, needed["sequence_length"][1] - 1)
     return needed
 
 
 def is_within(needed: tuple[int, int], bounds: Any) -> bool:
-    """Say whether all sizes that are needed are among those of torch's `ValueRanges`.
+    """Whether all needed sizes are in torch's `ValueRanges`.
 
-    A size of 1 may be missing: transformers' attention asks whether there is more than one token, and goes on
-    to do the same. Where something else is done, rows that are compared alone, and token by token, show it.
+    A size of 1 may be missing: transformers' attention tests for more than one token, but does the same
+    either way. If a module behaves differently, the single-row and token-by-token comparisons reveal it.
     """
     return bool(bounds.lower <= (needed[0] if needed[0] != 1 else 2)) and bool(bounds.upper >= needed[1])
 
 
 def narrow_dimensions(program: Any, graph: Graph, needed: dict[str, tuple[int, int]]) -> list[Narrow]:
-    """Find the dimensions of a traced program that are open for fewer sizes than may come.
+    """Find the dimensions of a traced program that are dynamic for fewer sizes than may occur.
 
     Args:
         program: the `ExportedProgram` that the graph was translated from.
-        needed: bounds by the name of the dimension.
+        needed: bounds by dimension name.
     """
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.name in inputs]
@@ -88,7 +88,7 @@ def _narrow(name: str, needed: tuple[int, int], bounds: Any) -> Narrow:
     endless = bool(bounds.upper >= high)
     words = f"from {bounds.lower} up" if endless else f"from {bounds.lower} to {bounds.upper}"
     lengths: set[int] = set()
-    if name != "batch_size":  # rows that are compared alone are a batch of one
+    if name != "batch_size":  # rows compared alone already have batch size 1
         lengths |= set() if bounds.lower <= low else {max(low, 1), int(bounds.lower) - 1}
         # A decoder reads all but the last token at once.
         lengths |= set() if endless else {int(bounds.upper) + 1, min(int(bounds.upper) + 2, high), high}

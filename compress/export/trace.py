@@ -1,4 +1,4 @@
-"""torch.export and the translation to ONNX, quietly, with quantized ops on fast kernels."""
+"""torch.export and the ONNX translation, without their output, with quantized ops on fast kernels."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def trace(
     dynamic_shapes: Any,
     opset: int,
 ) -> torch.onnx.ONNXProgram:
-    """Translate a module that takes tensors by position and returns one, or a tuple of them.
+    """Translate a module that takes positional tensors and returns one tensor or a tuple of them.
 
     Args:
-        example: what to trace with.
+        example: inputs to trace with.
         inputs, outputs: their names in the graph.
-        dynamic_shapes: as torch.export takes them.
+        dynamic_shapes: as in torch.export.
 
     Raises:
         Exception: whatever torch.export raises.
@@ -73,10 +73,10 @@ def trace(
 
 
 def _forget_recurrent_kernels() -> None:
-    """Let torch choose anew how it traces LSTM and GRU.
+    """Clear torch's cached choice of kernels for LSTM and GRU.
 
-    Its exporter puts a traceable kernel in their place while it works, which the dispatcher remembers; from
-    the second export of a process on it then unrolls them over a fixed sequence (torch 2.14).
+    Its exporter temporarily substitutes a traceable kernel, which the dispatcher caches; from the second
+    export of a process on, they would be unrolled over a fixed sequence (torch 2.14).
     """
     aten = torch.ops.aten
     for kernel in (aten.lstm.input, aten.lstm.data, aten.gru.input, aten.gru.data):
@@ -87,12 +87,12 @@ def _forget_recurrent_kernels() -> None:
 
 @contextlib.contextmanager
 def _without_slow_rule() -> Iterator[None]:
-    """Leave one rule out of onnxscript's simplification: two slices that are the parts of a split.
+    """Disable one of onnxscript's simplification rules: two slices that form a split.
 
-    To look for the second slice it walks the whole graph at every node, slice or not: a third of the export
-    of a decoder of 30 layers (24 of 73 s; onnxscript 0.7), where it found none.
+    To find the second slice it walks the whole graph at every node: a third of the export time of a 30-layer
+    decoder (24 of 73 s; onnxscript 0.7), without finding any.
     """
-    slice_split_rule.try_rewrite = lambda *_, **__: None  # shadows the method, on this one rule
+    slice_split_rule.try_rewrite = lambda *_, **__: None  # shadows the method on this one rule
     try:
         yield
     finally:
@@ -101,13 +101,13 @@ def _without_slow_rule() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _with_operators_listed_once() -> Iterator[None]:
-    """Keep onnxscript's list of operators for the process: torch asks for it again at each export.
+    """Cache onnxscript's list of operators for the process; torch requests it at each export.
 
-    To list them, onnxscript parses the source of all 557: a third of a small model's export (0.65 s; torch
-    2.14, onnxscript 0.7).
+    To list them, onnxscript parses the source of all 557, a third of a small model's export time (0.65 s;
+    torch 2.14, onnxscript 0.7).
     """
     apis: Any = getattr(_lazy_import, "onnxscript_apis", None)
-    if apis is None:  # another torch, which may export more slowly
+    if apis is None:  # a different torch version, which may export more slowly
         yield
         return
     listing = apis.get_torchlib_ops
@@ -124,9 +124,9 @@ def _listed(listing: Callable[[], list[Any]]) -> list[Any]:
 
 
 def _drop_notes_(model: Any) -> None:
-    """Leave out the exporter's notes: stack traces with the maker's paths, near a megabyte of MiniLM's file.
+    """Remove the exporter's metadata: stack traces with local paths, almost a megabyte in MiniLM's file.
 
-    The scopes of nodes stay: they say which module a node comes from.
+    Node scopes are kept: they record which module a node comes from.
     """
     import onnx_ir as ir
 
@@ -146,7 +146,7 @@ def _drop_notes_(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and deprecation notes from the user; errors still come through."""
+    """Suppress the exporter's progress and deprecation messages; errors still come through."""
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Typed records of what stages, export and proofs find out; the report shows them. They import no torch."""
+"""Typed records of the results of stages, export and proofs, shown by the report. No torch import."""
 
 from compress.facts.cut import Cut, CutSite, cut_of
 from compress.facts.proof import Parity, Record, Saturation

@@ -1,7 +1,7 @@
-"""What a stage that cuts to a budget did: widths, its promise, the latency table, its steps.
+"""Results of a stage that cuts to a budget: widths, promised gain, latency table and steps.
 
-Stages may produce these records. Reports have them as plain facts, and each is read by itself: one that is
-missing or malformed is left out here, and shown as any other fact is.
+Stages may produce these records. Reports store them as plain facts, and each is parsed on its own: one that
+is missing or malformed is skipped here, and shown like any other fact.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Asked(_Fact):
 
 
 class Place(Setting):
-    """Where a latency holds, and in what precision the models were timed."""
+    """The setting of a latency, and the precision in which the models were timed."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -49,7 +49,7 @@ class Place(Setting):
 
 
 class Promised(_Fact):
-    """What the table or the count says of the widths that were chosen; macs and sparsity are shares of 1."""
+    """Predicted gain of the chosen widths, by table or by count; macs and sparsity are in [0, 1]."""
 
     speedup: FiniteFloat | None = Field(default=None, gt=0)
     latency_ms: FiniteFloat | None = Field(default=None, gt=0)
@@ -59,7 +59,7 @@ class Promised(_Fact):
 
 
 class CutSite(_Fact):
-    """One sub-layer: units before, and units kept; 0 kept: it was removed."""
+    """One sub-layer: units before and units kept; 0 kept means it was removed."""
 
     name: str = ""
     kind: str
@@ -76,12 +76,12 @@ class Change(_Fact):
 
 
 class Cost(_Fact):
-    """What numbers of units of a kind of sub-layer cost.
+    """Latency of one kind of sub-layer by number of units.
 
     Attributes:
-        shape: columns of a unit and outputs of the sub-layer; tells kinds apart that share a name.
+        shape: columns per unit and outputs of the sub-layer; distinguishes kinds that share a name.
         units: ascending.
-        ms: one a number of units.
+        ms: one per entry of `units`.
     """
 
     kind: str
@@ -100,9 +100,9 @@ class CostTable(_Fact):
     """The latency table.
 
     Attributes:
-        fixed_ms: what is not in the sub-layers.
+        fixed_ms: time outside the sub-layers.
         dense_ms: the model before the cut.
-        baseline_ms: the recipe's uncompressed model, if that is another.
+        baseline_ms: the recipe's uncompressed model, if different.
     """
 
     fixed_ms: FiniteFloat
@@ -113,7 +113,7 @@ class CostTable(_Fact):
 
 
 class Search(_Fact):
-    """How many choices of widths were evaluated, and the loss of the first and of the best."""
+    """Number of candidate widths evaluated, and the loss of the first and the best."""
 
     evaluations: int
     loss_first: float
@@ -121,7 +121,7 @@ class Search(_Fact):
 
 
 class CutStep(_Fact):
-    """One step of several: what it aimed at, in the budget's unit, and the validation metric it left."""
+    """One of several steps: its target in the budget's unit, and the validation metric after it."""
 
     target: FiniteFloat
     promised: FiniteFloat
@@ -131,11 +131,11 @@ class CutStep(_Fact):
 
 @dataclass(frozen=True)
 class Cut:
-    """What could be read of one stage's facts.
+    """The facts of one stage that could be parsed.
 
     Attributes:
-        checked: the cut model timed in turns with the uncompressed one while pruning.
-        read: names of the facts that were read, so that they are not shown again.
+        checked: the cut model, timed in alternation with the uncompressed one while pruning.
+        read: names of the parsed facts, so that they are not shown again.
     """
 
     budget: Asked | None = None
@@ -153,7 +153,7 @@ class Cut:
 
     @property
     def asked(self) -> tuple[str, float] | None:
-        """The promise, as kind and value: what was asked, or without that what the table says."""
+        """Kind and value of the promised gain: the budget, or without one the predicted gain."""
         if self.budget is not None:
             return (self.budget.kind, self.budget.value) if self.budget.kind in _MEASURED else None
         said = {} if self.promised is None else self.promised.model_dump(exclude_none=True)
@@ -161,25 +161,25 @@ class Cut:
 
     @property
     def asked_kind(self) -> str:
-        """The budget's kind; empty if it is not known."""
+        """The budget's kind; empty if unknown."""
         return self.budget.kind if self.budget is not None else self.asked[0] if self.asked else ""
 
 
 _MEASURED = ("speedup", "latency_ms", "size_mb")
 _SHAPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Cut).items() if name != "read"}
-# Any of these makes a stage one that cuts to a budget; the others alone could be another stage's facts.
+# Any of these identifies a stage that cuts to a budget; the others alone could be another stage's facts.
 _TELLING = {"sites", "promised", "latency_table"}
 
 
 def cut_of(facts: Mapping[str, Any]) -> Cut | None:
-    """Read a stage's facts; None where they are not those of a cut."""
+    """Parse a stage's facts; None if they are not those of a cut."""
     found: dict[str, Any] = {}
     for name, shape in _SHAPES.items():
         if facts.get(name) is not None:
             try:
                 found[name] = shape.validate_python(facts[name])
             except ValidationError:
-                continue  # not ours, or not whole: the report shows it as any other fact
+                continue  # not ours, or malformed: the report shows it like any other fact
     if not any(found.get(name) for name in _TELLING):
         return None
     return Cut(read=frozenset(found), **found)

@@ -1,4 +1,4 @@
-"""An ONNX file compared with its PyTorch model, and what its int8 products may lose on other processors."""
+"""Comparison of an ONNX file with its PyTorch model, and saturation of its int8 products elsewhere."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ __all__ = ["Parity", "Record", "Saturation"]
 
 
 class Record(BaseModel):
-    """Data that is written as JSON and read back, NaN and infinities included."""
+    """Data that is written to and read from JSON, including NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Parity(Record):
-    """The ONNX file against the PyTorch model that it came from, on validation rows.
+    """The ONNX file compared with its PyTorch model, on validation rows.
 
     Attributes:
         rows: rows compared.
-        agreement: share of rows with the same predicted class; of a language model, of positions.
+        agreement: share of rows with the same predicted class; of positions, for a language model.
         metric_difference: ONNX metric minus PyTorch metric on these rows.
-        max_abs_error: largest difference of a logit.
-        relative_error: RMS difference of a row's outputs over the spread of the module's, their standard
-            deviation from row to row; the largest of all rows but the share that needn't agree. None: a
-            report from before this was compared.
-        min_agreement, max_metric_difference, max_relative_error: the limits that were set.
+        max_abs_error: largest absolute difference of a logit.
+        relative_error: RMS difference of a row's outputs over the standard deviation of the module's outputs
+            across rows; the maximum over all rows except the share allowed to disagree. None: a report from
+            before this was compared.
+        min_agreement, max_metric_difference, max_relative_error: the limits applied.
     """
 
     rows: int
@@ -52,23 +52,23 @@ class Parity(Record):
 
 
 class Saturation(Record):
-    """What int8 products lose, or may lose, on x86 without VNNI.
+    """Saturation of int8 products, actual and possible, on x86 without VNNI.
 
     Attributes:
         layers: int8 linear layers.
         pairs: pairs of their weights whose products are added in 16 bits.
-        pairs_at_risk: of these, pairs large enough to be cut off for some activations.
+        pairs_at_risk: of these, pairs large enough to saturate for some activations.
         convolutions: int8 convolutions.
-        convolutions_at_risk: of these, those with two weights of an output that are large enough together;
-            which weights are added in pairs depends on the kernel, so what is cut off is not computed.
+        convolutions_at_risk: of these, those where two weights of an output are large enough together; which
+            weights are paired depends on the kernel, so the actual loss is not computed.
         lstms: int8 LSTMs.
-        lstms_at_risk: of these, those with a pair that is large enough; what is cut off is not computed.
+        lstms_at_risk: of these, those with a large enough pair; the actual loss is not computed.
         outputs: outputs of the linear layers.
         outputs_at_risk: of these, outputs with a pair at risk.
-        rows: that were tried, one at a time; 0 where no pair is at risk.
+        rows: rows evaluated, one at a time; 0 if no pair is at risk.
         sums: outputs of the linear layers, over all tokens of these rows.
-        sums_cut: of these, those that lose something.
-        answers_changed: rows whose predicted class is another with these losses.
+        sums_cut: of these, those that saturate.
+        answers_changed: rows whose predicted class changes because of saturation.
     """
 
     layers: int
@@ -87,5 +87,5 @@ class Saturation(Record):
 
     @property
     def is_possible(self) -> bool:
-        """Whether anything can be cut off."""
+        """Whether anything can saturate."""
         return bool(self.pairs_at_risk or self.convolutions_at_risk or self.lstms_at_risk)

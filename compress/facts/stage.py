@@ -1,4 +1,4 @@
-"""The facts of a stage, read once: those with a section or chart of their own are typed, the rest plain."""
+"""The facts of a stage, parsed once: typed if a section or chart shows them, otherwise plain."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What each scheme costs in each group of layers when that alone is quantized.
+    """Cost of each scheme in each group of layers when only that group is quantized.
 
     Attributes:
-        groups: by name: the KL of each scheme in nats.
-        chosen: by name: the scheme that was chosen; one that is not among `schemes` stays float.
-        rows: validation rows that the KL is a mean over.
+        groups: KL of each scheme in nats, by group name.
+        chosen: chosen scheme by group name; one that is not in `schemes` stays float.
+        rows: validation rows over which the KL is averaged.
     """
 
     schemes: tuple[str, ...]
@@ -40,11 +40,11 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class StageFacts:
-    """What a stage did.
+    """Results of a stage.
 
     Attributes:
-        cut: of a stage that cuts to a budget.
-        plain: the facts that no section of their own shows.
+        cut: set for a stage that cuts to a budget.
+        plain: facts that are not shown in a section of their own.
     """
 
     cut: Cut | None
@@ -54,7 +54,7 @@ class StageFacts:
 
 
 def read_facts(facts: Mapping[str, Any]) -> StageFacts:
-    """Read the facts that a stage wrote."""
+    """Parse the facts that a stage wrote."""
     cut = cut_of(facts)
     shown = frozenset() if cut is None else cut.read
     plain = {name: value for name, value in facts.items() if name not in shown}
@@ -63,7 +63,7 @@ def read_facts(facts: Mapping[str, Any]) -> StageFacts:
 
 
 def _typed(read: Callable[[Mapping[str, Any]], _T | None], facts: Mapping[str, Any]) -> _T | None:
-    """What was read; None for facts that are malformed, which are shown as plain ones."""
+    """The parsed facts; None if they are malformed, in which case they are shown as plain facts."""
     try:
         return read(facts)
     except (TypeError, ValueError):

@@ -1,1 +1,1 @@
-"""Several recipes at once, each in processes of its own."""
+"""Running several recipes at once, each in its own processes."""

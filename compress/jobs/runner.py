@@ -1,8 +1,8 @@
-"""Jobs: several processes side by side, and nothing of them left behind.
+"""Jobs: several processes side by side, with no process left behind.
 
-A job prints lines; what it printed behind the last whole line, such as text that ends in a carriage return,
-is what it does now. Its first byte says that it has started. Its standard input is its lifeline: when that
-ends, whoever started it is gone, and it ends too (see `end_with_parent`).
+A job prints lines; output after its last complete line, such as text ending in a carriage return, is its
+current activity. Its first byte signals that it has started. Its standard input is its lifeline: when that is
+closed, the parent is gone, and the job exits too (see `end_with_parent`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _READ_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does.
+    """One process.
 
     Attributes:
-        command: that starts it.
+        command: command line that starts it.
         line: called with each line of its output.
-        now: called with what it does now.
+        now: called with its current activity.
         complain: called with each line of its standard error.
     """
 
@@ -50,8 +50,8 @@ class Job:
 def run_jobs(jobs: Sequence[Job], *, at_once: int) -> Generator[tuple[int, int], None, None]:
     """Run jobs, some at a time, and yield index and return code of each as it ends.
 
-    All end when this generator is closed, or this process is interrupted or terminated; each has some seconds
-    to remove what is half-written.
+    All are ended when this generator is closed, or this process is interrupted or terminated; each has some
+    seconds to remove unfinished files.
     """
     with ended_as_interrupted(), scratch_directory("jobs") as folder, ThreadPoolExecutor(at_once) as pool:
         processes = _Processes()
@@ -72,7 +72,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> Generator[tuple[int, int],
 
 
 class _Processes:
-    """Those that run, until they are ended: then none is started any more."""
+    """The running processes; once ended, no more are started."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
@@ -80,9 +80,9 @@ class _Processes:
         self._ended = False
 
     def run(self, job: Job, folder: Path, index: int, jobs: int) -> int:
-        """Run one to its end; return its return code."""
+        """Run one to completion and return its return code."""
         started = threading.Event()
-        with job_lock(folder, index):  # held while it starts, which takes time from others too
+        with job_lock(folder, index):  # held during start-up, which also takes time from others
             with self._lock:
                 if self._ended:
                     return 0
@@ -101,7 +101,7 @@ class _Processes:
         code = process.wait()
         with self._lock:
             self._running.remove(process)
-        kill_group(process)  # what it left
+        kill_group(process)  # child processes that it left
         for reader in readers:
             reader.join(_LAST_WORDS_S)
         assert process.stdin is not None
@@ -109,7 +109,7 @@ class _Processes:
         return code
 
     def end(self) -> None:
-        """Ask all to end, and start no other."""
+        """Ask all processes to exit, and start no others."""
         with self._lock:
             self._ended = True
             for process in self._running:
@@ -117,7 +117,7 @@ class _Processes:
                 process.stdin.close()
 
     def kill(self) -> None:
-        """End all by force."""
+        """Kill all processes."""
         with self._lock:
             for process in self._running:
                 kill_group(process)
@@ -131,7 +131,7 @@ def _started(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
+            # Its own group: Ctrl-C reaches only this process, which then ends the others in order.
             start_new_session=True,
         )
     except OSError as error:
@@ -141,7 +141,7 @@ def _started(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
 def _read(
     file: IO[bytes], line: Callable[[str], None], now: Callable[[str], None], started: threading.Event
 ) -> None:
-    """Hand on each line of a file, and what stands behind the last one."""
+    """Pass on each line of a file, and the incomplete text after the last one."""
     rest = b""
     with file:
         while part := os.read(file.fileno(), _READ_BYTES):
@@ -158,5 +158,5 @@ def _read(
 
 
 def _shown(raw: bytes) -> str:
-    """What a terminal would show of a line: behind the last carriage return within it."""
+    """A line as a terminal would show it: the text after the last carriage return."""
     return raw.decode(errors="replace").rstrip().rpartition("\r")[2]

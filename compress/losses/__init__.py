@@ -1,9 +1,9 @@
-"""What a model learns from another: losses between what two models answer and hold, and their weights.
+"""Distillation losses: differences between the outputs and hidden states of two models, and their weights.
 
-config: the recipe's keys. hidden, attention, relations, embedding: a loss each, as pure functions; those of
-answers are the task's.
-views: what is looked at inside a model. targets: what teachers answer and hold, computed once. objective: all
-of it as the loss of one training.
+config: the recipe's keys. hidden, attention, relations, embedding: one loss each, as pure functions; losses
+on outputs belong to the task.
+views: captures values inside a model. targets: teachers' outputs and states, computed once. objective:
+combines all of it into the loss of one training.
 """
 
 from __future__ import annotations

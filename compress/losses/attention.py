@@ -1,7 +1,7 @@
-"""Attention maps: where each position looks, as KL divergence from the teacher's to the student's.
+"""Attention maps: KL divergence between the teacher's and the student's attention distributions.
 
-The maps are softmax(q k^T / sqrt(d)) of hooked queries and keys, as the fused kernels keep theirs to
-themselves; so plain attention only: no rotary positions, no relative bias (`check_plain` refuses them).
+The maps are softmax(q k^T / sqrt(d)) of hooked queries and keys, because fused kernels do not expose theirs.
+This covers plain attention only: no rotary positions, no relative bias (`check_plain` refuses them).
 Shapes: b = batch, s = sequence, h = heads, d = head size.
 """
 
@@ -23,13 +23,13 @@ __all__ = ["attention_divergence", "check_plain", "log_maps", "rows_divergence"]
 
 
 def check_plain(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tensor]) -> None:
-    """See that a model's attention is what `log_maps` takes it for, by what it hands on for one row.
+    """Check on one row that a model's attention is the plain attention that `log_maps` computes.
 
     Args:
-        inputs: a batch of one row of two tokens or more, without padding.
+        inputs: a batch of one row of at least two tokens, without padding.
 
     Raises:
-        ModelError: it is another: rotary positions, a relative bias, a causal mask, or a scale of its own.
+        ModelError: if it has rotary positions, a relative bias, a causal mask, or another scale.
     """
     from compress.model.observe.attention_view import CLOSE_ENOUGH, attention_of_row
 
@@ -43,11 +43,11 @@ def check_plain(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Te
 
 
 def log_maps(query: Tensor, key: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """Logarithm of where each position looks; no position looks at padding.
+    """Log-probabilities of each position's attention; padding is never attended to.
 
     Args:
         query, key: [b, s, h * d].
-        mask: [b, s], 1 = token, 0 = padding; none: all are tokens.
+        mask: [b, s], 1 = token, 0 = padding; None if all are tokens.
 
     Returns:
         [b, h, s, s]; exp of a row sums to 1.
@@ -59,17 +59,17 @@ def log_maps(query: Tensor, key: Tensor, heads: int, mask: Tensor | None) -> Ten
 
     q, k = split(query), split(key)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, h, s, s]
-    if mask is not None:  # finite, so that a divergence has no 0 * inf; exp of it is 0
+    if mask is not None:  # finite, to avoid 0 * inf in a divergence; its exp is 0
         scores = scores.masked_fill(~mask.bool()[:, None, None, :], torch.finfo(scores.dtype).min / 2)
     return scores.log_softmax(-1)
 
 
 def rows_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
-    """KL(teacher || student) of each row, mean over heads and over the positions that are tokens.
+    """KL(teacher || student) per row, averaged over heads and over token positions.
 
     Args:
-        student, teacher: logarithms, [b, h, s, s].
-        mask: [b, s], of the positions that look.
+        student, teacher: log-probabilities, [b, h, s, s].
+        mask: [b, s], of the query positions.
     """
     rows = (teacher.exp() * (teacher - student)).sum(-1).mean(1)  # [b, s]
     if mask is None:
@@ -84,11 +84,11 @@ def attention_divergence(
     heads: tuple[int, int],
     mask: Tensor | None,
 ) -> Tensor:
-    """Compare the attention of two layers.
+    """Divergence between the attention maps of two layers.
 
     Args:
-        student, teacher: queries and keys, [b, s, h * d] each; numbers and sizes of heads may differ.
-        heads: the student's and the teacher's; where they differ, maps are averaged over heads first.
+        student, teacher: queries and keys, [b, s, h * d] each; number and size of heads may differ.
+        heads: head counts of student and teacher; if they differ, maps are first averaged over heads.
         mask: [b, s], 1 = token, 0 = padding.
     """
     mine, wanted = log_maps(*student, heads[0], mask), log_maps(*teacher, heads[1], mask)

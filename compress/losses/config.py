@@ -1,4 +1,4 @@
-"""Which losses a training adds up, with which weights, and when: the part of a recipe. No torch here."""
+"""Recipe section for the losses of a training: which, with which weights, and when. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = [
 ]
 
 LayerMap = Literal["uniform", "last"] | tuple[int, ...]
-"""Which teacher layer each student layer is compared with: spread evenly, last with last alone, or given."""
+"""Teacher layer for each student layer: evenly spread, only last with last, or an explicit list."""
 
 
 class Term(BaseModel):
     """One loss; a bare number in a recipe is its weight.
 
     Attributes:
-        weight: it is multiplied by; 0 leaves it out.
-        between: the part of the training in which it counts, as fractions of its steps.
+        weight: factor of the loss; 0 disables it.
+        between: part of the training in which the loss is active, as fractions of its steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,46 +50,46 @@ class Term(BaseModel):
         return self
 
     def counts_at(self, done: float) -> bool:
-        """Whether it counts when this fraction of the training is done."""
+        """Whether the loss is active after this fraction of the training."""
         begin, end = self.between
         return self.weight > 0 and (begin <= done < end or (done >= 1 and end == 1))
 
 
 class LogitsTerm(Term):
-    """KL divergence from the teacher's answers.
+    """KL divergence from the teacher's outputs.
 
     Attributes:
-        temperature: softens both answers.
+        temperature: softens both distributions.
     """
 
     temperature: float = Field(default=2.0, gt=0, le=100)
 
 
 class HiddenTerm(Term):
-    """Distance of hidden states, token by token; projected where widths differ.
+    """Distance of hidden states, token by token; projected if widths differ.
 
     Attributes:
-        layers: teacher layers (from 0) of the student's.
+        layers: teacher layers (from 0) for the student's layers.
     """
 
     layers: LayerMap = "uniform"
 
 
 class AttentionTerm(Term):
-    """KL divergence of attention maps; their mean over heads where the numbers of heads differ.
+    """KL divergence of attention maps, averaged over heads if the numbers of heads differ.
 
     Attributes:
-        layers: teacher layers (from 0) of the student's.
+        layers: teacher layers (from 0) for the student's layers.
     """
 
     layers: LayerMap = "uniform"
 
 
 class RelationsTerm(Term):
-    """MiniLMv2: relations between positions by queries, by keys and by values, of one layer.
+    """MiniLMv2: relations between positions by queries, keys and values of one layer.
 
     Attributes:
-        heads: relation heads; must divide both widths; none: the largest that does, up to 48.
+        heads: relation heads, a divisor of both widths; None uses the largest, up to 48.
         teacher_layer: from 0, or from the end with -1; the student's is its last.
     """
 
@@ -98,14 +98,14 @@ class RelationsTerm(Term):
 
 
 class EmbeddingTerm(Term):
-    """Cosine distance of the sentence's embedding: the mean of the last hidden states."""
+    """Cosine distance of sentence embeddings, the mean of the last hidden states."""
 
 
 class LossConfig(BaseModel):
-    """The losses of one training; those that are not named don't count.
+    """The losses of one training; those left out are disabled.
 
     Attributes:
-        labels: the task's own loss; rows without labels don't count in it.
+        labels: the task's own loss; ignores rows without labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,6 +130,6 @@ class LossConfig(BaseModel):
         return self
 
     def terms(self) -> dict[str, Term]:
-        """Those that have a weight, by name."""
+        """Losses with a weight above 0, by name."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: term for name, term in given.items() if term is not None and term.weight > 0}

@@ -1,6 +1,6 @@
-"""Embedding: the angle between two models' sentence embeddings, the mean of their last hidden states.
+"""Cosine distance between two models' sentence embeddings, the mean of their last hidden states.
 
-As sentence encoders pool (Reimers and Gurevych 2019, arXiv 1908.10084, sec. 3).
+Pooling as in sentence encoders (Reimers and Gurevych 2019, arXiv 1908.10084, sec. 3).
 Shapes: b = batch, s = sequence, m = hidden width.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["cosine_distance", "pooled"]
 
 
 def pooled(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the positions that are tokens: [b, s, m] and [b, s] -> [b, m]."""
+    """Mean over token positions: [b, s, m] and [b, s] -> [b, m]."""
     if mask is None:
         return hidden.mean(1)
     keep = mask.to(hidden.dtype)[..., None]  # [b, s, 1]
@@ -23,7 +23,7 @@ def pooled(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine, mean over rows: 0 the same direction, 2 the opposite; [b, m] each."""
+    """1 - cosine, averaged over rows: 0 = same direction, 2 = opposite; inputs [b, m]."""
     from torch.nn import functional as F
 
     return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()

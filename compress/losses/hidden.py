@@ -1,7 +1,7 @@
-"""Hidden states: squared distance token by token, relative to how much the teacher's vary.
+"""Squared distance of hidden states token by token, relative to the variance of the teacher's.
 
-As FitNets (Romero et al. 2015, arXiv 1412.6550, eq. 3) and TinyBERT (Jiao et al. 2020, arXiv 1909.10351,
-eq. 8) compare them, but on a scale that doesn't depend on the model: 0 the same, 1 as far as their mean.
+As in FitNets (Romero et al. 2015, arXiv 1412.6550, eq. 3) and TinyBERT (Jiao et al. 2020, arXiv 1909.10351,
+eq. 8), but on a model-independent scale: 0 = equal, 1 = as far as the teacher's mean.
 Shapes: b = batch, s = sequence, m = hidden width.
 """
 
@@ -16,14 +16,14 @@ __all__ = ["hidden_distance"]
 
 
 def hidden_distance(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
-    """Squared distance of hidden states, relative to how much the teacher's vary; padding doesn't count.
+    """Squared distance of hidden states, relative to the variance of the teacher's; ignores padding.
 
     Args:
         student, teacher: [b, s, m].
-        mask: [b, s], 1 = token, 0 = padding; none: all count.
+        mask: [b, s], 1 = token, 0 = padding; None if all are tokens.
 
     Returns:
-        A scalar: 0 the same, 1 as far as the mean of the teacher's states is.
+        A scalar: 0 = equal, 1 = as far as the mean of the teacher's states.
     """
     keep = student.new_ones(student.shape[:-1]) if mask is None else mask.to(student.dtype)  # [b, s]
     tokens = keep.sum().clamp(min=1)

@@ -1,7 +1,7 @@
-"""Objective: the weighted sum of losses that one training minimises, from labels and from teachers.
+"""Objective: the weighted sum of losses that a training minimizes, from labels and from teachers.
 
-A context manager: while it is open the student is watched, and has projections to the teacher's width where
-theirs differ (trained with it, gone afterwards).
+A context manager: while open, it hooks the student and, where widths differ, adds projections to the
+teacher's width (trained with it, removed at the end).
 Shapes: b = batch, s = positions, m = hidden width.
 """
 
@@ -32,7 +32,7 @@ __all__ = ["Objective"]
 _MASK = "attention_mask"
 _PROJECTIONS = "modelpress_projections"
 _PROJECTED = ("hidden", "embedding")  # compared in the teacher's width
-_FITTING_ROWS = 256  # that a projection begins from
+_FITTING_ROWS = 256  # for initializing a projection
 _FITTED_AT_ONCE = 32
 _DAMPING = 1e-3
 
@@ -41,8 +41,8 @@ class Objective:
     """The loss of one training.
 
     Attributes:
-        plan: the places that are compared.
-        state: what changes from step to step and belongs into a checkpoint: how far the training is.
+        plan: the compared modules.
+        state: state for checkpoints that changes at each step: the training's progress.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class Objective:
         progress: Progress,
         seed: int,
     ) -> None:
-        """Ask the teachers, unless labels are all that counts.
+        """Run the teachers, unless only labels are used.
 
         Args:
-            teachers: their mean answer is learnt from, and the states of the first.
-            rows: those of the training; their order gives the batches' `row_index`.
+            teachers: provide targets: the mean output of all, and the states of the first.
+            rows: training rows; batches refer to them by `row_index`.
 
         Raises:
-            ModelError: as `plan.comparisons`.
-            StageError: as `targets.teacher_targets`.
+            ModelError: as in `plan.comparisons`.
+            StageError: as in `targets.teacher_targets`.
         """
         self._config, self._student, self._task = config, student, task
         self.state = {"done": 0.0}
@@ -92,11 +92,11 @@ class Objective:
             delattr(self._student, _PROJECTIONS)
 
     def after_step(self, done: int, total: int) -> None:
-        """Say how far the training is: losses may count for a part of it only."""
+        """Record the training's progress; losses may be active for a part of it only."""
         self.state["done"] = done / total
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """The weighted sum on a batch, a scalar; logits [b, ...]."""
+        """Weighted sum of the losses on a batch, a scalar; logits [b, ...]."""
         terms = {
             name: term for name, term in self._config.terms().items() if term.counts_at(self.state["done"])
         }
@@ -114,7 +114,7 @@ class Objective:
                 logits, targets, self._config.logits.temperature
             )
         mask = inputs.get(_MASK)
-        # A model that evaluates shows no states: that happens where a step is only timed.
+        # No states are captured in evaluation mode, as when a step is only timed.
         for name in set(terms) & {each.term for each in self.plan} if seen else ():
             parts = [self._compare(each, seen, targets, mask) for each in self.plan if each.term == name]
             total = total + terms[name].weight * sum(parts[1:], parts[0]) / len(parts)
@@ -143,7 +143,7 @@ class Objective:
         return found
 
     def _add_projections_(self, rows: Split, device: str, seed: int) -> None:
-        """Where widths differ, begin with the least-squares fit of the teacher's states by the student's."""
+        """Add projections where widths differ, fitted by least squares from student to teacher states."""
         import torch
         from torch import nn
 
@@ -191,6 +191,6 @@ def _name(pair: Comparison) -> str:
 
 
 def _tokens(states: Tensor, mask: Tensor | None) -> Tensor:
-    """States of the positions that are tokens, on the CPU: [b, s, m] -> [t, m]."""
+    """States at token positions, on the CPU: [b, s, m] -> [t, m]."""
     kept = states if mask is None else states[mask.bool()]
     return kept.flatten(0, -2).cpu()

@@ -1,6 +1,6 @@
-"""Plan: which modules of a student are compared with which of its teacher's; found before any work.
+"""Plan: which modules of a student are compared with which of its teacher; determined before any work.
 
-Shapes: none; only structures are looked at.
+Only looks at model structures, not at tensors.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["Comparison", "attention_sites", "comparisons", "map_layers", "spread
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair of places whose outputs a loss compares.
+    """A pair of modules, or groups of modules, whose outputs a loss compares.
 
     Attributes:
-        term: the loss, by its name in a recipe.
-        student, teacher: paths of the modules: one, or those of queries, keys (and values).
-        heads: the student's and the teacher's; for relations, relation heads.
+        term: name of the loss in a recipe.
+        student, teacher: module paths: one, or those of queries, keys (and values).
+        heads: head counts of student and teacher; for relations, relation heads.
     """
 
     term: str
@@ -38,21 +38,21 @@ class Comparison:
 
 
 def spread_layers(teacher_layers: int, student_layers: int) -> list[int]:
-    """For each student layer the teacher's: the last for the last, the others evenly before it.
+    """Teacher layer for each student layer: the last for the last, the others evenly spread before it.
 
-    Of 6 for 3: layers 1, 3 and 5, counted from 0.
+    For 6 teacher and 3 student layers: 1, 3 and 5, counted from 0.
     """
     return [round((index + 1) * teacher_layers / student_layers) - 1 for index in range(student_layers)]
 
 
 def map_layers(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]:
-    """Pairs of student layer and teacher layer, from 0.
+    """Pairs of (student layer, teacher layer), from 0.
 
     Args:
-        student, teacher: how many layers each has.
+        student, teacher: number of layers.
 
     Raises:
-        ModelError: a given map is too long, too short, or names layers that don't exist.
+        ModelError: if an explicit map has the wrong length or names a missing layer.
     """
     if layers == "last":
         return [(student - 1, teacher - 1)]
@@ -67,11 +67,11 @@ def map_layers(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, 
 
 
 def comparisons(config: LossConfig, student: nn.Module, teacher: nn.Module) -> list[Comparison]:
-    """All pairs of places that the losses look at; losses of answers and labels look at none.
+    """All pairs of modules that the losses compare; losses on outputs and labels need none.
 
     Raises:
-        ModelError: a layer that isn't there, relation heads that don't divide a width, or a model that
-            doesn't say where its layers or its attention are.
+        ModelError: if a layer is missing, relation heads don't divide a width, or a model's structure does
+            not give its layers or attention.
     """
     found: list[Comparison] = []
     if config.hidden is not None and config.hidden.weight > 0:
@@ -87,7 +87,7 @@ def comparisons(config: LossConfig, student: nn.Module, teacher: nn.Module) -> l
 
 
 def attention_sites(config: LossConfig, model: nn.Module) -> list[Site]:
-    """All whose maps could be compared; none where no map is."""
+    """All attention sites whose maps could be compared; empty if the attention loss is disabled."""
     if config.attention is None or config.attention.weight == 0:
         return []
     return [attention_at(model, layer) for layer in range(len(layer_paths(model)))]

@@ -1,10 +1,9 @@
-"""Relations: how positions of one layer resemble each other by query, by key and by value.
+"""Similarity relations between the positions of one layer, by queries, keys and values.
 
 MiniLMv2, Wang et al. 2021, arXiv 2012.15828, sec. 3: with X the queries (keys, values) of all heads together,
 split into relation heads of equal width r, R = softmax(X X^T / sqrt(r)); the loss is the sum over queries,
-keys and values of KL(R_teacher || R_student). Numbers of heads and widths may differ, and no layer map is
-needed.
-Shapes: b = batch, s = sequence, w = width of all heads together (the student's and the teacher's own).
+keys and values of KL(R_teacher || R_student). Head counts and widths may differ, and no layer map is needed.
+Shapes: b = batch, s = sequence, w = width of all heads together (may differ between student and teacher).
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _MOST = 48  # relation heads of the paper's base-size teachers
 
 
 def relation_heads(student: int, teacher: int, heads: int | None) -> int:
-    """How many relation heads: as given, or the most up to 48 that divide both widths.
+    """Number of relation heads: as given, or the largest up to 48 that divides both widths.
 
     Raises:
-        ValueError: the given number doesn't divide both.
+        ValueError: if the given number doesn't divide both.
     """
     if heads is None:
         return max(n for n in range(1, _MOST + 1) if student % n == 0 and teacher % n == 0)

@@ -1,6 +1,6 @@
-"""Targets in files: what is kept of answers in float32, states in float16 or float32, without padding.
+"""Targets in files: the task's part of outputs in float32, states in float16 or float32, without padding.
 
-A folder of them is made under another name first, so that half of one is never read.
+A folder is written under a temporary name first, so that a partial one is never read.
 Shapes: n = rows, b = batch, s = positions, w = width of a place.
 """
 
@@ -32,21 +32,21 @@ __all__ = [
 ]
 
 Found = tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]
-"""Which rows, [b], and of them what is kept of answers and each place's states."""
+"""Row indices, [b], with their outputs (as kept by the task) and each place's states."""
 
 _RECORD = "record.json"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large targets are.
+    """Dimensions of the targets.
 
     Attributes:
         lengths: positions of each row's states, [n].
-        extra: positions that the model adds before the row's own, as a class token.
-        widths: of each place, by its path.
-        wide: places that need float32.
-        a_row: width of what is kept once a row, by its name.
+        extra: positions that the model prepends to a row, such as a class token.
+        widths: width of each place, by path.
+        wide: places stored in float32.
+        a_row: width of what is stored once per row, by name.
     """
 
     lengths: np.ndarray[Any, Any]
@@ -57,16 +57,16 @@ class Sizes:
 
     @property
     def bytes(self) -> int:
-        """What the files take."""
+        """Total size of the files."""
         per_position = sum(width * (4 if path in self.wide else 2) for path, width in self.widths.items())
         return int(self.lengths.sum()) * per_position + len(self.lengths) * sum(self.a_row.values()) * 4
 
 
 class KeptTargets:
-    """Targets in files."""
+    """Targets read from files."""
 
     def __init__(self, folder: Path, sizes: Sizes, temporary: ExitStack) -> None:
-        """Open the files of a folder that is whole; `temporary` is closed at the end."""
+        """Open the files of a complete folder; `temporary` is closed by `close`."""
         self._temporary = temporary
         self._a_row = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in sizes.a_row}
         self._states = {
@@ -77,7 +77,7 @@ class KeptTargets:
         self._lengths, self._extra = sizes.lengths, sizes.extra
 
     def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """As `targets.Targets.at`."""
+        """Implement `targets.Targets.at`."""
         import torch
 
         first = next(iter(inputs.values()))
@@ -95,16 +95,16 @@ class KeptTargets:
         return found
 
     def close(self) -> None:
-        """Remove the folder, if it was made for this use alone."""
+        """Remove the folder if it is temporary."""
         self._states = self._a_row = {}
         self._temporary.close()
 
 
 def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -> None:
-    """Write what teachers say as they say it; the folder appears when all of it is there.
+    """Write targets as the teachers produce them; the folder appears only once complete.
 
     Raises:
-        StageError: the disk is full, or the folder can't be written.
+        StageError: if the disk is full, or the folder can't be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _write(folder: Path, sizes: Sizes, found: Iterable[Found]) -> None:
 
 
 class _Rows:
-    """A .npy file, [positions, w], written piece by piece: a full disk is an OSError, not a bus error."""
+    """A .npy file, [positions, w], written piecewise, so that a full disk is an OSError, not a bus error."""
 
     def __init__(self, path: Path, positions: int, width: int, wide: bool) -> None:
         self.dtype, self.width = np.dtype(np.float32 if wide else np.float16), width
@@ -158,7 +158,7 @@ class _Rows:
         self._file.write(np.ascontiguousarray(states, dtype=self.dtype).tobytes())
 
     def close(self) -> None:
-        self._file.close()  # writes what is left: a full disk may show only here
+        self._file.close()  # flushes; a full disk may show only here
 
 
 def _store(
@@ -173,7 +173,7 @@ def _store(
 
 
 def is_whole(folder: Path, key: str) -> bool:
-    """Say whether a folder holds all of the targets of this key."""
+    """Whether a folder holds the complete targets for this key."""
     try:
         return bool(read_json(folder / _RECORD).get("key") == key)
     except (OSError, ValueError):

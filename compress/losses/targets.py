@@ -1,10 +1,9 @@
-"""Targets: what teachers answer and hold on the rows of a training, computed once and kept in files.
+"""Targets: teachers' outputs and states on the training rows, computed once and kept in files.
 
-Their answers don't change between epochs, so that no later epoch runs a teacher. What the task keeps of
-answers is kept in float32,
-states in float16 (float32 where they are large), each row's own positions without padding. A folder of
-targets is named by a fingerprint of the teachers, the rows and the places looked at, and made under another
-name first: half of one is never read. Delete it at any time.
+They don't change between epochs, so later epochs run no teacher. The part of the outputs that the task keeps
+is stored in float32, states in float16 (float32 if they are large), without padding. A folder of targets is
+named by a fingerprint of the teachers, the rows and the places, and written under a temporary name first, so
+that a partial one is never read. It may be deleted at any time.
 Shapes: n = rows, b = batch, s = positions, w = width of a place.
 """
 
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TargetPlace", "Targets", "teacher_targets"]
 
-_LARGE = 1e3  # a place with numbers above this is kept in float32: float16 ends at 65,504
-_ROWS = 32  # that a teacher answers at once
-_FREE_PART = 0.5  # of the free disk that targets may take
+_LARGE = 1e3  # places with larger values are stored in float32; float16 ends at 65,504
+_ROWS = 32  # teacher's batch size
+_FREE_PART = 0.5  # share of the free disk that targets may use
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class TargetPlace:
     """Where targets are kept.
 
     Attributes:
-        folder: shared by all trainings; none: a temporary one.
-        most_bytes: targets that are larger are not kept: the teacher runs at each step.
+        folder: shared by all trainings; None uses a temporary one.
+        most_bytes: larger targets are not stored; the teacher runs at each step instead.
     """
 
     folder: Path | None = None
@@ -57,19 +56,19 @@ class TargetPlace:
 
 
 class Targets(Protocol):
-    """What the teachers answer and hold on some rows."""
+    """Teachers' outputs and states on some rows."""
 
     def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """Of a batch: what the task keeps of answers, and each place by its path [b, s, w].
+        """Targets of a batch: outputs as kept by the task, and each place's states by path, [b, s, w].
 
         All are float32, on the batch's device.
 
         Args:
-            rows: which rows of the split they are, [b].
+            rows: row indices in the split, [b].
         """
 
     def close(self) -> None:
-        """Remove what is kept for this use alone."""
+        """Remove temporary files."""
 
 
 def teacher_targets(
@@ -82,14 +81,14 @@ def teacher_targets(
     device: str,
     progress: Progress,
 ) -> Targets:
-    """What teachers answer (the mean of their logits), and what the first of them holds, on all rows.
+    """Teachers' outputs (the mean of their logits) and the states of the first teacher, on all rows.
 
     Args:
-        paths: modules of the first teacher that put out a state a position, [b, s, w].
+        paths: modules of the first teacher that output one state per position, [b, s, w].
 
     Raises:
-        StageError: what a place puts out doesn't have the rows' positions, an answer is not a number, or the
-            disk is full.
+        StageError: if a place's output does not match the rows' positions, an output is NaN or infinite, or
+            the disk is full.
     """
     places = sorted(set(paths))
     sizes = _sizes(teachers[0], rows, places, task)
@@ -150,12 +149,12 @@ def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -
 
 
 def _at_once(rows: Split, task: Task) -> int:
-    """Rows that a teacher answers at once: fewer where the logits of each are many."""
+    """Teacher's batch size, smaller if each row has many logits."""
     return task.rows_at_once(rows.labels[:1].size, _ROWS)
 
 
 class _Running:
-    """Targets of teachers that run whenever they are asked."""
+    """Targets from teachers that run at each request."""
 
     def __init__(self, teachers: Sequence[nn.Module], places: Sequence[str], task: Task, device: str) -> None:
         import copy
@@ -207,7 +206,7 @@ def _asked(
     device: str,
     progress: Progress,
 ) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]]:
-    """Ask the teachers about all rows, in batches of like length: which rows, and what was found on them."""
+    """Run the teachers on all rows, in batches of similar length; yields row indices and their targets."""
     from compress.model.forward import to_tensors
 
     for each in teachers:

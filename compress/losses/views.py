@@ -1,6 +1,6 @@
-"""Views: what is looked at inside a model while it answers, by hooks on its modules.
+"""Views: capture values inside a model during a forward pass, by hooks on its modules.
 
-Hooks see what fused attention is given (queries, keys, values), whatever its implementation.
+Hooks see the inputs of fused attention (queries, keys, values), whatever its implementation.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["Watch", "attention_at", "head_count", "layer_paths"]
 
 
 class Watch:
-    """What some modules put out in the last forward pass; a tuple counts by its first part.
+    """Captures the outputs of some modules in the last forward pass; of a tuple, only the first element.
 
-    A context manager: the hooks are gone afterwards.
+    A context manager: the hooks are removed at exit.
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str], *, only_training: bool = False) -> None:
-        """Put hooks on modules.
+        """Add hooks to modules.
 
         Args:
-            only_training: don't look while the model evaluates: what nobody takes would be held.
+            only_training: don't capture in evaluation mode, where nobody would release the tensors.
         """
         self._seen: dict[str, Tensor] = {}
         self._only_training = only_training
@@ -44,7 +44,7 @@ class Watch:
         return hook
 
     def take(self) -> dict[str, Tensor]:
-        """What was put out since the last time, by path; it is let go."""
+        """Return and release the outputs since the last call, by path."""
         seen, self._seen = self._seen, {}
         return seen
 
@@ -58,10 +58,10 @@ class Watch:
 
 
 def layer_paths(model: nn.Module) -> list[str]:
-    """Paths of a model's layers in their order.
+    """Paths of a model's layers in order.
 
     Raises:
-        ModelError: the model doesn't say where they are.
+        ModelError: if the model's structure doesn't give them.
     """
     from compress.model.structure.find import structure_of
 
@@ -72,10 +72,10 @@ def layer_paths(model: nn.Module) -> list[str]:
 
 
 def attention_at(model: nn.Module, layer: int) -> Site:
-    """The attention of a layer, with its queries', keys' and values' projections.
+    """The attention site of a layer, with its query, key and value projections.
 
     Raises:
-        ModelError: there is none.
+        ModelError: if there is none.
     """
     from compress.model.structure.find import structure_of
 
@@ -89,6 +89,6 @@ def attention_at(model: nn.Module, layer: int) -> Site:
 
 
 def head_count(model: nn.Module, site: Site, producer: int = 0) -> int:
-    """How many heads a projection of an attention site puts out."""
+    """Number of heads that a projection of an attention site outputs."""
     path, rows = site.producers[producer]
     return int(getattr(model.get_submodule(path), "out_features")) // rows  # noqa: B009

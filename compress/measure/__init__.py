@@ -1,4 +1,4 @@
-"""Honest measurement of ONNX files with ONNX Runtime; neither it nor torch is imported until it is used."""
+"""Measurement of ONNX files with ONNX Runtime; onnxruntime and torch are imported only on first use."""
 
 from compress.measure.accuracy import predict
 from compress.measure.environment import environment, sums_are_exact

@@ -1,4 +1,4 @@
-"""What an ONNX file answers on rows, one at a time and in batches, and the score of that.
+"""Predictions of an ONNX file, one row at a time and in batches, and their score.
 
 Shapes: n = rows, b = batch, u = judged units.
 """
@@ -30,21 +30,21 @@ def predict(
     on_rows: Callable[[int], None] | None = None,
     tally: Tally | None = None,
 ) -> Integers:
-    """Answer every row of a split, in order.
+    """Predict every row of a split, in order.
 
     Args:
         session: an open ONNX file.
-        split: the rows; a batch is padded to its own longest row.
-        batch_size: rows a call; 1 pads nothing.
-        task: says what the file's numbers mean.
-        on_rows: called with how many rows are answered so far, after each call.
-        tally: given the logits and labels of each call.
+        split: the rows; a batch is padded to its longest row.
+        batch_size: rows per call; 1 means no padding.
+        task: interprets the file's outputs.
+        on_rows: called after each batch with the number of rows done so far.
+        tally: updated with the logits and labels of each batch.
 
     Returns:
-        What is named for each unit, [u], row after row.
+        The prediction for each unit, [u], in row order.
 
     Raises:
-        MeasureError: if the split is empty, an answer is NaN, or is no answer of the task.
+        MeasureError: if the split is empty, an output is NaN, or its shape does not fit the task.
     """
     if len(split) == 0:
         raise MeasureError(f"the {split.name} split has no rows to measure on")
@@ -70,18 +70,18 @@ def predict(
 
 
 def batched_size(split: Split, task: Task) -> int:
-    """Rows of a batch: 32, or as many as the logits of wide answers leave room for, but two at the least."""
+    """Batch size: 32, or fewer if each row's logits are large, but at least 2."""
     return max(2, task.rows_at_once(split.labels[:1].size, BATCHED_SIZE))
 
 
 def accuracy(
     single: Integers, batched: Integers, split: Split, task: Task, *, batched_size: int = BATCHED_SIZE
 ) -> Accuracy:
-    """Sum up the answers given one row at a time, and those given in padded batches.
+    """Score the predictions made one row at a time and those made in padded batches.
 
     Args:
-        single: answers at batch 1, [u].
-        batched: answers in batches of `batched_size`, [u].
+        single: predictions at batch 1, [u].
+        batched: predictions in batches of `batched_size`, [u].
         split: the rows.
     """
     labels = split.answers

@@ -1,4 +1,4 @@
-"""Predicted classes of many rows as short text, so that a report can be compared row by row with another."""
+"""Predicted classes of many rows as compact text, so that two reports can be compared row by row."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 __all__ = ["pack_classes", "unpack_classes"]
 
-_MOST_BYTES = 1 << 28  # of unpacked classes: a text of few bytes must not fill the memory
+_MOST_BYTES = 1 << 28  # unpacked bytes; keeps a short, malicious text from filling the memory
 
 
 def pack_classes(classes: NDArray[np.int64]) -> str:
-    """Class indices [n] as base64 of deflated little-endian 32-bit numbers."""
+    """Encode class indices [n] as base64 of deflated little-endian 32-bit integers."""
     return base64.b64encode(zlib.compress(classes.astype("<u4").tobytes(), 9)).decode("ascii")
 
 
 def unpack_classes(text: str) -> NDArray[np.int64]:
-    """Undo `pack_classes`: [n].
+    """Decode what `pack_classes` wrote; returns [n].
 
     Raises:
-        ValueError: the text is not what `pack_classes` writes.
+        ValueError: if the text was not written by `pack_classes`.
     """
     unpacker = zlib.decompressobj()
     try:

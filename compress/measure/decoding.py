@@ -1,6 +1,6 @@
-"""A token at a time: how fast models whose files keep keys and values write, and what keeping them costs.
+"""Token-by-token decoding: latency of files with a key/value cache, and the size of that cache.
 
-Shapes: b = batch, p = tokens before.
+Shapes: b = batch, p = past tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["cache_bytes_per_token", "compare_decoding"]
 
 
 def cache_bytes_per_token(session: Session) -> int:
-    """Bytes that one more token of one row adds to the keys and values of a decoder's file."""
+    """Bytes that each token of one row adds to the key/value cache."""
     fed = empty_past(session.get_inputs(), 1)
     return sum(array.shape[1] * array.shape[3] * array.itemsize for array in fed.values())
 
@@ -40,13 +40,13 @@ def compare_decoding(
     clock: Clock | None = None,
     watch: Watch | None = None,
 ) -> LatencyComparison:
-    """Time one more token after a prompt that both have read; the past does not grow while that is timed.
+    """Time decoding one token after a prompt in both files; the past does not grow while timing.
 
     Args:
-        prompt: rows of p tokens without padding; the last of them is the token that is timed.
+        prompt: rows of p tokens without padding; the last token is the one that is timed.
 
     Returns:
-        Times of a call; `sequence` is p, and the throughput is tokens a second of all rows together.
+        Times per call; `sequence` is p, and throughput is tokens per second over all rows.
     """
     calls = [_one_token(session, prompt) for session in (baseline, candidate)]
     rows, length = prompt["input_ids"].shape

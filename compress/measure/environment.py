@@ -1,4 +1,4 @@
-"""The machine and the versions that figures hold for."""
+"""The machine and package versions that measurements apply to."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from compress.system.cores import available_cores
 
 __all__ = ["environment", "sums_are_exact"]
 
-# What ONNX Runtime's kernels choose by; other flags do not change a figure.
+# Flags by which ONNX Runtime selects kernels; others do not affect measurements.
 _INSTRUCTION_SETS = (
     "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "fphp", "asimdhp", "bf16", "i8mm", "sve", "sve2",
     "sme",
 )  # fmt: skip
-# The same by NumPy's names, for systems without /proc/cpuinfo.
+# NumPy's names for the same flags, for systems without /proc/cpuinfo.
 _OF_NUMPY = {
     "AVX2": "avx2", "FMA3": "fma", "F16C": "f16c", "AVX512F": "avx512f", "AVX512BW": "avx512bw",
     "AVX512VNNI": "avx512_vnni", "AVX512BF16": "avx512_bf16", "AVX512FP16": "avx512_fp16", "ASIMD": "asimd",
@@ -38,10 +38,10 @@ _FINGERPRINT_CHARS = 12
 
 
 def sums_are_exact(instruction_sets: Sequence[str]) -> bool | None:
-    """Whether products of int8 are added in 32 bits here; x86 without VNNI adds pairs of them in 16 bits.
+    """Whether int8 products are accumulated in 32 bits here; x86 without VNNI adds pairs in 16 bits.
 
     Returns:
-        None: the instruction sets of this processor are not known.
+        None if this processor's instruction sets are unknown.
     """
     have = set(instruction_sets)
     if have & (_VNNI | _ARM):
@@ -50,10 +50,10 @@ def sums_are_exact(instruction_sets: Sequence[str]) -> bool | None:
 
 
 def environment(threads: Sequence[int] = ()) -> Environment:
-    """Describe this machine; no package is imported for its version.
+    """Describe this machine; reads package versions without importing the packages.
 
     Args:
-        threads: the numbers of threads that sessions were given, for the session options.
+        threads: thread counts of the sessions, for the session options.
     """
     cpuinfo = _cpuinfo()
     cpu = cpuinfo.get("model name") or cpuinfo.get("Model") or platform.processor() or platform.machine()
@@ -77,13 +77,13 @@ def environment(threads: Sequence[int] = ()) -> Environment:
 
 
 def _fingerprint(cpu: str, cores: int, instruction_sets: tuple[str, ...], onnxruntime: str) -> str:
-    """Digest what a time depends on; memory, Python and the training libraries are not in it."""
+    """Hash of what latency depends on; excludes memory, Python and the training libraries."""
     text = "\n".join((cpu, str(cores), " ".join(instruction_sets), onnxruntime))
     return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_CHARS]
 
 
 def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """Read the first entry of each key; empty where the system has no such file (then sets are unknown)."""
+    """First value of each key in /proc/cpuinfo; empty on systems without it."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -97,9 +97,9 @@ def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
 
 
 def _sets_of_numpy() -> set[str]:
-    """Instruction sets that NumPy found as it was loaded; empty where those that matter are not known.
+    """Instruction sets that NumPy detected at import; empty if none of the relevant ones are known.
 
-    It doesn't look for AVX-VNNI: an x86 without AVX-512 VNNI may have that, and sums of int8 may be exact.
+    NumPy does not detect AVX-VNNI, so an x86 without AVX-512 VNNI may still have exact int8 sums.
     """
     features = getattr(getattr(np, "_core", None), "_multiarray_umath", None)
     found: dict[str, bool] = getattr(features, "__cpu_features__", {})
@@ -113,5 +113,5 @@ def _versions() -> dict[str, str]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # not installed: left out
+            continue  # not installed
     return found

@@ -1,6 +1,6 @@
-"""The accuracy ladder: the ONNX file after every stage, on validation rows and in turns with all others.
+"""The accuracy ladder: the ONNX file after every stage on validation rows, all timed in turns.
 
-People choose stages by it, so it looks at validation rows and never at test rows.
+It guides the choice of stages, so it never uses test rows.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Step:
     """A file of the ladder.
 
     Attributes:
-        name: of its stage, or of several.
-        validation: rows as it reads them.
-        stages: how many stages lie between the file before and this one.
+        name: its stage, or several stages joined.
+        validation: rows in this file's encoding.
+        stages: number of stages between the previous file and this one.
     """
 
     name: str
@@ -54,17 +54,17 @@ def measure_ladder(
     seed: int,
     progress: Progress,
 ) -> tuple[Rung, ...]:
-    """Compare each file with the first, and with the one before it.
+    """Compare each file with the first and with the previous one.
 
     Args:
-        steps: the uncompressed file, then those after each stage; all hold the same rows.
-        setting: where they are timed.
-        rounds: how often each is timed, in turns.
-        seconds: for how long each time.
-        seed: of the bootstrap, and of the rows where there are more than 1,000.
+        steps: the uncompressed file, then those after each stage; all have the same rows.
+        setting: batch, sequence and threads for timing.
+        rounds: timing rounds, in turns.
+        seconds: duration per file and round.
+        seed: of the bootstrap, and of the sample if there are more than 1,000 rows.
 
     Raises:
-        MeasureError: ONNX Runtime refuses a file, or a batch.
+        MeasureError: if ONNX Runtime refuses a file or a batch.
     """
     sessions = [create_session(step.onnx, threads=setting.threads) for step in steps]
     rows = [step.validation.take(_MOST_ROWS, seed=seed) for step in steps]

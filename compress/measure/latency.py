@@ -1,15 +1,16 @@
-"""Latency of two ONNX files timed in turns, so that their ratio survives a machine whose speed drifts.
+"""Latency of two ONNX files timed in turns, so that drifting machine speed does not bias their ratio.
 
-Each round times one file for a while, then the other; who goes first alternates. The speedup is the median
-over rounds of the ratio of that round's medians, and its interval a bootstrap of that median.
+Each round times one file for a while, then the other; the order alternates. The speedup is the median over
+rounds of the ratio of that round's medians, with a bootstrap interval of that median.
 
-The interval covers what differs from round to round within this run, and nothing else: not another day, not
-another machine, not the choice of rows. Rounds are few, so it is a little narrow: for independent rounds it
-holds the true ratio in 94 % of runs with 5 rounds, 88 % with 7, 96 % with 9, but in only 75 % with 3.
+The interval covers only variation between rounds of this run: not another day, another machine, or the choice
+of rows. With few rounds it is somewhat narrow: for independent rounds it covers the true ratio in 94 % of
+runs with 5 rounds, 88 % with 7, 96 % with 9, but only 75 % with 3.
 
-Other work on the machine is watched round by round. A round that it disturbed is timed again: as many rounds
-again as were asked for, and for a minute, at most. Where too few quiet ones come of that, those that were
-disturbed least count too, and the result says how many. Times decide nothing here: no file is favoured.
+Other load on the machine is monitored per round. Disturbed rounds are repeated: at most as many extra rounds
+as were requested, and for at most a minute. If there are still too few quiet rounds, the least disturbed ones
+count too, and the result says how many. The choice of rounds never depends on their times, so it favours
+neither file.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ _RESAMPLES = 4000
 _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
 _MS_PER_S = 1e3
-_MOST_AGAIN_S = 60  # of rounds that are timed again
+_MOST_AGAIN_S = 60  # for repeating rounds
 
 T = TypeVar("T")
 
 Clock = Callable[[], int]
-"""Nanoseconds since some fixed moment."""
+"""Returns nanoseconds since a fixed moment."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Round:
     """Times of each call in one round, in ms.
 
     Attributes:
-        number: of the round among all that were timed, from 0.
-        load: what ran beside it.
+        number: index among all timed rounds.
+        load: other load during the round.
     """
 
     baseline_ms: tuple[float, ...]
@@ -66,7 +67,7 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """Median time of the baseline / median time of the candidate."""
+        """Median baseline time / median candidate time."""
         return float(np.median(self.baseline_ms) / np.median(self.candidate_ms))
 
 
@@ -104,17 +105,17 @@ def compare_latency(
     """Time two open ONNX files on one batch.
 
     Args:
-        baseline: the file that the speedup is relative to.
-        candidate: the other one.
-        batch: real rows without padding; each session takes the inputs that it has.
-        sequence: tokens a row of `batch`, for the result.
-        threads: what the sessions were opened with, for the result.
-        rounds: how often each is timed.
-        seconds: at least so long each time, and at least 3 calls.
+        baseline: the reference of the speedup.
+        candidate: the other file.
+        batch: real rows without padding; each session takes the inputs that it needs.
+        sequence: tokens per row of `batch`, for the result.
+        threads: thread count of the sessions, for the result.
+        rounds: timing rounds.
+        seconds: minimum duration per file and round; at least 3 calls.
         seed: of the bootstrap.
-        on_round: told of each round when it is done.
-        clock: nanoseconds; a test gives its own.
-        watch: as for `time_in_turns`.
+        on_round: called with each round that counts.
+        clock: returns nanoseconds; replaceable in tests.
+        watch: as in `time_in_turns`.
 
     Raises:
         MeasureError: if ONNX Runtime fails on this batch.
@@ -122,7 +123,7 @@ def compare_latency(
     baseline_feeds, candidate_feeds = feeds(batch, baseline), feeds(batch, candidate)
     rows = len(next(iter(batch.values())))
     for session in (baseline, candidate):
-        answer(session, batch)  # a batch that a file refuses is refused in words, before a clock runs
+        answer(session, batch)  # reports a refused batch with a clear message before timing starts
     timed = time_in_turns(
         lambda: baseline.run(None, baseline_feeds),
         lambda: candidate.run(None, candidate_feeds),
@@ -145,14 +146,14 @@ def time_in_turns(
     clock: Clock = time.perf_counter_ns,
     watch: Watch | None = None,
 ) -> list[Round]:
-    """Call two functions for `seconds` each in every round; both are first warmed up for as long, untimed.
+    """Call two functions for `seconds` each in every round, after an untimed warm-up of the same length.
 
     Args:
-        on_round: called with each round that counts, as soon as that is known.
-        watch: tells what ran beside each round; a test gives its own.
+        on_round: called with each round as soon as it is known to count.
+        watch: monitors other load; replaceable in tests.
 
     Returns:
-        As many rounds as asked for, in the order in which they were timed.
+        The requested number of rounds, in the order in which they were timed.
     """
 
     def timed(number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -188,13 +189,13 @@ def rounds_in_turns(
     clock: Clock = time.perf_counter_ns,
     watch: Watch | None = None,
 ) -> Turns:
-    """Call many functions for `seconds` each in every round, every other round from the last to the first.
+    """Call several functions for `seconds` each in every round, reversing the order every other round.
 
-    One round before is a warm-up, untimed.
+    An untimed warm-up round comes first.
 
     Args:
-        on_round: called after the warm-up, and for each round that counts.
-        watch: as for `time_in_turns`.
+        on_round: called after the warm-up and for each round that counts.
+        watch: as in `time_in_turns`.
     """
 
     def timed(number: int) -> list[float]:
@@ -219,7 +220,7 @@ def rounds_in_turns(
 
 @dataclass(frozen=True)
 class _Timed(Generic[T]):
-    """A round: its number among all that were timed, what it found, and what ran beside it."""
+    """A round: its index among all timed rounds, its result, and the other load during it."""
 
     number: int
     found: T
@@ -233,8 +234,8 @@ def _mostly_quiet(
     clock: Clock,
     on_round: Callable[[_Timed[T]], None],
 ) -> list[_Timed[T]]:
-    """Time rounds until so many were quiet, within bounds; fill up with those that were disturbed least."""
-    watch.look()  # what came before, a warm-up, is no part of the first round
+    """Time rounds until enough are quiet, within limits; fill up with the least disturbed ones."""
+    watch.look()  # exclude the warm-up from the first round's load
     quiet: list[_Timed[T]] = []
     disturbed: list[_Timed[T]] = []
     again_since = 0
@@ -260,7 +261,7 @@ def _mostly_quiet(
 
 
 def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple[float, ...]:
-    """Time single calls in ms until `seconds` are over and 3 calls are made."""
+    """Time single calls in ms until `seconds` have passed and at least 3 calls are done."""
     times: list[float] = []
     now = clock()
     end = now + int(seconds * _NS_PER_S)
@@ -268,7 +269,7 @@ def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple
         begin = clock()
         call()
         now = clock()
-        # A call within one tick would make a ratio infinite; a tick is 1 ns.
+        # A call within one clock tick would make a ratio infinite; a tick is 1 ns.
         times.append(max(now - begin, 1) / _NS_PER_MS)
     return tuple(times)
 
@@ -276,7 +277,7 @@ def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple
 def summarize(
     timed: Sequence[Round], *, batch: int, sequence: int, threads: int, seed: int = 0
 ) -> LatencyComparison:
-    """Turn times into the figures of a report."""
+    """Compute a report's figures from the timed rounds."""
     ratios = [this.ratio for this in timed]
     low, high = median_interval(ratios, seed=seed)
     disturbance = disturbance_of([this.load for this in timed])
@@ -297,7 +298,7 @@ def summarize(
 
 
 def median_interval(values: Sequence[float], *, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap of the median; of one value, that value."""
+    """95 % percentile bootstrap interval of the median; for one value, that value."""
     given = np.asarray(values, dtype=np.float64)
     picked = np.random.default_rng(seed).integers(len(given), size=(_RESAMPLES, len(given)))
     medians = np.median(given[picked], axis=1)  # [resamples]

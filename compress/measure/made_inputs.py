@@ -1,9 +1,8 @@
-"""A batch for an ONNX file that comes without rows: what its inputs are, filled with something that it can
-take.
+"""Synthetic batches for an ONNX file without data: read its inputs and fill them with valid values.
 
-Times of a Transformer do not depend on what its numbers are, so a made-up batch will do; accuracy would not.
-Token ids are drawn from [0, 100), or from the rows of the table that they look up if it has fewer; masks are
-ones, types zeros, positions count up; other numbers are normal, booleans false.
+A Transformer's latency does not depend on its inputs' values, so synthetic ones are good enough for timing,
+but not for accuracy. Token ids are drawn from [0, 100), or from the rows of the table that they index if it
+has fewer; masks are ones, types zeros, positions count up; other numbers are normal, booleans false.
 Shapes: b = batch, s = sequence.
 """
 
@@ -24,8 +23,8 @@ __all__ = ["FileInput", "inputs_of", "made_batch"]
 
 _IDS = 100
 _SEED = 0
-_MOST_NUMBERS = 1 << 28  # a gigabyte of floats
-_LOOKUPS = {"Gather": (1, 0), "GatherBlockQuantized": (1, 0)}  # where the ids stand, and where the table
+_MOST_NUMBERS = 1 << 28  # 1 GiB of float32
+_LOOKUPS = {"Gather": (1, 0), "GatherBlockQuantized": (1, 0)}  # input indices of the ids and of the table
 _PASSES_ON = {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "DequantizeLinear"}
 
 
@@ -34,9 +33,9 @@ class FileInput:
     """One input of an ONNX file.
 
     Attributes:
-        dtype: a numpy name; empty if no batch can be made of it.
-        shape: a number or a name for each dimension; None where the file says neither.
-        limit: rows of the table that it looks up, if it does.
+        dtype: numpy name; empty if no batch can be made for it.
+        shape: a number or a name per dimension; None where the file gives neither.
+        limit: rows of the table that it indexes, if any.
     """
 
     name: str
@@ -46,16 +45,16 @@ class FileInput:
 
 
 def inputs_of(path: Path) -> tuple[FileInput, ...]:
-    """Read the inputs of an ONNX file that are not weights.
+    """Read the inputs of an ONNX file, without its weights.
 
     Raises:
-        ModelError: it isn't one.
+        ModelError: if the file isn't ONNX.
     """
     import onnx
 
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's own among them
+    except Exception as error:  # includes protobuf's own errors
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
     graph = model.graph
     if not graph.node:
@@ -86,20 +85,20 @@ def _input(graph: Any, value: Any) -> FileInput:
 
 
 def _table_rows(graph: Any, name: str) -> int | None:
-    """Find how many rows the smallest table has that these ids look up."""
+    """Rows of the smallest table that these ids index; None if there is none."""
     return min(_lookups(graph, {name}, {}), default=None)
 
 
 def _lookups(graph: Any, names: set[str], rows: dict[str, int]) -> list[int]:
-    """Rows of each table that is looked up, in the branches of an If and the bodies of loops too.
+    """Rows of each table that the ids index, including in the branches of an If and the bodies of loops.
 
     Args:
-        names: of the ids, outside of the graph.
-        rows: of the tables that it can see outside, by name.
+        names: names of the ids in the outer graph.
+        rows: rows of the tables visible from the outer graph, by name.
     """
     rows = rows | {each.name: int(each.dims[0]) for each in graph.initializer if each.dims}
     names, found = set(names), []
-    for node in graph.node:  # in the order of running, so one pass will do
+    for node in graph.node:  # in order of execution, so one pass is enough
         for each in node.attribute:
             found += _lookups(each.g, names, rows) if each.HasField("g") else []
         if node.op_type in _PASSES_ON and node.input[0] in names:
@@ -118,29 +117,28 @@ def made_batch(
 ) -> tuple[Batch, int]:
     """Make one batch.
 
-    The first dimension is the batch, unless the file fixes it; every other that the file does not fix is the
-    sequence.
+    The first dimension is the batch unless the file fixes it; every other open dimension is the sequence.
 
     Args:
         path: for messages.
         inputs: from `inputs_of`.
         batch: rows.
-        sequence: length of what the file leaves open.
-        fixed: that length was asked for, and is not to be changed.
+        sequence: size of open dimensions.
+        fixed: whether the user gave `sequence`, so that it must not change.
 
     Returns:
-        The batch, and the sequence that it has: the file's own, if it fixes the second dimension of each
-        input; 1 for pictures.
+        The batch and its sequence: the file's own if the second dimension of each input is fixed; 1 for
+        images.
 
     Raises:
-        ModelError: an input can't be made, or the file fixes another batch or sequence than asked for.
+        ModelError: if no values can be made for an input, or the file fixes a different batch or sequence.
     """
     draw = np.random.default_rng(_SEED)
     made: Batch = {}
     lengths: set[int] = set()
     for each in inputs:
         if is_past(each.name):
-            continue  # a decoder's file is given an empty past where a batch has none
+            continue  # `feeds` adds an empty past for decoders
         if not each.dtype or each.shape is None:
             what = "its shape is not said" if each.dtype else "it is no tensor of numbers"
             raise ModelError(f"{path}: no batch can be made for input '{each.name}': {what}")
@@ -159,7 +157,7 @@ def made_batch(
 
 
 def _is_picture(given: FileInput) -> bool:
-    """Say whether it has channels, height and width behind the batch: that counts as a sequence of 1."""
+    """Whether the input has channels, height and width after the batch; such an image has sequence 1."""
     shape = given.shape or ()
     return len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
 

@@ -1,6 +1,6 @@
-"""What a measurement is, as data. Every figure is that of an ONNX file run by ONNX Runtime.
+"""Result types of a measurement. All figures are of an ONNX file run by ONNX Runtime.
 
-Units stand in the names. Intervals are 95 % intervals.
+Names include the unit. Intervals are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Accuracy(Score):
     """Score of a file on the test rows, one row at a time (batch 1, no padding).
 
     Attributes:
-        correct: of the units.
-        batched_value: the same rows in padded batches of `batched_size`; a value that differs says that
-            answers depend on batch-mates or padding.
-        batched_disagreements: units that are answered differently in the two.
+        correct: number of correct units.
+        batched_value: score of the same rows in padded batches of `batched_size`; a different value means
+            that predictions depend on other rows of the batch or on padding.
+        batched_disagreements: units with different predictions in the two modes.
     """
 
     correct: int
@@ -56,17 +56,17 @@ class Accuracy(Score):
 
 
 AccuracyDifference = Difference
-"""Its name in the public interface."""
+"""Name in the public interface."""
 
 
 class Answers(_Result):
-    """What is named for each unit of the test rows, one row at a time; see `compress.measure.answers`.
+    """Predictions for each unit of the test rows, one row at a time; see `compress.measure.answers`.
 
     Attributes:
-        labels: the true ones.
-        baseline, candidate: those that the files name.
-        positions: units of each row, one after the other.
-        lengths: the same, packed, where rows differ; `positions` says nothing then.
+        labels: true labels.
+        baseline, candidate: predictions of the files.
+        positions: units per row, stored consecutively.
+        lengths: units of each row, packed, if rows differ; `positions` is then meaningless.
     """
 
     labels: str
@@ -92,10 +92,10 @@ class Answers(_Result):
 
 
 class Latency(_Result):
-    """Times of single calls at one setting; `throughput_per_s` is rows a second at the median.
+    """Times of single calls at one setting; `throughput_per_s` is rows per second at the median.
 
     Attributes:
-        p05_ms, p25_ms, p75_ms: further quantiles; None in reports from before they were kept.
+        p05_ms, p25_ms, p75_ms: further quantiles; None in old reports.
     """
 
     p50_ms: float
@@ -112,16 +112,16 @@ class LatencyComparison(_Result):
     """Baseline and candidate timed in turns in one process, at one setting.
 
     Attributes:
-        sequence: tokens (or patches) a row.
-        speedup: median over rounds of baseline time / candidate time of the same round.
-        speedup_low: lower end of the 95 % bootstrap interval of that median over rounds; it covers the noise
-            within this run only, and is trustworthy from 5 rounds on.
-        speedup_high: upper end of it.
-        rounds: how many rounds of both.
-        disturbed_rounds: of these, those that other work or the container's CPU quota disturbed, for want of
-            quiet ones; None in reports from before that was watched.
-        throttled_rounds: of these, those in which the quota stopped the process.
-        used_by_others: mean share of the machine's cores that other work used during the rounds that count.
+        sequence: tokens (or patches) per row.
+        speedup: median over rounds of baseline time / candidate time in the same round.
+        speedup_low: lower end of the 95 % bootstrap interval of that median; it covers only the noise within
+            this run, and is trustworthy from 5 rounds on.
+        speedup_high: upper end of that interval.
+        rounds: number of rounds.
+        disturbed_rounds: rounds that count although other load or the container's CPU quota disturbed them,
+            for lack of quiet ones; None in old reports.
+        throttled_rounds: of these, rounds in which the quota paused the process.
+        used_by_others: mean share of the machine's cores used by other processes in the rounds that count.
     """
 
     batch: int
@@ -139,31 +139,32 @@ class LatencyComparison(_Result):
 
     @property
     def setting(self) -> Setting:
-        """Where it holds."""
+        """Setting of these times."""
         return Setting(batch=self.batch, sequence=self.sequence, threads=self.threads)
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether these times say little of a quiet machine: too few quiet rounds came, although repeated."""
+        """Whether too few rounds were quiet even after repetition, so that the times are unreliable."""
         return bool(self.disturbed_rounds)
 
 
 class Size(_Result):
-    """Bytes on disk of the ONNX file with its external data, and what gzip -6 makes of them."""
+    """Size on disk of the ONNX file with its external data, and after gzip -6, in bytes."""
 
     file_bytes: int
     gzip_bytes: int
 
 
 class ModelMeasurement(_Result):
-    """What was measured of one ONNX file.
+    """Measurements of one ONNX file.
 
     Attributes:
-        load_ms: time to create a session; median of three fresh processes, the file being in the system's
+        load_ms: time to create a session; median over three fresh processes with the file in the system's
             cache.
-        peak_memory_bytes: peak resident memory of these processes (median), each of which loads the file and
-            answers up to 32 test rows one at a time, above that of the same process before loading.
-        operators: how many nodes of each kind ONNX Runtime runs for one row, after its own optimization.
+        peak_memory_bytes: median peak resident memory of these processes above that before loading; each
+            loads the file and predicts up to 32 test rows one at a time.
+        operators: number of nodes of each kind that ONNX Runtime runs for one row, after its own
+            optimization.
     """
 
     size: Size
@@ -174,16 +175,16 @@ class ModelMeasurement(_Result):
 
 
 class RuntimeFile(_Result):
-    """One ONNX file in a runtime other than ONNX Runtime's own CPU kernels.
+    """One ONNX file in a runtime other than ONNX Runtime's CPU kernels.
 
     Attributes:
         runtime: openvino, or onnxruntime-openvino (ONNX Runtime's OpenVINO provider).
         file: baseline or candidate.
-        refused: why the runtime can't run it, in its own words; empty where it can. The rest is then empty.
-        precision: what the runtime computes float operators in on this machine, as it says; empty if unsaid.
-        products: how many products of matrices it makes in each type; empty if it doesn't say.
-        agreement: share of test rows, one at a time, on which it names the class that ONNX Runtime names.
-        accuracy: share of test rows that it answers right.
+        refused: the runtime's reason for refusing the file, leaving the other fields empty; empty if it runs.
+        precision: type that the runtime reports for float operators on this machine; empty if not reported.
+        products: number of matrix products by type; empty if not reported.
+        agreement: share of test rows, one at a time, with the same predicted class as in ONNX Runtime.
+        accuracy: share of test rows predicted correctly.
     """
 
     runtime: str
@@ -200,9 +201,9 @@ class RuntimeTiming(_Result):
     """One file in one runtime at one setting.
 
     Attributes:
-        rounds_ms: median of the calls of each round; rounds of all files and runtimes at a setting are the
-            same rounds, so ratios are taken round by round.
-        disturbed_rounds: as of a LatencyComparison.
+        rounds_ms: median time of the calls in each round; all files and runtimes at a setting share the same
+            rounds, so ratios are taken round by round.
+        disturbed_rounds: as in LatencyComparison.
     """
 
     runtime: str
@@ -215,7 +216,7 @@ class RuntimeTiming(_Result):
 
 
 class Runtimes(_Result):
-    """Both files in all runtimes that were asked for, timed in turns; ONNX Runtime is among `timings`."""
+    """Both files in all requested runtimes, timed in turns; `timings` includes ONNX Runtime."""
 
     files: tuple[RuntimeFile, ...]
     timings: tuple[RuntimeTiming, ...]
@@ -233,16 +234,16 @@ class Rung(_Result):
     """The model after one stage, as an ONNX file, on validation rows.
 
     Attributes:
-        name: of the stage; of the first rung, the uncompressed model, `original`; of several stages joined
-            by ` + `, where the models between them could not be exported.
-        stages: how many stages lie between the rung before and this one; of the first it says nothing.
-        rows: validation rows; of a language model, accuracy and agreement are shares of their tokens.
-        disturbed_rounds: as of a LatencyComparison; the same of all rungs, which are timed in turns.
-        agreement: share of rows on which it names the class that the original names.
-        change: of accuracy, from the rung before.
+        name: the stage; `original` for the uncompressed model in the first rung; stages joined by ` + ` if
+            the models between them could not be exported.
+        stages: number of stages between the previous rung and this one; meaningless in the first.
+        rows: validation rows; for a language model, accuracy and agreement are shares of their tokens.
+        disturbed_rounds: as in LatencyComparison; equal in all rungs, which are timed in turns.
+        agreement: share of rows with the same predicted class as the original.
+        change: in accuracy, from the previous rung.
         p50_ms: median over rounds.
         speedup: original time / this time; median over rounds, with its bootstrap interval.
-        gain: time of the rung before / this time, likewise.
+        gain: time of the previous rung / this time, likewise.
     """
 
     name: str
@@ -263,9 +264,9 @@ class LanguageModel(_Result):
 
     Attributes:
         loss: mean over tokens, in nats.
-        perplexity: exp of it.
-        bits_per_byte: the loss by the bytes of text that the tokens stand for; None: their number is unknown.
-        cache_bytes_per_token: what one more token of one row adds to the keys and values.
+        perplexity: exp(loss).
+        bits_per_byte: loss in bits per byte of the tokens' text; None if the number of bytes is unknown.
+        cache_bytes_per_token: bytes that each token of one row adds to the key/value cache.
     """
 
     loss: float
@@ -275,12 +276,12 @@ class LanguageModel(_Result):
 
 
 class Language(_Result):
-    """Two language models on the same test rows, each row from an empty past.
+    """Two language models on the same test rows, each row starting from an empty past.
 
     Attributes:
-        perplexity_ratio: candidate / baseline; the interval takes rows, not tokens, as independent.
-        decode: times of one more token after `sequence` tokens, in turns; throughput is tokens a second. The
-            `latency` of a measurement is that of reading a prompt of `sequence` tokens.
+        perplexity_ratio: candidate / baseline; the interval treats rows, not tokens, as independent.
+        decode: times of one more token after `sequence` tokens, in turns; throughput is tokens per second.
+            The `latency` of a measurement is that of reading a prompt of `sequence` tokens.
     """
 
     rows: int
@@ -293,7 +294,7 @@ class Language(_Result):
 
 
 class Environment(_Result):
-    """Machine and versions that the figures hold for; `fingerprint` is equal where figures compare."""
+    """Machine and versions of a measurement; measurements with equal `fingerprint` are comparable."""
 
     cpu: str
     cores: int
@@ -310,13 +311,13 @@ class Measurement(_Result):
     """Baseline and candidate, measured together.
 
     Attributes:
-        task: its name; empty in reports from before it was kept (see `tasks.task_of_measurement`).
-        noise: words about what makes these figures doubtful (a ratio whose interval is wide, a busy machine).
-        explanation: where the time goes at the first setting of `latency`; None in reports from before there
-            were any, and where it could not be had (`noise` then says why).
-        runtimes: the same files in other runtimes; None where only ONNX Runtime was asked for.
-        answers: row by row; None in reports from before they were kept.
-        language: what else is measured where files keep a past; None of others.
+        task: name of the task; empty in old reports (see `tasks.task_of_measurement`).
+        noise: warnings about unreliable figures (a ratio with a wide interval, a busy machine).
+        explanation: where the time goes at the first setting of `latency`; None in old reports, and if it
+            could not be measured (`noise` then says why).
+        runtimes: the same files in other runtimes; None if only ONNX Runtime was requested.
+        answers: predictions row by row; None in old reports.
+        language: measurements of files with a key/value cache; None for other files.
     """
 
     task: str = ""

@@ -1,4 +1,4 @@
-"""Batches to time: real rows, each brought to exactly one length, so that no call computes padding.
+"""Batches for timing: real rows, each brought to exactly one length, so that no call computes padding.
 
 Shapes: b = batch, s = sequence.
 """
@@ -21,14 +21,14 @@ _LENGTH_MULTIPLE = 8
 
 
 def resolve_sequence(split: Split, sequence: int | None) -> int:
-    """Choose how long the timed rows are. A picture has no length: it counts as 1.
+    """Choose the length of the timed rows; 1 for images, which have none.
 
-    None means the rows' own length where it is one, else their 95th percentile rounded up to a multiple of 8,
-    but no longer than the longest row: what a server sees on nearly all its requests, and never more
-    positions than the model was made for.
+    None means the rows' own length if they share one, else their 95th percentile rounded up to a multiple of
+    8, but at most the longest row: this covers nearly all requests of a server, and never exceeds the model's
+    positions.
 
     Raises:
-        MeasureError: if the split is empty, or the data fixes the length and another one is asked for.
+        MeasureError: if the split is empty, or the data fixes a different length.
     """
     if len(split) == 0:
         raise MeasureError(f"the {split.name} split has no rows to measure on")
@@ -51,10 +51,10 @@ def resolve_sequence(split: Split, sequence: int | None) -> int:
 
 
 def steady_batch(split: Split, batch: int, sequence: int) -> Batch:
-    """Take the first `batch` rows (from the start again if they are fewer), each exactly `sequence` long.
+    """Take the first `batch` rows (repeating them if there are fewer), each exactly `sequence` long.
 
-    A longer row is cut, a shorter one repeated; the attention mask is all ones, so every token is work. An
-    input whose length the data fixes stays as it is.
+    Longer rows are cut, shorter ones repeated. The attention mask is all ones, so every token is computed.
+    Inputs with a fixed length are unchanged.
     """
     rows = [split.rows[index % len(split)] for index in range(batch)]
     out: Batch = {}
@@ -78,5 +78,5 @@ def _lengths(spec: InputSpec, split: Split) -> list[int]:
 
 
 def _is_picture(spec: InputSpec) -> bool:
-    """Say whether a row is channels, height and width."""
+    """Whether a row is an image (channels, height and width)."""
     return len(spec.shape) == 3 and all(isinstance(size, int) for size in spec.shape)

@@ -1,7 +1,7 @@
-"""Bytes of an ONNX file on disk and after gzip, with the external data that it names.
+"""Size of an ONNX file with its external data, on disk and after gzip.
 
-The names are found by the bytes of the key that the ONNX format stores them under, so that nothing here needs
-the onnx package, and no weight is read into memory.
+External data files are found by searching for the bytes of the key that ONNX stores their names under, so
+this module does not need the onnx package and loads no weights into memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["model_files", "model_size"]
 
 _CHUNK_BYTES = 1 << 20
 _GZIP_LEVEL = 6
-_GZIP_FORMAT = 31  # zlib's wbits for a gzip header and trailer around the largest window
-# onnx.proto, StringStringEntryProto: field 1, the key "location"; field 2, the value, opens with its length.
+_GZIP_FORMAT = 31  # zlib's wbits for a gzip header and trailer with the largest window
+# onnx.proto, StringStringEntryProto: field 1, the key "location"; field 2, the value, preceded by its length.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
     """List an ONNX file and the external data files that it names, each once, the file itself first.
 
-    A name of 128 bytes or more is not found; no exporter writes one. A match in the weights themselves that
-    happens to spell an entry is harmless: it counts only if a file of that name is there.
+    Names of 128 bytes or more are not found; no exporter writes them. A chance match within the weights is
+    harmless: it counts only if a file of that name exists.
 
     Raises:
-        MeasureError: if the file is empty, or names a file outside of its folder.
+        MeasureError: if the file is empty, or names a file outside its folder.
     """
-    if path.stat().st_size == 0:  # which cannot be mapped
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
         raise MeasureError(f"{path}: this file is empty")
     folder = path.parent
     found: dict[Path, None] = {path: None}
@@ -43,9 +43,9 @@ def model_files(path: Path) -> tuple[Path, ...]:
                 text = name.decode("utf-8")
                 beside = folder / text
                 there = beside.is_file()
-            except (UnicodeDecodeError, ValueError):  # a chance match: no text, or a NUL in it
+            except (UnicodeDecodeError, ValueError):  # a chance match: not text, or with a NUL
                 continue
-            # By its words: the files of a download are often links to a place elsewhere.
+            # Check the path as written, because downloaded files are often symlinks to another place.
             if there and (Path(text).is_absolute() or ".." in Path(text).parts):
                 raise MeasureError(f"{path}: its external data is outside of its folder: {text}; refused")
             if there:
@@ -54,7 +54,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
 
 
 def model_size(path: Path) -> Size:
-    """Measure an ONNX file with its external data; each file is compressed on its own."""
+    """Measure an ONNX file with its external data; each file is compressed separately."""
     files = model_files(path)
     return Size(
         file_bytes=sum(file.stat().st_size for file in files),

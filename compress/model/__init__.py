@@ -1,6 +1,6 @@
-"""Models: load, save, call, and the structure that can be cut.
+"""Models: load, save and call them, and find the structure that can be cut.
 
-Names are loaded when they are first used, so that reading a recipe's `model:` part doesn't import torch.
+Names are imported on first use, so that reading a recipe's `model:` section doesn't import torch.
 """
 
 from importlib import import_module

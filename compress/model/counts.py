@@ -1,4 +1,4 @@
-"""How many numbers a model's weights hold, whatever they are stored as."""
+"""Number of weights in a model, and the bytes that store them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["stored_bytes", "stored_tensors", "weight_counts"]
 
 
 def weight_counts(module: nn.Module) -> tuple[int, int]:
-    """Count the weights, and those that are not zero; an integer weight counts as one, scales don't count."""
+    """Count the weights, and the non-zero ones; an integer weight counts as one, scales don't count."""
     tensors: list[Tensor] = []
     seen: set[int] = set()
     for child in module.modules():
@@ -30,12 +30,12 @@ def weight_counts(module: nn.Module) -> tuple[int, int]:
 
 
 def stored_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters and kept buffers as they are stored; tensors that share memory count once."""
+    """Bytes of all parameters and persistent buffers as stored; tensors that share memory count once."""
     return sum(tensor.nbytes for tensor in stored_tensors(module).values())
 
 
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and kept buffers by name; of those that share memory the first."""
+    """All parameters and persistent buffers by name; of those that share memory only the first."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict().items():
         found.setdefault(tensor.data_ptr(), (name, tensor))

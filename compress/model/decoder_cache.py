@@ -1,11 +1,11 @@
-"""A decoder with its keys and values as tensors: those of before go in, and with this call's come out.
+"""A decoder with its keys and values as tensors: the past ones are inputs, all of them are outputs.
 
-A module takes part by the convention of transformers: its forward takes `past_key_values` (transformers calls
-it `cache` from 5.24 on), an object whose `get_seq_length()` says how many tokens came before, and whose
-`update(key, value, layer)` returns the keys and values of all tokens up to now. Here that object holds plain
-tensors, so that one graph serves a prompt (the past is empty) and each further token.
-Shapes: b = batch, s = new tokens, p = tokens before, t = p + s, k = heads of keys and values, d = head size,
-v = tokens of the vocabulary.
+A module must follow the convention of transformers: its forward takes `past_key_values` (called `cache` in
+transformers from 5.24 on), an object whose `get_seq_length()` returns the number of past tokens, and whose
+`update(key, value, layer)` returns the keys and values of all tokens so far. Here that object holds plain
+tensors, so that one graph serves a prompt (empty past) and each further token.
+Shapes: b = batch, s = new tokens, p = past tokens, t = p + s, k = key/value heads, d = head size,
+v = vocabulary size.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ _LENGTH = 3  # of the rows that a module is tried on
 
 
 class KeyValues:
-    """Keys and values of the tokens before, [b, k, p, d] a layer, and then of all tokens, [b, k, t, d].
+    """Keys and values of past tokens, [b, k, p, d] per layer, and after the call of all tokens, [b, k, t, d].
 
     Attributes:
         present: by layer, what `update` returned.
     """
 
-    is_compileable = False  # asked by transformers
+    is_compileable = False  # read by transformers
 
     def __init__(self, past: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
-        """`past` is empty where nothing came before, or has a pair for each layer that asks."""
+        """`past` is empty, or has a pair for each layer that calls `update`."""
         self._past = list(past)
         self.present: dict[int, tuple[Tensor, Tensor]] = {}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many tokens came before: p."""
+        """Number of past tokens: p."""
         del layer_idx
         return self._past[0][0].shape[2] if self._past else 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Put this call's keys and values, [b, k, s, d], behind those before; layers ask in their order.
+        """Append this call's keys and values, [b, k, s, d], to the past ones; layers call in order.
 
-        Their numbers are not looked at: where layers were cut away they have gaps.
+        Layer indices are ignored: they have gaps where layers were cut.
 
         Raises:
-            ModelError: what came before is of another model: of fewer layers, or other heads.
+            ModelError: the past is from another model, with fewer layers or other heads.
         """
         del layer_idx
         index = len(self.present)
@@ -81,25 +81,25 @@ class KeyValues:
 
 @dataclass(frozen=True)
 class CacheLayer:
-    """Heads and head size of the keys and values that one layer keeps."""
+    """Key/value heads and head size of one layer's cache."""
 
     heads: int
     head_size: int
 
     @property
     def numbers_per_token(self) -> int:
-        """Numbers that a token adds to the cache, keys and values together."""
+        """Cache elements per token, keys and values together."""
         return 2 * self.heads * self.head_size
 
 
 class CachedDecoder(nn.Module):
-    """Takes tokens, the mask and the past by position; returns logits and the keys and values of all tokens.
+    """Decoder that takes tokens, mask and past by position; returns logits and all keys and values.
 
     Args:
-        module: a decoder as this file's convention says.
+        module: a decoder that follows this file's convention.
 
     Raises:
-        ModelError: it is none.
+        ModelError: it doesn't.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -107,24 +107,24 @@ class CachedDecoder(nn.Module):
         self.module, self._cache = module, _cache_parameter(module)
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         self._windows = _windows_of(module)
-        # Attention that transformers computes step by step adds the mask to its scores.
+        # Eager attention in transformers adds the mask to the scores.
         added = getattr(getattr(module, "config", None), "_attn_implementation", None) == "eager"
         self._mask_dtype = (
             next((each.dtype for each in module.parameters()), torch.float32) if added else None
         )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
-        """Answer.
+        """Run the decoder.
 
         Args:
             input_ids: int64 [b, s].
-            attention_mask: int64 [b, t]; 1 = token, 0 = padding, the past counted.
+            attention_mask: int64 [b, t]; 1 = token, 0 = padding; includes the past.
             past: key and value of each layer in turn, [b, k, p, d].
 
         Returns:
             Logits [b, s, v], then key and value of each layer in turn, [b, k, t, d].
         """
-        for each in past[1:]:  # said, so that a graph computes with one length and not with one a layer
+        for each in past[1:]:  # checked, so that the graph has one past length instead of one per layer
             torch._check(each.shape[2] == past[0].shape[2])
         pairs = list(zip(past[0::2], past[1::2], strict=True))
         cache = KeyValues(pairs)
@@ -146,16 +146,16 @@ class CachedDecoder(nn.Module):
         return (answer, *(tensor for pair in cache.present.values() for tensor in pair))
 
     def _masks(self, before: int, new: int, attention_mask: Tensor) -> Tensor | dict[str, Tensor]:
-        """What each new token sees, [b, 1, s, t]; by kind of layer, where there are several.
+        """Positions visible to each new token, [b, 1, s, t]; by layer type if there are several.
 
-        transformers takes a mask of four dimensions unchanged; its own making of one can't be traced with an
-        open past.
+        transformers uses a four-dimensional mask unchanged; its own mask creation can't be traced with a
+        dynamic past.
         """
         device = attention_mask.device
         column = torch.arange(attention_mask.shape[1], device=device)[None, :]
         position = before + torch.arange(new, device=device)[:, None]
         seen = attention_mask.bool()[:, None, None, :]
-        itself = column == position  # so that padding, which sees nothing else, is no division by zero
+        itself = column == position  # so that a padded row, with nothing else visible, doesn't divide by zero
 
         def mask(window: int | None) -> Tensor:
             visible = (
@@ -170,16 +170,16 @@ class CachedDecoder(nn.Module):
 
 
 def _added(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that is added to attention scores: 0 where a token is seen."""
+    """Additive attention mask: 0 where a token is visible."""
     unseen = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=visible.device)
     return torch.where(visible, torch.zeros_like(unseen), unseen)
 
 
 def _windows_of(module: nn.Module) -> int | None | dict[str, int | None]:
-    """How many tokens back a token sees, itself counted; None: all. By kind of layer, where they differ.
+    """Tokens back that a token sees, itself included; None: all. By layer type if they differ.
 
     Raises:
-        ModelError: a kind of layer that isn't known.
+        ModelError: a layer type is unknown.
     """
     config = getattr(module, "config", None)
     window = getattr(config, "sliding_window", None)
@@ -198,10 +198,10 @@ def _windows_of(module: nn.Module) -> int | None | dict[str, int | None]:
 
 
 def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
-    """See which keys and values a decoder keeps, by asking it once.
+    """Heads and head sizes of a decoder's cache, found by running it once.
 
     Raises:
-        ModelError: it takes no `past_key_values`, or never asks it.
+        ModelError: it takes no `past_key_values`, or never calls it.
     """
     decoder = CachedDecoder(module)
     ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device_of(module))
@@ -226,10 +226,10 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
 
 
 def context_length(module: nn.Module) -> int | None:
-    """How many tokens a language model can see, prompt and answer together; None: it doesn't say.
+    """Most tokens that a language model can see, prompt and output together; None: it doesn't say.
 
-    No more than can be proven of its file: a window of 4,096 tokens and more, or another change of that
-    length, is where it ends.
+    Limited to what can be verified for its file: a window of 4,096 tokens or more, or another change at such
+    a length, is the limit.
     """
     limit = token_limit(module)
     return None if limit is None else unproven_from(module, limit)

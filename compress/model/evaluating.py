@@ -1,4 +1,4 @@
-"""A module that is only asked: in evaluation mode for a while, in float32, and afterwards as it was."""
+"""Use a module for inference only: eval mode for a while, and a copy in float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OTHER_FLOATS = (torch.float16, torch.bfloat16, torch.float64)
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode; afterwards each of its modules is in its own mode again."""
+    """Put a module in eval mode; on exit restore the mode of each of its modules."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
@@ -27,9 +27,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def in_float32(module: nn.Module) -> nn.Module:
-    """Return the module, or a copy in float32 where it has parameters of another float type.
+    """Return the module, or a copy in float32 if it has parameters of another float type.
 
-    What a stage stores in 16 bits are buffers of its own layers, which compute in float32 already.
+    16-bit weights made by a stage are buffers of its own layers, which already compute in float32.
     """
     if not any(each.dtype in _OTHER_FLOATS for each in module.parameters()):
         return module

@@ -1,4 +1,4 @@
-"""One way to call any module: named inputs in, logits out."""
+"""Call any module the same way: named inputs in, logits out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from compress.tasks import LABELS_KEY, Task
 
 __all__ = ["accepted_inputs", "device_of", "logits", "predict_logits", "to_tensors"]
 
-_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what a tokenizer can give
+_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what a tokenizer can return
 
 
 def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Call a module by keyword and take its logits: a tensor, an output with `.logits`, or a tuple's first.
+    """Call a module by keyword and return its logits: a tensor, `.logits`, or the first item of a tuple.
 
     Raises:
         ModelError: it returns none of these.
@@ -41,20 +41,20 @@ def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights are; a module that is quantized throughout has only buffers."""
+    """Device of a module's weights; a fully quantized module has only buffers."""
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 
 
 def to_tensors(batch: Mapping[str, Any], names: tuple[str, ...], device: str = "cpu") -> dict[str, Tensor]:
-    """Turn the named arrays of a batch into tensors on a device."""
+    """Convert the named arrays of a batch to tensors on a device."""
     return {name: torch.from_numpy(batch[name]).to(device) for name in names}
 
 
 def predict_logits(
     module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu"
 ) -> Tensor:
-    """Answer all rows of a split in order: logits of what is judged, [u, c], on the CPU."""
+    """Logits of all scored units of a split, in order, [u, c], on the CPU."""
     was_training = module.training
     module.eval()
     with torch.inference_mode():
@@ -70,12 +70,12 @@ def predict_logits(
 
 
 def accepted_inputs(module: nn.Module, given: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names of a module's text inputs: what its forward takes, of what its tokenizer gives.
+    """Names of a module's text inputs: those that its forward takes and its tokenizer provides.
 
-    The mask is kept where a tokenizer doesn't give one: rows of different lengths are padded to a batch.
+    The mask is kept even if the tokenizer doesn't provide one: rows of different lengths are padded.
 
     Args:
-        given: what the tokenizer gives, its `model_input_names`; None: it doesn't say.
+        given: the tokenizer's `model_input_names`; None: unknown.
     """
     parameters = inspect.signature(module.forward).parameters
     names = [name for name in _TEXT_INPUTS if name in parameters]
@@ -85,6 +85,6 @@ def accepted_inputs(module: nn.Module, given: Sequence[str] | None = None) -> tu
     if given is not None:
         typed = "token_type_ids" in given
     else:
-        # What has no table of types does something else with them: GPT-2 adds the embeddings of tokens.
+        # Models without a table of types use them differently: GPT-2 adds token embeddings.
         typed = config is None or int(getattr(config, "type_vocab_size", 0) or 0) > 1
     return tuple(name for name in names if typed or name != "token_type_ids")

@@ -1,7 +1,7 @@
-"""Lengths: how many tokens a model takes, and those beyond which it computes something else.
+"""Sequence lengths: how many tokens a model takes, and beyond which lengths its computation changes.
 
-Attention that sees a window, distances in buckets, rotary frequencies that are rescaled for long texts: of a
-shorter row none of this is seen, so a file that was compared on short rows alone isn't proven.
+Sliding windows, bucketed distances and rotary frequencies rescaled for long texts have no effect on shorter
+rows, so a file compared on short rows alone isn't verified.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import nn
 __all__ = ["LONGEST_PROOF", "lengths_of_change", "positions_start_at", "token_limit", "unproven_from"]
 
 LONGEST_PROOF = 4096
-"""Tokens of the longest row that is made up to prove a language model; one may see far more."""
+"""Tokens of the longest synthetic row used to verify a language model, which may accept far more."""
 
 _CHANGES = re.compile(
     r"window|local_attention|attention_chunk|bucket|block_size|relative_position|max_distance"
 )
-_COUNTS = re.compile(r"layers|^use_")  # of something else than tokens
+_COUNTS = re.compile(r"layers|^use_")  # counts of something other than tokens
 _RESCALED = ("longrope", "su")  # rotary positions whose frequencies depend on the length
-_SHORT = "original_max_position_embeddings"  # up to which they are those of short rows
+_SHORT = "original_max_position_embeddings"  # up to this length the frequencies of short rows apply
 
 
 def positions_start_at(model: nn.Module) -> int | None:
-    """The padding id that a model counts its positions from, as RoBERTa does, or none.
+    """The padding id that a model counts its positions from, as RoBERTa does, or None.
 
-    That id must stay what it is, and so must all below it, because new ids are given in the old order.
+    It and all lower ids must keep their value, because new ids are assigned in the old order.
     """
     for module in model.modules():
         index = getattr(module, "padding_idx", None)
@@ -38,39 +38,39 @@ def positions_start_at(model: nn.Module) -> int | None:
 
 
 def token_limit(module: nn.Module) -> int | None:
-    """How many tokens a row may have, special ones counted; None: the model doesn't say.
+    """Most tokens in a row, special ones included; None: the model doesn't say.
 
-    Where rotary frequencies are others for long rows than for short ones (longrope), those of short rows: a
-    graph has one of the two.
+    If rotary frequencies differ between long and short rows (longrope), the limit is that of short rows,
+    since a graph has only one of the two.
     """
     config: Any = getattr(module, "config", None)
     short = [value for key, value in _entries(_said(module)) if key == _SHORT and _is_rescaled(module)]
     for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
         found = getattr(owner, name, None)
         if type(found) is int and found > 0:
-            padding = positions_start_at(module)  # RoBERTa's first token comes behind its position
+            padding = positions_start_at(module)  # RoBERTa's first token has the position after it
             limit = found if padding is None else found - padding - 1
             return min([limit, *(length for length in short if type(length) is int)])
     return None
 
 
 def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
-    """Lengths that show what a module computes only beyond some length: just beyond each, and twice that.
+    """Lengths that test what a module computes only beyond some length: just beyond each, and twice that.
 
-    They are read off its configuration; a module without one has none.
+    Read from its configuration; a module without one has none.
 
     Args:
-        longest: tokens of the longest row there may be.
+        longest: tokens of the longest possible row.
 
     Returns:
-        Ascending and distinct, `longest` at most.
+        Ascending and distinct, at most `longest`.
     """
     found = [length for length in _boundaries(module) if length < longest]
     return tuple(sorted({min(each, longest) for length in found for each in (length + 1, 2 * length + 1)}))
 
 
 def unproven_from(module: nn.Module, limit: int) -> int:
-    """How long a row may be whose answer is proven; `limit` where all are."""
+    """Longest row whose outputs are verified; `limit` if all are."""
     return min([limit, *(length for length in _boundaries(module) if length >= LONGEST_PROOF)])
 
 
@@ -92,7 +92,7 @@ def _is_rescaled(module: nn.Module) -> bool:
 
 
 def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All values of nested dictionaries and lists, with the key that they have or are listed under."""
+    """Yield all values of nested dictionaries and lists, with the key that they have or are listed under."""
     if isinstance(said, dict):
         for name, value in said.items():
             yield from _entries(value, str(name))

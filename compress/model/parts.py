@@ -1,4 +1,4 @@
-"""Which part of a model its bytes are in: embeddings, attention, feed-forward, and all the rest."""
+"""Bytes of a model by part: embeddings, attention, feed-forward, and the rest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from compress.model.structure.find import structure_of
 __all__ = ["PARTS", "bytes_by_part"]
 
 PARTS = ("embeddings", "attention", "feed-forward", "rest")
-"""The rest: norms, heads of a task, convolutions, and all of a model that doesn't say where its parts are."""
+"""The rest: norms, task heads, convolutions, and everything in a model without a known structure."""
 
 
 def bytes_by_part(model: nn.Module) -> dict[str, int]:
-    """Bytes of parameters and kept buffers as they are stored, by part; shared ones count once, in the first.
+    """Bytes of parameters and persistent buffers as stored, by part; shared ones count once, in the first.
 
     Returns:
         All of `PARTS`, in their order; their sum is `counts.stored_bytes`.
@@ -30,7 +30,7 @@ def bytes_by_part(model: nn.Module) -> dict[str, int]:
 
 
 def _places(model: nn.Module) -> dict[str, str]:
-    """The part of each module that says it, by path."""
+    """The part of each module for which it is known, by path."""
     places = {
         path: "embeddings"
         for path, module in model.named_modules()
@@ -49,7 +49,7 @@ def _places(model: nn.Module) -> dict[str, str]:
 
 
 def _part(name: str, places: dict[str, str]) -> str:
-    """The part of the nearest module around a tensor that has one."""
+    """The part of the nearest enclosing module that has one."""
     path = name
     while path:
         path = path.rpartition(".")[0]

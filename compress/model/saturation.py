@@ -1,9 +1,9 @@
-"""What products of int8 lose on processors that add pairs of them in 16 bits.
+"""Saturation of int8 products on processors that add pairs of them in 16 bits.
 
 x86 without VNNI (AVX2, and AVX512 before VNNI) multiplies uint8 activations with int8 weights by VPMADDUBSW:
-the products of inputs 2j and 2j + 1 are added in int16, and what lies beyond is cut off (Intel's Software
-Developer's Manual, PMADDUBSW). ONNX Runtime's kernels there do so. Whether a pair of weights can ever be cut
-off is known from the weights; how often it is, from rows.
+the products of inputs 2j and 2j + 1 are added in int16 with saturation (Intel's Software Developer's Manual,
+PMADDUBSW). ONNX Runtime's kernels there use it. Whether a pair of weights can ever saturate is known from the
+weights; how often it does, from rows.
 Shapes: t = tokens, i = input features, o = output features, p = ceil(i / 2) pairs of inputs.
 """
 
@@ -34,13 +34,13 @@ _CHUNK = 1 << 22  # sums of pairs at a time, 4 bytes each
 
 
 def _paired(values: Tensor) -> Tensor:
-    """[i, o] to int32 [p, 2, o]; an odd last input is paired with zeros, as the kernel fills up."""
+    """[i, o] to int32 [p, 2, o]; an odd last input is paired with zeros, as in the kernel."""
     even = F.pad(values.to(torch.int32), (0, 0, 0, values.shape[0] % 2))
     return even.reshape(-1, 2, values.shape[1])
 
 
 def pairs_at_risk(qdata: Tensor) -> Tensor:
-    """Mark the pairs of weights whose products some uint8 activations push beyond int16.
+    """Mark the pairs of weights whose products exceed int16 for some uint8 activations.
 
     Args:
         qdata: int8 [i, o].
@@ -56,7 +56,7 @@ def pairs_at_risk(qdata: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _AtRisk:
-    """The pairs of one weight that are at risk: their places and their weights [n, 2]."""
+    """The pairs of one weight that can saturate: their positions and their weights [n, 2]."""
 
     pair: Tensor
     output: Tensor
@@ -69,7 +69,7 @@ class _AtRisk:
         return cls(pair, output, _paired(qdata).transpose(1, 2)[pair, output], qdata.shape[1])
 
     def lost(self, activations: Tensor) -> Tensor:
-        """What is cut off of sums of whole numbers in [0, 255], [t, i]: int32 [t, o]."""
+        """What saturation loses for activations that are whole numbers in [0, 255], [t, i]: int32 [t, o]."""
         lost = torch.zeros(len(activations), self.outputs, dtype=torch.int32)
         inputs = _paired(activations.t())  # [p, 2, t]
         step = max(1, _CHUNK // max(len(activations), 1))
@@ -81,7 +81,7 @@ class _AtRisk:
 
 
 def lost_to_saturation(activations: Tensor, qdata: Tensor) -> Tensor:
-    """Sum up what is cut off: the exact sums minus those of a processor without VNNI.
+    """Total lost to saturation: the exact sums minus those of a processor without VNNI.
 
     Args:
         activations: whole numbers in [0, 255], [t, i].
@@ -94,15 +94,15 @@ def lost_to_saturation(activations: Tensor, qdata: Tensor) -> Tensor:
 
 
 def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | None:
-    """Count the weights that can be cut off, and what is cut off on rows.
+    """Count the weights that can saturate, and the sums that do on rows.
 
     Args:
-        module: left as it was.
-        rows: answered one at a time, without and with the losses.
-        task: names the inputs, and says what the answers are.
+        module: left unchanged.
+        rows: evaluated one at a time, without and with saturation.
+        task: names the inputs and interprets the outputs.
 
     Returns:
-        None: there is no int8 linear layer, convolution or LSTM.
+        None if there is no int8 linear layer, convolution or LSTM.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, Int8Linear)]
     convolutions = [layer for layer in module.modules() if isinstance(layer, Int8StaticConv)]
@@ -138,7 +138,7 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
 
 
 def _two_at_risk(qdata: Tensor) -> bool:
-    """Whether any two weights of one output of a convolution, [o, ...], could be cut off if paired."""
+    """Whether any two weights of one output of a convolution, [o, ...], could saturate if paired."""
     weights = qdata.flatten(1).t()  # [c k, o]
     count = min(2, len(weights))
     extremes = (weights.topk(count, dim=0, largest=largest).values for largest in (True, False))
@@ -153,7 +153,7 @@ class _Tally:
 
 @contextmanager
 def _without_vnni(layers: list[Int8Linear]) -> Iterator[_Tally]:
-    """Take from what the layers answer what would be cut off, and count it."""
+    """Subtract what saturation would lose from the layers' outputs, and count it."""
     tally = _Tally()
     risks = {layer: _AtRisk.of(layer.qdata) for layer in layers}
 

@@ -1,7 +1,7 @@
-"""Sections, and what they hold. A section is written once; Markdown, HTML and the terminal each render it.
+"""Sections and their parts. A section is written once and rendered as Markdown, HTML and terminal output.
 
-Charts and heat maps are shown in HTML alone: their numbers are in a table or a sentence of the same section.
-`folded` is the summary of a part that HTML folds away; empty: it is shown.
+Charts and heat maps are shown in HTML only: their numbers are in a table or sentence of the same section.
+`folded` is the summary of a part that HTML collapses; empty: it is not collapsed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph: `strong` is what to read first, `note` explains figures."""
+    """A paragraph: `strong` for the key message, `note` for explanations of figures."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -50,13 +50,13 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell that holds more than a text.
+    """A table cell with more than plain text.
 
     Attributes:
-        below: shown smaller, below the text or in brackets after it.
-        value: what the column is sorted by.
-        best: shown bold.
-        link: where the text leads; empty: nowhere.
+        below: shown smaller below the text, or in brackets after it.
+        value: sort key.
+        best: shown in bold.
+        link: link target; empty for none.
     """
 
     text: str
@@ -71,12 +71,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows.
+    """A table of text.
 
     Attributes:
-        align: one letter a column: l(eft) or r(ight).
-        sorts: its rows are of one kind, so that a reader may order them.
-        pinned: the first row stays first however the rows are ordered.
+        align: one letter per column: l(eft) or r(ight).
+        sorts: whether readers may sort the rows.
+        pinned: whether the first row stays first when sorted.
     """
 
     kind: ClassVar[str] = "table"
@@ -110,7 +110,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing; `draw` is called by the renderer that shows it, and gives SVG or other markup."""
+    """A drawing; the renderer that shows it calls `draw`, which returns SVG or other markup."""
 
     kind: ClassVar[str] = "chart"
     draw: Callable[[], str]
@@ -132,7 +132,7 @@ class Heat:
     """Values by row and column in seven shades.
 
     Attributes:
-        first: head of the column of names.
+        first: header of the column of row names.
     """
 
     kind: ClassVar[str] = "heat"
@@ -143,7 +143,7 @@ class Heat:
 
 
 def heat_cells(values: Sequence[float], largest: float, marked: Sequence[int] = ()) -> tuple[HeatCell, ...]:
-    """Return each value with two decimals, and its share of `largest` as a step."""
+    """Return each value with two decimals, with its share of `largest` as a step."""
     scale = largest if largest > 0 else 1.0
     return tuple(
         HeatCell(f"{value:.2f}", min(6, max(0, int(7 * value / scale))), index in marked)
@@ -153,7 +153,7 @@ def heat_cells(values: Sequence[float], largest: float, marked: Sequence[int] = 
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure: what became of it in words, its value before and after, and a note."""
+    """A key figure: the outcome in words, its value before and after, and a note."""
 
     name: str
     words: str
@@ -172,7 +172,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Row:
-    """Parts side by side, where there is room; `dense` for many small ones."""
+    """Parts side by side if there is room; `dense` for many small ones."""
 
     kind: ClassVar[str] = "row"
     parts: tuple[Part, ...]
@@ -181,12 +181,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A title and what is below it, in order.
+    """A title and the parts below it, in order.
 
     Attributes:
-        key: names a section of a page, in links; empty for a section within a section.
-        nav: what a link to it says; empty: the title.
-        style: `warnings` is shown as such.
+        key: anchor of a top-level section; empty for a nested one.
+        nav: text of links to it; empty: the title.
+        style: `warnings` highlights it.
     """
 
     kind: ClassVar[str] = "section"
@@ -207,9 +207,9 @@ class Page:
     """A whole page.
 
     Attributes:
-        name: what it is about, the first heading.
-        lead: the one sentence to read.
-        notes: shown small below it.
+        name: the subject, used as the first heading.
+        lead: the key sentence.
+        notes: shown in small type below it.
     """
 
     name: str
@@ -220,7 +220,7 @@ class Page:
 
 
 def parts_of(*given: Part | None | Iterable[Part]) -> tuple[Part, ...]:
-    """Return the parts in order, without None; of a list of parts, each."""
+    """Return the parts in order, with lists flattened and None dropped."""
     found: list[Part] = []
     for each in given:
         if each is None:

@@ -1,7 +1,7 @@
-"""Numbers to text, in one way for every page.
+"""Formatting of numbers, the same on every page.
 
-A difference whose 95 % interval holds 0, or a ratio whose interval holds 1, is never called a gain or a loss.
-Sizes are in MB of 1,000,000 bytes; accuracy differences in percentage points.
+A difference whose 95 % interval contains 0, or a ratio whose interval contains 1, is never called a gain or a
+loss. Sizes are in MB of 1,000,000 bytes; accuracy differences in percentage points.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = [
 ]
 
 MB_NOTE = "1\u00a0MB is 1,000,000 bytes."
-# Memory and load time come without an interval; from run to run they move by a few percent.
+# Memory and load time have no interval; they vary by a few percent between runs.
 RUN_NOISE = 0.05
 
 
 def capital(text: str) -> str:
-    """The text with a capital first letter."""
+    """The text with its first letter capitalized."""
     return text[:1].upper() + text[1:]
 
 
@@ -44,7 +44,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def place(batch: int, sequence: int, threads: int, of: str = "sequence") -> str:
-    """Where a latency was taken: `batch 1, sequence 128, 1 thread`."""
+    """The setting of a latency: `batch 1, sequence 128, 1 thread`."""
     return f"batch {batch}, {of} {sequence}, {counted(threads, 'thread')}"
 
 
@@ -67,12 +67,12 @@ def milliseconds(value_ms: float, unit: bool = True) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1 as percent: `91.2 %`."""
+    """A share in [0, 1] as percent: `91.2 %`."""
     return f"{share * 100:.1f} %"
 
 
 def whole_percent(share: float) -> str:
-    """A share of 1 as percent without decimals: `91 %`."""
+    """A share in [0, 1] as percent without decimals: `91 %`."""
     return f"{100 * share:.0f} %"
 
 
@@ -85,7 +85,7 @@ def duration(seconds: float) -> str:
 
 
 def _apart(low: float, high: float, border: float, decimals: int) -> int:
-    """Decimals at which an interval that leaves out `border` is not shown as touching it."""
+    """Number of decimals at which an interval that excludes `border` does not appear to touch it."""
     if low <= border <= high:
         return decimals
     return next((d for d in range(decimals, 5) if border not in (round(low, d), round(high, d))), 5)
@@ -108,7 +108,7 @@ def _ratio_decimals(value: float) -> int:
 
 
 def ratio_text(value: float, low: float | None = None, high: float | None = None) -> str:
-    """A ratio: `2.1x`; given its interval, with the decimals that the interval needs."""
+    """A ratio: `2.1x`; if an interval is given, with the decimals that the interval needs."""
     decimals = _ratio_decimals(value)
     if low is not None and high is not None:
         decimals = _apart(low, high, 1.0, decimals)
@@ -122,12 +122,12 @@ def interval_text(value: float, low: float, high: float) -> str:
 
 
 def ratio_of(baseline: float, candidate: float) -> float | None:
-    """Baseline / candidate, or None where one of them is not positive."""
+    """Baseline / candidate, or None if either is not positive."""
     return baseline / candidate if baseline > 0 and candidate > 0 else None
 
 
 def is_smaller(baseline: float, candidate: float, noise: float = 0.005) -> bool:
-    """Whether a figure shrank by more than a relative change that is noise."""
+    """Whether a figure shrank by more than `noise`, a relative change."""
     ratio = ratio_of(baseline, candidate)
     return ratio is not None and ratio > 1 + noise
 
@@ -135,14 +135,14 @@ def is_smaller(baseline: float, candidate: float, noise: float = 0.005) -> bool:
 def size_words(
     baseline: float, candidate: float, less: str = "smaller", more: str = "larger", noise: float = 0.005
 ) -> str:
-    """Say what became of a figure that should be small: `3.7x smaller`, `1.20x larger` or `not smaller`.
+    """Change of a lower-is-better figure in words: `3.7x smaller`, `1.20x larger` or `not smaller`.
 
     Args:
         baseline: the figure before.
         candidate: the figure after.
-        less: the word for a smaller figure.
-        more: the word for a larger one.
-        noise: a relative change up to this is not called a change.
+        less: word for a smaller figure.
+        more: word for a larger one.
+        noise: relative changes up to this are not called a change.
     """
     ratio = ratio_of(baseline, candidate)
     if ratio is None:

@@ -1,4 +1,4 @@
-"""Run recipes, check their bundles, export models as they are, inspect models, and bundle variants."""
+"""Run recipes, check bundles, export models without compression, inspect models, and bundle variants."""
 
 from compress.pipeline.check import check_bundle
 from compress.pipeline.export import export_model

@@ -1,4 +1,4 @@
-"""What each head looks at, on a few validation rows: from the model to what a page can show."""
+"""Attention of each head on a few validation rows, as facts for the report."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def _tokens(reader: Reader, rows: Split, index: int, positions: int) -> tuple[st
     shown = reader.shown(row)
     if shown is not None:
         return shown
-    fixed = isinstance(rows.inputs[0].shape[0], int)  # as of an image: positions are the model's
+    fixed = isinstance(rows.inputs[0].shape[0], int)  # as with images: the model defines the positions
     return tuple(str(i + 1) for i in range(positions if fixed else len(row[rows.inputs[0].name])))
 
 
 def _short_rows(tokens: Sequence[tuple[str, ...]], count: int) -> list[int]:
-    """Take the first rows that a page has room for, in order; the shortest where there are too few."""
+    """Indices of the first rows short enough for a page, ascending; else those of the shortest."""
     short = [i for i, each in enumerate(tokens) if 5 <= len(each) <= _LONGEST_SHOWN]
     if len(short) < count:
         ranked = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))

@@ -1,8 +1,8 @@
-"""Finished pieces of work, kept by a key of all that they depend on (see `compress.keys`).
+"""Cache of finished pieces of work, keyed by everything they depend on (see `compress.keys`).
 
-A piece is a module with its record: a trained model, or what a stage made. Four recipes with the same model
-share its training; a run that was interrupted goes on from its last finished piece. Of two runs at once that
-need the same piece, one makes it and the other waits (see `system.locks`). Delete the folder at any time.
+A piece is a module with its record: a trained model, or the result of a stage. Recipes with the same model
+share its training; an interrupted run continues from its last finished piece. If two runs need one piece at
+once, one makes it and the other waits (see `system.locks`). The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ class Piece:
     reused: bool
 
 
-_FILES = "sha256"  # of each file of a piece, by name, in its record
+_FILES = "sha256"  # key in a record: hash of each of the piece's files, by name
 
 
 class Cache:
     """A folder of pieces."""
 
     def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:
-        """`say` is called with a message when another run makes what is needed."""
+        """`say` is called with a message when another run is making a piece that this one needs."""
         self.root = root
         self._say = say or (lambda line: None)
 
     def holds(self, key: str) -> bool:
-        """Say whether a piece is there."""
+        """Whether a piece exists."""
         return (self.root / key / "record.json").is_file()
 
     def module(
         self, key: str, make: Callable[[], tuple[nn.Module, dict[str, Any]]], *, what: str = "the same piece"
     ) -> Piece:
-        """Return the piece of this key, making and keeping it if it isn't there (or is damaged).
+        """Return the piece with this key; make and store it if it is missing or damaged.
 
         Args:
-            what: the piece in words, for who waits for another run that makes it.
+            what: name of the piece, for messages while waiting for another run that makes it.
         """
         with only_one(self.root, key, f"makes {what}", self._say):
             return self._module(key, make)
@@ -86,11 +86,11 @@ class Cache:
             except ModelError:
                 shutil.rmtree(self.root / key)
                 return None
-            shutil.rmtree(self.training(key), ignore_errors=True)  # it was killed before it removed them
+            shutil.rmtree(self.training(key), ignore_errors=True)  # it was killed before removing them
         return found
 
     def training(self, key: str) -> Path:
-        """Where checkpoints stay until the piece of this key is kept."""
+        """Folder of the checkpoints until the piece with this key is stored."""
         return self.root / f"{key}.training"
 
     def file(
@@ -105,7 +105,7 @@ class Cache:
 
         Args:
             what: as for `module`.
-            usable: whether a piece of this record is good here; if not, it is made again.
+            usable: whether the piece with this record can be used here; if not, it is made again.
         """
         return self.root / key, from_main(lambda: self._files(key, make, what, usable))
 
@@ -126,7 +126,7 @@ class Cache:
             return made
 
     def _record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a whole piece; remove a damaged one and return None."""
+        """Return the record of a complete piece; remove a damaged one and return None."""
         directory = self.root / key
         if not directory.exists():
             return None

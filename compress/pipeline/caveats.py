@@ -1,4 +1,4 @@
-"""What a reader must know before trusting or shipping a result: a sentence each."""
+"""Caveats to know before trusting or shipping a result, one sentence each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHOWN_LABELS = 20
 
 
 def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
-    """Say what could make every accuracy wrong, and is known before any work.
+    """Caveats known before any work that could make every accuracy wrong.
 
-    That is: a guessed label order, test rows that were trained on, classes without rows to measure on, texts
-    that are cut, rows that are left out.
+    These are: guessed label order, test rows used in training, classes without rows to measure on, truncated
+    texts, and dropped rows.
     """
     found = []
     labels = splits.task.labels
@@ -40,14 +40,14 @@ def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
 
 
 def lines_before_work(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
-    """What is known of the data before any work: all doubts, and then how it was read."""
+    """Everything known about the data before any work: all caveats, then how it was read."""
     doubts = doubts_of_data(recipe, splits)
     said = {"cut", "dropped", "guessed-labels"}
     return (*doubts, *(note for note in splits.notes if note.kind not in said))
 
 
 def _unmeasured(split: Split, task: Task) -> str | None:
-    """Name the classes that a split has no row of."""
+    """A sentence naming the classes that have no row in a split; None if there are none."""
     present = task.occurring(split.labels)
     absent = [repr(label) for index, label in enumerate(task.labels) if index not in present]
     if not absent or not len(split):
@@ -74,7 +74,7 @@ def _chance_level(measurement: Measurement) -> list[str]:
 def warnings_of(
     recipe: Recipe, splits: Splits, measurement: Measurement, saturation: Saturation | None = None
 ) -> tuple[str, ...]:
-    """Say what falls short, what holds only here, and what is doubtful."""
+    """All caveats: shortfalls, figures that hold only here, and doubts."""
     stages = recipe.stages
     found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
     slower = [point for point in measurement.latency if point.speedup_high < 1]
@@ -87,11 +87,13 @@ def warnings_of(
     names = [stage.name for stage in stages]
     if "prune/magnitude" in names:
         found.append("prune/magnitude leaves zeros in dense tensors: ONNX Runtime gains no speed from them")
-    candidate, metric = measurement.candidate.accuracy, task_of_measurement(measurement).words.metric
+    candidate, task = measurement.candidate.accuracy, task_of_measurement(measurement)
+    metric = task.words.metric
     if candidate.batched_disagreements:
         found.append(
             f"{candidate.batched_disagreements} of {candidate.units} answers change when rows are answered "
-            f"in padded batches of {candidate.batched_size} ({metric} {candidate.batched_value:.4f} then)"
+            f"in {task.words.batches} of {candidate.batched_size} ({metric} is then "
+            f"{candidate.batched_value:.4f})"
         )
     if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))

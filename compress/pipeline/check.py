@@ -1,4 +1,4 @@
-"""Check a bundle here and now: its files, its answers, and what its recipe's gates ask for."""
+"""Check a bundle on this machine: its files, its outputs, and its recipe's gates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from compress.version import __version__
 __all__ = ["check_bundle"]
 
 _RECIPE = "recipe.resolved.yaml"
-_MOST_WRONG = 10  # files that a line names
+_MOST_WRONG = 10  # files named in one line
 
 
 def check_bundle(
@@ -41,19 +41,18 @@ def check_bundle(
     *,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Measure a bundle again: checksums, answers as the PyTorch module's, accuracy, latency, gates.
+    """Measure a bundle again: checksums, parity with the PyTorch module, accuracy, latency, gates.
 
     Args:
         bundle: a run's directory, with the recipe that made it.
-        against: another bundle of the same task, whose accuracy and latency it is compared with.
-        values: replace the recipe's own, `key=value`: `gates.min_speedup=2`, `data.test=FILE`.
+        against: another bundle of the same task to compare accuracy and latency with.
+        values: `key=value` overrides of the recipe: `gates.min_speedup=2`, `data.test=FILE`.
 
     Returns:
-        What was found. Where files or answers are wrong nothing further is looked at.
+        The results. If files or outputs are wrong, nothing further is checked.
 
     Raises:
-        CompressError: no bundle, data that isn't there, gates that need a bundle to compare with; before
-            work starts.
+        CompressError: no bundle, missing data, or gates without a baseline; raised before work starts.
     """
     began, progress = time.perf_counter(), progress or Silent()
     limit_threads_()
@@ -101,7 +100,7 @@ def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
 
 
 def _sealed(directory: Path, manifest: dict[str, Any]) -> CheckRecord:
-    """Whether each file is the one that was written, and there is no other."""
+    """Check that each file is the one that was written, and that there are no others."""
     wrong = broken_seals(directory, manifest)
     if ONNX_PATH.as_posix() not in manifest["sha256"]:
         wrong.insert(0, f"manifest.json does not name {ONNX_PATH.as_posix()}")
@@ -141,7 +140,7 @@ def _answers(
 
 
 def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
-    """The module, and the recipe's rows as this bundle reads them."""
+    """The module, and the recipe's rows as read by this bundle."""
     loaded = load_model(ModelConfig(bundle=directory), seed=recipe.seed, scratch=scratch)
     splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
     return loaded, fitting(loaded, splits)
@@ -163,10 +162,10 @@ def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> 
 
 
 def _as_reported(directory: Path, here: float, test: Split) -> list[CheckRecord]:
-    """Whether accuracy is within the interval that the run's own report gives; nothing for other rows.
+    """Whether accuracy is within the interval in the run's own report; empty for other rows.
 
     Args:
-        here: the metric of the answers to `test`.
+        here: the metric measured on `test`.
     """
     if not (directory / "report.json").is_file():
         return []

@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds, and the peak resident memory of this process meanwhile."""
+"""Cost of a piece of work: seconds, and peak resident memory of this process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Cost"]
 
 
 class Cost:
-    """Use as a context manager; `seconds` and `peak_memory_bytes` hold when the block has ended.
+    """Context manager; `seconds` and `peak_memory_bytes` are valid after the block.
 
-    Memory is sampled every 20 ms, because the kernel's own peak can't be set back on every system: a shorter
-    peak can be missed.
+    Memory is sampled every 20 ms, because the kernel's own peak cannot be reset on every system, so shorter
+    peaks can be missed.
     """
 
     def __init__(self) -> None:

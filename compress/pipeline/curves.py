@@ -1,4 +1,4 @@
-"""Curves of validation accuracy over silenced units: all layers together, each alone, and the set to keep."""
+"""Validation accuracy over silenced units, for all layers together and each alone, and the set to keep."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _NEURON_POINTS = 10
 
 @dataclass(frozen=True)
 class Bench:
-    """The model on its validation rows.
+    """The model with its validation rows.
 
     Attributes:
-        full: which rows the full model answers right, boolean [n].
+        full: which rows the full model predicts correctly, boolean [n].
     """
 
     model: nn.Module
@@ -49,13 +49,13 @@ class Bench:
     full: Tensor
 
     def points(self, found: Sequence[SilencedPoint]) -> tuple[Point, ...]:
-        """Give each its accuracy and interval."""
+        """The accuracy and interval of each point."""
         return tuple(self._point(each) for each in found)
 
     def _point(self, each: SilencedPoint) -> Point:
         rows = len(self.full)
         low, high = paired_interval(each.gained, each.lost, rows)
-        if each.silenced == 0:  # the same model: no difference, and nothing to be unsure of
+        if each.silenced == 0:  # the same model, so the difference is exactly 0
             low = high = 0.0
         return Point(
             silenced=each.silenced,
@@ -68,14 +68,14 @@ class Bench:
 
 @dataclass(frozen=True)
 class Curves:
-    """What the passes over the validation rows gave.
+    """Curves measured on the validation rows.
 
     Attributes:
         need: the chosen point of `joint`.
         joint: heads of all layers together.
-        layers: each layer's heads alone; empty where they were left out.
+        layers: each layer's heads alone; empty if skipped.
         neurons: feed-forward neurons of all layers together.
-        passes: how many passes over the rows that took, the full model's included.
+        passes: passes over the rows, including that of the full model.
     """
 
     need: Point
@@ -86,7 +86,7 @@ class Curves:
 
 
 def bench_of(run: Run, module: nn.Module, structure: Structure, validation_rows: int) -> Bench:
-    """Draw the validation rows and answer them with the full model."""
+    """Sample the validation rows and evaluate the full model on them."""
     recipe, splits = run.recipe, run.splits
     rows = splits.validation.take(validation_rows, seed=recipe.seed)
     module.to(recipe.device)
@@ -97,12 +97,12 @@ def bench_of(run: Run, module: nn.Module, structure: Structure, validation_rows:
 def curves_of(
     bench: Bench, scores: Sequence[Tensor], max_drop: float, quick: bool, progress: Progress
 ) -> Curves:
-    """Silence more and more heads, all layers together and each alone, and neurons; choose the set to keep.
+    """Silence increasing numbers of heads, jointly and per layer, and of neurons; choose the set to keep.
 
     Args:
         scores: importance of the units of each site of the structure, [u] each.
-        max_drop: the accuracy that may be lost, as a share of 1.
-        quick: leave out the layers alone.
+        max_drop: the accuracy that may be lost, in [0, 1].
+        quick: skip the curves of single layers.
     """
     structure = bench.structure
     bench.model.to(next(iter(bench.batches.inputs[0].values())).device)  # scoring leaves it on the CPU
@@ -135,7 +135,7 @@ def curves_of(
 def _joint(
     run: _Curve, heads: Sequence[Tensor], levels: Sequence[int], max_drop: float
 ) -> list[SilencedPoint]:
-    """Go through the levels, then through every number between the best of them and the next one."""
+    """Evaluate the levels, then every number between the best level and the next."""
     sites, rows = run.bench.structure.attention, len(run.bench.full)
     found = run.over(sites, heads, levels)
     best = furthest_within(found, rows, max_drop).silenced
@@ -165,7 +165,7 @@ class _Curve:
 
 @contextmanager
 def _from_layer(bench: Bench, layer: int) -> Iterator[None]:
-    """Start passes at a layer where that answers as a whole pass does."""
+    """Start passes at a layer if that gives the same result as a full pass."""
     path = bench.structure.layers
     if path is None:
         yield
@@ -179,5 +179,5 @@ def _from_layer(bench: Bench, layer: int) -> Iterator[None]:
 
 
 def scores_of_kind(structure: Structure, scores: Sequence[Tensor], kind: str) -> list[Tensor]:
-    """Pick the scores of the sites of one kind, in their order."""
+    """The scores of the sites of one kind, in order."""
     return [each for site, each in zip(structure.sites, scores, strict=True) if site.kind == kind]

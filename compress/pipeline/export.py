@@ -1,4 +1,4 @@
-"""Export a model without compressing it: a Hugging Face directory or name, a bundle, or a recipe's model."""
+"""Export a model without compression: a Hugging Face directory or name, a bundle, or a recipe's model."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ __all__ = ["export_model", "may_replace", "model_config_of", "own_recipe"]
 _OWN_RECIPE = "recipe.resolved.yaml"
 _WORK = "exporting to ONNX and comparing its answers with PyTorch's"
 _SYNTHETIC_ROWS = 64
-_SYNTHETIC_CORPUS = 8  # rows for a language model, which answers each position
+_SYNTHETIC_CORPUS = 8  # rows for a language model, which has one answer per position
 _LONGEST_SYNTHETIC = 64  # tokens
-_LONGEST = 128  # the same of a text, where nobody says more
+_LONGEST = 128  # default for text, in tokens
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A model, and what it is compared on.
+    """A model, and the rows to compare it on.
 
     Attributes:
-        longest: tokens to which texts are cut.
-        rows_from: what the rows are, for the manifest.
-        run: with rows of a recipe; None: `rows` are made up.
+        longest: tokens to which texts are truncated.
+        rows_from: description of the rows for the manifest.
+        run: the run, if the rows are a recipe's; None: `rows` are synthetic.
     """
 
     module: nn.Module
@@ -69,19 +69,19 @@ def export_model(
     """Write a bundle of a model without compressing it.
 
     Args:
-        model: a recipe (its model, trained if it says so, exported and compared as its `export:` says), or a
-            run's bundle (the same with the rows of its own recipe, where they are still there), or a Hugging
-            Face directory or name (compared on synthetic rows: random tokens of random length, or random
-            pixels).
+        model: a recipe (its model, trained if configured, exported and compared by its `export:` settings), a
+            run's bundle (the same with the rows of its own recipe, if they still exist), or a Hugging Face
+            directory or name (compared on synthetic rows: random tokens of random length, or random pixels).
         output: the bundle's directory.
-        max_length: tokens to which texts are cut; None: as the recipe says, else 128, or as many as the model
-            takes.
+        max_length: tokens to which texts are truncated; None: the recipe's value, or 128, or the model's
+            limit
+            if that is less.
 
     Returns:
         Parity: rows, agreement, metric_difference, max_abs_error, relative_error; and a recipe's limits.
 
     Raises:
-        CompressError: the model can't be loaded or exported, or its answers differ.
+        CompressError: the model cannot be loaded or exported, or its outputs differ.
     """
     progress = progress or Silent()
     remove_leftovers(output.absolute().parent)
@@ -120,7 +120,7 @@ def _manifest_facts(source: _Source, parity: dict[str, float]) -> dict[str, Any]
 
 
 def _of_run(run: Run) -> _Source:
-    """The model of a recipe, trained if it says so."""
+    """The model of a recipe, trained if configured."""
     module, _ = trained_model(run)
     longest, splits = run.recipe.data.longest, run.splits
     return _Source(module, splits.task, splits.reader, longest, "validation rows", run, splits.validation)
@@ -147,7 +147,7 @@ def _of_model(model: str | Path, scratch: Path, max_length: int | None, progress
 
 
 def _exported(source: _Source, scratch: Path) -> tuple[Path, dict[str, float]]:
-    """Export a model and compare the file: as its recipe says, or else on the rows that were made up."""
+    """Export a model and compare the file, by its recipe's settings or on the synthetic rows."""
     module, task, rows, run = source.module, source.task, source.rows, source.run
     if run is not None:
         made = exported(run.recipe, module, run.splits, scratch / "exported")
@@ -159,10 +159,10 @@ def _exported(source: _Source, scratch: Path) -> tuple[Path, dict[str, float]]:
 
 
 def own_recipe(bundle: Path) -> Recipe | None:
-    """The recipe that a run's bundle holds, or None: the bundle is of a model as it was.
+    """The recipe in a run's bundle; None for a bundle of an uncompressed model.
 
     Raises:
-        RecipeError: it can't be read.
+        RecipeError: it cannot be read.
     """
     file = bundle / _OWN_RECIPE
     return load_recipe(file, need_stages=False) if file.is_file() else None
@@ -171,7 +171,7 @@ def own_recipe(bundle: Path) -> Recipe | None:
 def _with_rows(
     model: str | Path, scratch: Path, max_length: int | None, cache: Cache, progress: Progress
 ) -> Run | None:
-    """A model with real rows: those of a recipe, or of a bundle's own recipe; None: there are none here."""
+    """A run with real rows, from a recipe or a bundle's own recipe; None if there are none."""
     if str(model).endswith((".yaml", ".yml")):
         recipe = load_recipe(Path(model), need_stages=False)
         return prepare(recipe, scratch, cache=cache, progress=progress)
@@ -192,10 +192,10 @@ def _with_rows(
 
 
 def may_replace(output: Path, overwrite: bool) -> bool:
-    """Say whether something is to be replaced: an empty directory, or with `overwrite` a bundle.
+    """Whether something will be replaced: an empty directory, or with `overwrite` a bundle.
 
     Raises:
-        OutputError: something else is there.
+        OutputError: something else exists there.
     """
     if not output.exists():
         return False
@@ -211,10 +211,10 @@ def may_replace(output: Path, overwrite: bool) -> bool:
 
 
 def model_config_of(model: str | Path) -> ModelConfig:
-    """Say what a model is that is named on the command line: a bundle, or a Hugging Face directory or name.
+    """ModelConfig of a model named on the command line: a bundle, or a Hugging Face directory or name.
 
     Raises:
-        ModelError: it is a Python file, which says too little, or a path that cannot be looked up.
+        ModelError: a Python file, which is not sufficient, or a path that cannot be looked up.
     """
     path = Path(model)
     key = "bundle" if (path / "manifest.json").is_file() else "hf"
@@ -224,12 +224,12 @@ def model_config_of(model: str | Path) -> ModelConfig:
         )
     try:
         return ModelConfig.model_validate({key: CommandLineText(model)})
-    except RuntimeError as error:  # of a home directory, as in ~somebody
+    except RuntimeError as error:  # unknown home directory, as in ~somebody
         raise ModelError(f"{model}: the path cannot be looked up: {error}") from error
 
 
 def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> int:
-    """Tokens to which texts are cut: as wanted, or else what the model takes, 128 at most."""
+    """Tokens to which texts are truncated: `wanted`, or else the model's limit, at most 128."""
     limit = limit_of(loaded.module, task)
     if wanted is not None and limit is not None and wanted > limit:
         raise ModelError(
@@ -242,7 +242,7 @@ def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> in
 def _synthetic(
     loaded: LoadedModel, reader: Reader, max_length: int, task_name: TaskName
 ) -> tuple[Task, Split]:
-    """Made up rows that the model answers."""
+    """Synthetic rows for the model."""
     kind, longest = task_class(task_name), min(max_length, _LONGEST_SYNTHETIC)
     try:
         if kind.names_tokens:

@@ -19,14 +19,14 @@ __all__ = ["Exported", "exported", "exported_baseline", "parity_of"]
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX file, and how it answers beside the module that it came from."""
+    """An ONNX file, and its parity with the module it came from."""
 
     path: Path
     parity: Parity
 
 
 def exported_baseline(run: Run, base: nn.Module) -> Exported:
-    """Export the uncompressed model, or find it in the cache."""
+    """Export the uncompressed model, or get it from the cache."""
 
     def make(directory: Path) -> dict[str, Any]:
         run.progress.say("exporting the uncompressed model: the baseline")
@@ -39,10 +39,10 @@ def exported_baseline(run: Run, base: nn.Module) -> Exported:
 
 
 def exported(recipe: Recipe, module: nn.Module, splits: Splits, directory: Path) -> Exported:
-    """Export a module as the recipe says, and check that the file answers as it does.
+    """Export a module with the recipe's settings, and check that the file's outputs agree.
 
     Raises:
-        ExportError, ParityError: it can't be exported, or doesn't.
+        ExportError, ParityError: export failed, or outputs differ.
     """
     directory.mkdir(exist_ok=True)
     path = export_onnx(
@@ -58,11 +58,11 @@ def exported(recipe: Recipe, module: nn.Module, splits: Splits, directory: Path)
 
 
 def parity_of(module: nn.Module, path: Path, splits: Splits, recipe: Recipe) -> Parity:
-    """Answer some validation rows with both, and rows of other lengths, within the recipe's limits.
+    """Compare module and file on some validation rows, and rows of other lengths, within the recipe's limits.
 
     Raises:
-        ParityError: beyond them.
-        ModelError: the module answers at random, or can't answer a row that may come.
+        ParityError: a limit is exceeded.
+        ModelError: the module's outputs are random, or it cannot process a valid row.
     """
     return check_answers(
         module,

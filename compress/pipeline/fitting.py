@@ -1,4 +1,4 @@
-"""Model and rows fit together: the kind of rows, tokenizer, lengths, shapes of answers."""
+"""Compatibility of model and rows: kind of rows, tokenizer, lengths, and output shapes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["check_modality", "first_line", "fitting", "limit_of", "reader_of", "
 
 
 def check_modality(loaded: LoadedModel, data: DataSource) -> None:
-    """Check that images go to a model of images, and texts to one of texts, before a row is read.
+    """Check that image data has an image model and text data a text model, before any row is read.
 
     Raises:
-        ModelError: they don't.
+        ModelError: they do not match.
     """
     parameters = inspect.signature(loaded.module.forward).parameters
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
@@ -42,10 +42,10 @@ def check_modality(loaded: LoadedModel, data: DataSource) -> None:
 
 
 def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
-    """The data with a `max_length` that the model takes: as many tokens as it can, if the recipe says none.
+    """The data with a `max_length` within the model's limit; defaults to the limit if the recipe gives none.
 
     Raises:
-        ModelError: the recipe asks for more.
+        ModelError: the recipe's value exceeds the limit.
     """
     wanted, limit = data.longest, limit_of(loaded.module, data.task)
     if wanted is None or limit is None or wanted <= limit:
@@ -59,15 +59,15 @@ def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
 
 
 def limit_of(module: nn.Module, task: TaskName) -> int | None:
-    """How many tokens a row may have; None: the model doesn't say."""
+    """Maximum tokens per row; None if the model does not define it."""
     return context_length(module) if task_class(task).keeps_past else token_limit(module)
 
 
 def reader_of(loaded: LoadedModel) -> Reader | None:
-    """How a model reads rows, as far as its own files say; None: they say nothing.
+    """Reader from the model's own files; None if they define none.
 
     Raises:
-        ModelError, DataError: it belongs to another model, or can't be read.
+        ModelError, DataError: it belongs to another model, or cannot be read.
     """
     if loaded.tokenizer is None:
         return loaded.processor
@@ -77,7 +77,7 @@ def reader_of(loaded: LoadedModel) -> Reader | None:
 
 
 def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
-    # By attribute, not class: the table of a quantized bundle is no nn.Embedding.
+    # By attribute, not class: the embedding of a quantized bundle is not an nn.Embedding.
     sizes = (getattr(module, "num_embeddings", None) for module in loaded.module.modules())
     largest = max((size for size in sizes if isinstance(size, int)), default=vocab_size)
     if vocab_size > largest:
@@ -88,16 +88,16 @@ def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
 
 
 def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) -> Splits:
-    """Answer the longest rows: input names, shapes, positions and the number of classes must fit.
+    """Run the longest rows through the model and check input names, shapes, positions and number of classes.
 
     Args:
-        max_length: tokens of the longest text there may be: one is made up, unless rows are cut to it anyway.
+        max_length: longest text allowed, in tokens; one is made up, unless rows are truncated anyway.
 
     Returns:
-        The splits, whose task is as wide as the model answers.
+        The splits, with the task adapted to the model's output width.
 
     Raises:
-        ModelError: they don't fit, or a decoder keeps no keys and values.
+        ModelError: they do not fit, or a decoder has no key-value cache.
     """
     rows, length = _longest(splits)
     batch = next(rows.batches(len(rows)))
@@ -125,12 +125,12 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), "")
 
 
 def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
-    """See that a model answers a text of so many tokens: one may come once it is deployed."""
+    """Check that a model accepts a text of N tokens, which can occur once it is deployed."""
     row = proof_rows(splits.train, splits.task, [length])
     try:
         with torch.inference_mode():
@@ -143,10 +143,10 @@ def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
 
 
 def _causal(loaded: LoadedModel, splits: Splits) -> None:
-    """Check that no answer depends on the tokens that follow.
+    """Check that no output depends on later tokens.
 
     Raises:
-        ModelError: one does, as an encoder's.
+        ModelError: one does, as in an encoder.
     """
     inputs = to_tensors(next(splits.train.batches(1)), splits.task.input_names)
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
@@ -161,7 +161,7 @@ def _causal(loaded: LoadedModel, splits: Splits) -> None:
 
 
 def _longest(splits: Splits) -> tuple[Split, int]:
-    """Take the longest row of each split as a batch; also say how long the longest is."""
+    """The longest row of each split as a batch, and the length of the longest."""
     parts = [splits.train, splits.validation, splits.test]
     parts += [] if splits.unlabelled is None else [splits.unlabelled]
     name = splits.task.input_names[0]

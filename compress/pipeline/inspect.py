@@ -1,6 +1,6 @@
-"""Inspect a model: how many heads and neurons its task needs, and what quantizing each layer costs.
+"""Inspect a model: how many heads and neurons its task needs, and the cost of quantizing each layer.
 
-Train and validation rows only.
+Uses training and validation rows only.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from compress.version import __version__
 
 __all__ = ["inspect_model", "inspection_recipe"]
 
-_QUANTIZED_ROWS = 128  # each group in each scheme is a pass over them
+_QUANTIZED_ROWS = 128  # each group and scheme takes one pass over them
 _CALIBRATION_ROWS = 256
 
 
 def inspection_recipe(model: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Make the recipe that an inspection works on: a model and its data, no stages.
+    """Make the recipe for an inspection: a model and its data, without stages.
 
     Args:
-        model: a recipe's file (its stages are left out), a Hugging Face directory or name, or a bundle.
-        overrides: as in `load_recipe`. Where the model is no recipe, they say the data; a run's bundle has
-            the data of its own recipe, unless they name other rows.
+        model: a recipe file (its stages are ignored), a Hugging Face directory or name, or a bundle.
+        overrides: as in `load_recipe`. Unless the model is a recipe, they give the data; a run's bundle uses
+            the data of its own recipe unless they name other rows.
 
     Raises:
-        RecipeError, ModelError: it is not one of these, or a value is wrong.
+        RecipeError, ModelError: none of these, or an invalid value.
     """
     if model.endswith((".yaml", ".yml")):
         return load_recipe(model, overrides, need_stages=False).model_copy(update={"stages": ()})
@@ -81,20 +81,20 @@ def inspect_model(
     command: str = "",
     progress: Progress | None = None,
 ) -> Inspection:
-    """Find out how many heads and neurons the task of a recipe needs from its model.
+    """Determine how many heads and neurons of a recipe's model its task needs.
 
     Args:
-        recipe: its model and data; stages are left out.
-        calibration_rows: train rows for importance and likeness, drawn by the recipe's seed.
-        validation_rows: rows for accuracy, drawn by the recipe's seed; at most all.
+        recipe: its model and data; stages are ignored.
+        calibration_rows: training rows for importance and likeness, sampled with the recipe's seed.
+        validation_rows: maximum rows for accuracy, sampled with the recipe's seed.
         sentences: validation rows whose attention is kept.
-        max_drop: the accuracy that may be lost, as a share of 1.
-        quick: leave out the curves of single layers and what quantizing each costs, which take the most.
-        cache: the folder of the cache of `run`, for a model that is trained first; none: not kept.
-        command: what was typed.
+        max_drop: the accuracy that may be lost, in [0, 1].
+        quick: skip the curves of single layers and the cost of quantizing each, which take the most time.
+        cache: cache folder of `run`, for a model that is trained first; None: not stored.
+        command: the command as typed.
 
     Raises:
-        CompressError: the input is wrong, or the model has no heads that are known or is quantized.
+        CompressError: invalid input, or the model has no known heads or is quantized.
     """
     began = time.perf_counter()
     progress = progress or Silent()

@@ -1,4 +1,4 @@
-"""What is measured of a run: two ONNX files against each other, and the ladder of all stages."""
+"""Measurements of a run: two ONNX files compared, and the ladder of all stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compress.tasks import Task
 __all__ = ["ladder_of", "measured"]
 
 _MOST_AGAIN = 2
-_WAIT_S = 60  # for a quiet machine, each time
+_WAIT_S = 60  # for a quiet machine, per attempt
 
 
 def measured(
@@ -32,7 +32,7 @@ def measured(
     runtimes: Sequence[str],
     progress: Progress,
 ) -> Measurement:
-    """Measure both at all settings of the recipe; again, if the machine was too busy to judge the gates.
+    """Measure both files at all settings; repeat if the machine was too busy to judge the gates.
 
     Args:
         candidate_test: the rows of `test` as the candidate reads them.
@@ -68,7 +68,7 @@ def measured(
             "the machine was busy, so not all gates can be judged: measuring again once it is quiet "
             f"(waiting {_WAIT_S} s at most)"
         )
-        with alone():  # other jobs would stand still while this is timed
+        with alone():  # other jobs would be paused during timing
             if not wait_until_quiet(_WAIT_S, threads=max(how.threads)):
                 break
         again = once()
@@ -82,7 +82,7 @@ def _not_judged(recipe: Recipe, found: Measurement) -> int:
 
 
 def ladder_of(run: Run, steps: Sequence[Step], measurement: Measurement) -> tuple[Rung, ...]:
-    """Measure all steps where the report's first latency was taken; nothing where no ladder is wanted.
+    """Measure all steps at the setting of the report's first latency; empty if no ladder is wanted.
 
     Args:
         steps: the original, then the model after each stage.

@@ -1,4 +1,4 @@
-"""A recipe made ready to run: checked, its model and rows loaded, its stages rehearsed, its keys computed."""
+"""Preparation of a run: check the recipe, load model and rows, rehearse the stages, compute the keys."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["Run", "prepare"]
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe whose model and rows are loaded and fit together, and where its work goes: made once.
+    """A prepared recipe, with its loaded model and rows, and the places its work goes to.
 
     Attributes:
         splits: the rows, with the reader that encoded them.
-        notes: what a reader of the report must know of the model and its rows, a sentence each.
+        notes: caveats on the model and its rows for the report, one sentence each.
         scratch: an existing directory that is removed afterwards.
     """
 
@@ -49,13 +49,13 @@ class Run:
 def prepare(
     recipe: Recipe, scratch: Path, *, cache: Cache | None = None, progress: Progress | None = None
 ) -> Run:
-    """Check a recipe, load model and rows, and rehearse the stages; only scratch is written to.
+    """Check a recipe, load model and rows, and rehearse the stages; writes only to scratch.
 
     Args:
-        cache: where finished pieces of work are kept; None: in scratch.
+        cache: cache of finished pieces; None: in scratch.
 
     Raises:
-        CompressError: of the kind that names what is wrong.
+        CompressError: the subclass depends on the problem.
     """
     check_files(recipe)
     limit_threads_()
@@ -69,13 +69,13 @@ def prepare(
 
 
 def _loaded(recipe: Recipe, scratch: Path) -> tuple[Recipe, LoadedModel, Splits]:
-    """Model and rows; and the recipe with the length of rows that the model takes."""
+    """Model and rows, and the recipe with a row length that the model accepts."""
     model, trained = recipe.model, recipe.model.train is not None
     loaded = load_model(model, seed=recipe.seed, scratch=scratch, task=recipe.data.task, for_training=trained)
     check_modality(loaded, recipe.data)
     data = within_limit(loaded, recipe.data)
     splits = load_splits(data, reader=reader_of(loaded), label_order=loaded.label_order)
-    if not loaded.has_trained_head:  # a fresh head is as wide as the data has labels
+    if not loaded.has_trained_head:  # a new head has as many outputs as the data has labels
         labels = len(splits.task.labels)
         loaded = load_model(
             model,
@@ -86,22 +86,22 @@ def _loaded(recipe: Recipe, scratch: Path) -> tuple[Recipe, LoadedModel, Splits]
             for_training=trained,
         )
     if callable(getattr(loaded.module, "structure", None)):
-        structure_of(loaded.module)  # if it is wrong, some of what follows would ignore it
+        structure_of(loaded.module)  # an invalid structure would be ignored by some of the code below
     return recipe.model_copy(update={"data": data}), loaded, fitting(loaded, splits, data.longest)
 
 
 def _rehearse(recipe: Recipe, loaded: LoadedModel, splits: Splits) -> None:
-    """Let each stage check what it will be given, by shapes alone.
+    """Let each stage check its input, by shapes alone.
 
     Raises:
-        RecipeError: one can't do its work.
-        ModelError: the recipe's model takes one way or another by the size of rows.
+        RecipeError: a stage cannot be applied.
+        ModelError: the recipe's model branches on the size of rows.
     """
     definition, shape = definition_of(loaded.module), loaded.module
     assert definition is not None
-    if computed_weights(shape):  # what stages will be given is plain
+    if computed_weights(shape):  # stages receive plain weights
         shape = definition.build()
-    if recipe.model.file is not None:  # those of transformers have no branches, and bundles were exported
+    if recipe.model.file is not None:  # transformers' models have no branches, bundles were exported
         _check_branches(shape, splits, recipe)
     context = Context(
         splits.task,
@@ -123,7 +123,7 @@ def _rehearse(recipe: Recipe, loaded: LoadedModel, splits: Splits) -> None:
 
 
 def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) -> nn.Module:
-    """What a stage makes of a module, as far as that is known; a student of other code is checked too."""
+    """The result of a stage as far as known; a student built by other code is checked as well."""
     made = stage.rehearse(module)
     longest, limit = recipe.data.longest, limit_of(made, recipe.data.task)
     if longest is not None and limit is not None and longest > limit:

@@ -1,4 +1,4 @@
-"""The end of a run: export, prove and measure what the stages made; write report, bundle and manifest."""
+"""The end of a run: export, check and measure the result; write report, bundle and manifest."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from compress.version import __version__
 
 __all__ = ["published"]
 
-_SATURATION_ROWS = 64  # answered one at a time, twice
+_SATURATION_ROWS = 64  # evaluated one at a time, twice
 
 
 def published(run: Run, base: Base, work: Work, directory: Path, began: float) -> RunReport:
-    """Export, prove and measure what was made, and write all of it into a directory.
+    """Export, check and measure the result, and write everything into a directory.
 
     Args:
-        began: when the work did, by `time.perf_counter`.
+        began: start of the work, from `time.perf_counter`.
     """
     run.progress.say("exporting to ONNX and comparing its answers with PyTorch's")
     candidate = exported(run.recipe, work.module, work.splits, run.scratch / "candidate")
@@ -167,7 +167,7 @@ def _write(run: Run, base: Base, work: Work, candidate: Exported, report: RunRep
 
 
 def _manifest_facts(run: Run, report: RunReport, baseline: Exported) -> dict[str, Any]:
-    """What the manifest says beside inputs, outputs and checksums."""
+    """Entries of the manifest besides inputs, outputs and checksums."""
     measurement = report.measurement
     machine, task = measurement.environment, run.splits.task
     length, context = run.recipe.data.longest, context_length(run.loaded.module)
@@ -191,7 +191,7 @@ def _manifest_facts(run: Run, report: RunReport, baseline: Exported) -> dict[str
 
 
 def _where_answers_hold(report: RunReport) -> str:
-    """Short, for a program to compare: int8 sums of large weights differ on x86 without VNNI."""
+    """Short, for programs to compare: int8 sums of large weights differ on x86 without VNNI."""
     if report.saturation is None or not report.saturation.is_possible:
         return "every processor"
     exact = sums_are_exact(report.measurement.environment.instruction_sets)

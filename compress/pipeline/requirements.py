@@ -1,4 +1,4 @@
-"""What can be found wrong before work starts: files, device, runtimes, gates, the output directory, disks."""
+"""Checks before work starts: files, device, runtimes, gates, output directory, disk space."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = [
     "weight_bytes",
 ]
 
-_SMALL = 8_000_000  # reports, tokenizers, rows
-_LEAST_PART = 8  # of the model's size that a compressed one has at the least: four bits a weight
+_SMALL = 8_000_000  # bytes for reports, tokenizers, rows
+_LEAST_PART = 8  # minimum compressed size as a fraction of the model's: four bits per weight
 _OUTPUT, _SCRATCH = "choose another place with -o", "set TMPDIR to another place"
 
 
 def check_files(recipe: Recipe) -> None:
-    """Check that files, device and runtimes that a recipe names are there: what costs nothing to know.
+    """Check that the files, device and runtimes that a recipe names exist, which costs nothing.
 
     Raises:
-        ModelError, DataError, RecipeError: one of them is not.
+        ModelError, DataError, RecipeError: one of them does not.
     """
     _check_model(recipe.model)
     recipe.data.check_files()
@@ -66,10 +66,10 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def check_gates(recipe: Recipe, splits: Splits) -> None:
-    """Check that the recipe measures where its gates judge speed, and what they judge.
+    """Check that the gates apply to the task, and their setting is measured.
 
     Raises:
-        RecipeError: it doesn't.
+        RecipeError: they do not.
     """
     gates, measured = recipe.gates, recipe.measure
     for name in gates.of_tasks:
@@ -92,10 +92,10 @@ def check_gates(recipe: Recipe, splits: Splits) -> None:
 
 
 def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
-    """Say whether the run is in `target` already, whole and the same.
+    """Whether `target` already contains this run, complete and unchanged.
 
     Raises:
-        OutputError: something else is there.
+        OutputError: something else exists there.
     """
     if not target.exists():
         check_can_be_made(target)
@@ -120,7 +120,7 @@ def check_output(target: Path, run_key: str, *, overwrite: bool) -> bool:
 
 
 def check_can_be_made(target: Path) -> None:
-    """Check that a directory can be made there.
+    """Check that a directory can be created there.
 
     Raises:
         OutputError: it cannot.
@@ -133,10 +133,10 @@ def check_can_be_made(target: Path) -> None:
 
 
 def check_disk(run: Run, target: Path) -> None:
-    """Refuse a run whose output, cache or temporary folder can't be written or is too full.
+    """Reject a run whose output, cache or temporary folder is not writable or too full.
 
     Raises:
-        OutputError: names the folder, what is free and what is needed.
+        OutputError: names the folder, the free space and the space needed.
     """
     recipe, keys, cache = run.recipe, run.keys, run.cache
     check_can_be_made(cache.root / "piece")
@@ -154,19 +154,19 @@ def check_disk(run: Run, target: Path) -> None:
 
 
 def check_room_for(target: Path, *, output: int, scratch: int) -> None:
-    """Refuse a bundle that there is no room for.
+    """Reject a bundle for which there is not enough space.
 
     Args:
-        output: bytes that are written beside `target` at the least.
-        scratch: bytes that are written to the temporary folder at the least.
+        output: minimum bytes written next to `target`.
+        scratch: minimum bytes written to the temporary folder.
 
     Raises:
-        OutputError: names the folder, what is free and what is needed.
+        OutputError: names the folder, the free space and the space needed.
     """
     temporary = Path(tempfile.gettempdir())
     check_room({target.parent: (output + _SMALL, _OUTPUT), temporary: (scratch + _SMALL, _SCRATCH)})
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of a module's weights as they are."""
+    """Bytes of a module's weights as stored in memory."""
     return sum(each.numel() * each.element_size() for each in module.state_dict().values())

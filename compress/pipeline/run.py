@@ -28,12 +28,12 @@ __all__ = ["Outcome", "outcome_of", "run"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind.
+    """The result of a run.
 
     Attributes:
-        report: what it says of itself.
-        already_done: it was there before, and nothing was repeated.
-        gates: the recipe's, as they are now; those in the report are of when it was made.
+        report: the run's report.
+        already_done: the run existed already, and nothing was repeated.
+        gates: the recipe's current gates; those in the report are from when it was made.
     """
 
     directory: Path
@@ -49,19 +49,18 @@ def run(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Run a recipe: train or load the model, apply the stages, export, prove, measure, report.
+    """Run a recipe: train or load the model, apply the stages, export, check, measure, report.
 
     Args:
         recipe: a recipe or its file.
-        output: the folder in which the run's directory is made, and the cache (`.cache`).
+        output: parent folder of the run's directory and of the cache (`.cache`).
         overwrite: replace a run of the same name.
 
     Returns:
-        The outcome. A run that is there already, whole and of the same recipe, data and versions, is not
-        repeated.
+        The outcome. An existing complete run with the same recipe, data and versions is not repeated.
 
     Raises:
-        CompressError: wrong input (before work starts) or failed work; nothing half-written is left.
+        CompressError: wrong input (before work starts) or failed work; no partial output is left.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(Path(recipe))
@@ -80,7 +79,7 @@ def run(
             return outcome_of(recipe, output, already_done=True)
         from_main(lambda: check_disk(made, target))
         with only_one(cache.root, f"run-{recipe.run_name}", f"writes {target}", progress.say):
-            if from_main(is_done):  # by another run that was waited for
+            if from_main(is_done):  # by another run that this one waited for
                 return outcome_of(recipe, output, already_done=True)
             own = new_directory(target, replace=target.exists()) if is_main() else nullcontext(scratch)
             with own as directory, work_begun():
@@ -89,7 +88,7 @@ def run(
 
 
 def outcome_of(recipe: Recipe, output: str | Path, *, already_done: bool) -> Outcome:
-    """What a run that has ended left behind."""
+    """The outcome of a finished run."""
     target = Path(output) / recipe.run_name
     report = load_report(target)
     return Outcome(target, report, already_done, gates=judged(recipe.gates, report.measurement))

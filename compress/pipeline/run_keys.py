@@ -1,4 +1,4 @@
-"""The keys of all that a recipe's run keeps; each names what it is made of (see `compress.keys`)."""
+"""Keys of everything that a recipe's run stores (see `compress.keys`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Keys", "files_named"]
 
 @dataclass(frozen=True)
 class Keys:
-    """Fingerprints.
+    """Cache keys of a run.
 
     Attributes:
         base: of the model after its own training.
@@ -41,7 +41,7 @@ class Keys:
         """The keys of a recipe whose model and rows are loaded.
 
         Args:
-            module: as it is loaded, before its own training.
+            module: as loaded, before its own training.
         """
         train, export = _plain(recipe.model.train), _plain(recipe.export)
         base = base_key(module, splits, train=train, seed=recipe.seed, device=recipe.device)
@@ -84,9 +84,9 @@ def _plain(settings: BaseModel | None, *without: str) -> Any:
 
 
 def files_named(settings: Any) -> list[tuple[str, str]]:
-    """Files that a stage's settings name by their whole path, such as a student's: each with its SHA-256.
+    """Files that a stage's settings name by absolute path, such as a student's, each with its SHA-256.
 
-    Of a directory all files below it.
+    For a directory, all files below it.
     """
     if isinstance(settings, dict | list):
         inner = settings.values() if isinstance(settings, dict) else settings

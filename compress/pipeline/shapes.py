@@ -1,4 +1,4 @@
-"""A recipe's model and what each stage would leave of it, side by side; without any work."""
+"""Shapes of a recipe's model and after each stage, without doing any work."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["recipe_shapes"]
 
 
 def recipe_shapes(recipe: Recipe) -> list[Shape]:
-    """The model as it is loaded, and after each stage, by rehearsal.
+    """The shape of the loaded model, and after each stage by rehearsal.
 
     Raises:
-        CompressError: as a run of the recipe would, before its work starts.
+        CompressError: as a run of the recipe would before its work starts.
     """
     with scratch_directory() as scratch:
         prepared = prepare(recipe, scratch)
@@ -87,9 +87,9 @@ def _or_none(find: Callable[[], int]) -> int | None:
 
 
 def _macs(module: nn.Module, batch: dict[str, Any]) -> int:
-    """Half of torch's count of floating point operations, attention and LSTMs as plain products."""
+    """Half of torch's FLOP count, with attention and LSTMs decomposed into plain products."""
     counter = FlopCounterMode(display=False)
-    # oneDNN's LSTM is one operator, whose products the counter doesn't see.
+    # oneDNN's LSTM is one operator, whose products the counter does not count.
     plain = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), plain, counter:
         logits(module.eval(), batch)

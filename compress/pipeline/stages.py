@@ -1,4 +1,4 @@
-"""The model and its stages, one after the other; each from the cache where it was made before."""
+"""The model and its stages in order, each taken from the cache if it was made before."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Base:
     """The recipe's model before any stage.
 
     Attributes:
-        training: how it was trained: curve and precision; empty: it wasn't.
+        training: curve and precision of its training; empty: not trained.
     """
 
     module: nn.Module
@@ -48,12 +48,12 @@ class Base:
 
 @dataclass(frozen=True)
 class Work:
-    """What the stages have made so far.
+    """The result of the stages so far.
 
     Attributes:
-        splits: the recipe's rows, as the module reads them by now.
+        splits: the recipe's rows, as the module now reads them.
         teacher: the uncompressed model, which reads the same rows.
-        records: one a stage.
+        records: one per stage.
         steps: the ladder's files.
     """
 
@@ -64,13 +64,13 @@ class Work:
     steps: tuple[Step, ...] = ()
 
     def with_vocabulary(self, kept: Sequence[int], scratch: Path) -> Work:
-        """The same with rows encoded again by the tokenizer of these tokens, and the teacher's rows of them.
+        """Re-encode the rows with a tokenizer reduced to these tokens, and reduce the teacher's embedding.
 
-        On texts whose tokens are all kept the teacher answers as before.
+        For texts whose tokens are all kept, the teacher's outputs do not change.
 
         Args:
-            kept: token ids, as `StageResult.kept_tokens`; empty: nothing changes.
-            scratch: a directory in which the tokenizer's files are written.
+            kept: token ids, as in `StageResult.kept_tokens`; empty: nothing changes.
+            scratch: directory for the tokenizer's files.
         """
         if not kept:
             return self
@@ -81,19 +81,19 @@ class Work:
         return replace(self, splits=encode_splits_again(self.splits, encoder), teacher=teacher)
 
     def with_step(self, onnx: Path, done: int, names: Sequence[str]) -> Work:
-        """The same with the file after the first `done` stages, which includes those whose export failed."""
+        """Add the file after the first `done` stages, which also covers stages whose export failed."""
         since = names[sum(step.stages for step in self.steps) : done]
         step = Step(" + ".join(since), onnx, self.splits.validation, len(since))
         return replace(self, steps=(*self.steps, step))
 
 
 def trained_model(run: Run) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the recipe's model, trained if it says so (or from the cache).
+    """Return the recipe's model, trained if configured (or from the cache).
 
-    Its weights are plain: those that are computed from others in training are not computed any more.
+    Its weights are plain: parametrizations used in training are removed.
 
     Returns:
-        The model, and how it was trained: curve and precision; empty: it wasn't.
+        The model, and its training: curve and precision; empty: not trained.
     """
     recipe, splits, loaded = run.recipe, run.splits, run.loaded
     for note in run.notes:
@@ -125,7 +125,7 @@ def trained_model(run: Run) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def run_stages(run: Run, base: Base) -> Work:
-    """Apply all stages; where a ladder is wanted, export the model after each but the last."""
+    """Apply all stages; if a ladder is wanted, export the model after each stage except the last."""
     original = Step("original", base.onnx.path, run.splits.validation, stages=0)
     work = Work(base.module, run.splits, base.module, steps=(original,))
     for index in range(len(run.recipe.stages)):
@@ -167,7 +167,7 @@ def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
 
 
 def _context(run: Run, work: Work, index: int, baseline: Path) -> Context:
-    """What a stage is given."""
+    """The context of a stage."""
     recipe, splits = run.recipe, work.splits
     context = Context(
         task=splits.task,
@@ -183,13 +183,13 @@ def _context(run: Run, work: Work, index: int, baseline: Path) -> Context:
         progress=run.progress,
     )
     later = tuple(each for each in recipe.stages[index + 1 :] if each.kind == "quantize")
-    aside = replace(context, folder=None, progress=Silent())  # what is only timed keeps no checkpoints
+    aside = replace(context, folder=None, progress=Silent())  # models that are only timed keep no checkpoints
     timer = OnnxTimer(recipe, splits, baseline, later, aside, run.cache, run.progress)
     return replace(context, timer=timer)
 
 
 def with_file(run: Run, work: Work, index: int) -> Work:
-    """Export the model after a stage that isn't the last, for the ladder; if that fails it is left out."""
+    """Export the model after an intermediate stage for the ladder; it is left out if that fails."""
     name = run.recipe.stages[index].name
 
     def make(directory: Path) -> dict[str, Any]:
@@ -211,5 +211,5 @@ def metric_of(module: nn.Module, splits: Splits) -> float:
 
 
 def epochs_of(curve: list[dict[str, float]]) -> tuple[EpochRecord, ...]:
-    """A training's epochs, as the report has them."""
+    """A training's epochs as report records."""
     return tuple(EpochRecord.model_validate({**point, "epoch": int(point["epoch"])}) for point in curve)

@@ -1,4 +1,4 @@
-"""The clock that stages are given: modules in, milliseconds of their ONNX files on this machine out."""
+"""The timer passed to stages: modules in, milliseconds of their ONNX files on this machine out."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ __all__ = ["OnnxTimer", "check_setting", "machine_facts", "timing_setting"]
 _BLOCK_ROUNDS = 9
 _BLOCK_SECONDS = 0.03
 _MODEL_ROUNDS = 61
-_MODEL_SECONDS = 0.05  # short turns: a shared machine changes its speed from second to second
+_MODEL_SECONDS = 0.05  # short turns, because a shared machine changes speed within seconds
 
 
 def machine_facts() -> dict[str, str]:
-    """What a latency holds for, as plain data."""
+    """The machine that latencies hold for, as plain data."""
     here = environment()
     return {
         "cpu": here.cpu,
@@ -53,15 +53,15 @@ def machine_facts() -> dict[str, str]:
 def timing_setting(
     recipe: Recipe, splits: Splits, batch: int | None, sequence: int | None, threads: int | None
 ) -> Setting:
-    """Fill in what a stage does not give: the first of each that the recipe measures.
+    """Complete a stage's setting with the first of each value that the recipe measures.
 
     Raises:
-        MeasureError: the data fixes another length.
+        MeasureError: the data has another fixed length.
         StageError: more threads than there are cores.
     """
     measured = recipe.measure
     wanted = sequence if sequence is not None else (measured.sequence or (None,))[0]
-    # Only how long test rows are is looked at here, so that what is promised is what will be measured.
+    # Only the lengths of test rows are used, so that targets apply to the setting that is measured.
     setting = Setting(
         batch=batch or measured.batch[0],
         sequence=resolve_sequence(splits.test, wanted),
@@ -75,10 +75,10 @@ def timing_setting(
 
 
 def check_setting(module: nn.Module, splits: Splits, setting: Setting) -> None:
-    """Check that the model answers a batch of this size.
+    """Check that the model accepts a batch of this size.
 
     Raises:
-        StageError: it doesn't.
+        StageError: it does not.
     """
     import torch
 
@@ -96,9 +96,9 @@ class OnnxTimer:
     """Times modules as ONNX files.
 
     Attributes:
-        baseline: the ONNX file of the recipe's uncompressed model.
-        later: the quantize stages that follow in the recipe; what is timed has gone through them.
-        context: what those stages are given.
+        baseline: ONNX file of the recipe's uncompressed model.
+        later: the recipe's subsequent quantize stages, applied to everything that is timed.
+        context: passed to those stages.
     """
 
     recipe: Recipe
@@ -111,7 +111,7 @@ class OnnxTimer:
 
     @property
     def precision(self) -> str:
-        """What the modules are timed in."""
+        """Precision of the timed modules."""
         return " + ".join(stage.name for stage in self.later) or "fp32"
 
     @property
@@ -121,17 +121,17 @@ class OnnxTimer:
 
     @property
     def machine(self) -> dict[str, str]:
-        """What the times hold for."""
+        """The machine for which the times hold."""
         return machine_facts()
 
     def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
-        """Fill in what is not given from the recipe; see `timing_setting`."""
+        """Complete a setting with values from the recipe; see `timing_setting`."""
         return timing_setting(self.recipe, self.splits, batch, sequence, threads)
 
     def blocks(
         self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
     ) -> BlockTimes:
-        """Export the chain and the models, cut the chain's blocks out of its graph, time all in turns."""
+        """Export the chain and the models, extract the chain's blocks, and time all in alternation."""
         return from_main(lambda: self._blocks(chain, paths, model, least, setting))
 
     def _blocks(
@@ -140,7 +140,7 @@ class OnnxTimer:
         batch = steady_batch(self.splits.validation, setting.batch, setting.sequence)
         with scratch_directory("blocks") as folder:
             whole = self._export(chain, folder / "chain.onnx")
-            # A decoder's graph is also given a past, which is empty here.
+            # A decoder's graph also takes a past, which is empty here.
             given = feeds(batch, create_session(whole, threads=setting.threads))
             blocks = extract_blocks(whole, paths, given, folder)
             files = [(block.path, block.feeds) for block in blocks]
@@ -173,11 +173,11 @@ class OnnxTimer:
     def _least(self, least: nn.Module, path: Path) -> Path | None:
         try:
             return self._export(least, path)
-        except StageError:  # a later stage finds nothing of its own in what is left
+        except StageError:  # a later stage finds nothing to work on in what is left
             return None
 
     def compare(self, model: nn.Module, setting: Setting) -> Compared:
-        """Export the model and time it in turns with the baseline."""
+        """Export the model and time it in alternation with the baseline."""
         return from_main(lambda: self._compare(model, setting))
 
     def _compare(self, model: nn.Module, setting: Setting) -> Compared:
@@ -202,8 +202,7 @@ class OnnxTimer:
         )
 
     def remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `make` returned before; what another machine or version left, or what other work
-        disturbed, is refused."""
+        """Return `make`'s result, cached unless of another machine or version, or disturbed."""
         return from_main(lambda: self._remembered(about, make))
 
     def _remembered(self, about: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Put the ONNX files of several finished runs of one model into one directory.
+"""Combine the ONNX files of several finished runs of one model in one directory.
 
-They share inputs, labels and tokenizer, and were measured on the same rows and machine, or they are refused:
-only then can a loader choose among them by the manifest.
+They must share inputs, labels and tokenizer, and be measured on the same rows and machine; only then can a
+loader choose among them by the manifest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SHARED = ("task", "inputs", "outputs", "max_length")
 
 @dataclass(frozen=True)
 class _Run:
-    """A bundle; `report` is none where it is the uncompressed model, as `modelpress export` writes it."""
+    """A bundle; `report` is None for the uncompressed model, as written by `modelpress export`."""
 
     directory: Path
     manifest: dict[str, Any]
@@ -72,17 +72,17 @@ def bundle_variants(
     """Write a directory of variants.
 
     Args:
-        runs: directories of runs; one may be the uncompressed model as `modelpress export` wrote it, which
-            then has the figures of the runs' baseline.
-        output: where to.
-        overwrite: replace a bundle that is there.
+        runs: directories of runs; one may be the uncompressed model written by `modelpress export`, which
+            gets the figures of the runs' baseline.
+        output: target directory.
+        overwrite: replace an existing bundle.
 
     Returns:
-        What the manifest says of each variant, in the order of `runs`.
+        The manifest's entry of each variant, in the order of `runs`.
 
     Raises:
-        OutputError: a directory is not a run, runs do not belong together (the message says in what they
-            differ), or `output` cannot be written.
+        OutputError: a directory is not a run, runs are not compatible (the message says how they differ), or
+            `output` cannot be written.
     """
     found = [_read(Path(run)) for run in runs]
     _belong_together(found)
@@ -94,7 +94,7 @@ def bundle_variants(
         (directory / ONNX_PATH.parent).mkdir()
         for run, file in zip(found, files, strict=True):
             shutil.copyfile(run.onnx, directory / file)
-        first = next(run for run in found if run.report is not None)  # whose labels are the data's
+        first = next(run for run in found if run.report is not None)  # its labels are the data's
         for name in HUB_FILES:
             if (first.directory / name).is_file():
                 shutil.copyfile(first.directory / name, directory / name)
@@ -138,7 +138,7 @@ def _reports(runs: Sequence[_Run]) -> list[RunReport]:
 
 
 def _belong_together(runs: Sequence[_Run]) -> None:
-    """See that runs are of one model, task, tokenizer, set of test rows and machine."""
+    """Check that the runs share model, task, tokenizer, test rows and machine."""
     if len(runs) < 2:
         raise OutputError(f"variants are made of at least two runs; {len(runs)} given")
     measured = [run for run in runs if run.report is not None]
@@ -147,7 +147,7 @@ def _belong_together(runs: Sequence[_Run]) -> None:
             "at most one of the directories may be without a report.json (the uncompressed model, as "
             "modelpress export writes it), and at least one must have one: give runs"
         )
-    # A file of a model without names for its labels has made-up ones; see `_is_the_baseline`.
+    # A bundle of a model without label names has synthetic ones; see `_is_the_baseline`.
     _same(measured, "labels", lambda run: run.manifest.get("labels"))
     for key in _SHARED:
         _same(runs, key, lambda run, key=key: run.manifest.get(key))  # type: ignore[misc]
@@ -171,7 +171,7 @@ def _of(run: _Run) -> RunReport:
 
 
 def _is_the_baseline(runs: Sequence[_Run], measured: Sequence[_Run]) -> None:
-    """A bundle without figures of its own must be the file that the runs' baseline figures were taken of."""
+    """Check that a bundle without a report is the file that the runs' baseline figures were measured on."""
     for run in runs:
         if run.report is not None:
             continue
@@ -196,7 +196,7 @@ def _same(runs: Sequence[_Run], what: str, value: Callable[[_Run], object], why:
 
 
 def _common_settings(runs: Sequence[_Run]) -> list[Setting]:
-    """Batch, sequence and threads that all runs were timed at, in the order of the first."""
+    """Settings at which all runs were timed, in the order of the first run."""
     timed = [[x.setting for x in report.measurement.latency] for report in _reports(runs)]
     common = [setting for setting in timed[0] if all(setting in other for other in timed)]
     if not common:
@@ -208,7 +208,7 @@ def _common_settings(runs: Sequence[_Run]) -> list[Setting]:
 
 
 def _file_names(runs: Sequence[_Run]) -> list[str]:
-    """By the Hub's suffixes; where one is taken, or a scheme has none, by the run's name."""
+    """File names with the Hub's suffixes; the run's name if a suffix is taken or does not exist."""
     names: list[str] = []
     for run in runs:
         file = f"onnx/model{_suffix(run)}.onnx"
@@ -233,7 +233,7 @@ def _half_type(run: _Run) -> str:
 
 
 def _entry(run: _Run, file: str, runs: Sequence[_Run], settings: Sequence[Setting]) -> dict[str, Any]:
-    """What the manifest says of one variant."""
+    """The manifest's entry of one variant."""
     report = run.report or _reports(runs)[0]
     measured = report.measurement
     is_baseline = run.report is None
@@ -265,7 +265,7 @@ def _latency(found: LatencyComparison, is_baseline: bool) -> dict[str, Any]:
     speedup = (1.0, 1.0, 1.0) if is_baseline else (found.speedup, found.speedup_low, found.speedup_high)
     return {
         **found.setting.model_dump(),
-        "baseline_p50_ms": found.baseline.p50_ms,  # of the same turns: times drift, ratios hold
+        "baseline_p50_ms": found.baseline.p50_ms,  # from the same rounds: times drift, ratios hold
         "p50_ms": (found.baseline if is_baseline else found.candidate).p50_ms,
         **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
     }

@@ -1,8 +1,8 @@
-"""Channels: filters of convolutions and hidden units of recurrent layers go, with all that is coupled.
+"""Channel pruning: remove filters of convolutions and hidden units of recurrent layers.
 
-The filters that a skip connection adds are one group with their batch norms; a hidden unit goes with all its
-gates. A channel's score is the mean over rows of |d loss / d gate| (Molchanov et al. 2017, arXiv 1611.06440,
-sec. 2.2, with the gate a factor 1 on the channel wherever a layer reads it).
+Filters joined by a skip connection form one group with their batch norms; a hidden unit is removed with all
+its gates. A channel's score is the mean over rows of |d loss / d gate| (Molchanov et al. 2017, arXiv
+1611.06440, sec. 2.2, with the gate a factor 1 on the channel wherever a layer reads it).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ["ChannelPruning"]
 
 
 class ChannelPruning(PruneStage):
-    """Remove channels, physically: convolutions, batch norms and recurrent layers become narrower.
+    """Remove channels physically: convolutions, batch norms and recurrent layers become narrower.
 
     Attributes:
         sparsity: fraction of all channels to remove.
-        groups: names of the groups that lose some, as the model's `structure()` has them; none: all.
-        scope: `global` lets each group keep as many as matter there; `layer` removes the same share
-            everywhere.
-        min_channels: each group keeps at least so many.
-        multiple_of: what each group keeps is rounded to the nearest multiple; less or more may go than asked.
-            ONNX Runtime's fast convolutions work on blocks of 16 channels (8 without AVX512), and other
-            numbers cost as much as the next multiple, or far more.
-        steps: remove in so many equal portions and score again after each.
-        calibration_rows: training rows that the score is taken over.
+        groups: names of the groups to prune, as in the model's `structure()`; empty means all.
+        scope: `global` ranks the channels of all groups together; `layer` removes the same share of each
+            group.
+        min_channels: fewest channels that each group keeps.
+        multiple_of: round each group's kept channels to the nearest multiple, so the total may differ from
+            `sparsity`. ONNX Runtime's fast convolutions work on blocks of 16 channels (8 without AVX512);
+            other numbers cost as much as the next multiple, or far more.
+        steps: number of equal portions to remove, scoring again after each.
+        calibration_rows: training rows used for scoring.
         recovery: training after the cut.
     """
 
@@ -61,11 +61,11 @@ class ChannelPruning(PruneStage):
 
     @property
     def guess(self) -> str:
-        """Which go where; see `Stage.guess`."""
+        """Which channels are removed from each group; see `Stage.guess`."""
         return "which groups lose channels (shown: as many from each)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that so many channels can go, and cut the first ones."""
+        """Check that this many channels can be removed, and remove the last ones."""
         import torch
 
         from compress.model.cutting.width import keep_features_
@@ -115,7 +115,7 @@ class ChannelPruning(PruneStage):
         return made
 
     def _groups(self, model: nn.Module) -> tuple[list[Coupled], list[int]]:
-        """The groups that lose channels, and how many each has."""
+        """Return the groups to prune and the number of channels of each."""
         from compress.model.cutting.width import feature_count
         from compress.model.structure.find import structure_of
 

@@ -1,9 +1,8 @@
-"""Factorize the embedding of the vocabulary: a thin table and a projection take the place of a wide table.
+"""Factorize the token embedding: replace a wide table by a narrow table and a projection.
 
-Lan et al. 2019, "ALBERT", arXiv 1909.11942, sec. 3.1, for the form; the factors are the best of their rank
-for the words that occur: a low-rank approximation whose rows are weighted by frequency, as in Chen et al.
-2018, "GroupReduce", arXiv 1806.06950.
-Shapes: v = tokens, m = width of an embedded token, r = rank.
+Lan et al. 2019, "ALBERT", arXiv 1909.11942, sec. 3.1, for the form; the factors are the best low-rank
+approximation with rows weighted by token frequency, as in Chen et al. 2018, "GroupReduce", arXiv 1806.06950.
+Shapes: v = tokens, m = embedding width, r = rank.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ __all__ = ["EmbeddingFactorization", "weighted_factors"]
 
 
 def weighted_factors(weight: Tensor, counts: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
-    """Factors of a rank with the least squared error over all occurrences of the tokens.
+    """Factors of the given rank with the least squared error over all token occurrences.
 
     With D = diag(sqrt(counts + 1)) and V the first right singular vectors of D W, the best approximation of
     D W is D W V V^T, so the factors are W V and V.
 
     Args:
         weight: [v, m].
-        counts: how often each token occurs, [v]; one is added, so that no token is given up.
+        counts: occurrences of each token, [v]; one is added so that no token is ignored.
         rank: r, at most min(v, m).
 
     Returns:
@@ -45,7 +44,7 @@ def weighted_factors(weight: Tensor, counts: Tensor, rank: int) -> tuple[Tensor,
 
     wide = weight.detach().double()
     scaled = wide * (counts.double() + 1).sqrt()[:, None]  # D W
-    # Of the Gram matrix [m, m]: the same vectors as an SVD of [v, m], at a fraction of its cost.
+    # Eigenvectors of the Gram matrix [m, m]: the right singular vectors of [v, m] at a fraction of the cost.
     values, vectors = torch.linalg.eigh(scaled.T @ scaled)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     basis = vectors[:, :rank]  # [m, r]
@@ -54,7 +53,7 @@ def weighted_factors(weight: Tensor, counts: Tensor, rank: int) -> tuple[Tensor,
 
 
 class EmbeddingFactorization(PruneStage):
-    """Replace the embedding of the vocabulary by a table of `rank` columns and a projection.
+    """Replace the token embedding by a table of `rank` columns and a projection.
 
     Attributes:
         rank: columns of the table.
@@ -70,7 +69,7 @@ class EmbeddingFactorization(PruneStage):
     recovery: RecoveryConfig | None = None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that the rank is one that saves something, and put empty factors there."""
+        """Check that the rank saves weights, and insert uninitialized factors."""
         from compress.model.cutting.vocabulary import token_embedding
 
         shape = copy.deepcopy(model)
@@ -82,7 +81,7 @@ class EmbeddingFactorization(PruneStage):
         """Return a copy with a factorized embedding.
 
         Raises:
-            StageError: the model has no embedding of a vocabulary, or the rank saves nothing.
+            StageError: the model has no token embedding, or the rank saves nothing.
         """
         import torch
 

@@ -1,7 +1,7 @@
-"""Structured head pruning: whole attention heads are removed, by a Taylor score over calibration rows.
+"""Structured head pruning: remove whole attention heads by a Taylor score over calibration rows.
 
 Michel et al. 2019, arXiv 1905.10650; scores are divided by the layer's L2 norm (sec. 4.1, after Molchanov et
-al. 2017), so that layers compare. `prune/structured` does this for neurons too, and to a budget.
+al. 2017), so that layers are comparable. `prune/structured` prunes neurons too, and to a budget.
 Shapes: h = heads.
 """
 
@@ -29,19 +29,18 @@ __all__ = ["HeadPruning"]
 
 
 class HeadPruning(PruneStage):
-    """Remove whole attention heads, physically: q, k, v and out become narrower.
+    """Remove whole attention heads physically: q, k, v and out become narrower.
 
-    Where several heads of queries share one head of keys and values (grouped queries), such a group is what
-    is scored, counted and removed.
+    With grouped queries (several query heads share one key/value head), such a group is scored, counted and
+    removed as one.
 
     Attributes:
         sparsity: fraction of all heads to remove.
-        scope: `global` lets each layer keep as many as matter there; `layer` removes the same share
-            everywhere.
-        min_heads: each layer keeps at least so many.
-        steps: remove in so many equal portions and score again after each: slower, and safer at a high
+        scope: `global` ranks the heads of all layers together; `layer` removes the same share of each layer.
+        min_heads: fewest heads that each layer keeps.
+        steps: number of equal portions to remove, scoring again after each: slower, and safer at a high
             sparsity.
-        calibration_rows: training rows that the score is taken over.
+        calibration_rows: training rows used for scoring.
         recovery: training after the cut.
     """
 
@@ -59,11 +58,11 @@ class HeadPruning(PruneStage):
 
     @property
     def guess(self) -> str:
-        """Which go where; see `Stage.guess`."""
+        """Which heads are removed from each layer; see `Stage.guess`."""
         return "which layers lose heads (shown: the first ones)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that so many heads can go, and cut the first ones."""
+        """Check that this many heads can be removed, and remove the first ones."""
         from compress.model.cutting.units import keep_units_
         from compress.model.structure.find import structure_of
 
@@ -107,7 +106,7 @@ class HeadPruning(PruneStage):
             )
         queries = structure.attention[0].queries
         facts = {
-            **({"queries_per_group": queries} if queries > 1 else {}),  # and a group is what is counted below
+            **({"queries_per_group": queries} if queries > 1 else {}),  # the counts below are of such groups
             "heads_before": before,
             "heads_kept": [len(heads) for heads in kept],
             "heads_kept_indices": kept,

@@ -1,7 +1,7 @@
-"""Depth pruning: whole layers go, and those that stay are as they were.
+"""Depth pruning: remove whole layers; the remaining ones are unchanged.
 
-A Transformer's layers add to what flows past them, so one can be left out; which, is chosen by
-`compress.layer_choice`. `prune/structured` can remove single sub-layers too, to a budget.
+A Transformer's layers add to the residual stream, so one can be left out; `compress.layer_choice` chooses
+which. `prune/structured` can also remove single sub-layers, to meet a budget.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["LayerPruning"]
 
 
 class LayerPruning(PruneStage):
-    """Remove whole layers, physically: fewer stay, in their order.
+    """Remove whole layers physically; the remaining ones keep their order.
 
     Attributes:
-        layers: how many stay, or which (from 0).
-        keep: which stay, where their number is given. best: of all the one without which the model's answers
-            on validation rows change least goes, again and again; labels are not looked at. spaced: spread
-            evenly with the last. first, last.
-        recovery: training after the cut, from the labels, from the model's answers and from the states that
-            it gave to each layer that stays.
+        layers: number of layers to keep, or their indices (from 0).
+        keep: how to choose them when a number is given. best: repeatedly remove the layer whose removal
+            changes the model's outputs on validation rows least (labels are not used). spaced: evenly spaced,
+            including the last. first, last.
+        recovery: training after the cut: from the labels, from the original model's outputs and from the
+            hidden states that it passed to each layer that is kept.
     """
 
     name: ClassVar[str] = "prune/layers"
@@ -58,7 +58,7 @@ class LayerPruning(PruneStage):
 
     @property
     def guess(self) -> str:
-        """Which go; see `Stage.guess`."""
+        """Which layers are kept; see `Stage.guess`."""
         return "which layers stay (shown: the first ones)" if self._chosen_by_trying else ""
 
     @property
@@ -66,7 +66,7 @@ class LayerPruning(PruneStage):
         return isinstance(self.layers, int) and self.keep == "best"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that so many layers can go, and keep some."""
+        """Check that this many layers can be removed, and keep some."""
         from compress.model.cutting.depth import keep_layers_
 
         shape = copy.deepcopy(model)
@@ -77,7 +77,7 @@ class LayerPruning(PruneStage):
         """Return a shallower copy.
 
         Raises:
-            StageError: as many layers are asked for as there are, or more, or one that isn't there.
+            StageError: the number of layers to keep is not below the model's, or a layer doesn't exist.
             ModelError: the model doesn't say where its layers are, or can't be built with fewer.
         """
         from compress.model.cutting.depth import keep_layers_, layer_count
@@ -94,7 +94,7 @@ class LayerPruning(PruneStage):
         return made
 
     def _kept(self, model: nn.Module, context: Context | None) -> tuple[list[int], dict[str, int]]:
-        """The layers that stay, and facts on how they were chosen; without a context nothing is tried."""
+        """Return the layers to keep and facts on the choice; without a context, nothing is tried."""
         from compress.model.cutting.depth import layer_count
 
         try:
@@ -121,9 +121,9 @@ class LayerPruning(PruneStage):
 
 
 def inputs_of(kept: Sequence[int], total: int) -> list[int]:
-    """For each layer that stays the first model's whose output the next one that stays was given.
+    """Return, for each kept layer, the original layer whose output was the input of the next kept layer.
 
-    Of 6 layers with 0, 1 and 4 left: 0 gives what 1 was given, the output of 0; 1 what 4 was given, that of
-    3; and 4 what came out of all, that of 5.
+    Of 6 layers with 0, 1 and 4 kept: 0 maps to 0 (the input of 1), 1 to 3 (the input of 4) and 4 to 5 (the
+    final output).
     """
     return [*(following - 1 for following in kept[1:]), total - 1]

@@ -1,7 +1,7 @@
-"""Magnitude pruning: the weights of smallest absolute value become zero (unstructured).
+"""Magnitude pruning: set the weights of smallest absolute value to zero (unstructured).
 
 Han et al. 2015, arXiv 1506.02626; the cubic ramp is eq. 1 of Zhu & Gupta 2017, arXiv 1710.01878.
-The zeros stay in dense tensors: ONNX Runtime multiplies them like any other number, so this brings no
+The zeros are stored in dense tensors: ONNX Runtime multiplies them like any other number, so there is no
 speed-up and no smaller file, only a file that compresses better.
 Shapes: o = output features, i = input features.
 """
@@ -28,7 +28,7 @@ __all__ = ["MagnitudePruning", "cubic_sparsity", "keep_masks"]
 
 
 def cubic_sparsity(done: float, final: float) -> float:
-    """Sparsity after a share `done` of the ramp, in [0, 1]: final * (1 - (1 - done)^3)."""
+    """Return the sparsity after a share `done` of the ramp, in [0, 1]: final * (1 - (1 - done)^3)."""
     return final * (1.0 - (1.0 - min(1.0, max(0.0, done))) ** 3)
 
 
@@ -40,11 +40,11 @@ def keep_masks(
     Args:
         weights: name -> weight, [o, i] each.
         sparsity: fraction to drop, in [0, 1).
-        scope: `global` compares all weights with each other, `layer` those of one tensor.
+        scope: `global` ranks all weights together, `layer` those of each tensor.
 
     Returns:
-        Name -> boolean mask of the weight's shape; exactly floor(n * sparsity) are False, with n the weights
-        in all or of each tensor. Of equal magnitudes the first is dropped.
+        Name -> boolean mask of the weight's shape; exactly floor(n * sparsity) are False, with n the number
+        of weights in total (global) or per tensor (layer). Of equal magnitudes the first is dropped.
     """
     import torch
 
@@ -70,10 +70,10 @@ class MagnitudePruning(PruneStage):
     """Set the smallest weights of the Linear layers to zero.
 
     Attributes:
-        sparsity: fraction of the weights of Linear layers that become zero.
-        scope: compare all weights with each other, or those of each layer.
-        schedule: `one_shot` cuts at once, before any recovery; `cubic` cuts more and more during recovery.
-        ramp: share of the recovery's steps over which a cubic schedule reaches its sparsity.
+        sparsity: fraction of the Linear layers' weights to set to zero.
+        scope: rank all weights together, or those of each layer.
+        schedule: `one_shot` cuts once, before any recovery; `cubic` cuts progressively during recovery.
+        ramp: share of the recovery steps over which a cubic schedule reaches its sparsity.
         skip: name patterns of layers to leave dense.
         recovery: training after (one_shot) or during (cubic) the cut; zeros stay zero.
     """
@@ -100,7 +100,7 @@ class MagnitudePruning(PruneStage):
         return self
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that there is something to prune."""
+        """Check that there is something to prune."""
         _linear_layers(model, self.skip)
         return model
 
@@ -145,14 +145,14 @@ class MagnitudePruning(PruneStage):
         assert self.recovery is not None
 
         def after_step(step: int, total: int) -> None:
-            # A cut costs a sort of all weights: every 20th step of the ramp, and its last.
+            # A cut sorts all weights, so only every 20th step of the ramp and its last one cut.
             end = max(1, int(total * self.ramp))
             if self.schedule == "cubic" and step <= end and (step % 20 == 0 or step == end):
                 cut_(cubic_sparsity(step / end, self.sparsity))
             else:
                 hold_()
 
-        # An epoch that ends before the ramp does is less sparse than asked for: it can't be the best.
+        # An epoch that ends before the ramp is less sparse than requested, so it can't be the best epoch.
         first = math.ceil(self.recovery.epochs * self.ramp) if self.schedule == "cubic" else 1
         made.fit_(
             context,
@@ -167,7 +167,7 @@ class MagnitudePruning(PruneStage):
 def _linear_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Linear]:
     from torch import nn
 
-    named = model.named_modules(remove_duplicate=False)  # a layer that stands twice has two names
+    named = model.named_modules(remove_duplicate=False)  # a shared layer has several names
     linear = {name: module for name, module in named if isinstance(module, nn.Linear)}
     for pattern in skip:
         if not any(fnmatch(name, pattern) for name in linear):

@@ -1,7 +1,7 @@
-"""What the prune stages have in common: the new model is compared with what the stage's facts say of it.
+"""Base of the prune stages: checks the new model against the stage's facts.
 
-A cut that has no effect on a model (its weight is computed from others, or is a copy of what was cut) would
-else be reported as done.
+Otherwise a cut without effect (a weight that is computed from others, or that is a copy of what was cut)
+would be reported as done.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ __all__ = ["PruneStage"]
 
 
 class PruneStage(Stage):
-    """A stage that leaves out some of a model.
+    """A stage that removes part of a model.
 
-    A subclass makes the new model in `pruned`, with facts of what it left; each key of `_MEASURES` among them
-    is measured on that model.
+    A subclass builds the new model in `pruned` and returns facts about it; each fact whose key is in
+    `_MEASURES` is measured again on that model.
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "prune"
 
     @abstractmethod
     def pruned(self, model: nn.Module, context: Context) -> StageResult:
-        """Return the new model and what was done; `model` is left unchanged.
+        """Return the new model and facts about it; `model` is left unchanged.
 
         Raises:
-            StageError: the model has nothing that this stage can work on.
+            StageError: the model has nothing that this stage can prune.
         """
 
     def apply(self, model: nn.Module, context: Context) -> StageResult:
-        """Return the new model, which is what the facts say.
+        """Return the new model, after checking it against its facts.
 
         Raises:
-            StageError: as `pruned`; or the new model is something else than the facts say.
-            ModelError: a weight is computed from others, so that nothing in it can be left out.
+            StageError: as `pruned`; or the new model contradicts the facts.
+            ModelError: a weight is computed from others, so no part of it can be removed.
         """
         from compress.model.files.computed_weights import check_plain
 
@@ -64,7 +64,7 @@ def _verify(stage: str, model: nn.Module, facts: Mapping[str, Any]) -> None:
 
 
 def _at_least_so_sparse(model: nn.Module, claimed: Mapping[str, float]) -> dict[str, float]:
-    """The share of zeros in each layer's weight; where there are more than claimed, as many as claimed."""
+    """Return the share of zeros in each layer's weight, capped at the claimed share."""
     import torch
 
     found = {}
@@ -130,4 +130,4 @@ _MEASURES: dict[str, Callable[[nn.Module, Any], Any]] = {
     "rank": _rank,
     "vocabulary_kept": _vocabulary,
 }
-"""By a fact's key, how it is measured: given the new model and the fact, what the fact should be."""
+"""Fact key -> function of the new model and the claimed fact that returns the measured fact."""

@@ -1,8 +1,8 @@
-"""Vocabulary: tokens that the training rows never need go, with their rows of the embedding.
+"""Vocabulary pruning: remove tokens that the training rows don't need, with their embedding rows.
 
 A model fine-tuned on one domain reads a fraction of its vocabulary (Ushio et al. 2023, "An Efficient
-Multilingual Language Model Compression through Vocabulary Trimming", arXiv 2305.15020). The tokenizer goes
-along: what it used to split into a token that is gone comes out as smaller pieces.
+Multilingual Language Model Compression through Vocabulary Trimming", arXiv 2305.15020). The tokenizer is cut
+too: text that used to yield a removed token is split into smaller pieces.
 Shapes: v = tokens.
 """
 
@@ -34,10 +34,10 @@ __all__ = ["VocabularyPruning", "tokens_of_words", "unknown_token"]
 
 
 def tokens_of_words(encoder: TextEncoder, words: Sequence[str]) -> set[int]:
-    """Ids of tokens, and of what words are split into, at the start of a text and after a space.
+    """Ids of the words as tokens, and of the tokens they split into at the start of a text and after a space.
 
     Raises:
-        StageError: a word comes out as nothing but unknown tokens.
+        StageError: a word yields only unknown tokens.
     """
     found: set[int] = set()
     tokenizer = encoder.tokenizer
@@ -54,7 +54,7 @@ def tokens_of_words(encoder: TextEncoder, words: Sequence[str]) -> set[int]:
 
 
 def unknown_token(encoder: TextEncoder) -> int | None:
-    """Id of the token for what can't be split, or none."""
+    """Id of the unknown token, or None."""
     model = json.loads(encoder.tokenizer.to_str())["model"]
     if model.get("unk_id") is not None:
         return int(model["unk_id"])
@@ -65,13 +65,13 @@ def unknown_token(encoder: TextEncoder) -> int | None:
 class VocabularyPruning(PruneStage):
     """Remove tokens from tokenizer and embedding.
 
-    Special tokens, single characters and bytes stay, and what a kept token is merged from.
+    Special tokens, single characters and bytes are kept, and all tokens that a kept token is merged from.
 
     Attributes:
-        min_count: tokens that occur less often in the training rows go.
-        protect: tokens, or words whose tokens stay whatever their count.
-        recovery: training after the cut; with min_count 1 the training rows come out as before, so nothing
-            has to be won back.
+        min_count: tokens with fewer occurrences in the training rows are removed.
+        protect: tokens to keep whatever their count, or words whose tokens are kept.
+        recovery: training after the cut; not needed with min_count 1, where the training rows are tokenized
+            as before.
     """
 
     name: ClassVar[str] = "prune/vocabulary"
@@ -85,29 +85,29 @@ class VocabularyPruning(PruneStage):
 
     @property
     def guess(self) -> str:
-        """How many tokens go; see `Stage.guess`."""
+        """How many tokens are removed; see `Stage.guess`."""
         return "how many tokens go (shown: none, so the most that it leaves)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that the model has an embedding that can be cut; how much goes, only the rows can tell."""
+        """Check that the model has an embedding that can be cut; how many tokens go depends on the rows."""
         from compress.model.cutting.vocabulary import token_embedding
 
         token_embedding(model)
         return model
 
     def data_objection(self, data: DataSource) -> str | None:
-        """Refuse models whose answers are tokens."""
+        """Refuse models whose outputs are tokens."""
         kind = task_class(data.task)
         if kind.names_tokens:
             return f"can't cut what a {kind.words.model} writes: it works on classifiers of texts"
         return None
 
     def pruned(self, model: nn.Module, context: Context) -> StageResult:
-        """Return a copy with fewer tokens, and which ones it has.
+        """Return a copy with fewer tokens, and the ids of those that it keeps.
 
         Raises:
             StageError: the context has no tokenizer, or every token is needed.
-            ModelError: the model has no embedding of a vocabulary that can be cut.
+            ModelError: the model has no token embedding that can be cut.
         """
         from compress.data.readers.vocabulary import encode_again, smaller_encoder
         from compress.model.cutting.vocabulary import keep_tokens_, token_embedding, token_table
@@ -162,7 +162,7 @@ class VocabularyPruning(PruneStage):
         validation: Split,
         smaller: TextEncoder,
     ) -> dict[str, Any]:
-        """What becomes of the validation rows."""
+        """Facts on how the tokens of the validation rows change."""
         new = {old: index for index, old in enumerate(kept)}
         old_rows = [row["input_ids"].tolist() for row in context.validation.rows]
         new_rows = [row["input_ids"].tolist() for row in validation.rows]

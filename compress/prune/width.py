@@ -1,8 +1,8 @@
-"""Width: hidden features that matter least go from every layer at once, physically.
+"""Width pruning: remove the least important hidden features from every layer at once, physically.
 
 A feature's score is the mean over rows of |d loss / d gate|, as for heads (Michel et al. 2019, arXiv
-1905.10650, sec. 4.1), of one gate: a factor 1 on the feature wherever a layer reads it. By the chain rule it
-is the sum of the derivatives of a gate for each reader.
+1905.10650, sec. 4.1), for one gate: a factor 1 on the feature wherever a layer reads it. By the chain rule it
+is the sum of the derivatives of one gate per reader.
 Shapes: m = hidden features, b = rows of a batch.
 """
 
@@ -33,22 +33,22 @@ __all__ = ["WidthPruning", "feature_importance", "strongest"]
 def feature_importance(
     model: nn.Module, split: Split, task: Task, groups: Sequence[Coupled | None] = (None,), **options: Any
 ) -> list[Tensor]:
-    """Score each feature of groups, all in one pass: [m] a group, on the CPU.
+    """Score each feature of the groups in one pass: [m] per group, on the CPU.
 
     Args:
-        groups: none is the width between layers.
-        options: those of `gate_gradients`.
+        groups: None means the hidden width between layers.
+        options: passed to `gate_gradients`.
 
     Raises:
-        ModelError: the model doesn't say what a group is.
-        StageError: a gradient is not a number.
+        ModelError: the model doesn't define a group.
+        StageError: a gradient is not finite.
     """
     import torch
 
     from compress.model.cutting.width import feature_count, hidden_group, present_readers
     from compress.model.structure.sites import Site
 
-    # A reader's inputs are units like any other: one column each, or several behind a flattened picture.
+    # A reader's inputs are units too: one column each, or several after a flattened image.
     counts, readers, of = [], [], []
     for place, given in enumerate(groups):
         group = given or hidden_group(model)
@@ -66,7 +66,7 @@ def feature_importance(
 
 
 def strongest(scores: Tensor, count: int) -> list[int]:
-    """Indices of the `count` highest of the scores [m], ascending; of equal ones the first."""
+    """Indices of the `count` highest scores [m], ascending; ties go to the first."""
     import torch
 
     return sorted(torch.argsort(scores, descending=True, stable=True)[:count].tolist())
@@ -77,10 +77,10 @@ class WidthPruning(PruneStage):
 
     Attributes:
         width: hidden features to keep; multiples of 16 suit the kernels.
-        sparsity: in place of width: fraction of the hidden features to remove.
-        calibration_rows: training rows that the score is taken over.
-        recovery: training after the cut; needed in practice, for the cut touches every layer (a quarter of
-            MiniLM's features without it: 8 points of accuracy).
+        sparsity: alternative to width: fraction of the hidden features to remove.
+        calibration_rows: training rows used for scoring.
+        recovery: training after the cut; needed in practice, because the cut touches every layer (removing a
+            quarter of MiniLM's features without it costs 8 points of accuracy).
     """
 
     name: ClassVar[str] = "prune/width"
@@ -101,7 +101,7 @@ class WidthPruning(PruneStage):
         return self
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that there is a width and that it can be cut, and keep the first features."""
+        """Check that the model has a hidden width that can be cut, and keep the first features."""
         from compress.model.cutting.width import hidden_width, keep_features_
 
         shape = copy.deepcopy(model)
@@ -112,8 +112,8 @@ class WidthPruning(PruneStage):
         """Return a narrower copy.
 
         Raises:
-            StageError: as many features are asked for as there are, or more.
-            ModelError: the model doesn't say what has the hidden width.
+            StageError: the number of features to keep is not below the model's.
+            ModelError: the model doesn't define which tensors have the hidden width.
         """
         from compress.model.cutting.width import hidden_width, keep_features_
 

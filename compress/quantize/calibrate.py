@@ -1,7 +1,7 @@
-"""What linear layers are given on calibration rows: second moments and ranges, streamed, padding left out.
+"""Statistics of linear layers' inputs on calibration rows: second moments and ranges, without padding.
 
-Layers that share an input (queries, keys and values) are found by running the model once, and share all that
-is taken here. Memory: one batch, and a matrix of inputs by inputs or a histogram for each input.
+Layers that share an input (queries, keys and values) are found by running the model once, and share its
+statistics. Memory: one batch, and per input a matrix of inputs by inputs or a histogram.
 Shapes: t = tokens, i = input features.
 """
 
@@ -48,18 +48,18 @@ _WORDS: dict[Calibration, str] = {
     "unlabelled": "rows without labels",
     "synthetic": "synthetic rows",
 }
-# Of a batch: what a pass holds of it stays far below the model's own size.
+# tokens per batch: a pass then needs far less memory than the model itself
 _TOKENS = 1024
-_BATCH = 8  # rows, where all are of one shape
-_COUNTED = 65_536  # values that a histogram counts at once, which takes ten times their memory
+_BATCH = 8  # rows, where all have the same shape
+_COUNTED = 65_536  # values that a histogram counts at once, using ten times their memory
 
 
 @dataclass(frozen=True)
 class SharedInput:
-    """One tensor that one or more linear layers are given, in the order in which the model runs them.
+    """One tensor that is the input of one or more linear layers, in the order in which the model runs them.
 
     Attributes:
-        again: the forward pass calls them more than once, as layers that share their weights are.
+        again: the forward pass calls them more than once (layers with shared weights).
     """
 
     layers: tuple[str, ...]
@@ -67,24 +67,24 @@ class SharedInput:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The first layer's name, for messages."""
         return self.layers[0]
 
     @property
     def consumer(self) -> str:
-        """Where it is captured."""
+        """Path of the module where the input is captured."""
         return self.layers[0]
 
 
 def calibration_rows(context: Context, count: int, source: Calibration = "train") -> Split:
-    """Draw rows to calibrate on, shortest first; their labels are not for reading.
+    """Draw calibration rows, shortest first; their labels must not be used.
 
     Args:
-        source: train: training rows. unlabelled: those that the context has besides. synthetic: none at all;
-            random tokens, up to the length at which the tokenizer cuts texts.
+        source: train: training rows. unlabelled: the context's unlabelled rows. synthetic: no data; random
+            tokens, up to the length at which the tokenizer truncates.
 
     Raises:
-        StageError: there are too few, no rows without labels, or no tokenizer to make rows up with.
+        StageError: there are too few rows, no unlabelled rows, or no tokenizer to make synthetic ones with.
     """
     if source == "synthetic":
         rows = _made_up(context, count)
@@ -121,14 +121,14 @@ def _made_up(context: Context, count: int) -> Split:
 
 
 def described(source: Calibration) -> str:
-    """Say in a report what was calibrated on."""
+    """Describe the calibration rows for the report."""
     if source == "synthetic":
         return "synthetic rows (random tokens): no data was looked at"
     return f"{_WORDS[source]}, no label looked at" if source == "train" else _WORDS[source]
 
 
 def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: Context) -> list[SharedInput]:
-    """Group linear layers by the tensor that they are given.
+    """Group linear layers by their input tensor.
 
     Raises:
         StageError: the forward pass does not call one of them.
@@ -137,7 +137,7 @@ def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: 
 
     from compress.model.forward import logits, to_tensors
 
-    order: list[tuple[object, str]] = []  # the tensors are held, so that no address is used twice
+    order: list[tuple[object, str]] = []  # holds the tensors, so that no id is reused
     handles = [
         model.get_submodule(name).register_forward_pre_hook(
             lambda _, given, name=name: order.append((given[0], name))
@@ -159,7 +159,7 @@ def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: 
     groups: dict[tuple[int, int], list[str]] = {}
     seen: set[str] = set()
     for given, name in order:
-        if name not in seen:  # a layer that is called again stands where it is called first
+        if name not in seen:  # a layer that is called again counts at its first call
             groups.setdefault((id(given), calls[name]), []).append(name)
             seen.add(name)
     return [SharedInput(tuple(layers), again=count > 1) for (_, count), layers in groups.items()]
@@ -168,13 +168,13 @@ def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: 
 def gram_at(
     model: nn.Module, place: SharedInput, rows: Split, context: Context, relay: Relay | None = None
 ) -> Gram:
-    """Second moments of one input, of all calls; the pass goes no further than the first if it is alone.
+    """Second moments of one input over all calls; if called once, the pass stops at the layer.
 
     Args:
-        relay: of the same model and rows, where inputs are asked for in order; none: from the beginning.
+        relay: for the same model and rows, if inputs are requested in order; None: start from the beginning.
 
     Raises:
-        StageError: something there is not a number; the message names the layer.
+        StageError: a value is not finite; the message names the layer.
     """
     import torch
 
@@ -200,14 +200,14 @@ def gram_at(
 def relayed(
     model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
 ) -> Iterator[Relay]:
-    """Passes over calibration rows that go on from the last settled block; see `Relay`."""
+    """Open passes over calibration rows that resume from the last settled block; see `Relay`."""
     with scratch_directory("calibration") as folder:
         yield Relay(model, places, lambda: batches_of(model, rows, context), folder)
 
 
 def batches_of(model: nn.Module, rows: Split, context: Context) -> Iterator[dict[str, Tensor]]:
-    """Yield rows in order, of few tokens at once; the model stands on the device and evaluates meanwhile."""
-    # Rows of one fixed shape have no tokens to count.
+    """Yield batches in order, of few tokens each; the model is in eval mode on the device meanwhile."""
+    # Rows of a fixed shape have no token counts.
     fixed = isinstance(rows.inputs[0].shape[0], int)
     batches = rows.batches(_BATCH) if fixed else rows.token_batches(_TOKENS)
     yield from placed_batches(model, batches, context.task, context.device)
@@ -221,7 +221,7 @@ def _visit_all(
     visit: Callable[[int, Tensor], None],
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """One pass over all rows: what each place is given goes to `visit` as it comes, and isn't held."""
+    """Pass over all rows, calling `visit` with each place's inputs; nothing is stored."""
     again = any(place.again for place in places)
     for batch in batches_of(model, rows, context):
         visit_inputs(model, places, batch, visit, again=again)
@@ -231,10 +231,10 @@ def _visit_all(
 def histograms_of(
     model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
 ) -> list[Histogram]:
-    """Values of all inputs, from one pass.
+    """Histograms of all inputs, from one pass.
 
     Raises:
-        StageError: something is not a number; the message names the layer.
+        StageError: a value is not finite; the message names the layer.
     """
     from compress.quantize.integers.clipping import Histogram
 
@@ -253,10 +253,10 @@ def histograms_of(
 def loudest_of(
     model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
 ) -> list[Tensor]:
-    """Largest |value| of each feature of some inputs, [i] each, from one pass.
+    """Largest |value| of each feature of the inputs, [i] each, from one pass.
 
     Raises:
-        StageError: something is not a number; the message names the layer.
+        StageError: a value is not finite; the message names the layer.
     """
     import torch
 

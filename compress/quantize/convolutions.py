@@ -1,9 +1,9 @@
-"""Convolutions: what they are given and give on training rows, and their integers.
+"""Convolutions: value ranges of their inputs and outputs on calibration rows, and their integers.
 
-Group by group a convolution is a linear layer of its unfolded inputs, so integers are chosen as for one. Its
-outputs are rounded too, so they need a range. Where an output goes into nothing but a ReLU that is the
-range behind it: what is below 0 is then clipped, which is the ReLU itself, and no step is spent on it.
-All positions count, padded ones too: a convolution mixes them with their neighbours.
+Per group, a convolution is a linear layer of its unfolded inputs, so integers are chosen as for one. Its
+outputs are quantized too, so they need a range. If only ReLUs read an output, the range is taken after the
+ReLU: clipping below 0 is then the ReLU itself, and no step is spent on negative values. All positions count,
+padded ones too: a convolution mixes them with their neighbours.
 
 Shapes: b = batch, c = input channels, o = output channels, k = kernel, t = positions of all rows,
 i = c / groups * k inputs of an output.
@@ -44,7 +44,7 @@ _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 @dataclass(frozen=True)
 class Ends:
-    """Values of a convolution's inputs, and of its outputs or of the ReLU behind it."""
+    """Values of a convolution's inputs, and of its outputs or of the ReLU after it."""
 
     inputs: Histogram
     outputs: Histogram
@@ -54,8 +54,8 @@ def ends_of(model: nn.Module, names: Sequence[str], rows: Split, context: Contex
     """Values on both sides of convolutions from one pass, by name in the order in which the model runs them.
 
     Raises:
-        StageError: the forward pass does not call one of them, one is given no batch, or something is not a
-            number; the message names the layer.
+        StageError: the forward pass does not call one of them, an input has no batch axis, or a value is not
+            finite; the message names the layer.
     """
     found: dict[str, Ends] = {}
     uses = uses_of(model, names, (), rows, context).functions
@@ -88,7 +88,7 @@ def choose_convolutions_(
     *,
     bias_correction: bool = False,
 ) -> dict[str, Integers]:
-    """Choose the integers of convolutions; as `choose_integers_` otherwise.
+    """Choose the integers of convolutions; otherwise as `choose_integers_`.
 
     Args:
         names: in the order in which the model runs them.
@@ -107,17 +107,17 @@ def choose_convolutions_(
 
 
 def unfolded(x: Tensor, layer: Convolution) -> Tensor:
-    """What each output of a convolution is the product of.
+    """Unfold the inputs so that a convolution becomes a linear layer.
 
     Args:
         x: [b, c, ...].
 
     Returns:
-        [groups, t, i], the inputs in the order of the weight's.
+        [groups, t, i], inputs in the order of the weight's.
     """
     spatial = len(layer.kernel_size)
     padded = pad_edges(x, edges_of(layer))
-    if spatial == 1:  # a picture of one row
+    if spatial == 1:  # an image of one row
         padded = padded.unsqueeze(2)
     one = (1,) * (2 - spatial)
     columns = F.unfold(
@@ -131,13 +131,13 @@ def unfolded(x: Tensor, layer: Convolution) -> Tensor:
 
 
 def _grams_at(model: nn.Module, name: str, rows: Split, context: Context) -> list[Gram]:
-    """Second moments of the unfolded inputs of each group of channels."""
+    """Second moments of the unfolded inputs, per group of channels."""
     layer: Convolution = model.get_submodule(name)  # type: ignore[assignment]
     size = layer.weight[0].numel() + 1
     grams = [Gram(torch.zeros(size, size)) for _ in range(layer.groups)]
 
     def meet(given: Tensor, made: Tensor) -> None:
-        for row in torch.split(given.cpu(), 1):  # one by one: unfolded they are as many times larger as k is
+        for row in torch.split(given.cpu(), 1):  # one by one: unfolding multiplies the size by k
             for gram, inputs in zip(grams, unfolded(row, layer), strict=True):
                 gram.add_(inputs)
 
@@ -147,7 +147,7 @@ def _grams_at(model: nn.Module, name: str, rows: Split, context: Context) -> lis
 
 
 def _passes(model: nn.Module, hooks: Mapping[str, Meet], rows: Split, context: Context) -> Iterator[None]:
-    """Run all rows; each hook is given the inputs and the outputs of its convolution, at every call."""
+    """Run all rows; each hook is called with its convolution's inputs and outputs, at every call."""
     with _meeting(model, hooks), torch.no_grad():
         model.to(context.device).eval()
         try:

@@ -1,7 +1,7 @@
-"""16-bit floats in the file, float32 in the processor: half the size, and no integer is chosen.
+"""Weights stored as 16-bit floats, computed in float32: half the size, nothing to calibrate.
 
-ONNX Runtime widens the weights of products when it loads the file: they then take the memory and the time of
-float32. Tables stay as they are stored, and the rows that are asked for are widened.
+ONNX Runtime widens weights of products when it loads the file: they then take the memory and time of float32.
+Tables stay as stored, and the rows that are looked up are widened.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Float16(Stage):
     """Store the weights of linear layers, convolutions and embeddings as 16-bit floats; biases stay float32.
 
     Attributes:
-        dtype: float16: 11 bits of precision, numbers up to 65504. bfloat16: 8 bits, numbers as large as
-            float32's.
+        dtype: float16: 11 bits of precision, values up to 65504. bfloat16: 8 bits of precision, the range of
+            float32.
         skip: patterns of layer names to leave float32, such as `classifier` or `bert.encoder.layer.0.*`.
     """
 
@@ -36,18 +36,18 @@ class Float16(Stage):
     skip: tuple[str, ...] = ()
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that the patterns match, and that something is left to store."""
+        """Check that the patterns match, and that something is left to convert."""
         from compress.quantize.replace import linears_to_replace
 
         linears_to_replace(model, True, self.skip, convolutions=True)
         return model
 
     def apply(self, model: nn.Module, context: Context) -> StageResult:
-        """Return a copy with weights of 16 bits, in eval mode.
+        """Return a copy with 16-bit weights, in eval mode.
 
         Raises:
-            StageError: a pattern of `skip` matches nothing, or there is nothing to store; a weight is not a
-                number, or too large for the type; the message names the layer.
+            StageError: a pattern of `skip` matches nothing, there is nothing to convert, or a weight is not
+                finite or too large for the type; the message names the layer.
         """
         from compress.model.layers.convolution import convolution_arguments
         from compress.model.layers.half import HalfConv, HalfEmbedding, HalfLinear

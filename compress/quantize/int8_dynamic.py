@@ -1,8 +1,8 @@
-"""int8 weights and int8 activations, whose scales are taken as they come.
+"""int8 weights and int8 activations with scales computed at run time.
 
-Weights: symmetric, one scale per output. Activations, one of two: each token with a scale of its own, so that
-an answer depends neither on padding nor on batch-mates; or one scale and zero point for all tokens of a call,
-which is the faster kernel. ONNX Runtime's kernel for an LSTM knows only the latter; there is none for a GRU.
+Weights: symmetric, one scale per output. Activations: either one scale per token, so that outputs depend
+neither on padding nor on the rest of the batch; or one scale and zero point for all tokens of a call, which
+is the faster kernel. ONNX Runtime's LSTM kernel supports only the latter; there is none for a GRU.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Int8Dynamic(QuantizeLayers):
     """Quantize linear layers and LSTMs to int8 times int8, and embeddings to int8.
 
     Attributes (and those of `QuantizeLayers`):
-        activations: token: each token has a scale of its own. tensor: one for all tokens of a call; faster,
-            but an answer then depends a little on its batch-mates and on padding. Of an LSTM, whichever is
-            chosen, all inputs of a call have one scale and the states of a step have one, so that an answer
-            depends a little on both: name it under `skip` where it may not.
+        activations: token: one scale per token. tensor: one for all tokens of a call; faster, but outputs
+            then depend slightly on the rest of the batch and on padding. In an LSTM, either way, all inputs
+            of a call share one scale and all states of a step share one, so its outputs depend slightly on
+            both: name it under `skip` if they must not.
         reduce_range: keep weights of linear layers and LSTMs within [-64, 63]. AVX2 machines without VNNI add
-            pairs of products in 16 bits, which larger weights can overflow; it costs one bit of precision
+            pairs of products in 16 bits, which larger weights can overflow; costs one bit of precision
             everywhere.
     """
 
@@ -53,7 +53,7 @@ class Int8Dynamic(QuantizeLayers):
         bias: Tensor | None,
         input_range: tuple[float, float] | None,
     ) -> Int8Linear:
-        """Make the layer that holds these integers."""
+        """Make the int8 layer from these integers."""
         from compress.model.layers.int8 import Int8Linear, Int8TensorLinear
 
         made = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]

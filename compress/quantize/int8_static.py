@@ -1,11 +1,11 @@
-"""int8 weights and int8 activations whose range was chosen on calibration rows: the fastest int8.
+"""int8 weights and int8 activations with ranges calibrated in advance: the fastest int8.
 
 Weights: symmetric, one scale per output. Activations: one scale and zero point per input, the same for every
-call, so an answer depends neither on padding nor on batch-mates; what lies beyond the range is clipped. In
-the file they stand as QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO make integer
-products of. Of convolutions the outputs are quantized too, which their fast kernel asks for, and a BatchNorm
-behind one is folded into it first. LSTMs are quantized as `quantize/int8_dynamic` does it, with ranges as
-they come, because ONNX Runtime has no LSTM with fixed ones: there an answer depends a little on both.
+call, so outputs depend neither on padding nor on the rest of the batch; values beyond the range are clipped.
+The file has QuantizeLinear and DequantizeLinear nodes, which ONNX Runtime and OpenVINO turn into integer
+products. Outputs of convolutions are quantized too, as their fast kernel requires, and a BatchNorm after one
+is folded into it first. LSTMs are quantized as in `quantize/int8_dynamic`, with dynamic ranges, because ONNX
+Runtime has no LSTM with fixed ones: their outputs depend slightly on both.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = ["Int8Static"]
 class Int8Static(QuantizeLayers):
     """Quantize linear layers and convolutions to int8 times int8 with fixed ranges, and embeddings to int8.
 
-    LSTMs become int8 times int8 too, but with ranges that are taken as they come.
+    LSTMs become int8 times int8 too, but with dynamic ranges.
 
     Attributes (and those of `QuantizeLayers`):
-        range: how the range of activations is chosen on the calibration rows. minmax: everything seen.
-            mse: the range that loses least. percentile: half of what is beyond it is clipped on each side.
-        percentile: of the values that stay within the range.
+        range: how the range of activations is chosen on the calibration rows. minmax: all values seen.
+            mse: least squared error. percentile: clips half of the values outside it on each side.
+        percentile: percentage of values within the range.
         reduce_range: as in `quantize/int8_dynamic`.
     """
 
@@ -58,7 +58,7 @@ class Int8Static(QuantizeLayers):
 
     @property
     def looks_at_data(self) -> bool:
-        """Always: ranges come from calibration rows."""
+        """Always True: ranges come from calibration rows."""
         return True
 
     def grid(self) -> Grid:
@@ -72,7 +72,7 @@ class Int8Static(QuantizeLayers):
         bias: Tensor | None,
         input_range: tuple[float, float] | None,
     ) -> Int8StaticLinear:
-        """Make the layer that holds these integers."""
+        """Make the int8 layer from these integers."""
         from compress.model.layers.int8 import Int8StaticLinear
 
         assert input_range is not None
@@ -92,7 +92,7 @@ class Int8Static(QuantizeLayers):
         return found
 
     def about_ranges(self) -> dict[str, Any]:
-        """How each was chosen."""
+        """How the ranges were chosen."""
         return {"range": self.range}
 
     def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Int8Static(QuantizeLayers):
     def convolutions_(
         self, model: nn.Module, rows: Split, context: Context
     ) -> Callable[[str, nn.Conv1d | nn.Conv2d], Int8StaticConv]:
-        """Ranges of both ends, and integers."""
+        """Choose integers, and ranges of inputs and outputs."""
         from compress.quantize.convolutions import choose_convolutions_, ends_of
         from compress.quantize.replace import convolutions_to_replace
 

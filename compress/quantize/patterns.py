@@ -1,4 +1,4 @@
-"""Patterns of layer names in a stage's settings: each must match something."""
+"""Check that each layer-name pattern of a stage's settings matches something."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["check_names", "check_patterns"]
 
 
 def check_patterns(setting: str, patterns: Sequence[str], model: nn.Module) -> None:
-    """See that each pattern of a setting matches a linear layer or an embedding.
+    """Check that each pattern of a setting matches a linear layer or an embedding.
 
     Raises:
-        StageError: one matches none.
+        StageError: a pattern matches none.
     """
     kinds = (nn.Linear, nn.Embedding)
     check_names(setting, patterns, [name for name, x in model.named_modules() if isinstance(x, kinds)])
 
 
 def check_names(setting: str, patterns: Sequence[str], names: list[str]) -> None:
-    """See that each pattern of a setting matches one of the names of layers that it may name.
+    """Check that each pattern of a setting matches one of the given layer names.
 
     Raises:
-        StageError: one matches none.
+        StageError: a pattern matches none.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -1,9 +1,9 @@
-"""Quantization-aware training: weights learn with their integers in place.
+"""Quantization-aware training: train weights with quantization in place.
 
-In every step the model answers with the layers that are exported, made anew from the weights as they are;
-gradients go straight through the rounding (`compress.quantize.trainable`). Steps and zero points stay those
-that the stage chose, so training begins with exactly the model that the stage would leave without it.
-Learning from the float model rather than from labels alone: LLM-QAT (Liu et al. 2023, arXiv 2305.17888).
+In every step the forward pass uses the layers that are exported, remade from the current weights; gradients
+go straight through the rounding (`compress.quantize.trainable`). Scales and zero points stay as the stage
+chose them, so training starts with exactly the model that the stage would return without it. Distilling from
+the float model rather than training on labels alone: LLM-QAT (Liu et al. 2023, arXiv 2305.17888).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["QatConfig", "learn_twins_"]
 
 
 class QatConfig(RecoveryConfig):
-    """How to train a quantized model; what is learnt from as in recovery.
+    """How to train a quantized model; losses as in recovery.
 
     Attributes:
-        precision: fp32 unless asked for: products of integers are exact, and bf16 between them is not what is
-            exported.
+        precision: fp32 by default: integer products are exact, and bf16 between them would differ from the
+            exported model.
     """
 
     epochs: int = Field(default=2, ge=1, le=10_000)
@@ -46,11 +46,11 @@ def learn_twins_(
     context: Context,
     what: str,
 ) -> None:
-    """Put a trained copy in the place of a quantized model, in eval mode, if validation got better.
+    """Train a copy of a quantized model, and keep it (in eval mode) if validation improved.
 
     Args:
-        twins: its layers of integers, each with the trainable one that takes its place.
-        before: the float model; teaches where the context has no teacher.
+        twins: the model's quantized layers, each with its trainable version.
+        before: the float model; the teacher if the context has none.
 
     Raises:
         StageError: training diverged before an epoch could be kept.

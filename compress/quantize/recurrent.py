@@ -1,8 +1,8 @@
-"""LSTMs: their integers, for the kernel that quantizes their activations as they come.
+"""LSTMs: their integers, for the kernel that quantizes activations dynamically.
 
-ONNX Runtime has one for LSTMs alone (DynamicQuantizeLSTM), and none that takes ranges chosen beforehand. Of
-what a recurrent layer remembers no second moments are gathered, so its weights are rounded to nearest or
-clipped, and never rounded to make up for each other.
+ONNX Runtime has one for LSTMs only (DynamicQuantizeLSTM), and none with ranges chosen in advance. No second
+moments of hidden states are gathered, so weights are rounded to nearest or clipped, without error
+compensation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["int8_lstm_of", "objection_to"]
 
 
 def objection_to(layer: nn.RNNBase) -> str:
-    """Why a recurrent layer can't be one of integers; empty where it can."""
+    """Why a recurrent layer can't be quantized; empty if it can."""
     if layer.mode != "LSTM":
         kind = "GRU" if layer.mode == "GRU" else "RNN"
         return f"ONNX Runtime has no int8 kernel for a {kind}, only for an LSTM"
@@ -32,14 +32,14 @@ def objection_to(layer: nn.RNNBase) -> str:
 
 
 def int8_lstm_of(name: str, layer: nn.LSTM, grid: Grid, algorithm: Algorithm) -> Int8LSTM:
-    """Make the layer of integers of an LSTM; one scale for each unit of each gate.
+    """Make the int8 layer of an LSTM; one scale for each unit of each gate.
 
     Args:
-        name: of the layer, for the message.
-        algorithm: as in `integers_of`; in place of gptq, mse. All inputs count the same.
+        name: of the layer, for messages.
+        algorithm: as in `integers_of`, with mse in place of gptq. All inputs have equal weight.
 
     Raises:
-        StageError: weights that are not numbers.
+        StageError: weights are not finite.
     """
     from compress.model.layers.recurrent import Int8LSTM, suffix
 

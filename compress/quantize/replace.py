@@ -1,6 +1,6 @@
-"""Put quantized layers in the place of float ones: what the quantize stages share.
+"""Replace float layers by quantized ones: shared code of the quantize stages.
 
-Which layers can be replaced at all, which are left float and why, and layers that stand in a model twice.
+Decides which layers can be replaced, which stay float and why, and handles layers used in several places.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 # A table below this fraction of the model's bytes (token types, short positions) is not worth an operator.
 SMALL_TABLE_FRACTION = 0.001
 _READ_BY_ATTENTION = "nn.MultiheadAttention reads its weight itself"
-_PATCHES = "patch_embeddings.projection"  # of vision Transformers of Hugging Face
+_PATCHES = "patch_embeddings.projection"  # of Hugging Face vision Transformers
 Make = Callable[[str, Any], QuantizedModule]
 Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.RNNBase
 Found = list[tuple[str, Layer]]
@@ -46,16 +46,16 @@ Found = list[tuple[str, Layer]]
 
 @dataclass(frozen=True)
 class Replaced:
-    """What was done.
+    """Result of `replace_layers`.
 
     Attributes:
         model: the new model, in eval mode.
-        layers: how many layers of each kind of `QUANTIZED_KINDS` it now has.
-        left_float: names of linear, convolution, embedding and recurrent layers that were not replaced, and
-            of all other parameters with two and more dimensions, and why.
-        replaced: share of the given model's weights that the new layers hold, biases not counted.
-        bytes_before: parameters and buffers of the model as it was given.
-        bytes_after: the same of the new model.
+        layers: number of layers of each kind in `QUANTIZED_KINDS`.
+        left_float: name -> reason, for linear, convolution, embedding and recurrent layers that were not
+            replaced, and for all other parameters with two or more dimensions.
+        replaced: share of the original weights that the new layers hold, without biases.
+        bytes_before: parameters and buffers of the original model.
+        bytes_after: the same for the new model.
     """
 
     model: nn.Module
@@ -66,7 +66,7 @@ class Replaced:
     bytes_after: int
 
     def facts(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Facts for the report."""
         return {
             "layers": self.layers,
             "left_float": self.left_float,
@@ -86,17 +86,17 @@ def replace_layers(
 ) -> Replaced:
     """Copy a model and replace its linear and embedding layers, convolutions and recurrent layers.
 
-    A layer that stands in several places is replaced by one layer that stands in the same places. A weight
-    that two layers share (an embedding tied to the output) is quantized by each, unless `embedding` gives
-    back a table that reads the linear layer's.
+    A layer used in several places is replaced by one layer in the same places. A weight that two layers share
+    (an embedding tied to the output) is quantized by each, unless `embedding` returns a table that reads the
+    linear layer's.
 
     Args:
-        model: left as it is.
-        linear: makes the new layer of an nn.Linear, given its name (the first, if it has several) and itself.
-        embedding: makes the new layer of an nn.Embedding; none: embeddings are left float.
-        skip: patterns of layer names (`classifier`, `bert.encoder.layer.0.*`) that are left float.
-        convolution: makes the new layer of an nn.Conv1d or nn.Conv2d; none: convolutions are left float.
-        recurrent: makes the new layer of an nn.LSTM; none: recurrent layers are left float.
+        model: left unchanged.
+        linear: makes the new layer of an nn.Linear, given its (first) name and itself.
+        embedding: makes the new layer of an nn.Embedding; None: embeddings stay float.
+        skip: patterns of layer names (`classifier`, `bert.encoder.layer.0.*`) to leave float.
+        convolution: makes the new layer of an nn.Conv1d or nn.Conv2d; None: convolutions stay float.
+        recurrent: makes the new layer of an nn.LSTM; None: recurrent layers stay float.
 
     Raises:
         StageError: a pattern matches no layer, or nothing is left to quantize.
@@ -135,12 +135,12 @@ def linears_to_replace(
     convolutions: bool = False,
     recurrent: bool = False,
 ) -> list[str]:
-    """See, without work, that `replace_layers` could do this, and name the linear layers that would go.
+    """Names of the linear layers that `replace_layers` would replace; checks, cheaply, that it could.
 
     Args:
-        embeddings: whether embeddings are to be replaced too.
-        convolutions: whether convolutions are.
-        recurrent: whether LSTMs are.
+        embeddings: whether to replace embeddings too.
+        convolutions: whether to replace convolutions.
+        recurrent: whether to replace LSTMs.
 
     Raises:
         StageError: as `replace_layers` would.
@@ -150,7 +150,7 @@ def linears_to_replace(
 
 
 def convolutions_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[str] = ()) -> list[str]:
-    """Name the convolutions that would go where LSTMs go too; as `linears_to_replace` otherwise."""
+    """Names of the convolutions that would be replaced, together with LSTMs; see `linears_to_replace`."""
     found, left = _choose(model, embeddings, skip, True, True)
     return _first_names(found, left, (nn.Conv1d, nn.Conv2d))
 
@@ -158,7 +158,7 @@ def convolutions_to_replace(model: nn.Module, embeddings: bool, skip: Sequence[s
 def recurrent_to_replace(
     model: nn.Module, embeddings: bool, skip: Sequence[str] = (), convolutions: bool = False
 ) -> list[str]:
-    """Name the LSTMs that would go; as `linears_to_replace` otherwise."""
+    """Names of the LSTMs that would be replaced; see `linears_to_replace`."""
     found, left = _choose(model, embeddings, skip, convolutions, True)
     return _first_names(found, left, (nn.LSTM,))
 
@@ -169,13 +169,13 @@ def _first_names(found: Found, left: dict[int, str], kinds: tuple[type[nn.Module
 
 
 def copy_to_change(model: nn.Module, names: Sequence[str], device: str) -> nn.Module:
-    """Copy a model of which all may be changed but its embedding tables, which stay the original's.
+    """Copy a model whose weights will be changed, sharing the embedding tables with the original.
 
     Tables are half of a small model, and never changed before they are replaced.
 
     Args:
-        names: linear layers that will be changed; a table whose weight one of them shares is copied.
-        device: where the copy will be run. Elsewhere than on the CPU tables are copied: they'd be moved.
+        names: linear layers that will be changed; a table that shares a weight with one of them is copied.
+        device: where the copy will run. On any device but the CPU tables are copied, since they'd be moved.
     """
     changed = {id(p) for name in names for p in model.get_submodule(name).parameters()}
     tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
@@ -184,7 +184,7 @@ def copy_to_change(model: nn.Module, names: Sequence[str], device: str) -> nn.Mo
 
 
 def _copied_around(model: nn.Module, going: Sequence[nn.Module]) -> nn.Module:
-    """Copy a model, in eval mode, but for the weights of layers that will be replaced at once."""
+    """Copy a model in eval mode, without copying the weights of layers that are replaced immediately."""
     replaced = {id(layer) for layer in going}
     kept = {id(p) for m in model.modules() if id(m) not in replaced for p in m.parameters(recurse=False)}
     memo = {id(p): p for m in going for p in m.parameters(recurse=False) if id(p) not in kept}
@@ -194,7 +194,7 @@ def _copied_around(model: nn.Module, going: Sequence[nn.Module]) -> nn.Module:
 def _choose(
     model: nn.Module, embeddings: bool, skip: Sequence[str], convolutions: bool, recurrent: bool
 ) -> tuple[Found, dict[int, str]]:
-    """Find all layers by name, and by id why some are left float."""
+    """Find all layers by name, and the reasons, by layer id, why some stay float."""
     check_plain(model)
     done = next((name for name, each in model.named_modules() if isinstance(each, QuantizedModule)), None)
     if done is not None:
@@ -210,6 +210,7 @@ def _choose(
         name: "skipped by the recipe"
         if any(fnmatchcase(name, pattern) for pattern in skip)
         else _reason_to_leave(name, layer, model, total, embeddings, convolutions, recurrent)
+        or ("the model reads its weight itself" if weight_is_read(layer) else "")
         for name, layer in found
     }
     # A layer in two places is quantized in both or in neither.
@@ -223,12 +224,12 @@ def _choose(
 
 
 def _floats_outside(model: nn.Module, layers: Collection[str], total: int) -> dict[str, str]:
-    """Parameters of two and more dimensions of no layer that a stage could replace, and why they stay float.
+    """Parameters with two or more dimensions outside replaceable layers, and why they stay float.
 
     Args:
         model: after the replacement.
-        layers: names of those that could be, and were left.
-        total: bytes of the model before it.
+        layers: names of replaceable layers that stayed float.
+        total: bytes of the original model.
     """
     found = {}
     for name, parameter in model.named_parameters():
@@ -248,12 +249,12 @@ def _floats_outside(model: nn.Module, layers: Collection[str], total: int) -> di
 
 
 def replaced_share(weights: int, model: nn.Module) -> float:
-    """The share of so many weights that are no parameters of a model any more."""
+    """Share of the original number of weights that are no longer parameters of the model."""
     return round(1 - _weights(model) / max(weights, 1), 4)
 
 
 def _weights(model: nn.Module) -> int:
-    """Numbers in parameters, and in the float biases of layers that have no parameters."""
+    """Number of elements in parameters, and in the float biases of layers without parameters."""
     biases = (
         each
         for layer in model.modules()
@@ -265,7 +266,7 @@ def _weights(model: nn.Module) -> int:
 
 
 def tensor_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters and buffers, each storage once."""
+    """Bytes of a model's parameters and buffers; shared storage counts once."""
     tensors: Iterable[Tensor] = (*model.parameters(), *model.buffers())
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
@@ -279,9 +280,7 @@ def _reason_to_leave(
     convolutions: bool,
     recurrent: bool,
 ) -> str:
-    """Why a layer stays float; empty where it doesn't."""
-    if weight_is_read(layer):
-        return "the model reads its weight itself"
+    """Why a layer stays float; empty if it doesn't."""
     if type(layer).forward is not _plain(layer).forward:
         return f"{type(layer).__name__} has a forward of its own"
     if isinstance(layer, nn.Linear):
@@ -304,20 +303,20 @@ def _reason_to_leave(
 
 
 def _plain(layer: Layer) -> type[Layer]:
-    """The class of torch that a layer is of, or descends from."""
+    """The torch class of a layer, or the one that it derives from."""
     kinds = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU, nn.RNN, nn.RNNBase)
     return next(kind for kind in kinds if isinstance(layer, kind))
 
 
 def _weight(layer: Layer) -> Tensor:
-    """A layer's weight, of a recurrent one its first."""
+    """A layer's weight; the first one for a recurrent layer."""
     weight = layer.weight_ih_l0 if isinstance(layer, nn.RNNBase) else layer.weight
     assert isinstance(weight, Tensor)
     return weight
 
 
 def tables_by_weight(model: nn.Module) -> dict[int, str]:
-    """Embedding tables: the id of each weight, and the table's name."""
+    """Map the id of each embedding table's weight to the table's name."""
     return {id(x.weight): name for name, x in model.named_modules() if isinstance(x, nn.Embedding)}
 
 
@@ -337,7 +336,7 @@ def _nothing_to_quantize(model: nn.Module, reasons: dict[str, str]) -> str:
 
 
 def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
-    """Set a submodule; the model itself where the name is empty."""
+    """Set a submodule; return the new module itself if the name is empty."""
     if not name:
         return new
     parent, _, last = name.rpartition(".")
@@ -346,10 +345,10 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
 
 
 def _leave_fast_paths_(model: nn.Module) -> None:
-    """Make torch's own encoder layers call their linears; in eval they give float weights to a kernel."""
+    """Make torch's encoder layers call their linears: in eval they pass float weights to a fused kernel."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
-            # The value that torch sets for any other activation, which keeps it from that path.
+            # The value that torch sets for any other activation, which disables the fused path.
             module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False

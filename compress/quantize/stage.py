@@ -1,4 +1,4 @@
-"""What the quantize stages share: which layers, how integers are chosen, and what the report is told."""
+"""Base of the quantize stages: which layers, how integers are chosen, and facts for the report."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ __all__ = ["QuantizeLayers"]
 
 
 class QuantizeLayers(Stage):
-    """Put integers in the place of the weights of linear layers and embeddings.
+    """Replace the weights of linear layers and embeddings by integers.
 
     Class attributes:
-        takes_convolutions: whether the stage has `convolution` and its ranges; it always looks at data then.
-        takes_recurrent: whether LSTMs become layers of integers too.
+        takes_convolutions: whether the stage quantizes convolutions; it then always needs calibration rows.
+        takes_recurrent: whether LSTMs are quantized too.
         shares_tables: whether a table can be stored as the weight of a linear layer tied to it.
 
     Attributes:
-        embeddings: quantize embedding tables too; tables too small to matter stay float.
+        embeddings: quantize embedding tables too; very small tables stay float.
         skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
-        algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range that loses least, by
-            the importance of each input. hqq: half-quadratic, without data. gptq: what is rounded later makes
-            up for what was rounded before (Frantar et al. 2022). Weights of an LSTM are rounded without data,
-            with mse in place of gptq.
-        calibration: where the rows are from that mse, gptq, smoothing, bias correction and fixed ranges look
-            at; never at labels. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic:
-            random tokens, so that no data is needed; for texts only, and good for ranges, not for gptq.
-        calibration_rows: how many of them.
-        bias_correction: let each bias make up for the mean of what rounding the weights changes.
-        smooth: scale channels between layers where that changes no answer, so that less is lost when they are
-            rounded. smoothquant: louder weights for quieter activations (Xiao et al. 2022). awq: finer steps
-            for weights that read loud channels (Lin et al. 2023). A BERT has such channels only between
-            values and attention's output.
-        strength: of smoothquant: 0 evens out the weights, 1 the activations; awq finds its own.
-        qat: train the model with its integers in place (quantization-aware training), from labels and from
-            the model that the recipe began with; none: integers are only chosen.
+        algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range of least error,
+            weighted by the importance of each input. hqq: half-quadratic, without data. gptq: weights rounded
+            later compensate for those rounded before (Frantar et al. 2022). LSTM weights are rounded without
+            data, with mse in place of gptq.
+        calibration: source of the rows for mse, gptq, smoothing, bias correction and fixed ranges; labels are
+            never used. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic: random
+            tokens, so no data is needed; for texts only, and good for ranges, not for gptq.
+        calibration_rows: number of calibration rows.
+        bias_correction: correct each bias for the mean output change caused by rounding the weights.
+        smooth: rescale channels between layers where outputs stay unchanged, to reduce rounding error.
+            smoothquant: larger weights for smaller activations (Xiao et al. 2022). awq: finer steps for
+            weights that read large channels (Lin et al. 2023). BERT has such channels only between values and
+            attention output.
+        strength: of smoothquant: 0 evens out the weights, 1 the activations; awq searches its own.
+        qat: train the model with quantization in place (quantization-aware training), from labels and from
+            the recipe's original model; None: no training.
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
@@ -78,7 +78,7 @@ class QuantizeLayers(Stage):
         return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
 
     def data_objection(self, data: DataSource) -> str | None:
-        """Refuse to calibrate on rows that aren't there."""
+        """Refuse calibration rows that the data source doesn't have."""
         if not self.looks_at_data or self.calibration == "train":
             return None
         if data.modality != "text":
@@ -91,7 +91,7 @@ class QuantizeLayers(Stage):
         return None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that the patterns match, and that something is left to quantize."""
+        """Check that the patterns match, and that something is left to quantize."""
         from compress.quantize.replace import convolutions_to_replace, recurrent_to_replace
 
         self.linears(model)
@@ -109,7 +109,7 @@ class QuantizeLayers(Stage):
         return model
 
     def linears(self, model: nn.Module) -> list[str]:
-        """Name the linear layers that go, and see, without work, that the settings fit the model.
+        """Names of the linear layers to quantize; checks, cheaply, that the settings fit the model.
 
         Raises:
             StageError: a pattern matches nothing, or there is nothing to quantize.
@@ -121,23 +121,23 @@ class QuantizeLayers(Stage):
         )
 
     def tied(self, model: nn.Module, names: Sequence[str]) -> dict[int, str]:
-        """The linear layers whose weight can be that of a table too, by the weight's id."""
+        """Linear layers whose weight a table may share, by the weight's id."""
         if not self.shares_tables or self.qat is not None:
             return {}
         return {id(model.get_submodule(name).weight): name for name in names}
 
     def stand_in(self) -> QuantizeLayers:
-        """Integers by rounding, ranges of a few rows."""
+        """A cheap version of the stage: rounding, and ranges from a few rows."""
         cheap = {"algorithm": "rtn", "bias_correction": False, "smooth": "none", "calibration_rows": 16}
         cheap["qat"] = None
         return self.model_copy(update=cheap)
 
     def apply(self, model: nn.Module, context: Context) -> StageResult:
-        """Return a copy with layers of integers, in eval mode.
+        """Return a copy with quantized layers, in eval mode.
 
         Raises:
-            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few rows to
-                calibrate on; what a layer is given is not a number; training diverged in its first epoch.
+            StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few
+                calibration rows; a layer's input is not finite; training diverged in its first epoch.
         """
         from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
         from compress.quantize.integers.choose import choose_integers_
@@ -161,7 +161,7 @@ class QuantizeLayers(Stage):
                 smoothed = smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
                 facts["smoothed"] = smoothed or "no exact pair"
             if facts:
-                model = copy_to_change(work, names, context.device)  # equal answers from other weights
+                model = copy_to_change(work, names, context.device)  # same outputs from other weights
             ranges = self.ranges(work, places, rows, context)
             facts |= self.about_ranges()
             if self.takes_convolutions:
@@ -173,7 +173,7 @@ class QuantizeLayers(Stage):
         twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
 
         heads = self.tied(model, names)
-        shared: dict[str, LinearModule] = {}  # linear layers that were made for a table before their turn
+        shared: dict[str, LinearModule] = {}  # linear layers made early, for a tied table
 
         def linear(name: str, layer: nn.Linear) -> LinearModule:
             if name in shared:
@@ -225,10 +225,10 @@ class QuantizeLayers(Stage):
 
     @abstractmethod
     def grid(self) -> Grid:
-        """Of the weights of linear layers."""
+        """Grid of the weights of linear layers."""
 
     def grid_of(self, name: str) -> Grid:
-        """Of one layer's weight, where not all have the same."""
+        """Grid of one layer's weight."""
         return self.grid()
 
     @abstractmethod
@@ -239,15 +239,15 @@ class QuantizeLayers(Stage):
         bias: Tensor | None,
         input_range: tuple[float, float] | None,
     ) -> LinearModule:
-        """Make the layer that holds these integers."""
+        """Make the quantized layer from these integers."""
 
     def table(self, name: str, weight: Tensor) -> Integers:
-        """Choose the integers of an embedding's table [v, d]: int8 with one scale a row, by rounding."""
+        """Choose the integers of an embedding table [v, d]: int8 with one scale per row, by rounding."""
         grid = Grid(8, None)
         return Integers(grid, *integers_of_table(weight, grid, "rtn"))
 
     def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
-        """Make the layer that holds the integers of a table."""
+        """Make the quantized table from these integers."""
         from compress.model.layers.int8 import Int8Embedding
 
         new = Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
@@ -260,7 +260,7 @@ class QuantizeLayers(Stage):
     def ranges(
         self, model: nn.Module, places: list[SharedInput], rows: Split, context: Context
     ) -> dict[str, tuple[float, float]]:
-        """Choose the ranges of inputs, by layer name, where they are fixed beforehand."""
+        """Choose the ranges of inputs, by layer name, if they are fixed in advance."""
         return {}
 
     def about_ranges(self) -> dict[str, Any]:
@@ -268,15 +268,15 @@ class QuantizeLayers(Stage):
         return {}
 
     def prepare_convolutions_(self, model: nn.Module, rows: Split, context: Context) -> dict[str, Any]:
-        """Change weights in a way that changes no answer; return facts on it, if anything was changed."""
+        """Change weights without changing outputs; return facts if anything was changed."""
         raise NotImplementedError
 
     def convolutions_(
         self, model: nn.Module, rows: Split, context: Context
     ) -> Callable[[str, Any], QuantizedModule]:
-        """Choose integers and ranges of convolutions; return what makes a layer, given its name and itself.
+        """Choose integers and ranges of convolutions; return a function of name and layer that makes a layer.
 
         Args:
-            model: each weight becomes what its integers stand for.
+            model: its convolution weights are replaced by their dequantized integers.
         """
         raise NotImplementedError

@@ -1,13 +1,13 @@
-"""Layers of integers while they are trained: float weights behind the very layer that will be exported.
+"""Trainable versions of quantized layers: float weights behind the exact layer that will be exported.
 
-Forward: weights are rounded to their integers, and the exported layer of these answers, bit for bit.
-Backward: the gradient of the float product at the numbers that the layer multiplies, straight through the
-rounding (Bengio et al. 2013, arXiv 1308.3432), but not where a number lies outside of the range of the
-integers: there nothing that it does changes the answer. Weights that were pruned, exactly 0, stay 0.
+Forward: weights are rounded to their integers, and the exported layer computes the output, bit for bit.
+Backward: the gradient of the float product at the dequantized values, straight through the rounding (Bengio
+et al. 2013, arXiv 1308.3432), except for values outside the range of the integers, which don't affect the
+output. Pruned weights, exactly 0, stay 0.
 
-torchao's fake quantizers are not used for this: they choose scales in every step, tokens with a zero point
-and symmetric groups by a rule that clips, which are not the numbers of our layers (a test compares), and they
-multiply in float; what is trained would not be what is exported.
+torchao's fake quantizers are not used: they choose scales in every step, tokens with a zero point and
+symmetric groups by a rule that clips, which differ from our layers (a test compares), and they multiply in
+float; the trained model would not be the exported one.
 
 Shapes: ... = leading dimensions, i = input features, o = output features, v = rows of a table, d = its width.
 """
@@ -28,19 +28,19 @@ from compress.quantize.integers.grid import Grid, Steps, dequantize, per_input, 
 
 __all__ = ["TrainableEmbedding", "TrainableLinear"]
 
-# Half a step is what rounding moves a number by; the rest is the error of the division.
+# Rounding moves a value by at most half a step; the rest is the error of the division.
 _HALF_A_STEP = 0.5001
 
 
 class _Trainable(nn.Module):
-    """What both have: a float weight, and the steps of its integers, which stay as they were chosen."""
+    """Base: a float weight, and the fixed steps of its integers."""
 
     weight: Tensor
     scale: Tensor
     zero_point: Tensor | None
 
     def _begin_(self, weight: Tensor, integers: Integers) -> None:
-        """Begin with the float weights, or what an integer stands for where rounding would give another."""
+        """Start with the float weights, or the dequantized integer where rounding would give another one."""
         self._grid: Grid = integers.grid
         self.register_buffer("scale", integers.steps.scale.detach().clone())
         zero_point = integers.steps.zero_point
@@ -56,7 +56,7 @@ class _Trainable(nn.Module):
 
 
 class TrainableLinear(_Trainable, nn.Linear):
-    """A linear layer that answers as its exported layer does, and learns."""
+    """A trainable linear layer whose output equals its exported layer's."""
 
     pruned: Tensor | None
 
@@ -67,11 +67,11 @@ class TrainableLinear(_Trainable, nn.Linear):
         bias: Tensor | None,
         make: Callable[[nn.Linear, Integers, Tensor | None], LinearModule],
     ) -> None:
-        """Begin as the exported layer of these integers.
+        """Start as the exported layer of these integers.
 
         Args:
-            layer: the float one; left as it is.
-            bias: [o], or none.
+            layer: the float layer; left unchanged.
+            bias: [o], or None.
             make: makes the exported layer.
         """
         super().__init__(layer.in_features, layer.out_features, bias is not None, device="meta")
@@ -83,27 +83,27 @@ class TrainableLinear(_Trainable, nn.Linear):
             self.bias = nn.Parameter(bias.detach().clone())
 
     def exported(self) -> LinearModule:
-        """The layer of integers that this one has become."""
+        """The quantized layer with the current weights."""
         return self._make(self, self._integers(), self.bias).to(self.weight.device).eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., i] to [..., o], float32."""
+        """Map [..., i] to [..., o], float32."""
         y: Tensor = _Answer.apply(x, self.weight, self.bias, self)
         return y
 
     def free(self, near: Tensor) -> Tensor:
-        """Which weights learn, bool [o, i]: within the range of their integers, which stand for `near`."""
+        """Mask of trainable weights, bool [o, i]: within half a step of `near`, the dequantized ones."""
         step = per_input(self.scale, self.in_features, self._grid)
         within = (self.weight - near).abs() <= _HALF_A_STEP * step
         return within if self.pruned is None else within & ~self.pruned
 
 
 class _Answer(torch.autograd.Function):
-    """The exported layer's answer, with the gradient of the float product."""
+    """The exported layer's output, with the gradient of the float product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: TrainableLinear) -> Tensor:
-        exported, given = layer.exported(), x.float()  # bf16 of an autocast region
+        exported, given = layer.exported(), x.float()  # bf16 under autocast
         near = exported.dequantize()
         multiplied, within = _as_multiplied(exported, given)
         ctx.save_for_backward(multiplied, within, near, layer.free(near))
@@ -126,7 +126,7 @@ class _Answer(torch.autograd.Function):
 
 
 def _as_multiplied(layer: LinearModule, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The numbers that a layer multiplies in the place of x, and which are within its range; none: all."""
+    """The dequantized inputs that a layer multiplies, and a mask of those within its range; None: all."""
     if not isinstance(layer, Int8Linear):
         return x, None
     integers, scale, zero_point = layer.activations(x)
@@ -135,7 +135,7 @@ def _as_multiplied(layer: LinearModule, x: Tensor) -> tuple[Tensor, Tensor | Non
 
 
 class TrainableEmbedding(_Trainable, nn.Embedding):
-    """A table that answers as its exported table does, and learns; only the rows asked for are rounded."""
+    """A trainable table whose output equals its exported table's; only the rows looked up are rounded."""
 
     def __init__(
         self,
@@ -143,10 +143,10 @@ class TrainableEmbedding(_Trainable, nn.Embedding):
         integers: Integers,
         make: Callable[[nn.Embedding, Integers], QuantizedModule],
     ) -> None:
-        """Begin as the exported table of these integers.
+        """Start as the exported table of these integers.
 
         Args:
-            layer: the float one; left as it is.
+            layer: the float table; left unchanged.
             make: makes the exported table.
         """
         super().__init__(layer.num_embeddings, layer.embedding_dim, layer.padding_idx, device="meta")
@@ -154,16 +154,16 @@ class TrainableEmbedding(_Trainable, nn.Embedding):
         self._begin_(layer.weight, integers)
 
     def exported(self) -> QuantizedModule:
-        """The table of integers that this one has become."""
+        """The quantized table with the current weights."""
         return self._make(self, self._integers()).to(self.weight.device).eval()
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] to [..., d], float32."""
+        """Map [...] to [..., d], float32."""
         rows = F.embedding(ids, self.weight, self.padding_idx)
         flat = rows.detach().flatten(0, -2)  # [t, d]
         zero_point = None if self.zero_point is None else self.zero_point[ids].flatten(0, -2)
         steps = Steps(self.scale[ids].flatten(0, -2), zero_point)
         near = dequantize(round_to(flat, steps, self._grid), steps, self._grid)
         free = (flat - near).abs() <= _HALF_A_STEP * per_input(steps.scale, flat.shape[1], self._grid)
-        # The difference is exactly 0: its gradient is all that it adds.
+        # The difference is exactly 0; it only adds the gradient.
         return near.view_as(rows) + (rows - rows.detach()) * free.view_as(rows)

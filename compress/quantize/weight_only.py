@@ -1,6 +1,6 @@
-"""Weights of few bits in groups that share a scale; activations stay float, or are rounded to 8 bits.
+"""Weights of few bits in groups that share a scale; activations are float, or rounded to 8 bits.
 
-It buys size, and speed where reading weights is the cost (one token at a time); an encoder gets no faster.
+Reduces size, and time where reading weights dominates (one token at a time); an encoder gets no faster.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _WeightOnly(QuantizeLayers):
         bias: Tensor | None,
         input_range: tuple[float, float] | None,
     ) -> Int4Linear | Int8GroupLinear:
-        """Make the layer that holds these integers."""
+        """Make the quantized layer from these integers."""
         from compress.model.layers.grouped import Int4Linear, Int8GroupLinear
 
         made = Int4Linear if integers.grid.bits == 4 else Int8GroupLinear
@@ -74,7 +74,7 @@ class _WeightOnly(QuantizeLayers):
         return SharedEmbedding.of(linear, layer.padding_idx)
 
     def _padded(self, values: Tensor) -> Tensor:
-        """Fill up the last group; what is there is never multiplied."""
+        """Pad the last group; the padding is never multiplied."""
         from torch.nn import functional
 
         return functional.pad(values, (0, -values.shape[1] % self.group_size))
@@ -85,12 +85,12 @@ class Int4WeightOnly(_WeightOnly):
 
     Attributes (and those of `QuantizeLayers`):
         group_size: inputs that share a scale; larger groups are smaller and coarser.
-        zero_points: groups have a zero point too, which fits weights that don't lie around 0.
-        activations: int8 rounds them to 8 bits in the weights' groups, each token's by its own scales; the
-            products are of integers then, which is faster.
+        zero_points: groups have a zero point too, which fits weights that are not centred on 0.
+        activations: int8 rounds them to 8 bits in the weights' groups, with scales per token; products are
+            then of integers, which is faster.
         int8_layers: patterns of layer names whose weights get 8 bits, in the same groups: those that lose
-            most at 4, such as `lm_head` or `*.down_proj`. A table tied to an output layer goes by the name of
-            that layer.
+            most at 4, such as `lm_head` or `*.down_proj`. For a table tied to an output layer, use that
+            layer's name.
     """
 
     name: ClassVar[str] = "quantize/int4_weight_only"
@@ -103,7 +103,7 @@ class Int4WeightOnly(_WeightOnly):
     int8_layers: tuple[str, ...] = ()
 
     def linears(self, model: nn.Module) -> list[str]:
-        """As `QuantizeLayers.linears`; patterns of `int8_layers` match too, and no tied table alone."""
+        """As `QuantizeLayers.linears`; also checks that `int8_layers` match, and name no tied table alone."""
         from compress.quantize.patterns import check_patterns
         from compress.quantize.replace import tables_by_weight
 
@@ -120,19 +120,19 @@ class Int4WeightOnly(_WeightOnly):
         return names
 
     def grid_of(self, name: str) -> Grid:
-        """8 bits in place of 4 where the recipe says so."""
+        """8 bits for `int8_layers`, 4 otherwise."""
         eight = any(fnmatchcase(name, pattern) for pattern in self.int8_layers)
         return replace(self.grid(), bits=8) if eight else self.grid()
 
     def table(self, name: str, weight: Tensor) -> Integers:
-        """One scale per row and group of columns; of 8 bits one a row."""
+        """One scale per row and group of columns; with 8 bits one per row."""
         if self.grid_of(name).bits == 8:
             return super().table(name, weight)
         algorithm: Literal["rtn", "mse"] = "rtn" if self.algorithm == "rtn" else "mse"
         return Integers(self.grid(), *integers_of_table(weight, self.grid(), algorithm))
 
     def embedding(self, layer: nn.Embedding, integers: Integers) -> QuantizedModule:
-        """Make the table of integers."""
+        """Make the quantized table from these integers."""
         from compress.model.layers.grouped import Int4Embedding
 
         if integers.grid.bits == 8:
@@ -153,10 +153,10 @@ class Int8WeightOnly(_WeightOnly):
     """Quantize the weights of linear layers and embeddings to 8 bits.
 
     Attributes (and those of `QuantizeLayers`):
-        group_size: inputs that share a scale; embeddings have one scale a row.
-        zero_points: groups have a zero point too, which fits weights that don't lie around 0.
-        activations: int8 rounds them to 8 bits in the weights' groups, each token's by its own scales; the
-            products are of integers then, which is faster.
+        group_size: inputs that share a scale; embeddings have one scale per row.
+        zero_points: groups have a zero point too, which fits weights that are not centred on 0.
+        activations: int8 rounds them to 8 bits in the weights' groups, with scales per token; products are
+            then of integers, which is faster.
     """
 
     name: ClassVar[str] = "quantize/int8_weight_only"

@@ -1,11 +1,13 @@
-"""Which layers' weights a model reads itself, past the layer: they must stay float.
+"""Find layers whose weights the model reads directly, bypassing the layer: they must stay float.
 
 DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized layer has no such tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,30 +27,40 @@ _MARK = "_modelpress_weight_is_read"
 
 
 def weight_is_read(layer: nn.Module) -> bool:
-    """Whether `mark_weight_readers_` saw the layer's weight read outside of the layer's own forward."""
+    """Whether `mark_weight_readers_` saw the weight read outside the layer's own forward."""
     return bool(getattr(layer, _MARK, False))
 
 
 def mark_weight_readers_(model: nn.Module, context: Context) -> None:
-    """Run two rows and note, on each layer, whether something else reads its weight; without rows, nothing.
+    """Run two rows and mark each layer whose weight is read elsewhere; does nothing without rows.
 
-    The note is a plain attribute of the module: copies keep it, files don't hold it.
+    The mark is a plain attribute of the module: copies keep it, files don't.
     """
     rows = next((each for each in (context.train, context.validation) if len(each)), None)
-    if rows is None or isinstance(model, _KINDS):
+    if rows is None or isinstance(model, _KINDS) or not _takes(model, context.task.input_names):
         return
     layers = [each for each in model.modules() if isinstance(each, _KINDS)]
     inputs = to_tensors(next(rows.batches(2)), context.task.input_names, str(device_of(model)))
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it reads the weights of torch's own encoder layers
+    torch.backends.mha.set_fastpath_enabled(False)  # it reads weights of torch's encoder layers
     try:
-        with ExitStack() as stack, torch.no_grad(), evaluating(model):
+        with ExitStack() as stack, torch.no_grad(), evaluating(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever runs the model for its predictions shows them
             found = [stack.enter_context(_watched(each)) for each in layers]
             model(**inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     for layer, reads in zip(layers, found, strict=True):
         setattr(layer, _MARK, bool(reads))
+
+
+def _takes(model: nn.Module, names: Sequence[str]) -> bool:
+    """Whether the rows are of the model at all: a stage that needs no rows may be given any."""
+    try:
+        inspect.signature(model.forward).bind(**dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Recipes: YAML in, a frozen Recipe out, checked whole before any work starts. No torch here.
+"""Recipes: YAML to a frozen Recipe, fully validated before any work starts. No torch import.
 
-yaml_source: text -> plain data with lines. overrides: the command line's changes. problems: what pydantic
-finds, as sentences. config: what a recipe is. load: all of it.
+yaml_source: text to plain data with line numbers. overrides: changes from the command line. problems:
+pydantic's errors as sentences. config: the Recipe model. load: the entry point.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recipe: what to do to a model, as frozen data."""
+"""Recipe: the stages to apply to a model and how to measure it, as frozen data."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ _Sizes = Annotated[
 
 
 class ExportConfig(BaseModel):
-    """How the model becomes ONNX, and how close its answers must stay to those of the PyTorch model.
+    """ONNX export settings, and how close its outputs must stay to those of the PyTorch model.
 
     Attributes:
-        opset: the ONNX operator set. From 23 on attention is one operator of the file, which is faster, and
-            its quantizing operators need an ONNX Runtime after 1.23.
-        parity_rows: how many validation rows both are asked.
-        min_agreement: fraction of those rows on which both must name the same class.
-        max_metric_difference: how far the metric on those rows may differ.
-        max_relative_error: how far outputs may differ on that fraction of rows, as a share of their standard
-            deviation from row to row; none: 0.001, or 0.5 where activations are rounded to 8 bits.
+        opset: ONNX operator set. From 23 on, attention is a single, faster operator, and the quantization
+            operators need an ONNX Runtime newer than 1.23.
+        parity_rows: number of validation rows to compare.
+        min_agreement: fraction of those rows with the same predicted class.
+        max_metric_difference: largest allowed difference of the metric on those rows.
+        max_relative_error: largest difference of the outputs on that fraction of rows, over their standard
+            deviation across rows; None: 0.001, or 0.5 if activations are rounded to 8 bits.
     """
 
     model_config = _STRICT
@@ -82,15 +82,15 @@ class MeasureConfig(BaseModel):
     """What is timed.
 
     Attributes:
-        batch: rows in a batch.
-        sequence: lengths; none: the one length that the data has, or the median length of its test rows.
-        threads: threads of ONNX Runtime.
-        rounds: how often baseline and candidate take turns.
-        seconds: how long one side of a round runs at the least.
-        runtimes: what runs the files; onnxruntime is always among them, and all other figures are its own.
-            none: onnxruntime, and openvino where it is installed.
-        ladder: export and measure the model after every stage too, on validation rows, where there are two
-            stages or more.
+        batch: rows per batch.
+        sequence: lengths; None: the data's fixed length, or the median length of its test rows.
+        threads: ONNX Runtime threads.
+        rounds: how often baseline and candidate alternate.
+        seconds: minimum duration of one side of a round.
+        runtimes: runtimes to time the files in; must include onnxruntime, which provides all other figures.
+            None: onnxruntime, and openvino if it is installed.
+        ladder: also export and measure the model after every stage, on validation rows, if there are at least
+            two stages.
     """
 
     model_config = _STRICT
@@ -105,12 +105,12 @@ class MeasureConfig(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What to do to a model. Two recipes are equal if they say the same, wherever they were read from.
+    """What to do to a model. Recipes with the same content are equal, wherever they were read from.
 
     Attributes:
-        name: the run's name; none: made from where the recipe's file is.
-        gates: what a run must reach; it is finished and kept in any case.
-        device: cpu, cuda or cuda:N, for training and calibration; measuring is on the CPU.
+        name: the run's name; None: derived from the path of the recipe file.
+        gates: what a run must reach; a run that misses them is still completed and kept.
+        device: cpu, cuda or cuda:N, for training and calibration; measurements run on the CPU.
     """
 
     model_config = _STRICT
@@ -129,7 +129,7 @@ class Recipe(BaseModel):
     _overrides: tuple[str, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep where the recipe came from: facts about it, not keys of it."""
+        """Store where the recipe came from; these are not recipe keys."""
         if context:
             self._path, self._overrides = context.get("path"), context.get("overrides", ())
 
@@ -138,17 +138,17 @@ class Recipe(BaseModel):
 
     @property
     def path(self) -> Path | None:
-        """The file that it was read from, absolute."""
+        """Absolute path of the file it was read from."""
         return self._path
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """What the command line changed in it, as it was typed."""
+        """Command-line overrides, as typed."""
         return self._overrides
 
     @property
     def run_name(self) -> str:
-        """Its run's name: `name`, or else folder and file: digits-prune-heads for digits/prune-heads.yaml."""
+        """Name of the run: `name`, or folder and file: digits-prune-heads for digits/prune-heads.yaml."""
         if self.name is not None:
             return self.name
         if self._path is None:
@@ -159,10 +159,10 @@ class Recipe(BaseModel):
         return "-".join(filter(None, parts))[:100].strip(".-") or "recipe"
 
     def resolved(self, relative_to: Path | None = None) -> dict[str, Any]:
-        """The whole recipe with its defaults, as plain data.
+        """The full recipe with defaults, as plain data.
 
         Args:
-            relative_to: paths below this directory are given from there; all others are absolute.
+            relative_to: paths below this directory are given relative to it; all others are absolute.
         """
         data = self.model_dump(mode="json", exclude={"stages"})
         stages = [{stage.name: stage.model_dump(mode="json")} for stage in self.stages]
@@ -171,7 +171,7 @@ class Recipe(BaseModel):
         return whole if relative_to is None else _relative(whole, os.path.abspath(relative_to))
 
     def to_yaml(self) -> str:
-        """The whole recipe with its defaults and absolute paths, as YAML that loads as an equal recipe."""
+        """The full recipe with defaults and absolute paths, as YAML that loads as an equal recipe."""
         return dump_yaml(self.resolved())
 
 

@@ -1,4 +1,4 @@
-"""Gates: what a run must reach to pass, as a recipe says it."""
+"""Gates: what a run must reach to pass, as configured in a recipe."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PLACES = ("batch", "sequence", "threads")
 
 
 class _Gates(BaseModel):
-    """Limits on the test rows and on this machine; what is not given is not asked.
+    """Limits on the results on the test rows and on this machine; None: no limit.
 
-    Where accuracy or agreement is limited, the candidate must also be measurably better than the best model
-    that never looks at its inputs. Tasks have further gates of their own: see `Task.gates`.
+    If accuracy or agreement is limited, the candidate must also be measurably better than the best model that
+    ignores its inputs. Tasks define further gates: see `Task.gates`.
 
     Attributes:
-        max_accuracy_drop: below the baseline's metric, as a share of 1; the lower end of the 95 % interval
-            must reach it, so that chance alone doesn't pass.
-        min_speedup: over the baseline; the lower end of the 95 % interval must reach it.
-        max_size_mb: of the ONNX file with its external data, in MB of 1,000,000 bytes.
-        max_p95_ms: that 95 of 100 single calls take at the most.
-        min_agreement: share of the test rows that are answered as the baseline answers them.
-        batch, sequence, threads: where speed is judged; None: the first of each that is measured.
+        max_accuracy_drop: largest drop below the baseline's metric, in [0, 1], at the lower end of the 95 %
+            interval, so that a run does not pass by chance.
+        min_speedup: over the baseline, at the lower end of the 95 % interval.
+        max_size_mb: ONNX file with its external data, in MB of 1,000,000 bytes.
+        max_p95_ms: 95th percentile of single calls.
+        min_agreement: share of the test rows with the same prediction as the baseline.
+        batch, sequence, threads: the setting at which speed is judged; None: the first measured of each.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,18 +42,18 @@ class _Gates(BaseModel):
 
     @property
     def limits(self) -> dict[str, float]:
-        """Those that are given, by name."""
+        """The limits that are set, by name."""
         given = {name: getattr(self, name) for name in type(self).model_fields if name not in _PLACES}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def needs_baseline(self) -> list[str]:
-        """Those that compare with a baseline."""
+        """The limits that need a baseline."""
         return [x for x in self.limits if x not in ("max_size_mb", "max_p95_ms")]
 
     @property
     def of_tasks(self) -> list[str]:
-        """Those that only models of one task can be judged by."""
+        """The limits that apply to models of one task only."""
         return [x for x in self.limits if x in all_gates()]
 
 

@@ -1,6 +1,6 @@
-"""A recipe's file or a model alone, and the command line's overrides -> Recipe, or all that is wrong.
+"""Load a recipe from a file or for a single model, with command-line overrides; report all problems at once.
 
-Whether the files that a recipe names are there is not looked at here.
+Whether the files that a recipe names exist is not checked here.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _MOST_PROBLEMS = 20
 def load_recipe(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), *, need_stages: bool = True
 ) -> Recipe:
-    """Read and check a recipe.
+    """Read and validate a recipe.
 
     Args:
-        overrides: `key.sub=value`, the value as in YAML, applied in order; a stage is named by its place or
-            its name (`stages.0.sparsity=0.3`, `prune/heads.sparsity=0.3`). Paths in them are relative to
-            the working directory.
-        need_stages: refuse a recipe that does nothing to its model.
+        overrides: `key.sub=value` with a YAML value, applied in order; a stage is addressed by index or name
+            (`stages.0.sparsity=0.3`, `prune/heads.sparsity=0.3`). Paths in them are relative to the working
+            directory.
+        need_stages: reject a recipe without stages.
 
     Raises:
-        RecipeError: with all that is wrong, a line each.
-        UnknownNameError: nothing is wrong but names that are not known.
+        RecipeError: lists all problems, one per line.
+        UnknownNameError: the only problems are unknown names.
     """
     file = Path(path)
     context = {"base": file.absolute().parent, "path": file.absolute(), "overrides": tuple(overrides)}
@@ -49,13 +49,13 @@ def load_recipe(
 def recipe_of_model(
     model: ModelConfig, name: str, overrides: Sequence[str] = (), *, data: DataSource | None = None
 ) -> Recipe:
-    """Make a recipe without stages of a model alone; the overrides say its data, as in `data.train=FILE`.
+    """Make a recipe without stages for a model; the overrides give its data, as in `data.train=FILE`.
 
     Args:
-        data: what they change; None: a file of texts, of which they must say where it is.
+        data: the data source to override; None: a text file whose path the overrides must give.
 
     Raises:
-        RecipeError, UnknownNameError: as `load_recipe` does.
+        RecipeError, UnknownNameError: as `load_recipe`.
     """
     if data is None and not any(override.startswith(("data.", "data=")) for override in overrides):
         raise RecipeError(
@@ -76,7 +76,7 @@ def _checked(
     try:
         stages, problems = _check_stages(source, context, need_stages)
         recipe, more = check(Recipe, {**source.data, "stages": tuple(stages)}, source, (), context)
-    except (OSError, RuntimeError) as error:  # a path too long to look up, a home directory that is not known
+    except (OSError, RuntimeError) as error:  # a path too long to look up, or an unknown home directory
         raise RecipeError(f"{source.name}: a path in it cannot be looked up: {error}") from error
     if recipe is not None and not problems:
         more += _check_data(source, stages, recipe)

@@ -1,4 +1,4 @@
-"""A recipe's plain data, where each part of it was written, and what the command line changes."""
+"""A recipe's plain data with the origin of each value, and overrides from the command line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ _SHOWN_CHARACTERS = 120
 
 
 def quoted(override: str) -> str:
-    """How a message names an override, cut short."""
+    """How messages name an override, shortened."""
     return f"override '{shortened(override, _SHOWN_CHARACTERS)}'"
 
 
 @dataclass
 class Source:
-    """A recipe's plain data, and where each part of it was written.
+    """A recipe's plain data, and the origin of each value.
 
     Attributes:
-        origins: path -> a line of the file, or the override that set it; a part that is not here has the
-            origin of what it stands in.
+        origins: path -> line of the file, or the override that set it; missing paths inherit their parent's.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Source:
     origins: dict[KeyPath, int | str]
 
     def origin(self, path: KeyPath) -> int | str:
-        """The line, or the override, that a value came from; the nearest one around it if it is not there."""
+        """The line or override that a value came from; that of its nearest parent if it is not there."""
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, 1)
@@ -45,15 +44,15 @@ class Source:
         return list(dict.fromkeys(inside))
 
     def where(self, path: KeyPath) -> str:
-        """How a message about the value at `path` begins."""
+        """Prefix of messages about the value at `path`."""
         origin = self.origin(path)
         return quoted(origin) if isinstance(origin, str) else f"{self.name}:{origin}"
 
     def set(self, path: KeyPath, value: Any, override: str) -> None:
-        """Put an override's value in its place, and make the mappings on the way where there are none.
+        """Store an override's value at `path`, creating missing mappings on the way.
 
         Raises:
-            RecipeError: the path leads into something that is neither a mapping nor a list, or past its end.
+            RecipeError: the path enters a value that is neither a mapping nor a list, or exceeds a list.
         """
         holder: Any = self.data
         for depth, key in enumerate(path):
@@ -80,7 +79,7 @@ class Source:
 
 
 def spell_out_stages(data: dict[str, Any]) -> None:
-    """Give each stage that is a bare name its empty settings, in place: `x` -> `{x: {}}`."""
+    """Give each stage that is a bare name empty settings, in place: `x` -> `{x: {}}`."""
     stages = data.get("stages")
     if not isinstance(stages, list):
         return
@@ -95,10 +94,10 @@ def apply_override(source: Source, override: str, keys: Iterable[str]) -> None:
     """Change a recipe by `key.sub=value`.
 
     Args:
-        keys: the top-level keys that a recipe may have.
+        keys: the allowed top-level keys.
 
     Raises:
-        RecipeError: it is not of that form, its value is not YAML, or its path leads nowhere.
+        RecipeError: wrong form, invalid YAML value, or unknown path.
     """
     key, equals, text = override.partition("=")
     where = quoted(override)

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, as sentences: where, key, value, what is allowed, the nearest."""
+"""pydantic's errors in a recipe as sentences: location, key, value, what is allowed, nearest name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MUST_BE = {
     "dict_type": "a mapping of keys",
     "float_type": "a number",
     "int_type": "a whole number",
-    "is_instance_of": "a path",  # the one class that is asked for by instance, see compress/data/config.py
+    "is_instance_of": "a path",  # the only class checked by isinstance, see compress/data/config.py
     "list_type": "a list",
     "model_attributes_type": "a mapping of keys",
     "model_type": "a mapping of keys",
@@ -37,11 +37,11 @@ _OF_A_MAPPING = ("missing", "union_tag_not_found", "value_error")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a recipe.
+    """One problem in a recipe.
 
     Attributes:
-        line: where in the file; none: in an override.
-        unknown_name: it is a name that is not known, and nothing else.
+        line: line in the file; None: in an override.
+        unknown_name: the problem is just an unknown name.
     """
 
     where: str
@@ -56,10 +56,10 @@ class Problem:
 def problem_at(
     source: Source, path: KeyPath, text: str, *, whole: bool = False, unknown: bool = False
 ) -> Problem:
-    """Say what is wrong with the value at `path`.
+    """Describe a problem with the value at `path`.
 
     Args:
-        whole: it is a mapping as a whole that is wrong: an override inside of it may be the reason.
+        whole: the problem concerns a whole mapping, so an override inside it may be the cause.
     """
     where, origin = source.where(path), source.origin(path)
     inside = source.overrides_in(path) if whole and isinstance(origin, int) else []
@@ -72,18 +72,18 @@ def problem_at(
 def check(
     model: type[Model], data: Any, source: Source, path: KeyPath, context: Mapping[str, Any]
 ) -> tuple[Model | None, list[Problem]]:
-    """Make a model of plain data, strictly: text is not a number, and neither is true.
+    """Build a model from plain data, strictly: neither text nor booleans count as numbers.
 
     Args:
-        path: where in the recipe the data stands.
-        context: what the models' own validators are told.
+        path: location of the data in the recipe.
+        context: passed to the models' validators.
     """
     while True:
         try:
             return model.model_validate(data, strict=True, context=dict(context)), []
         except ValidationError as error:
             errors: Sequence[Mapping[str, Any]] = error.errors(include_url=False)
-        # Strict pydantic wants tuples, which YAML cannot write: give it one where it asks for one.
+        # Strict pydantic requires tuples, which YAML does not have: convert lists where it asks for one.
         lists = [e for e in errors if e["type"] == "tuple_type" and isinstance(e["input"], list)]
         if not lists:
             return None, _problems(model, errors, source, path)
@@ -103,11 +103,11 @@ def _problems(
     model: type[BaseModel], errors: Sequence[Mapping[str, Any]], source: Source, base: KeyPath
 ) -> list[Problem]:
     found: list[Problem] = []
-    wanted: dict[KeyPath, list[str]] = {}  # a union's arms each say what they want of the same value
+    wanted: dict[KeyPath, list[str]] = {}  # each arm of a union reports what it expects of the same value
     values: dict[KeyPath, Any] = {}
     for error in errors:
         if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
-            continue  # pydantic counts only the entries that are right, and names the wrong ones anyway
+            continue  # pydantic counts only the valid entries here, and reports the invalid ones separately
         inner, models = _place(model, error["loc"])
         path = (*base, *inner)
         if error["type"] == "union_tag_invalid":
@@ -173,7 +173,7 @@ def _one_of(expected: str, value: Any) -> str:
 
 
 def _label(path: KeyPath) -> str:
-    """Name a place as a user would: model.train, prune/heads.recovery, batch[0]."""
+    """A path as users write it: model.train, prune/heads.recovery, batch[0]."""
     if path[:1] == ("stages",) and len(path) > 2:
         path = path[2:]
     parts = (f"[{part}]" if isinstance(part, int) else f".{shortened(part)}" for part in path)
@@ -181,9 +181,9 @@ def _label(path: KeyPath) -> str:
 
 
 def _place(annotation: Any, loc: tuple[str | int, ...]) -> tuple[KeyPath, list[type[BaseModel]]]:
-    """Where in the data pydantic's `loc` is, and the models that hold the last key of it.
+    """Path in the data of pydantic's `loc`, and the models that hold its last key.
 
-    A `loc` also names the arm of a union that was tried: ("data", "file", "train") is data.train.
+    A `loc` also contains the arm of a union that was tried: ("data", "file", "train") is data.train.
     """
     arms = _arms(annotation)
     if len(arms) > 1 and loc:

@@ -1,6 +1,6 @@
-"""The model files and recipes that come with modelpress, and where they are: one function knows.
+"""Location of the model files and recipes that ship with modelpress.
 
-A wheel carries them as data inside the package; an editable install finds them at the root of the repository.
+A wheel carries them as package data; an editable install finds them at the root of the repository.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PARTS = ("models", "recipes")
 
 
 def starter_folder() -> Path:
-    """Return the folder that holds models/ and recipes/."""
+    """Return the folder that contains models/ and recipes/."""
     package = Path(__file__).resolve().parents[1]
     for root in (package / "_starter", package.parent):
         if all((root / part).is_dir() for part in _PARTS):
@@ -25,13 +25,13 @@ def starter_folder() -> Path:
 
 
 def init(directory: Path) -> list[Path]:
-    """Copy models/ and recipes/ into a directory, which is made if need be.
+    """Copy models/ and recipes/ into a directory, creating it if needed.
 
     Returns:
-        The recipes' paths in it.
+        Paths of the copied recipes.
 
     Raises:
-        OutputError: one of the folders is there already, or nothing can be written.
+        OutputError: one of the folders exists already, or nothing can be written.
     """
     for part in _PARTS:
         if (directory / part).exists():

@@ -1,8 +1,8 @@
-"""YAML text -> plain data, with the line of every key.
+"""YAML text to plain data, with the line of every key.
 
 Scalars follow YAML 1.2's core schema, not PyYAML's 1.1: `5e-5` is a number, `010` is ten;
 `no`, `on`, `1_000`, dates and `1:30` are text.
-Refused: keys that stand twice, tags, merge keys, NaN and infinity, and aliases that expand without measure.
+Rejected: duplicate keys, tags, merge keys, NaN and infinity, and aliases that expand too far.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # YAML 1.1's own line breaks are lost outside double quotes.
+    # The extra line breaks of YAML 1.1 are lost outside double quotes.
     style = '"' if re.search("[\\x85\\u2028\\u2029]", text) else None
     return dumper.represent_scalar(_TAG + "str", text, style=style)
 
@@ -73,7 +73,7 @@ def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 for _name, _rule in _RULES.items():
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_rule})$"), None)
-    # Beside PyYAML's own rules: text that YAML 1.1 or 1.2 takes for something else is written in quotes.
+    # In addition to PyYAML's rules: quote text that YAML 1.1 or 1.2 would read as another type.
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_rule})$"), None)
 
 
@@ -86,7 +86,7 @@ def _bound(values: int, depth: int, line: int) -> None:
 
 def _integer(text: str) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    if len(text) > 40 or abs(value := int(text, base)) >= 2**63:  # int() itself refuses text of 4,300 digits
+    if len(text) > 40 or abs(value := int(text, base)) >= 2**63:  # int() rejects text over 4,300 digits
         raise OverflowError("it must be between -2^63 and 2^63")
     return value
 
@@ -109,7 +109,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 @dataclass
 class _Builder:
-    """Makes plain data of YAML nodes; every use of an alias makes its own copy."""
+    """Builds plain data from YAML nodes; every use of an alias is a separate copy."""
 
     text: Callable[[str], str]
     lines: dict[KeyPath, int] = field(default_factory=dict)
@@ -174,7 +174,7 @@ class _Builder:
 
 
 def shown(value: Any) -> str:
-    """Show a value in a message as YAML would write it, on one line and cut short."""
+    """Format a value for a message as YAML would write it, on one line and shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(str(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value)
@@ -221,14 +221,14 @@ def parse_yaml(
     """Parse one YAML document.
 
     Args:
-        where: a line's number -> how a message begins.
-        make_text: what text values are made into.
+        where: maps a line number to the prefix of a message.
+        make_text: converts text values.
 
     Returns:
         The value, and the line of each key and list entry in it.
 
     Raises:
-        RecipeError: not YAML, or YAML that a recipe may not hold.
+        RecipeError: invalid YAML, or YAML that is not allowed in a recipe.
     """
     builder = _Builder(make_text)
     try:
@@ -251,5 +251,5 @@ def parse_yaml(
 
 
 def dump_yaml(data: dict[str, Any]) -> str:
-    """Write plain data as YAML that `parse_yaml` reads back as it was."""
+    """Plain data as YAML that `parse_yaml` reads back unchanged."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)

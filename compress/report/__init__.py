@@ -1,4 +1,4 @@
-"""The run report as data, JSON, Markdown and HTML, and runs side by side. No torch, no onnxruntime."""
+"""Run reports as data, JSON, Markdown and HTML, and their comparison. No torch, no onnxruntime."""
 
 from compress.facts import Parity, Saturation
 from compress.report.cards.model_card import to_model_card

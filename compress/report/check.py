@@ -1,4 +1,4 @@
-"""CheckReport: what measuring a bundle again found; for people, programs and CI."""
+"""CheckReport: results of measuring a bundle again, for people, programs and CI."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\u0020-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0
 
 
 class CheckRecord(Record):
-    """One thing that was checked.
+    """One check.
 
     Attributes:
-        holds: whether it is right, as far as was judged.
+        holds: whether it passes, as far as it was judged.
         found: what was found, in words.
-        judged: False of a gate of speed on a machine that was too busy to tell.
+        judged: False for a speed gate when the machine was too busy to tell.
     """
 
     name: str
@@ -39,19 +39,19 @@ class CheckRecord(Record):
 
     @property
     def fails(self) -> bool:
-        """Whether it was judged and is wrong."""
+        """Whether it was judged and does not hold."""
         return self.judged and not self.holds
 
 
 class CheckReport(Record):
-    """A bundle, checked here and now.
+    """Results of checking a bundle on this machine.
 
     Attributes:
-        against: the bundle that it was measured against; None: no other.
-        checks: in the order in which they were made; what could not be checked after a failure is missing.
-        measurement: None where files or answers were wrong. Without another bundle its baseline is the bundle
-            itself.
-        seconds: how long it took.
+        against: the reference bundle; None without one.
+        checks: in the order they ran; checks skipped after a failure are absent.
+        measurement: None if files or predictions were wrong. Without a reference bundle, its baseline is the
+            bundle itself.
+        seconds: duration of the check.
     """
 
     bundle: str
@@ -64,17 +64,17 @@ class CheckReport(Record):
 
     @property
     def holds(self) -> bool:
-        """Whether everything holds; what could not be judged does not."""
+        """Whether every check holds; a check that was not judged does not."""
         return all(check.holds for check in self.checks)
 
     @property
     def fails(self) -> bool:
-        """Whether something fails; what could not be judged does not count."""
+        """Whether any check fails; a check that was not judged does not."""
         return any(check.fails for check in self.checks)
 
 
 def gate_checks(gates: Sequence[GateRecord], words: TaskWords | None = None) -> list[CheckRecord]:
-    """Gates as checks.
+    """Convert gates to checks.
 
     Args:
         words: of the task.
@@ -88,7 +88,7 @@ def gate_checks(gates: Sequence[GateRecord], words: TaskWords | None = None) -> 
 
 
 def check_lines(report: CheckReport) -> list[str]:
-    """What was measured, in sentences."""
+    """The measured figures, as sentences."""
     measured = report.measurement
     if measured is None:
         return []
@@ -121,7 +121,7 @@ def check_summary(report: CheckReport) -> str:
 
 
 def junit_xml(report: CheckReport) -> str:
-    """The checks as JUnit XML: a test case each; a gate that was not judged is a skipped one."""
+    """The checks as JUnit XML, one test case each; a gate that was not judged is skipped."""
     suite = ET.Element(
         "testsuite",
         name="modelpress check",
@@ -149,5 +149,5 @@ def junit_xml(report: CheckReport) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """With control characters made visible, and without what else XML 1.0 has no way to write."""
+    """The text with control characters made visible and characters not allowed in XML 1.0 removed."""
     return _NOT_XML.sub("", visible(text))

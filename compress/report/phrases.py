@@ -1,4 +1,4 @@
-"""Measured figures in words, once for every section, so that no page claims more than another."""
+"""Phrases for measured figures, shared by all sections so that no page claims more than another."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = [
 
 
 def setting(latency: LatencyComparison) -> str:
-    """Where a latency was taken: `batch 1, sequence 128, 1 thread`."""
+    """The setting of a latency: `batch 1, sequence 128, 1 thread`."""
     return place(latency.batch, latency.sequence, latency.threads)
 
 
 def headline(report: RunReport) -> LatencyComparison | None:
-    """The latency that a verdict is about: the first, with the smallest batch and the fewest threads."""
+    """The latency that the verdict quotes: the first, with the smallest batch and the fewest threads."""
     return report.measurement.latency[0] if report.measurement.latency else None
 
 
@@ -42,7 +42,7 @@ def difference_text(difference: AccuracyDifference) -> str:
 
 
 def accuracy_clauses(difference: AccuracyDifference, noun: str = "difference") -> tuple[str, str]:
-    """What became of accuracy, and the figures that prove it; no loss or gain while the interval holds 0."""
+    """The change in accuracy, and its figures; no loss or gain if the interval contains 0."""
     value, interval = points(difference.value, difference.low, difference.high)
     figures = f"95 % interval {interval}, {difference.units:,} {difference.unit}s"
     if difference.low <= 0 <= difference.high:
@@ -51,12 +51,12 @@ def accuracy_clauses(difference: AccuracyDifference, noun: str = "difference") -
 
 
 def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> str:
-    """`accuracy_clauses` as one."""
+    """`accuracy_clauses` as one clause."""
     return "{} ({})".format(*accuracy_clauses(difference, noun))
 
 
 def speedup_clauses(latency: LatencyComparison, slower_than: str = "") -> tuple[str, str]:
-    """What became of speed, and the figures that prove it; no gain or loss while the interval holds 1."""
+    """The change in speed, and its figures; no gain or loss if the interval contains 1."""
     value, low, high = latency.speedup, latency.speedup_low, latency.speedup_high
     shown, interval = ratio_text(value, low, high), f"95 % interval {interval_text(value, low, high)}"
     if low <= 1 <= high:
@@ -65,7 +65,7 @@ def speedup_clauses(latency: LatencyComparison, slower_than: str = "") -> tuple[
 
 
 def speedup_words(latency: LatencyComparison, slower_than: str = "") -> str:
-    """`speedup_clauses` as one."""
+    """`speedup_clauses` as one clause."""
     return "{} ({})".format(*speedup_clauses(latency, slower_than))
 
 
@@ -76,18 +76,18 @@ def ratio_and_interval(ratio: Interval) -> str:
 
 
 def stages_in_short(report: RunReport) -> str:
-    """The stages' names in their order, without their families: `heads + int8`."""
+    """Stage names in order, without their families: `heads + int8`."""
     return " + ".join(stage.name.rsplit("/", 1)[-1] for stage in report.stages) or "none"
 
 
 @dataclass(frozen=True)
 class TaskPage:
-    """What a task brings to a report; everything else on the page is the same for all tasks.
+    """The parts of a report that depend on the task; the rest of the page is the same for all tasks.
 
     Attributes:
         verdict: size, speed and quality in one sentence.
-        tiles: key figures after that of accuracy.
-        sections: sections of its own, after the figures.
+        tiles: key figures shown after accuracy.
+        sections: task-specific sections, shown after the figures.
     """
 
     verdict: Callable[[RunReport], str]
@@ -96,7 +96,7 @@ class TaskPage:
 
 
 def speed_tile(name: str, latency: LatencyComparison, where: str) -> Tile:
-    """The key figure of a latency: the speed-up in words, and p50 before and after."""
+    """Key figure of a latency: the speed-up in words, and p50 before and after."""
     words, figures = speedup_clauses(latency)
     values = milliseconds(latency.baseline.p50_ms), milliseconds(latency.candidate.p50_ms)
     return Tile(name, capital(words), *values, f"p50 at {where}; {figures}")

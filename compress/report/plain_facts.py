@@ -1,4 +1,4 @@
-"""Settings and facts of any shape as pairs and tables of text."""
+"""Arbitrary settings and facts as text pairs and tables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["facts_of", "plain", "settings_of"]
 
 _LONGEST_CELL = 2_000
 _MOST_ROWS_SHOWN = 16
-_LONGEST_LIST_IN_A_LINE = 24  # a number a layer: more layers than that are a table
+_LONGEST_LIST_IN_A_LINE = 24  # one number per layer; longer lists become tables
 
 
 def plain(value: Any) -> Any:
-    """The same value as JSON gives it back: tuples as lists, keys and paths as text."""
+    """The value as after a JSON round trip: tuples become lists; keys and paths become text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -38,7 +38,7 @@ def settings_of(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str
 
 
 def facts_of(facts: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[Table]]:
-    """Facts: what fits a line as pairs, what doesn't as tables; long tables are folded away."""
+    """Facts that fit on a line as pairs, the others as tables; long tables are folded."""
     pairs: list[tuple[str, str]] = []
     tables: list[Table] = []
     for key, value in plain(facts).items():

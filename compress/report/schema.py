@@ -1,4 +1,4 @@
-"""RunReport: what a run reports, as data. JSON, Markdown and HTML are written from this alone."""
+"""RunReport: the results of a run, as data; the only input for JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SCHEMA_VERSION = 2
 
 
 class EpochRecord(Record):
-    """One epoch of training: mean training loss, and loss and metric on validation."""
+    """One epoch of training: mean training loss, and validation loss and metric."""
 
     epoch: int
     train_loss: float
@@ -43,17 +43,17 @@ class EpochRecord(Record):
 
 
 class StageRecord(Record):
-    """One stage: its settings, what it did, and what that cost.
+    """One stage: its settings, results and cost.
 
     Attributes:
         name: as in the recipe, e.g. prune/heads.
         settings: the stage's resolved settings.
-        facts: what it did, name -> number, text, list or table (heads kept a layer, sparsity a
-            tensor, schemes).
-        curve: training epochs, where it trained.
-        validation_metric: of the PyTorch model after the stage, on validation.
-        parameters: numbers in the weights after the stage, quantized ones counted once each.
-        reused: its result came from the cache; seconds and memory are those of the run that made it.
+        facts: results by name: numbers, texts, lists or tables (heads kept per layer, sparsity per tensor,
+            schemes).
+        curve: training epochs, if it trained.
+        validation_metric: of the PyTorch model after the stage.
+        parameters: number of weights after the stage, each quantized weight counted once.
+        reused: the result came from the cache; seconds and memory are those of the original run.
         peak_memory_bytes: peak resident memory of the process during the stage.
     """
 
@@ -75,16 +75,16 @@ class StageRecord(Record):
 
 
 class GateRecord(Record):
-    """One gate and what was measured.
+    """One gate and its measurement.
 
     Attributes:
         name: as in the recipe.
         limit: in the gate's unit (a share, a ratio, MB, ms).
-        value: what was measured, in that unit; None: not measured at the setting that the gate names.
-        bound: the worse end of its 95 % interval; None: it has no interval.
+        value: measured value in that unit; None: not measured at the gate's setting.
+        bound: the worse end of its 95 % interval; None: no interval.
         where: the setting of a latency.
-        holds: whether bound, or else value, is within the limit, as far as was judged.
-        not_judged: why it was not judged, which is neither to hold nor to fail; empty: it was.
+        holds: whether bound (or value, without a bound) is within the limit, as far as it was judged.
+        not_judged: why the gate neither holds nor fails; empty if it was judged.
     """
 
     name: str
@@ -102,7 +102,7 @@ class GateRecord(Record):
 
 
 class PartSize(Record):
-    """Bytes of the stored weights of one part (embeddings, attention, feed-forward, rest)."""
+    """Stored weight bytes of one part (embeddings, attention, feed-forward, rest)."""
 
     name: str
     baseline_bytes: int
@@ -110,10 +110,10 @@ class PartSize(Record):
 
 
 class ModelFacts(Record):
-    """The uncompressed model: where it came from and how large it is.
+    """The uncompressed model: its source and size.
 
     Attributes:
-        precision: of its training; empty: it wasn't trained, or an older modelpress wrote the report.
+        precision: training precision; empty: not trained, or the report is from an older modelpress.
     """
 
     source: str
@@ -125,7 +125,7 @@ class ModelFacts(Record):
 
 
 class DataFacts(Record):
-    """The rows: where from, how many, and the fingerprint of the test rows that accuracy is measured on."""
+    """The data: source, number of rows, and fingerprint of the test rows that accuracy is measured on."""
 
     source: str
     train_rows: int
@@ -137,21 +137,20 @@ class DataFacts(Record):
 
 
 class RunReport(Record):
-    """Everything that a run reports.
+    """The full report of a run.
 
     Attributes:
-        name: the run's name, that of its directory.
+        name: the run's name, which is also that of its directory.
         recipe: the resolved recipe.
-        command: what to type to have this run again.
-        warnings: what a reader must know before trusting or shipping this, a sentence each; what made the
-            measurement doubtful is in its `noise`.
-        saturation: of int8 products on processors without VNNI; None: there are no such products, or the
-            report is from before this was counted.
-        parts: where the bytes of the weights are; empty in reports from before they were counted.
-        ladder: the uncompressed model and the model after each stage; empty: not asked for, or one stage.
-        gates: of the recipe, judged by this measurement; empty: it has none.
-        promise: what came of the last stage's promise of a speed-up, latency or size; unknown: it was not
-            measured there, or not on a quiet machine; None: there was none, or the report is from before.
+        command: the command that repeats this run.
+        warnings: caveats, one sentence each; those about the measurement itself are in its `noise`.
+        saturation: of int8 products on processors without VNNI; None: there are none, or the report is from
+            before this was counted.
+        parts: weight bytes by part; empty in reports from before they were counted.
+        ladder: the uncompressed model and the model after each stage; empty: not requested, or one stage.
+        gates: the recipe's gates, judged by this measurement.
+        promise: whether the last stage met its target for speed-up, latency or size; unknown: not measured at
+            that setting, or the machine was not quiet; None: no target, or an older report.
     """
 
     schema_version: Literal[2] = 2
@@ -174,20 +173,20 @@ class RunReport(Record):
     seconds: float = Field(ge=0)
 
     def save(self, path: Path) -> None:
-        """Write as JSON, two spaces deep."""
+        """Write as JSON, indented by two spaces."""
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def load_report(path: Path) -> RunReport:
-    """Read a report, given its file or the directory that holds it as report.json.
+    """Read a report from its file, or from the directory that contains report.json.
 
     Raises:
-        OutputError: there is none, it is not a report, or a newer modelpress wrote it.
+        OutputError: no report, invalid, or written by a newer modelpress.
     """
     file = path / REPORT_FILE if path.is_dir() else path
     try:
         text = read_regular(file).decode("utf-8")
-        with contextlib.suppress(ValidationError):  # what is wrong is said below; most reports are right
+        with contextlib.suppress(ValidationError):  # most reports are valid; errors are reported below
             return _noise_once(RunReport.model_validate_json(text))
         content = parse_json(text)
     except FileNotFoundError as error:
@@ -215,18 +214,18 @@ def load_report(path: Path) -> RunReport:
 
 
 def _noise_once(report: RunReport) -> RunReport:
-    """The same report without the noise of its measurement among the warnings, where it once was as well."""
+    """The report with `noise` removed from its warnings, which used to repeat it."""
     warnings = tuple(text for text in report.warnings if text not in report.measurement.noise)
     return report if warnings == report.warnings else report.model_copy(update={"warnings": warnings})
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Tell rows from units, which version 1 calls rows, too: of a language model, its rows are tokens."""
+    """Convert version 1, where `rows` counts units (tokens of a language model), to rows and units."""
     measured: Any = content.get("measurement")
     ladder: Any = content.get("ladder", [])
     with contextlib.suppress(
         AttributeError, KeyError, TypeError, ZeroDivisionError
-    ):  # the models say what is not whole
+    ):  # validation reports what is missing
         language = measured.get("language")
         positions = 1 if language is None else language["tokens"] // language["rows"]
         counted = [

@@ -1,4 +1,4 @@
-"""The shapes that a recipe leaves, stage by stage, as a table."""
+"""Table of model shapes after each stage of a recipe."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Shape", "shapes_note", "shapes_table"]
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a model; None, or empty, where the model doesn't say.
+    """The shape of a model; None or empty where it is unknown.
 
     Attributes:
-        after: `model`, or the stage that leaves it.
-        guess: what of this only that stage's work can tell, and what is shown instead; empty: nothing.
-        heads: of each layer.
-        neurons: of each layer's feed-forward part.
-        macs: multiply-adds of products for one row of `tokens`.
-        weight_bytes: of all weights and buffers, as they would be stored.
+        after: `model`, or the stage that produces it.
+        guess: what is only known once the stage runs, and what is shown instead; empty: nothing.
+        heads: per layer.
+        neurons: feed-forward neurons per layer.
+        macs: multiply-adds of matrix products for one row of `tokens`.
+        weight_bytes: all weights and buffers, as they would be stored.
     """
 
     after: str
@@ -38,7 +38,7 @@ class Shape:
 
 
 def shapes_table(shapes: Sequence[Shape]) -> Table:
-    """A row for the model and for each stage; what a guessed width changes has a star."""
+    """One row for the model and for each stage; * marks values that depend on a guessed width."""
     columns = ("after", "layers", "heads", "neurons", "width", "tokens", "weights", "MACs", "MB")
     rows = []
     for at, x in enumerate(shapes):
@@ -60,7 +60,7 @@ def shapes_table(shapes: Sequence[Shape]) -> Table:
 
 
 def shapes_note(shapes: Sequence[Shape]) -> str:
-    """What the columns mean, and the stars where there are some."""
+    """Meaning of the columns, and of the stars if there are any."""
     words = (
         f"Heads and neurons: of each layer. MACs: multiply-adds of products, for a row of {shapes[0].tokens} "
         "positions. MB: all weights as they would be stored."
@@ -72,7 +72,7 @@ def shapes_note(shapes: Sequence[Shape]) -> str:
 
 
 def _millions(value: float, digits: int) -> str:
-    """Millions; of small models two significant digits."""
+    """Millions; two significant digits for small models."""
     millions = value / 1e6
     return f"{millions:,.{digits}f} M" if millions >= 10**-digits * 10 else f"{millions:.2g} M"
 

@@ -18,24 +18,24 @@ def to_markdown(report: RunReport, inputs: Sequence[str] = ()) -> str:
     """The report as Markdown.
 
     Args:
-        report: what the run reports.
-        inputs: names of the ONNX model's inputs, for the program under Deploy; empty: no program.
+        report: report of the run.
+        inputs: names of the ONNX model's inputs, for the snippet under Deploy; empty: no snippet.
     """
     return page_markdown(report_page(report, inputs))
 
 
 def to_html(report: RunReport, inputs: Sequence[str] = ()) -> str:
-    """The report as one HTML page; arguments as of `to_markdown`."""
+    """The report as one HTML page; arguments as for `to_markdown`."""
     return page_html(report_page(report, inputs))
 
 
 def write_reports(report: RunReport, directory: Path, inputs: Sequence[str] = ()) -> None:
-    """Write report.json, report.md and report.html, making the directory if it is missing.
+    """Write report.json, report.md and report.html; create the directory if it is missing.
 
     Args:
-        report: what the run reports.
-        directory: where to.
-        inputs: as of `to_markdown`.
+        report: report of the run.
+        directory: target directory.
+        inputs: as for `to_markdown`.
 
     Raises:
         OutputError: the directory cannot be written.

@@ -1,9 +1,9 @@
-"""How many cores this process may use: its CPU affinity, and the CPU quota of its control group (cgroup).
+"""Number of cores this process may use: its CPU affinity, limited by the CPU quota of its control group.
 
-A container with a quota sees all cores of its host. Threads beyond the quota don't run more, they are all
-stopped together until the next period begins, which is slower than fewer threads and makes every timing jump.
-The quota is read from version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`) of the process's own group and
-of all groups above it: Linux's documentation, cgroup-v2.rst ("CPU") and sched-bwc.rst.
+A container with a quota sees all cores of its host. Threads beyond the quota do not run more: all are stopped
+together until the next period begins, which is slower than fewer threads and makes timings erratic.
+The quota is read from cgroup version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`) of the process's group
+and all groups above it: Linux documentation, cgroup-v2.rst ("CPU") and sched-bwc.rst.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _ROUNDING = 1e-6
 
 
 def available_cores(root: Path = _ROOT) -> int:
-    """Count the cores that this process may use: those of its affinity, no more than its whole quota.
+    """Number of cores this process may use: those of its affinity, limited by the whole cores of its quota.
 
     Args:
-        root: the directory that /proc and the mounted cgroups are looked for in; a test gives its own.
+        root: directory that contains /proc and the mounted cgroups; set by tests.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = quota_cores(root)
@@ -32,19 +32,19 @@ def available_cores(root: Path = _ROOT) -> int:
 
 
 def quota_cores(root: Path = _ROOT) -> int | None:
-    """Whole cores of the smallest CPU quota that this process is under, at least 1; None if there is none.
+    """Whole cores of the smallest CPU quota that applies to this process, at least 1; None if there is none.
 
-    A quota of 1.5 cores counts as 1: of two busy threads each would be stopped for a quarter of the time.
+    A quota of 1.5 cores counts as 1: of two busy threads, each would be stopped for a quarter of the time.
     """
     quotas = [quota for directory in quota_directories(root) if (quota := _quota(directory)) is not None]
     return max(1, math.floor(min(quotas) + _ROUNDING)) if quotas else None
 
 
 def throttled_seconds(root: Path = _ROOT, directories: list[Path] | None = None) -> float:
-    """How long this process's group and those above it were stopped for their quota, since they exist.
+    """Total time this process's group and those above it were throttled, since they exist.
 
     Args:
-        directories: of `quota_directories`, where the caller keeps them.
+        directories: from `quota_directories`, if the caller has them.
     """
     total = 0.0
     for directory in quota_directories(root) if directories is None else directories:
@@ -56,7 +56,7 @@ def throttled_seconds(root: Path = _ROOT, directories: list[Path] | None = None)
 
 
 def quota_directories(root: Path = _ROOT) -> list[Path]:
-    """Directories of this process's control groups that may hold a CPU quota, each with those above it."""
+    """Directories of this process's control groups that may have a CPU quota, each with its ancestors."""
     paths = dict(_own_groups(_text(root / "proc/self/cgroup")))
     found: list[Path] = []
     for line in _text(root / "proc/self/mountinfo").splitlines():
@@ -76,7 +76,7 @@ def quota_directories(root: Path = _ROOT) -> list[Path]:
 
 
 def _own_groups(text: str) -> Iterator[tuple[int, str]]:
-    """The version of cgroups and the path of this process in it, from lines like `4:cpu,cpuacct:/a`."""
+    """(cgroup version, path of this process), from lines like `4:cpu,cpuacct:/a`."""
     for line in text.splitlines():
         number, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
@@ -87,7 +87,7 @@ def _own_groups(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _below(path: str, mounted: str) -> str:
-    """The part of a group's path that lies below the mounted one; empty for one that lies elsewhere."""
+    """A group's path relative to the mounted one; empty if it is outside."""
     mounted = mounted.rstrip("/")
     if ".." in path.split("/") or not (path == mounted or path.startswith(f"{mounted}/")):
         return ""
@@ -95,7 +95,7 @@ def _below(path: str, mounted: str) -> str:
 
 
 def _quota(directory: Path) -> float | None:
-    """Cores that a group may use in the mean; None if it has no quota."""
+    """Cores that a group may use on average; None if it has no quota."""
     found = re.match(r"(\d+) (\d+)", _text(directory / "cpu.max"))
     if found is not None:
         quota, period = map(int, found.groups())
@@ -109,7 +109,7 @@ def _quota(directory: Path) -> float | None:
 
 
 def _text(path: Path) -> str:
-    """Read a small file; empty if there is none, or it can't be read."""
+    """Text of a small file; empty if it does not exist or cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,8 +1,8 @@
-"""Directories on disk: whole or not there, and nothing left of processes that were killed.
+"""Atomic directories, and removal of what killed processes left behind.
 
-A directory that is being made is locked by the process that makes it (the operating system's lock, which is
-dropped when its process ends, however that is). What nobody holds is a dead process's, and is removed by the
-next one. Where a file system has no locks, or the system no `flock`, nothing is ever taken for dead.
+A directory under construction is locked by its process with an operating system lock, which is released when
+the process ends in any way. An unlocked one belongs to a dead process and is removed by the next one. If the
+file system has no locks, or the system no `flock`, no process is ever considered dead.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = [
     "size_words",
 ]
 
-_RANDOM = "[a-z0-9_]{8}"  # what tempfile.mkdtemp puts at a name's end
+_RANDOM = "[a-z0-9_]{8}"  # suffix added by tempfile.mkdtemp
 _UNFINISHED = re.compile(rf"\.(?P<name>.+)\.(?P<kind>partial|old)-{_RANDOM}")
 _PIECE = re.compile(rf"\.(targets-|[0-9a-f]{{12}}\.){_RANDOM}")  # of a cache
 _SCRATCH = re.compile(rf"modelpress-([a-z]+-)?{_RANDOM}")
-_OWNER = ".owner"  # in a scratch directory: the system's temporary folder is not ours alone
+_OWNER = ".owner"  # in a scratch directory, because the temporary folder is shared with other programs
 _OLD = "old"
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 _AT_FDCWD, _EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h: RENAME_EXCHANGE; macOS: RENAME_SWAP is 2, too
@@ -50,15 +50,15 @@ _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, err
 
 @contextmanager
 def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary sibling of `target`; it becomes `target` when the block ends without an error.
+    """Yield a temporary sibling of `target` that becomes `target` if the block ends without an error.
 
-    With `replace` there is a whole directory under that name at every moment, the old one or the new one,
-    where the system can exchange two names (Linux, macOS); elsewhere `remove_leftovers` puts the old one back
-    if this process is killed between the two renames.
+    With `replace`, a complete directory of that name, old or new, exists at every moment if the system can
+    exchange two names (Linux, macOS); elsewhere `remove_leftovers` restores the old one if this process is
+    killed between the two renames.
 
     Raises:
-        OutputError: `target` exists (and `replace` is false), or nothing can be written there; after the
-            block, too, where the operating system refused something in it, with the exit code of failed work.
+        OutputError: `target` exists (and `replace` is false), or nothing can be written there; also after the
+            block, if the operating system refused something in it, with the exit code for failed work.
     """
     target = target.absolute()
     if target.exists() and not replace:
@@ -81,7 +81,7 @@ def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def owned_directory(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a directory that is removed when the block ends (unless it was renamed), or with this process."""
+    """Make a directory that is removed when the block ends (unless renamed) or this process does."""
     directory, lock = _made(parent, prefix)
     try:
         yield directory
@@ -93,13 +93,13 @@ def owned_directory(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def scratch_directory(what: str = "") -> Iterator[Path]:
-    """Make a directory in the system's temporary folder, which is removed when the block ends.
+    """Make a directory in the system's temporary folder that is removed when the block ends.
 
     Args:
-        what: of its name, in lower-case letters.
+        what: part of its name, in lower-case letters.
 
     Raises:
-        OutputError: there is no temporary folder that can be written.
+        OutputError: there is no writable temporary folder.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -118,7 +118,7 @@ def scratch_directory(what: str = "") -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what dead processes left unfinished in a folder of runs or a cache; put back what they moved."""
+    """Remove unfinished directories of dead processes in a folder of runs or cache; restore moved ones."""
     for found, held in _abandoned(folder, _UNFINISHED, _PIECE):
         unfinished = _UNFINISHED.fullmatch(found.name)
         if unfinished is not None and unfinished["kind"] == "old":
@@ -129,7 +129,7 @@ def remove_leftovers(folder: Path) -> None:
         os.close(held)
 
 
-@cache  # once a process
+@cache  # once per process
 def _remove_dead_scratch(parent: Path) -> None:
     for found, held in _abandoned(parent, _SCRATCH):
         if (found / _OWNER).is_file():
@@ -138,14 +138,14 @@ def _remove_dead_scratch(parent: Path) -> None:
 
 
 def _abandoned(folder: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[Path, int]]:
-    """Directories of such names that no process holds; each is locked, by what comes with it."""
+    """Matching directories that no process holds, each with the descriptor that now locks it."""
     try:
         there = [each for each in os.scandir(folder) if any(x.fullmatch(each.name) for x in patterns)]
         names = sorted(each.name for each in there if _is_own(each))
     except OSError:
         return
     for name in names:
-        with contextlib.suppress(OSError):  # it is held (BlockingIOError), or just went
+        with contextlib.suppress(OSError):  # it is locked (BlockingIOError), or was just removed
             lock = _locked(folder / name)
             if lock is not None:
                 yield folder / name, lock
@@ -158,7 +158,7 @@ def _is_own(entry: os.DirEntry[str]) -> bool:
 
 
 def _made(parent: Path, prefix: str) -> tuple[Path, int | None]:
-    """Make and lock a directory; another process may have taken it for a dead one's before it was locked."""
+    """Make and lock a directory; retry if another process removed it as abandoned before it was locked."""
     while True:
         directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
@@ -172,10 +172,10 @@ def _made(parent: Path, prefix: str) -> tuple[Path, int | None]:
 
 
 def _locked(directory: Path) -> int | None:
-    """Lock a directory and return the open descriptor that holds the lock; none where there are no locks.
+    """Lock a directory and return the open descriptor that holds the lock; None if locks are not supported.
 
     Raises:
-        BlockingIOError: a process holds it.
+        BlockingIOError: another process holds it.
     """
     if sys.platform == "win32":
         return None
@@ -212,10 +212,10 @@ def _put_in_place(new: Path, target: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; false where the system or the file system can't.
+    """Exchange two names atomically; False if the system or file system cannot.
 
     Raises:
-        OSError: it could, and something else is wrong.
+        OSError: it is supported but failed.
     """
     libc: Any = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
@@ -238,16 +238,16 @@ def _umask() -> int:
 
 
 def cannot_write(error: OSError, place: Path, partial: Path | None = None) -> OutputError:
-    """Say what the operating system refused: of the file that it names, and of a full disk which it is.
+    """The OutputError for a failed write, naming the file and, on a full disk, which disk.
 
     Args:
-        place: what was being written, for an error that names no file.
-        partial: under which name it was written until then.
+        place: what was being written, for errors that name no file.
+        partial: temporary name under which it was written.
     """
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     reason = error.strerror or str(error)
     full = error.errno in _FULL
-    if named is None and full:  # which of those that are written to?
+    if named is None and full:  # which of the two is full?
         named = min((place, Path(tempfile.gettempdir())), key=free_bytes)
     ours = [each for each in (place, partial) if each is not None]
     inside = named is None or any(x.is_relative_to(named) or named.is_relative_to(x) for x in ours)
@@ -259,14 +259,14 @@ def cannot_write(error: OSError, place: Path, partial: Path | None = None) -> Ou
 
 
 def check_room(needs: dict[Path, tuple[int, str]]) -> None:
-    """Refuse before long work what there is no room for.
+    """Refuse work for which there is not enough disk space, before it starts.
 
     Args:
-        needs: by folder (which may be yet to make), the bytes that will be written at the least and what to
-            do where they don't fit; those on one file system are added up.
+        needs: by folder (which need not exist), the minimum bytes to write, and advice if they do not fit;
+            needs on the same file system are added up.
 
     Raises:
-        OutputError: there is less.
+        OutputError: there is not enough space.
     """
     wanted: dict[int, int] = {}
     for folder, (size, _) in needs.items():
@@ -282,7 +282,7 @@ def check_room(needs: dict[Path, tuple[int, str]]) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes on the file system of a path, which may be yet to make."""
+    """Free bytes on the file system of a path, which need not exist."""
     return shutil.disk_usage(_existing(path)).free
 
 

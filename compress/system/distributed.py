@@ -1,11 +1,11 @@
-"""Several processes that train together, as a launcher starts them.
+"""Several processes that train together, started by a launcher.
 
     accelerate launch --multi_gpu --num_processes 2 -m compress run recipes/digits/distill.yaml
 
-All of them go through the same stages, so that each has the model that is trained next. What must happen
-once (writing, exporting, measuring, timing) the main process does alone, and the others get what it found.
-With one process, which is the rule, nothing here does anything. (`--multi_gpu` is the launcher's word for
-more than one process on this machine; without a GPU they train on the CPU.)
+All go through the same stages, so that each has the model that is trained next. What must happen once
+(writing, exporting, measuring, timing) is done by the main process, and the others receive the result.
+With one process, the usual case, nothing here has any effect. (`--multi_gpu` is the launcher's term for
+several processes on this machine; without a GPU they train on the CPU.)
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ __all__ = ["all_of", "device_of", "from_main", "is_main", "process_count", "proc
 T = TypeVar("T")
 
 _LONGEST_WAIT = timedelta(days=7)  # the others wait while the main process measures
-_alone = False  # the main process does something that the others wait for
+_alone = False  # the main process is doing something that the others wait for
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_index() -> int:
-    """Which one this is, from 0."""
+    """Index of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and says things."""
+    """Whether this process writes and prints."""
     return process_index() == 0
 
 
 def device_of(name: str) -> str:
-    """The device that this process trains on, of the kind that a recipe asks for.
+    """The device that this process trains on, of the kind that the recipe requests.
 
     Raises:
-        StageError: the processes were started for another one.
+        StageError: the processes were started for another kind.
     """
     from accelerate import Accelerator
 
@@ -67,9 +67,9 @@ def device_of(name: str) -> str:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Let the main process do something, and return in all processes what it returned; so with our errors.
+    """Call `make` in the main process only; all processes return its result or raise its CompressError.
 
-    What the main process does inside of `make` it does alone: this function then is like calling.
+    Nested calls inside `make` run in the main process alone, as plain calls.
     """
     if process_count() == 1 or _alone:
         return make()
@@ -91,7 +91,7 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def all_of(value: T) -> list[T]:
-    """What each process gives, by its index."""
+    """The value of each process, by index."""
     if process_count() == 1:
         return [value]
     import torch
@@ -103,7 +103,7 @@ def all_of(value: T) -> list[T]:
 
 
 def sum_(tensors: Sequence[Tensor]) -> None:
-    """Put into each tensor its sum over all processes; all of one device."""
+    """Replace each tensor with its sum over all processes; all tensors are on one device."""
     if process_count() == 1:
         return
     import torch
@@ -126,7 +126,7 @@ def _by_itself() -> Iterator[None]:
 
 
 def _joined() -> Any:
-    """The group of all processes; it is made when it is first needed."""
+    """The group of all processes, created on first use."""
     import torch
     from accelerate import PartialState
 
@@ -134,14 +134,14 @@ def _joined() -> Any:
     first = not torch.distributed.is_initialized()
     state = PartialState(cpu=cpu, timeout=_LONGEST_WAIT)
     if first:
-        # Left to the interpreter's end, the group's threads may still run when they are destroyed: the
-        # process then aborts, and a run that is complete counts as one that failed.
+        # At interpreter exit the group's threads may still run when they are destroyed: the process then
+        # aborts, and a complete run counts as failed.
         atexit.register(_leave)
     return state
 
 
 def _leave() -> None:
-    """Close the connections to the other processes, before the interpreter ends."""
+    """Close the connections to the other processes before the interpreter exits."""
     import torch
 
     if torch.distributed.is_initialized():

@@ -1,11 +1,10 @@
-"""What is timed is timed alone: a clock that runs beside another job's training measures noise.
+"""Exclusive timing: a measurement next to another job's training would measure noise.
 
-`modelpress run --jobs` runs recipes side by side, each in processes of its own. A job holds a lock file while
-it works. `alone()` holds those of all jobs: it begins once each of the others has called `make_way()`, which
-a progress bar does at each step, or waits in `idle()`, or has ended. In a run by itself nothing here does
-anything.
+`modelpress run --jobs` runs recipes side by side, each in its own processes. A job holds a lock file while it
+works. `alone()` acquires those of all jobs: it starts once each other job has called `make_way()`, which a
+progress bar does at each step, waits in `idle()`, or has ended. In a single run nothing here has any effect.
 
-Inside `alone()` no lock may be waited for (`system.locks` checks it): a job that made way may hold it.
+Inside `alone()` no lock may be waited for (checked in `system.locks`): a job that made way may hold it.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from filelock import FileLock, Timeout
 
 __all__ = ["alone", "idle", "is_alone", "job_environment", "job_lock", "make_way", "work"]
 
-_VARIABLE = "MODELPRESS_JOB"  # a job's own processes inherit it
+_VARIABLE = "MODELPRESS_JOB"  # inherited by a job's own processes
 _LOOK_EVERY_S = 0.05
 
-_depth = 0  # of `alone()` inside `alone()`
-_held: FileLock | None = None  # the job's, while this process works
+_depth = 0  # nesting of `alone()`
+_held: FileLock | None = None  # the job's lock, while this process works
 _looked_at = 0.0
 
 
 def job_environment(folder: Path, job: int, jobs: int) -> dict[str, str]:
-    """Return the environment variable that makes a process one of a job.
+    """Return the environment variable that makes a process part of a job.
 
     Args:
-        folder: for the lock files.
+        folder: folder of the lock files.
         job: index of the job.
-        jobs: how many there are.
+        jobs: number of jobs.
     """
     return {_VARIABLE: f"{job} {jobs} {folder}"}
 
@@ -53,7 +52,7 @@ def _own_job() -> tuple[Path, int, int] | None:
 
 
 def work() -> None:
-    """Wait until no other job is alone; none is from here on, until this process makes way, idles or ends."""
+    """Wait until no other job is alone, and block `alone()` until this process makes way, idles or ends."""
     global _held
     own = _own_job()
     if own is not None and _held is None:
@@ -64,7 +63,7 @@ def work() -> None:
 
 @contextmanager
 def idle() -> Iterator[None]:
-    """Let other jobs be alone inside this block, in which this process only waits."""
+    """Allow other jobs to be alone during this block, in which this process only waits."""
     global _held
     held, _held = _held, None
     if held is None:
@@ -74,7 +73,7 @@ def idle() -> Iterator[None]:
     try:
         yield
     finally:
-        if not isinstance(sys.exception(), KeyboardInterrupt):  # this process ends: it waits for nobody
+        if not isinstance(sys.exception(), KeyboardInterrupt):  # this process is ending and must not wait
             work()
 
 
@@ -98,7 +97,7 @@ def make_way() -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let no other job work inside this block."""
+    """Let no other job work during this block."""
     global _depth
     own = _own_job()
     with ExitStack() as held:
@@ -116,10 +115,10 @@ def alone() -> Iterator[None]:
 
 
 def _turn(folder: Path) -> FileLock:
-    """The lock of the one job that is alone, or waits until it is."""
+    """The lock of the one job that is alone, or is waiting to be."""
     return job_lock(folder, "turn")
 
 
 def is_alone() -> bool:
-    """Whether this process is inside of `alone()`."""
+    """Whether this process is inside `alone()`."""
     return _depth > 0

@@ -1,4 +1,4 @@
-"""Reading files that somebody else wrote: regular files only, of bounded size, and JSON of any shape."""
+"""Reading untrusted files: regular files only, with bounded size, and JSON of any shape."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["parse_json", "read_json", "read_regular"]
 
 
 def read_regular(path: Path, *, most_bytes: int = -1) -> bytes:
-    """Read a regular file; a pipe or a device, which may have no end, is never waited for.
+    """Read a regular file; never blocks on a pipe or device.
 
     Args:
-        most_bytes: read no further than this; negative: to the end.
+        most_bytes: maximum number of bytes to read; negative: all.
 
     Raises:
         OSError: the file cannot be read, or is not a regular file (EINVAL; EISDIR for a directory).
     """
-    # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         mode = os.fstat(handle).st_mode
@@ -50,7 +50,7 @@ def parse_json(text: str) -> Any:
 
     Raises:
         json.JSONDecodeError: it is not JSON, is nested too deeply for Python's parser (which raises
-            RecursionError), or holds a number with more digits than Python converts.
+            RecursionError), or contains a number with too many digits for Python.
     """
     try:
         return json.loads(text)
@@ -58,5 +58,5 @@ def parse_json(text: str) -> Any:
         raise
     except RecursionError:
         raise json.JSONDecodeError("brackets are nested too deeply", text, 0) from None
-    except ValueError as error:  # int() refuses text of more than 4,300 digits
+    except ValueError as error:  # int() rejects text of more than 4,300 digits
         raise json.JSONDecodeError(str(error), text, 0) from None

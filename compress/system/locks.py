@@ -1,8 +1,8 @@
-"""Locks on disk: of two runs that need the same thing, one makes it and the other waits.
+"""File locks: when two runs need the same thing, one makes it and the other waits.
 
-A lock is the operating system's, on an empty file in `locks/`: it is dropped when its process ends, however
-that is. No two runs wait for each other, because locks are taken in one order: a run's directory, then the
-model or a stage, then what that needs (a latency table, a teacher's answers), and none is held twice.
+A lock is an operating system lock on an empty file in `locks/`, released when its process ends in any way.
+Deadlocks are avoided by a fixed lock order: a run's directory, then the model or a stage, then what that
+needs (a latency table, a teacher's outputs); no lock is taken twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from compress.system.exclusive import idle, is_alone
 __all__ = ["FOLDER", "only_one"]
 
 FOLDER = "locks"
-"""Where the lock files of a folder are."""
+"""Folder of the lock files."""
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.2
@@ -28,17 +28,17 @@ _LOOK_EVERY_S = 0.2
 
 @contextmanager
 def only_one(folder: Path, name: str, doing: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock, once no other process holds it.
+    """Hold a lock, waiting until no other process holds it.
 
-    Where a file system has no locks, or the folder can't be written, there is none to wait for.
+    If the file system has no locks, or the folder is not writable, no lock is taken.
 
     Args:
-        folder: of what is guarded; the lock's file is in its `locks/`.
-        name: of what is guarded.
-        doing: what its holder does, as in "waiting for another run that makes the trained model".
-        say: told so, if it comes to waiting.
+        folder: folder of the guarded thing; the lock file is in its `locks/`.
+        name: name of the guarded thing.
+        doing: what the holder does, as in "waiting for another run that makes the trained model".
+        say: called with a message if the lock is held.
     """
-    lock = _taken(folder, name, doing, say) if is_main() else None  # for which the others wait
+    lock = _taken(folder, name, doing, say) if is_main() else None  # the others wait for it
     try:
         yield
     finally:
@@ -57,7 +57,7 @@ def _taken(folder: Path, name: str, doing: str, say: Callable[[str], None]) -> F
             say(f"waiting for another run that {doing}")
             with idle():
                 lock.acquire(poll_interval=_LOOK_EVERY_S)
-    except (OSError, NotImplementedError) as error:  # Timeout is an OSError too, and is not raised here
+    except (OSError, NotImplementedError) as error:  # Timeout is an OSError too, but is not raised here
         _log.info("no lock in %s: %s", folder, error)
         return None
     return lock

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a program as Ctrl-C does: by an exception, so that all that it does is undone."""
+"""SIGTERM and SIGHUP end the program like Ctrl-C: by an exception, so that clean-up code runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from types import FrameType
 __all__ = ["Ended", "ended_as_interrupted", "exit_code"]
 
 _IN_PEACE_S = 10.0
-_NAMES = ("SIGTERM", "SIGHUP")  # containers and CI send the first, a terminal that is closed the second
+_NAMES = ("SIGTERM", "SIGHUP")  # the first is sent by containers and CI, the second by a closed terminal
 
 
 class Ended(KeyboardInterrupt):
-    """The signal that ended this process; `number` is the signal's."""
+    """Raised when a signal ends this process; `number` is the signal's."""
 
     number = 0
 
 
 def exit_code(number: int) -> int:
-    """The exit code of a program that a signal ended, as shells have it."""
+    """Exit code of a program ended by a signal, as in shells."""
     return 128 + number
 
 
@@ -30,11 +30,11 @@ def exit_code(number: int) -> int:
 def ended_as_interrupted() -> Iterator[Ended]:
     """Raise `Ended`, a KeyboardInterrupt, in the main thread when a signal asks this process to end.
 
-    Another one within some seconds is ignored: what the first began to remove is removed in peace. A signal
-    that is ignored already, as under nohup, stays so.
+    A second signal within some seconds is ignored, so that clean-up can finish. A signal that is already
+    ignored, as under nohup, stays ignored.
 
     Yields:
-        What is raised; its `number` is 0 until then.
+        The exception that will be raised; its `number` is 0 until then.
     """
     ended, until = Ended(), 0.0
 

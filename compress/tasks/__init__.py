@@ -1,4 +1,4 @@
-"""Tasks: what a model answers, one file each; everything else asks the `Task`, and never which one it is."""
+"""Tasks, one file each. All other code works with the `Task` interface and never checks which task it has."""
 
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification

@@ -1,8 +1,8 @@
-"""What a task is: all that the rest of the package must know of it, so that nothing asks which one it is.
+"""The task interface: everything the rest of the package needs to know about a task.
 
-Importing this costs numpy and pydantic; torch and scipy are imported by the methods that need them, so that
-the measuring process goes without torch.
-Shapes: n = rows, b = batch, s = sequence, c = numbers of one answer, u = judged units (rows, tokens ...).
+Importing this needs numpy and pydantic only; torch and scipy are imported by the methods that use them, so
+that the measuring process runs without torch.
+Shapes: n = rows, b = batch, s = sequence, c = numbers per answer, u = judged units (rows, tokens ...).
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Logits", "Task"]
 
-MOST_NUMBERS = 1 << 26  # of a batch's logits, which are in memory at once
+MOST_NUMBERS = 1 << 26  # in a batch's logits, which are in memory at once
 Logits = TypeVar("Logits", "NDArray[Any]", "Tensor")
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a model answers; a subclass is one task.
+    """What a model predicts; one subclass per task.
 
     Class attributes:
-        name: as recipes, manifests and the registry have it.
-        rows: what kind of data it learns from.
-        words: what messages call things.
-        heads: how Hugging Face names its models; empty if it has none.
-        gates: limits of its own, by their keys in a recipe.
-        record: field of a stored measurement that only this task fills; empty: none.
-        keeps_past: models keep keys and values of the tokens before, and their file takes and returns them.
-        several_labels: a row has any number of labels; that of a table's row is a sorted tuple of names.
+        name: as used in recipes, manifests and the registry.
+        rows: kind of data it learns from.
+        words: terms used in messages.
+        heads: its model heads in Hugging Face; empty if there are none.
+        gates: task-specific limits, by recipe key.
+        record: field of a stored measurement that only this task fills; empty if there is none.
+        keeps_past: models keep keys and values of earlier tokens, which their file takes and returns.
+        several_labels: a row has any number of labels; in a table they are a sorted tuple of names.
         names_tokens: answers are tokens of the model's own vocabulary.
-        takes_made_up_rows: a teacher's answers to made-up rows are worth learning from.
+        takes_made_up_rows: a teacher's outputs for synthetic rows are useful for training.
 
     Attributes:
-        inputs: what the model is given.
-        labels: names of classes; the place in this tuple is the class index. Empty where tokens are named.
+        inputs: the model's inputs.
+        labels: class names in class index order; empty if answers are tokens.
         output: name of the logits in the ONNX file.
     """
 
@@ -85,18 +85,18 @@ class Task(ABC):
 
     @property
     def classes(self) -> int:
-        """How many numbers one answer has: c."""
+        """Numbers per answer: c."""
         return len(self.labels)
 
     @property
     def answer_shape(self) -> tuple[int | str, ...]:
-        """Dimensions of the logits behind the batch."""
+        """Dimensions of the logits after the batch."""
         return (self.classes,)
 
-    # How it travels
+    # Serialization
 
     def facts(self) -> dict[str, Any]:
-        """What `registry.task_from` makes it of again: plain data."""
+        """Plain data from which `registry.task_from` restores the task."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {"name": self.name, **plain}
 
@@ -106,16 +106,16 @@ class Task(ABC):
         """The task of a model that comes without data.
 
         Args:
-            labels: names of its classes, if it says them.
-            vocabulary: tokens of its tokenizer, if it has one.
+            labels: its class names, if it has them.
+            vocabulary: size of its tokenizer's vocabulary, if it has one.
         """
 
     def misfit(self, shape: Sequence[int], rows: int, positions: int) -> str | None:
-        """Say what is wrong with the shape of logits, after "answers"; None: nothing.
+        """Describe what is wrong with the shape of the logits, as a phrase after "answers"; None if it fits.
 
         Args:
-            rows: how many were asked.
-            positions: of the longest.
+            rows: number of rows in the batch.
+            positions: length of the longest row.
         """
         if tuple(shape) == (rows, self.classes):
             return None
@@ -125,7 +125,7 @@ class Task(ABC):
         )
 
     def widened(self, shape: Sequence[int]) -> Self:
-        """The task of a model whose logits have this shape, which is no `misfit`."""
+        """The task adapted to logits of this shape, for which `misfit` returned None."""
         return self
 
     # Labels
@@ -137,7 +137,7 @@ class Task(ABC):
 
     @classmethod
     def stratum(cls, label: Any) -> Hashable | None:
-        """What splits hold in equal shares; None: rows are drawn without strata."""
+        """Key for stratified splits; None: rows are split without strata."""
         return str(label)
 
     @classmethod
@@ -150,48 +150,48 @@ class Task(ABC):
         """
         return np.array([number[each] for each in column], dtype=np.int64)
 
-    # Learning
+    # Training
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch over the units that have labels, a scalar; 0 where none has."""
+        """Mean loss over the labelled units of a batch, a scalar; 0 if there are none."""
 
     @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """How far a student's logits are from a teacher's, mean over units, a scalar."""
+        """Divergence of a student's logits from a teacher's, mean over units, a scalar."""
 
     @abstractmethod
     def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
-        """What of a teacher's answers is kept on disk: by name [b, k] a row, or [b, s, k] a position."""
+        """The teacher outputs that are stored on disk, by name: [b, k], or [b, s, k] per position."""
 
     @abstractmethod
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """`divergence` from what `kept_answers` has kept; other names in `kept` are passed over."""
+        """`divergence` from the output of `kept_answers`; other names in `kept` are ignored."""
 
     @abstractmethod
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:
-        """Labels drawn from the distribution that logits [u, c] describe."""
+        """Labels sampled from the distribution given by logits [u, c]."""
 
     # Answers and scores
 
     @classmethod
     def judged(cls, logits: Logits, labels: Any) -> Logits:
-        """Logits of the units that are judged, [u, c], of those of a batch.
+        """The logits of the judged units, [u, c], from the logits of a batch.
 
         Args:
-            labels: of the batch; padding of ragged labels is `NO_LABEL`.
+            labels: labels of the batch; ragged labels are padded with `NO_LABEL`.
         """
         return logits
 
     @classmethod
     @abstractmethod
     def named(cls, judged: Logits) -> Logits:
-        """What logits [u, c] name, one int64 a unit of a report; an array or a tensor, as they are."""
+        """The answers for logits [u, c], int64, one per unit; an array or a tensor, like the input."""
 
     @classmethod
     @abstractmethod
     def value(cls, answers: Integers, labels: Integers) -> float:
-        """The metric of answers to labels, both as `named` gives them."""
+        """The metric of answers against labels, both as returned by `named`."""
 
     @classmethod
     def change(cls, before: Integers, after: Integers, labels: Integers) -> float:
@@ -200,7 +200,7 @@ class Task(ABC):
 
     @classmethod
     def agreement(cls, one: Integers, other: Integers) -> float:
-        """Share of units that are answered alike."""
+        """Share of units with the same answer."""
         return float((one == other).mean())
 
     @classmethod
@@ -209,8 +209,8 @@ class Task(ABC):
         """The metric with its interval.
 
         Args:
-            answers, labels: of all rows, one after the other.
-            lengths: units of each row, [n].
+            answers, labels: of all rows, concatenated.
+            lengths: units per row, [n].
         """
 
     @classmethod
@@ -223,30 +223,30 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def constant(cls, labels: Integers, lengths: Integers) -> Integers:
-        """Answers of a model that never looks at its inputs, the best one: what chance level is."""
+        """Answers of the best model that ignores its inputs, which define chance level."""
 
     @classmethod
     def above_constant(
         cls, answers: Integers, labels: Integers, lengths: Integers
     ) -> tuple[float, Difference]:
-        """The metric of `constant` answers, and what a model has beyond it: measurable if `low` > 0."""
+        """The metric of `constant` answers, and the model's gain over it: measurable if `low` > 0."""
         constant = cls.constant(labels, lengths)
         return cls.value(constant, labels), cls.difference(constant, answers, labels, lengths)
 
     @classmethod
     def tally(cls) -> Tally | None:
-        """A new collector for `compare_tallies`; None: the answers are all that counts."""
+        """A new collector for `compare_tallies`; None: only answers are needed."""
         return None
 
     @classmethod
     def compare_tallies(
         cls, baseline: Any, candidate: Any, units: int, label_bytes: Integers | None
     ) -> dict[str, Any]:
-        """Figures for the field that `record` names, of both models' tallies.
+        """Figures for the field named by `record`, from both models' tallies.
 
         Args:
-            units: of all rows.
-            label_bytes: bytes of text that the labels of each row stand for, [n]; None: not known.
+            units: total over all rows.
+            label_bytes: bytes of text covered by the labels of each row, [n]; None if unknown.
         """
         return {}
 
@@ -278,27 +278,27 @@ class Task(ABC):
     # Sizes
 
     def numbers(self, units: int) -> int:
-        """Numbers in the logits of a row of so many units."""
+        """Numbers in the logits of a row with N units."""
         return max(units * self.classes, 1)
 
     def rows_at_once(self, units: int, most: int) -> int:
-        """Rows a batch, so that logits fit the memory: at least 1.
+        """Batch size at which the logits fit in memory, at least 1.
 
         Args:
-            units: of a row.
-            most: rows that are wanted.
+            units: per row.
+            most: largest batch size wanted.
         """
         return max(1, min(most, MOST_NUMBERS // self.numbers(units)))
 
     @classmethod
     def rows_a_call(cls, usual: int) -> int:
-        """Rows a call where answers are only compared: 1 where those of a row are many."""
+        """Batch size when answers are only compared: 1 if a row has many answers."""
         return usual
 
     # Hugging Face
 
     def hub_entries(self) -> dict[str, Any]:
-        """What config.json says of the task."""
+        """Entries for config.json."""
         return {
             "id2label": {str(index): label for index, label in enumerate(self.labels)},
             "label2id": {label: index for index, label in enumerate(self.labels)},
@@ -306,7 +306,7 @@ class Task(ABC):
 
     @classmethod
     def head_for(cls, modality: Modality) -> HubHead | None:
-        """Its head for a modality."""
+        """The head for a modality; None if there is none."""
         return next((head for head in cls.heads if head.modality == modality), None)
 
     @classmethod
@@ -316,32 +316,32 @@ class Task(ABC):
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """What a bundle's manifest says of the candidate's score.
+        """The candidate's score for a bundle's manifest.
 
         Args:
             measurement: a `measure.results.Measurement`.
-            how: rows were answered.
-            length: that rows were cut to.
+            how: how rows were batched.
+            length: maximum row length.
         """
         accuracy = measurement.candidate.accuracy
         return {"value": accuracy.value, "rows": accuracy.rows, "how": how}
 
     @classmethod
     def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """What the manifest of several variants says of one beside the main score."""
+        """Further figures of one variant for the manifest, besides the main score."""
         return {}
 
     @classmethod
     def program(cls, file: str, set_threads: str) -> str | None:
-        """A whole program that runs a bundle's file, where `snippet` would not do; None: it does.
+        """A complete program that runs a bundle's file; None if `snippet` is sufficient.
 
         Args:
-            file: in the bundle.
-            set_threads: a line that sets the threads of `options`, or nothing.
+            file: name of the file in the bundle.
+            set_threads: a line that sets the threads of `options`, or empty.
         """
         return None
 
     @classmethod
     def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
-        """Lines of a program that print what `logits` [rows, ...] of one row say."""
+        """Lines of a program that print the answer given by `logits` [rows, ...] for one row."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Classification: one of several labels a row, of texts, images or numbers.
+"""Classification: one label per row, for text, images or numbers.
 
 Shapes: b = batch, c = classes.
 """
@@ -23,7 +23,7 @@ _ANSWERS = "answers"
 
 @dataclass(frozen=True)
 class Classification(OneOfSeveral):
-    """One label a row; logits [b, c], labels int64 [b]."""
+    """One label per row; logits [b, c], labels int64 [b]."""
 
     name = "classification"
     rows = "labelled"
@@ -56,7 +56,7 @@ class Classification(OneOfSeveral):
 
     @classmethod
     def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
-        """With the labels that the model says."""
+        """With the labels that the model defines."""
         return cls(inputs, tuple(labels or ()))
 
     def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
@@ -64,12 +64,12 @@ class Classification(OneOfSeveral):
         return {_ANSWERS: logits}
 
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """`softmax_divergence` from the logits."""
+        """`softmax_divergence` from the stored logits."""
         return softmax_divergence(logits, kept[_ANSWERS], temperature)
 
     @classmethod
     def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
-        """The label's name, or its place where there are many."""
+        """Print the label's name, or its index if there are many labels."""
         if len(labels) > most:
             return ["print(int(logits[0].argmax()))  # the place of the label in manifest.json"]
         return [

@@ -1,15 +1,15 @@
-"""Language modelling: each position's label is the token that follows it.
+"""Language modelling: the label of each position is the next token.
 
-Perplexity is exp of the mean loss a token, and tells models of one tokenizer apart; bits per byte is the same
-loss by the bytes of text, and compares across tokenizers. Every row is answered on its own, from an empty
-past, so that early tokens of a row are guessed with little to go by: figures hold for this row length.
+Perplexity is exp of the mean loss per token, comparable between models with the same tokenizer; bits per byte
+is the same loss per byte of text, comparable across tokenizers. Every row starts from an empty past, so the
+first tokens of a row have little context: figures hold for this row length.
 
-A teacher's answers are kept as the k likeliest tokens of each position: all of its logits on a million tokens
-of a vocabulary of 50,000 would take 200 GB, these take 256 bytes a token. At temperature 1 the divergence is
-over k + 1 events, the last of which is "any other token": nothing is said of how the rest is spread. At
-another temperature the share of the rest is not known from that, and the divergence is between both
-distributions on the k tokens alone.
-Shapes: n = rows, b = batch, s = positions, v = tokens of the vocabulary, k = tokens kept, ... = positions.
+Of a teacher's logits, the k most likely tokens of each position are stored: all logits for a million tokens
+with a vocabulary of 50,000 would take 200 GB, these take 256 bytes per token. At temperature 1 the divergence
+is over k + 1 events, the last of which is "any other token". At other temperatures the probability of the
+rest is unknown, and the divergence is between both distributions restricted to the k tokens.
+
+Shapes: n = rows, b = batch, s = positions, v = vocabulary size, k = stored tokens, ... = positions.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["LanguageModelling", "RowLosses", "compare_losses", "token_divergence", "top_answers"]
 
 TOP = 32
-_LEAST_REST = 1e-7  # of a probability: below it float32 can't tell 1 minus the others from rounding
+_LEAST_REST = 1e-7  # minimum probability: below it float32 cannot tell 1 minus the others from rounding
 _VALUES, _TOKENS = "answers: values", "answers: tokens"
 _LN2 = math.log(2)
-_MOST_HALF = 20.0  # of an interval, in nats a token: one row bounds nothing, and JSON has no infinity
-_MOST_NATS = 700.0  # exp of more is no double
+_MOST_HALF = 20.0  # half an interval, nats per token: one row gives no bound, and JSON has no infinity
+_MOST_NATS = 700.0  # exp overflows a double above this
 
 
 def _perplexity_ratio(measurement: Any, _: Callable[[Any], Any]) -> tuple[float, float, None] | None:
@@ -53,10 +53,10 @@ def _decode_speedup(measurement: Any, at: Callable[[Any], Any]) -> tuple[float, 
 
 @dataclass(frozen=True)
 class LanguageModelling(OneOfSeveral):
-    """The next token of each position; logits [b, s, v], labels int64 [b, s].
+    """Next-token prediction; logits [b, s, v], labels int64 [b, s].
 
     Attributes:
-        vocabulary: how many tokens the model tells apart: v.
+        vocabulary: size of the model's vocabulary: v.
     """
 
     name = "language-modelling"
@@ -101,21 +101,21 @@ class LanguageModelling(OneOfSeveral):
 
     @property
     def classes(self) -> int:
-        """v."""
+        """Vocabulary size: v."""
         return self.vocabulary
 
     @property
     def answer_shape(self) -> tuple[int | str, ...]:
-        """A number a position and token."""
+        """One number per position and token."""
         return ("sequence_length", self.vocabulary)
 
     @classmethod
     def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
-        """With the tokens of its tokenizer."""
+        """With the vocabulary of its tokenizer."""
         return cls(inputs, vocabulary=vocabulary)
 
     def misfit(self, shape: Sequence[int], rows: int, positions: int) -> str | None:
-        """A model may tell more tokens apart than its tokenizer has."""
+        """A model's vocabulary may be larger than its tokenizer's."""
         if len(shape) == 3 and shape[1] == positions and shape[2] >= self.vocabulary:
             return None
         return (
@@ -124,7 +124,7 @@ class LanguageModelling(OneOfSeveral):
         )
 
     def widened(self, shape: Sequence[int]) -> Self:
-        """With as many tokens as the model has."""
+        """With the model's vocabulary size."""
         return replace(self, vocabulary=shape[2])
 
     def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
@@ -133,12 +133,12 @@ class LanguageModelling(OneOfSeveral):
         return {_VALUES: values, _TOKENS: ids.float()}
 
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """`token_divergence`."""
+        """`token_divergence` from the stored tokens."""
         return token_divergence(logits, kept[_VALUES], kept[_TOKENS].long(), temperature)
 
     @classmethod
     def judged(cls, logits: Logits, labels: Any) -> Logits:
-        """Those of all positions, [b s, v]."""
+        """The logits of all positions, [b s, v]."""
         return logits.reshape(-1, logits.shape[-1])
 
     @classmethod
@@ -150,23 +150,23 @@ class LanguageModelling(OneOfSeveral):
     def compare_tallies(
         cls, baseline: RowLosses, candidate: RowLosses, units: int, label_bytes: Integers | None
     ) -> dict[str, Any]:
-        """`compare_losses`."""
+        """`compare_losses` of both tallies."""
         return compare_losses(
             baseline, candidate, units, None if label_bytes is None else int(label_bytes.sum())
         )
 
     @classmethod
     def rows_a_call(cls, usual: int) -> int:
-        """1: rows are long, and their answers wide, so that one at a time is as fast."""
+        """1: rows are long and their outputs large, so that batches would be no faster."""
         return 1
 
     def hub_entries(self) -> dict[str, Any]:
-        """Nothing: tokens have no names in config.json."""
+        """Empty: tokens have no names in config.json."""
         return {}
 
     @classmethod
     def program(cls, file: str, set_threads: str) -> str:
-        """Writes on from a text, the likeliest token each time."""
+        """A program that generates text greedily."""
         return _PROGRAM.replace("{file}", file).replace("{set_threads}", set_threads)
 
     @classmethod
@@ -183,7 +183,7 @@ class LanguageModelling(OneOfSeveral):
 
     @classmethod
     def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """Tokens, perplexity and its ratio to the baseline's."""
+        """Tokens, perplexity, and its ratio to the baseline's."""
         language = measurement.language
         ratio = language.perplexity_ratio
         return {
@@ -196,13 +196,13 @@ class LanguageModelling(OneOfSeveral):
 
 
 class RowLosses:
-    """Collects the mean loss of each row, in nats a token, while rows are answered in order."""
+    """Collects the mean loss of each row, in nats per token, over successive batches."""
 
     def __init__(self) -> None:
         self._parts: list[NDArray[np.float64]] = []
 
     def add(self, logits: NDArray[Any], labels: Integers) -> None:
-        """Take the logits of a batch, [b, s, v] or [b s, v], with its labels [b, s]."""
+        """Add a batch: logits [b, s, v] or [b s, v], and labels [b, s]."""
         logits = logits.reshape(-1, logits.shape[-1])
         top = logits.max(axis=-1, keepdims=True)
         total = np.exp(logits - top).sum(axis=-1, dtype=np.float64)
@@ -212,18 +212,18 @@ class RowLosses:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """Of all rows, [n]."""
+        """Losses of all rows, [n]."""
         return np.concatenate(self._parts)
 
 
 def compare_losses(
     baseline: RowLosses, candidate: RowLosses, tokens: int, text_bytes: int | None
 ) -> dict[str, Any]:
-    """Figures of two models' losses on the same rows, named as `measure.results.Language` has them.
+    """Figures of two models' losses on the same rows, named as in `measure.results.Language`.
 
     Args:
-        tokens: of all rows.
-        text_bytes: that these stand for; None: not known.
+        tokens: total over all rows.
+        text_bytes: bytes of text that the tokens cover; None if unknown.
     """
     before, after = baseline.values, candidate.values
 
@@ -251,14 +251,14 @@ def compare_losses(
 
 
 def top_answers(logits: Tensor, top: int = TOP) -> tuple[Tensor, Tensor]:
-    """Keep the likeliest tokens.
+    """Select the most likely tokens.
 
     Args:
         logits: [..., v].
-        top: k, or v if that is less.
+        top: k, or v if smaller.
 
     Returns:
-        Log-probabilities, float32 [..., k], and their tokens, int64 [..., k].
+        Log-probabilities, float32 [..., k], and token ids, int64 [..., k].
     """
     kept = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
     return kept.values, kept.indices
@@ -269,7 +269,7 @@ def token_divergence(logits: Tensor, values: Tensor, ids: Tensor, temperature: f
 
     Args:
         logits: of the student, [..., v].
-        values, ids: of the teacher, as `top_answers` returns them, [..., k].
+        values, ids: of the teacher, as returned by `top_answers`, [..., k].
         temperature: T.
     """
     import torch
@@ -290,7 +290,7 @@ def token_divergence(logits: Tensor, values: Tensor, ids: Tensor, temperature: f
 
 
 def _with_rest(values: Tensor) -> Tensor:
-    """Add the log-probability of all other tokens together: [..., k] -> [..., k + 1]."""
+    """Append the total log-probability of all other tokens: [..., k] -> [..., k + 1]."""
     import torch
 
     rest = (1 - values.exp().sum(-1, keepdim=True)).clamp(min=_LEAST_REST)

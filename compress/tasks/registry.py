@@ -1,4 +1,4 @@
-"""Every task by its name, imported when it is first asked for."""
+"""All tasks by name, imported on first use."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TASKS = {
     "multi-label": "compress.tasks.multi_label:MultiLabel",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
 }
-"""The first task of each kind of rows is the one that data have where nothing is said."""
+"""The first task of each kind of rows is the default for such data."""
 
 
 def task_class(name: TaskName) -> type[Task]:
     """The class of a task.
 
     Raises:
-        KeyError: there is none of that name.
+        KeyError: there is no task with that name.
     """
     module, _, attribute = TASKS[name].partition(":")
     found: type[Task] = getattr(import_module(module), attribute)
@@ -45,7 +45,7 @@ def task_class(name: TaskName) -> type[Task]:
 
 
 def task_from(facts: Mapping[str, Any]) -> Task:
-    """The task that gave these `facts`, which may have been through JSON."""
+    """Restore a task from its `facts`, possibly after a JSON round trip."""
     kind = task_class(facts["name"])
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()
@@ -56,12 +56,12 @@ def task_from(facts: Mapping[str, Any]) -> Task:
 
 
 def tasks_of_rows(kind: RowKind) -> tuple[TaskName, ...]:
-    """Names of the tasks that learn from rows of a kind."""
+    """Names of the tasks that learn from this kind of rows."""
     return tuple(name for name in TASKS if task_class(name).rows == kind)
 
 
 def default_task(kind: RowKind) -> TaskName:
-    """The task of rows of a kind where nothing else is said."""
+    """The default task for this kind of rows."""
     return tasks_of_rows(kind)[0]
 
 
@@ -71,7 +71,7 @@ def several_labels_task() -> TaskName:
 
 
 def all_gates() -> dict[str, Gate]:
-    """Gates of all tasks, by their keys in a recipe."""
+    """Gates of all tasks, by recipe key."""
     return {key: gate for name in TASKS for key, gate in task_class(name).gates.items()}
 
 
@@ -81,16 +81,16 @@ def all_heads() -> list[tuple[TaskName, HubHead]]:
 
 
 def decoder_task() -> TaskName:
-    """The first task whose models keep a past: that of a file of a decoder's weights."""
+    """The first task whose models keep a past: the task of a file with a decoder's weights."""
     return next(name for name in TASKS if task_class(name).keeps_past)
 
 
 FIRST_HEAD = "classification"
-"""The head of a bundle from before heads were stored."""
+"""Head of bundles written before heads were stored."""
 
 
 def head_of_name(name: str) -> HubHead:
-    """The head that a bundle or a definition names.
+    """The head named in a bundle or definition.
 
     Raises:
         KeyError: no task has it.
@@ -99,14 +99,14 @@ def head_of_name(name: str) -> HubHead:
 
 
 def task_of_architectures(architectures: tuple[str, ...], problem_type: object = None) -> TaskName | None:
-    """The task of a model by the names in its config.json; None where no task has such a head."""
+    """Task of a model from the architectures in its config.json; None if no task has such a head."""
     found = [(name, head.problem_type) for name, head in all_heads() if any(map(head.fits, architectures))]
     exact = [name for name, problem in found if problem is not None and problem == problem_type]
     return next(iter([*exact, *(name for name, _ in found)]), None)
 
 
 def task_of_measurement(measurement: Any) -> type[Task]:
-    """The task of a measurement, which older reports do not name.
+    """Task of a measurement; inferred for older reports, which do not name it.
 
     Args:
         measurement: a `measure.results.Measurement`.

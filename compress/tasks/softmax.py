@@ -1,4 +1,4 @@
-"""One of several: what tasks share whose answer is the largest of c numbers.
+"""Base of tasks whose answer is the largest of c logits.
 
 Divergence: Hinton et al. 2015, arXiv 1503.02531, sec. 2.
 Shapes: ... = rows or positions, c = classes or tokens, u = units, n = rows.
@@ -27,23 +27,23 @@ def softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> 
 
     log_student = F.log_softmax(student.flatten(0, -2) / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher.flatten(0, -2) / temperature, dim=-1)
-    # T^2 keeps the gradient's size when T changes.
+    # T^2 keeps the magnitude of the gradient independent of T.
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 @dataclass(frozen=True)
 class OneOfSeveral(Task):
-    """A task with one right answer a unit; its metric is the share of units answered right.
+    """A task with one correct answer per unit; its metric is the share of correct units.
 
     Class attributes:
-        units_are_rows: each row has one answer; otherwise intervals are over rows, whose units depend on each
-            other.
+        units_are_rows: each row has one answer; otherwise intervals are over rows, because the units of a row
+            are not independent.
     """
 
     units_are_rows: ClassVar[bool] = True
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of logits [..., c] against indices [...]; `NO_LABEL` doesn't count."""
+        """Mean cross-entropy of logits [..., c] against indices [...]; `NO_LABEL` is ignored."""
         from torch.nn import functional as F
 
         known = labels != NO_LABEL
@@ -54,34 +54,34 @@ class OneOfSeveral(Task):
         return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten())
 
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """`softmax_divergence`."""
+        """`softmax_divergence` of the two."""
         return softmax_divergence(student, teacher, temperature)
 
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:
-        """One class a unit, [u]."""
+        """One class per unit, [u]."""
         import torch
 
         return torch.multinomial(judged.float().softmax(-1), 1, generator=generator)[:, 0]
 
     @classmethod
     def named(cls, judged: Logits) -> Logits:
-        """The index of the largest, [u]."""
+        """Index of the largest logit, [u]."""
         found: Logits = judged.argmax(-1)
         return found
 
     @classmethod
     def value(cls, answers: Integers, labels: Integers) -> float:
-        """Share of units that are right."""
+        """Share of correct units."""
         return int((answers == labels).sum()) / len(labels)
 
     @classmethod
     def change(cls, before: Integers, after: Integers, labels: Integers) -> float:
-        """Difference of the shares, with one rounding."""
+        """Difference of the shares, computed with a single rounding."""
         return (int((after == labels).sum()) - int((before == labels).sum())) / len(labels)
 
     @classmethod
     def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
-        """Exact interval; where a row has several units no narrower than that of the mean over rows."""
+        """Exact interval; if rows have several units, at least as wide as that of the mean over rows."""
         right = answers == labels
         correct, units = int(right.sum()), len(labels)
         low, high = proportion_interval(correct, units)
@@ -101,7 +101,7 @@ class OneOfSeveral(Task):
     def difference(
         cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
     ) -> Difference:
-        """Tango's interval; where a row has several units no narrower than that of the mean over rows."""
+        """Tango's interval; if rows have several units, at least as wide as that of the mean over rows."""
         units = len(labels)
         gained = int(((candidate == labels) & (baseline != labels)).sum())
         lost = int(((baseline == labels) & (candidate != labels)).sum())
@@ -124,6 +124,6 @@ class OneOfSeveral(Task):
 
     @classmethod
     def constant(cls, labels: Integers, lengths: Integers) -> Integers:
-        """The commonest label, for every unit."""
+        """The most common label, for every unit."""
         classes, counts = np.unique(labels, return_counts=True)
         return np.full_like(labels, classes[counts.argmax()])

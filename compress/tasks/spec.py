@@ -1,4 +1,4 @@
-"""What a task is described by: inputs, scores, words, heads of Hugging Face, gates. Data alone.
+"""Plain descriptions of a task: inputs, scores, words, Hugging Face heads and gates.
 
 Shapes: n = rows, b = batch, u = judged units (rows, tokens ...).
 """
@@ -36,9 +36,9 @@ TaskName = str
 
 Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
-"""Rows with a label each, or documents that are cut into rows and label themselves."""
+"""Rows with one label each, or documents that are cut into rows and provide their own labels."""
 
-NO_LABEL = -1  # of rows without labels, and of padding: no class has this index, and no loss takes it
+NO_LABEL = -1  # marks unlabelled rows and padding; never a class index, and ignored by losses
 LABELS_KEY = "labels"
 ROW_INDEX_KEY = "row_index"
 
@@ -50,10 +50,10 @@ class InputSpec:
     """One input of a model.
 
     Attributes:
-        name: the keyword of the module's forward and the name in the ONNX file.
+        name: keyword of the module's forward, and name in the ONNX file.
         dtype: element type.
-        shape: one entry a dimension after the batch; a string is a dynamic dimension, a number a fixed one.
-        pad_value: what a shorter row is filled with at its end, along the first of these dimensions.
+        shape: dimensions after the batch; a string is a dynamic dimension, a number a fixed one.
+        pad_value: padding at the end of shorter rows, along the first of these dimensions.
     """
 
     name: str
@@ -67,13 +67,13 @@ class _Result(BaseModel):
 
 
 class Score(_Result):
-    """A metric of one model on rows, with its 95 % interval.
+    """A metric of one model, with its 95 % interval.
 
     Attributes:
-        metric: its name; `accuracy` in reports from before it was kept.
-        rows: rows that were answered.
-        units: answers that were judged; several a row where `unit` is not the row.
-        unit: what one of the units is: row, token, ...
+        metric: its name; `accuracy` in reports from before it was stored.
+        rows: number of rows.
+        units: number of judged answers; several per row if `unit` is not row.
+        unit: name of a unit: row, token, ...
     """
 
     metric: str = "accuracy"
@@ -90,9 +90,9 @@ class Difference(_Result):
 
     Attributes:
         metric, rows, units, unit: as in `Score`.
-        gained: units that only the candidate answers right.
-        lost: units that only the baseline answers right.
-        agreement: share of units that both answer alike, right or wrong.
+        gained: units that only the candidate answers correctly.
+        lost: units that only the baseline answers correctly.
+        agreement: share of units with the same answer, correct or not.
     """
 
     metric: str = "accuracy"
@@ -109,22 +109,22 @@ class Difference(_Result):
 
 @dataclass(frozen=True)
 class TaskWords:
-    """What messages and reports call things.
+    """Terms used in messages and reports.
 
     Attributes:
         model: a model of this task.
         metric: the main metric; higher is better.
         unit: what is judged.
-        answer: what the model names for a unit.
-        label: what the data says of a unit.
+        answer: what the model predicts for a unit.
+        label: the true answer in the data.
         summary: one line for `modelpress list`.
-        served: models of Hugging Face that are taken for it.
-        hub_metric: the main metric, as the Hub's cards have it.
-        score: the main metric in tables and sentences of a report.
-        right: says a value of the metric after a comma.
-        constant: what the best model does that never looks at its inputs.
-        batches: batches of several rows.
-        alone: the other way to answer rows.
+        served: the Hugging Face models accepted for it.
+        hub_metric: the main metric, as named in model cards on the Hub.
+        score: the main metric, as named in tables and sentences of a report.
+        right: phrase for a value of the metric, after a comma.
+        constant: phrase for the best model that ignores its inputs.
+        batches: phrase for batched evaluation.
+        alone: phrase for the alternative to batched evaluation.
     """
 
     model: str
@@ -142,10 +142,10 @@ class TaskWords:
     alone: str = "one row at a time"
 
     def not_above_constant(self, model: str, value: str, constant: str) -> str:
-        """Say that a model is no better than one that never looks.
+        """A sentence saying that a model is no better than one that ignores its inputs.
 
         Args:
-            value, constant: their metrics, as they are shown.
+            value, constant: their metrics, formatted.
         """
         return (
             f"the {model} model is not measurably better than always naming the commonest {self.label}: it "
@@ -155,17 +155,17 @@ class TaskWords:
 
 @dataclass(frozen=True)
 class HubHead:
-    """How Hugging Face names models of a task, for one modality.
+    """Hugging Face's names for models of a task in one modality.
 
     Attributes:
-        name: of the head, as bundles store it.
-        auto_class: the class of transformers that builds and loads such models.
-        endings: of the names of architectures that have such a head.
-        not_endings: of names that would fit `endings` and have another head.
-        pipeline_tag: the Hub's.
-        problem_type: as config.json says it, beside none at all.
-        what: what models with it do, said after "it" where they are taken for another task; empty: never.
-        wants: of a head that can't be trained anew, which models have it; empty: it can.
+        name: name of the head, as stored in bundles.
+        auto_class: the transformers class that builds and loads such models.
+        endings: suffixes of architecture names that have this head.
+        not_endings: suffixes that match `endings` but have another head.
+        pipeline_tag: the Hub's tag.
+        problem_type: value in config.json that selects this head; None: any.
+        what: what such models do, as a phrase after "it"; empty: never taken for another task.
+        wants: for a head that cannot be trained anew, which models have it; empty: it can be trained.
     """
 
     modality: Modality
@@ -179,7 +179,7 @@ class HubHead:
     wants: str = ""
 
     def fits(self, architecture: str) -> bool:
-        """Whether an architecture has such a head, by its name."""
+        """Whether an architecture has this head, by its name."""
         return architecture.endswith(self.endings) and not (
             bool(self.not_endings) and architecture.endswith(self.not_endings)
         )
@@ -202,13 +202,13 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Gate:
-    """A limit that only models of one task can be judged by.
+    """A limit that applies to models of one task only.
 
     Attributes:
-        noun: what is limited.
-        kind: how values are shown: `ratio` with three decimals, `speedup` as speed-ups are.
-        figure: takes a measurement, and what picks the timing at the gates' setting; returns the value, the
-            worse end of its interval, and the timing that it is from; None where it was not measured.
+        noun: the limited quantity.
+        kind: format of values: `ratio` with three decimals, `speedup` as other speed-ups.
+        figure: called with a measurement and a function that picks the timing at the gates' setting; returns
+            value, worse end of its interval, and that timing; None if not measured.
     """
 
     noun: str
@@ -217,7 +217,7 @@ class Gate:
 
 
 class Tally(Protocol):
-    """Collects what a task's further figures need while rows are answered in order."""
+    """Collects data for a task's further figures over successive batches."""
 
     def add(self, logits: NDArray[Any], labels: Integers) -> None:
-        """Take the logits and labels of a batch."""
+        """Add the logits and labels of a batch."""

@@ -1,8 +1,8 @@
-"""95 % intervals: of a share, of a mean over rows, of a paired difference, of any statistic by bootstrap.
+"""95 % intervals of a proportion, of a mean over rows, and of a paired difference.
 
-Clopper and Pearson 1934, Biometrika 26, 404-413, for one share; Tango 1998, Statistics in Medicine 17,
-891-908, for the difference of two; Student's t over rows where a row has several answers; Efron's percentiles
-(Efron and Tibshirani 1993, chapter 13) of what is no mean.
+Clopper and Pearson 1934, Biometrika 26, 404-413, for a proportion; Tango 1998, Statistics in Medicine 17,
+891-908, for a paired difference; Student's t over rows if a row has several answers; percentiles of a
+bootstrap (Efron and Tibshirani 1993, chapter 13) for any other statistic.
 numpy and scipy only: the measuring process has no torch.
 Shapes: n = rows, u = units.
 """
@@ -28,15 +28,15 @@ __all__ = [
 _LEVEL = 0.95
 _Z95 = 1.959963984540054
 _DRAWS, _DRAWS_AT_ONCE = 2000, 200
-_BISECTIONS = 60  # halves an interval of length 2 to below the spacing of doubles
+_BISECTIONS = 60  # reduces an interval of length 2 to below the spacing of doubles
 
 
 def proportion_interval(correct: int, units: int, *, level: float = _LEVEL) -> tuple[float, float]:
-    """Exact interval of one proportion (Clopper and Pearson 1934): it never covers less than it claims.
+    """Exact interval of a proportion (Clopper and Pearson 1934), whose coverage is never below the nominal.
 
-    Wilson's covers 90.5 to 92 % of 100 rows at a true share of 0.99 and above, where good models are.
+    With 100 rows, Wilson's covers only 90.5 to 92 % at true shares of 0.99 and above, typical of good models.
     """
-    from scipy.special import betaincinv  # not scipy.stats: that takes half a second to import
+    from scipy.special import betaincinv  # not scipy.stats, which takes half a second to import
 
     tail = (1 - level) / 2
     low = 0.0 if correct == 0 else float(betaincinv(correct, units - correct + 1, tail))
@@ -45,13 +45,13 @@ def proportion_interval(correct: int, units: int, *, level: float = _LEVEL) -> t
 
 
 def mean_interval(values: NDArray[np.float64], *, level: float = _LEVEL) -> tuple[float, float]:
-    """Student's t interval of the mean of independent values [n]; one value alone bounds nothing.
+    """Student's t interval of the mean of independent values [n]; infinite for a single value.
 
-    The normal quantile in its place would cover 88 % of five values, not 95 %.
+    With the normal quantile instead, five values would be covered 88 % of the time, not 95 %.
     """
     if len(values) < 2:
         return -math.inf, math.inf
-    from scipy.special import stdtrit  # only where it is needed: generate does without scipy
+    from scipy.special import stdtrit  # imported here because generate does without scipy
 
     mean = float(values.mean())
     quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
@@ -60,15 +60,15 @@ def mean_interval(values: NDArray[np.float64], *, level: float = _LEVEL) -> tupl
 
 
 def clustered_interval(values: NDArray[Any], lengths: NDArray[np.int64]) -> tuple[float, float]:
-    """Student's t interval of the mean over units, whose rows are independent and not their units.
+    """Student's t interval of the mean over units, where rows are independent but units of a row are not.
 
     Args:
         values: of all units, row after row, [u].
-        lengths: units of each row, [n].
+        lengths: units per row, [n].
     """
     if len(set(lengths.tolist())) == 1:
         return mean_interval(values.reshape(len(lengths), -1).mean(axis=1, dtype=np.float64))
-    # A ratio of two sums over rows: its linearised contribution of each row (Cochran 1977, eq. 2.39).
+    # A ratio of two sums over rows: the linearised contribution of each row (Cochran 1977, eq. 2.39).
     sums = np.add.reduceat(np.append(values, 0.0), np.cumsum(lengths) - lengths) * (lengths > 0)
     mean = float(sums.sum() / lengths.sum())
     return mean_interval(mean + (sums - mean * lengths) / lengths.mean())
@@ -96,20 +96,20 @@ def bootstrap_interval(
 
 
 def wider(first: tuple[float, float], second: tuple[float, float], *, least: float) -> tuple[float, float]:
-    """The lower of both lower ends and the higher of both higher ends, within `least` and 1."""
+    """The lower of both lower ends and the higher of both upper ends, clipped to [least, 1]."""
     return max(min(first[0], second[0]), least), min(max(first[1], second[1]), 1.0)
 
 
 def paired_interval(gained: int, lost: int, rows: int, *, z: float = _Z95) -> tuple[float, float]:
     """Score interval of the paired difference (gained - lost) / rows (Tango 1998).
 
-    It keeps its coverage where few rows or none differ: with no discordant row it is +-z^2 / (rows + z^2). A
-    Wald interval has width 0 there, and would call eight equal answers proof.
+    It keeps its coverage with few or no discordant rows: with none it is +-z^2 / (rows + z^2). A Wald
+    interval has width 0 there, and would treat eight equal answers as proof.
 
     Args:
-        gained: rows that only the second is right on.
-        lost: rows that only the first is right on.
-        rows: all rows, concordant ones too.
+        gained: rows that only the second answers correctly.
+        lost: rows that only the first answers correctly.
+        rows: all rows, including concordant ones.
         z: normal quantile; the default gives 95 %.
     """
     estimate = (gained - lost) / rows
@@ -119,7 +119,7 @@ def paired_interval(gained: int, lost: int, rows: int, *, z: float = _Z95) -> tu
 
 
 def _solve(gained: int, lost: int, rows: int, z: float, *, inside: float, outside: float) -> float:
-    """Bisect for the difference whose |score| is z; the score falls steadily and is 0 at the estimate."""
+    """Bisect for the difference whose |score| is z; the score decreases and is 0 at the estimate."""
     for _ in range(_BISECTIONS):
         middle = (inside + outside) / 2
         if abs(_score(gained, lost, rows, middle)) <= z:
@@ -132,13 +132,13 @@ def _solve(gained: int, lost: int, rows: int, z: float, *, inside: float, outsid
 def _score(gained: int, lost: int, rows: int, difference: float) -> float:
     """Tango's score statistic; at difference 0 it is McNemar's (gained - lost) / sqrt(gained + lost)."""
     b, c, n, d = gained, lost, rows, difference
-    # q: maximum likelihood estimate of P(lost) when the difference is d
+    # q: maximum likelihood estimate of P(lost) if the difference is d
     A = 2 * n
     B = -b - c + (2 * n - b + c) * d
     C = -c * d * (1 - d)
     q = (math.sqrt(max(B * B - 4 * A * C, 0.0)) - B) / (2 * A)
     variance = n * (2 * q + d * (1 - d))
     distance = b - c - n * d
-    if variance <= 0.0:  # the edges -1 and 1, and 0 with no discordant row
+    if variance <= 0.0:  # at -1 and 1, and at 0 with no discordant row
         return 0.0 if distance == 0 else math.copysign(math.inf, distance)
     return distance / math.sqrt(variance)

@@ -1,4 +1,4 @@
-"""Training: the one loop that models, recovery after pruning and distillation share."""
+"""Training loop shared by model training, recovery after pruning, and distillation."""
 
 from compress.train.fit import Fit, fit_
 from compress.train.forward import LossFunction, evaluate

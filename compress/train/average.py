@@ -1,9 +1,9 @@
-"""The exponential moving average of weights in training: steadier than the weights of the last step.
+"""Exponential moving average of weights in training, less noisy than the weights of the last step.
 
-average <- d * average + (1 - d) * weights after each optimizer step, from the weights before the first one,
-with d = min(decay, (1 + t) / (10 + t)) after t steps: early steps, far from the end, are soon forgotten. The
-warm-up is that of tf.train.ExponentialMovingAverage (`num_updates`); averaging goes back to Polyak and
-Juditsky 1992, doi 10.1137/0330046.
+average <- d * average + (1 - d) * weights after each optimizer step, starting from the initial weights, with
+d = min(decay, (1 + t) / (10 + t)) after t steps, so that early steps are soon forgotten. The warm-up is that
+of tf.train.ExponentialMovingAverage (`num_updates`); averaging goes back to Polyak and Juditsky 1992, doi
+10.1137/0330046.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["WeightAverage"]
 
 
 class WeightAverage:
-    """Averages of a module's trained parameters.
+    """Averages of a module's trainable parameters.
 
     Attributes:
-        values: the average of each parameter, by its name, in its shape and on its device.
+        values: average of each parameter by name, with its shape and device.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        """Begin with the weights as they are.
+        """Start from the current weights.
 
         Args:
             decay: in (0, 1); 1 / (1 - decay) is about the number of steps that count.
@@ -36,14 +36,14 @@ class WeightAverage:
         self.values: dict[str, Tensor] = {n: each.detach().clone() for n, each in self._trained.items()}
 
     def update_(self, steps: int) -> None:
-        """Take in the weights after an optimizer step; `steps` are done by now, this one counted."""
+        """Update after an optimizer step; `steps` is the number of steps done, including this one."""
         decay = min(self._decay, (1 + steps) / (10 + steps))
         for name, parameter in self._trained.items():
             self.values[name].lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The module has the averages inside this block; buffers, as of batch norms, are as they are."""
+        """Swap the averages into the module within this block; buffers, as of batch norms, are unchanged."""
         self._swap_()
         try:
             yield

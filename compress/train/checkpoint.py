@@ -1,8 +1,8 @@
-"""Checkpoints: a training on disk, so that one that was killed goes on where it was.
+"""Checkpoints: training state on disk, so that a killed training can resume.
 
-One file, replaced as a whole: a reader finds the old one or the new one. It holds tensors, numbers and names,
-and is read without running code. It knows the training that it is of (settings, seed, first weights, rows),
-and is not taken for another one's.
+A single file, replaced atomically, so that it is always complete. It holds tensors, numbers and names, and is
+loaded without running code. It records which training it belongs to (settings, seed, initial weights, rows),
+and is not used for another.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from compress.system.distributed import is_main
 __all__ = ["Checkpoints", "FORMAT"]
 
 FORMAT = 1
-"""Of what is in the file: another number is another training."""
+"""Version of the file's contents; changing it invalidates old checkpoints."""
 
 _FILE = "checkpoint.pt"
 _PARTIAL = ".partial"
-_SECONDS = 30.0  # of an epoch's work that a kill may cost
+_SECONDS = 30.0  # most work that a kill may lose within an epoch
 _READ_AT_ONCE = 1 << 20  # bytes
 
 
 class Checkpoints:
-    """Where one training is kept: the last state of it."""
+    """The latest checkpoint of one training."""
 
     def __init__(self, folder: Path, key: str, say: Callable[[str], None]) -> None:
-        """Nothing is written before the first `save`.
+        """Set up without writing; the first `save` creates the folder.
 
         Args:
             key: `keys.training_key`.
-            say: told, in a line, what can't be used or written.
+            say: called with a message about a checkpoint that can't be used or written.
         """
         self._folder, self._key, self._say = folder, key, say
         self._saved_at, self._refused = time.monotonic(), False
 
     def load(self) -> dict[str, Any] | None:
-        """Return what `save` was given last, on the CPU; none if there is nothing that can be used."""
-        for partial in self._folder.glob(f"*{_PARTIAL}"):  # of one that was killed while it wrote
+        """Return the state last given to `save`, on the CPU; None if there is no usable checkpoint."""
+        for partial in self._folder.glob(f"*{_PARTIAL}"):  # left by a process that was killed while writing
             partial.unlink(missing_ok=True)
         path = self._folder / _FILE
         try:
@@ -60,14 +60,14 @@ class Checkpoints:
         return found
 
     def is_due(self) -> bool:
-        """Say whether it is long ago that something was saved."""
+        """Whether the last save is long enough ago."""
         return time.monotonic() - self._saved_at > _SECONDS
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep a state in the place of the last one.
+        """Replace the checkpoint by a new state.
 
-        If that fails, as on a full disk, it is said once, and the last one stays: a training is worth more
-        than its checkpoint.
+        A failure, such as a full disk, is reported once and leaves the old checkpoint: it must not end the
+        training.
         """
         if not is_main():
             return
@@ -90,13 +90,13 @@ class Checkpoints:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state, and behind it the SHA-256 of it: torch's own files don't show that a byte changed."""
+    """Write a state followed by its SHA-256, because torch's files do not reveal a changed byte."""
     import torch
 
     with path.open("w+b") as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # what torch makes of a full disk, or of Ctrl-C
+        except RuntimeError as error:  # raised by torch for a full disk or Ctrl-C
             if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from error
             raise
@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Read what `_write` wrote.
 
     Raises:
-        ValueError: the bytes are not those that were written.
+        ValueError: if the contents do not match their SHA-256.
     """
     import torch
 

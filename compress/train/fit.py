@@ -1,7 +1,7 @@
-"""The one training: of models, recovery after pruning, and distillation.
+"""Training of models, recovery after pruning, and distillation.
 
-AdamW, linear warm-up and cosine decay to zero, gradient clipping, early stopping; the weights of the best
-epoch on validation are kept.
+AdamW, linear warm-up and cosine decay to zero, gradient clipping, early stopping; keeps the weights of the
+best epoch on validation.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = ["Fit", "fit_"]
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training did.
+    """Result of a training.
 
     Attributes:
-        curve: one record an epoch: epoch, train_loss, validation_loss, validation_metric.
-        best_epoch: the one whose weights were kept.
-        precision: fp32 or bf16, as it was chosen.
-        diverged: why training was stopped early, with what to try; none: it was not.
-        resumed_at_epoch: the epoch in which it went on from a checkpoint; none: it began with the first.
+        curve: one record per epoch: epoch, train_loss, validation_loss, validation_metric.
+        best_epoch: the epoch whose weights were kept.
+        precision: the chosen one, fp32 or bf16.
+        diverged: why training was stopped early, with advice; None if it wasn't.
+        resumed_at_epoch: epoch at which it resumed from a checkpoint; None if it started from the beginning.
     """
 
     curve: list[dict[str, float]]
@@ -64,24 +64,24 @@ def fit_(
     first_kept_epoch: int = 1,
     folder: Path | None = None,
 ) -> Fit:
-    """Train a module in place; it is left with its best epoch's weights, in evaluation mode, on the CPU.
+    """Train a module in place; leaves it with the best epoch's weights, in evaluation mode, on the CPU.
 
-    Where several processes train together, each takes its share of every batch (see `system.distributed`).
-    If the loss becomes infinite or not a number, training stops, and the best epoch until then is kept.
+    With several processes, each takes its share of every batch (see `system.distributed`). If the loss
+    becomes infinite or NaN, training stops with the best epoch so far.
 
     Args:
-        loss: none is the task's own. It is taken of each of the batches that make a step (`accumulate`), and
+        loss: None uses the task's own. It is computed for each of the batches of a step (`accumulate`) and
             weighted by their rows.
-        after_step: called with (steps done, steps in all) after each optimizer step, e.g. to hold a mask.
-        state: what `loss` and `after_step` keep from step to step, as tensors, numbers and text by name: it
-            is written with each checkpoint, and filled with what was written where training is resumed.
-        first_kept_epoch: epochs before this one can't be the best (a sparsity still rising, say).
-        folder: where checkpoints are kept, at the end of each epoch and every 30 s inside one; one folder for
-            each training with a loss of its own. Calling this again with the same arguments goes on from
-            the checkpoint; one of other arguments, or a damaged one, is not used. None: none are written.
+        after_step: called with (steps done, total steps) after each optimizer step, e.g. to reapply a mask.
+        state: state that `loss` and `after_step` keep between steps, as tensors, numbers and text by name;
+            saved with each checkpoint and restored on resume.
+        first_kept_epoch: earlier epochs can't be the best (e.g. while sparsity is still rising).
+        folder: for checkpoints, written at the end of each epoch and every 30 s in between; use a separate
+            folder for each training with its own loss. Calling again with the same arguments resumes from the
+            checkpoint; one from other arguments, or a damaged one, is not used. None writes none.
 
     Raises:
-        StageError: the loss became infinite or not a number before an epoch could be kept.
+        StageError: if the loss became infinite or NaN before an epoch could be kept.
     """
     from compress.model.files.definition import seeded
 
@@ -101,7 +101,7 @@ def fit_(
     )
     checkpoints = None if folder is None else _checkpoints(folder, job, description, progress)
     _start_alike_(module, description)
-    with seeded(seed + 1_000_003 * process_index()):  # each process drops out by numbers of its own
+    with seeded(seed + 1_000_003 * process_index()):  # different dropout masks in each process
         found = None if checkpoints is None else from_main(checkpoints.load)
         loop = Loop(job, found)
         with progress.bar(description, loop.total_steps) as bar:
@@ -122,7 +122,7 @@ def fit_(
 
 
 def _start_alike_(module: nn.Module, description: str) -> None:
-    """Give all processes the weights of the main one."""
+    """Copy the main process's weights to all processes."""
     if process_count() == 1:
         return
     first = from_main(module.state_dict)

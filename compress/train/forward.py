@@ -1,4 +1,4 @@
-"""A batch through a module: to its loss, or all batches of a split to a metric.
+"""Forward passes: the loss of a batch, and the metric of a split.
 
 Shapes: b = batch.
 """
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["LossFunction", "evaluate", "forward_loss"]
 
 LossFunction = Callable[["Tensor", "dict[str, Tensor]"], "Tensor"]
-"""Logits [b, ...] and the batch (with `labels` and `row_index`) to a scalar."""
+"""Maps logits [b, ...] and the batch (with `labels` and `row_index`) to a scalar."""
 
 
 def forward_loss(
     module: nn.Module, batch: Batch, task: Task, loss: LossFunction, *, device: str, bf16: bool
 ) -> Tensor:
-    """The loss of a batch, a scalar; the forward pass in bf16 if asked for, the loss itself in fp32."""
+    """Loss of a batch, a scalar; the forward pass runs in bf16 if requested, the loss itself in fp32."""
     import torch
 
     from compress.model.forward import logits

@@ -1,6 +1,6 @@
-"""Data-parallel training: each process takes its share of a batch, and gradients are added.
+"""Data-parallel training: each process takes its share of a batch, and gradients are summed.
 
-A loss that is a mean over rows, weighted by the rows of each share, so has the gradient of the whole batch.
+With a mean loss over rows, weighted by the rows of each share, the sum is the whole batch's gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["share_of", "sum_gradients_"]
 
 
 def share_of(batch: Batch) -> Batch | None:
-    """This process's rows of a batch; none if there are fewer rows than processes."""
+    """This process's rows of a batch; None if it gets no rows."""
     count = process_count()
     if count == 1:
         return batch
@@ -29,9 +29,9 @@ def share_of(batch: Batch) -> Batch | None:
 
 
 def sum_gradients_(module: nn.Module, loss: float) -> float:
-    """Add up the gradients of all processes, in each of them; return the sum of their losses.
+    """Sum the gradients of all processes in each of them; return the sum of their losses.
 
-    A parameter that has a gradient nowhere gets none: AdamW would let it decay otherwise.
+    A parameter without a gradient in any process keeps None, because AdamW would decay it otherwise.
     """
     if process_count() == 1:
         return loss

@@ -1,7 +1,7 @@
-"""The state of one training, and what changes it: a step, an epoch, a checkpoint.
+"""State of one training and its updates: a step, an epoch, a checkpoint.
 
-Checkpoints are written between two steps, and hold all that the next step depends on: a training that goes on
-from one gives the same bits on a CPU as one that was never stopped.
+Checkpoints are written between steps and hold everything the next step depends on: a resumed training is
+bit-identical on a CPU to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Job", "Loop"]
 
 @dataclass(frozen=True)
 class Job:
-    """What a training is given; the attributes are the arguments of `fit_`."""
+    """Arguments of `fit_` for one training."""
 
     module: nn.Module
     train: Split
@@ -51,19 +51,19 @@ class Loop:
 
     Attributes:
         total_steps: optimizer steps of all epochs.
-        epoch: the one that is under way, from 1; after the last it is one more.
-        finished: whether all epochs are done, or patience has ended.
+        epoch: current epoch, from 1; one more than the last at the end.
+        finished: whether all epochs are done, or patience has run out.
     """
 
     def __init__(self, job: Job, found: dict[str, Any] | None) -> None:
-        """Begin, or go on from the state that `state` gave."""
+        """Start a training, or resume it from what `state` returned."""
         import torch
 
         self._job, config, module = job, job.config, job.module
         self.device = device_of(job.device)
         self.total_steps = math.ceil(len(job.train) / (config.batch_size * config.accumulate)) * config.epochs
         module.to(self.device)
-        # fused: one pass over the weights, five times as fast on a CPU where a large embedding is trained
+        # fused: one pass over the weights; five times as fast on a CPU with a large trainable embedding
         groups = _parameter_groups(module, config.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -82,7 +82,7 @@ class Loop:
             self._resume_(found)
 
     def run(self, bar: Bar, checkpoints: Checkpoints | None) -> str | None:
-        """Train all epochs, or until patience ends; say why it stopped, if the loss became no number."""
+        """Train until the last epoch or until patience runs out; return the reason if the loss diverged."""
         while not self.finished:
             try:
                 train_loss = self._epoch(bar, checkpoints)
@@ -98,13 +98,13 @@ class Loop:
         return None
 
     def keep_best_(self) -> None:
-        """Put the best weights back, on the CPU."""
+        """Load the best weights, on the CPU."""
         self._job.module.to("cpu")
         self._job.module.load_state_dict(self._best)
         self._job.module.eval()
 
     def _report(self, bar: Bar) -> None:
-        """Say what came of an epoch."""
+        """Report the result of an epoch."""
         found = self.curve[-1]
         bar.advance(
             0,
@@ -113,7 +113,7 @@ class Loop:
         )
 
     def _epoch(self, bar: Bar, checkpoints: Checkpoints | None) -> float:
-        """Go on with the epoch to its end, and return its mean loss."""
+        """Run the epoch, or the rest of it, and return its mean loss."""
         job, config = self._job, self._job.config
         job.module.train()
         which = f"epoch {self.epoch} of {config.epochs}"
@@ -132,7 +132,7 @@ class Loop:
         return sum(self._losses) / len(self._losses)
 
     def _step(self, group: list[Batch]) -> float:
-        """One optimizer step on batches that are one in all but memory; returns their mean loss over rows."""
+        """Run one optimizer step on several accumulated batches; return their mean loss over rows."""
         import torch
 
         job, config = self._job, self._job.config
@@ -158,14 +158,14 @@ class Loop:
         return total
 
     def _judge(self, record: dict[str, float]) -> None:
-        """Validate; keep the weights if they are the best so far; see whether training is finished."""
+        """Validate, keep the weights if they are the best so far, and update `finished`."""
         job, patience = self._job, self._job.config.patience
         record |= from_main(lambda: evaluate(job.module, job.validation, job.task, device=self.device))
         self.curve.append(record)
         self.finished = self.epoch >= job.config.epochs
         if self.epoch < job.first_kept_epoch:
             return
-        # The lower loss decides between equal metrics: a small validation split has many ties.
+        # Equal metrics are decided by the lower loss: a small validation split has many ties.
         score = (record["validation_metric"], -record["validation_loss"])
         if score > self._best_score:
             self._best_score, self.best_epoch = score, self.epoch
@@ -174,7 +174,7 @@ class Loop:
         self.finished |= patience is not None and self.epoch - self.best_epoch >= patience
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the training depends on: tensors, numbers and text."""
+        """Everything that the rest of the training depends on: tensors, numbers and text."""
         return {
             "module": self._job.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""Threads of PyTorch: no more than a container may use."""
+"""PyTorch's thread count, limited to a container's CPU quota."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["limit_threads_"]
 def limit_threads_() -> None:
     """Lower PyTorch's threads to the CPU quota of this process's control group, if there is one.
 
-    PyTorch counts the host's cores. Threads beyond the quota wait for each other until its next period.
+    PyTorch counts the host's cores. Threads beyond the quota stall until its next period.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""How texts and images become numbers."""
+"""Encoding of texts and images as numbers."""

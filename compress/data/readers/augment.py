@@ -1,9 +1,9 @@
-"""Augmentation of texts: changed copies of rows, for a teacher to label.
+"""Text augmentation: modified copies of rows, to be labelled by a teacher.
 
-Each copy has some tokens replaced by others, drawn as often as they are in the rows (as Jiao et al. 2020,
-arXiv 1909.10351, sec. 3.2, replace words, but without a language model), and half of the copies have a span
-of another row in the place of one of theirs (CutMix, Yun et al. 2019, arXiv 1905.04899, for texts). Special
-tokens and lengths stay. What a copy means nobody knows: it has no label.
+In each copy, some tokens are replaced by others, sampled by their frequency in the rows (like the word
+replacement of Jiao et al. 2020, arXiv 1909.10351, sec. 3.2, but without a language model), and in half of the
+copies a span is replaced by one from another row (CutMix, Yun et al. 2019, arXiv 1905.04899, for texts).
+Special tokens and lengths are unchanged. Copies have no label, because their meaning is unknown.
 Shapes: s = tokens of a row.
 """
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["augmented"]
 
-_REPLACED = 0.2  # of the tokens
-_MIXED = 0.5  # of the rows
+_REPLACED = 0.2  # share of the tokens
+_MIXED = 0.5  # share of the rows
 _IDS = "input_ids"
 
 
 def augmented(split: Split, encoder: TextEncoder, *, seed: int) -> Split:
-    """A changed copy of each row, without its label.
+    """Return one modified copy of each row, without a label.
 
     Args:
-        encoder: of the rows; its special tokens stay.
+        encoder: encoder of the rows; its special tokens are not changed.
     """
     tokens = encoder.tokenizer.get_added_tokens_decoder()
     special = np.array(sorted(index for index, token in tokens.items() if token.special), dtype=np.int64)
@@ -47,7 +47,7 @@ def augmented(split: Split, encoder: TextEncoder, *, seed: int) -> Split:
 
 
 def _free(ids: NDArray[np.int64], special: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the tokens that aren't special."""
+    """Positions of non-special tokens."""
     return np.flatnonzero(~np.isin(ids, special))
 
 

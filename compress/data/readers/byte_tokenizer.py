@@ -1,6 +1,6 @@
-"""A tokenizer whose tokens are the 256 bytes, and one that ends a text: for models that read any text.
+"""A tokenizer with one token per byte and an end-of-text token, for models that read any text.
 
-Written in the format of the `tokenizers` library, so that a bundle with it is read as any other is.
+Written in the format of the `tokenizers` library, so that bundles with it need no special treatment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from compress.errors import DataError
 __all__ = ["BYTE_TOKENIZER", "BYTE_VOCABULARY", "write_byte_tokenizer"]
 
 BYTE_TOKENIZER = "bytes"
-"""What a recipe's `model.tokenizer` calls it."""
+"""Value of a recipe's `model.tokenizer`."""
 
 BYTE_VOCABULARY = 257
 _END = "<|endoftext|>"
@@ -21,10 +21,10 @@ _PRINTED_AS_THEY_ARE = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100)
 
 
 def write_byte_tokenizer(directory: Path) -> Path:
-    """Write tokenizer.json and tokenizer_config.json; the id of a byte is its value, 256 ends a text.
+    """Write tokenizer.json and tokenizer_config.json; a byte's id is its value, 256 is end-of-text.
 
     Raises:
-        DataError: the `tokenizers` library is not installed.
+        DataError: if the `tokenizers` library is not installed.
     """
     try:
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -32,7 +32,7 @@ def write_byte_tokenizer(directory: Path) -> Path:
         raise DataError("reading texts needs the tokenizers library: pip install 'modelpress[hf]'") from error
     vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    # Split at every character: there is nothing to merge, and a long document is no longer one word.
+    # Pre-tokenize, so that a long document is not a single word; there are no merges.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
@@ -46,9 +46,9 @@ def write_byte_tokenizer(directory: Path) -> Path:
 
 
 def _byte_characters() -> list[str]:
-    """The character that byte-level tokenizers write for each byte (GPT-2, Radford et al. 2019).
+    """Character that byte-level tokenizers use for each byte (GPT-2, Radford et al. 2019).
 
-    Bytes that Latin-1 prints stand for themselves; the others for characters from U+0100 on, in order.
+    Bytes printable in Latin-1 map to themselves, the others to characters from U+0100 on, in order.
     """
     printed = {byte for some in _PRINTED_AS_THEY_ARE for byte in some}
     others = iter(range(0x100, 0x200))

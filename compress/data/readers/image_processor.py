@@ -1,4 +1,4 @@
-"""How an image becomes the numbers that a model reads: what a `preprocessor_config.json` says.
+"""Image preprocessing as described by a `preprocessor_config.json`.
 
 The same arithmetic as the Pillow-backed image processors of transformers, without needing them.
 Shapes: p = channels, h = height, w = width.
@@ -33,24 +33,24 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 _BILINEAR = 2  # Pillow's number
 _RESAMPLES = range(6)
 _HALF = 0.5
-# What the library that wrote the file takes where the file is silent; all others are as ViT's.
+# Defaults of the library that wrote the file, for missing keys; all other kinds use ViT's.
 _DEIT: dict[str, Any] = {"size": 256, "crop_size": 224, "do_center_crop": True, "resample": 3}
 _CHANGES_SIZE = ("do_pad", "do_thumbnail", "do_align_long_axis")
 
 
 @dataclass(frozen=True)
 class ImageProcessor(Reader):
-    """How an image becomes the numbers that a model reads.
+    """Image preprocessing of a model.
 
     Attributes:
-        size: height and width that an image is resized to; one number: its shorter side, in proportion.
-            None: it is not resized.
-        crop: height and width that are then cut from its middle.
-        channels: 3 in colour, 1 in grey.
-        mean, std: of each channel, after the factor; None: not normalized.
-        factor: what the pixels' 0 to 255 are multiplied with.
-        resample: Pillow's number of the filter for resizing.
-        source: further settings of the model's own file, which are kept when it is written again.
+        size: height and width to resize to; a single number is the shorter side, keeping proportions; None
+            does not resize.
+        crop: height and width of the center crop that follows.
+        channels: 3 for colour, 1 for grey.
+        mean, std: per channel, applied after `factor`; None does not normalize.
+        factor: multiplier of the 0 to 255 pixel values.
+        resample: Pillow's number of the resizing filter.
+        source: other settings of the model's own file, preserved when it is written again.
     """
 
     modality: ClassVar[Modality] = "image"
@@ -70,7 +70,7 @@ class ImageProcessor(Reader):
         """Read a preprocessor_config.json.
 
         Raises:
-            ModelError: it can't be read, or asks for something that isn't done here.
+            ModelError: if it can't be read, or uses unsupported options.
         """
         try:
             config = read_json(path)
@@ -109,10 +109,10 @@ class ImageProcessor(Reader):
         std: Sequence[float] | None = None,
         channels: int | None = None,
     ) -> ImageProcessor:
-        """Return it with some settings changed; a size is then the whole image's, without a crop.
+        """Return a copy with some settings changed; a new size removes the crop.
 
         Raises:
-            DataError: not one number a channel.
+            DataError: if the number of values differs from the number of channels.
         """
         count = channels or self.channels
         made = replace(self, channels=count)
@@ -131,23 +131,23 @@ class ImageProcessor(Reader):
 
     @property
     def result(self) -> tuple[int, int] | None:
-        """Height and width of what comes out; None: that depends on the image."""
+        """Output height and width; None if they depend on the image."""
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
 
     @property
     def mode(self) -> str:
-        """Pillow's name of the colours that an image is converted to."""
+        """Pillow's name of the colour mode that images are converted to."""
         return "L" if self.channels == 1 else "RGB"
 
     def inputs(self, height: int, width: int) -> tuple[InputSpec, ...]:
-        """What a model is given."""
+        """Specification of the model's inputs."""
         return (InputSpec(PIXELS, "float32", (self.channels, height, width)),)
 
     def pixels(self, image: Image) -> NDArray[np.uint8]:
         """Convert, resize and crop an image: [h, w, p].
 
         Raises:
-            DataError: it is smaller than what is to be cut from it.
+            DataError: if it is smaller than the crop.
         """
         image = image if image.mode == self.mode else image.convert(self.mode)
         if self.size is not None:
@@ -181,7 +181,7 @@ class ImageProcessor(Reader):
         return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)  # [p, h, w]
 
     def to_config(self) -> dict[str, Any]:
-        """What preprocessor_config.json says, for transformers and transformers.js to do the same."""
+        """Contents of preprocessor_config.json, for transformers and transformers.js."""
         config: dict[str, Any] = {
             **{"image_processor_type": "ViTImageProcessor", **self.source},
             "do_resize": self.size is not None,
@@ -191,7 +191,7 @@ class ImageProcessor(Reader):
             "resample": self.resample,
             "rescale_factor": self.factor,
         }
-        if self.channels == 1:  # transformers.js converts to RGB unless told otherwise
+        if self.channels == 1:  # transformers.js converts to RGB by default
             config |= {"do_convert_rgb": False, "do_convert_grayscale": True}
         optional: dict[str, Any] = {
             "size": _sides_written(self.size),
@@ -206,11 +206,11 @@ class ImageProcessor(Reader):
         return config
 
     def settings(self) -> str:
-        """How images become numbers."""
+        """All settings as JSON; see `Reader.settings`."""
         return json.dumps(self.to_config(), default=str)
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
-        """Rows of random pixels; see `Reader.synthetic`."""
+        """Make rows of random pixels; see `Reader.synthetic`."""
         from compress.data.split import Split
 
         del longest
@@ -223,7 +223,7 @@ class ImageProcessor(Reader):
         return Split.without_labels("synthetic", rows, self.inputs(*self.result))
 
     def longest_words(self, inputs: Sequence[InputSpec], length: int) -> str:
-        """The size of all images; see `Reader.longest_words`."""
+        """Size of all images; see `Reader.longest_words`."""
         del length
         channels, height, width = inputs[0].shape
         return f"images of {width}x{height} in {channels} channels; data.size and data.channels set that"
@@ -235,7 +235,7 @@ class ImageProcessor(Reader):
         (directory / PREPROCESSOR_FILE).write_text(text, encoding="utf-8")
 
     def facts(self) -> dict[str, Any]:
-        """What a manifest says of the input, as plain data."""
+        """Image settings for a manifest, as plain data."""
         facts = {
             "channels": self.channels,
             "colours": "RGB" if self.channels == 3 else "grey",
@@ -248,7 +248,7 @@ class ImageProcessor(Reader):
 
     @property
     def how(self) -> str:
-        """As `preprocessor_config.json` says."""
+        """Refers to `preprocessor_config.json`; see `Reader.how`."""
         return f"one image at a time, read as {PREPROCESSOR_FILE} says"
 
 
@@ -282,7 +282,7 @@ def _sides_written(size: tuple[int, int] | int | None) -> dict[str, int] | None:
 
 def _each_channel(given: Any, channels: int, name: str) -> tuple[float, ...]:
     values = tuple(float(value) for value in (given if isinstance(given, list | tuple) else [given]))
-    if len(set(values)) == 1:  # the same for each: as many as there are
+    if len(set(values)) == 1:  # equal values apply to any number of channels
         values = values[:1] * channels
     if len(values) != channels:
         raise ValueError(f"{name} has {len(values)} numbers, but a picture has {channels} channels")

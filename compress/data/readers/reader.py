@@ -1,7 +1,7 @@
-"""Reader: how a model's rows are read, whatever they are: texts, images or numbers.
+"""Reader: how a model's rows are read, whether texts, images or numbers.
 
-All that depends on the modality is here and in its subclasses (`TextEncoder`, `ImageProcessor`): what a row
-holds, what a bundle ships so that a deployed program reads rows likewise, and the words for it.
+Everything that depends on the modality is here and in the subclasses (`TextEncoder`, `ImageProcessor`):
+contents of a row, files that a bundle ships so that deployed programs read rows the same way, and wording.
 """
 
 from __future__ import annotations
@@ -26,68 +26,68 @@ class Reader(ABC):
     """How rows are read.
 
     Class attributes:
-        modality: what a row is.
-        made_up: what synthetic rows hold, for people.
+        modality: type of a row.
+        made_up: description of synthetic rows, for messages.
     """
 
     modality: ClassVar[Modality]
     made_up: ClassVar[str] = ""
 
     def settings(self) -> str | None:
-        """What changes the rows or what is learnt from them, for keys; None: nothing."""
+        """Settings that change the rows or the training, for cache keys; None if there are none."""
         return None
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
-        """Make rows up, for a model that comes without data.
+        """Make synthetic rows, for a model without data.
 
         Args:
-            longest: positions of a row, where rows differ in length.
+            longest: maximum number of positions, if rows differ in length.
 
         Raises:
-            DataError: that can't be done.
+            DataError: if that is not possible.
         """
         raise DataError("rows of numbers can't be made up: give a recipe with this model and its data")
 
     def shown(self, row: Row) -> tuple[str, ...] | None:
-        """A word for each position of a row; None: positions have numbers only."""
+        """A word for each position of a row; None if positions only have numbers."""
         del row
         return None
 
     def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
-        """What a reader of the report must know of how these rows were read, a sentence each."""
+        """Caveats for the report on how these rows were read, a sentence each."""
         del split, whose
         return ()
 
     def longest_words(self, inputs: Sequence[InputSpec], length: int) -> str:
-        """The size of the largest row, for an error."""
+        """Size of the largest row, for an error message."""
         del inputs
         return f"the longest has {length} positions"
 
     def shipped(self) -> tuple[Path, ...]:
-        """Files of the model's own that go into a bundle unchanged, if they are there."""
+        """Files of the model that are copied into a bundle if they exist."""
         return ()
 
     def write_(self, directory: Path, longest: int | None, *, generates: bool = False) -> None:
-        """Write what reads rows in a bundle.
+        """Write the files that a bundle needs to read rows.
 
         Args:
-            longest: positions that a row may have; rows are cut there, unless the model generates.
-            generates: whether rows are prompts, which the model continues.
+            longest: maximum positions of a row, at which rows are truncated unless the model generates.
+            generates: whether rows are prompts for the model to continue.
         """
         del directory, longest, generates
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are; 0 where rows are no tokens."""
+        """Number of tokens; 0 if rows are not tokens."""
         return 0
 
     @property
     def end_id(self) -> int | None:
-        """The token that ends what a model generates; None: there is none."""
+        """End token of generated text; None if there is none."""
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Facts about the reader for a manifest."""
         return {}
 
     @property
@@ -97,11 +97,11 @@ class Reader(ABC):
 
 
 class NumbersReader(Reader):
-    """Rows are what the source holds: nothing is encoded."""
+    """Reader of rows that are numbers already and need no encoding."""
 
     modality: ClassVar[Modality] = "numbers"
 
 
 def reader_of_numbers(reader: Reader | None) -> Reader:
-    """The reader of rows that are encoded already: the model's tokenizer may serve later stages."""
+    """Reader of encoded rows; keeps the model's tokenizer, which later stages may use."""
     return reader if reader is not None and reader.modality == "text" else NumbersReader()

@@ -1,7 +1,7 @@
-"""Rows of random tokens: what a text model can be given where there is no text at all.
+"""Rows of random tokens, for text models without any text.
 
-Every token but the special ones is as likely as any other, and the special ones stand where the tokenizer
-puts them. Such rows mean nothing; but layers are given numbers of about the size that texts give them.
+All non-special tokens are equally likely, and the special ones are placed by the tokenizer. The rows have no
+meaning, but activations are of about the same magnitude as with real texts.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _SHORTEST = 4  # tokens: one or two words and the special ones
 
 
 def random_lengths(count: int, longest: int, *, seed: int) -> list[int]:
-    """Draw how many tokens rows have, from 4 up to the longest, each length as likely as any other."""
+    """Draw row lengths in tokens, uniformly from 4 to `longest`."""
     drawn = np.random.default_rng(seed).integers(min(_SHORTEST, longest), longest + 1, count)
     return [int(length) for length in drawn]
 
 
 def synthetic_split(encoder: TextEncoder, lengths: Sequence[int], *, seed: int) -> Split:
-    """Make rows of random tokens, wrapped in the tokenizer's special ones.
+    """Make rows of random tokens, wrapped in the tokenizer's special tokens.
 
     Args:
-        encoder: of the model that is to answer them; nothing else is known of it.
-        lengths: tokens of each row, special ones counted; a row holds one other token at least.
+        encoder: encoder of the model; nothing else about the model is needed.
+        lengths: tokens of each row, including special ones; a row has at least one other token.
 
     Raises:
-        DataError: the tokenizer has special tokens only.
+        DataError: if the tokenizer only has special tokens.
     """
     encoder.tokenizer.no_padding()
     special = {i for i, token in encoder.tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -53,7 +53,7 @@ def synthetic_split(encoder: TextEncoder, lengths: Sequence[int], *, seed: int) 
 
 
 def synthetic_corpus(encoder: TextEncoder, count: int, length: int, *, seed: int) -> Split:
-    """Make rows of random tokens for a language model, labelled by the token that follows each."""
+    """Make rows of random tokens for a language model, labelled with the next token at each position."""
     vocabulary = encoder.tokenizer.get_vocab(with_added_tokens=True).values()
     ids = np.array(sorted(set(vocabulary)), dtype=np.int64)
     drawn = np.random.default_rng(seed).choice(ids, (count, length + 1))
@@ -67,7 +67,7 @@ def synthetic_corpus(encoder: TextEncoder, count: int, length: int, *, seed: int
 def _row(
     encoder: TextEncoder, wrapped: Encoding, draw: np.random.Generator, ids: NDArray[np.int64], length: int
 ) -> Row:
-    """One row: what comes before the first token of a text, random tokens, and what comes after it."""
+    """One row: special tokens before a text, random tokens, and special tokens after it."""
     at = wrapped.special_tokens_mask.index(0)
     after = len(wrapped.ids) - wrapped.special_tokens_mask[::-1].index(0)
     count = max(length - at - len(wrapped.ids) + after, 1)
@@ -81,7 +81,7 @@ def _row(
 
 
 def _wrapped(encoder: TextEncoder, ids: NDArray[np.int64]) -> Encoding:
-    """A text with at least one token that isn't special: it shows what is put around a text."""
+    """Encode a text with at least one non-special token, to see the special tokens around it."""
     for index in ids[::-1]:  # the last tokens are whole words in most vocabularies
         encoding = encoder.tokenizer.encode(encoder.tokenizer.decode([int(index)]))
         if 0 in encoding.special_tokens_mask:

@@ -1,8 +1,8 @@
-"""Texts to token ids, by the `tokenizers` library alone.
+"""Tokenization of texts, using only the `tokenizers` library.
 
-A shipped bundle is run with onnxruntime and tokenizers only, so the ids that a model is trained and measured
-on must come from tokenizer.json and nothing else.
-Shapes: s = tokens of one text, special tokens counted.
+A deployed bundle needs only onnxruntime and tokenizers, so the ids for training and measuring must come from
+tokenizer.json alone.
+Shapes: s = tokens of one text, including special tokens.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-"""What is beside tokenizer.json, and other libraries read."""
-_CHUNK = 1024  # texts that are encoded at once: an Encoding holds far more than its ids
-_WHOLE_CHUNK = 16  # the same of documents, which may be long
+"""Files next to tokenizer.json that other libraries read."""
+_CHUNK = 1024  # texts per call: an Encoding is far larger than its ids
+_WHOLE_CHUNK = 16  # the same for documents, which may be long
 
 
 @dataclass(frozen=True)
 class TextEncoder(Reader):
-    """A tokenizer and the inputs that a model wants of it.
+    """A tokenizer and the inputs that a model needs from it.
 
     Attributes:
-        directory: where tokenizer.json is.
-        tokenizer: that file, loaded; its truncation and padding settings are ours to change.
-        input_names: which of input_ids, attention_mask and token_type_ids the model takes, in its order.
-        pad_id: the id that fills a shorter row.
-        end_id: the id that ends a text of a language model; None: the tokenizer names none.
-        truncation_side: the end of a long text that is cut, left or right.
+        directory: folder of tokenizer.json.
+        tokenizer: that file, loaded; its truncation and padding settings may be changed.
+        input_names: the model's inputs among input_ids, attention_mask and token_type_ids, in its order.
+        pad_id: id that pads shorter rows.
+        end_id: id that ends a language model's text; None if the tokenizer names none.
+        truncation_side: side on which long texts are cut, left or right.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -70,10 +70,11 @@ class TextEncoder(Reader):
     def from_directory(
         cls, directory: Path | str, *, input_names: tuple[str, ...] = ("input_ids", "attention_mask")
     ) -> TextEncoder:
-        """Load tokenizer.json, and the pad token and truncation side that are beside it.
+        """Load tokenizer.json, and the pad token and truncation side from the files next to it.
 
         Raises:
-            DataError: no tokenizer.json, one that cannot be read, or an input that texts do not have.
+            DataError: if tokenizer.json is missing or unreadable, or the model needs an input that texts
+                don't have.
         """
         directory = Path(directory)
         _check_input_names(input_names)
@@ -95,7 +96,7 @@ class TextEncoder(Reader):
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """What each encoded row holds."""
+        """Specifications of an encoded row's inputs."""
         pads = {"input_ids": self.pad_id}
         return tuple(
             InputSpec(name, "int64", ("sequence_length",), pads.get(name, 0)) for name in self.input_names
@@ -103,23 +104,23 @@ class TextEncoder(Reader):
 
     @property
     def vocab_size(self) -> int:
-        """Rows that an embedding needs for every id that can come: the highest id plus one."""
+        """Number of embedding rows needed for all possible ids: the highest id plus one."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
     def truncated_at(self) -> int | None:
-        """How many tokens of a text are kept, as `encode` last set it; None before."""
+        """Number of tokens to which `encode` last truncated texts; None before the first call."""
         truncation = self.tokenizer.truncation
         return None if truncation is None else int(truncation["max_length"])
 
     def encode(self, texts: Sequence[str], *, max_length: int) -> tuple[tuple[Row, ...], int]:
-        """Encode texts, unpadded, cut to `max_length` tokens with the special tokens kept.
+        """Encode texts, unpadded, truncated to `max_length` tokens including special tokens.
 
         Returns:
-            One row a text, each input int64 [s]; and how many texts were cut.
+            One row per text, each input int64 [s]; and the number of truncated texts.
 
         Raises:
-            DataError: `max_length` leaves no room for text, or a text has no tokens.
+            DataError: if `max_length` leaves no room for text, or a text has no tokens.
         """
         self._configure_(max_length)
         rows: list[Row] = []
@@ -128,7 +129,7 @@ class TextEncoder(Reader):
             chunk = list(texts[start : start + _CHUNK])
             try:
                 encodings = self.tokenizer.encode_batch(chunk)
-            except Exception as error:  # the library raises Exception itself
+            except Exception as error:  # the library raises bare Exception
                 raise DataError(f"{self._file}: cannot encode: {error}") from error
             for text, encoding in zip(chunk, encodings, strict=True):
                 if not encoding.ids:
@@ -140,14 +141,14 @@ class TextEncoder(Reader):
         return tuple(rows), cut
 
     def encode_whole(self, texts: Sequence[str]) -> Iterator[tuple[Array, Array]]:
-        """Encode documents, each whole and without special tokens, and yield each one's ids and bytes.
+        """Encode whole documents, without special tokens and truncation.
 
         Yields:
-            Token ids and the bytes (UTF-8) of the text that each token stands for, both int64 [t]; they sum
-            to the document's bytes.
+            For each document, its token ids and the number of UTF-8 bytes of text per token, both int64 [t];
+            the bytes sum to the document's size.
 
         Raises:
-            DataError: the tokenizer fails.
+            DataError: if the tokenizer fails.
         """
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
@@ -155,16 +156,16 @@ class TextEncoder(Reader):
             chunk = list(texts[start : start + _WHOLE_CHUNK])
             try:
                 encodings = self.tokenizer.encode_batch(chunk, add_special_tokens=False)
-            except Exception as error:  # the library raises Exception itself
+            except Exception as error:  # the library raises bare Exception
                 raise DataError(f"{self._file}: cannot encode: {error}") from error
             for text, encoding in zip(chunk, encodings, strict=True):
                 yield np.array(encoding.ids, dtype=np.int64), _token_bytes(text, encoding.offsets)
 
     def tokenizer_json(self, *, max_length: int | None) -> str:
-        """Text of a tokenizer.json that cuts as `encode` does and pads nothing, for the shipped bundle.
+        """Contents of a tokenizer.json for the bundle, which truncates like `encode` and does not pad.
 
         Args:
-            max_length: tokens of a text; None: nothing is cut, as of a prompt.
+            max_length: maximum tokens of a text; None does not truncate, as for a prompt.
         """
         if max_length is None:
             self.tokenizer.no_padding()
@@ -174,36 +175,36 @@ class TextEncoder(Reader):
         return str(self.tokenizer.to_str(pretty=True))
 
     def settings(self) -> str:
-        """How texts are split, and where they are cut."""
+        """Tokenizer settings, including truncation; see `Reader.settings`."""
         return str(self.tokenizer.to_str())
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
-        """Rows of random tokens, of random lengths; see `Reader.synthetic`."""
+        """Make rows of random tokens and random lengths; see `Reader.synthetic`."""
         from compress.data.readers.synthetic import random_lengths, synthetic_split
 
         return synthetic_split(self, random_lengths(count, longest, seed=seed), seed=seed)
 
     def shipped(self) -> tuple[Path, ...]:
-        """The model's and the tokenizer's own files."""
+        """Files of the model and the tokenizer; see `Reader.shipped`."""
         names = ("config.json", "tokenizer.json", GENERATION_FILE, *TOKENIZER_FILES)
         return tuple(path for name in names if (path := self.directory / name).is_file())
 
     def write_(self, directory: Path, longest: int | None, *, generates: bool = False) -> None:
-        """Write the tokenizer's files, such that texts are cut as they were before; see `Reader.write_`."""
+        """Write the tokenizer's files, with truncation as in `encode`; see `Reader.write_`."""
         for name in (*TOKENIZER_FILES, *([GENERATION_FILE] if generates else [])):
             if (self.directory / name).is_file():
                 shutil.copyfile(self.directory / name, directory / name)
         shipped = self.tokenizer_json(max_length=None if generates else longest)
         (directory / "tokenizer.json").write_text(shipped, encoding="utf-8")
-        # What reads this file instead (transformers.js, optimum) then truncates at the same place.
+        # Libraries that read this file instead (transformers.js, optimum) then truncate the same way.
         settings = directory / "tokenizer_config.json"
         known = read_json(settings) if settings.is_file() else {}
         if known.get("tokenizer_class") == "TokenizersBackend":
-            # transformers 5's name for this class: 4, which optimum-onnx needs, knows the old one only.
+            # transformers 5's name; optimum-onnx needs transformers 4, which only knows the old name.
             known["tokenizer_class"] = "PreTrainedTokenizerFast"
-        if generates and self.end_id is not None:  # the one that was between documents
+        if generates and self.end_id is not None:  # the end token used between documents
             known["eos_token"] = self.tokenizer.id_to_token(self.end_id)
-        # Without it transformers 4 gives token types to classes that don't say what they take.
+        # Otherwise transformers 4 adds token types for classes that don't declare their inputs.
         known["model_input_names"] = list(self.input_names)
         if longest is not None:
             known["model_max_length"] = longest
@@ -216,7 +217,7 @@ class TextEncoder(Reader):
         return tuple(self.tokenizer.id_to_token(int(index)) or "?" for index in row["input_ids"])
 
     def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
-        """A sentence where more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
+        """Warn if more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
         from compress.data.words import unknown_token_notes
 
         return unknown_token_notes(split, self, whose)
@@ -236,10 +237,10 @@ class TextEncoder(Reader):
 
 
 def encoder_among(reader: Reader | None) -> TextEncoder:
-    """The reader, which must be one of texts.
+    """Return the reader, which must be for texts.
 
     Raises:
-        DataError: it is another.
+        DataError: if it is not.
     """
     if not isinstance(reader, TextEncoder):
         raise DataError(
@@ -250,7 +251,7 @@ def encoder_among(reader: Reader | None) -> TextEncoder:
 
 
 def _token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> Array:
-    """Bytes from the end of the token before to the end of each, [t]; the last one has the rest."""
+    """Bytes from the end of the previous token to the end of each, [t]; the last one includes the rest."""
     if not offsets:
         return np.zeros(0, dtype=np.int64)
     if text.isascii():
@@ -288,7 +289,7 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:  # the library raises bare Exception
         raise DataError(f"{path}: not a tokenizer that can be read: {error}") from error
     if not has_words(tokenizer):
         raise DataError(
@@ -299,13 +300,13 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 
 
 def has_words(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer has tokens beside those that were added to it, which are the special ones."""
+    """Whether a tokenizer has tokens besides its added (special) ones."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     return bool(set(tokenizer.get_vocab(with_added_tokens=True)) - added)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; an absent file is an empty one."""
+    """Read a JSON object; empty if the file is missing."""
     if not path.is_file():
         return {}
     try:
@@ -321,14 +322,14 @@ def _pad_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> in
     found = _special_id(directory, tokenizer, config, "pad_token")
     if found is None and tokenizer.padding is not None:
         found = int(tokenizer.padding["pad_id"])
-    if found is None:  # as of GPT-2; a classifier may look for the one that its own file names
+    if found is None:  # as for GPT-2; a classifier may use the pad token of the model's config.json
         said = _read_json(directory / "config.json").get("pad_token_id")
         found = said if isinstance(said, int) and said >= 0 else None
     return 0 if found is None else found
 
 
 def _end_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int | None:
-    """The end token of the tokenizer's files, or else the first of those that the model's own files name."""
+    """End token from the tokenizer's files, or else the first one in the model's own files."""
     found = _special_id(directory, tokenizer, config, "eos_token")
     if found is not None:
         return found
@@ -341,7 +342,7 @@ def _end_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> in
 
 
 def _special_id(directory: Path, tokenizer: Tokenizer, config: dict[str, Any], role: str) -> int | None:
-    """The id of the token that the files beside the tokenizer give a role, such as pad_token, or None."""
+    """Id of the token with a role such as pad_token in the tokenizer's files; None if there is none."""
     sources = {"tokenizer_config.json": config}
     if not config.get(role):
         sources["special_tokens_map.json"] = _read_json(directory / "special_tokens_map.json")

@@ -1,10 +1,9 @@
-"""A tokenizer with a smaller vocabulary: tokens go, the others get new ids in their old order.
+"""Vocabulary pruning: remove tokens and renumber the others in their old order.
 
-What a text is split into stays the same where all its tokens are kept. WordPiece takes the longest match and
-WordLevel the whole word, so that fewer entries change nothing there. BPE needs each merge on the way to a
-kept token. Unigram takes the best path: fewer pieces leave it the best, as long as the unknown piece costs
-the same, which it derives from the lowest score. (A word that WordPiece could not split at all may become
-one that it can.)
+A text whose tokens are all kept is split as before. WordPiece takes the longest match and WordLevel the whole
+word, so removing entries changes nothing. BPE needs every merge on the way to a kept token. Unigram takes the
+best path, which remains the best with fewer pieces as long as the unknown piece has the same cost, which is
+derived from the lowest score. (A word that WordPiece could not split may become splittable.)
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 def token_counts(split: Split, size: int) -> NDArray[np.int64]:
-    """Count how often each of `size` token ids occurs in a split, [size].
+    """Count the occurrences of each of `size` token ids in a split, [size].
 
     Raises:
-        DataError: its rows hold no token ids, or one that is not among these.
+        DataError: if the rows hold no token ids, or one outside the range.
     """
     if any("input_ids" not in row for row in split.rows):
         raise DataError(f"the {split.name} rows hold no input_ids: there are no tokens to count")
@@ -56,20 +55,20 @@ def token_counts(split: Split, size: int) -> NDArray[np.int64]:
 
 
 def required_tokens(tokenizer: Mapping[str, Any], wanted: Iterable[int]) -> tuple[int, ...]:
-    """Find the tokens that must stay so that the wanted ones still come out, and any text can be split.
+    """Find the tokens to keep so that the wanted ones are still produced, and any text can be split.
 
-    Added tokens (the special ones), what the post-processor inserts, the unknown token, single characters and
-    bytes, and the intermediates of BPE.
+    Adds added (special) tokens, tokens inserted by the post-processor, the unknown token, single characters
+    and bytes, and BPE intermediates.
 
     Args:
-        tokenizer: tokenizer.json as `Tokenizer.to_str` of tokenizers >= 0.20 writes it.
+        tokenizer: tokenizer.json as written by `Tokenizer.to_str` of tokenizers >= 0.20.
         wanted: token ids.
 
     Returns:
-        Ids to keep, ascending: the wanted ones and what they need.
+        Ids to keep, ascending: the wanted ones and those they need.
 
     Raises:
-        DataError: a kind of tokenizer that is not known.
+        DataError: if the kind of tokenizer is not supported.
     """
     model = tokenizer["model"]
     if model.get("type") not in _KINDS:
@@ -94,11 +93,11 @@ def required_tokens(tokenizer: Mapping[str, Any], wanted: Iterable[int]) -> tupl
 
 
 def smaller_tokenizer(tokenizer: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """Write tokenizer.json anew for the kept tokens.
+    """Rewrite tokenizer.json for the kept tokens.
 
     Args:
-        tokenizer: as for `required_tokens`.
-        kept: what `required_tokens` gave; the new id of a token is its place in there.
+        tokenizer: as in `required_tokens`.
+        kept: from `required_tokens`; a token's new id is its index in this list.
     """
     new = {old: index for index, old in enumerate(kept)}
     model = dict(tokenizer["model"])
@@ -124,23 +123,23 @@ def smaller_tokenizer(tokenizer: Mapping[str, Any], kept: Sequence[int]) -> dict
 
 
 def smaller_encoder(encoder: TextEncoder, kept: Sequence[int], directory: Path | None = None) -> TextEncoder:
-    """Make the encoder of the kept tokens.
+    """Create an encoder with only the kept tokens.
 
     Args:
-        encoder: left unchanged.
-        kept: what `required_tokens` gave, with the encoder's `pad_id` among them.
-        directory: where its tokenizer.json and settings are written; None: nowhere. Files with old ids
-            (vocab.txt, merges.txt) are left out: tokenizer.json says the same.
+        encoder: unchanged.
+        kept: from `required_tokens`, including the encoder's `pad_id`.
+        directory: folder for its tokenizer.json and settings; None writes nothing. Files with old ids
+            (vocab.txt, merges.txt) are omitted; tokenizer.json has the same information.
 
     Raises:
-        DataError: the tokenizers library refuses what was made.
+        DataError: if the tokenizers library rejects the result.
     """
     from tokenizers import Tokenizer
 
     text = json.dumps(smaller_tokenizer(json.loads(encoder.tokenizer.to_str()), kept), ensure_ascii=False)
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:  # the library raises bare Exception
         raise DataError(f"{encoder.directory}: its tokenizer can't be made smaller: {error}") from error
     pad_id = list(kept).index(encoder.pad_id)
     made = replace(encoder, tokenizer=tokenizer, pad_id=pad_id, directory=directory or encoder.directory)
@@ -153,10 +152,10 @@ def smaller_encoder(encoder: TextEncoder, kept: Sequence[int], directory: Path |
 
 
 def encode_again(split: Split, encoder: TextEncoder) -> Split:
-    """The same rows and labels, their texts encoded by another encoder, cut where its last ones were.
+    """Encode a split's texts with another encoder, truncated at that encoder's current length.
 
     Raises:
-        DataError: the split has no texts.
+        DataError: if the split has no texts.
     """
     if len(split.texts) != len(split) or encoder.truncated_at is None:
         raise DataError(f"the {split.name} split holds no texts that could be encoded anew")
@@ -165,10 +164,10 @@ def encode_again(split: Split, encoder: TextEncoder) -> Split:
 
 
 def encode_splits_again(splits: Splits, encoder: TextEncoder) -> Splits:
-    """`encode_again` of all splits, with the task that fits them.
+    """Apply `encode_again` to all splits, and adapt the task.
 
     Raises:
-        DataError: a split has no texts.
+        DataError: if a split has no texts.
     """
     return replace(
         splits,
@@ -189,7 +188,7 @@ def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
 
 def _alphabet(model: Mapping[str, Any], vocabulary: Iterable[str]) -> set[str]:
     """Tokens of one character, at the start of a word or within, and of one byte."""
-    if model["type"] == "WordLevel":  # it splits no word
+    if model["type"] == "WordLevel":  # it splits no words
         return set()
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     found = {token for token in vocabulary if len(token.removeprefix(prefix).removesuffix(suffix)) == 1}
@@ -203,7 +202,7 @@ def _merged(model: Mapping[str, Any], left: str, right: str) -> str:
 
 
 def _intermediates(model: Mapping[str, Any], vocabulary: Mapping[str, int], kept: set[int]) -> set[int]:
-    # All merges that lead to a token, where there are several: which one is taken hangs on its neighbours.
+    # If several merges produce a token, keep them all: which one applies depends on its neighbours.
     parts: defaultdict[str, set[str]] = defaultdict(set)
     for left, right in model["merges"]:
         parts[_merged(model, left, right)] |= {left, right}
@@ -218,7 +217,7 @@ def _intermediates(model: Mapping[str, Any], vocabulary: Mapping[str, int], kept
 
 
 def _inserted(processor: Mapping[str, Any] | None) -> list[int]:
-    """Ids that a post-processor writes into each row."""
+    """Ids that a post-processor inserts into each row."""
     if processor is None:
         return []
     if processor["type"] == "Sequence":
@@ -249,7 +248,7 @@ def _write_settings(source: Path, target: Path, kept: Sequence[int]) -> None:
         return
     settings = read_json(source)
     decoder = settings.get("added_tokens_decoder")
-    if isinstance(decoder, dict):  # id -> token, as transformers 4 writes it
+    if isinstance(decoder, dict):  # id -> token, as written by transformers 4
         new = {str(old): str(index) for index, old in enumerate(kept)}
         settings["added_tokens_decoder"] = {new[i]: token for i, token in decoder.items() if i in new}
     target.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

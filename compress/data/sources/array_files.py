@@ -1,4 +1,4 @@
-"""Rows of numbers from .npz files: whatever inputs a model takes, by their names.
+"""Rows of numbers from .npz files: any inputs of a model, by name.
 
 Shapes: n = rows.
 """
@@ -31,11 +31,11 @@ Columns = dict[str, NDArray[Any]]
 
 
 class ArraysData(DataSource):
-    """Arrays of the user's own, from .npz files (numpy.savez): the model's inputs by name, and "labels".
+    """The user's arrays in .npz files (numpy.savez): the model's inputs by name, and "labels".
 
-    What an input is like is read off train, as `compress.from_arrays` does. Labels are class indices or
-    names, [n]; or for several labels a row 0 and 1, [n, labels], and "label_names" their names, if they have
-    any. A split without a file of its own is drawn from train, stratified by label and seeded.
+    Input types and shapes are inferred from train, as in `compress.from_arrays`. Labels are class indices or
+    names [n]; for several labels per row 0 and 1 [n, labels], with "label_names" as optional names. A split
+    without its own file is drawn from train, stratified by label and seeded.
     """
 
     several_labels: ClassVar[bool] = True
@@ -60,12 +60,12 @@ class ArraysData(DataSource):
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """What the files hold.
+    """Contents of the files.
 
     Attributes:
-        tables: train, and validation and test where they have files of their own: labels, and bytes of rows.
+        tables: train, and validation and test if given: labels, and rows as bytes.
         rows: the rows themselves, by the same names.
-        inputs: what the inputs are like, read off train.
+        inputs: input specifications, inferred from train.
     """
 
     tables: Mapping[str, Table]
@@ -74,10 +74,10 @@ class ArrayFiles:
 
 
 def read_array_files(config: ArraysData) -> ArrayFiles:
-    """Read the files and see that they fit together.
+    """Read the files and check that they are consistent.
 
     Raises:
-        DataError: one can't be read, or has no labels, or its inputs aren't like those of train.
+        DataError: if one can't be read or has no labels, or its inputs differ from those of train.
     """
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
@@ -93,7 +93,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
         part: Table(
             name=path.name,
             where=str(path),
-            # Bytes of rows as the model reads them, and shapes: lengths may differ from file to file.
+            # Keys include the shapes, because lengths may differ between files.
             items=tuple(_key(row, inputs) for row in rows[part]),
             labels=labels[part],
             declared=read[part][1],

@@ -1,4 +1,4 @@
-"""Splits from a user's own arrays, for a model that takes neither digits nor texts.
+"""Splits from a user's own arrays, for models that take neither digits nor texts.
 
 Shapes: n = rows, s = the row's own length.
 """
@@ -31,30 +31,29 @@ def from_arrays(
     inputs: Sequence[InputSpec] | None = None,
     source: str = "arrays",
 ) -> Splits:
-    """Make splits of arrays; nothing is dropped or drawn.
+    """Make splits from arrays; nothing is dropped or sampled.
 
-    Each mapping holds the model's inputs by the names of its forward, and under "labels" class indices [n],
-    or 0 and 1 [n, labels] where a row has any number of labels (the task is multi-label then). An input is an
-    array [n, s, ...] or a list of n arrays [s, ...].
+    Each mapping holds the model's inputs by the argument names of its forward, and under "labels" class
+    indices [n], or 0 and 1 [n, labels] for several labels per row (the task is multi-label then). An input is
+    an array [n, s, ...] or a list of n arrays [s, ...].
 
-    What an input is like is read off train, unless `inputs` says it: integers and booleans become int64,
-    floats float32. The first dimension of a row is dynamic, named "sequence_length" and padded with 0, for a
-    list, for integers (token ids, masks) and for floats [n, s, f]; it is fixed for floats [n, f] (a feature
-    vector) and for floats of four dimensions or more (images). All dimensions after it are fixed. In the task
-    inputs of a dynamic length come first: a batch is as long as they are.
+    Input types and shapes are inferred from train unless `inputs` gives them: integers and booleans become
+    int64, floats float32. A row's first dimension is dynamic, named "sequence_length" and padded with 0, for
+    lists, integers (token ids, masks) and floats [n, s, f]; it is fixed for floats [n, f] (a feature vector)
+    and floats of four or more dimensions (images). All further dimensions are fixed. In the task, inputs with
+    a dynamic length come first, because they determine the length of a batch.
 
     Args:
-        train: the rows to learn from.
-        validation: the rows to choose by.
-        test: the rows for the final figure; None: a test split without rows.
-        labels: class names by index; None: "0", "1" and so on, up to the highest index there is, or one a
-            column.
-        inputs: what the inputs are like, where another pad value or fixed dimension is wanted.
-        source: a line for people: where the rows come from.
+        train: rows for training.
+        validation: rows for model selection.
+        test: rows for the final evaluation; None gives an empty test split.
+        labels: class names by index; None uses "0", "1" and so on, up to the highest index or column.
+        inputs: input specifications, to set other pad values or fixed dimensions.
+        source: description of the rows' origin, for people.
 
     Raises:
-        DataError: an input or label is missing, of another shape or type, or not finite; a row stands in two
-            splits.
+        DataError: if an input or label is missing, has another shape or type, or is not finite, or a row
+            occurs in two splits.
     """
     given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
     several = all(np.ndim(columns.get(LABELS_KEY, ())) == 2 for columns in given.values())
@@ -104,13 +103,13 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
 
 
 def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
-    """Say what inputs are like, as `from_arrays` reads it off train.
+    """Infer input specifications from train, as described in `from_arrays`.
 
     Args:
-        where: the rows' name, for messages.
+        where: name of the rows, for messages.
 
     Raises:
-        DataError: there is none, or one can't be an input.
+        DataError: if there is no input, or one is not valid.
     """
     specs = []
     for name, column in train.items():
@@ -122,7 +121,7 @@ def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
             raise DataError(f"{where}: input '{name}' has no rows")
         if name == ROW_INDEX_KEY:
             raise DataError(f"{where}: '{name}' is a name that batches use themselves; rename the input")
-        kinds = {row.dtype.kind for row in rows if row.size}  # numpy takes an empty list for floats
+        kinds = {row.dtype.kind for row in rows if row.size}  # numpy treats an empty list as floats
         if not kinds <= set("biuf"):
             raise DataError(
                 f"{where}: input '{name}' holds {rows[0].dtype}, neither whole numbers nor floats"
@@ -141,14 +140,15 @@ def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
 
 
 def rows_of(part: str, columns: Columns, specs: tuple[InputSpec, ...], count: int) -> tuple[Row, ...]:
-    """Check columns against what inputs are like, and make rows of them.
+    """Check columns against the input specifications, and convert them to rows.
 
     Args:
-        part: the columns' name, for messages.
-        count: how many labels there are.
+        part: name of the columns, for messages.
+        count: number of labels.
 
     Raises:
-        DataError: an input is missing, too much, or of another shape, type or number; a value is not finite.
+        DataError: if an input is missing, unknown, or of another shape, type or count, or a value is not
+            finite.
     """
     names = {spec.name for spec in specs}
     for name in columns:

@@ -1,8 +1,8 @@
-"""Documents for a language model: read, split by whole documents, and cut into rows of one length.
+"""Documents for a language model: read, split by whole documents, and cut into rows of equal length.
 
-The documents of a split are joined, each ended by the tokenizer's end token where it has one, and cut into
-rows of s tokens. A position's label is the token that follows it, so the last token of a row is labelled by
-the first of the next; what does not fill a row at the end is left out.
+The documents of a split are concatenated, each followed by the tokenizer's end token if it has one, and cut
+into rows of s tokens. The label of a position is the next token, so the last token of a row is labelled with
+the first of the next row; an incomplete last row is dropped.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from compress.tasks.spec import RowKind
 __all__ = ["CorpusData", "Documents", "TextStream", "distinct_documents", "with_end_token"]
 
 _PARTS = ("train", "validation", "test")
-_FEW_DOCUMENTS = 10  # fewer than these are cut into parts, for want of whole ones to draw
+_FEW_DOCUMENTS = 10  # with fewer than this, each document is cut instead of drawing whole ones
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Whole texts of one split, and what was left out."""
+    """Whole texts of one split, and notes on what was left out."""
 
     name: str  # for people
     texts: tuple[str, ...]
@@ -45,13 +45,13 @@ class Documents:
 
 
 class TextStream(DataSource):
-    """Text for a language model: documents, one after the other, cut into rows of `max_length` tokens.
+    """Text for a language model: concatenated documents, cut into rows of `max_length` tokens.
 
     Attributes:
-        max_length: tokens a row; each position's label is the token that follows it.
-        validation_limit, test_limit: rows that are kept to measure on, drawn by the seed.
-        end_token: what ends a document, and what the model then ends its answers with; none: as the
-            tokenizer's files say; false: nothing does.
+        max_length: tokens per row; the label of each position is the next token.
+        validation_limit, test_limit: maximum rows for measuring, sampled by the seed.
+        end_token: token that ends a document, and the model's output; None uses the tokenizer's; false uses
+            none.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -65,18 +65,18 @@ class TextStream(DataSource):
 
     @abstractmethod
     def documents(self) -> dict[str, Documents]:
-        """Read the documents of train, and of validation and test where they are given.
+        """Read the documents of train, and of validation and test if given.
 
         Raises:
-            DataError: a file is missing, empty or no text.
+            DataError: if a file is missing, empty or not text.
         """
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
-        """Read documents and make rows of them; see `DataSource.read`.
+        """Read documents and convert them to rows; see `DataSource.read`.
 
         Raises:
-            DataError: a file that is missing, empty or no text; a document that is in two splits; too little
-                text for a row in each split; or no end token.
+            DataError: if a file is missing, empty or not text, a document is in two splits, there is too
+                little text for a row in each split, or there is no end token.
         """
         del label_order
         encoder = with_end_token(encoder_among(reader), self)
@@ -104,13 +104,13 @@ class TextStream(DataSource):
 class CorpusData(TextStream):
     """Language modelling on the user's text: a file, a folder of files, or a `datasets` directory.
 
-    A .txt file, or any file of a folder that `files` matches, is one document; in CSV, JSONL and Parquet
+    A .txt file, or any file of a folder that matches `files`, is one document; in CSV, JSONL and Parquet
     files and `datasets` directories each row is one. A split that is not given is drawn from train, by whole
     documents.
 
     Attributes:
-        files: which files of a folder are read, by their names.
-        text: the column that holds the text.
+        files: pattern of file names to read from a folder.
+        text: name of the text column.
     """
 
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE or DIR"
@@ -128,10 +128,10 @@ class CorpusData(TextStream):
 
 
 def with_end_token(encoder: TextEncoder, config: TextStream) -> TextEncoder:
-    """The tokenizer with the end token that the configuration names, or with its own.
+    """Set the tokenizer's end token to the configured one, if any.
 
     Raises:
-        DataError: neither names one, or the tokenizer doesn't have it.
+        DataError: if neither gives one, or the tokenizer doesn't have the configured one.
     """
     if config.end_token is False:
         return replace(encoder, end_id=None)
@@ -179,10 +179,10 @@ def _read(path: Path, config: CorpusData) -> Documents:
 
 
 def distinct_documents(name: str, texts: Sequence[str]) -> Documents:
-    """Each document once, case and white space aside; empty ones are left out.
+    """Remove empty and duplicate documents, ignoring case and white space.
 
     Raises:
-        DataError: there is no text.
+        DataError: if no text is left.
     """
     kept: dict[str | bytes, str] = {}
     for text in texts:
@@ -198,7 +198,7 @@ def distinct_documents(name: str, texts: Sequence[str]) -> Documents:
 def _divided(
     config: TextStream, read: Mapping[str, Documents]
 ) -> tuple[dict[str, Documents], tuple[Note, ...]]:
-    """Draw validation and test from train's documents where they are not given."""
+    """Draw validation and test from train's documents if they are not given."""
     wanted = {"validation": config.validation_fraction, "test": config.test_fraction}
     drawn = {part: share for part, share in wanted.items() if part not in read}
     parts = dict(read)
@@ -214,7 +214,7 @@ def _divided(
 
 
 def _cut(texts: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Of each text the beginning for train and a part of the end for each other split, cut at line ends."""
+    """Cut each text at line ends: the start goes to train, parts of the end to the other splits."""
     pieces: dict[str, list[str]] = {"train": [], **{part: [] for part in shares}}
     for text in texts:
         stop = len(text)
@@ -228,7 +228,7 @@ def _cut(texts: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[st
 
 
 def _drawn(texts: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, list[str]]:
-    """Whole documents until each split has its share of the characters; train has the rest."""
+    """Draw whole documents until each split has its share of the characters; train gets the rest."""
     order = list(np.random.default_rng(seed).permutation(len(texts)))
     total = sum(map(len, texts))
     pieces: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Text classification from Hugging Face `datasets`: a directory that save_to_disk wrote, or a name."""
+"""Text classification from Hugging Face `datasets`: a directory from save_to_disk, or a Hub name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _INSTALL_HF = "pip install 'modelpress[hf]'"
 
 
 class DatasetsData(TextRows):
-    """Text classification from a Hugging Face `datasets` directory (save_to_disk) or hub name.
+    """Text classification from a Hugging Face `datasets` directory (save_to_disk) or Hub name.
 
-    A split whose name is none is drawn from train, stratified by label and seeded. `unlabelled` names a
-    split of further texts, whose labels are not read.
+    A split whose name is None is drawn from train, stratified by label and seeded. `unlabelled` names a split
+    of additional texts, whose labels are not read.
     """
 
     source: Literal["datasets"] = "datasets"
@@ -39,7 +39,7 @@ class DatasetsData(TextRows):
         return self.name
 
     def columns(self) -> tuple[str, ...]:
-        """The columns of train."""
+        """Columns of train."""
         dataset = _open_datasets(self)
         return tuple((dataset[self.train] if isinstance(dataset, dict) else dataset).column_names)
 
@@ -53,10 +53,10 @@ class DatasetsData(TextRows):
 
 
 def read_datasets(config: DatasetsData) -> dict[str, Table]:
-    """Read the splits that a `datasets` source names: train, and validation and test where they are given.
+    """Read the splits of a `datasets` source: train, and validation and test if given.
 
     Raises:
-        DataError: no such directory, hub name, split, column, text or label.
+        DataError: if a directory, Hub name, split, column, text or label is missing.
     """
     wanted = {"train": config.train, "validation": config.validation, "test": config.test}
     return {
@@ -66,10 +66,10 @@ def read_datasets(config: DatasetsData) -> dict[str, Table]:
 
 
 def read_unlabelled_dataset(config: DatasetsData) -> Table:
-    """Read the texts of the split that a `datasets` source names `unlabelled`; the table has no labels.
+    """Read the texts of the `unlabelled` split of a `datasets` source; the table has no labels.
 
     Raises:
-        DataError: no such directory, hub name, split, column or text.
+        DataError: if a directory, Hub name, split, column or text is missing.
     """
     dataset, name, where = _named_splits(config, {"unlabelled": config.unlabelled})["unlabelled"]
     check_columns(where, dataset.column_names, (config.text,))
@@ -78,7 +78,7 @@ def read_unlabelled_dataset(config: DatasetsData) -> Table:
 
 
 def _named_splits(config: DatasetsData, wanted: Mapping[str, str | None]) -> dict[str, tuple[Any, str, str]]:
-    """Of each wanted split that has a name: its rows, its name for people and for errors."""
+    """For each wanted split with a name: its rows, its display name, and its name for errors."""
     dataset = _open_datasets(config)
     # A lone Dataset has no split names: it is the pool from which the others are drawn.
     splits = dict(dataset) if isinstance(dataset, dict) else {config.train: dataset}
@@ -113,7 +113,7 @@ def _open_datasets(config: DatasetsData) -> Any:
         raise DataError(f"{config.name}: no such directory")
     try:
         return datasets.load_dataset(config.name, config.config)
-    except Exception as error:  # network, hub, cache and builder errors share no base class
+    except Exception as error:  # network, Hub, cache and builder errors share no base class
         raise DataError(
             f"data set '{config.name}' is no directory here and could not be loaded from the Hugging Face "
             f"Hub ({type(error).__name__}: {error}); check its name and the network, or save it elsewhere "

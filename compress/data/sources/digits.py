@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, as rows of patches or as images: nothing is downloaded.
+"""scikit-learn's handwritten digits, as rows of patches or as images; nothing is downloaded.
 
 Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (the UCI test part, 1,797 images).
 Shapes: n = images, s = 16 patches, f = 4 pixels of a 2x2 patch, p = channels.
@@ -63,14 +63,14 @@ class DigitsData(DataSource):
 
 
 class DigitImagesData(DataSource):
-    """The same digits as images in grey, `pixel_values` [1, 8, 8], for a vision Transformer or a CNN."""
+    """The same digits as grey images, `pixel_values` [1, 8, 8], for a vision Transformer or a CNN."""
 
     modality: ClassVar[Modality] = "image"
 
     source: Literal["digit-images"] = "digit-images"
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
-        """See `DataSource.read`; how they are read is fixed."""
+        """See `DataSource.read`; preprocessing is fixed."""
         return splits_of_pictures(self, {"train": read_digit_images()}, DIGIT_PROCESSOR, label_order)
 
 
@@ -79,10 +79,10 @@ def _properties(digit: str) -> tuple[str, ...]:
 
 
 def read_digits() -> tuple[Table, NDArray[np.float32]]:
-    """Read the digits.
+    """Read the digits as patches.
 
     Returns:
-        The labels "0" to "9" and bytes of the rows; and their features [n, 16, 4] in [-1, 1].
+        A table with labels "0" to "9" and rows as bytes; and the features [n, 16, 4] in [-1, 1].
     """
     from sklearn.datasets import load_digits
 
@@ -98,7 +98,7 @@ def read_digits() -> tuple[Table, NDArray[np.float32]]:
 
 
 def _patches(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Cut images [n, 8, 8] of 0..16 to patches [n, 16, 4] of -1..1."""
+    """Cut images [n, 8, 8] in 0..16 into patches [n, 16, 4] in -1..1."""
     grid = images.reshape(-1, 4, 2, 4, 2)  # [n, patch row, pixel row, patch column, pixel column]
     patches = grid.transpose(0, 1, 3, 2, 4).reshape(-1, 16, 4)  # [n, s, f]
     return np.ascontiguousarray(patches / 8 - 1, dtype=np.float32)

@@ -16,10 +16,10 @@ __all__ = ["FileData", "read_text_file", "read_unlabelled_file"]
 
 
 class FileData(TextRows):
-    """Text classification from CSV, TSV, JSONL or Parquet files (by their ending; .gz as well, but Parquet).
+    """Text classification from CSV, TSV, JSONL or Parquet files, by extension; all but Parquet also as .gz.
 
-    A split without a file of its own is drawn from train, stratified by label and seeded. `unlabelled` is a
-    file of further texts without labels: one of these, or a .txt with a text a line.
+    A split without its own file is drawn from train, stratified by label and seeded. `unlabelled` is a file
+    of additional texts without labels: one of these formats, or a .txt with one text per line.
     """
 
     source: Literal["file"] = "file"
@@ -30,11 +30,11 @@ class FileData(TextRows):
 
     @property
     def where(self) -> Path:
-        """The file of train."""
+        """The training file."""
         return self.train
 
     def columns(self) -> tuple[str, ...]:
-        """The columns of train."""
+        """Columns of train."""
         return column_names_of(self.train, self.text)
 
     def tables(self) -> dict[str, Table]:
@@ -52,10 +52,11 @@ class FileData(TextRows):
 
 
 def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table:
-    """Read the text and label columns of a file; its ending says which format it has.
+    """Read the text and label columns of a file; its extension determines the format.
 
     Raises:
-        DataError: no such file, column, text or label; an ending, encoding or syntax that cannot be read.
+        DataError: if the file, a column, a text or a label is missing, or it has an unsupported extension,
+            encoding or syntax.
     """
     labels = LabelColumns((label,)) if isinstance(label, str) else label
     read = read_columns(path, (text, *labels.names))
@@ -74,10 +75,11 @@ def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table
 
 
 def read_unlabelled_file(path: Path, *, text: str) -> Table:
-    """Read the text column of a file, or the lines of a .txt that aren't blank; the table has no labels.
+    """Read the text column of a file, or the non-blank lines of a .txt; the table has no labels.
 
     Raises:
-        DataError: no such file, column or text; an ending, encoding or syntax that cannot be read.
+        DataError: if the file, the column or a text is missing, or it has an unsupported extension, encoding
+            or syntax.
     """
     read = read_columns(path, (text,), lines=True)
     unit: Literal["line", "row"] = "line" if read.lines else "row"

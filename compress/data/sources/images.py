@@ -1,7 +1,7 @@
-"""Image classification from folders, one sub-folder a class.
+"""Image classification from folders, one sub-folder per class.
 
-Two pictures are the same where the model sees the same pixels, whatever their files are.
-Shapes: n = pictures, p = channels, h = height, w = width.
+Two images are duplicates if the model sees the same pixels, whatever their files contain.
+Shapes: n = images, p = channels, h = height, w = width.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["ImagesData", "Pictures", "read_image_folders", "splits_of_pictures"]
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
-_IN_MEMORY_BYTES = 1 << 30  # more than this is kept in a temporary file
+_IN_MEMORY_BYTES = 1 << 30  # larger arrays are kept in a temporary file
 _MOST_THREADS = 8
 
 _Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -50,11 +50,11 @@ _Channels = Annotated[
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of one folder.
+    """Images of one folder.
 
     Attributes:
-        table: labels, and what each picture is the same by.
-        values: what a model is given, [n, p, h, w].
+        table: labels, and the keys that identify duplicates.
+        values: model inputs, [n, p, h, w].
         notes: what was converted or left out, a line each.
     """
 
@@ -64,16 +64,16 @@ class Pictures:
 
 
 class ImagesData(DataSource):
-    """Image classification from folders: one sub-folder a class, of its name, with pictures in it.
+    """Image classification from folders: one sub-folder of images per class, named after it.
 
-    A split without a folder of its own is drawn from train, stratified by class and seeded. What is not given
-    below is as the model's preprocessor_config.json says; without that file pictures stay as large as they
-    are, mean and std are 0.5, and there are 3 channels.
+    A split without its own folder is drawn from train, stratified by class and seeded. Settings not given
+    below come from the model's preprocessor_config.json; without that file images keep their size, mean and
+    std are 0.5, and there are 3 channels.
 
     Attributes:
-        size: height and width that pictures are resized to, or one number for both.
-        mean, std: of each channel, of pixels from 0 to 1; or one number for all.
-        channels: 3 in colour, 1 in grey.
+        size: height and width that images are resized to, or one number for both.
+        mean, std: per channel, for pixels from 0 to 1; or one number for all.
+        channels: 3 for colour, 1 for grey.
     """
 
     modality: ClassVar[Modality] = "image"
@@ -89,7 +89,7 @@ class ImagesData(DataSource):
     channels: Literal[1, 3] | None = None
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
-        """See `DataSource.read`; the model's own settings hold, but for those that are given here."""
+        """See `DataSource.read`; settings given here override the model's."""
         known = reader if isinstance(reader, ImageProcessor) else ImageProcessor()
         processor = known.changed(size=self.size, mean=self.mean, std=self.std, channels=self.channels)
         return splits_of_pictures(self, read_image_folders(self, processor), processor, label_order)
@@ -101,10 +101,10 @@ def splits_of_pictures(
     processor: ImageProcessor,
     label_order: Sequence[str] | None,
 ) -> Splits:
-    """Splits of images that were read.
+    """Make splits from images that were read.
 
     Args:
-        read: train, and validation and test where they are given.
+        read: train, and validation and test if given.
     """
     tables = {part: pictures.table for part, pictures in read.items()}
     parts = config.divided(tables)
@@ -119,13 +119,13 @@ def splits_of_pictures(
 
 
 def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Pictures]:
-    """Read the folders of train, and of validation and test where they are given.
+    """Read the folders of train, and of validation and test if given.
 
-    All folders are looked through before the first picture is read.
+    All folders are listed before the first image is read.
 
     Raises:
-        DataError: a folder without pictures or with one class, a class without pictures, a picture that can't
-            be read (it is named), pictures of several sizes where none is asked for.
+        DataError: if a folder has no images or only one class, a class has no images, an image can't be read
+            (its name is given), or images differ in size and no size is set.
     """
     roots = {"train": config.train, "validation": config.validation, "test": config.test}
     found = {part: _Folder.look(root, part) for part, root in roots.items() if root is not None}
@@ -145,7 +145,7 @@ def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[st
 
 @dataclass(frozen=True)
 class _Folder:
-    """The pictures below a folder, in the order of their names."""
+    """Image files in a folder, sorted by name."""
 
     root: Path
     classes: tuple[str, ...]
@@ -185,10 +185,10 @@ class _Folder:
         return cls(root, tuple(names), tuple(files), tuple(labels), tuple(others))
 
     def read(self, processor: ImageProcessor, shape: tuple[int, ...] | None) -> Pictures:
-        """Decode all pictures.
+        """Decode all images.
 
         Args:
-            shape: what images of other folders have; None: the first image decides.
+            shape: shape of the images in other folders; None uses the first image's.
         """
         first, _ = _read(self.files[0], processor)
         wanted = shape or (processor.channels, *first.shape[:2])
@@ -204,7 +204,7 @@ class _Folder:
             values[index] = processor.values(pixels)
             return hashlib.sha256(pixels.tobytes()).digest(), seen
 
-        # Pillow decodes and resizes without Python's lock.
+        # Pillow releases the GIL while decoding and resizing.
         with ThreadPoolExecutor(min(_MOST_THREADS, available_cores())) as pool:
             done = list(pool.map(put, range(len(self.files))))
         table = Table(
@@ -219,7 +219,7 @@ class _Folder:
 
 
 _Seen = tuple[str, tuple[int, int]]
-"""The colours of a picture's file as Pillow names them, and its width and height."""
+"""Pillow's colour mode of an image file, and its width and height."""
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -229,7 +229,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, processor: ImageProcessor) -> tuple[NDArray[np.uint8], _Seen]:
-    """Decode one image, turned as its camera says; of an animation the first."""
+    """Decode one image, rotated according to its EXIF data; only the first frame of an animation."""
     from PIL import Image, ImageOps
 
     try:
@@ -237,7 +237,7 @@ def _read(path: Path, processor: ImageProcessor) -> tuple[NDArray[np.uint8], _Se
             seen = _colours(file), file.size
             image = ImageOps.exif_transpose(file)
             image.load()
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError ... for files that are broken
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError ... for broken files
         raise DataError(f"{path}: can't be read as a picture ({error}): mend or remove it") from error
     if seen[0].startswith(("I", "F")):
         raise DataError(
@@ -254,13 +254,13 @@ def _colours(image: Image) -> str:
 
 
 def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
-    """An empty array of a shape: in memory, or in a temporary file that goes with the process."""
+    """Allocate an array, in memory or in a temporary file that is deleted with the process."""
     size = int(np.prod(shape)) * 4
     if size <= _IN_MEMORY_BYTES:
         return np.empty(shape, dtype=np.float32), ()
     try:
         with tempfile.TemporaryFile(prefix="modelpress-images-") as file:
-            if hasattr(os, "posix_fallocate"):  # else a full disk would be found out by a crash
+            if hasattr(os, "posix_fallocate"):  # otherwise a full disk would cause a crash
                 os.posix_fallocate(file.fileno(), 0, size)
             values = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
     except OSError as error:

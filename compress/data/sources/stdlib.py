@@ -30,7 +30,7 @@ class StdlibData(TextStream):
     """Language modelling on the source of Python's own standard library; nothing is downloaded.
 
     Attributes:
-        train_bytes: how much of it is trained on: whole files, drawn by the seed.
+        train_bytes: amount of text to train on: whole files, sampled by the seed.
     """
 
     source: Literal["stdlib"] = "stdlib"
@@ -53,7 +53,7 @@ class StdlibData(TextStream):
             try:
                 texts.append(files[index].read_text(encoding="utf-8"))
             except (UnicodeDecodeError, OSError):
-                continue  # a few files are written in other encodings on purpose
+                continue  # a few files deliberately use other encodings
             size += len(texts[-1].encode())
         version = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
         return {"train": distinct_documents(f"Python {version}'s standard library", texts)}

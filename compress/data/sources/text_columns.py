@@ -1,4 +1,4 @@
-"""Columns of texts and labels to a table: each row has a text and a label, and labels are classes."""
+"""Tables from columns of texts and labels; checks that each row has a text and a class label."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _WHOLE = re.compile(r"([-+]?\d+)\.0*")
 
 
 def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> None:
-    """Check that each wanted column is there, once.
+    """Check that each wanted column exists exactly once.
 
     Raises:
-        DataError: one isn't.
+        DataError: if one doesn't.
     """
     for name in wanted:
         if name not in present:
@@ -45,10 +45,10 @@ def labelled_table(
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
 ) -> Table:
-    """Make a table of raw columns, or say which rows lack a text or a label.
+    """Make a table from raw columns; refuse rows without a text or a label.
 
     Args:
-        values: of each column of labels.
+        values: of each label column.
     """
     _check_texts(where, texts, text, unit, numbers)
     at = numbers or tuple(range(1, len(texts) + 1))
@@ -73,7 +73,7 @@ def unlabelled_table(
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
 ) -> Table:
-    """Make a table without labels, or say which rows lack a text."""
+    """Make a table without labels; refuse rows without a text."""
     _check_texts(where, texts, column, unit, numbers)
     return Table(name, where, tuple(texts), (), unit=unit, numbers=numbers, notes=notes)
 
@@ -107,7 +107,7 @@ def _refuse_gaps(where: str, word: str, column: str, unit: str, lacking: Sequenc
 
 
 def _label_name(value: Any, where: str) -> str:
-    """Name of a class; 1 and 1.0 are one, None, NaN and blanks are the empty name."""
+    """Class name of a label; 1 and 1.0 are equal, None, NaN and blanks give the empty name."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, list | dict):
@@ -125,7 +125,7 @@ def _label_name(value: Any, where: str) -> str:
 
 
 def _class_names(names: tuple[str, ...], where: str, column: str) -> tuple[str, ...]:
-    """Names of classes as a model knows them: where all are numbers, `1.0` is the class 1."""
+    """Normalize class names: if all are numbers, `1.0` becomes `1`."""
     distinct = set(names)
     if not all(_NUMBER.fullmatch(name) for name in distinct):
         return names

@@ -1,6 +1,6 @@
-"""Columns of texts from CSV, TSV, JSONL and Parquet files, lines of .txt files, and whole documents.
+"""Text columns from CSV, TSV, JSONL and Parquet files, lines of .txt files, and whole documents.
 
-Nothing is repaired silently: what can't be read is an error that says where it is.
+Nothing is repaired silently: unreadable input is an error that gives its location.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compress.system.files import parse_json
 __all__ = ["Columns", "column_names_of", "read_columns", "read_document"]
 
 _INSTALL_HF = "pip install 'modelpress[hf]'"
-# The csv module refuses fields above 128 KiB unless told otherwise; the limit must fit any system's C long.
+# The csv module's default limit is 128 KiB per field; the new one must fit any system's C long.
 _CSV_FIELD_LIMIT = 2**31 - 1
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "';'", "|": "'|'"}
 _OWN_SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -39,7 +39,7 @@ _BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The wanted columns of a file, the line of each row (empty for rows without lines), and notes."""
+    """Selected columns of a file, the line of each row (empty if the format has no lines), and notes."""
 
     values: Sequence[Sequence[Any]]
     lines: tuple[int, ...] = ()
@@ -47,13 +47,13 @@ class Columns:
 
 
 def read_columns(path: Path, columns: Sequence[str], *, lines: bool = False) -> Columns:
-    """Read columns of a file; its ending says which format it has.
+    """Read columns of a file; its extension determines the format.
 
     Args:
-        lines: read a .txt too, whose lines that aren't blank are the one column.
+        lines: also accept .txt, whose non-blank lines are the only column.
 
     Raises:
-        DataError: no such file or column; an ending, encoding or syntax that cannot be read.
+        DataError: if the file or a column is missing, or it has an unsupported extension, encoding or syntax.
     """
     readers = {**_READERS, ".txt": _read_lines} if lines else _READERS
     wrong = what_is_there(path)
@@ -73,7 +73,7 @@ def read_document(path: Path) -> str:
     """Read the whole text of a file, which may be compressed (.gz).
 
     Raises:
-        DataError: it is not UTF-8 text, or cannot be read.
+        DataError: if it is not UTF-8 text, or cannot be read.
     """
     with _explained(path), _open_text(path) as file:
         return file.read()
@@ -81,7 +81,7 @@ def read_document(path: Path) -> str:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what reading a file can raise into a DataError that says what to do."""
+    """Convert errors while reading a file to a DataError that says what to do."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -94,7 +94,7 @@ def _open_text(path: Path, *, newline: str | None = None) -> IO[str]:
     """Open a text file, which may be compressed (.gz).
 
     Raises:
-        DataError: its first bytes show another encoding than UTF-8.
+        DataError: if its first bytes show an encoding other than UTF-8.
     """
     opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rb") as file:
@@ -124,7 +124,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Columns:
     try:
         separator = _separator(path, columns, own)
         with _open_text(path, newline="") as file:
-            # strict: else a quote that is never closed swallows the rest of the file without a word.
+            # strict: otherwise an unclosed quote silently swallows the rest of the file.
             reader = csv.reader(file, strict=True, delimiter=separator)
             header = next(reader, None)
             if header is None:
@@ -153,7 +153,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Columns:
 
 
 def _separator(path: Path, columns: Sequence[str], own: str) -> str:
-    """The separator under which the header has the wanted columns, or else the most columns."""
+    """Separator that gives the header the wanted columns, or else the most columns."""
     with _open_text(path, newline="") as file:
         first = file.readline()
     headers = {each: next(csv.reader([first], delimiter=each), []) for each in (own, *_SEPARATORS)}
@@ -193,7 +193,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
     except ImportError as error:
         raise DataError(f"{path}: reading Parquet needs pyarrow: {_INSTALL_HF}") from error
     try:
-        # ParquetFile, not read_table: that one makes columns out of folder names such as `label=1`.
+        # ParquetFile, not read_table, which makes columns out of folder names such as `label=1`.
         with pq.ParquetFile(path) as file:
             check_columns(str(path), file.schema_arrow.names, columns)
             table = file.read(columns=list(columns))
@@ -212,10 +212,10 @@ _READERS: dict[str, _ReadFile] = {
 
 
 def column_names_of(path: Path, text: str) -> tuple[str, ...]:
-    """The columns of a file.
+    """Columns of a file.
 
     Args:
-        text: the column of texts, by which a separator is recognized.
+        text: name of the text column, used to detect the separator.
     """
     name = path.name.lower()
     if name.endswith(".parquet"):

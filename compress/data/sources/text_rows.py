@@ -1,4 +1,4 @@
-"""What sources of rows with one text and one label share: files and `datasets` directories."""
+"""Base class for sources of rows with one text and one label: files and `datasets` directories."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["TextRows"]
 
 
 class TextRows(DataSource):
-    """Rows of one text and one label, or several, and further texts without labels.
+    """Rows of one text and one or several labels, and additional texts without labels.
 
     Attributes:
         text: the column of texts.
@@ -62,30 +62,30 @@ class TextRows(DataSource):
     @property
     @abstractmethod
     def where(self) -> object:
-        """What is read, for errors."""
+        """Location of the data, for errors."""
 
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
-        """The columns of the training rows."""
+        """Columns of the training rows."""
 
     @abstractmethod
     def tables(self) -> dict[str, Table]:
-        """Read train, and validation and test where they are given.
+        """Read train, and validation and test if given.
 
         Raises:
-            DataError: no such file, split, column, text or label.
+            DataError: if a file, split, column, text or label is missing.
         """
 
     @abstractmethod
     def unlabelled_table(self) -> Table | None:
-        """Read the rows without labels; None: not given.
+        """Read the rows without labels; None if not given.
 
         Raises:
-            DataError: no such file, split, column or text.
+            DataError: if a file, split, column or text is missing.
         """
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the report must know where one text of a pair was chosen."""
+        """Caveats for the report if one text of a pair was chosen."""
         return one_text_notes(self)
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
@@ -107,7 +107,7 @@ class TextRows(DataSource):
         return splits if further is None else self._with_unlabelled(splits, further, encoder)
 
     def _with_unlabelled(self, splits: Splits, table: Table, encoder: TextEncoder) -> Splits:
-        """Add the rows without labels, encoded as the others; rows of validation and test are left out."""
+        """Add the rows without labels in the same encoding, except those in validation or test."""
         picked, notes = distinct_from(table, (*splits.validation.texts, *splits.test.texts))
         texts = _texts(table, picked)
         rows, more = self._encoded(encoder, "unlabelled", texts)

@@ -1,1 +1,1 @@
-"""How operators are written in ONNX, and rewrites of the graph."""
+"""ONNX translation of operators, and graph rewrites."""

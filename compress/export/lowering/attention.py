@@ -1,9 +1,8 @@
-"""How scaled dot-product attention is written in ONNX, with masks as PyTorch reads them.
+"""ONNX translation of scaled dot-product attention with PyTorch's mask semantics.
 
-PyTorch answers 0 where a query may see no key, as in a row that is all padding. The exporter's own
-translation gives the mean of all values for a Boolean mask (it adds the smallest float, under which scores
-vanish), and NaN for a float mask of -inf; and ONNX Runtime's Attention (opset 23) refuses a mask that has one
-row for all queries.
+PyTorch returns 0 for a query that may attend to no key, as in an all-padding row. The exporter's translation
+returns the mean of all values for a Boolean mask (it adds the smallest float, which swamps the scores), and
+NaN for a float mask of -inf. ONNX Runtime's Attention (opset 23) rejects a mask with one row for all queries.
 
 Shapes: b = batch, h = heads, q = queries, t = keys, d = head size.
 """
@@ -25,11 +24,11 @@ from compress.export.lowering.nodes import constant_of, producer
 __all__ = ["attention_table", "mask_with_infinity_"]
 
 _SMALLEST = float(np.finfo(np.float32).min)
-Value = Any  # a tensor of the graph that is being built
+Value = Any  # a tensor of the graph under construction
 
 
 def attention_table(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Map PyTorch's attention to the function that writes it, for `torch.onnx.export`."""
+    """Map PyTorch's attention to its translation, for `torch.onnx.export`."""
     return {torch.ops.aten.scaled_dot_product_attention.default: _operator if opset >= 23 else _formula}
 
 
@@ -43,7 +42,7 @@ def _formula(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """Products and a softmax. Boolean masks have the exporter's guard, which `mask_with_infinity_` mends."""
+    """Attention as products and a softmax; `mask_with_infinity_` later fixes Boolean masks."""
     y = standard(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if attn_mask is None or attn_mask.dtype == ir.DataType.BOOL:
         return y
@@ -62,9 +61,9 @@ def _operator(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """One Attention, which gives 0 by itself where a query sees no key (ONNX Runtime 1.32).
+    """A single Attention, which returns 0 for a query without visible keys (ONNX Runtime 1.32).
 
-    It takes the smallest float for "sees not", where PyTorch just adds it: half of it is added as well.
+    It treats the smallest float as "masked", whereas PyTorch just adds it, so half of it is used instead.
     """
     if dropout_p or any(len(each.shape) != 4 for each in (query, key, value)):
         return _formula(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
@@ -81,9 +80,9 @@ def _operator(
 
 
 def mask_with_infinity_(model: ir.Model) -> None:
-    """Add -inf, not the smallest float, to scores that are masked, wherever NaN is then made 0, in place.
+    """Mask scores with -inf instead of the smallest float wherever NaN is then replaced by 0, in place.
 
-    Softmax(scores + Where(mask, 0, smallest)), of which Where(IsNaN(p), 0, p) is read.
+    Matches Softmax(scores + Where(mask, 0, smallest)) whose result p is read by Where(IsNaN(p), 0, p).
     """
     for node in list(model.graph):
         if node.op_type == "Softmax" and any(user.op_type == "IsNaN" for user, _ in node.outputs[0].uses()):

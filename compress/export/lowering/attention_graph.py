@@ -1,13 +1,12 @@
-"""Attention as one operator (opset 23) takes what stood around it: heads, groups of heads, and the past.
+"""Fold nodes around the Attention operator (opset 23) into it: head splitting, head groups, and the past.
 
-The exporter writes what PyTorch does. For one further token of SmolLM2 (30 layers, weights of 4 and 8 bits)
-ONNX Runtime 1.32 runs 1,349 nodes of that, most of them 3 to 5 us of moving and shaping; of a file with these
-rewrites and joined products 508. The operator does the rest by itself: it splits [b, s, h d] into heads,
-reads one head of keys and values with several queries, and puts new keys and values behind those of before.
-Rotary positions (RotaryEmbedding) take heads that are not split, too.
+The exporter writes what PyTorch does. Per token of SmolLM2 (30 layers, 4- and 8-bit weights), ONNX Runtime
+1.32 runs 1,349 nodes of that, mostly data movement and reshaping at 3 to 5 us each; with these rewrites and
+joined products it runs 508. The operator itself splits [b, s, h d] into heads, shares one key/value head
+among several queries, and appends new keys and values to the past. RotaryEmbedding accepts unsplit heads too.
 
-Shapes: b = batch, s = new tokens, p = tokens before, t = p + s, h = heads of queries, k = heads of keys and
-values, d = head size.
+Shapes: b = batch, s = new tokens, p = past tokens, t = p + s, h = query heads, k = key/value heads, d = head
+size.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ _HEADS_FIRST = [0, 2, 1, 3]
 
 
 def group_heads_(attention: ir.Node) -> bool:
-    """Give an Attention each head of keys and values once, where it is given copies for several queries.
+    """Pass each key/value head to Attention once instead of in copies for several queries.
 
-    Unsqueeze [b, k, 1, t, d], Expand [b, k, h / k, t, d], Reshape [b, h, t, d]: what is left is [b, k, t, d].
+    Skips Unsqueeze [b, k, 1, t, d], Expand [b, k, h / k, t, d] and Reshape [b, h, t, d].
     """
     if not _is_attention(attention):
         return False
@@ -58,13 +57,13 @@ def _before_copies(value: ir.Value | None) -> ir.Value | None:
     heads, copies = several[1], several[2]
     if not isinstance(heads, int) or not isinstance(copies, int):
         return None
-    # Only the third dimension is new and widened, and then one with the second.
+    # Only the third dimension may be new and expanded, and then merged with the second.
     same = one == [*several[:2], 1, *several[3:]] and joined == [several[0], heads * copies, *several[3:]]
     return unsqueeze.inputs[0] if same else None
 
 
 def keep_past_(attention: ir.Node) -> bool:
-    """Let an Attention put its keys and values behind those of before: Concat on both sides goes into it."""
+    """Move both Concat nodes that append keys and values to the past into the Attention."""
     if not _is_attention(attention) or len(attention.inputs) != 4:
         return False
     query, *joined, mask = attention.inputs
@@ -87,9 +86,9 @@ def keep_past_(attention: ir.Node) -> bool:
 
 
 def _behind_the_past(concat: ir.Node) -> bool:
-    """Whether it puts new keys or values, [b, k, s, d], behind an input of the graph, [b, k, p, d].
+    """Whether a Concat appends keys or values [b, k, s, d] to a graph input [b, k, p, d].
 
-    And one node alone reads them, beside whoever asked for the graph's outputs.
+    Its result must be read by exactly one node, apart from being a graph output.
     """
     past = concat.inputs[0]
     if past is None or not past.is_graph_input() or len(concat.inputs) != 2:
@@ -98,10 +97,10 @@ def _behind_the_past(concat: ir.Node) -> bool:
 
 
 def whole_heads_(attention: ir.Node) -> bool:
-    """Give an Attention queries, keys and values [b, s, h d] that it splits into heads by itself.
+    """Pass Attention unsplit queries, keys and values [b, s, h d], which it splits into heads itself.
 
-    What goes is Reshape [b, s, h, d] and Transpose before it, with a RotaryEmbedding between, and Transpose
-    and Reshape behind it.
+    Removes Reshape [b, s, h, d] and Transpose before it (RotaryEmbedding may be in between), and Transpose
+    and Reshape after it.
     """
     if not _is_attention(attention):
         return False
@@ -112,7 +111,7 @@ def whole_heads_(attention: ir.Node) -> bool:
         return False
     (query, heads, size), (key, kv_heads, _), (value, _, value_size) = split  # type: ignore[misc]
     result = sizes(joined.outputs[0], 3)
-    # Heads may be joined with the sequence elsewhere: only [b, s, h d] is what the whole form gives.
+    # The Reshape may merge heads with the sequence instead; the unsplit form only returns [b, s, h d].
     if result is None or result[-1] != heads * size or value_size != size:
         return False
     made: list[ir.Node] = []
@@ -139,7 +138,7 @@ def _is_attention(node: ir.Node) -> bool:
 
 
 def _split_into_heads(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
-    """Find [b, s, h d], h and d behind a value [b, h, s, d], whose positions may have been turned."""
+    """Find [b, s, h d], h and d behind a value [b, h, s, d], possibly through a RotaryEmbedding."""
     rotary = _rotary(value)
     transpose = producer(value if rotary is None else rotary.inputs[0], "Transpose")
     if transpose is None or permutation(transpose) != _HEADS_FIRST:
@@ -157,7 +156,7 @@ def _split_into_heads(value: ir.Value | None) -> tuple[ir.Value, int, int] | Non
 
 
 def _rotary(value: ir.Value | None) -> ir.Node | None:
-    """The RotaryEmbedding that makes a value; one that takes positions itself is left alone."""
+    """The RotaryEmbedding that produces a value; None if it takes position ids itself."""
     found = producer(value, "RotaryEmbedding")
     return found if found is not None and len(found.inputs) == 3 else None
 

@@ -1,8 +1,8 @@
-"""Cut an exported ONNX graph into blocks: one small ONNX file for each of some submodules.
+"""Cut an exported ONNX graph into blocks: one small ONNX file per submodule.
 
-What a block costs depends on the graph around it (fusions, shared work), so a block is taken out of the whole
-exported graph, not exported alone. Which node belongs to which submodule is what the exporter noted on it; a
-node that a later pass made belongs where its inputs come from.
+The cost of a block depends on the surrounding graph (fusions, shared work), so it is cut out of the whole
+exported graph, not exported alone. The exporter records each node's submodule in its metadata; a node created
+by a later pass belongs to the block that its inputs come from.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def extract_blocks(
     """Write one ONNX file for each submodule of an exported model.
 
     Args:
-        path: the whole model's file, as `export_onnx` wrote it.
-        scopes: paths of submodules in the exported module; none inside another.
-        feeds: a batch that the whole model takes; what reaches a block of it becomes the block's input.
-        directory: where the files are written.
+        path: the whole model's file, from `export_onnx`.
+        scopes: paths of submodules in the exported module; none may contain another.
+        feeds: a batch for the whole model; what reaches a block becomes the block's input.
+        directory: folder to write the files to.
 
     Raises:
-        ExportError: no node of a submodule is in the graph.
+        ExportError: if the graph has no node of a submodule.
     """
     model = onnx.load(str(path))
     nodes = list(model.graph.node)
@@ -72,7 +72,7 @@ def extract_blocks(
 
 
 def _owners(nodes: Sequence[onnx.NodeProto], scopes: Sequence[str], fixed: set[str]) -> list[int | None]:
-    """Say to which block each node belongs, if any; `fixed` are names of weights and constants."""
+    """Block index of each node, or None; `fixed` are the names of weights and constants."""
     made_by: dict[str, int | None] = {}
     found: list[int | None] = []
     for node in nodes:
@@ -91,7 +91,7 @@ def _owners(nodes: Sequence[onnx.NodeProto], scopes: Sequence[str], fixed: set[s
 def _boundaries(
     model: onnx.ModelProto, owner: Sequence[int | None], count: int, fixed: set[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """For each block: values that come from outside, and values that are used outside."""
+    """For each block: values from outside, and values used outside."""
     made_by = {name: at for node, at in zip(model.graph.node, owner, strict=True) for name in node.output}
     inputs: list[dict[str, None]] = [{} for _ in range(count)]
     outputs: list[dict[str, None]] = [{} for _ in range(count)]
@@ -114,7 +114,7 @@ def _boundaries(
 def _values(
     model: onnx.ModelProto, names: Sequence[str], feeds: Mapping[str, NDArray[np.generic]]
 ) -> dict[str, NDArray[np.generic]]:
-    """Run the whole model and read what stands at these names."""
+    """Run the whole model and return the values with these names."""
     given = {value.name for value in model.graph.input}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
@@ -146,7 +146,7 @@ def _write(
         for node in model.graph.node
         if node.op_type == "Constant" and used & set(node.output) and not own & set(node.output)
     ]
-    # Sizes stay unknown, as they are in the whole model: fixed ones would be computed with beforehand.
+    # Keep sizes symbolic as in the whole model; fixed ones would enable constant folding.
     graph = onnx.helper.make_graph(
         [*shared, *nodes],
         file.stem,

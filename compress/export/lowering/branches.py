@@ -1,4 +1,4 @@
-"""Find out, before work on it starts, that a module branches on values or sizes, which no graph can."""
+"""Detect early that a module branches on values or sizes, which an ONNX graph cannot represent."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ __all__ = ["check_branches"]
 def check_branches(
     module: nn.Module, split: Split, task: Task, *, opset: int = DEFAULT_OPSET, longest: int | None = None
 ) -> None:
-    """Refuse a module whose forward goes one way or another by the values or sizes that it is given.
+    """Refuse a module whose forward branches on the values or sizes of its inputs.
 
-    A forward pass without values is quick, and most modules get through it; those that don't are exported
-    to see why.
+    Most modules pass a quick forward pass with fake tensors; the others are exported to find the reason.
 
     Args:
-        longest: how long a row may be; None: as long as those of the split, or as a decoder can read.
+        longest: maximum row length; None uses that of the split, or a decoder's context length.
 
     Raises:
-        ModelError: it can't be exported, with the line, and what to write instead; or it answers at random,
-            or can't answer the longest row.
+        ModelError: if it can't be exported (with the line and what to write instead), gives random outputs,
+            or fails on the longest row.
     """
     longest = longest_row(module, task, longest)
     with evaluating(module):
@@ -54,17 +53,17 @@ def _check_answers(module: nn.Module, rows: Split, task: Task, length: int) -> N
     try:
         with torch.inference_mode():
             logits(module, to_tensors(next(rows.batches(1)), task.input_names))
-    except Exception as error:  # whatever a module of the user's own raises
+    except Exception as error:  # the user's module may raise anything
         raise ModelError(cannot_answer(module, length, error)) from error
 
 
 def _does_without_values(module: nn.Module, split: Split, task: Task, longest: int | None) -> bool:
-    """Whether a forward pass without values goes through, and asks no size of its inputs but for bounds."""
+    """Whether a fake-tensor forward pass succeeds without excluding input sizes that may occur."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
     graph = graph_of(module, split, task)
-    # Each size is open, 0 and 1 are sizes like others, and two that are equal by chance stay apart.
+    # All sizes are symbolic: 0 and 1 are not special, and sizes that happen to be equal stay separate.
     shapes = ShapeEnv(specialize_zero_one=False, duck_shape=False)
     mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
     try:
@@ -81,7 +80,7 @@ def _does_without_values(module: nn.Module, split: Split, task: Task, longest: i
         ]
         with evaluating(graph.module), torch.no_grad(), mode:
             graph.module(*inputs)
-    except Exception:  # a branch shows as one of several errors of torch; so does other trouble of its own
+    except Exception:  # torch reports a branch as one of several errors, as it does its own problems
         return False
     needed = needed_sizes(split, task, longest)
     sizes: list[tuple[Any, int | str]] = [
@@ -95,6 +94,6 @@ def _does_without_values(module: nn.Module, split: Split, task: Task, longest: i
         if name in needed and isinstance(size, torch.SymInt)
     }
     if any(isinstance(size, torch.SymInt) and size.node.expr.is_number for size, _ in sizes):
-        return False  # one size alone goes through, as where rows are flattened for a Linear
-    ranges.pop("batch_size", None)  # what convolutions choose their kernel by is no branch of the module
+        return False  # specialized to a single size, e.g. where rows are flattened for a Linear
+    ranges.pop("batch_size", None)  # convolutions choose kernels by it; not a branch of the module
     return all(bounds is None or is_within(needed[str(name)], bounds) for name, bounds in ranges.items())

@@ -1,4 +1,4 @@
-"""Operators of ONNX Runtime's own domain, and one of ours, for onnxscript, which knows the standard's."""
+"""Operators outside the ONNX standard for onnxscript: ONNX Runtime's own domain, and one of ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _contrib(
     outputs: tuple[str, ...] = ("Y",),
     **attributes: OpSchema.AttrType,
 ) -> Op:
-    """Describe an operator: its inputs, those that may be left out, its outputs and attributes."""
+    """Define an operator with its required inputs, optional inputs, outputs and attributes."""
     single, omitted = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
     kinds = ("float", "float16", "bfloat16", "uint8", "int8", "int32", "int64")
     types = [f"tensor({kind})" for kind in kinds]

@@ -1,10 +1,9 @@
-"""Products of the same activations with several weights of few bits become one (queries and keys; gates).
+"""Join low-bit products of the same activations into one (queries and keys; gates).
 
-One further token of a decoder is many small products, each of which rounds the activations anew and is too
-small for a second thread. The weights stand below each other, so each output is computed as before, to the
-bit. On SmolLM2 (30 layers, weights of 4 and 8 bits), ONNX Runtime 1.32, 15 rounds in turns on a quiet
-machine, a token is 1.04x (1.02 to 1.07) as fast on two threads, and as fast as before on one (0.99x, 0.97 to
-1.01).
+Decoding one token takes many small products, each of which quantizes the activations again and is too small
+for a second thread. The weights are stacked by rows, so outputs are bit-identical. On SmolLM2 (30 layers, 4-
+and 8-bit weights), ONNX Runtime 1.32, 15 rounds in turns on a quiet machine, a token is 1.04x (1.02 to 1.07)
+as fast on two threads, and unchanged on one (0.99x, 0.97 to 1.01).
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _SAME = ("K", "bits", "block_size", "accuracy_level")
 
 
 def join_products_(graph: ir.Graph) -> int:
-    """Join all MatMulNBits that are given the same activations, in place.
+    """Join all MatMulNBits nodes with the same activations, in place.
 
-    Weights that are used elsewhere too (a table tied to the output layer, a layer that is called twice) are
-    left as they are: joined ones would be stored a second time.
+    Weights that are also used elsewhere (a table tied to the output layer, a layer that is called twice) are
+    skipped, because joining would store them twice.
 
     Returns:
-        How many products are left in place of several.
+        Number of joined products.
     """
     alike: dict[tuple[object, ...], list[ir.Node]] = defaultdict(list)
     for node in graph:
@@ -66,7 +65,7 @@ def _join_(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
     )
     parts = int64(*outputs)
     split = ir.node("Split", [product.outputs[0], parts.outputs[0]], {"axis": -1}, num_outputs=len(nodes))
-    around = _shared([scopes_of(node)[:-1] for node in nodes])  # the modules, not the node's own name
+    around = _shared([scopes_of(node)[:-1] for node in nodes])  # the modules, without the node's own name
     for node in (product, split):
         note_scopes_(node, [*around, "joined"] if around else [])
     graph.insert_after(first, [product, parts, split])
@@ -76,7 +75,7 @@ def _join_(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
 
 
 def _below_each_other_(graph: ir.Graph, values: Sequence[ir.Value | None]) -> ir.Value | None:
-    """One weight of several, row by row, among the graph's; none where they are none."""
+    """Concatenate weights by rows into one initializer of the graph; None if there are none."""
     given = [value for value in values if value is not None]
     if not given:
         return None
@@ -90,7 +89,7 @@ def _below_each_other_(graph: ir.Graph, values: Sequence[ir.Value | None]) -> ir
 
 
 def _shared(lists: Sequence[list[str]]) -> list[str]:
-    """The names with which all lists begin."""
+    """Longest common prefix of the lists."""
     return [
         names[0] for names in itertools.takewhile(lambda each: len(set(each)) == 1, zip(*lists, strict=False))
     ]

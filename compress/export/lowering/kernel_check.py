@@ -1,9 +1,9 @@
-"""Does the ONNX Runtime that is installed compute each quantized operator as it is defined?
+"""Check that the installed ONNX Runtime computes each quantized operator as it is defined.
 
-A file's answers may agree for the most part while one kernel is wrong: ONNX Runtime 1.31 and 1.32 fuse one
-pattern of int8 products so that the bias is multiplied by the scale. So of each kind of layer that a model
-holds one is run alone, with a GELU behind it as fusions would find it. Its weights are made small, so that no
-instruction set saturates: that is a matter of `reduce_range`.
+A file's predictions may mostly agree although a kernel is wrong: ONNX Runtime 1.31 and 1.32 fuse one pattern
+of int8 products so that the bias is multiplied by the scale. So one layer of each kind is run alone, followed
+by a GELU to trigger fusions. Its weights are made small, so that no instruction set saturates; saturation is
+handled by `reduce_range`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from compress.system.disk import scratch_directory
 
 __all__ = ["check_operators"]
 
-_ROUNDING = 1e-2  # of the largest output: one int8 number that was rounded the other way
-_SMALL_WEIGHT = 63  # two products with a uint8 stay within 16 bits
-# Of a config: no other operator for them.
+_ROUNDING = 1e-2  # share of the largest output: one int8 value rounded the other way
+_SMALL_WEIGHT = 63  # two products with a uint8 fit in 16 bits
+# Config keys that do not change the operator.
 _SIZES = ("in_", "out_", "num_", "input_size", "hidden_size", "embedding_dim", "padding_idx")
 _proven: set[str] = set()
 
 
 def check_operators(module: nn.Module, *, opset: int) -> None:
-    """Compare one quantized layer of each kind that a model holds with its definition, once a process.
+    """Compare one quantized layer of each kind in a model with its definition, once per process.
 
     Raises:
-        ParityError: one differs by more than rounding; names the layer and ONNX Runtime's version.
+        ParityError: if one differs by more than rounding; names the layer and ONNX Runtime's version.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, QuantizedModule):
@@ -64,7 +64,7 @@ def _check(name: str, layer: QuantizedModule, opset: int) -> None:
         expected = followed(x).numpy()
     found = _run(followed, x, opset)
     off = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
-    if not off <= _ROUNDING:  # NaN too
+    if not off <= _ROUNDING:  # also true for NaN
         raise ParityError(
             f"{name}: ONNX Runtime {ort.__version__} computes {type(layer).__name__} in another way than it "
             f"is defined: outputs differ by up to {off:.1%} of the largest, which is no rounding. Try "

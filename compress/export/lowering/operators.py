@@ -1,17 +1,19 @@
-"""How each quantized operator is written in ONNX: the `custom_translation_table` of `torch.onnx.export`.
+"""ONNX translation of each quantized operator: the `custom_translation_table` of `torch.onnx.export`.
 
-What is written is what ONNX Runtime has a fast kernel for, in an order that its own fusions leave correct:
+Operators are written so that ONNX Runtime has a fast kernel for them, in an order that its fusions keep
+correct:
 
-- signed activations are stored as uint8 with zero point 128, because uint8 x int8 is the fast product: the
+- signed activations are stored as uint8 with zero point 128, because uint8 x int8 is the fast product; the
   integers are the same;
-- the products are scaled by the weights first and by the token second (the other order is fused to a wrong
-  answer);
-- MatMulNBits and GatherBlockQuantized are written as such: DequantizeLinear before MatMul would be fused to a
-  product that quantizes the activations too, and before Gather it would make the whole table float each time.
+- products are scaled by the weights first and by the token second (the other order is fused into a wrong
+  result);
+- MatMulNBits and GatherBlockQuantized are written directly: DequantizeLinear before MatMul would be fused
+  into a product that quantizes the activations too, and before Gather it would dequantize the whole table on
+  every call.
 
-The int8 operators are written in standard operators only, so other runtimes read those files too; but for the
-LSTM, which is a kernel of ONNX Runtime's own (OpenVINO 2026.4 reads it).
-MatMulIntegerToFloat would save a pass over the products, for 1 to 4 % of a whole model: within the noise.
+The int8 operators use only standard operators, so that other runtimes can read the files, except the LSTM,
+which is an ONNX Runtime kernel (OpenVINO 2026.4 reads it).
+MatMulIntegerToFloat would save a pass over the products, worth 1 to 4 % of a whole model: within the noise.
 
 Shapes as in `compress.model.ops.linear`.
 """
@@ -26,7 +28,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset21 as op
 
-import compress.model.ops.convolution  # this and the other register their operators
+import compress.model.ops.convolution  # imported to register their operators
 import compress.model.ops.linear as ops
 import compress.model.ops.recurrent  # noqa: F401
 from compress.export.lowering.contrib import (
@@ -40,8 +42,8 @@ from compress.export.lowering.contrib import (
 __all__ = ["OPSET_VERSION", "finish_", "translation_table"]
 
 OPSET_VERSION = 21
-_INT8_BLOCKS = 4  # accuracy_level of MatMulNBits: activations in 8 bits
-Value = Any  # a tensor of the graph that is being built
+_INT8_BLOCKS = 4  # accuracy_level of MatMulNBits: 8-bit activations
+Value = Any  # a tensor of the graph under construction
 
 
 def _constant(value: float | int | list[int] | list[list[int]], dtype: type[np.generic]) -> Value:
@@ -70,10 +72,10 @@ def _int8_tensor_linear(x: Value, qdata: Value, scale: Value, bias: Value = None
 def _int8_static_linear(
     x: Value, qdata: Value, scale: Value, bias: Value, x_scale: Value, zero_point: Value
 ) -> Value:
-    """QuantizeLinear and DequantizeLinear around a Gemm: ONNX Runtime and others make it one of integers.
+    """QuantizeLinear and DequantizeLinear around a Gemm, which runtimes turn into an integer product.
 
-    A MatMul would do for three dimensions, but its bias is then added in a pass of its own, and in two
-    dimensions ONNX Runtime makes a Gemm of it whose weights are made float at every call.
+    A MatMul would support three dimensions, but its bias is then added in a separate pass; in two dimensions
+    ONNX Runtime turns it into a Gemm whose weights are dequantized on every call.
     """
     inputs, outputs = (int(size) for size in qdata.shape)
     q = op.QuantizeLinear(x, x_scale, zero_point)
@@ -104,9 +106,9 @@ def _int8_static_conv(
     dilation: Sequence[int],
     groups: int,
 ) -> Value:
-    """QuantizeLinear and DequantizeLinear around a Conv, its output too: what becomes a QLinearConv.
+    """QuantizeLinear and DequantizeLinear around a Conv and its output, which becomes a QLinearConv.
 
-    ConvInteger would leave the output exact, but takes four times as long as a float Conv.
+    ConvInteger would keep the output exact, but takes four times as long as a float Conv.
     """
     outputs = int(qdata.shape[0])
     q = op.QuantizeLinear(x, x_scale, x_zero_point)
@@ -137,7 +139,7 @@ def _int8_lstm(
     h0: Value,
     c0: Value,
 ) -> tuple[Value, Value, Value]:
-    """One kernel for a layer; zero points are as many as scales: a second direction reads them there."""
+    """One kernel per layer, with as many zero points as scales, because a second direction reads them."""
     directions, hidden = (int(size) for size in weight_hh.shape[:2])
     zeros = _constant([[0] * 4 * hidden] * directions, np.int8)
     y, h, c = dynamic_quantize_lstm(
@@ -162,14 +164,14 @@ def _int8_lstm(
 def _scaled_product(
     q: Value, zero_point: Value, x_scale: Value, qdata: Value, scale: Value, bias: Value
 ) -> Value:
-    """What ONNX Runtime fuses to one MatMulIntegerToFloat, or DynamicQuantizeMatMul, with its bias."""
+    """Pattern that ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul, with its bias."""
     products = op.Cast(op.MatMulInteger(q, qdata, zero_point), to=ir.DataType.FLOAT)
     y = op.Mul(products, op.Mul(x_scale, scale))
     return y if bias is None else op.Add(y, bias)
 
 
 def _zero_points_like(token_scale: Value) -> Value:
-    """One uint8 128 for each token."""
+    """One uint8 128 per token."""
     return op.ConstantOfShape(op.Shape(token_scale), value=ir.tensor(np.asarray([128], np.uint8)))
 
 
@@ -232,7 +234,7 @@ def _group_embedding(
     ids: Value, qdata: Value, scale: Value, zero_point: Value, bits: int, width: int
 ) -> Value:
     rows, groups, held = (int(size) for size in qdata.shape)
-    if bits == 4:  # the same bytes, which MatMulNBits wants in groups and this operator in rows
+    if bits == 4:  # same bytes, grouped for MatMulNBits, in rows for this operator
         table = op.Reshape(qdata, _constant([rows, groups * held], np.int64))
         return _int4_rows(table, ids, scale, zero_point, groups * held * 2, groups, width)
     values = op.Cast(op.Gather(qdata, ids, axis=0), to=ir.DataType.FLOAT)  # [..., g, h]
@@ -250,12 +252,12 @@ def _group_embedding(
 
 
 def _widened(qdata: Value) -> Value:
-    """What `finish_` makes a Cast; a Cast itself the exporter folds if the weight is small, to float32."""
+    """Placeholder for a Cast (see `finish_`), which the exporter would fold to float32 for small weights."""
     return widen(qdata)
 
 
 def finish_(model: ir.Model) -> None:
-    """Write what was kept from the exporter's own folding as an operator of the standard, in place."""
+    """Turn the placeholders that prevented the exporter's folding into standard operators, in place."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain == OURS:
             node.domain, node.op_type = "", "Cast"
@@ -264,7 +266,7 @@ def finish_(model: ir.Model) -> None:
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Map each operator of `compress.model.ops` to the function that writes it, for `torch.onnx.export`."""
+    """Map each operator of `compress.model.ops` to its translation, for `torch.onnx.export`."""
     modelpress = torch.ops.modelpress
     return {
         modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,

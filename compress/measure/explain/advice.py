@@ -1,8 +1,7 @@
-"""The one change that would help most: a table of rules, the first that fits wins.
+"""The single most useful change: an ordered table of rules, of which the first match wins.
 
-What a setting mends stands before what costs accuracy, and that before what nothing mends. Each rule is a
-function of figures alone and says only what these figures show; the shares from which on they fit are the
-constants here.
+Order: problems that a setting fixes, then those whose fix costs accuracy, then those without a fix. Each rule
+is a function of measured figures only; its threshold (a share of the time) is a constant below.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ _UNPACKING = 0.15
 _FLOAT_WEIGHTS = 0.15
 _LOW_BIT = 0.25
 _FUSED_NORM = 0.08
-_SLOW_NORM = 1.8  # times LayerNormalization; the Add that is fused with it should cost about a half of it
+_SLOW_NORM = 1.8  # times LayerNormalization; the Add fused into it should cost about half of that
 _BETWEEN = 0.35
 _LAUNCH_MS = (
-    0.001  # of a node that does nothing, roughly; a call with less than that for each has little else
+    0.001  # rough cost of a node that does nothing; a call with less time per node is mostly launch overhead
 )
 _ATTENTION = 0.30
 _QUANTIZING = 0.25
 _AROUND = 0.50
 _NAMED = 3
-_ALWAYS_FLOAT = {"GRU", "RNN"}  # ONNX Runtime's CPU provider has no kernel of integers for them
+_ALWAYS_FLOAT = {"GRU", "RNN"}  # ONNX Runtime's CPU provider has no integer kernel for them
 _CONVOLUTIONS = {
     "Conv",
     "FusedConv",
     "NhwcFusedConv",
-}  # quantize/int8_static makes integers of them, no other
+}  # only quantize/int8_static makes these integer
 _TRANSPOSED = {"ConvTranspose"}  # left float by every stage
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the rules look at."""
+    """Inputs of the rules."""
 
     file: FileExplanation
     threads: int
@@ -46,11 +45,11 @@ class Figures:
 
     @property
     def quantized(self) -> bool:
-        """Whether any product is of quantized weights."""
+        """Whether any product has quantized weights."""
         return bool(self.file.part("integer").nodes or self.file.part("low_bit").nodes)
 
     def kind(self, name: str) -> KindTime | None:
-        """Sum the nodes of one operator kind, whatever they are for."""
+        """Sum the nodes of one operator kind over all roles."""
         found = [each for each in self.file.kinds if each.kind == name]
         if not found:
             return None
@@ -58,7 +57,7 @@ class Figures:
         return found[0].model_copy(update=sums)
 
     def float_share(self, kinds: set[str]) -> float:
-        """Share of the time that products of float weights of these operator kinds take."""
+        """Share of the time spent in float-weight products of these operator kinds."""
         return sum(x.share for x in self.file.kinds if x.role == "float_weight" and x.kind in kinds)
 
 
@@ -232,13 +231,13 @@ RULES: tuple[Callable[[Figures], str | None], ...] = (
 
 
 def advice(figures: Figures) -> str:
-    """Name the one change that would help most: what the first rule that fits says."""
+    """Return the sentence of the first rule that matches."""
     said = (rule(figures) for rule in RULES)
     return next(sentence for sentence in said if sentence is not None)
 
 
 def instruction_words(instruction_sets: Sequence[str]) -> str:
-    """Say what this processor's instruction sets mean for products of integers."""
+    """Describe what this processor's instruction sets mean for integer products."""
     have = set(instruction_sets)
     if "amx_int8" in have:
         return (

@@ -1,8 +1,8 @@
-"""An ONNX Runtime profile as data: calls, and in each call the nodes that ran, with their shapes.
+"""An ONNX Runtime profile as data: calls, and the nodes that ran in each call, with their shapes.
 
-A node that holds graphs of its own (If, Loop, Scan) is kept apart from the others of a call: its time is that
-of the nodes in it, which are there. ONNX Runtime writes whole microseconds and drops the rest: a node loses
-half of one on average.
+A node with subgraphs (If, Loop, Scan) is kept apart from the other nodes of a call: its time is that of its
+inner nodes, which are listed themselves. ONNX Runtime truncates times to whole microseconds, so a node loses
+half a microsecond on average.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ __all__ = ["Call", "Key", "NodeRun", "Shape", "calls_of", "elements", "node_runs
 
 Shape = tuple[int, ...]
 Key = tuple[str, str]
-"""Name and index of a node, as a profile writes them, behind those of the nodes whose graphs it is in: in two
-graphs they may be the same."""
+"""Name and index of a node in a profile.
+
+The name is prefixed with the nodes whose subgraphs contain it, because subgraphs may reuse names.
+"""
 
 _KERNEL_SUFFIX = "_kernel_time"
 _HOLDERS = {"If", "Loop", "Scan", "SequenceMap"}
@@ -27,11 +29,12 @@ _US_PER_MS = 1e3
 
 @dataclass(frozen=True)
 class NodeRun:
-    """One node, run once.
+    """One execution of one node.
 
     Attributes:
-        inputs: shapes of the inputs that are not constants packed for the kernel, in order.
-        inside: the nodes whose graphs it is in, outermost first, each with a slash behind; empty: none.
+        inputs: shapes of the inputs in order, except constants packed for the kernel.
+        inside: nodes whose subgraphs contain it, outermost first, each followed by a slash; empty at top
+            level.
     """
 
     name: str
@@ -49,16 +52,16 @@ class NodeRun:
 
     @property
     def within(self) -> str:
-        """What `inside` is of the nodes that it holds."""
+        """Value of `inside` for the nodes in this node's subgraphs."""
         return f"{self.inside}{self.name} {self.index}/"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the session: how long it took, and its nodes in the order in which they ran.
+    """One call of the session: its duration, and its nodes in order of execution.
 
     Attributes:
-        holders: the nodes that hold graphs.
+        holders: the nodes with subgraphs.
     """
 
     ms: float
@@ -67,7 +70,7 @@ class Call:
 
 
 def calls_of(events: Iterable[dict[str, Any]]) -> tuple[Call, ...]:
-    """Sort the events of a profile into calls, in order."""
+    """Group the events of a profile by call, in order."""
     events = list(events)
     whole = sorted((e for e in events if e.get("name") == "model_run"), key=lambda e: e["ts"])
     begins = [e["ts"] for e in whole]
@@ -85,9 +88,9 @@ def calls_of(events: Iterable[dict[str, Any]]) -> tuple[Call, ...]:
 
 
 def node_runs(events: Iterable[dict[str, Any]]) -> tuple[NodeRun, ...]:
-    """Read the nodes that ran, in the order in which they began; each knows whose graph it is in.
+    """Parse the node executions in order of their start; each knows which subgraph contains it.
 
-    A profile writes a node when it has ended, so what a node holds stands right before it and began later.
+    A profile records a node when it ends, so a node's inner nodes come right before it and start later.
     """
     ended: list[_Ran] = []
     for event in filter(_is_kernel, events):
@@ -117,7 +120,7 @@ def _is_kernel(event: dict[str, Any]) -> bool:
 
 
 def elements(shape: Shape) -> int:
-    """Count the numbers in a tensor; a scalar has one."""
+    """Number of elements of a tensor; 1 for a scalar."""
     return math.prod(shape)
 
 
@@ -135,5 +138,5 @@ def _node(event: dict[str, Any], inside: str) -> NodeRun:
 
 
 def _shapes(written: Any) -> tuple[Shape, ...]:
-    """Read [{"float": [1, 128]}, ...]."""
+    """Parse [{"float": [1, 128]}, ...]."""
     return tuple(tuple(shape) for typed in written or () for shape in typed.values())

@@ -1,7 +1,7 @@
-"""Why a file is as fast as it is: its multiply-adds and its time, by what they are spent on.
+"""Breakdown of a file's multiply-adds and time by what they are spent on.
 
-Amdahl's bound (1967): if a part that takes the share p of a call took no time, and nothing else changed, the
-call would be 1 / (1 - p) times faster. It is a bound, because a part never takes no time.
+Amdahl's bound (1967): if a part with share p of a call took no time and nothing else changed, the call would
+be 1 / (1 - p) times faster. It is an upper bound, because no part is free.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 _MOST_PRODUCTS = 20
 _ROUNDING = 1e-9
-_PER_GIGA = 1e6  # a MAC in a millisecond is 1e-6 of a GMAC in a second
+_PER_GIGA = 1e6  # 1 MAC/ms is 1e-6 GMAC/s
 
 
 class _Part(BaseModel):
@@ -33,13 +33,13 @@ class _Part(BaseModel):
 
 
 class Part(_Part):
-    """What the nodes of one role do.
+    """The nodes of one role.
 
     Attributes:
-        macs: multiply-adds a call.
-        macs_share: of all in the file.
-        share: of the time of a call.
-        bound: how many times faster a call would be if this took no time; None if nothing would be left.
+        macs: multiply-adds per call.
+        macs_share: share of the file's multiply-adds.
+        share: share of a call's time.
+        bound: how many times faster a call would be if this took no time; None if nothing else takes time.
     """
 
     role: Role
@@ -52,12 +52,12 @@ class Part(_Part):
 
     @property
     def gmacs_per_s(self) -> float | None:
-        """Billions of multiply-adds a second, where both are there to divide."""
+        """Billions of multiply-adds per second; None if either figure is zero."""
         return self.macs / self.ms / _PER_GIGA if self.macs and self.ms else None
 
 
 class KindTime(_Part):
-    """All nodes of one operator kind that serve the same end; `numbers` is how many numbers they give out."""
+    """All nodes of one operator kind and role; `numbers` is how many elements they output."""
 
     kind: str
     role: Role
@@ -68,10 +68,10 @@ class KindTime(_Part):
 
 
 class FloatProduct(_Part):
-    """A product of a float weight, which quantization could change.
+    """A product with a float weight, which quantization could change.
 
     Attributes:
-        made: the weight is stored as integers and made float again in each call.
+        made: whether the weight is stored as integers and dequantized in each call.
     """
 
     name: str
@@ -86,24 +86,24 @@ class FileExplanation(_Part):
     """One file on one batch. Shares are of `wall_ms`.
 
     Attributes:
-        wall_ms: median time of a call, not profiled.
-        nodes_ms: sum over nodes of each one's median time in a profile, less the floor.
-        between_ms: what is left of `wall_ms`: the runtime itself, launching nodes; 0 if it can't be told from
-            what the nodes take, because the profile made them look longer than the call.
-        floor_ms: what was taken off each node's time, for launching it and for profiling.
-        profiling_ms: what profiling added to a call; no part of the other figures.
-        calls: how many the medians are over.
-        parts: by what the nodes are for, in the order of `products.ROLES`; those that are there.
-        kinds: by operator kind, the longest first.
-        float_products: products of float weights, the longest first, 20 at most.
+        wall_ms: median time of an unprofiled call.
+        nodes_ms: sum over nodes of their median time in a profile, less the floor.
+        between_ms: rest of `wall_ms`: the runtime's own time, launching nodes; 0 if indistinguishable,
+            because profiling made the nodes look longer than the call.
+        floor_ms: subtracted from each node's time, for launching and profiling it.
+        profiling_ms: time that profiling added to a call; not part of the other figures.
+        calls: number of calls that the medians are over.
+        parts: by role, in the order of `products.ROLES`; only those that occur.
+        kinds: by operator kind, longest first.
+        float_products: products with float weights, longest first, at most 20.
         float_product_count: how many there are.
-        low_bits: bits of the weights of products with few.
-        low_bits_by_block: whether these round activations too and are made in integers, block by block.
-        counts: nodes of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear and Cast.
-        uncounted: products whose multiply-adds are not known, kind -> nodes.
-        if_quantized: how many times faster a call would be if the products of float weights ran at the rate
-            of the integer ones of this file (or of the other), and quantizing for them were free; None where
-            no such rate is known.
+        low_bits: weight bits of the low-bit products.
+        low_bits_by_block: whether these also round activations and multiply integers, block by block.
+        counts: number of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear and Cast nodes.
+        uncounted: products with unknown multiply-adds, kind -> nodes.
+        if_quantized: how many times faster a call would be if the float-weight products ran at the rate of
+            the integer products of this file (or of the other) and quantizing for them were free; None if no
+            such rate is known.
     """
 
     file: str
@@ -130,31 +130,31 @@ class FileExplanation(_Part):
         return sum(part.macs for part in self.parts)
 
     def part(self, role: Role) -> Part:
-        """What the nodes of a role do; zeros if there are none."""
+        """Totals of one role; zeros if it has no nodes."""
         none = Part(role=role, nodes=0, macs=0, macs_share=0.0, ms=0.0, share=0.0, bound=1.0)
         return next((part for part in self.parts if part.role == role), none)
 
     @property
     def between_share(self) -> float:
-        """Share of the time that no node takes."""
+        """Share of the time spent outside nodes."""
         return self.between_ms / self.wall_ms
 
     @property
     def uncounted_share(self) -> float:
-        """Share of the time of nodes that may be products, of which that could not be worked out."""
+        """Share of the time of nodes that may be products but whose multiply-adds are unknown."""
         return sum(each.share for each in self.kinds if each.role == "other" and each.kind in self.uncounted)
 
     @property
     def around_share(self) -> float:
-        """Share of the time that no product takes: other nodes, and the runtime between nodes."""
+        """Share of the time spent outside products: in other nodes, and between nodes."""
         return 1 - sum(self.part(role).share for role in PRODUCT_ROLES) - self.uncounted_share
 
 
 class Explanation(_Part):
-    """Why the candidate is as fast as it is, beside a baseline if there is one.
+    """Where the candidate's time goes, compared with a baseline if there is one.
 
     Attributes:
-        made_up: what the batch is, if it isn't real rows.
+        made_up: describes the batch if it isn't real rows.
         advice: the one change that would help the candidate most, chosen by rule.
     """
 
@@ -170,7 +170,7 @@ class Explanation(_Part):
 
 
 def describe(file: str, profile: Profile) -> FileExplanation:
-    """Sum up one file's profile."""
+    """Summarize one file's profile."""
     graph = profile.graph
     total = profile.wall_ms
     kinds: dict[tuple[str, Role], list[float]] = defaultdict(lambda: [0, 0.0, 0])
@@ -234,7 +234,7 @@ def _part(profile: Profile, role: Role, total: float) -> Part:
 
 
 def with_integer_rate(found: FileExplanation, other: FileExplanation | None = None) -> FileExplanation:
-    """Work out `if_quantized` at the rate of a file's own integer products, or else of another's."""
+    """Fill in `if_quantized` from the file's own integer rate, or else from the other file's."""
     rates = [each.part("integer").gmacs_per_s for each in (found, other) if each is not None]
     rate = next((rate for rate in rates if rate), None)
     part = found.part("float_weight")

@@ -1,11 +1,10 @@
-"""The graph that ONNX Runtime really runs: which products it holds, and in what arithmetic each is made.
+"""The graph that ONNX Runtime actually runs: its products, and the arithmetic of each.
 
-The file that a session writes after its own optimization says what the nodes are; the profile of a call says
-with what shapes they ran. Neither alone is enough: weights that are packed for a kernel have no shape in a
-profile, and activations have none in a file.
+The optimized file that a session writes gives the nodes; the profile of a call gives the shapes. Both are
+needed: weights packed for a kernel have no shape in a profile, and activations have none in a file.
 
-A multiply-add (MAC) is counted where it is made. Where ONNX Runtime fills channels up to the width of its
-vectors (convolutions in NCHWc), those are counted too.
+Multiply-adds (MACs) are counted as executed, including those on channels that ONNX Runtime pads to the width
+of its vectors (convolutions in NCHWc).
 """
 
 from __future__ import annotations
@@ -35,16 +34,17 @@ _INT8_BLOCKS = 4  # accuracy_level of MatMulNBits
 
 @dataclass(frozen=True)
 class Product:
-    """The products of one node, in one arithmetic.
+    """The products of one node in one arithmetic.
 
     Attributes:
         key: the node, as the profile names it.
-        name: the layer that it comes from where the file says so, else the weight or the node.
+        name: the source layer if the file records it, else the weight or the node.
         kind: the operator.
-        macs: multiply-adds a call.
+        macs: multiply-adds per call.
         bits: of a stored weight below 8 bits, else None.
-        by_block: activations are rounded block by block too, and the product of few bits is one of integers.
-        made: its weight is made float of stored integers in each call.
+        by_block: whether activations are rounded block by block too, so that the low-bit product is an
+            integer one.
+        made: whether its weight is dequantized from stored integers in each call.
     """
 
     key: Key
@@ -62,11 +62,11 @@ class Graph:
     """What runs in one call.
 
     Attributes:
-        products: matrix products and convolutions, in the order in which they run.
-        roles: what each node that ran is for.
-        nodes: how many ran.
-        counts: how many of them are each of `COUNTED_KINDS`.
-        uncounted: kinds whose multiply-adds could not be worked out, and how many nodes of each.
+        products: matrix products and convolutions, in order of execution.
+        roles: the role of each node that ran.
+        nodes: number of nodes that ran.
+        counts: number of nodes of each of `COUNTED_KINDS`.
+        uncounted: operator kinds with unknown multiply-adds, with their number of nodes.
     """
 
     products: tuple[Product, ...]
@@ -76,16 +76,16 @@ class Graph:
     uncounted: dict[str, int]
 
     def macs(self, role: Role | None = None) -> int:
-        """Sum multiply-adds, of one role or of all."""
+        """Sum multiply-adds of one role, or of all."""
         return sum(product.macs for product in self.products if role in (None, product.role))
 
     def share(self, role: Role) -> float:
-        """Share of the multiply-adds; 0 where there are none."""
+        """Share of the multiply-adds; 0 if there are none."""
         return self.macs(role) / max(self.macs(), 1)
 
 
 def graph_of(path: Path, batch: Batch, *, threads: int = 1) -> Graph:
-    """Run one batch through an ONNX file and say what products that took; no file stays behind.
+    """Run one batch through an ONNX file and list its products; temporary files are removed.
 
     Raises:
         MeasureError: if ONNX Runtime refuses the file or the batch.
@@ -108,12 +108,12 @@ def graph_of(path: Path, batch: Batch, *, threads: int = 1) -> Graph:
 
 
 def read_graph(nodes: Sequence[Node], call: Call, layers: dict[str, str]) -> Graph:
-    """Join the nodes of a file with a call's profile.
+    """Join the nodes of a file with the profile of a call.
 
     Args:
-        nodes: what `read_nodes` found in the file that the session wrote.
+        nodes: from `read_nodes`, of the optimized file that the session wrote.
         call: any call of that session.
-        layers: names of nodes or weights of the file as it was given -> layer, from `layer_names`.
+        layers: node or weight name in the original file -> layer, from `layer_names`.
     """
     known = _matched(nodes, call)
     quantizing = _quantizing(nodes)
@@ -128,7 +128,7 @@ def read_graph(nodes: Sequence[Node], call: Call, layers: dict[str, str]) -> Gra
             uncounted[run.kind] += 1
         roles[run.key] = _role(node, found, quantizing)
         for role, macs in found or ():
-            assert node is not None  # which would have no products
+            assert node is not None  # a missing node has no products
             one = products.get((run.key, role))
             before = 0 if one is None else one.macs  # a loop's body runs several times
             products[run.key, role] = _product(node, run, role, before + macs, layers)
@@ -143,7 +143,7 @@ def read_graph(nodes: Sequence[Node], call: Call, layers: dict[str, str]) -> Gra
 
 
 def _role(node: Node | None, macs: Macs | None, quantizing: set[int]) -> Role:
-    """Say what a node is for; one that makes products of two kinds is for those that it makes more of."""
+    """Role of a node; with products of two roles, that of the larger."""
     if macs:
         return max(macs, key=lambda each: each[1])[0]
     if node is None or macs is not None:
@@ -165,9 +165,9 @@ def _product(node: Node, run: NodeRun, role: Role, macs: int, layers: dict[str, 
 
 
 def _matched(nodes: Sequence[Node], call: Call) -> dict[Key, Node]:
-    """Find the node of each key, graph by graph: names repeat in others, and of an If only one branch runs.
+    """Map each key to its node, graph by graph, because names repeat across graphs.
 
-    Which one did is told by the kinds of nodes that ran.
+    Only one branch of an If runs; it is identified by the kinds of the nodes that ran.
     """
     graphs: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -188,7 +188,7 @@ def _matched(nodes: Sequence[Node], call: Call) -> dict[Key, Node]:
 
 
 def _graph_that_ran(holder: Node, graphs: dict[int, list[Node]], ran: dict[Key, NodeRun]) -> int:
-    """Number of the graph whose nodes fit what ran best: their kinds first, then their names."""
+    """Number of the subgraph that best matches the executed nodes, by kinds first, then by names."""
     kinds = Counter(run.kind for run in ran.values())
     names = Counter(run.name for run in ran.values())
 
@@ -203,10 +203,10 @@ def _graph_that_ran(holder: Node, graphs: dict[int, list[Node]], ran: dict[Key, 
 
 
 def _matched_in(nodes: Sequence[Node], keys: dict[Key, NodeRun]) -> dict[Key, Node]:
-    """Find the nodes of one graph by their names; those without one, by kind in the order of running.
+    """Match the nodes of one graph by name; unnamed ones by kind, in order of execution.
 
-    A profile calls a node without a name by its kind and index, of which the file knows only the kind; but
-    files are written in the order in which they run.
+    A profile names an unnamed node by its kind and index. The file knows only the kind, but lists nodes in
+    order of execution.
     """
     named: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -240,10 +240,10 @@ def _layer(node: Node, layers: dict[str, str]) -> str:
 
 
 def _quantizing(nodes: Sequence[Node]) -> set[int]:
-    """Find the nodes that only serve integer products: rounding activations, and scaling what comes out.
+    """Find the nodes that only serve integer products: rounding activations and rescaling results.
 
-    From each product of int32 on: Cast and Mul, one after the other. From each scale and zero point back:
-    what nothing else reads, up to the activation itself.
+    Forward from each int32 product: consecutive Cast and Mul nodes. Backward from each scale and zero point:
+    nodes that nothing else reads, up to the activation itself.
     """
     users: dict[str, list[Node]] = defaultdict(list)
     producer: dict[str, Node] = {}

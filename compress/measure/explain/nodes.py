@@ -1,6 +1,6 @@
-"""The nodes of an ONNX file, with what is constant about each, and the layers that they come from.
+"""Nodes of an ONNX file with their constant inputs, and the layers that they come from.
 
-The onnx package is imported when a file is read, not before.
+onnx is imported when a file is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_RUN = {"Constant"}
 
 
 def read_nodes(path: Path) -> tuple[Node, ...]:
-    """Read the nodes of an ONNX file, those within If, Loop and Scan too; its external data is not read."""
+    """Read the nodes of an ONNX file, including those inside If, Loop and Scan, without its external data."""
     import onnx
 
     graph = onnx.load(str(path), load_external_data=False).graph
@@ -72,12 +72,12 @@ def _walk(
         nodes.append(node)
         if unpacks:
             made.update(proto.output)
-            constants.update(dict.fromkeys(proto.output, ()))  # of what is made, a run says the shape
+            constants.update(dict.fromkeys(proto.output, ()))  # the profile has the shapes of these
     return nodes
 
 
 def layer_names(path: Path) -> dict[str, str]:
-    """Read which layer each node comes from, where torch's exporter noted it; else nothing."""
+    """Map node names to source layers, where torch's exporter recorded them; else empty."""
     import onnx
 
     found = {}
@@ -85,7 +85,7 @@ def layer_names(path: Path) -> dict[str, str]:
         noted = {each.key: each.value for each in node.metadata_props}.get(_SCOPES)
         try:
             scopes = ast.literal_eval(noted) if noted else []
-        except (SyntaxError, ValueError):  # another exporter's note
+        except (SyntaxError, ValueError):  # another exporter's metadata
             continue
         if isinstance(scopes, list) and len(scopes) > 1 and str(scopes[-2]):
             found[node.name] = short_layer(str(scopes[-2]))
@@ -93,7 +93,7 @@ def layer_names(path: Path) -> dict[str, str]:
 
 
 def _all_nodes(graph: Any) -> Iterator[Any]:
-    """Nodes of a graph, and of the graphs that they hold."""
+    """Yield the nodes of a graph and of its subgraphs."""
     for node in graph.node:
         yield node
         for each in node.attribute:
@@ -102,5 +102,5 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
 
 
 def short_layer(name: str) -> str:
-    """Drop the name of the wrapper that our own export puts around a module."""
+    """Strip the name of the wrapper that our export puts around a module."""
     return name.removeprefix("module.")

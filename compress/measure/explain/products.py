@@ -1,4 +1,4 @@
-"""Multiply-adds of one node, and the arithmetic that they are made in, by the rule of its operator.
+"""Multiply-adds of a node and their arithmetic, by operator.
 
 Shapes: b = batch, s = query tokens, t = key tokens, i = input features, h = hidden, o = output.
 """
@@ -17,11 +17,11 @@ __all__ = ["Macs", "Node", "PRODUCT_ROLES", "ROLES", "Role", "macs_of", "may_mak
 Role = Literal["integer", "low_bit", "float_weight", "activations", "unpacking", "quantizing", "other"]
 """What a node is for.
 
-integer: products of integers. low_bit: products with weights of a few bits, which are made float first (or
-the activations integers, block by block). float_weight: products of a weight that is float, which
-quantization could change. activations: products of two activations, which weight quantization can't touch.
-unpacking: makes the same out of constants in each call. quantizing: rounds activations for integer products
-and scales what comes out.
+integer: integer products. low_bit: products with low-bit weights, which are dequantized first (or whose
+activations are rounded, block by block). float_weight: products with a float weight, which quantization could
+change. activations: products of two activations, which weight quantization does not affect. unpacking:
+recomputes the same values from constants in each call. quantizing: rounds activations for integer products
+and rescales the results.
 """
 PRODUCT_ROLES: tuple[Role, ...] = ("integer", "low_bit", "float_weight", "activations")
 ROLES: tuple[Role, ...] = (*PRODUCT_ROLES, "unpacking", "quantizing", "other")
@@ -31,14 +31,14 @@ Macs = list[tuple[Role, int]]
 
 @dataclass(frozen=True)
 class Node:
-    """A node of an optimized graph, with what is constant about it.
+    """A node of an optimized graph, with its constant inputs.
 
     Attributes:
         constants: for each input, the shape of a constant, or None.
-        made: whether a constant input is not stored as it is used, but made of stored ones in each call.
-        unpacks: whether all its inputs are constants, so that it makes the same in each call.
-        graph: number of the graph that it is in; 0 is the file's own.
-        holds: numbers of the graphs that it holds (the branches of an If, the body of a Loop).
+        made: whether a constant input is computed from stored constants in each call.
+        unpacks: whether all inputs are constant, so that the output is the same in each call.
+        graph: number of the containing graph; 0 is the top level.
+        holds: numbers of its subgraphs (branches of an If, body of a Loop).
     """
 
     name: str
@@ -58,11 +58,11 @@ _Rule = Callable[[Node, NodeRun], Macs]
 
 
 def macs_of(node: Node, run: NodeRun) -> Macs | None:
-    """Work out a node's multiply-adds.
+    """Count a node's multiply-adds.
 
     Returns:
-        Role and number, the products of weights first; empty if the shapes do not say; None if the operator
-        makes no products.
+        (role, count) pairs, weight products first; empty if the shapes do not determine them; None if the
+        operator has no products.
     """
     standard = node.kind == "Attention" and node.domain == ""  # ONNX Runtime's own is another operator
     rule = _attention_alone if standard else _RULES.get(node.kind)
@@ -70,21 +70,21 @@ def macs_of(node: Node, run: NodeRun) -> Macs | None:
         return None
     try:
         return rule(node, run)
-    except (IndexError, KeyError, TypeError):  # an optional input is not there, or a form that no rule knows
+    except (IndexError, KeyError, TypeError):  # input missing, or a form not covered
         return []
 
 
 def may_make_products(kind: str) -> bool:
-    """Say whether nodes of an operator kind make products."""
+    """Whether an operator kind may have products."""
     return kind in _RULES
 
 
 def _given(node: Node, run: NodeRun, place: int) -> Shape:
-    """Shape of an input: a constant's from the file; others are in the profile, in order."""
+    """Shape of an input: from the file if constant, else from the profile."""
     constant = node.constants[place]
     if constant is not None and not node.made:
         return constant
-    # Scalars and small constants that are not packed are in the profile too: it is read from the front only.
+    # Unpacked scalars and small constants are in the profile too, so index it from the front only.
     before = sum(1 for name in node.inputs[:place] if name)
     return run.inputs[before]
 
@@ -95,7 +95,7 @@ def _float_role(node: Node, *weights: int) -> Role:
 
 
 def _inner(node: Node, run: NodeRun) -> int:
-    """Length of the dimension that a matrix product sums over."""
+    """Size of the dimension that a matrix product sums over."""
     a = _given(node, run, 0)
     return a[-2] if node.attributes.get("transA") else a[-1]
 
@@ -155,11 +155,11 @@ def _fused_attention(role: Role | None) -> _Rule:
 
 
 def _attention_alone(node: Node, run: NodeRun) -> Macs:
-    """Scores and context of q and k [b, s, h] or [b, heads, s, h / heads]; k may be packed within q."""
+    """Scores and context for q and k [b, s, h] or [b, heads, s, h / heads]; k may be packed into q."""
     query, out = _given(node, run, 0), run.outputs[0]
     packed = len(node.inputs) < 2 or not node.inputs[1]
     keys = query if packed else _given(node, run, 1)
-    tokens = keys[1] if len(keys) == 5 else keys[-2]  # of five: [b, t, heads, 2 or 3, h / heads]
+    tokens = keys[1] if len(keys) == 5 else keys[-2]  # if 5-D: [b, t, heads, 2 or 3, h / heads]
     present = [shape[-2] for shape in run.outputs[1:] if len(shape) == 4]
     per_token = elements(out) + elements(out if packed else query)
     return [("activations", per_token * max(tokens, *present, 0))]

@@ -1,14 +1,13 @@
-"""Where the time of a call goes, node by node, from ONNX Runtime's own profile.
+"""Time of a call by node, from ONNX Runtime's profile.
 
-Files are profiled in alternating turns, as latency is timed: a machine that slows down slows all of them.
-Each file has two sessions, one that profiles and one that doesn't; what profiling itself costs is the
-difference.
+Files are profiled in alternating turns, as in latency timing, so that a machine that slows down slows all of
+them. Each file has a profiled and an unprofiled session; their difference is the cost of profiling.
 
-A profile makes each node look a few microseconds longer than it is (ONNX Runtime notes its memory and its
-shapes meanwhile), which in a file of hundreds of small nodes is more than the work. So each node is charged
-its median over calls less a floor: what the cheapest nodes take (the 5th percentile), but no more than half
-of what profiling costs a node. If the nodes then still take longer than a call without a profile, all are
-scaled to it. What a call takes beyond its nodes is the runtime's own: launching them.
+Profiling makes each node look a few microseconds longer (ONNX Runtime records memory and shapes), which can
+exceed the actual work in a file of hundreds of small nodes. So each node is charged its median over calls
+less a floor: the time of the cheapest nodes (5th percentile), but at most half of the profiling cost per
+node. If the nodes still exceed an unprofiled call, all are scaled down to it. The rest of the call is the
+runtime's own: launching nodes.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ _TURNS = 5
 _TURN_SECONDS = 0.1
 _MOST_CALLS = 10
 _CHEAPEST = 0.05
-_INSIDE_NODES = 0.5  # of what profiling costs; 0.4 to 0.45 was seen in files of 126 to 529 nodes
+_INSIDE_NODES = 0.5  # share of the profiling cost; 0.4 to 0.45 was measured in files of 126 to 529 nodes
 
 
 @dataclass(frozen=True)
 class NodeTime:
-    """One node: its kind, its median time a call less the floor, and how many numbers it gives out."""
+    """One node: its kind, its median time per call less the floor, and its number of output elements."""
 
     kind: str
     ms: float
@@ -57,11 +56,11 @@ class Profile:
 
     Attributes:
         nodes: each node that ran.
-        graph: what they are for.
-        floor_ms: what was taken off each node.
-        wall_ms: median time of a call without profiling.
-        profiled_ms: median time of a call with it.
-        calls: how many of each.
+        graph: their roles.
+        floor_ms: subtracted from each node's time.
+        wall_ms: median time of an unprofiled call.
+        profiled_ms: median time of a profiled call.
+        calls: number of each.
     """
 
     nodes: dict[Key, NodeTime]
@@ -73,7 +72,7 @@ class Profile:
 
     @property
     def nodes_ms(self) -> float:
-        """Sum of all nodes."""
+        """Sum over all nodes."""
         return sum(node.ms for node in self.nodes.values())
 
 
@@ -86,15 +85,15 @@ def profile_in_turns(
     turns: int = _TURNS,
     turn_seconds: float = _TURN_SECONDS,
 ) -> tuple[Profile, ...]:
-    """Profile one or two ONNX files on one batch; what is written meanwhile is removed.
+    """Profile one or two ONNX files on one batch; temporary files are removed.
 
     Args:
-        files: each takes the inputs that it has.
-        batch: what each call is given.
-        threads: within an operator.
-        folder: where the temporary folder is made; None: the system's.
-        turns: how often each file has its turn; its first call in each is not counted.
-        turn_seconds: for how long about, 10 calls at most.
+        files: each takes the inputs that it needs.
+        batch: input of every call.
+        threads: intra-op threads.
+        folder: parent of the temporary folder; None uses the system's.
+        turns: turns per file; the first call of each turn is not counted.
+        turn_seconds: approximate duration of a turn, at most 10 calls.
 
     Raises:
         MeasureError: if ONNX Runtime refuses a file or the batch.
@@ -117,7 +116,7 @@ def profile_in_turns(
 
 
 class _Opened:
-    """Both sessions of one file, and what their calls took."""
+    """Both sessions of one file, and the times of their calls."""
 
     def __init__(self, path: Path, batch: Batch, threads: int, home: Path) -> None:
         self._path, self._optimized = path, home / "optimized.onnx"
@@ -170,7 +169,7 @@ class _Opened:
 
 
 def _medians(calls: Sequence[Call]) -> dict[Key, NodeTime]:
-    """A node that a loop runs several times in a call counts with the sum."""
+    """Median time of each node; a node that a loop repeats within a call counts as the sum."""
     times: dict[Key, list[float]] = defaultdict(list)
     kinds: dict[Key, str] = {}
     numbers: dict[Key, int] = {}
@@ -188,15 +187,15 @@ def _medians(calls: Sequence[Call]) -> dict[Key, NodeTime]:
 
 
 def charge(node_ms: Sequence[float], wall_ms: float, profiled_ms: float) -> tuple[list[float], float]:
-    """Say what each node takes of a call that is not profiled.
+    """Estimate the time of each node in an unprofiled call.
 
     Args:
         node_ms: median time of each node in a profile.
-        wall_ms: of a call without a profile.
-        profiled_ms: of a call with it.
+        wall_ms: time of an unprofiled call.
+        profiled_ms: time of a profiled call.
 
     Returns:
-        Their times, whose sum is `wall_ms` at most, and the floor that was taken off each.
+        Node times, which sum to at most `wall_ms`, and the floor that was subtracted from each.
     """
     times = np.asarray(node_ms, dtype=np.float64)
     if not times.size:

@@ -1,4 +1,4 @@
-"""Explain an ONNX file: profile it, beside another if there is one, and say where its time goes and why."""
+"""Explain an ONNX file: profile it, optionally with a second one, and report where its time goes and why."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def explain_batch(
     """Profile one or two ONNX files on one batch and explain the first.
 
     Args:
-        candidate: the file that is explained.
-        baseline: what it stands beside, if anything.
-        batch: what each call is given; each file takes the inputs that it has.
-        rows: of the batch, for the result.
-        sequence: tokens a row, for the result.
-        threads: within an operator.
-        made_up: what the batch is, if it isn't real rows.
-        folder: where temporary files are made; None: the system's place.
-        names: what the files are called in the result.
+        candidate: the file to explain.
+        baseline: the file to compare it with, if any.
+        batch: input of every call; each file takes the inputs that it needs.
+        rows: rows of the batch, for the result.
+        sequence: tokens per row, for the result.
+        threads: intra-op threads.
+        made_up: describes the batch if it isn't real rows.
+        folder: parent of temporary files; None uses the system's.
+        names: names of the files in the result.
 
     Raises:
         MeasureError: if ONNX Runtime refuses a file or the batch.
@@ -82,18 +82,18 @@ def explain_file(
     sequence: int | None = None,
     threads: int = 1,
 ) -> Explanation:
-    """Explain a bundle or an ONNX file, on a made-up batch.
+    """Explain a bundle or an ONNX file on a synthetic batch.
 
     Args:
         path: a bundle's directory or an .onnx file.
-        against: another, to stand beside it; inputs of the same name must be alike.
-        batch: rows a call.
-        sequence: tokens a row; None: what a bundle's report measured first, else 128, or the file's own if it
-            fixes one, or a bundle's longest text if that is shorter.
-        threads: within an operator.
+        against: another one to compare with; inputs of the same name must match.
+        batch: rows per call.
+        sequence: tokens per row; None uses what the bundle's report measured first, else 128, or the file's
+            own if fixed, or the bundle's maximum length if shorter.
+        threads: intra-op threads.
 
     Raises:
-        ModelError: there is no such file, it isn't ONNX, or it can't take such a batch; before work starts.
+        ModelError: before work starts, if the file is missing, isn't ONNX, or can't take such a batch.
         MeasureError: if ONNX Runtime fails later.
     """
     given = [_given(each) for each in (path, against) if each is not None]
@@ -118,9 +118,9 @@ def explain_file(
                     "same batch"
                 )
             if array.dtype.kind == "i" and array.max(initial=0) < known.max(initial=0):
-                values[name] = array  # the smaller table's ids are in both
+                values[name] = array  # ids below the smaller table's size are valid in both
     for each in given:
-        model_files(each.onnx)  # refuses what reaches out of its folder
+        model_files(each.onnx)  # refuses external data outside the file's folder
         _try(each, values, rows=batch, sequence=own, threads=threads)
     return explain_batch(
         given[0].onnx,
@@ -136,12 +136,12 @@ def explain_file(
 
 @dataclass(frozen=True)
 class _Given:
-    """A file that was asked about.
+    """A file to explain.
 
     Attributes:
-        shown: as the user wrote it.
-        longest: text in tokens that a bundle takes, if it says so.
-        usual: the sequence that it is explained at unless asked for another.
+        shown: the path as the user wrote it.
+        longest: maximum length in tokens, if the bundle states one.
+        usual: default sequence.
     """
 
     shown: str
@@ -164,7 +164,7 @@ def _given(path: Path) -> _Given:
 
 
 def _at(path: Path, keys: Sequence[str | int]) -> int | None:
-    """Read a positive number in a JSON file; None if the file or the place in it is not there."""
+    """Read a positive number from a JSON file; None if the file or the keys are missing."""
     try:
         found: Any = read_json(path)
         for key in keys:
@@ -179,11 +179,11 @@ def _at(path: Path, keys: Sequence[str | int]) -> int | None:
 
 
 def _try(given: _Given, batch: Batch, *, rows: int, sequence: int, threads: int) -> None:
-    """Run the batch once, so that what a file can't take is said before it is timed."""
+    """Run the batch once, so that a file that can't take it is refused before timing."""
     import onnxruntime
 
     quiet = onnxruntime.RunOptions()
-    quiet.log_severity_level = _LOG_SEVERITY_FATAL  # its own lines would stand before ours
+    quiet.log_severity_level = _LOG_SEVERITY_FATAL  # onnxruntime would print its own message before ours
     try:
         session = create_session(given.onnx, threads=threads)
         inputs = feeds(batch, session)

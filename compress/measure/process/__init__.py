@@ -1,1 +1,1 @@
-"""The measuring process, and what else the machine does meanwhile."""
+"""The measuring process, and the load on the machine while it runs."""

@@ -1,4 +1,4 @@
-"""What the measuring process is asked, as a JSON file that it can also be given by hand."""
+"""Input of the measuring process, as a JSON file that can also be written by hand."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ BATCHED_STEPS = 5
 EXPLAIN_STEPS = 1
 _STEPS_PER_MODEL = (
     1 + PROCESSES + 1 + SINGLE_STEPS + BATCHED_STEPS
-)  # size, loading, operators, accuracy twice
+)  # size, loading, operators, accuracy in both modes
 
 
 class Job(BaseModel):
-    """Two ONNX files, the rows to measure them on, and where the answer goes.
+    """Two ONNX files, the rows to measure them on, and the path of the result.
 
     Attributes:
-        rows: an .npz file that `Split.save` wrote.
-        candidate_rows: the same rows as the candidate reads them; none: as the baseline does.
-        split: that split's name.
+        rows: an .npz file from `Split.save`.
+        candidate_rows: the same rows in the candidate's encoding; None if it equals the baseline's.
+        split: name of that split.
         task: `Task.facts` of the task, with the baseline's inputs.
-        candidate_inputs: what each of the candidate's rows holds.
-        settings: latency is timed at each.
-        rounds: of both files, at each setting.
-        seconds: of timing one file in one round.
+        candidate_inputs: inputs in each of the candidate's rows.
+        settings: settings to time latency at.
+        rounds: timing rounds per setting.
+        seconds: duration per file and round.
         seed: of the bootstrap.
-        runtimes: by name, those that are measured; onnxruntime is, whatever stands here.
-        notes: doubts that are known before the start, for the result's `noise`.
-        folder: for temporary files; who made it removes it.
-        result: where the Measurement is written as JSON.
+        runtimes: names of other runtimes to measure; onnxruntime is always measured.
+        notes: warnings known in advance, for the result's `noise`.
+        folder: for temporary files; the caller removes it.
+        result: path that the Measurement is written to as JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,12 +60,12 @@ class Job(BaseModel):
 
     @property
     def steps(self) -> int:
-        """How many steps of progress the work has."""
-        others = 2 + len(self.settings) if self.runtimes else 0  # answers of two files, then each setting
+        """Total number of progress steps."""
+        others = 2 + len(self.settings) if self.runtimes else 0  # predictions of two files, then the settings
         timed = len(self.settings) * self.rounds * (2 if task_class(self.task["name"]).keeps_past else 1)
         return 2 * _STEPS_PER_MODEL + timed + EXPLAIN_STEPS + others
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """Numbers of threads that are measured, each once, in order."""
+        """Distinct thread counts, in order."""
         return tuple(dict.fromkeys(setting.threads for setting in self.settings))

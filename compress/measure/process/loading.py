@@ -1,4 +1,4 @@
-"""How long a model takes to load and how much memory it needs, measured in fresh processes (see `probe`)."""
+"""Load time and memory of a model, measured in fresh processes (see `probe`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROCESSES = 3
 
 
 class Probe(BaseModel):
-    """What one process is asked to do: load a model and answer the rows of a file, one at a time."""
+    """Task of one process: load a model and predict the rows of a file one at a time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,13 +41,14 @@ def measure_load(
     """Load a model in several processes, one after the other.
 
     Args:
-        probe: what each does.
-        folder: where a temporary file may stand.
-        processes: how many; the first also warms the file cache, which the median then holds for.
-        on_process: told after each.
+        probe: the task of each process.
+        folder: for a temporary file.
+        processes: number of processes; the first also warms the file cache, so the median is for a warm
+            cache.
+        on_process: called after each process.
 
     Returns:
-        Median time to create a session in ms, median peak of resident memory above the start in bytes.
+        Median time to create a session in ms, and median peak of resident memory above the start in bytes.
 
     Raises:
         MeasureError: if a process fails.

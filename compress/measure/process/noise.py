@@ -1,4 +1,4 @@
-"""Words about what makes figures doubtful, and what to do about it."""
+"""Warnings about unreliable measurements, with what to do about them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FEW_ROUNDS = 5
 
 
 def busy_note(used_by_others: float) -> tuple[str, ...]:
-    """Say if other work was running as measuring began.
+    """Warn if other processes were busy when measuring began.
 
     Args:
-        used_by_others: share of all cores, in [0, 1], that was busy while we did nothing ourselves. (The load
-            average won't do: it remembers our own training for minutes.)
+        used_by_others: share of all cores, in [0, 1], that was busy while this process was idle. (The load
+            average is no substitute: it includes our own training for minutes.)
     """
     if used_by_others <= _BUSY:
         return ()
@@ -29,7 +29,7 @@ def busy_note(used_by_others: float) -> tuple[str, ...]:
 
 
 def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
-    """Say at which settings too few quiet rounds came, and what disturbed them."""
+    """Warn about settings with too few quiet rounds, and say what disturbed them."""
     others, throttled = [], []
     for this in comparisons:
         by_others = (this.disturbed_rounds or 0) - this.throttled_rounds
@@ -55,7 +55,7 @@ def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]
 
 
 def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
-    """Say at which settings the speedup is loose, or has too few rounds for its interval to be trusted."""
+    """Warn about settings whose speedup interval is wide, or has too few rounds to be trusted."""
     loose = []
     few = False
     for this in comparisons:
@@ -78,7 +78,7 @@ def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
 
 
 def usable_threads(threads: Sequence[int], cores: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Drop numbers of threads above the cores (all of them: take the cores); return the rest, and notes."""
+    """Drop thread counts above the number of cores (if all are, use the cores); return the rest and notes."""
     kept = tuple(dict.fromkeys(count for count in threads if count <= cores)) or (cores,)
     dropped = sorted({count for count in threads if count > cores})
     if not dropped:

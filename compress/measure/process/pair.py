@@ -1,4 +1,4 @@
-"""Measure a compressed ONNX file against the uncompressed one, in a process of their own."""
+"""Measure a compressed ONNX file against the uncompressed one, in a separate process."""
 
 from __future__ import annotations
 
@@ -60,28 +60,28 @@ def measure_pair(
 ) -> Measurement:
     """Measure accuracy, latency, size and memory of two ONNX files on the same rows.
 
-    Latency is timed at every combination of batch, sequence and threads; the rest does not depend on them,
-    and is measured with the most threads among them.
+    Latency is timed at every combination of batch, sequence and threads; everything else is measured once,
+    with the largest thread count.
 
     Args:
-        baseline: the uncompressed .onnx file; its external data lies beside it.
-        candidate: the compressed one; may be the same file.
-        test: rows that neither was trained on.
-        task: what the files answer; its inputs are those of `test`.
-        candidate_test: the same rows as the candidate reads them, where its vocabulary is smaller.
-        batch: rows a call.
-        sequence: tokens a row; None takes the length that nearly all rows have (see `rows.resolve_sequence`).
-        threads: threads within an operator; those above the available cores are dropped, with a note in
-            `noise`.
-        rounds: how often each file is timed at each setting, in turns; from 5 the interval can be trusted.
-        seconds: for how long each time.
-        seed: of the bootstrap and of the rows that memory is measured on.
-        runtimes: other runtimes than ONNX Runtime that both files are also answered and timed in: openvino.
-        progress: where progress is shown; None shows none.
+        baseline: the uncompressed .onnx file, with its external data next to it.
+        candidate: the compressed file; may be the same file.
+        test: rows that neither model was trained on.
+        task: task of the files; its inputs are those of `test`.
+        candidate_test: the same rows in the candidate's encoding, if its vocabulary is smaller.
+        batch: rows per call.
+        sequence: tokens per row; None uses a length that covers nearly all rows (see
+            `rows.resolve_sequence`).
+        threads: intra-op threads; counts above the available cores are dropped, with a note in `noise`.
+        rounds: timing rounds per setting; the interval is trustworthy from 5 on.
+        seconds: duration per file and round.
+        seed: of the bootstrap, and of the rows that memory is measured on.
+        runtimes: additional runtimes to measure both files in: openvino.
+        progress: progress display; None shows nothing.
 
     Raises:
-        MeasureError: if a file is missing or ONNX Runtime refuses it, if it does not fit the rows, if a
-            setting is not possible, if `candidate_test` holds other rows, or if the measuring process dies.
+        MeasureError: if a file is missing, refused by ONNX Runtime or does not fit the rows, a setting is
+            impossible, `candidate_test` holds other rows, or the measuring process dies.
     """
     other = test if candidate_test is None else candidate_test
     if not np.array_equal(other.answers, test.answers):
@@ -89,7 +89,7 @@ def measure_pair(
     for path in (baseline, candidate):
         if not path.is_file():
             raise MeasureError(f"{path}: there is no such ONNX file to measure")
-        model_files(path)  # refuses what reaches out of its folder
+        model_files(path)  # refuses external data outside the file's folder
     kept, notes = usable_threads(threads, available_cores())
     lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
     with scratch_directory("measure") as folder:
@@ -126,7 +126,7 @@ def measure_pair(
 
 
 def _run(job: Job, bar: Bar) -> None:
-    """Let the worker do the job; whatever ends this function early ends the worker too."""
+    """Run the job in the worker; if this function exits early, the worker is killed too."""
     file = job.folder / "job.json"
     file.write_text(job.model_dump_json(), encoding="utf-8")
     stderr = job.folder / "stderr.txt"
@@ -152,16 +152,16 @@ def _run(job: Job, bar: Bar) -> None:
 
 @contextmanager
 def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start the worker in a group of its own, and leave nothing of that group behind.
+    """Start the worker in its own process group, and kill the whole group at the end.
 
-    In a group of its own a Ctrl-C reaches only this process, which then ends the worker and its children at
-    once; otherwise all of them would print a traceback over the progress bar.
+    In its own group, Ctrl-C reaches only this process, which then kills the worker and its children;
+    otherwise each of them would print a traceback over the progress bar.
     """
     with stderr.open("wb") as file:
         process = subprocess.Popen(
             python_command(_WORKER, job, END_WITH_PARENT),
             env=python_environment(),
-            stdin=subprocess.PIPE,  # its lifeline
+            stdin=subprocess.PIPE,  # keeps the worker alive; see `end_with_parent`
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
@@ -186,7 +186,7 @@ def _said(line: str) -> dict[str, Any]:
         said = None
     if isinstance(said, dict):
         return said
-    _log.info("the measuring process says: %s", line.rstrip())  # a native library that prints
+    _log.info("the measuring process says: %s", line.rstrip())  # printed by a native library
     return {}
 
 

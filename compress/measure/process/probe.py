@@ -1,10 +1,10 @@
-"""Load a model in a fresh process, answer rows, and print how long loading took and the peak of memory.
+"""Load a model in a fresh process, predict rows, and print the load time and the peak memory.
 
     python -P probe.py MODEL ROWS.npz THREADS      prints {"load_ms": ..., "peak_bytes": ...}
 
-Nothing of ours is imported here: a pair of files takes six such processes, and importing the package takes
-longer than all else that they do. Before a process notes where it starts, it has imported numpy and
-onnxruntime and read its rows; what is counted from there on is the session and its answers.
+This script must not import the package: a pair of files takes six such processes, and the import would take
+longer than the rest of their work. numpy, onnxruntime and the rows are loaded before memory is first read, so
+that only the session and its predictions are counted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _RESET_HIGH_WATER = "5"  # proc(5), clear_refs: "write 5 to reset the peak resid
 
 
 def new_options(threads: int) -> Any:
-    """Return the onnxruntime.SessionOptions that every figure holds for.
+    """Return the onnxruntime.SessionOptions used for every measurement.
 
     Args:
-        threads: within an operator (intra_op).
+        threads: intra-op threads.
     """
     import onnxruntime
 
@@ -49,15 +49,15 @@ def new_options(threads: int) -> Any:
 
 
 class PeakMemory:
-    """Highest resident memory of this process between entering and leaving, above that at entering.
+    """Peak resident memory of this process within a `with` block, above that at entry.
 
-    It comes from the kernel's own high-water mark (VmHWM, reset through /proc/self/clear_refs), which misses
-    nothing. Where there is none (macOS, Windows, or a kernel that lets nobody reset it), a thread samples
-    resident memory every millisecond, and a shorter peak is missed. getrusage's ru_maxrss is no substitute:
-    on Linux a child inherits its parent's.
+    Uses the kernel's exact high-water mark (VmHWM, reset through /proc/self/clear_refs). Where that is
+    unavailable (macOS, Windows, or a kernel that does not allow the reset), a thread samples resident memory
+    every millisecond and may miss shorter peaks. getrusage's ru_maxrss is no substitute: on Linux a child
+    inherits its parent's.
 
     Attributes:
-        above_start_bytes: the figure, once left.
+        above_start_bytes: the result, set on exit.
         sampled: whether it was sampled by a thread.
     """
 
@@ -96,7 +96,7 @@ class PeakMemory:
 
 
 def _reset_high_water() -> bool:
-    """Set VmHWM to the resident memory of now; say whether that was possible."""
+    """Reset VmHWM to the current resident memory; return whether that was possible."""
     try:
         Path("/proc/self/clear_refs").write_text(_RESET_HIGH_WATER)
     except OSError:
@@ -131,7 +131,7 @@ def _probe(model: str, rows: Path, threads: int) -> dict[str, float]:
 
 
 def _value(given: Any, batch: dict[str, Any]) -> Any:
-    """An input of a row; of those that rows don't have, a decoder's past: [1, heads, 0, head size]."""
+    """Input of a row; if the row lacks it, an empty decoder past: [1, heads, 0, head size]."""
     if given.name in batch:
         return batch[given.name]
     import numpy as np

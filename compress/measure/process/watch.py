@@ -1,12 +1,12 @@
-"""What else the machine does while something is timed.
+"""Load on the machine from other processes while something is timed.
 
-Other work is told from our own by CPU time: what all processes took of the cores that this process may run
-on, less what this process and its children took. Time that a hypervisor gave to other machines ("steal")
-counts as other work. A suspended job takes no CPU time, and so is none. /proc is read once a round, which
-takes less than a millisecond.
+Other load is measured in CPU time: what all processes used of the cores available to this process, less what
+this process and its children used. Time that a hypervisor gave to other machines ("steal") counts as other
+load. A suspended job uses no CPU time and does not count. /proc is read once per round, which takes less than
+a millisecond.
 
-Counters move in steps of 10 ms, so a look covers at least the last quarter of a second; what has been watched
-for less than a tenth is not judged.
+Counters have a resolution of 10 ms, so each reading covers at least the last quarter of a second; periods
+shorter than a tenth of a second are not judged.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from compress.system.cores import quota_directories, throttled_seconds
 
 __all__ = ["Disturbance", "Load", "Reading", "Watch", "disturbance_of", "read_counters", "wait_until_quiet"]
 
-_BUSY = 0.15  # of the cores; a desktop at rest uses less than a tenth
-_THROTTLED = 0.02  # of the time
+_BUSY = 0.15  # share of the cores; an idle desktop uses less than a tenth
+_THROTTLED = 0.02  # share of the time
 _WINDOW_S = 0.25
 _SHORTEST_S = 0.1
 _LOOK_S = 0.5
@@ -33,14 +33,14 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at one moment, in seconds since some fixed moment.
+    """Counters at one moment, in seconds since a fixed moment.
 
     Attributes:
-        wall_s: of a clock.
-        busy_s: CPU time of all processes on these cores, with what a hypervisor gave to others.
-        own_s: CPU time of this process and of its children that have ended.
-        throttled_s: how long this process was stopped for its container's CPU quota.
-        cores: that this process may run on, whatever its quota.
+        wall_s: wall clock.
+        busy_s: CPU time of all processes on these cores, including time stolen by a hypervisor.
+        own_s: CPU time of this process and of its finished children.
+        throttled_s: time that this process was paused by its container's CPU quota.
+        cores: cores that this process may run on, ignoring any quota.
     """
 
     wall_s: float
@@ -51,17 +51,17 @@ class Reading:
 
 
 Counters = Callable[[], Reading]
-"""Reads the counters of now; a test gives its own."""
+"""Reads the current counters; replaceable in tests."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What ran beside this process for a while.
+    """Load on the machine during some period.
 
     Attributes:
-        used_by_others: share of the cores that other work used, in [0, 1].
-        used: share of the cores that was used at all.
-        throttled: share of the time that this process was stopped for its container's CPU quota.
+        used_by_others: share of the cores used by other processes, in [0, 1].
+        used: share of the cores used in total.
+        throttled: share of the time that this process was paused by its container's CPU quota.
     """
 
     used_by_others: float = 0.0
@@ -70,28 +70,28 @@ class Load:
 
     @property
     def is_throttled(self) -> bool:
-        """Whether the container's quota stopped this process for more than a moment."""
+        """Whether the container's quota paused this process noticeably."""
         return self.throttled > _THROTTLED
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether a time that was taken meanwhile says little of a quiet machine.
+        """Whether a time measured during this period does not represent a quiet machine.
 
-        Other work on a machine with many cores does little harm while half of them have nothing to do: each
-        thread then has a physical core to itself.
+        Other load matters little while half of the cores are idle: each thread then has a physical core to
+        itself.
         """
         return self.is_throttled or (self.used_by_others > _BUSY and self.used > 0.5)
 
 
 class Watch:
-    """Tells what ran beside this process since the last look, or for the last quarter of a second."""
+    """Monitors the load since the last look, or over the last quarter of a second if that is longer."""
 
     def __init__(self, counters: Counters | None = None) -> None:
         self._read = read_counters() if counters is None else counters
         self._readings = deque([self._read()])
 
     def look(self) -> Load:
-        """What ran beside this process; a Load of zeros if the time was too short to tell."""
+        """Return the load since the last look; all zeros if the period was too short to judge."""
         now = self._read()
         while len(self._readings) > 1 and now.wall_s - self._readings[1].wall_s >= _WINDOW_S:
             self._readings.popleft()
@@ -111,7 +111,7 @@ class Watch:
 
 
 def read_counters(root: Path = Path("/")) -> Counters:
-    """What reads this machine's counters; cgroups are looked for below `root`."""
+    """Return a reader of this machine's counters; cgroups are searched below `root`."""
     import psutil
 
     groups = quota_directories(root)
@@ -133,7 +133,7 @@ def read_counters(root: Path = Path("/")) -> Counters:
 
 
 def _busy_s(times: Any) -> float:
-    """Of one core; on Linux guests are in `user` already."""
+    """Busy time of one core; on Linux `user` already includes guest time."""
     names = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
     return float(sum(getattr(times, name, 0.0) for name in names))
 
@@ -145,10 +145,10 @@ def wait_until_quiet(
     counters: Counters | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until no other work would disturb a timing of so many threads; say whether that came in time.
+    """Wait until other load would not disturb timing with `threads` threads; return False on timeout.
 
     Args:
-        seconds: at most, if `sleep` sleeps.
+        seconds: maximum wait, provided that `sleep` really sleeps.
     """
     read = read_counters() if counters is None else counters
     watch, cores = Watch(read), read().cores
@@ -162,12 +162,12 @@ def wait_until_quiet(
 
 @dataclass(frozen=True)
 class Disturbance:
-    """How far other work, or a CPU quota, disturbed rounds that were timed.
+    """How much other load, or a CPU quota, disturbed the timed rounds.
 
     Attributes:
-        rounds: that count, although they were disturbed: fewer quiet ones than asked for came.
-        throttled: of these, those in which the container's quota stopped this process.
-        used_by_others: mean share of the cores that other work used during the rounds that count.
+        rounds: disturbed rounds that count, because there were too few quiet ones.
+        throttled: of these, rounds in which the container's quota paused this process.
+        used_by_others: mean share of the cores used by other processes in the rounds that count.
     """
 
     rounds: int = 0
@@ -176,7 +176,7 @@ class Disturbance:
 
 
 def disturbance_of(loads: list[Load]) -> Disturbance:
-    """Sum up the loads of the rounds that count."""
+    """Summarize the loads of the rounds that count."""
     return Disturbance(
         rounds=sum(load.is_disturbed for load in loads),
         throttled=sum(load.is_throttled for load in loads),

@@ -1,10 +1,9 @@
-"""The measuring process: no torch, nothing of the run that asks for it, so that its memory and threads are
-its own.
+"""The measuring process: runs without torch or the calling run, so that its memory and threads are its own.
 
     python -m compress.measure.process.worker JOB.json [--end-with-parent]
 
-Its output is one JSON object a line: {"done": 3, "total": 50, "facts": "..."} after each step, or {"error":
-"..."} as the last. It ends with 0 once the result stands at the path that the job names.
+It prints one JSON object per line: {"done": 3, "total": 50, "facts": "..."} after each step, or {"error":
+"..."} as the last line. It exits with 0 once the result is at the path given in the job.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ from compress.timing import Setting
 __all__ = ["main", "measure"]
 
 Step = Callable[[int, str], None]
-"""Told how many steps are done since the last call, and what they found."""
+"""Called with the number of steps done since the last call, and their result in words."""
 
 _PROBE_ROWS = 32
 _LOOK_SECONDS = 0.5
 
 
 def measure(job: Job, step: Step) -> Measurement:
-    """Measure both files of a job in this process (loading and memory in processes of their own)."""
+    """Measure both files of a job in this process (load time and memory in separate processes)."""
     begin = time.perf_counter()
     with alone():
         busy = busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100)
@@ -73,7 +72,7 @@ def measure(job: Job, step: Step) -> Measurement:
     before, after = task.tally(), task.tally()
     baseline, base_named = _measure_model(job, "baseline", job.baseline, test, task, before, step)
     candidate, named = _measure_model(job, "candidate", job.candidate, candidate_test, task, after, step)
-    # Both are timed on the same rows: the candidate's, whose ids the baseline's larger table holds too.
+    # Both are timed on the candidate's rows, whose ids are also valid in the baseline's larger vocabulary.
     latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
     explanation, doubts = _explain(job, candidate_test, step)
     language = _language(job, task, (before, after), candidate_test, step) if task.keeps_past else None
@@ -161,7 +160,7 @@ def _packed(test: Split, baseline: Integers, candidate: Integers) -> Answers:
 def _language(
     job: Job, task: Task, tallies: tuple[Tally | None, Tally | None], test: Split, step: Step
 ) -> Language:
-    """Sum up the losses, and time one more token at each setting."""
+    """Summarize the losses, and time one more token at each setting."""
     decode, cache_bytes = [], (0, 0)
     for setting in job.settings:
         baseline = create_session(job.baseline, threads=setting.threads)
@@ -190,7 +189,7 @@ def _language(
 
 
 def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tuple[str, ...]]:
-    """Explain both files at the first setting, or say why that can't be: the other figures stand anyway."""
+    """Explain both files at the first setting; on failure return None and a note, keeping other results."""
     setting = job.settings[0]
     try:
         explanation = explain_batch(
@@ -202,7 +201,7 @@ def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tup
             threads=setting.threads,
             folder=job.folder,
         )
-    except (MeasureError, OSError) as error:  # a graph that is written for this may not fit the disk
+    except (MeasureError, OSError) as error:  # the optimized graph may not fit on the disk
         step(EXPLAIN_STEPS, "where the time goes: not known")
         return None, (f"where the time goes could not be measured: {error}",)
     step(EXPLAIN_STEPS, "where the time goes")
@@ -210,7 +209,7 @@ def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tup
 
 
 def _others(job: Job, files: tuple[Answered, ...], task: Task, test: Split, step: Step) -> Runtimes | None:
-    """Measure the other runtimes, if any were asked for."""
+    """Measure the other runtimes, if requested."""
     if OPENVINO not in job.runtimes:
         return None
     return measure_runtimes(
@@ -229,7 +228,7 @@ def _others(job: Job, files: tuple[Answered, ...], task: Task, test: Split, step
 
 @dataclass
 class _Tenths:
-    """Turns answered rows into a fixed number of steps, however many rows there are."""
+    """Maps processed rows to a fixed number of progress steps."""
 
     facts: str
     rows: int
@@ -271,13 +270,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _say(fields: dict[str, object]) -> None:
-    # If whoever asked is gone, this fails on the broken pipe, and the process ends as it should.
+    # If the parent is gone, this raises a broken-pipe error and ends the process, as intended.
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 
 def _write(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader never sees half a result."""
+    """Write to a temporary file, then rename it, so that a partial result is never visible."""
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)

@@ -1,1 +1,1 @@
-"""The runtimes that a file is measured in."""
+"""Runtimes that a file is measured in."""

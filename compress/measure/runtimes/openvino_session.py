@@ -1,7 +1,7 @@
-"""An ONNX file in OpenVINO, with the face of an ONNX Runtime session. OpenVINO is imported when one is made.
+"""An ONNX file in OpenVINO behind the interface of an ONNX Runtime session; imports OpenVINO on first use.
 
-OpenVINO's own defaults stand, as a user has them: on machines with bfloat16 (AVX512-BF16, AMX) it computes
-float operators in it, which the session says. Its answers are not bit-exact with ONNX Runtime's.
+OpenVINO's defaults are kept, as users have them: on machines with bfloat16 (AVX512-BF16, AMX) it computes
+float operators in bfloat16, which the session reports. Its outputs are not bit-exact with ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class OpenvinoSession:
     """One compiled file.
 
     Attributes:
-        precision: what float operators are computed in: f32, bf16 or f16.
-        products: how many products of matrices are made in each type, e.g. {"i8": 36, "bf16": 14}.
+        precision: type of float operators: f32, bf16 or f16.
+        products: number of matrix products by type, e.g. {"i8": 36, "bf16": 14}.
     """
 
     def __init__(self, compiled: Any) -> None:
@@ -62,27 +62,27 @@ class OpenvinoSession:
         return [_named(port) for port in self._compiled.outputs]
 
     def run(self, output_names: Sequence[str] | None, input_feed: dict[str, Array]) -> Sequence[Array]:
-        """Answer one batch."""
+        """Run one batch."""
         found = self._request.infer(input_feed)
         names = output_names or [port.name for port in self.get_outputs()]
         return [found[name] for name in names]
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO can be imported; it is not imported for that."""
+    """Whether OpenVINO can be imported; does not import it."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def openvino_version() -> str:
-    """The installed version."""
+    """Return the installed version."""
     return importlib.metadata.version("openvino")
 
 
 def create_openvino_session(path: Path, *, threads: int) -> OpenvinoSession:
-    """Compile an ONNX file for the CPU, for the shortest time of a single call.
+    """Compile an ONNX file for the CPU, optimized for the latency of a single call.
 
     Args:
-        path: the .onnx file; its external data lies beside it.
+        path: the .onnx file, with its external data next to it.
         threads: inference threads.
 
     Raises:
@@ -100,7 +100,7 @@ def create_openvino_session(path: Path, *, threads: int) -> OpenvinoSession:
 
 
 def _products(compiled: Any) -> dict[str, int]:
-    """Count the products of the graph that is run, by the type that each is computed in."""
+    """Count the matrix products of the compiled graph by the type that each is computed in."""
     counts: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ordered_ops():
         facts = node.get_rt_info()
@@ -110,7 +110,7 @@ def _products(compiled: Any) -> dict[str, int]:
 
 
 def _reason(text: str) -> str:
-    """The last lines of OpenVINO's own message that say something: what it could not convert, and why."""
+    """Last informative lines of OpenVINO's message: what it could not convert, and why."""
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -:")]
     told = [line for line in lines if not line.startswith(("Exception from", "Check '", "Summary"))]
     return "; ".join((told or lines)[-2:])

@@ -1,8 +1,8 @@
-"""The same two ONNX files in other runtimes: do they answer alike, and which is faster here.
+"""The same two ONNX files in other runtimes: agreement of their predictions, and relative speed.
 
-OpenVINO is asked directly, and as a provider of ONNX Runtime where the installed onnxruntime has it. All
-runtimes and both files are timed in turns, so that their ratios survive a machine whose speed drifts. A file
-that a runtime refuses is no error: the result says so.
+OpenVINO is run directly, and as a provider of ONNX Runtime if the installed onnxruntime has it. All runtimes
+and both files are timed in turns, so that drifting machine speed does not bias their ratios. A file that a
+runtime refuses is not an error: the result records it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Role = Literal["baseline", "candidate"]
 
 @dataclass(frozen=True)
 class Answered:
-    """A file, its rows, and what ONNX Runtime named for each of their units."""
+    """A file, its rows, and ONNX Runtime's predictions for each of their units."""
 
     file: Role
     path: Path
@@ -57,24 +57,24 @@ class Answered:
 
 @dataclass(frozen=True)
 class OpenRuntime:
-    """A way to run an ONNX file that is not ONNX Runtime's own CPU kernels."""
+    """A way to run an ONNX file other than ONNX Runtime's own CPU kernels."""
 
     name: str
     version: str
     open: Callable[[Path, int], Session]
-    """Given the file and the number of threads."""
+    """Called with the file and the number of threads."""
 
 
 def installed_runtimes() -> tuple[str, ...]:
-    """Name the runtimes that can be measured here, as a recipe names them."""
+    """Names, as used in recipes, of the runtimes that can be measured here."""
     return (ONNXRUNTIME, OPENVINO) if is_installed() else (ONNXRUNTIME,)
 
 
 def check_runtimes(names: Sequence[str] | None) -> None:
-    """See that what a recipe asks for is installed.
+    """Check that the runtimes of a recipe are installed.
 
     Raises:
-        RecipeError: it isn't; the message says how to install it.
+        RecipeError: if one isn't; the message says how to install it.
     """
     if names is not None and OPENVINO in names and not is_installed():
         raise RecipeError(
@@ -84,7 +84,7 @@ def check_runtimes(names: Sequence[str] | None) -> None:
 
 
 def openvino_ways() -> tuple[OpenRuntime, ...]:
-    """OpenVINO itself, and through ONNX Runtime where the installed one can do that."""
+    """OpenVINO itself, and through ONNX Runtime if the installed version supports it."""
     import onnxruntime
 
     direct = OpenRuntime(
@@ -114,18 +114,18 @@ def measure_runtimes(
     seconds: float,
     on_step: Callable[[str], None] = lambda facts: None,
 ) -> Runtimes:
-    """Ask two files in other runtimes to answer all test rows, and time them beside ONNX Runtime.
+    """Predict all test rows of two files in other runtimes, and time them together with ONNX Runtime.
 
     Args:
         ways: the other runtimes.
         files: baseline and candidate.
-        settings: a batch, its tokens a row, and the number of threads, for each.
-        rounds: how often each is timed at each setting.
-        seconds: for how long each time.
-        on_step: told of each file and of each setting, when it is done.
+        settings: (batch, tokens per row, threads) for each setting.
+        rounds: timing rounds per setting.
+        seconds: duration per file and round.
+        on_step: called after each file and each setting.
 
     Raises:
-        MeasureError: if ONNX Runtime fails; what another runtime refuses is in the result.
+        MeasureError: if ONNX Runtime fails; refusals of other runtimes are in the result.
     """
     threads = max(count for _, _, count in settings)
     found: list[RuntimeFile] = []
@@ -185,5 +185,5 @@ def _agreement(way: OpenRuntime, given: Answered, task: Task, threads: int) -> R
 
 def _call(session: Session, batch: Batch) -> Callable[[], Any]:
     given = feeds(batch, session)
-    answer(session, batch)  # a batch that is refused is refused in words, before a clock runs
+    answer(session, batch)  # reports a refused batch with a clear message before timing starts
     return lambda: session.run(None, given)

@@ -1,7 +1,7 @@
-"""The one way that an ONNX file is opened here, so that every figure holds for the same settings.
+"""The only way to open an ONNX file here, so that all measurements use the same settings.
 
-Threads do not spin while they wait: two sessions whose threads spin slow each other several times over when
-they are timed in turns on few cores. onnxruntime is imported when the first session is made, not before.
+Idle threads do not spin: two sessions with spinning threads slow each other several times over when timed in
+turns on few cores. onnxruntime is imported when the first session is created.
 Shapes: b = batch, s = sequence.
 """
 
@@ -28,7 +28,7 @@ class _Value(Protocol):
 
 
 class Session(Protocol):
-    """The part of onnxruntime.InferenceSession that measuring uses."""
+    """The part of onnxruntime.InferenceSession used for measuring."""
 
     def get_inputs(self) -> Sequence[_Value]:
         """Describe the inputs."""
@@ -39,12 +39,12 @@ class Session(Protocol):
         ...
 
     def run(self, output_names: Sequence[str] | None, input_feed: dict[str, Array]) -> Sequence[Any]:
-        """Answer one batch."""
+        """Run one batch."""
         ...
 
 
 def session_options(threads: Sequence[int]) -> dict[str, str]:
-    """Say in words what `create_session` sets; `threads` are the numbers of threads that were measured."""
+    """Describe the options that `create_session` sets; `threads` are the measured thread counts."""
     return {
         "providers": PROVIDER,
         "intra_op_num_threads": ", ".join(str(count) for count in threads),
@@ -65,13 +65,13 @@ def create_session(
     """Open an ONNX file on the CPU.
 
     Args:
-        path: the .onnx file; its external data lies beside it.
-        threads: threads within an operator (intra_op).
-        profile_prefix: where a profile of each node run is written, if wanted (its end is the caller's
-            business).
-        optimized: where the graph that is run, after all fusions, is written as ONNX, if wanted; its weights
-            are put into a file beside it, so that the graph can be read without them.
-        provider: who runs the nodes, and with what options; what it can't run falls to the CPU's own kernels.
+        path: the .onnx file, with its external data next to it.
+        threads: intra-op threads.
+        profile_prefix: path prefix for a profile of every executed node, if wanted; the caller ends
+            profiling.
+        optimized: path for the graph after all fusions, if wanted; its weights go into a separate file next
+            to it, so that the graph can be read without them.
+        provider: execution provider and its options; nodes it can't run fall back to the CPU's own kernels.
 
     Returns:
         An onnxruntime.InferenceSession.
@@ -98,12 +98,12 @@ def create_session(
 
 
 def feeds(batch: Batch, session: Session) -> Batch:
-    """Pick from a batch what the session takes; an input that the export dropped as unused is left out.
+    """Select the inputs of the session from a batch; inputs that the export dropped as unused are left out.
 
-    A decoder's file is given an empty past where the batch has none.
+    Decoder files get an empty past if the batch has none.
 
     Raises:
-        MeasureError: if the session wants an input that the batch does not have.
+        MeasureError: if the session needs an input that the batch does not have.
     """
     open_past = [value for value in session.get_inputs() if value.name not in batch]
     given = {**empty_past(open_past, len(next(iter(batch.values())))), **batch}
@@ -118,10 +118,10 @@ def feeds(batch: Batch, session: Session) -> Batch:
 
 
 def answer(session: Session, batch: Batch) -> Array:
-    """Run one batch and return the logits [b, ...]: the output `logits`, or else the first one.
+    """Run one batch and return the logits [b, ...]: the output `logits`, or else the first output.
 
     Raises:
-        MeasureError: if ONNX Runtime fails on this batch, or the answer is not an array with an entry a row.
+        MeasureError: if ONNX Runtime fails on this batch, or the output does not have one entry per row.
     """
     names = [value.name for value in session.get_outputs()]
     name = "logits" if "logits" in names else names[0]

@@ -1,9 +1,9 @@
-"""Cut the depth: some of a model's layers stay, in their order, and nothing else changes.
+"""Cut the depth: keep some of a model's layers, in order, and change nothing else.
 
-How a definition says the number of layers is found by trying: an argument that equals it is changed, and
-what is then built must have as many layers as were asked for. So `num_hidden_layers`, `n_layers` or a
-builder's own word are the same to us. A list with an entry for each layer (`layer_types`, `no_rope_layers`)
-keeps those of the layers that stay.
+Which argument of a definition is the number of layers is found by trying: an argument of equal value is
+changed, and the result must have the requested number of layers. So `num_hidden_layers`, `n_layers` or a
+builder's own name all work. A list with one entry per layer (`layer_types`, `no_rope_layers`) keeps the
+entries of the kept layers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["keep_layers_", "layer_count", "shallower", "with_layers"]
 
 
 def layer_count(model: nn.Module) -> int:
-    """How many layers a model has.
+    """Number of layers of a model.
 
     Raises:
-        ModelError: it doesn't say where they are.
+        ModelError: the model doesn't say where its layers are.
     """
     return len(_layers(model))
 
 
 @contextmanager
 def with_layers(model: nn.Module, kept: Sequence[int]) -> Iterator[None]:
-    """Let a model answer with some of its layers alone, inside the block; nothing else of it is changed.
+    """Run a model with only some of its layers inside the block; nothing else is changed.
 
     Args:
         kept: indices from 0, ascending.
@@ -59,13 +59,13 @@ def with_layers(model: nn.Module, kept: Sequence[int]) -> Iterator[None]:
 
 
 def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
-    """Keep only these layers; the model's definition then says so too, and it can be saved and loaded again.
+    """Keep only these layers, and update the model's definition so that it can be saved and loaded.
 
     Args:
         kept: indices from 0, ascending.
 
     Raises:
-        ModelError: an index that isn't there, or none; or the model can't be built with fewer layers.
+        ModelError: an index is out of range, there is none, or the model can't be built with fewer layers.
     """
     layers = _layers(model)
     total = len(layers)
@@ -85,7 +85,7 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     shorter = nn.ModuleList([layers[index] for index in kept]).train(layers.training)
     _number_(shorter)
     setattr(holder, last, shorter)
-    # A file's model may be one of Hugging Face, too; its configuration has another word than its builder.
+    # A file's model may be a Hugging Face one too, whose configuration has another name for the number.
     config: Any = getattr(model, "config", None)
     word = name if definition.kind == "hf" else "num_hidden_layers"
     for each, values in _lists_of(config, total).items():
@@ -96,7 +96,7 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
 
 
 def _number_(layers: nn.ModuleList) -> None:
-    """Give each layer its number, by which transformers finds its keys and values."""
+    """Renumber the layers; transformers finds their keys and values by that number."""
     for number, layer in enumerate(layers):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
@@ -123,14 +123,14 @@ def _place(model: nn.Module) -> tuple[nn.Module, str]:
 
 
 def shallower(definition: Definition, name: str, kept: Sequence[int]) -> Iterator[Definition]:
-    """Definitions with fewer layers, of which the first that can be built is the right one.
+    """Yield definitions with fewer layers; the first one that can be built is the right one.
 
-    They differ in the lists that are cut: those with an entry for each layer, or those alone whose names
-    speak of layers; of a file's builder, whose lists may be anything, at last none.
+    They differ in which lists are cut: all with one entry per layer, or only those with "layer" in their
+    name; for a file's builder, whose lists may be anything, finally none.
 
     Args:
         name: the argument that is the number of layers.
-        kept: indices of the layers that stay.
+        kept: indices of the layers to keep.
     """
     values = _values(definition)
     lists = _lists_in(values, values[name])
@@ -144,7 +144,7 @@ def shallower(definition: Definition, name: str, kept: Sequence[int]) -> Iterato
 
 
 def _lists_of(config: Any, total: int) -> dict[str, Any]:
-    """Lists of a Hugging Face configuration with an entry for each layer, which say so by their name."""
+    """Lists in a Hugging Face configuration that have one entry per layer and "layer" in their name."""
     if not hasattr(config, "to_dict"):
         return {}
     return {name: found for name, found in _lists_in(config.to_dict(), total).items() if "layer" in name}
@@ -159,7 +159,7 @@ def _lists_in(values: Mapping[str, Any], total: int) -> dict[str, Any]:
 
 
 def _shallower(definition: Definition, path: str, total: int, kept: Sequence[int]) -> tuple[str, Definition]:
-    """The argument that is the number of layers, and the definition with another number."""
+    """The argument that is the number of layers, and the definition with the new number."""
     numbers = (name for name, value in _whole_numbers(definition).items() if value == total)
     for name in numbers:
         for changed in shallower(definition, name, kept):
@@ -175,7 +175,7 @@ def _shallower(definition: Definition, path: str, total: int, kept: Sequence[int
 
 
 def _values(definition: Definition) -> dict[str, Any]:
-    """All arguments of a definition, those that have a default included."""
+    """All arguments of a definition, including defaults."""
     values = dict(definition.args)
     if definition.kind == "file":
         parameters = inspect.signature(definition.load_builder()).parameters
@@ -184,6 +184,6 @@ def _values(definition: Definition) -> dict[str, Any]:
 
 
 def _whole_numbers(definition: Definition) -> dict[str, int]:
-    """Arguments that are whole numbers; those that say so by their name come first."""
+    """Arguments that are integers; those with "layer" in their name come first."""
     numbers = {name: value for name, value in _values(definition).items() if type(value) is int}
     return dict(sorted(numbers.items(), key=lambda each: "layer" not in each[0]))

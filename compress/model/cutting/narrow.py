@@ -1,4 +1,4 @@
-"""One module with fewer features: what it makes, what it reads, or what it does to each feature.
+"""Narrow one module: the features that it produces, reads, or handles one by one.
 
 Shapes: m = features, g = gates of a recurrent layer (4 of an LSTM, 3 of a GRU).
 """
@@ -16,7 +16,7 @@ __all__ = ["Role", "Shared", "count_features", "keep_in_module_"]
 
 Role = Literal["embedding", "writer", "reader", "norm"]
 Shared = dict[int, tuple[Tensor, nn.Parameter]]
-"""Old parameter by its id, with what took its place: a tied weight is cut once and stays tied."""
+"""Id of the old parameter -> (old, new): a tied weight is cut once and stays tied."""
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 _RECURRENT = (nn.LSTM, nn.GRU)
@@ -27,7 +27,7 @@ _KINDS: dict[Role, tuple[type[nn.Module], ...]] = {
     "reader": (nn.Linear, *_CONVOLUTIONS, *_RECURRENT),
     "norm": (nn.LayerNorm, nn.RMSNorm, *_BATCH_NORMS, *_CONVOLUTIONS),
 }
-# What holds the count, and the parameters (or buffers) with the dimension that the features have there.
+# The attribute with the count, and the parameters (or buffers) with the axis of the features.
 _Plan = tuple[str, tuple[tuple[str, int], ...]]
 _PLANS: dict[tuple[Role, type[nn.Module]], _Plan] = {
     ("embedding", nn.Embedding): ("embedding_dim", (("weight", 1),)),
@@ -48,13 +48,13 @@ for _batch_norm in _BATCH_NORMS:
 
 
 def count_features(module: nn.Module, path: str, role: Role) -> int:
-    """How many features the module has in this role; a Linear may read several values a feature.
+    """Number of features of the module in this role; a Linear may read several values per feature.
 
     Args:
-        path: for the message.
+        path: for messages.
 
     Raises:
-        ModelError: it can't be cut in this role.
+        ModelError: the module can't be cut in this role.
     """
     if role == "norm" and _is_plain_scale(module):
         return len(module.weight)  # type: ignore[arg-type]
@@ -90,8 +90,8 @@ def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, s
 
     Args:
         index: features to keep, ascending, [<= m].
-        before: how many there are.
-        shared: what was cut already, for weights that modules share.
+        before: current number of features.
+        shared: parameters already cut, for weights that modules share.
     """
     count = len(index)
     if role == "norm" and (isinstance(module, nn.LayerNorm | nn.RMSNorm) or _is_plain_scale(module)):
@@ -104,7 +104,7 @@ def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, s
         _keep_hidden_units_(module, index, shared)
         return
     holder, parts = _plan(module, role)
-    each = _size(module, role) // before  # values a feature
+    each = _size(module, role) // before  # values per feature
     chosen = (index[:, None] * each + torch.arange(each)).flatten() if each > 1 else index
     for name, dim in parts:
         _cut_tensor_(module, name, dim, chosen, shared)
@@ -114,13 +114,13 @@ def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, s
 
 
 def _is_plain_scale(module: nn.Module) -> bool:
-    """Whether it is an architecture's own RMSNorm: one vector, and a size read off what it is given."""
+    """Whether it is a custom RMSNorm: one vector, and a size taken from its input."""
     shapes = {name: weight.ndim for name, weight in module.named_parameters()}
     return type(module).__name__.endswith("RMSNorm") and shapes == {"weight": 1}
 
 
 def _size(module: nn.Module, role: Role) -> int:
-    if isinstance(module, nn.Embedding):  # a subclass of transformers is loaded with its first embedding_dim
+    if isinstance(module, nn.Embedding):  # transformers subclasses load with a stale embedding_dim
         return module.weight.shape[1]
     return int(getattr(module, _plan(module, role)[0]))
 
@@ -130,7 +130,7 @@ def _plan(module: nn.Module, role: Role) -> _Plan:
 
 
 def _keep_hidden_units_(module: nn.LSTM | nn.GRU, index: Tensor, shared: Shared) -> None:
-    """A hidden unit goes with its rows of all gates and what it tells the others at the next step."""
+    """Remove hidden units: their rows of all gates, and their columns of the recurrent weight."""
     gates = 4 if isinstance(module, nn.LSTM) else 3
     rows = (torch.arange(gates)[:, None] * module.hidden_size + index).flatten()
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
@@ -145,7 +145,7 @@ def _cut_tensor_(module: nn.Module, name: str, dim: int, index: Tensor, shared: 
         return
     smaller = old.detach().index_select(dim, index.to(old.device)).clone()
     if not isinstance(old, nn.Parameter):
-        setattr(module, name, smaller)  # a buffer: no two modules share one
+        setattr(module, name, smaller)  # a buffer: modules never share one
         return
     if id(old) not in shared:
         shared[id(old)] = (old, nn.Parameter(smaller, requires_grad=old.requires_grad))

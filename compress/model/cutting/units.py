@@ -1,4 +1,4 @@
-"""The cutting itself: tensors become physically smaller, in place.
+"""Cut units: make tensors physically smaller, in place.
 
 Shapes: u = units, r = rows of a unit in a producer, o = output features, i = input features.
 """
@@ -18,19 +18,19 @@ __all__ = ["float_linear", "keep_units_", "replace_linear_", "unit_features"]
 
 
 def unit_features(units: Sequence[int], size: int) -> Tensor:
-    """Feature indices of units that are `size` features each: [u] -> [u * size]."""
+    """Feature indices of units with `size` features each: [u] -> [u * size]."""
     return (torch.tensor(list(units), dtype=torch.long)[:, None] * size + torch.arange(size)).flatten()
 
 
 def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
-    """Keep only these units of a site: rows of its producers and columns of its consumer go.
+    """Keep only these units of a site: removes rows of its producers and columns of its consumer.
 
-    The model's answer is that of the model with the other units' outputs set to zero, up to rounding. Without
-    any unit the sub-layer goes whole; what it adds to the residual stream is then its consumer's bias.
+    Up to rounding, the output equals that of the model with the other units' outputs set to zero. Without any
+    unit the whole sub-layer is removed, and adds only its consumer's bias to the residual stream.
 
     Raises:
-        ModelError: a unit that isn't there, or none where the architecture needs one; another module has
-            weights of the site.
+        ModelError: a unit doesn't exist, none is left where the architecture needs one, or another module
+            shares weights of the site.
     """
     kept = sorted(set(units))
     total = site.units(model)
@@ -54,7 +54,7 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
         return
     for path, rows in site.producers:
         producer = float_linear(model, path)
-        # A unit's rows in each part: the parts lie one behind another.
+        # A unit's rows in each of the stacked parts.
         stacked = [part * total + unit for part in range(site.stacked) for unit in kept]
         features = unit_features(stacked, rows).to(producer.weight.device)
         bias = None if producer.bias is None else producer.bias[features]
@@ -66,7 +66,7 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
 
 
 def _keep_numbers_(model: nn.Module, path: str, kept: Sequence[int], total: int) -> None:
-    """Keep the original indices of the units that are left, in a buffer that is made at the first cut."""
+    """Store the original indices of the remaining units in a buffer, created at the first cut."""
     at, _, name = path.rpartition(".")
     holder = model.get_submodule(at)
     before: Tensor = getattr(holder, name, torch.arange(total))
@@ -77,7 +77,7 @@ def float_linear(model: nn.Module, path: str) -> nn.Linear:
     """The Linear at a path.
 
     Raises:
-        ModelError: something else stands there.
+        ModelError: the module there is not a float Linear.
     """
     module = model.get_submodule(path)
     if not isinstance(module, nn.Linear):
@@ -88,7 +88,7 @@ def float_linear(model: nn.Module, path: str) -> nn.Linear:
 
 
 def replace_linear_(model: nn.Module, path: str, weight: Tensor, bias: Tensor | None) -> None:
-    """Put a Linear with copies of these tensors at a path, and wherever else the same module stands.
+    """Put a Linear with copies of these tensors at a path, and wherever else the same module is used.
 
     Args:
         weight: [o, i].
@@ -103,7 +103,7 @@ def replace_linear_(model: nn.Module, path: str, weight: Tensor, bias: Tensor | 
 
 
 def _put_(model: nn.Module, path: str, new: nn.Module) -> None:
-    """Exchange the module at a path, under all names that it has: layers may share it."""
+    """Replace the module at a path under all its names, since layers may share it."""
     old = model.get_submodule(path)
     for place in [name for name, each in model.named_modules(remove_duplicate=False) if each is old]:
         model.set_submodule(place, new)

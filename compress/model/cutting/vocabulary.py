@@ -1,6 +1,6 @@
-"""The vocabulary: where its table is, and a table of fewer rows.
+"""The vocabulary: find its table, and reduce its rows.
 
-Shapes: v = tokens, m = width of an embedded token.
+Shapes: v = tokens, m = embedding width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["keep_tokens_", "token_embedding", "token_table"]
 
 
 def token_embedding(model: nn.Module) -> tuple[str, nn.Embedding | FactorizedEmbedding]:
-    """Find the embedding of the vocabulary, and its path.
+    """Find the token embedding and its path.
 
     Raises:
         ModelError: the model doesn't say where it is, it is not float, or another layer shares its weight.
@@ -52,20 +52,20 @@ def token_embedding(model: nn.Module) -> tuple[str, nn.Embedding | FactorizedEmb
 
 
 def token_table(found: nn.Embedding | FactorizedEmbedding) -> nn.Embedding:
-    """The nn.Embedding that holds a row for each token."""
+    """The nn.Embedding that holds one row per token."""
     return found.table if isinstance(found, FactorizedEmbedding) else found
 
 
 def keep_tokens_(model: nn.Module, kept: Sequence[int]) -> None:
-    """Keep only these rows of the vocabulary; the new id of a token is its place in `kept`.
+    """Keep only these rows of the vocabulary; a token's new id is its index in `kept`.
 
-    A Hugging Face model's configuration and definition follow: vocab_size, and ids of special tokens.
+    A Hugging Face model's configuration and definition are updated: vocab_size, and ids of special tokens.
 
     Args:
         kept: token ids, ascending.
 
     Raises:
-        ModelError: as `token_embedding`; an id that isn't there; or positions would be counted anew.
+        ModelError: as `token_embedding`; an id doesn't exist; or positions would be numbered differently.
     """
     _, found = token_embedding(model)
     table = token_table(found)

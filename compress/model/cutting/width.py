@@ -1,7 +1,7 @@
-"""Cut coupled features: one goes from everything that has a number for it, at once.
+"""Cut coupled features: remove a feature at once from every tensor that has an entry for it.
 
-The width between layers is one such group; filters of convolutions and hidden units of recurrent layers are
-others.
+The hidden width between layers is one such group; filters of convolutions and hidden units of recurrent
+layers are others.
 Shapes: m = features of a group.
 """
 
@@ -23,10 +23,10 @@ __all__ = ["feature_count", "hidden_group", "hidden_width", "keep_features_", "p
 
 
 def hidden_group(model: nn.Module) -> Coupled:
-    """What has the width between layers.
+    """The group of everything that has the hidden width.
 
     Raises:
-        ModelError: the model doesn't say.
+        ModelError: the model doesn't declare it.
     """
     hidden = structure_of(model).hidden
     if hidden is None:
@@ -38,19 +38,19 @@ def hidden_group(model: nn.Module) -> Coupled:
 
 
 def hidden_width(model: nn.Module) -> int:
-    """How many hidden features there are between layers.
+    """Number of hidden features between layers.
 
     Raises:
-        ModelError: the model doesn't say what is coupled, it can't be cut, or the widths don't agree.
+        ModelError: the model doesn't declare what is coupled, it can't be cut, or the widths differ.
     """
     return feature_count(model, hidden_group(model))
 
 
 def feature_count(model: nn.Module, group: Coupled) -> int:
-    """How many features a group has.
+    """Number of features of a group.
 
     Raises:
-        ModelError: it names what isn't there or can't be cut, or the counts don't agree.
+        ModelError: the group names what doesn't exist or can't be cut, or the counts differ.
     """
     counts = {path: _count(holder, path, role) for path, role, holder in _parts(model, group)}
     if not counts:
@@ -64,7 +64,7 @@ def feature_count(model: nn.Module, group: Coupled) -> int:
 
 
 def present_readers(model: nn.Module, group: Coupled | None = None) -> tuple[str, ...]:
-    """Paths of the layers that read a group's features (none: the width's); removed ones are left out.
+    """Paths of the layers that read a group's features (None: the hidden width), except removed ones.
 
     Raises:
         ModelError: as `hidden_width`.
@@ -75,16 +75,16 @@ def present_readers(model: nn.Module, group: Coupled | None = None) -> tuple[str
 def keep_features_(model: nn.Module, features: Sequence[int], group: Coupled | None = None) -> None:
     """Keep only these features of a group, everywhere at once.
 
-    The model then computes as one in which the other features are silent, but for its LayerNorms: they take
-    mean and variance over the features that are left.
+    The model then computes as if the other features were zero, except for LayerNorms: their mean and variance
+    are over the remaining features.
 
     Args:
-        features: indices, [<= m]; their order doesn't matter.
-        group: none: the width between layers.
+        features: indices, [<= m]; in any order.
+        group: None: the hidden width between layers.
 
     Raises:
-        ModelError: as `hidden_width`; a feature that isn't there, or none; a weight that a module outside of
-            the group has too.
+        ModelError: as `hidden_width`; a feature doesn't exist, or none is left; a module outside the group
+            shares a weight.
     """
     group = group or hidden_group(model)
     width = feature_count(model, group)
@@ -102,7 +102,7 @@ def keep_features_(model: nn.Module, features: Sequence[int], group: Coupled | N
 
 
 def _nothing_outside(model: nn.Module, group: Coupled, parts: Sequence[_Part]) -> None:
-    """See that no module which isn't cut has a weight of one that is."""
+    """Check that no module outside the group shares a weight that is cut."""
     inside = {id(holder) for _, _, holder in parts}
     cut = {
         id(parameter): path
@@ -122,11 +122,11 @@ def _nothing_outside(model: nn.Module, group: Coupled, parts: Sequence[_Part]) -
 
 
 _Part = tuple[str, Role | None, nn.Module]
-"""Path, role and module; without a role it is a table, or what stands in for a removed layer."""
+"""Path, role and module; without a role the module holds a table, or is the stub of a removed layer."""
 
 
 def _parts(model: nn.Module, group: Coupled) -> Iterator[_Part]:
-    """Everything that has one number for each feature of a group, each once."""
+    """Yield each module that has one entry per feature of a group, once."""
     roles: tuple[tuple[Role | None, tuple[str, ...]], ...] = (
         ("embedding", group.embeddings),
         ("writer", group.writers),
@@ -157,13 +157,13 @@ def _stubs(model: nn.Module) -> Iterator[_Part]:
 
 
 def _holder(model: nn.Module, path: str, *, is_table: bool) -> nn.Module | None:
-    """The module that is cut for a path; none where the sub-layer was removed."""
+    """The module to cut for a path; None if the sub-layer was removed."""
     at, names = model, path.split(".")
     for name in names[:-1] if is_table else names:
         if isinstance(at, Removed):
             return None
         if isinstance(at, FactorizedEmbedding) and name == "table":
-            return at  # its own embedding is `rank` wide; what has the hidden width is its projection
+            return at  # its own embedding is `rank` wide; its projection has the hidden width
         found = getattr(at, name, None)
         if not isinstance(found, nn.Module):
             raise ModelError(f"structure() names {path}, but there is no such module")

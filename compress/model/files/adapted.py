@@ -1,6 +1,6 @@
-"""Modules of transformers that remember a width, changed to read it off their projections: so it can be cut.
+"""Make transformers modules that store a width derive it from their projections instead, so they can be cut.
 
-Answers and names of weights are unchanged; a module's class becomes a subclass of the same name.
+Outputs and weight names are unchanged; a module's class becomes a subclass of the same name.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def adapted_(module: nn.Module) -> nn.Module:
 
 
 def _splitting_by_width(attention: type[nn.Module]) -> type[nn.Module]:
-    """A class of attention whose `split_size` is a third of what its projection puts out."""
+    """Attention class whose `split_size` is a third of its projection's outputs."""
     split_size = property(lambda self: self.c_attn.out_features // 3)
     return type(attention.__name__, (attention,), {"split_size": split_size, "__module__": __name__})
 
 
 def _counting_heads(attention: type[nn.Module]) -> type[nn.Module]:
-    """A class of attention that has as many heads as its values are wide."""
+    """Attention class that derives its number of heads from the width of its values."""
     heads = property(lambda self: self.value_proj.out_features // self.attention_head_size)
     return type(attention.__name__, (attention,), {"num_attention_heads": heads, "__module__": __name__})
 
 
 def _biased_by_number(attention: type[nn.Module]) -> type[nn.Module]:
-    """A class of attention that takes its heads' part of the position bias, which all layers share.
+    """Attention class that selects its heads' part of the position bias, which all layers share.
 
-    The bias [b, h, s, s] has every head of the uncut model; `head_numbers` says which are left in this layer.
+    The bias [b, h, s, s] has every head of the uncut model; `head_numbers` has those left in this layer.
     """
 
     def forward(

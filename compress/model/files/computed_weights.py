@@ -1,10 +1,10 @@
-"""Weights that are computed from others, and their replacement by the tensors that they come to.
+"""Weights that are computed from others, and replacing them by their current values.
 
-torch has three ways: `torch.nn.utils.parametrize` (weight_norm, spectral_norm and orthogonal of
+torch has three mechanisms: `torch.nn.utils.parametrize` (weight_norm, spectral_norm and orthogonal of
 `torch.nn.utils.parametrizations`, and a user's own), the hooks of the older `torch.nn.utils.weight_norm` and
 `spectral_norm`, and the masks of `torch.nn.utils.prune`. Such a layer can be trained and run, but its weight
-can't be set: whatever cuts or quantizes it would be without effect, or fail. So a model is trained as it was
-written, and made plain before anything else happens to it; what is trained later trains the plain weights.
+can't be set: cutting or quantizing it would have no effect, or fail. So a model is trained as written, and
+its weights are made plain before any stage; later training trains the plain weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["check_plain", "computed_weights", "plain_weights_"]
 
 
 def computed_weights(model: nn.Module) -> dict[str, str]:
-    """Names of tensors that are computed from others, each with the word for how."""
+    """Map the names of tensors that are computed from others to a description of how."""
     found: dict[str, str] = {}
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
@@ -37,13 +37,13 @@ def computed_weights(model: nn.Module) -> dict[str, str]:
 
 
 def plain_weights_(model: nn.Module) -> nn.Module:
-    """Put the tensors that computed weights come to in evaluation mode in their place, in place.
+    """Replace computed weights by their values in eval mode, in place.
 
-    Answers in evaluation mode stay the same. The model is in evaluation mode afterwards where there was any.
+    Outputs in eval mode stay the same. If there were computed weights, the model is left in eval mode.
     """
     if not computed_weights(model):
         return model
-    model.eval()  # spectral_norm would go on with its power iteration
+    model.eval()  # otherwise spectral_norm would continue its power iteration
     for module in model.modules():
         if parametrize.is_parametrized(module):
             _unparametrized_(module)
@@ -61,7 +61,7 @@ def check_plain(model: nn.Module) -> None:
     """Refuse a model with computed weights, which can't be cut or quantized.
 
     Raises:
-        ModelError: it has one; names it.
+        ModelError: it has one; the message names it.
     """
     for name, how in computed_weights(model).items():
         raise ModelError(
@@ -77,7 +77,7 @@ def _hooks(module: nn.Module) -> list[Any]:
 
 
 def _unparametrized_(module: nn.Module) -> None:
-    """As `remove_parametrizations`, which would break copies: a deep copy has the class in common.
+    """As `remove_parametrizations`, which would break copies: a deep copy shares the class.
 
     That function deletes the weight's property from the class.
     """

@@ -1,4 +1,4 @@
-"""Which model a recipe works on: the `model:` part of a recipe. No torch here."""
+"""The `model:` section of a recipe: which model it works on. Must not import torch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class ModelConfig(BaseModel):
     """One of: a Python file with a builder, a Hugging Face directory or name, or a saved bundle.
 
     Attributes:
-        file: a Python file; it is run, so use only files that you trust.
+        file: a Python file; it is executed, so use only files that you trust.
         builder: the function or class in that file that returns an nn.Module.
         args: keyword arguments of the builder.
-        tokenizer: a directory with tokenizer.json, for a `file` model that reads text, or `bytes`, a token
-            a byte.
-        hf: a Hugging Face directory or hub name with a model of the data's task, or the .gguf file of a
+        tokenizer: for a `file` model that reads text: a directory with tokenizer.json, or `bytes` for one
+            token per byte.
+        hf: a Hugging Face directory or Hub name with a model for the data's task, or the .gguf file of a
             language model.
         bundle: a directory that modelpress wrote.
-        train: train it first, on the recipe's data; the result is cached and shared between recipes.
+        train: train the model first, on the recipe's data; the result is cached and shared between recipes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

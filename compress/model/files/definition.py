@@ -1,4 +1,4 @@
-"""Definition: how a module was built, as data, so that a cut or quantized one can be built and loaded again.
+"""Definition: how a module was built, as data, so that a cut or quantized one can be rebuilt and loaded.
 
 Two kinds: a Python file with a builder, and a Hugging Face configuration. A model file is code: building runs
 it.
@@ -38,14 +38,14 @@ __all__ = [
 ]
 
 HeadName = str
-"""Of a `tasks.base.HubHead`: what a Hugging Face model answers, as the library groups its classes."""
+"""Name of a `tasks.spec.HubHead`: kind of output of a Hugging Face model, as the library groups classes."""
 
 _ATTRIBUTE = "_modelpress_definition"
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Fix torch's random numbers inside the block and leave the caller's generator as it was."""
+    """Seed torch's random numbers inside the block; the caller's generator is unaffected."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
@@ -61,7 +61,7 @@ class Definition:
         builder: name of the builder in the file.
         code: text of the file.
         file_name: name of the file, for messages.
-        head: what a Hugging Face model answers.
+        head: kind of output of a Hugging Face model.
     """
 
     kind: Literal["file", "hf"]
@@ -85,7 +85,7 @@ class Definition:
         return cls("file", dict(args), builder=builder, code=code, file_name=path.name)
 
     def build(self, *, seed: int = 0, plain: bool = True) -> nn.Module:
-        """Build the module with random weights drawn from a seed, in evaluation mode.
+        """Build the module with random weights from a seed, in eval mode.
 
         Args:
             plain: replace weights that are computed from others (see `computed_weights`).
@@ -106,7 +106,7 @@ class Definition:
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)
             module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None)
-        except Exception as error:  # of transformers, of huggingface_hub: one thing to a user
+        except Exception as error:  # of transformers or huggingface_hub; the same to a user
             said = " ".join(str(error).split())
             raise ModelError(f"cannot build a {model_type} model from its configuration: {said}") from error
         return adapted_(module)
@@ -133,14 +133,14 @@ class Definition:
         return module
 
     def load_builder(self) -> Any:
-        """Run a definition's file, once a process, and return its builder.
+        """Run a definition's file, once per process, and return its builder.
 
         Raises:
             ModelError: the file raises, or lacks the builder.
         """
-        # Named by content, so that two files of the same name don't meet in sys.modules.
+        # Named by content, so that two files of the same name don't collide in sys.modules.
         name = f"_modelpress_model_{hashlib.sha256(self.code.encode()).hexdigest()[:16]}"
-        # Else errors could name a line but not show it: the file has another folder, or is in a bundle.
+        # Lets tracebacks show the source line: the file may be in another folder, or in a bundle.
         lines = self.code.splitlines(keepends=True)
         linecache.cache[self.file_name] = (len(self.code), None, lines, self.file_name)
         if name not in sys.modules:
@@ -148,7 +148,7 @@ class Definition:
             assert spec is not None
             loaded = importlib.util.module_from_spec(spec)
             loaded.__file__ = self.file_name
-            sys.modules[name] = loaded  # before exec: dataclasses look their module up
+            sys.modules[name] = loaded  # before exec: dataclasses look up their module
             try:
                 exec(compile(self.code, self.file_name, "exec"), loaded.__dict__)
             except Exception as error:
@@ -168,10 +168,10 @@ class Definition:
         return getattr(module, self.builder)
 
     def changed(self, changes: Mapping[str, Any]) -> Definition:
-        """Return this definition with some arguments changed, as a student's is.
+        """Return this definition with some arguments changed, e.g. for a student.
 
         Raises:
-            ModelError: an argument that the builder or the configuration doesn't have.
+            ModelError: the builder or the configuration has no such argument.
         """
         allowed = self.argument_names()
         for name in changes:
@@ -186,7 +186,7 @@ class Definition:
         return sorted(inspect.signature(self.load_builder()).parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for structure.json; the code is kept in a file of its own."""
+        """Plain data for structure.json; the code is kept in its own file."""
         common = {"kind": self.kind, "args": dict(self.args)}
         if self.kind == "hf":
             return {**common, "head": self.head}
@@ -200,12 +200,12 @@ class Definition:
 
 
 def attach_definition_(module: nn.Module, definition: Definition) -> None:
-    """Remember on the module how it was built; a deep copy keeps it."""
+    """Store on the module how it was built; a deep copy keeps it."""
     object.__setattr__(module, _ATTRIBUTE, definition)
 
 
 def definition_of(module: nn.Module) -> Definition | None:
-    """Return how the module was built, or none for a module that we did not build."""
+    """Return how the module was built, or None for a module that modelpress did not build."""
     found = getattr(module, _ATTRIBUTE, None)
     return found if isinstance(found, Definition) else None
 
@@ -233,7 +233,7 @@ def _line_in(file_name: str, error: Exception) -> str:
 
 
 def auto_class(head: HeadName) -> Any:
-    """The class of transformers that builds and loads models with such a head."""
+    """The transformers class that builds and loads models with such a head."""
     return getattr(_transformers(), head_of_name(head).auto_class)
 
 

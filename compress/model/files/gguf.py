@@ -1,7 +1,7 @@
-"""A GGUF file (llama.cpp's) as a Hugging Face directory: its weights made float, its tokenizer as files.
+"""Convert a GGUF file (llama.cpp) to a Hugging Face directory: float weights, and tokenizer files.
 
-Weights that the file holds in few bits have lost what they lost when it was made: the float model here is
-that one, not the one that it came from.
+Precision lost when the file was quantized stays lost: the float model is the dequantized one, not the one
+that the file was made from.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["directory_of_gguf"]
 
 
 def directory_of_gguf(file: Path, scratch: Path) -> Path:
-    """Write what a GGUF file of a language model holds into a directory below `scratch`, once.
+    """Write the language model in a GGUF file into a directory below `scratch`, once.
 
     Raises:
-        ModelError: the gguf package is missing, the file is no GGUF, or transformers doesn't know its
+        ModelError: the gguf package is missing, the file is not GGUF, or transformers doesn't know its
             architecture.
     """
     directory = scratch / f"gguf-{file.stem}"
@@ -37,10 +37,10 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
     place: dict[str, Any] = {
         "pretrained_model_name_or_path": str(file.parent),
         "gguf_file": file.name,
-        "trust_remote_code": False,  # files beside it may name code
+        "trust_remote_code": False,  # files next to it may name code
     }
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # bars of its own
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
             read = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype="float32")
             tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
     except Exception as error:  # transformers raises ValueError, KeyError, NotImplementedError...
@@ -49,7 +49,7 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
             f"{file}: transformers {transformers.__version__} cannot read this GGUF file: "
             f"{said[0].rstrip('.')}; convert it to a Hugging Face directory with the tools of its makers"
         ) from error
-    # transformers refuses to save what it has read from GGUF: a plain model of the same weights is saved.
+    # transformers refuses to save a model read from GGUF, so a plain model of the same weights is saved.
     config = read.config
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(config, name):

@@ -1,4 +1,4 @@
-"""What the files of a Hugging Face directory or name say, before its weights are loaded."""
+"""Checks on the files of a Hugging Face directory or name, before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 
 def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a function of transformers on a model's files; every failure is one clear error.
+    """Call a transformers function on a model's files; turn any failure into one clear error.
 
     Raises:
-        ModelError: it can't be loaded, or only with code of its own.
+        ModelError: it can't be loaded, or only with its own code.
     """
-    # transformers raises OSError, ValueError, SafetensorError... for what is one thing to a user.
+    # transformers raises OSError, ValueError, SafetensorError... for what is the same to a user.
     try:
         return function(*arguments, **options)
     except Exception as error:
@@ -47,7 +47,7 @@ def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def config_json(name: str) -> dict[str, Any]:
-    """The config.json of a directory, or of a name on the Hub (from its cache, or over the network).
+    """The config.json of a directory, or of a Hub name (from its cache, or over the network).
 
     Raises:
         ModelError: there is none, or it can't be read.
@@ -64,13 +64,13 @@ def config_json(name: str) -> dict[str, Any]:
 
 
 def settings_of(name: str, config: dict[str, Any]) -> Any:
-    """The configuration as transformers reads it.
+    """The configuration as parsed by transformers.
 
     Args:
         config: its config.json.
 
     Raises:
-        ModelError: it can't be read, or the model needs code of its own.
+        ModelError: it can't be read, or the model needs its own code.
     """
     transformers = _transformers()
     known = [each for each in architectures_of(config) if hasattr(transformers, each)]
@@ -80,13 +80,13 @@ def settings_of(name: str, config: dict[str, Any]) -> Any:
 
 
 def file_of(name: str, file: str, *, must_know: bool = False) -> Path | None:
-    """One of the files of a directory or name, or None where it has none of that name.
+    """Path of a file in a directory or Hub name, or None if it doesn't have it.
 
     Args:
-        must_know: raise where the Hub can't be asked; otherwise the file counts as absent.
+        must_know: raise if the Hub can't be reached; otherwise the file counts as absent.
 
     Raises:
-        ModelError: it can't be had.
+        ModelError: the file can't be fetched.
     """
     if Path(name).is_dir():
         return Path(name) / file if (Path(name) / file).is_file() else None
@@ -103,7 +103,7 @@ def file_of(name: str, file: str, *, must_know: bool = False) -> Path | None:
 def check_head(
     name: str, settings: Any, head: HubHead, *, is_trained_first: bool
 ) -> tuple[bool, tuple[str, ...]]:
-    """Whether a model has a trained head of a kind; and notes on one that is to be trained.
+    """Whether a model has a trained head of a kind; and notes on one that has yet to be trained.
 
     Args:
         settings: its configuration.
@@ -111,7 +111,7 @@ def check_head(
         is_trained_first: whether the model is trained before it is used.
 
     Raises:
-        ModelError: it is for another task, and no head for this one is trained on it.
+        ModelError: it is for another task, and no head for this one will be trained on it.
     """
     from transformers.models.auto import modeling_auto as known
 
@@ -125,7 +125,7 @@ def check_head(
             f"{name} is no {model} (architectures: {', '.join(architectures) or 'none named'}): {head.wants}"
         )
     sees = head.modality == "image"
-    # A classifier of the family is an encoder-decoder even where the checkpoint is the encoder alone.
+    # The family's classifier is an encoder-decoder even if the checkpoint is only the encoder.
     families = {} if sees else known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     task = task_of_files(
         architectures,
@@ -157,14 +157,14 @@ def check_head(
 
 
 def check_vocabulary(name: str, tokenizer: Any) -> None:
-    """Refuse a tokenizer that transformers made of nothing, for want of files.
+    """Refuse a tokenizer that transformers created empty because files are missing.
 
     Args:
-        name: the directory or the Hub's name that it is of.
-        tokenizer: a fast one of transformers.
+        name: the directory or Hub name of the tokenizer.
+        tokenizer: a fast transformers tokenizer.
 
     Raises:
-        ModelError: it has no tokens but special ones.
+        ModelError: it has only special tokens.
     """
     if has_words(tokenizer.backend_tokenizer):
         return
@@ -180,6 +180,6 @@ def _no_tokenizer(name: str, files: set[str]) -> ModelError:
 
 
 def architectures_of(config: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the architectures that a config.json gives."""
+    """Names of the architectures in a config.json."""
     found = config.get("architectures")
     return tuple(str(each) for each in found) if isinstance(found, list) else ()

@@ -1,4 +1,4 @@
-"""Load what a recipe's `model:` names: a file with a builder, a Hugging Face directory or name, a bundle."""
+"""Load the model of a recipe's `model:` section: a file with a builder, a Hugging Face model, or a bundle."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ __all__ = ["LoadedModel", "load", "load_model", "task_of"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A module with what belongs to it.
+    """A module and what belongs to it.
 
     Attributes:
-        source: a line for people: what it is and where from.
+        source: one readable line: what the model is and where it comes from.
         tokenizer: directory with tokenizer.json and its settings, for a model that reads text.
-        label_order: class names by index, where the model says them.
-        text_inputs: names of the inputs that a tokenizer must give.
-        processor: how it reads pictures, for a model that does.
-        has_trained_head: false where the classification head is new and as wide as `num_labels`.
-        notes: what a reader must know of it, a sentence each.
+        label_order: class names by index, if the model has them.
+        text_inputs: names of the inputs that a tokenizer must provide.
+        processor: how images are read, for a model that reads them.
+        has_trained_head: False if the classification head is new and `num_labels` wide.
+        notes: notes for the report, one sentence each.
     """
 
     module: nn.Module
@@ -73,7 +73,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse names that do not tell classes apart."""
+        """Refuse duplicate class names."""
         names = self.label_order or ()
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -92,17 +92,17 @@ def load_model(
     task: TaskName | None = None,
     for_training: bool = False,
 ) -> LoadedModel:
-    """Load or build the model that a recipe names.
+    """Load or build the model of a recipe.
 
     Args:
-        seed: of the random weights, where there are no others.
-        scratch: a directory in which the tokenizer's files may be written.
-        num_labels: classes that the data has; a Hugging Face model without a classification head gets one.
-        task: what a Hugging Face model is to answer; None: one of several labels a row.
-        for_training: leave weights that are computed from others as they are; see `computed_weights`.
+        seed: for random weights, where no trained ones exist.
+        scratch: directory for tokenizer files.
+        num_labels: number of classes in the data, for a Hugging Face model without a classification head.
+        task: task of a Hugging Face model; None: single-label classification.
+        for_training: keep weights that are computed from others; see `computed_weights`.
 
     Raises:
-        ModelError: it can't be loaded; the message says why and what would help.
+        ModelError: it can't be loaded; the message gives the reason and a remedy.
     """
     if config.bundle is not None:
         loaded = _from_bundle(config.bundle, task)
@@ -118,9 +118,9 @@ def load_model(
 
 
 def _own_storage_(module: nn.Module) -> None:
-    """Copy parameters that are parts of a larger tensor, which a file of weights can't hold.
+    """Copy parameters that are views of a larger tensor, which a weight file can't hold.
 
-    transformers leaves such ones where it splits a checkpoint's joined queries, keys and values.
+    transformers leaves such views where it splits a checkpoint's fused queries, keys and values.
     """
     for each in module.parameters():
         if isinstance(each, UninitializedParameter):
@@ -139,10 +139,10 @@ def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
 
 
 def task_of(config: ModelConfig) -> TaskName:
-    """The task of a model of files, by what these say; that of labelled rows where they say nothing.
+    """Task of a model given as files, read from these; the task of labelled rows if they don't say.
 
     Raises:
-        ModelError: a Hugging Face directory or name without a config.json that can be read.
+        ModelError: a Hugging Face directory or name has no readable config.json.
     """
     found: TaskName | None
     if config.bundle is not None:
@@ -164,9 +164,9 @@ def _named_task(manifest: Path) -> TaskName | None:
 
 
 def load(path: str | Path) -> nn.Module:
-    """Give the PyTorch module of a bundle back, quantized or cut as it was, in evaluation mode.
+    """Load the PyTorch module of a bundle, quantized or cut as saved, in eval mode.
 
-    A bundle of a file model holds the file (pytorch/definition.py), and loading runs it: load only bundles
+    A bundle of a file model contains the file (pytorch/definition.py), and loading runs it: load only bundles
     that you trust. Weights are read without running code.
 
     Raises:
@@ -213,7 +213,7 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
 
 
 def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...]) -> None:
-    """Refuse what an older version exported as a classifier, and is none."""
+    """Refuse what an older version exported as a classifier but isn't one."""
     definition = definition_of(module)
     problem = None if definition is None else definition.args.get("problem_type")
     kind = task_class(_named_task(directory / "manifest.json") or default_task("labelled"))
@@ -260,7 +260,7 @@ def _from_hf(
         )
     check_tensors(name, module, found, has_trained_head=trained_head)
     if kind.keeps_past:
-        module.config.use_cache = False  # type: ignore[union-attr]  # where a past is wanted, it is given
+        module.config.use_cache = False  # type: ignore[union-attr]  # a past is passed explicitly
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
     plain = _plain_config(arguments)
     if head.modality == "image":  # DeiT has two classes with such a head
@@ -287,7 +287,7 @@ def _from_hf(
 
 
 def _sees(settings: Any) -> bool:
-    """Whether a configuration is of a model that classifies pictures, and no texts."""
+    """Whether a configuration is of an image classifier, and not of a text classifier."""
     from transformers.models.auto import modeling_auto as known
 
     texts = known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
@@ -296,7 +296,7 @@ def _sees(settings: Any) -> bool:
 
 
 def _image_processor(name: str, settings: Any) -> ImageProcessor:
-    """What the model's preprocessor_config.json says; without it the model's own size, mean and std 0.5."""
+    """Processor from preprocessor_config.json; without it the model's own size, mean and std 0.5."""
     channels = int(getattr(settings, "num_channels", 3))
     file = file_of(name, PREPROCESSOR_FILE, must_know=True)
     if file is not None:
@@ -307,7 +307,7 @@ def _image_processor(name: str, settings: Any) -> ImageProcessor:
 
 
 def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
-    # Names of the directory it came from and of the library's version are no part of what the model is.
+    # The directory's name and the library's version are not part of the model.
     for name in ("_name_or_path", "transformers_version", "_attn_implementation_autoset", "architectures"):
         arguments.pop(name, None)
     for name in NAMES_CODE:
@@ -316,7 +316,7 @@ def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer_directory(name: str, scratch: Path) -> Path:
-    """The directory of a tokenizer's own files: what is encoded with is then what is shipped."""
+    """Directory of a tokenizer's own files, which are used for encoding and shipped."""
     path = Path(name)
     if name == BYTE_TOKENIZER:
         return write_byte_tokenizer(scratch / "byte-tokenizer")
@@ -324,10 +324,10 @@ def _tokenizer_directory(name: str, scratch: Path) -> Path:
 
 
 def _tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
-    """The directory of the tokenizer that transformers takes for a model, and the inputs that it gives.
+    """Directory of the tokenizer that transformers uses for a model, and the inputs that it provides.
 
-    transformers may build a tokenizer of its own, of another class than tokenizer.json says; where that one
-    splits texts in another way, it is the one that is written and shipped.
+    transformers may build a tokenizer of another class than tokenizer.json says; if that one splits texts
+    differently, it is written and shipped instead.
     """
     tokenizer = _explained(name, _transformers().AutoTokenizer.from_pretrained, name, trust_remote_code=False)
     if not tokenizer.is_fast:

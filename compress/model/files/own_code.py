@@ -1,4 +1,4 @@
-"""Code that a Hugging Face checkpoint brings along is never run; a checkpoint that needs it is refused."""
+"""Code in a Hugging Face checkpoint is never run; a checkpoint that needs it is refused."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _KERNELS = (
     "_experts_implementation",
 )
 NAMES_CODE = ("auto_map", *_KERNELS)
-"""Keys of a config.json that may name Python code or kernels."""
+"""Keys of config.json that may name Python code or kernels."""
 
 
 def check_code(name: str, config: Mapping[str, Any], known_architectures: Sequence[str] | None) -> None:
-    """Refuse a checkpoint whose classes or kernels are code of its own.
+    """Refuse a checkpoint whose classes or kernels are its own code.
 
     Args:
-        name: the directory or the Hub's name.
+        name: the directory or Hub name.
         config: its config.json.
-        known_architectures: those of its architectures that transformers itself has; None: its model_type is
-            not one of transformers.
+        known_architectures: those of its architectures that transformers has; None: transformers doesn't have
+            its model_type.
 
     Raises:
-        ModelError: it can't be loaded without code of its own.
+        ModelError: it can't be loaded without its own code.
     """
     for key in _KERNELS:
         said = config.get(key)
@@ -54,7 +54,7 @@ def needs_own_code(name: str, auto_map: object = None) -> ModelError:
 
 
 def own_code_note(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a reader must know of a checkpoint that has its own code beside classes of transformers."""
+    """Note for the report on a checkpoint that has its own code as well as transformers' classes."""
     if not config.get("auto_map"):
         return ()
     return (

@@ -1,4 +1,4 @@
-"""Does a model's tokenizer fit it: does it split as in transformers, and pad with the model's pad token?"""
+"""Checks that a tokenizer fits its model: same ids as in transformers, and the model's pad token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEXTS = (
 
 
 def splits_alike(directory: Path, tokenizer: Any) -> bool:
-    """Whether tokenizer.json of a directory gives the ids that a tokenizer of transformers gives."""
+    """Whether a directory's tokenizer.json gives the same ids as a transformers tokenizer."""
     from compress.data.readers.tokenize import TextEncoder
 
     ours = TextEncoder.from_directory(directory).tokenizer
@@ -39,7 +39,7 @@ def splits_alike(directory: Path, tokenizer: Any) -> bool:
 
 
 def named_inputs(directory: Path) -> tuple[str, ...] | None:
-    """The inputs that tokenizer_config.json of a directory says its tokenizer gives; None: it doesn't say."""
+    """`model_input_names` in a directory's tokenizer_config.json; None if there are none."""
     try:
         found = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
         return tuple(str(name) for name in found["model_input_names"])
@@ -48,17 +48,17 @@ def named_inputs(directory: Path) -> tuple[str, ...] | None:
 
 
 def check_padding(name: str, module: nn.Module, pad_id: int) -> None:
-    """Check that a classifier answers a padded row as the row alone, where its own pad token is another one.
+    """Check that a classifier's output for a padded row equals that of the row alone.
 
-    Classifiers made of decoders answer at the last token that isn't the pad token of config.json.
+    Classifiers made from decoders read the last token that isn't config.json's pad token.
 
     Args:
-        name: of the directory or on the Hub.
-        module: in evaluation mode.
-        pad_id: what fills a shorter row.
+        name: directory or Hub name.
+        module: in eval mode.
+        pad_id: token that pads shorter rows.
 
     Raises:
-        ModelError: it doesn't; or config.json names no pad token and the model needs one.
+        ModelError: the outputs differ; or config.json names no pad token and the model needs one.
     """
     said = getattr(getattr(module, "config", None), "pad_token_id", None)
     if said == pad_id:

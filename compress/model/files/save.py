@@ -1,8 +1,8 @@
-"""Save and load a module whose shapes are no longer those of its definition.
+"""Save and load a module whose shapes differ from its definition.
 
-Three files: model.safetensors (weights), structure.json (definition, and each module whose shape or kind,
-each buffer whose shape and each lone parameter whose shape differs from it), and definition.py for a file
-model. Weights load without running code; a model file is code, and loading a bundle of a file model runs it.
+Three files: model.safetensors (weights), structure.json (definition, and each module of another shape or
+kind, buffer of another shape and separate parameter of another shape), and definition.py for a file model.
+Weights load without running code; a model file is code, and loading a bundle of a file model runs it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TORCH: dict[str, Any] = {
     "lstm": nn.LSTM,
     "gru": nn.GRU,
 }
-# What a module of these kinds is built with, but for its bias: the attributes that have the arguments' names.
+# Constructor arguments by kind, except bias; each is also the name of an attribute.
 _BUILT_WITH: dict[str, tuple[str, ...]] = {
     "linear": ("in_features", "out_features"),
     "embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
@@ -67,7 +67,7 @@ def save_module(module: nn.Module, directory: Path) -> None:
     """Write a module that has a definition into an existing directory.
 
     Raises:
-        ModelError: we did not build it, or it was changed in a way that can't be written down.
+        ModelError: modelpress did not build it, or it was changed in a way that can't be described.
         OutputError: the weights can't be written.
     """
     definition = definition_of(module)
@@ -94,15 +94,15 @@ def save_module(module: nn.Module, directory: Path) -> None:
         (directory / _CODE).write_text(definition.code, encoding="utf-8")
     try:
         save_model(module, str(directory / _WEIGHTS))
-    except SafetensorError as error:  # what safetensors makes of a full disk
+    except SafetensorError as error:  # what safetensors raises on a full disk
         free = size_words(free_bytes(directory))
         failed = OutputError(f"cannot write {directory / _WEIGHTS}: {error} ({free} free on its file system)")
-        failed.exit_code = 1  # the input was right
+        failed.exit_code = 1  # the input was valid
         raise failed from error
 
 
 def load_module(directory: Path) -> nn.Module:
-    """Build the module again and load its weights; it is in evaluation mode, on the CPU.
+    """Rebuild the module and load its weights; it is in eval mode, on the CPU.
 
     Raises:
         ModelError: a file is missing or corrupt, or the weights don't fit.
@@ -112,7 +112,7 @@ def load_module(directory: Path) -> nn.Module:
         module = _built(structure, directory)
     except CompressError:
         raise
-    except Exception as error:  # what is missing, of another type or of another shape shares no class
+    except Exception as error:  # missing keys, wrong types and wrong shapes share no class
         raise ModelError(
             f"{directory / _STRUCTURE} does not describe a module: {type(error).__name__}: "
             f"{shortened(str(error), 200)}; is the file whole?"
@@ -122,12 +122,12 @@ def load_module(directory: Path) -> nn.Module:
 
 
 def _built(structure: dict[str, Any], directory: Path) -> nn.Module:
-    """The module that a structure describes; its weights are not loaded."""
+    """The module that a structure describes, without loaded weights."""
     definition = _read_definition(structure["definition"], directory)
-    module = definition.build(plain=structure.get("plain", False))  # older bundles kept what is computed
+    module = definition.build(plain=structure.get("plain", False))  # older bundles kept computed weights
     for path, changed in structure["modules"].items():
         module.set_submodule(path, _build_changed(changed))
-    for path, first in structure.get("shared", {}).items():  # what was built anew stands in one place only
+    for path, first in structure.get("shared", {}).items():  # a rebuilt module is in one place only
         module.set_submodule(path, module.get_submodule(first))
     for path, buffer in structure.get("buffers", {}).items():
         holder, _, name = path.rpartition(".")
@@ -136,14 +136,14 @@ def _built(structure: dict[str, Any], directory: Path) -> nn.Module:
     for path, shape in structure.get("parameters", {}).items():
         holder, _, name = path.rpartition(".")
         setattr(module.get_submodule(holder), name, nn.Parameter(torch.empty(shape)))
-    for path, first in structure.get("tied", {}).items():  # modules that were built anew don't share
+    for path, first in structure.get("tied", {}).items():  # rebuilt modules don't share parameters
         holder, _, name = path.rpartition(".")
         setattr(module.get_submodule(holder), name, module.get_parameter(first))
     return module
 
 
 def load_weights_(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a module, all of it and nothing else.
+    """Load a safetensors file into a module; the names must match exactly.
 
     Raises:
         ModelError: the file is missing or corrupt, or names and shapes don't fit.
@@ -153,7 +153,7 @@ def load_weights_(module: nn.Module, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read weights {path}: {error}; is the file whole?") from error
     own = module.state_dict()
-    # safetensors keeps one copy of tensors that share memory; the names that were left out get it by sharing.
+    # safetensors stores tensors that share memory once; the omitted names are filled by sharing.
     pointers = {own[name].data_ptr() for name in state if name in own}
     missing = [name for name in own if name not in state and own[name].data_ptr() not in pointers]
     wrong = [name for name in state if name not in own or own[name].shape != state[name].shape]
@@ -174,7 +174,7 @@ def module_fingerprint(module: nn.Module) -> str:
 
 
 def _changed_modules(fresh: nn.Module, module: nn.Module) -> dict[str, dict[str, Any]]:
-    """Modules to put in the place of those of the definition, outer ones first."""
+    """Modules that replace those of the definition, outer ones first."""
     originals = dict(fresh.named_modules())
     changed: dict[str, dict[str, Any]] = {}
     for path, child in module.named_modules():
@@ -186,7 +186,7 @@ def _changed_modules(fresh: nn.Module, module: nn.Module) -> dict[str, dict[str,
 
 
 def _changed_buffers(fresh: nn.Module, module: nn.Module, changed: dict[str, Any]) -> dict[str, Any]:
-    """Saved buffers whose shape isn't the definition's, or that it computes and doesn't save."""
+    """Persistent buffers whose shape differs from the definition's, or that it doesn't save."""
     original, state = fresh.state_dict(), module.state_dict()
     return {
         name: {"shape": list(buffer.shape), "dtype": str(buffer.dtype).removeprefix("torch.")}
@@ -198,7 +198,7 @@ def _changed_buffers(fresh: nn.Module, module: nn.Module, changed: dict[str, Any
 
 
 def _changed_parameters(fresh: nn.Module, module: nn.Module, changed: dict[str, Any]) -> dict[str, Any]:
-    """Shapes of parameters, of modules that aren't built anew, that differ: a token or table of a width."""
+    """Shapes of parameters that differ, outside rebuilt modules: e.g. a class token or a position table."""
     original = dict(fresh.named_parameters())
     return {
         name: list(parameter.shape)
@@ -210,7 +210,7 @@ def _changed_parameters(fresh: nn.Module, module: nn.Module, changed: dict[str, 
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
-    """Paths of modules that stand elsewhere too: path -> the first path; not of what is inside of them."""
+    """Map paths of modules used more than once to their first path, without what is inside them."""
     first: dict[int, str] = {}
     found: dict[str, str] = {}
     for path, child in module.named_modules(remove_duplicate=False):
@@ -221,7 +221,7 @@ def _shared(module: nn.Module) -> dict[str, str]:
 
 
 def _tied(module: nn.Module) -> dict[str, str]:
-    """Names of parameters that are another one too: name -> the first name that it has."""
+    """Map names of shared parameters to their first name."""
     first: dict[int, str] = {}
     found = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -231,7 +231,7 @@ def _tied(module: nn.Module) -> dict[str, str]:
 
 
 def _describe(module: nn.Module) -> dict[str, Any] | None:
-    """Plain data that builds a module of this kind and shape again; none for a kind that is never cut."""
+    """Plain data to rebuild a module of this kind and shape; None for a kind that is never cut."""
     if isinstance(module, _OWN_KINDS):
         kind = next(kind for kind, cls in _OWN.items() if type(module) is cls)
         return {"kind": kind, **module.config()}

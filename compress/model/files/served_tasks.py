@@ -1,7 +1,7 @@
-"""Which task a Hugging Face checkpoint is for, by its config.json and modules.json; one sentence for each.
+"""Find a Hugging Face checkpoint's task from config.json and modules.json, with one sentence for each.
 
-Served are the tasks of `compress.tasks`. All else is refused by the task's name, by every command alike. No
-torch and no transformers here.
+The tasks of `compress.tasks` are supported. All others are refused by name, by every command alike. Must not
+import torch or transformers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["CheckpointTask", "no_classes", "task_of_files"]
 
 @dataclass(frozen=True)
 class CheckpointTask:
-    """What a checkpoint is for that is no classifier.
+    """The task of a checkpoint that is not supported as such.
 
     Attributes:
-        name: the field's name of the task, or of the kind of model.
-        what: what such a model does; the words after "it".
-        new_head: whether a classification head may be trained on it: on the checkpoint, on its encoder where
-            that is saved without the head that it has, or never.
+        name: usual name of the task, or of the kind of model.
+        what: what such a model does; completes a sentence after "it".
+        new_head: whether a classification head may be trained on it: on the checkpoint, on its encoder saved
+            without the current head, or never.
     """
 
     name: str
@@ -32,7 +32,7 @@ class CheckpointTask:
     new_head: Literal["checkpoint", "encoder", "never"] = "never"
 
     def refusal(self, checkpoint: str, architectures: Sequence[str]) -> str:
-        """Why the checkpoint can't be taken as it is, and what can be done instead."""
+        """Why the checkpoint can't be used unchanged, and what to do instead."""
         said = f"{checkpoint} is for {self.name} ({_listed(architectures)}): it {self.what}; {_served()}"
         if self.new_head == "checkpoint":
             return (
@@ -47,7 +47,7 @@ class CheckpointTask:
         return said
 
     def note(self, architectures: Sequence[str]) -> str:
-        """What a reader must know where a classification head is trained on the checkpoint."""
+        """Note for the report when a classification head is trained on the checkpoint."""
         return (
             f"the model is for {self.name} ({_listed(architectures)}): only its encoder is used, and a new "
             "classification head is trained on it"
@@ -63,7 +63,7 @@ _OTHER = CheckpointTask("another task", "has no classification head", "checkpoin
 _PRETRAINED = CheckpointTask("pretraining", "has no classification head", "checkpoint")
 _SPEECH = CheckpointTask("speech or audio", "reads sound")
 
-# By the ending of the architecture's name; the first that fits.
+# By the end of the architecture's name; the first match counts.
 _BY_ENDING = {
     "ForTokenClassification": CheckpointTask(
         "token classification", "labels each token of a text", "encoder"
@@ -121,13 +121,13 @@ def task_of_files(
     is_encoder_decoder: bool,
     is_sentence_transformer: bool,
 ) -> CheckpointTask | None:
-    """What a checkpoint is for, or None: it has the head that is wanted.
+    """The unsupported task of a checkpoint, or None if it has the wanted head.
 
     Args:
-        architectures: as config.json names them.
-        head: the head that is wanted; None: none.
+        architectures: as named in config.json.
+        head: the wanted head; None: any head is refused.
         is_encoder_decoder: whether it is one, or a classifier made of it would be one.
-        is_sentence_transformer: whether a modules.json is beside config.json.
+        is_sentence_transformer: whether there is a modules.json next to config.json.
     """
     first = architectures[0] if architectures else ""
     for ending, task in _BY_ENDING.items():
@@ -148,13 +148,13 @@ def task_of_files(
 
 
 def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: HubHead | None) -> str | None:
-    """Why a trained classification head doesn't answer as the wanted one, or None: it does.
+    """Why a trained classification head doesn't fit the wanted one, or None if it does.
 
     Args:
-        checkpoint: the directory, the Hub's name or the bundle.
-        problem_type: as config.json says it.
-        num_labels: how many numbers the head gives a row.
-        head: the one that is wanted.
+        checkpoint: the directory, the Hub name or the bundle.
+        problem_type: as in config.json.
+        num_labels: outputs of the head per row.
+        head: the wanted head.
     """
     wanted = None if head is None else head.problem_type
     kinds = {each.problem_type: name for name, each in all_heads() if each.problem_type}
@@ -180,7 +180,7 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
 
 
 def _served() -> str:
-    """What is taken."""
+    """Sentence with the supported tasks."""
     *first, last = (task_class(name).words.served for name in TASKS)
     return f"modelpress takes {', '.join(first)}, and {last}"
 

@@ -1,4 +1,4 @@
-"""Is what a checkpoint holds what the model needs? transformers fills in random numbers where it isn't."""
+"""Check that a checkpoint has all tensors of the model; transformers fills gaps with random values."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from compress.errors import ModelError
 __all__ = ["check_tensors"]
 
 _ADAPTER = ("lora_", ".base_layer.", "ia3_", "base_model.model.", ".adapters.")  # parts of names
-_COUNTERS = ("position_ids", "num_batches_tracked")  # buffers that no answer depends on
-# Left in checkpoints by older releases; each is computed, or belongs to a head that was taken off.
+_COUNTERS = ("position_ids", "num_batches_tracked")  # buffers that don't affect outputs
+# Left in checkpoints by older releases; each is computed, or belongs to a head that was removed.
 _LEFT_OVER = ("position_ids", "num_batches_tracked", "inv_freq", ".attn.bias", ".attn.masked_bias")
-_NAMED = 3  # of many names
+_NAMED = 3  # names listed in a message
 
 
 def check_tensors(name: str, module: nn.Module, info: Mapping[str, Any], *, has_trained_head: bool) -> None:
-    """Check what `from_pretrained(..., output_loading_info=True)` says that it found.
+    """Check the loading info of `from_pretrained(..., output_loading_info=True)`.
 
-    A head that is still to be trained may be missing, and another head may be there in its place.
+    A head that has yet to be trained may be missing, and another head may be in its place.
 
     Args:
-        name: of the directory or on the Hub.
+        name: directory or Hub name.
         info: missing_keys, unexpected_keys, and mismatched_keys as (name, shape in the file, shape wanted).
-        has_trained_head: the model's own head is trained: everything must be there.
+        has_trained_head: the model's own head is trained: nothing may be missing.
 
     Raises:
         ModelError: tensors are missing, have other shapes, belong to an unmerged adapter, or are of layers

@@ -1,4 +1,4 @@
-"""Convolutions whose weights are no float32: int8 weights, and int8 activations on both sides.
+"""Quantized convolutions: int8 weights, and int8 inputs and outputs.
 
 Shapes: b = batch, c = input channels, o = output channels, k = kernel, of one or two dimensions.
 """
@@ -19,7 +19,7 @@ __all__ = ["ConvolutionModule", "Int8StaticConv", "convolution_arguments", "edge
 
 
 class ConvolutionModule(QuantizedModule):
-    """What convolutions have in common; `qdata` is [o, c / groups, k...].
+    """Base of quantized convolutions; `qdata` is [o, c / groups, k...].
 
     Args:
         kernel_size: of each spatial dimension, one or two.
@@ -59,7 +59,7 @@ class ConvolutionModule(QuantizedModule):
         }
 
     def example(self, draw: torch.Generator) -> Tensor:
-        """[2, c, ...], as large as the kernel needs and some, with an outlier."""
+        """[2, c, ...], somewhat larger than the kernel needs, with an outlier."""
         sides = [
             dilation * (size - 1) + 5 for size, dilation in zip(self.kernel_size, self.dilation, strict=True)
         ]
@@ -72,10 +72,10 @@ class ConvolutionModule(QuantizedModule):
 
 
 class Int8StaticConv(ConvolutionModule):
-    """int8 weights with a scale per output channel; inputs and outputs have scales chosen beforehand.
+    """int8 weights with a scale per output channel; inputs and outputs have fixed scales.
 
     Buffers: qdata int8 [o, c / groups, k...], scale [o], bias int32 [o] in steps of input_scale * scale, or
-    none; input_scale and output_scale float32 [], input_zero_point and output_zero_point uint8 [].
+    None; input_scale and output_scale float32 [], input_zero_point and output_zero_point uint8 [].
     """
 
     kind: ClassVar[str] = "int8_static_conv"
@@ -107,7 +107,7 @@ class Int8StaticConv(ConvolutionModule):
             self.register_buffer(f"{end}_zero_point", torch.tensor(128, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, c, ...] to [b, o, ...]."""
+        """Map [b, c, ...] to [b, o, ...]."""
         y: Tensor = int8_static_conv(
             x,
             self.qdata,
@@ -125,30 +125,30 @@ class Int8StaticConv(ConvolutionModule):
         return y
 
     def ranges_(self, inputs: tuple[float, float], outputs: tuple[float, float]) -> Self:
-        """Take the ranges, which must hold 0; what is beyond them is clipped. Before `fill_`."""
+        """Set the ranges, which must contain 0; values beyond them are clipped. Call before `fill_`."""
         self.input_scale, self.input_zero_point = steps_of_range(*inputs)
         self.output_scale, self.output_zero_point = steps_of_range(*outputs)
         return self
 
     def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
-        """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known.
+        """Set weights, scales and bias; see `QuantizedModule.fill_`. The input range must be set before.
 
         Args:
             values: int8 [o, c / groups * k...].
             scale: float32 [o].
-            bias: float32 [o], of a layer that has one.
+            bias: float32 [o], if the layer has one.
         """
         if scale is not None and bias is not None:
             values, scale, bias = with_whole_bias(values, scale, bias, self.input_scale)
         return super().fill_(values, scale, bias)
 
     def dequantize(self) -> Tensor:
-        """[o, c / groups, k...]."""
+        """Float weight, [o, c / groups, k...]."""
         return self.qdata.float() * self.scale.reshape(-1, 1, *[1] * len(self.kernel_size))
 
 
 def edges_of(layer: nn.Conv1d | nn.Conv2d) -> list[int]:
-    """The zeros that a convolution pads with: before each spatial dimension, then after each."""
+    """Zero padding of a convolution: before each spatial dimension, then after each."""
     if layer.padding == "valid":
         return [0] * 2 * len(layer.kernel_size)
     if layer.padding == "same":

@@ -1,6 +1,6 @@
-"""An embedding as two thin factors.
+"""An embedding as two low-rank factors.
 
-Shapes: v = tokens, r = rank, m = width of an embedded token, b = batch, s = sequence.
+Shapes: v = tokens, r = rank, m = embedding width, b = batch, s = sequence.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["FactorizedEmbedding"]
 
 
 class FactorizedEmbedding(nn.Module):
-    """An embedding [v, m] as a table [v, r] and a projection [m, r]: v*r + r*m weights in place of v*m.
+    """An embedding [v, m] as a table [v, r] and a projection [m, r]: v*r + r*m weights instead of v*m.
 
     Lan et al. 2019, "ALBERT", arXiv 1909.11942, sec. 3.1. The factors are a plain nn.Embedding and nn.Linear,
-    so that they quantize, export and are saved like any other.
+    so that they are quantized, exported and saved like any other.
 
     Args:
         num_embeddings: v.
@@ -29,19 +29,19 @@ class FactorizedEmbedding(nn.Module):
         self, num_embeddings: int, rank: int, embedding_dim: int, padding_idx: int | None = None
     ) -> None:
         super().__init__()
-        # Remembered, and kept true by whoever cuts: quantizing exchanges the factors for others.
+        # Stored, and updated when cutting: quantizing replaces the factors.
         self.num_embeddings, self.rank, self.embedding_dim = num_embeddings, rank, embedding_dim
         self.padding_idx = padding_idx
         self.table = nn.Embedding(num_embeddings, rank, padding_idx=padding_idx)
         self.projection = nn.Linear(rank, embedding_dim, bias=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Token ids [b, s] to [b, s, m]."""
+        """Map token ids [b, s] to [b, s, m]."""
         embedded: Tensor = self.projection(self.table(input_ids))
         return embedded
 
     def config(self) -> dict[str, Any]:
-        """Arguments that build it again, as plain data."""
+        """Constructor arguments, as plain data."""
         return {
             "num_embeddings": self.num_embeddings,
             "rank": self.rank,

@@ -1,4 +1,4 @@
-"""Linear layers and tables of 4 or 8 bits in groups that share a scale.
+"""Linear layers and tables with 4 or 8 bits in groups that share a scale.
 
 Shapes as in `compress.model.ops.linear`.
 """
@@ -17,7 +17,7 @@ __all__ = ["Int4Embedding", "Int4Linear", "Int8GroupLinear", "SharedEmbedding"]
 
 
 def _stored(values: Tensor, bits: int, *, signed: bool) -> Tensor:
-    """Integers as they are kept: unsigned, and those of 4 bits two to a byte."""
+    """Storage format of integers: unsigned, and with 4 bits two per byte."""
     unsigned = (values + 2 ** (bits - 1) if signed else values).to(torch.uint8)
     return ops.pack_int4(unsigned) if bits == 4 else unsigned
 
@@ -39,7 +39,7 @@ class _GroupLinear(LinearModule):
         self.group_size = group_size
         self.int8_activations = int8_activations
         groups = -(-in_features // group_size)
-        # Nothing but zeros: each integer is stored plus half the range.
+        # All zeros: each integer is stored plus half the range.
         zero = 0x88 if self.bits == 4 else 0x80
         self.register_buffer(
             "qdata",
@@ -61,14 +61,14 @@ class _GroupLinear(LinearModule):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., i] to [..., o]."""
+        """Map [..., i] to [..., o]."""
         y: Tensor = ops.weight_only_linear(
             x, self.qdata, self.scale, self.zero_point, self.bias, self.bits, self.int8_activations
         )
         return y
 
     def zero_points_(self, zero_point: Tensor) -> Self:
-        """Take zero points, whole numbers [o, g] in the range of the unsigned integers. Before `fill_`."""
+        """Set zero points, whole numbers [o, g] in the range of the unsigned integers. Before `fill_`."""
         if self.zero_point is None:
             raise ValueError(f"{type(self).__name__} was made without zero points")
         unsigned = zero_point.to(torch.uint8)
@@ -80,15 +80,15 @@ class _GroupLinear(LinearModule):
         return packed.reshape(len(values), -1, self.group_size * self.bits // 8)  # [o, g, h]
 
     def dequantize(self) -> Tensor:
-        """[o, i]."""
+        """Float weight, [o, i]."""
         groups = ops.dequantize_groups(self.qdata, self.scale, self.zero_point, self.bits)
         return groups.flatten(1)[:, : self.in_features]
 
 
 class Int4Linear(_GroupLinear):
-    """Weights of 4 bits with a scale per output and group of inputs, times activations (float, or int8).
+    """4-bit weights with a scale per output and group of inputs; float or int8 activations.
 
-    Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, ceil(g / 2)] or none, bias [o] or none.
+    Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, ceil(g / 2)] or None, bias [o] or None.
     """
 
     kind: ClassVar[str] = "int4_linear"
@@ -96,9 +96,9 @@ class Int4Linear(_GroupLinear):
 
 
 class Int8GroupLinear(_GroupLinear):
-    """Weights of 8 bits with a scale per output and group of inputs, times activations (float, or int8).
+    """8-bit weights with a scale per output and group of inputs; float or int8 activations.
 
-    Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, g] or none, bias [o] or none.
+    Buffers: qdata uint8 [o, g, h], scale [o, g], zero_point uint8 [o, g] or None, bias [o] or None.
     """
 
     kind: ClassVar[str] = "int8_group_linear"
@@ -106,9 +106,9 @@ class Int8GroupLinear(_GroupLinear):
 
 
 class Int4Embedding(EmbeddingModule):
-    """A table of 4 bits with a scale per row and group of columns.
+    """A 4-bit table with a scale per row and group of columns.
 
-    Buffers: qdata uint8 [v, g h], scale [v, g], zero_point uint8 [v, ceil(g / 2)] or none.
+    Buffers: qdata uint8 [v, g h], scale [v, g], zero_point uint8 [v, ceil(g / 2)] or None.
     """
 
     kind: ClassVar[str] = "int4_embedding"
@@ -143,12 +143,12 @@ class Int4Embedding(EmbeddingModule):
         }
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] to [..., d]."""
+        """Map [...] to [..., d]."""
         rows: Tensor = ops.int4_embedding(ids, self.qdata, self.scale, self.zero_point, self.embedding_dim)
         return rows
 
     def zero_points_(self, zero_point: Tensor) -> Self:
-        """Take zero points, whole numbers [v, g] in [0, 15]. Before `fill_`."""
+        """Set zero points, whole numbers [v, g] in [0, 15]. Call before `fill_`."""
         if self.zero_point is None:
             raise ValueError("Int4Embedding was made without zero points")
         self.zero_point = ops.pack_int4(zero_point)
@@ -158,15 +158,15 @@ class Int4Embedding(EmbeddingModule):
         return _stored(values, 4, signed=self.zero_point is None)
 
     def dequantize(self) -> Tensor:
-        """[v, d]."""
+        """Float table, [v, d]."""
         every_row = torch.arange(self.num_embeddings, device=self.qdata.device)
         return self.forward(every_row)
 
 
 class SharedEmbedding(EmbeddingModule):
-    """A table that is the weight of a linear layer too (an output layer tied to it), and stored as that one.
+    """A table stored as the weight of a linear layer that is tied to it (an output layer).
 
-    Modules: linear, the layer, with its buffers; it stands where the model has it as well.
+    Modules: linear, the layer with its buffers; the model also has it in its own place.
     """
 
     kind: ClassVar[str] = "shared_embedding"
@@ -179,11 +179,11 @@ class SharedEmbedding(EmbeddingModule):
         bits: int = 4,
         **settings: Any,
     ) -> None:
-        """Make one with a linear layer of its own.
+        """Make a table with its own linear layer.
 
         Args:
             bits: 4 or 8.
-            settings: of the linear layer, other than its sizes.
+            settings: further arguments of the linear layer, except its sizes.
         """
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         kind = Int4Linear if bits == 4 else Int8GroupLinear
@@ -191,7 +191,7 @@ class SharedEmbedding(EmbeddingModule):
 
     @classmethod
     def of(cls, linear: Int4Linear | Int8GroupLinear, padding_idx: int | None = None) -> SharedEmbedding:
-        """Make the table of a layer, and share it."""
+        """Make a table that shares an existing layer."""
         settings = {name: each for name, each in linear.config().items() if not name.endswith("_features")}
         made = cls(1, linear.in_features, padding_idx, linear.bits, **settings)
         made.num_embeddings, made.linear = linear.out_features, linear
@@ -202,7 +202,7 @@ class SharedEmbedding(EmbeddingModule):
         return {**super().config(), "bits": self.linear.bits, **settings}
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] to [..., d]."""
+        """Map [...] to [..., d]."""
         linear = self.linear
         rows: Tensor = ops.group_embedding(
             ids, linear.qdata, linear.scale, linear.zero_point, linear.bits, self.embedding_dim
@@ -210,5 +210,5 @@ class SharedEmbedding(EmbeddingModule):
         return rows
 
     def dequantize(self) -> Tensor:
-        """[v, d]."""
+        """Float table, [v, d]."""
         return self.linear.dequantize()

@@ -1,8 +1,8 @@
 """Layers that store their weights as 16-bit floats and compute in float32.
 
-Nothing else is rounded: each weight is widened as it is, and biases stay float32. In ONNX Runtime a product's
-weights are widened once, when the file is loaded, and then take the memory of float32; of a table only the
-rows that are asked for are widened, in each call.
+Nothing else is rounded: weights are widened exactly, and biases stay float32. ONNX Runtime widens a product's
+weights once, when the file is loaded, and they then take the memory of float32; of a table only the rows that
+are looked up are widened, in each call.
 
 Shapes as in `compress.model.ops.linear` and `compress.model.layers.convolution`.
 """
@@ -27,12 +27,12 @@ HalfType = Literal["float16", "bfloat16"]
 
 
 def half_type(name: HalfType) -> torch.dtype:
-    """The type of that name."""
+    """The torch type of that name."""
     return {"float16": torch.float16, "bfloat16": torch.bfloat16}[name]
 
 
 class HalfLinear(LinearModule):
-    """Buffers: qdata float16 or bfloat16 [o, i], bias float32 [o] or none."""
+    """Linear layer; buffers: qdata float16 or bfloat16 [o, i], bias float32 [o] or None."""
 
     kind: ClassVar[str] = "half_linear"
 
@@ -48,16 +48,16 @@ class HalfLinear(LinearModule):
         return {**super().config(), "dtype": self.dtype}
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., i] to [..., o]."""
+        """Map [..., i] to [..., o]."""
         return F.linear(x, ops.widened(self.qdata), self.bias)
 
     def dequantize(self) -> Tensor:
-        """[o, i]."""
+        """Float weight, [o, i]."""
         return self.qdata.float()
 
 
 class HalfConv(ConvolutionModule):
-    """Buffers: qdata float16 or bfloat16 [o, c / groups, k...], bias float32 [o] or none."""
+    """Convolution; buffers: qdata float16 or bfloat16 [o, c / groups, k...], bias float32 [o] or None."""
 
     kind: ClassVar[str] = "half_conv"
 
@@ -83,7 +83,7 @@ class HalfConv(ConvolutionModule):
         return {**super().config(), "dtype": self.dtype}
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, c, ...] to [b, o, ...]."""
+        """Map [b, c, ...] to [b, o, ...]."""
         spatial = len(self.kernel_size)
         before, after = self.padding[:spatial], self.padding[spatial:]
         if before != after:
@@ -93,12 +93,12 @@ class HalfConv(ConvolutionModule):
         return convolve(x, weight, self.bias, self.stride, before, self.dilation, self.groups)
 
     def dequantize(self) -> Tensor:
-        """[o, c / groups, k...]."""
+        """Float weight, [o, c / groups, k...]."""
         return self.qdata.float()
 
 
 class HalfEmbedding(EmbeddingModule):
-    """Buffers: qdata float16 or bfloat16 [v, d]."""
+    """Embedding table; buffers: qdata float16 or bfloat16 [v, d]."""
 
     kind: ClassVar[str] = "half_embedding"
 
@@ -118,9 +118,9 @@ class HalfEmbedding(EmbeddingModule):
         return {**super().config(), "dtype": self.dtype}
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] to [..., d]."""
+        """Map [...] to [..., d]."""
         return F.embedding(ids, self.qdata).float()
 
     def dequantize(self) -> Tensor:
-        """[v, d]."""
+        """Float table, [v, d]."""
         return self.qdata.float()

@@ -1,4 +1,4 @@
-"""int8 linear layers and tables; the ways in which activations get their scales.
+"""int8 linear layers and tables, with dynamic or fixed activation scales.
 
 Shapes as in `compress.model.ops.linear`.
 """
@@ -26,7 +26,7 @@ _LARGEST_BIAS = 2**30  # as an integer: with as much again in products the sum s
 
 
 def steps_of_range(low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Scale (float32 []) and zero point (uint8 []) of activations between two numbers, which must hold 0."""
+    """Scale (float32 []) and zero point (uint8 []) of activations in a range, which must contain 0."""
     if not low <= 0 <= high:
         raise ValueError(f"a range of activations holds 0; [{low:g}, {high:g}] does not")
     scale = torch.tensor((high - low) / 255 or 1.0)
@@ -36,9 +36,9 @@ def steps_of_range(low: float, high: float) -> tuple[Tensor, Tensor]:
 def with_whole_bias(
     values: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make a bias int32, in steps of its row's products.
+    """Convert a bias to int32, in steps of its row's products.
 
-    A bias beyond the steps of int32 takes larger steps: the weights beside it are below rounding.
+    A bias too large for int32 gets larger steps: its row's weights are negligible next to it.
 
     Args:
         values: int8 [o, i].
@@ -56,9 +56,9 @@ def with_whole_bias(
 
 
 class Int8Linear(LinearModule):
-    """int8 weights with a scale per output, times activations quantized per token as they come.
+    """int8 weights with a scale per output; activations are quantized dynamically per token.
 
-    Buffers: qdata int8 [i, o] (the kernel's layout, nn.Linear's transposed), scale [o], bias [o] or none.
+    Buffers: qdata int8 [i, o] (the kernel's layout, nn.Linear's transposed), scale [o], bias [o] or None.
     """
 
     kind: ClassVar[str] = "int8_linear"
@@ -70,12 +70,12 @@ class Int8Linear(LinearModule):
         self.register_buffer("scale", torch.ones(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., i] to [..., o]."""
+        """Map [..., i] to [..., o]."""
         y: Tensor = ops.int8_dynamic_linear(x, self.qdata, self.scale, self.bias)
         return y
 
     def activations(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The integers that x [..., i] is multiplied as, in [0, 255], their scale, and the one that means 0.
+        """Integers in [0, 255] that represent x [..., i], with their scale and zero point.
 
         Scale and zero point are float32, [..., 1] or [].
         """
@@ -86,12 +86,12 @@ class Int8Linear(LinearModule):
         return values.t().contiguous()
 
     def dequantize(self) -> Tensor:
-        """[o, i]."""
+        """Float weight, [o, i]."""
         return (self.qdata.float() * self.scale).t().contiguous()
 
 
 class Int8TensorLinear(Int8Linear):
-    """int8 weights with a scale per output, times activations quantized as they come with one scale a call.
+    """int8 weights with a scale per output; activations are quantized dynamically with one scale per call.
 
     Buffers: as `Int8Linear`.
     """
@@ -99,7 +99,7 @@ class Int8TensorLinear(Int8Linear):
     kind: ClassVar[str] = "int8_tensor_linear"
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., i] to [..., o]."""
+        """Map [..., i] to [..., o]."""
         y: Tensor = ops.int8_tensor_linear(x, self.qdata, self.scale, self.bias)
         return y
 
@@ -110,9 +110,9 @@ class Int8TensorLinear(Int8Linear):
 
 
 class Int8StaticLinear(Int8Linear):
-    """int8 weights with a scale per output, times activations quantized with a scale chosen beforehand.
+    """int8 weights with a scale per output; activations are quantized with a fixed scale.
 
-    Buffers: qdata int8 [i, o], scale [o], bias int32 [o] in steps of input_scale * scale, or none;
+    Buffers: qdata int8 [i, o], scale [o], bias int32 [o] in steps of input_scale * scale, or None;
     input_scale float32 [], input_zero_point uint8 [].
     """
 
@@ -128,7 +128,7 @@ class Int8StaticLinear(Int8Linear):
         self.register_buffer("input_zero_point", torch.tensor(128, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., i] to [..., o]."""
+        """Map [..., i] to [..., o]."""
         y: Tensor = ops.int8_static_linear(
             x, self.qdata, self.scale, self.bias, self.input_scale, self.input_zero_point
         )
@@ -140,19 +140,19 @@ class Int8StaticLinear(Int8Linear):
         return ops.quantized(x, self.input_scale, zero_point), self.input_scale, zero_point
 
     def range_(self, low: float, high: float) -> Self:
-        """Take the range of inputs, which must hold 0; beyond it they are clipped. Before `fill_`."""
+        """Set the range of inputs, which must contain 0; values beyond it are clipped. Before `fill_`."""
         self.input_scale, self.input_zero_point = steps_of_range(low, high)
         return self
 
     def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
-        """Take what was chosen; see `QuantizedModule.fill_`. The range of inputs must be known."""
+        """Set weights, scales and bias; see `QuantizedModule.fill_`. The input range must be set before."""
         if scale is not None and bias is not None:
             values, scale, bias = with_whole_bias(values, scale, bias, self.input_scale)
         return super().fill_(values, scale, bias)
 
 
 class Int8Embedding(EmbeddingModule):
-    """A table of int8 with a scale per row. Buffers: qdata int8 [v, d], scale [v]."""
+    """An int8 table with a scale per row. Buffers: qdata int8 [v, d], scale [v]."""
 
     kind: ClassVar[str] = "int8_embedding"
 
@@ -162,10 +162,10 @@ class Int8Embedding(EmbeddingModule):
         self.register_buffer("scale", torch.ones(num_embeddings))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] to [..., d]."""
+        """Map [...] to [..., d]."""
         rows: Tensor = ops.int8_embedding(ids, self.qdata, self.scale)
         return rows
 
     def dequantize(self) -> Tensor:
-        """[v, d]."""
+        """Float table, [v, d]."""
         return self.qdata.float() * self.scale.unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""All layers whose weights are no float32, by the name that a bundle's structure.json has for them."""
+"""All layers whose weights are not float32, by their name in a bundle's structure.json."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""What layers hold that are no float32: the bases of all quantized layers.
+"""Base classes of layers whose weights are not float32.
 
-int8 layers are in `int8`, those with groups in `grouped`, convolutions in
-`convolution`, LSTMs in `recurrent`, 16-bit floats in `half`, and
-`kinds` names all.
+int8 layers are in `int8`, grouped ones in `grouped`, convolutions in `convolution`, LSTMs in `recurrent`,
+16-bit floats in `half`, and `kinds` lists all.
 
-They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameter: nothing
-here can be trained. There is deliberately no `weight`: code that would multiply with it must fail, not go on
-in float.
+They are made from shapes alone, so a saved state_dict can be loaded into them, and have no parameters:
+nothing here can be trained. There is deliberately no `weight`: code that would multiply with it must fail
+instead of continuing in float.
 
 Shapes as in `compress.model.ops.linear`.
 """
@@ -26,12 +25,13 @@ def _form(tensor: Tensor | None) -> str:
 
 
 class QuantizedModule(nn.Module):
-    """A layer with weights that are no float32.
+    """A layer whose weights are not float32.
 
     Class attributes:
         kind: its name in a bundle's structure.json.
-        int8_activations: whether it rounds what it is given to 8 bits.
-        of_one_thread: whether ONNX Runtime rounds otherwise on several threads, and it is defined as on one.
+        int8_activations: whether it rounds its inputs to 8 bits.
+        of_one_thread: whether ONNX Runtime's rounding depends on the number of threads; the layer then
+            matches one thread.
     """
 
     kind: ClassVar[str]
@@ -45,26 +45,26 @@ class QuantizedModule(nn.Module):
         raise NotImplementedError
 
     def dequantize(self) -> Tensor:
-        """The float weight, in the shape that the float layer has it."""
+        """The float weight, in the float layer's shape."""
         raise NotImplementedError
 
     def example(self, draw: torch.Generator) -> Tensor:
-        """Something that it can be given, for a batch of 2, with what is hard about it."""
+        """A test input for a batch of 2, including hard cases."""
         raise NotImplementedError
 
     def alone(self, x: Tensor) -> Tensor:
-        """All that it gives for one input, such as `example`, as one tensor: for comparing it by itself."""
+        """All outputs for one input, such as `example`, as one tensor: for comparing the layer by itself."""
         y: Tensor = self(x)
         return y
 
     def fill_(self, values: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Self:
-        """Take what was chosen for this layer, one row for each output or each row of the table.
+        """Set the quantized weights, one row per output or per row of the table.
 
         Args:
-            values: whole numbers [o, i] or [v, d]; with zero points unsigned, else signed; of layers with
-                groups padded to whole ones.
-            scale: float32, one for each row, or one for each row and group; none for numbers as they are.
-            bias: float32 [o], of a linear layer that has one.
+            values: whole numbers [o, i] or [v, d]; unsigned with zero points, otherwise signed; padded to
+                whole groups in grouped layers.
+            scale: float32, one per row, or one per row and group; None if the values aren't scaled.
+            bias: float32 [o], if a linear layer has one.
         """
         for name, new in (("qdata", self._layout(values)), ("scale", scale), ("bias", bias)):
             empty: Tensor | None = getattr(self, name, None)
@@ -78,8 +78,8 @@ class QuantizedModule(nn.Module):
         return values
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
-        """Say what to do where a model reads the float weight that isn't there."""
-        if name.startswith("weight"):  # of an LSTM they have longer names
+        """Explain what to do when a model reads the float weight, which doesn't exist."""
+        if name.startswith("weight"):  # an LSTM's have longer names
             raise AttributeError(
                 f"{type(self).__name__} has no float weight; a model that reads one itself must keep this "
                 "layer float: name it under the stage's `skip`"
@@ -92,7 +92,7 @@ class QuantizedModule(nn.Module):
 
 
 class LinearModule(QuantizedModule):
-    """What linear layers have in common."""
+    """Base of quantized linear layers."""
 
     bias: Tensor | None
 
@@ -118,13 +118,13 @@ class LinearModule(QuantizedModule):
 
 
 class EmbeddingModule(QuantizedModule):
-    """What tables have in common."""
+    """Base of quantized tables."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        # Some models ask for it; where nothing is trained the padding row is a row like any other.
+        # Some models read it; without training the padding row is like any other.
         self.padding_idx = padding_idx
 
     def config(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class EmbeddingModule(QuantizedModule):
         }
 
     def example(self, draw: torch.Generator) -> Tensor:
-        """[2, 3] ids, among them the first and the last."""
+        """Ids [2, 3], including the first and the last."""
         ids = torch.randint(self.num_embeddings, (2, 3), generator=draw)
         ids[0, 0], ids[1, 2] = 0, self.num_embeddings - 1
         return ids

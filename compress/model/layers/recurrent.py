@@ -1,4 +1,4 @@
-"""LSTMs whose weights are int8, with activations that are quantized as they come.
+"""LSTMs with int8 weights and dynamically quantized activations.
 
 Shapes: s = steps, b = batch, l = layers, d = directions (1 or 2), i = inputs of a layer, n = hidden units.
 """
@@ -23,12 +23,12 @@ Part = Literal["ih", "hh"]
 
 
 def suffix(layer: int, direction: int) -> str:
-    """What the names of torch end with: weight_ih_l0, weight_ih_l0_reverse."""
+    """End of torch's weight names: weight_ih_l0, weight_ih_l0_reverse."""
     return f"l{layer}{'_reverse' if direction else ''}"
 
 
 def _in_onnx_order(rows: Tensor) -> Tensor:
-    """Gates [4 n, ...] of torch (input, forget, cell, output) as input, output, forget, cell."""
+    """Reorder gates [4 n, ...] from torch's (input, forget, cell, output) to input, output, forget, cell."""
     enter, keep, cell, leave = rows.chunk(4)
     return torch.cat([enter, leave, keep, cell])
 
@@ -40,13 +40,13 @@ def _in_torch_order(rows: Tensor) -> Tensor:
 
 
 class Int8LSTM(QuantizedModule):
-    """An nn.LSTM with int8 weights that have a scale for each unit of each gate.
+    """An nn.LSTM with int8 weights and a scale for each unit of each gate.
 
-    Called as nn.LSTM is and gives what it gives, but takes no PackedSequence. It is never trained, so there
-    is no dropout between layers. `compress.model.ops.recurrent` says how activations are rounded.
+    Same call and outputs as nn.LSTM, but takes no PackedSequence. It is never trained, so there is no dropout
+    between layers. For the rounding of activations see `compress.model.ops.recurrent`.
 
     Buffers, for each layer l0, l1, ..., in the kernel's layout and order of gates: qdata_ih_l0 int8
-    [d, i, 4 n], qdata_hh_l0 int8 [d, n, 4 n], scale_ih_l0 and scale_hh_l0 [d, 4 n], bias_l0 [d, 8 n] or none.
+    [d, i, 4 n], qdata_hh_l0 int8 [d, n, 4 n], scale_ih_l0 and scale_hh_l0 [d, 4 n], bias_l0 [d, 8 n] or None.
     """
 
     kind: ClassVar[str] = "int8_lstm"
@@ -75,7 +75,7 @@ class Int8LSTM(QuantizedModule):
 
     @property
     def directions(self) -> int:
-        """1, or 2 of a bidirectional one."""
+        """Number of directions: 1, or 2 if bidirectional."""
         return 2 if self.bidirectional else 1
 
     def forward(
@@ -84,13 +84,13 @@ class Int8LSTM(QuantizedModule):
         """Run all layers.
 
         Args:
-            x: [s, b, i]; with batch_first [b, s, i]; of a single sequence [s, i].
-            hx: hidden and cell state before the first step, [l d, b, n] each, of a single sequence [l d, n];
-                none: zeros.
+            x: [s, b, i]; with batch_first [b, s, i]; a single sequence [s, i].
+            hx: hidden and cell state before the first step, [l d, b, n] each, for a single sequence [l d, n];
+                None: zeros.
 
         Returns:
-            The last layer's hidden states, [s, b, d n] or as x is laid out; and hidden and cell states after
-            the last step, as hx.
+            The last layer's hidden states, [s, b, d n] or in the layout of x; and hidden and cell states
+            after the last step, as hx.
 
         Raises:
             ModelError: x is a PackedSequence.
@@ -117,7 +117,7 @@ class Int8LSTM(QuantizedModule):
         return x.transpose(0, 1) if self.batch_first else x, (h, c)
 
     def _layer(self, layer: int, x: Tensor, hx: _States | None) -> tuple[Tensor, Tensor, Tensor]:
-        """[s, b, i] -> [s, b, d n] and the states after it, [d, b, n]."""
+        """Map [s, b, i] to [s, b, d n] and the states after it, [d, b, n]."""
         rows = slice(layer * self.directions, (layer + 1) * self.directions)
         h0, c0 = (None, None) if hx is None else (hx[0][rows], hx[1][rows])
         held = [
@@ -127,14 +127,14 @@ class Int8LSTM(QuantizedModule):
         return y.squeeze(1) if self.directions == 1 else y.transpose(1, 2).flatten(2), h, c
 
     def flatten_parameters(self) -> None:
-        """Do nothing: models call it on an nn.LSTM, whose weights it lays out for a GPU."""
+        """Do nothing: models call it on an nn.LSTM, to lay out its weights for a GPU."""
 
     def fill_part_(self, part: Part, layer: int, direction: int, values: Tensor, scale: Tensor) -> Self:
-        """Take the integers that were chosen for one of nn.LSTM's weights.
+        """Set the integers of one of nn.LSTM's weights.
 
         Args:
             part: ih: of the inputs; hh: of the state.
-            direction: 0, or 1 for what reads backwards.
+            direction: 0, or 1 for the backward direction.
             values: int8 [4 n, i], rows in torch's order of gates.
             scale: float32 [4 n].
         """
@@ -147,13 +147,13 @@ class Int8LSTM(QuantizedModule):
         return self
 
     def fill_bias_(self, layer: int, direction: int, inputs: Tensor, state: Tensor) -> Self:
-        """Take nn.LSTM's two biases as they are, [4 n] each, in torch's order of gates."""
+        """Set nn.LSTM's two biases, [4 n] each, in torch's order of gates."""
         both = torch.cat([_in_onnx_order(each.detach()) for each in (inputs, state)])
         getattr(self, f"bias_l{layer}")[direction].copy_(both)
         return self
 
     def weights(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Each weight by its name in nn.LSTM: int8 [i, 4 n] and scale [4 n], as they are held."""
+        """Yield each weight by its name in nn.LSTM: int8 [i, 4 n] and scale [4 n], as stored."""
         for layer in range(self.num_layers):
             for direction in range(self.directions):
                 for part in ("ih", "hh"):
@@ -164,7 +164,7 @@ class Int8LSTM(QuantizedModule):
                     )
 
     def dequantize(self) -> Tensor:
-        """All weights in one row: those of nn.LSTM, [4 n, i] each, flat, in its order."""
+        """All weights in one flat row: those of nn.LSTM, [4 n, i] each, in its order."""
         return torch.cat(
             [_in_torch_order((qdata * scale).t()).flatten() for _, qdata, scale in self.weights()]
         )
@@ -175,7 +175,7 @@ class Int8LSTM(QuantizedModule):
         return {name: getattr(self, name) for name in names}
 
     def example(self, draw: torch.Generator) -> Tensor:
-        """[2, 3, i], with a row of zeros and an outlier; two sequences or three."""
+        """[2, 3, i], with a row of zeros and an outlier; 2 or 3 sequences, by batch_first."""
         x = torch.randn(2, 3, self.input_size, generator=draw)
         x[0, 0] = 0
         x[1, 1, 0] = 30

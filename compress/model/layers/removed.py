@@ -1,7 +1,7 @@
-"""What stands in a model where a sub-layer was cut away: nothing is computed, nothing is multiplied by zero.
+"""Placeholder for a removed sub-layer: computes nothing.
 
 A sub-layer adds its output to the residual stream. Without units that output is the same for every position:
-the bias of its last projection, which stays.
+the bias of its last projection, which is kept.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["Removed"]
 
 
 class Removed(nn.Module):
-    """Takes the place of a removed module and answers without computing.
+    """Replaces a removed module and returns a constant or its input.
 
     Args:
-        returns: `input`: the first argument as it came; `bias`: one vector for all positions, [features].
+        returns: `input`: the first argument, unchanged; `bias`: one vector for all positions, [features].
         features: length of that vector; 0 with `input`.
-        as_tuple: answer (value, None), as attention modules that also return their weights do.
+        as_tuple: return (value, None), like attention modules that also return their weights.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class Removed(nn.Module):
             self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, *inputs: Any, **_: Any) -> Any:
-        """Answer; further arguments (masks, caches) don't matter."""
+        """Return the value; further arguments (masks, caches) are ignored."""
         value: Tensor = self.bias if self.returns == "bias" else inputs[0]
         return (value, None) if self.as_tuple else value
 
     def config(self) -> dict[str, Any]:
-        """Arguments that build it again, as plain data."""
+        """Constructor arguments, as plain data."""
         return {"returns": self.returns, "features": self.features, "as_tuple": self.as_tuple}

@@ -1,1 +1,1 @@
-"""Record what layers of a model are given."""
+"""Record the inputs of a model's layers."""

@@ -1,8 +1,8 @@
-"""What each head looks at: attention recomputed from q and k, believed only if it explains the outputs.
+"""Where each head attends: attention recomputed from q and k, used only if it explains the outputs.
 
-Fused attention keeps its weights to itself. softmax(q k^T / sqrt(d)) is theirs only for plain attention;
-rotary positions, a relative bias or another scale would make it wrong. So it must reproduce, times v, what
-the block hands on.
+Fused attention doesn't return its weights. softmax(q k^T / sqrt(d)) equals them only for plain attention;
+rotary positions, a relative bias or another scale would make it wrong. So its product with v must reproduce
+the block's output.
 Shapes: h = heads, s = sequence, d = head size.
 """
 
@@ -22,10 +22,10 @@ from compress.model.structure.sites import Site
 __all__ = ["Attention", "CLOSE_ENOUGH", "LOOKS", "attention_of_row", "look_shares"]
 
 CLOSE_ENOUGH = 1e-3
-"""An `Attention.error` below which it is plain attention: float32, two products and a softmax apart."""
+"""An `Attention.error` below this is plain attention: float32 rounding of two products and a softmax."""
 
 LOOKS = ("itself", "first", "separator", "previous", "next", "other")
-"""Where a head may look; a token that is several of these counts as the one that stands first here."""
+"""Where a head may attend; a token that fits several counts as the first of them."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Attention:
 
     Attributes:
         weights: from each position (row) to each position (column), [h, s, s]; each row sums to 1.
-        error: largest difference between weights times v and what the block handed on, relative to the
-            largest such number (or 1); inf where the shapes don't fit.
+        error: largest difference between weights times v and the block's output, relative to the largest
+            output (or 1); inf if the shapes don't fit.
     """
 
     weights: Tensor
@@ -45,7 +45,7 @@ class Attention:
 def attention_of_row(
     model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Tensor]
 ) -> list[Attention]:
-    """Recompute each site's attention on one unpadded row, as full attention, or causal if that explains it.
+    """Recompute each site's attention on one unpadded row, as full attention, or causal if that fits better.
 
     Args:
         inputs: a batch of one row.
@@ -85,7 +85,7 @@ def _recomputed(site: Site, seen: Mapping[str, Tensor]) -> Attention:
     if len(parts) != 3 or given is None or given.shape[:2] != seen[site.producers[0][0]].shape[:2]:
         return Attention(torch.zeros(0), math.inf)
     q, k, v = parts
-    if len({part.shape for part in parts}) > 1:  # several queries share a head of keys and values
+    if len({part.shape for part in parts}) > 1:  # several queries share a key/value head
         return Attention(torch.zeros(0), math.inf)
     wanted = given[0].float().cpu().reshape(given.shape[1], -1, site.unit_size).transpose(0, 1)  # [h, s, d]
     scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])  # [h, s, s]
@@ -99,7 +99,7 @@ def _recomputed(site: Site, seen: Mapping[str, Tensor]) -> Attention:
 
 
 def look_shares(weights: Tensor, separators: Collection[int] = ()) -> Tensor:
-    """Say how much of each head's attention goes where, as the mean over the positions that look.
+    """Share of each head's attention by target, as the mean over query positions.
 
     Args:
         weights: [h, s, s].

@@ -1,7 +1,7 @@
-"""Capture: what a layer is given, token by token; the forward pass goes no further than there.
+"""Capture the inputs of layers, token by token; the forward pass stops there.
 
-To calibrate one place costs on average half a forward pass a row, and the memory of one batch. Positions that
-are padding are dropped where the task says which they are (an input `attention_mask`); without one all count.
+Calibrating one place costs on average half a forward pass per row, and the memory of one batch. Padded
+positions are dropped if the task has an input `attention_mask`; without one all positions count.
 Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the consumer.
 """
 
@@ -35,23 +35,23 @@ _MASK = "attention_mask"
 
 
 class Place(Protocol):
-    """Where to look: a `Site`, or whatever else has a name for people and the path of a module."""
+    """A capture point: a `Site`, or anything else with a readable name and the path of a module."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
 
     @property
     def consumer(self) -> str:
-        """The module whose input is captured."""
+        """Path of the module whose input is captured."""
 
 
 class _ReachedError(BaseException):
-    """Ends a forward pass at the consumer; not an Exception, so that no model's own `except` stops it."""
+    """Ends a forward pass at the consumer; not an Exception, so that no `except` in a model catches it."""
 
 
 def called_again(model: nn.Module, places: Sequence[Place], inputs: Mapping[str, Tensor]) -> list[str]:
-    """Names of those places whose consumer is called more than once in a forward pass."""
+    """Names of the places whose consumer is called more than once in a forward pass."""
     import torch
 
     calls: Counter[str] = Counter()
@@ -79,13 +79,13 @@ def inputs_of_sites(
     batch_size: int = 32,
     device: str = "cpu",
 ) -> Iterator[list[Tensor]]:
-    """Yield the inputs of sites' consumers from one forward pass a batch, in the split's order: [t, i] each.
+    """Yield the inputs of sites' consumers from one forward pass per batch, in order: [t, i] each.
 
-    On the device. They are what the consumers get: an open `gated` has been applied. Between two batches the
-    model may be used, also changed; it stands on `device` and evaluates until the last batch.
+    On the device. They are what the consumers receive: an open `gated` has been applied. Between two batches
+    the model may be used, and changed; it is in eval mode on `device` until the last batch.
 
     Raises:
-        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+        StageError: an input is not finite, or a consumer is not reached; the message names the site.
     """
     for batch in placed_batches(model, split.batches(batch_size), task, device):
         yield inputs_at(model, sites, batch)
@@ -94,7 +94,7 @@ def inputs_of_sites(
 def placed_batches(
     model: nn.Module, batches: Iterable[Batch], task: Task, device: str
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield batches as tensors on a device; the model stands there and evaluates until the last of them."""
+    """Yield batches as tensors on a device; the model is there in eval mode until the last one."""
     from compress.model.forward import to_tensors
 
     was_training = model.training
@@ -107,17 +107,17 @@ def placed_batches(
 
 
 def input_at(model: nn.Module, site: Place, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Run one batch up to a site's consumer and return what it would be given, without padding: [t, i]."""
+    """Run one batch up to a site's consumer and return its input, without padding: [t, i]."""
     return inputs_at(model, [site], inputs)[0]
 
 
 def inputs_at(model: nn.Module, sites: Sequence[Place], inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Run one batch up to the last of some consumers and return what each is given, without padding: [t, i].
+    """Run one batch up to the last of the consumers and return the input of each, without padding: [t, i].
 
-    A consumer that is called more than once is met at its first call.
+    For a consumer that is called more than once, the first call counts.
 
     Raises:
-        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+        StageError: an input is not finite, or a consumer is not reached; the message names the site.
     """
     found: dict[int, Tensor] = {}
     visit_inputs(model, sites, inputs, found.__setitem__)
@@ -132,17 +132,17 @@ def visit_inputs(
     *,
     again: bool = False,
 ) -> None:
-    """Run one batch up to the last of some consumers, and show what each is given as soon as it is.
+    """Run one batch up to the last of the consumers, passing each input to `visit` immediately.
 
-    Nothing is held from one consumer to the next: memory is that of the pass.
+    Nothing is kept from one consumer to the next: memory is that of the forward pass.
 
     Args:
-        visit: told the place of a site among the sites, and what its consumer is given, without padding:
-            [t, i]. Once a site: a consumer that is called more than once is met at its first call.
-        again: meet each of its calls, and so run to the end of the pass.
+        visit: called with a site's index and its consumer's input, without padding: [t, i]. Once per site:
+            for a consumer that is called more than once, at its first call.
+        again: call it at every call, and run the whole forward pass.
 
     Raises:
-        StageError: an input is not a number, or a consumer is not reached; the message names the site.
+        StageError: an input is not finite, or a consumer is not reached; the message names the site.
     """
     import torch
 
@@ -155,7 +155,7 @@ def visit_inputs(
         if len(met) == len(sites) and not again:
             raise _ReachedError
 
-    # Put on anew at each call: after the hooks of `gated`, and no other use of the model meets them.
+    # Registered for each call: they run after the hooks of `gated`, and don't affect other uses of the model.
     handles = [
         model.get_submodule(site.consumer).register_forward_pre_hook(
             lambda _, given, index=index: meet(index, given[0])
@@ -176,10 +176,10 @@ def visit_inputs(
 
 
 def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task) -> int:
-    """How many positions of a row a model's layers compute: its length; of a picture patches and tokens.
+    """Number of positions of a row in a model's layers: its length; for an image, patches and extra tokens.
 
     Args:
-        sites: of the model; a picture without any counts as one position.
+        sites: of the model; without any, an image counts as one position.
     """
     from compress.model.forward import to_tensors
 
@@ -196,13 +196,13 @@ def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task)
 
 
 def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
-    """Drop padded positions of what passes a site's consumer: [b, s, i] or [b*s, i] -> [t, i].
+    """Drop padded positions of a consumer's input or output: [b, s, i] or [b*s, i] -> [t, i].
 
     Args:
-        mask: [b, s], 0 = padding; none: nothing is known to be padding.
+        mask: [b, s], 0 = padding; None: no known padding.
 
     Raises:
-        StageError: the shape doesn't say where the padding is, or a value is not a number.
+        StageError: the shape doesn't say where the padding is, or a value is not finite.
     """
     import torch
 
@@ -215,9 +215,9 @@ def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
 def _kept(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
     tokens = x.flatten(0, -2) if x.ndim > 1 else x[None]  # [b*s, i]
     if mask is None or (x.ndim == 2 and len(x) == len(mask) != mask.numel()):
-        return tokens  # no padding is known, or one position a row, as behind a pooler
+        return tokens  # no known padding, or one position per row, as after a pooler
     if x.ndim == 3 and len(x) == 1 and x.shape[:-1] != mask.shape:
-        return tokens  # the same for all rows, as DeBERTa's relative positions
+        return tokens  # the same for all rows, like DeBERTa's relative positions
     if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
         raise StageError(
             f"calibration: {site.name}: {site.consumer} is given {list(x.shape)}, which doesn't say where "

@@ -1,4 +1,4 @@
-"""Second moments of what a layer is given: all that least squares ask of the data.
+"""Second moments of a layer's inputs: all the data that least squares needs.
 
 Shapes: t = tokens, i = input features, o = outputs.
 """
@@ -19,12 +19,12 @@ __all__ = ["Gram", "gram_of"]
 
 @dataclass
 class Gram:
-    """Second moments of a consumer's inputs with a 1 appended; grows chunk by chunk, never holds the inputs.
+    """Second moments of a consumer's inputs with a 1 appended, accumulated without storing the inputs.
 
     Attributes:
         matrix: sum over tokens of x x', [i + 1, i + 1], float32.
-        cross: sum over tokens of y x', [o, i + 1], where targets y were given.
-        tokens: how many.
+        cross: sum over tokens of y x', [o, i + 1], if targets y were given.
+        tokens: number of tokens.
     """
 
     matrix: Tensor
@@ -32,13 +32,13 @@ class Gram:
     tokens: int = 0
 
     def add_(self, inputs: Tensor, targets: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Add tokens: inputs [t, i], targets [t, o], and how much each counts, [t]."""
+        """Add tokens: inputs [t, i], targets [t, o], and the weight of each token, [t]."""
         import torch
 
         ones = torch.ones(len(inputs), 1, dtype=inputs.dtype, device=inputs.device)
         x = torch.cat((inputs, ones), dim=1)  # [t, i + 1]
         weighted = x if weights is None else x * weights[:, None]
-        self.matrix.addmm_(weighted.T, x)  # in place: a product beside it would be as large as the matrix
+        self.matrix.addmm_(weighted.T, x)  # in place: a separate product would be as large as the matrix
         if targets is not None:
             if self.cross is None:
                 self.cross = torch.zeros(targets.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
@@ -49,14 +49,14 @@ class Gram:
         """The affine map from the inputs to the targets with the least squared error.
 
         Args:
-            columns: inputs that may be used, [k]; none: all.
-            damping: of the mean of the diagonal; it is added to it, for inputs that are dead or copies.
+            columns: inputs to use, [k]; None: all.
+            damping: fraction of the mean of the diagonal to add to it, for dead or duplicate inputs.
 
         Returns:
             weight, [o, k], and bias, [o], float32.
 
         Raises:
-            StageError: there are no tokens or targets, or they hold something that is not a number.
+            StageError: there are no tokens or targets, or they are not finite.
         """
         import torch
 
@@ -70,7 +70,7 @@ class Gram:
         return solved[:, :-1].contiguous(), solved[:, -1].contiguous()
 
     def covariance(self) -> Tensor:
-        """Of the inputs, [i, i]."""
+        """Covariance of the inputs, [i, i]."""
         import torch
 
         moments = self.matrix / self.tokens
@@ -78,7 +78,7 @@ class Gram:
 
 
 def gram_of(chunks: Iterable[Tensor], features: int) -> Gram:
-    """Sum over chunks of inputs, [t, i] each."""
+    """Accumulate chunks of inputs, [t, i] each."""
     import torch
 
     gram = Gram(torch.zeros(features + 1, features + 1))

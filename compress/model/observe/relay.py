@@ -1,10 +1,10 @@
-"""Run a model on from its last settled block, not from its beginning: passes linear in its depth.
+"""Resume a model from its last settled block instead of its start: total cost linear in its depth.
 
-Where layers are changed one after the other, each judged on what those before it give, a block (a layer of
-an encoder) that is settled gives the same outputs in every later pass. Those of the last one are kept in
-files, batch by batch; later passes skip all settled blocks and hand them on. Memory is that of one batch, and
-the files hold rows * positions * width numbers. Whether the rest of the model needs no more of the blocks
-than what the last of them returns is tried on two rows; a model that does is run from its beginning.
+If layers are changed one after the other, each based on the outputs of those before it, a block (a layer of
+an encoder) that is settled returns the same outputs in every later pass. Those of the last settled block are
+kept in files, batch by batch; later passes skip all settled blocks and continue from them. Memory is that of
+one batch, and the files hold rows * positions * width numbers. Whether the rest of the model depends on the
+blocks only through the last one's output is verified on two rows; otherwise the model is run from its start.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Inputs = Mapping[str, "Tensor"]
 
 
 class _DoneError(BaseException):
-    """Ends a forward pass behind a block; not an Exception, so that no model's own `except` stops it."""
+    """Ends a forward pass after a block; not an Exception, so that no `except` in a model catches it."""
 
 
 class Relay:
-    """The inputs of places, asked for in the order in which the model reaches them.
+    """The inputs of places, requested in the order in which the model reaches them.
 
     Attributes:
-        blocks: what is skipped once it is settled; empty: this model is run from its beginning.
+        blocks: skipped once settled; empty if this model is run from its start.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Relay:
         batches: Callable[[], Iterator[dict[str, Tensor]]],
         folder: Path,
     ) -> None:
-        """See which blocks a model has.
+        """Find the model's blocks.
 
         Args:
-            model: on the device of the batches and evaluating, whenever they are drawn.
-            places: all that will be asked for, in the order in which the model reaches them.
-            batches: gives the same batches each time.
-            folder: empty; what blocks return is kept there.
+            model: in eval mode on the batches' device whenever they are drawn.
+            places: all that will be requested, in the order in which the model reaches them.
+            batches: returns the same batches each time.
+            folder: empty; holds the blocks' outputs.
         """
         self._model, self._batches, self._folder = model, batches, folder
         self._settled = 0
@@ -63,12 +63,12 @@ class Relay:
             break
 
     def inputs_at(self, place: Place) -> Iterator[Tensor]:
-        """Yield what a place is given, batch by batch, without padding: [t, i].
+        """Yield a place's inputs, batch by batch, without padding: [t, i].
 
-        All that the model runs before the place must be as it will stay.
+        Everything that the model runs before the place must be final.
 
         Raises:
-            StageError: as `capture.inputs_at`, or what blocks return can't be written.
+            StageError: as `capture.inputs_at`, or the blocks' outputs can't be written.
         """
         self._settle(self._before.get(place.name, 0))
         for index, batch in enumerate(self._batches()):
@@ -76,7 +76,7 @@ class Relay:
                 yield inputs_at(self._model, [place], batch)[0]
 
     def _settle(self, count: int) -> None:
-        """Keep what the block before the first unsettled one returns; drop what was kept before."""
+        """Store the output of the last settled block; delete what was stored before."""
         if count <= self._settled:
             return
         for index, batch in enumerate(self._batches()):
@@ -120,7 +120,7 @@ def _read(file: Path, model: nn.Module) -> Any:
 def _chain(
     model: nn.Module, places: Sequence[Place], inputs: Inputs
 ) -> tuple[list[nn.Module], dict[str, int]]:
-    """Find blocks that run once each, one after the other, and how many have run before each place."""
+    """Find blocks that run once each, in order, and the number of blocks run before each place."""
     import torch
     from torch.nn import ModuleList, Sequential
 
@@ -146,7 +146,7 @@ def _chain(
 def _traced(
     model: nn.Module, blocks: Sequence[nn.Module], places: Sequence[Place], inputs: Inputs
 ) -> tuple[Tensor, list[int], list[Any], dict[str, int]]:
-    """One pass: logits, which blocks ended in which order, what each returned, blocks before each place."""
+    """One pass: logits, the order in which blocks ended, their outputs, blocks before each place."""
     import torch
 
     from compress.model.forward import logits
@@ -181,7 +181,7 @@ def _traced(
 
 
 def _copied(output: Any) -> Any:
-    """A tensor, or a tuple of tensors and nothing else; none for what can't be handed on."""
+    """Copy a tensor, or a tuple of only tensors; None for anything else."""
     from torch import Tensor
 
     if isinstance(output, Tensor):
@@ -192,7 +192,7 @@ def _copied(output: Any) -> Any:
 
 
 def _output_of(block: nn.Module, model: nn.Module, inputs: Inputs) -> Any:
-    """Run a model up to the end of a block and take what that returns."""
+    """Run a model up to the end of a block and return the block's output."""
     import torch
 
     found: list[Any] = []
@@ -214,7 +214,7 @@ def _output_of(block: nn.Module, model: nn.Module, inputs: Inputs) -> Any:
 
 @contextmanager
 def _skipped(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Let blocks return what the last of them would, without running."""
+    """Make blocks return the last one's output without running."""
     for block in blocks:
         vars(block)["forward"] = lambda *_, **__: output
     try:

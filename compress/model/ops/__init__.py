@@ -1,1 +1,1 @@
-"""Quantized operators whose eager bodies are ONNX Runtime's arithmetic."""
+"""Quantized operators whose eager implementations match ONNX Runtime's arithmetic."""

@@ -1,4 +1,4 @@
-"""The quantized convolution as a torch operator whose eager body is ONNX Runtime's arithmetic, bit for bit.
+"""Quantized convolution as a torch operator that matches ONNX Runtime's arithmetic bit for bit.
 
 Shapes: b = batch, c = input channels, o = output channels, k = kernel, of one or two dimensions.
 """
@@ -17,9 +17,9 @@ __all__ = ["int8_static_conv", "pad_edges"]
 
 
 def pad_edges(x: Tensor, padding: Sequence[int]) -> Tensor:
-    """Put zeros around spatial dimensions: so many before each, then so many after each, as in ONNX."""
+    """Pad spatial dimensions with zeros: amounts before each, then after each, as in ONNX."""
     before, after = padding[: len(padding) // 2], padding[len(padding) // 2 :]
-    # torch takes both ends of the last dimension first.
+    # F.pad takes both ends of the last dimension first.
     return F.pad(x, [each for ends in reversed([*zip(before, after, strict=True)]) for each in ends])
 
 
@@ -38,16 +38,16 @@ def int8_static_conv(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Convolve activations with int8 weights; scales and zero points of both ends were chosen beforehand.
+    """Convolve activations with int8 weights; scales and zero points of inputs and outputs are fixed.
 
-    Inputs and outputs beyond their ranges are clipped: outputs too are one of 256 numbers, because that is
-    what ONNX Runtime has a fast kernel for. What is padded is exactly 0.
+    Inputs and outputs beyond their ranges are clipped; outputs are quantized too, because ONNX Runtime's fast
+    kernel requires it. Padding is exactly 0.
 
     Args:
         x: float32 [b, c, ...].
         qdata: int8 [o, c / groups, k...].
         scale: float32 [o].
-        bias: int32 [o], in steps of x_scale * scale, or none.
+        bias: int32 [o], in steps of x_scale * scale, or None.
         x_scale: float32 [].
         x_zero_point: uint8 [].
         y_scale: float32 [], of the outputs.
@@ -62,7 +62,7 @@ def int8_static_conv(
     spatial = len(stride)
     centred = quantized(x, x_scale, x_zero_point.float()) - x_zero_point.float()
     convolve = F.conv1d if spatial == 1 else F.conv2d
-    # float64 holds these sums exactly, in whatever order they are made.
+    # float64 holds these sums exactly, in any order of summation.
     sums = convolve(
         pad_edges(centred, padding).double(),
         qdata.double(),

@@ -1,9 +1,9 @@
-"""Quantized layers as torch operators whose eager bodies are ONNX Runtime's arithmetic.
+"""Quantized layers as torch operators whose eager implementations match ONNX Runtime's arithmetic.
 
-Each operator is one node for torch.export, and `export.lowering` turns it into the kernel that it
-imitates. The int8 operators and the embeddings equal ONNX Runtime bit for bit; `weight_only_linear` sums
-floats, in another order than the kernel does, and agrees to about 1e-6 of the largest output.
-Convolutions are in `compress.model.ops.convolution`. None has a gradient: a backward pass through one raises.
+Each operator is one node for torch.export, and `export.lowering` turns it into the corresponding kernel. The
+int8 operators and the embeddings equal ONNX Runtime bit for bit; `weight_only_linear` sums floats in another
+order than the kernel, and agrees to about 1e-6 of the largest output. Convolutions are in
+`compress.model.ops.convolution`. None has a gradient: a backward pass through one raises.
 
 Shapes: ... = leading dimensions, i = input features, o = output features, g = groups of inputs that share a
 scale, v = rows of an embedding table, d = embedding width, h = bytes of a group.
@@ -33,13 +33,13 @@ __all__ = [
     "widened",
 ]
 
-# An all-zero token must not divide by zero; anything larger than a rounding error would coarsen quiet tokens.
+# Avoids division by zero for an all-zero token; anything larger would coarsen tokens of small values.
 SMALLEST_TOKEN_SCALE = 1e-30
 HALF_RANGE = 127.5
 
 
 def pack_int4(unsigned: Tensor) -> Tensor:
-    """Pack integers in [0, 15] two to a byte, low nibble first; an odd one out is paired with 0.
+    """Pack integers in [0, 15] two per byte, low nibble first; an odd last one is paired with 0.
 
     Args:
         unsigned: integers, [..., n].
@@ -59,17 +59,17 @@ def unpack_int4(packed: Tensor) -> Tensor:
 
 @torch.library.custom_op("modelpress::int8_dynamic_linear", mutates_args=())
 def int8_dynamic_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply int8 weights with activations that are quantized here, each token with its own scale.
+    """Multiply int8 weights with activations quantized here, with one scale per token.
 
-    A token's scale depends on that token alone, so an answer doesn't depend on padding or on its batch-mates.
-    The products are scaled by the weights first and by the token second: in the other order ONNX Runtime 1.32
-    fuses them with the bias and gives a wrong answer.
+    A token's scale depends on that token alone, so its output doesn't depend on padding or on the rest of the
+    batch. The products are scaled by the weights first and by the token second: in the other order ONNX
+    Runtime 1.32 fuses them with the bias and gives a wrong result.
 
     Args:
         x: float32 [..., i].
-        qdata: int8 [i, o], the layout of the kernel.
+        qdata: int8 [i, o], the kernel's layout.
         scale: float32 [o].
-        bias: float32 [o] or none.
+        bias: float32 [o] or None.
 
     Returns:
         float32 [..., o].
@@ -80,7 +80,7 @@ def int8_dynamic_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | 
 
 
 def token_integers(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize each token with a scale of its own, around 128.
+    """Quantize each token with its own scale, around 128.
 
     Args:
         x: float32 [..., i].
@@ -97,16 +97,16 @@ def _integer_product(q: Tensor, qdata: Tensor) -> Tensor:
     flat = q.flatten(0, -2)  # [t, i]
     if q.device.type == "cpu":
         products = torch._int_mm(_row_major(flat.to(torch.int8)), _row_major(qdata))
-    else:  # other devices ask for aligned shapes of _int_mm; float64 holds these sums exactly on any shape
+    else:  # elsewhere _int_mm requires aligned shapes; float64 holds these sums exactly for any shape
         products = (flat.double() @ qdata.double()).to(torch.int32)
     return products.reshape(*q.shape[:-1], qdata.shape[1])
 
 
 def _row_major(matrix: Tensor) -> Tensor:
-    """The same matrix with the strides of its shape: `_int_mm` reads past the end of one with others.
+    """Copy a matrix to its canonical strides if needed: with others `_int_mm` reads past its end.
 
-    Where a dimension is 1 its stride means nothing to torch, so that `contiguous` leaves it as it is: a
-    transposed [n, 1] has strides (1, 1), and torch 2.14's product of it is made of other memory.
+    torch ignores the stride of a dimension of size 1, so `contiguous` doesn't change it: a transposed [n, 1]
+    has strides (1, 1), and torch 2.14's product reads unrelated memory.
     """
     if matrix.stride() == (matrix.shape[1], 1):
         return matrix
@@ -120,10 +120,10 @@ def _(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("modelpress::int8_tensor_linear", mutates_args=())
 def int8_tensor_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply int8 weights with activations that are quantized here, all with one scale and zero point.
+    """Multiply int8 weights with activations quantized here, all with one scale and zero point.
 
-    The arithmetic of ONNX's DynamicQuantizeLinear: the range holds 0 and everything in the batch, so an
-    answer depends on its batch-mates.
+    The arithmetic of ONNX's DynamicQuantizeLinear: the range contains 0 and the whole batch, so outputs
+    depend on the rest of the batch.
 
     Args, returns: as `int8_dynamic_linear`.
     """
@@ -133,7 +133,7 @@ def int8_tensor_linear(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | N
 
 
 def tensor_steps(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose one scale and zero point, both [], for a tensor, as ONNX's DynamicQuantizeLinear does."""
+    """Choose one scale and zero point, both [], for a tensor, like ONNX's DynamicQuantizeLinear."""
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     x_scale = (high - low) / 255
     x_scale = torch.where(x_scale == 0, torch.ones_like(x_scale), x_scale)
@@ -149,15 +149,15 @@ def _(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
 def int8_static_linear(
     x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None, x_scale: Tensor, x_zero_point: Tensor
 ) -> Tensor:
-    """Multiply int8 weights with activations whose scale and zero point were chosen beforehand.
+    """Multiply int8 weights with activations whose scale and zero point are fixed.
 
-    What lies outside their range is clipped. The bias is added to the sums, as an integer.
+    Values outside their range are clipped. The bias is added to the sums, as an integer.
 
     Args:
         x: float32 [..., i].
-        qdata: int8 [i, o], the layout of the kernel.
+        qdata: int8 [i, o], the kernel's layout.
         scale: float32 [o].
-        bias: int32 [o], in steps of x_scale * scale, or none.
+        bias: int32 [o], in steps of x_scale * scale, or None.
         x_scale: float32 [].
         x_zero_point: uint8 [].
 
@@ -176,7 +176,7 @@ def _(
 
 
 def quantized(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Round to whole numbers from 0 to 255, as QuantizeLinear does; they and the zero point are float32."""
+    """Quantize to whole numbers from 0 to 255, like QuantizeLinear; result and zero point are float32."""
     return ((x / scale).round() + zero_point).clamp(0, 255)
 
 
@@ -198,16 +198,16 @@ def weight_only_linear(
     bits: int,
     int8_activations: bool = False,
 ) -> Tensor:
-    """Multiply activations with weights of 4 or 8 bits that share a scale in groups of inputs.
+    """Multiply activations with 4-bit or 8-bit weights that share a scale in groups of inputs.
 
-    Where i is not a multiple of the group the last one is padded; the filling is never multiplied.
+    If i is not a multiple of the group size the last group is padded; the padding is never multiplied.
 
     Args:
         x: float32 [..., i].
-        qdata: uint8 [o, g, h], of 4 bits as `pack_int4` makes it.
+        qdata: uint8 [o, g, h], with 4 bits as from `pack_int4`.
         scale: float32 [o, g].
-        zero_point: uint8, of 8 bits [o, g], of 4 bits packed [o, ceil(g / 2)]; none: half the range.
-        bias: float32 [o] or none.
+        zero_point: uint8, with 8 bits [o, g], with 4 bits packed [o, ceil(g / 2)]; None: half the range.
+        bias: float32 [o] or None.
         bits: 4 or 8.
         int8_activations: whether activations are rounded to 8 bits in the same groups (`rounded_groups`), so
             that products are of integers.
@@ -221,9 +221,9 @@ def weight_only_linear(
 
 
 def rounded_groups(x: Tensor, size: int) -> Tensor:
-    """Round to whole steps of the largest magnitude of each group / 127, as MatMulNBits does; [..., i] both.
+    """Round to multiples of each group's largest magnitude / 127, like MatMulNBits; [..., i] to [..., i].
 
-    Each token's groups have steps of their own, so an answer doesn't depend on its batch-mates.
+    Each token's groups have their own steps, so outputs don't depend on the rest of the batch.
     """
     padded = F.pad(x, (0, -x.shape[-1] % size))
     groups = padded.reshape(*x.shape[:-1], -1, size)  # [..., g, size]
@@ -234,7 +234,7 @@ def rounded_groups(x: Tensor, size: int) -> Tensor:
 
 
 def dequantize_groups(qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
-    """The float numbers of qdata [..., g, h] with scale [..., g]: [..., g, group size]."""
+    """Dequantize qdata [..., g, h] with scale [..., g]: [..., g, group size]."""
     values = (unpack_int4(qdata) if bits == 4 else qdata).float()
     if zero_point is None:
         return (values - 2.0 ** (bits - 1)) * scale.unsqueeze(-1)
@@ -257,7 +257,7 @@ def _(
 
 @torch.library.custom_op("modelpress::int8_embedding", mutates_args=())
 def int8_embedding(ids: Tensor, qdata: Tensor, scale: Tensor) -> Tensor:
-    """Look up rows of an int8 table; only the rows that are asked for are made float.
+    """Look up rows of an int8 table; only those rows are dequantized.
 
     Args:
         ids: int64 [...].
@@ -279,13 +279,13 @@ def _(ids: Tensor, qdata: Tensor, scale: Tensor) -> Tensor:
 def int4_embedding(
     ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, width: int
 ) -> Tensor:
-    """Look up rows of a table of 4 bits whose columns share a scale in groups.
+    """Look up rows of a 4-bit table whose columns share a scale in groups.
 
     Args:
         ids: int64 [...].
-        qdata: uint8 [v, g h], as `pack_int4` makes it; whole groups, so it may be wider than the table.
+        qdata: uint8 [v, g h], as from `pack_int4`; whole groups, so it may be wider than the table.
         scale: float32 [v, g].
-        zero_point: uint8 [v, ceil(g / 2)], packed; none: 8.
+        zero_point: uint8 [v, ceil(g / 2)], packed; None: 8.
         width: d.
 
     Returns:
@@ -305,13 +305,13 @@ def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, widt
 def group_embedding(
     ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int, width: int
 ) -> Tensor:
-    """Look up rows of a linear layer's weight, as `weight_only_linear` has it.
+    """Look up rows of a linear layer's weight, in the format of `weight_only_linear`.
 
     Args:
         ids: int64 [...].
         qdata: uint8 [v, g, h].
         scale: float32 [v, g].
-        zero_point: uint8, of 8 bits [v, g], of 4 bits packed [v, ceil(g / 2)]; none: half the range.
+        zero_point: uint8, with 8 bits [v, g], with 4 bits packed [v, ceil(g / 2)]; None: half the range.
         bits: 4 or 8.
         width: d.
 
@@ -330,7 +330,7 @@ def _(ids: Tensor, qdata: Tensor, scale: Tensor, zero_point: Tensor | None, bits
 
 @torch.library.custom_op("modelpress::widened", mutates_args=())
 def widened(qdata: Tensor) -> Tensor:
-    """Make a weight of 16-bit floats float32, each number as it is."""
+    """Convert a weight of 16-bit floats to float32, exactly."""
     return qdata.float()
 
 

@@ -1,22 +1,22 @@
-"""The quantized LSTM as a torch operator whose eager body is ONNX Runtime's DynamicQuantizeLSTM.
+"""Quantized LSTM as a torch operator whose eager implementation is ONNX Runtime's DynamicQuantizeLSTM.
 
-Read in its sources (contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc, core/providers/cpu/rnn), and seen
-in 1.32, to which 1.23 is equal: both products are of integers, uint8 activations with int8 weights; gates are
-activated in float.
+Derived from its sources (contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc, core/providers/cpu/rnn), and
+checked with 1.32, which equals 1.23: both products are of integers, uint8 activations with int8 weights; gate
+activations are float.
 
-- The inputs of all steps and all sequences of a call are quantized together, with one scale and zero point,
-  as DynamicQuantizeLinear does. So an answer depends on its batch-mates and on padding.
-- The state is quantized anew at each step, with one scale and zero point for all sequences that a thread
-  works on: the whole batch where there is one thread, or where the batch is of 4 or fewer and there are more
-  than 256 hidden units; otherwise each of t threads takes ceil(b / t) sequences. So at batch 2 and more the
-  rounding depends on the number of threads. Here it is that of one thread; at batch 1 all are the same.
+- The inputs of all steps and sequences of a call are quantized together, with one scale and zero point, like
+  DynamicQuantizeLinear. So outputs depend on the rest of the batch and on padding.
+- The state is quantized at each step, with one scale and zero point for all sequences that a thread works on:
+  the whole batch with one thread, or with a batch of at most 4 and more than 256 hidden units; otherwise each
+  of t threads takes ceil(b / t) sequences. So for batches of 2 or more the rounding depends on the number of
+  threads. Here it is that of one thread; for batch 1 all are the same.
 - int32 sums are scaled by activation scale times weight scale; the state's are added to the inputs', the bias
   last.
 
-Up to there it is equal bit for bit. Sigmoid and tanh are other approximations than torch's, by some 1e-7, and
-now and then that sends one integer of the next state the other way.
+Up to there it is equal bit for bit. Sigmoid and tanh approximations differ from torch's by about 1e-7, which
+occasionally rounds an integer of the next state the other way.
 
-Shapes: s = steps, b = batch, d = directions (1 or 2), i = inputs, n = hidden units; gates stand in ONNX's
+Shapes: s = steps, b = batch, d = directions (1 or 2), i = inputs, n = hidden units; gates are in ONNX's
 order: input, output, forget, cell.
 """
 
@@ -41,7 +41,7 @@ def int8_lstm(
     h0: Tensor | None,
     c0: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer over a sequence, forwards, and backwards where there are two directions.
+    """Run one layer over a sequence, forward, and backward if there are two directions.
 
     Args:
         x: float32 [s, b, i].
@@ -49,9 +49,9 @@ def int8_lstm(
         weight_hh: int8 [d, n, 4 n], of the state.
         scale_ih: float32 [d, 4 n].
         scale_hh: float32 [d, 4 n].
-        bias: float32 [d, 8 n], that of the inputs and then that of the state; or none.
-        h0: float32 [d, b, n], the hidden state before the first step; none: zeros.
-        c0: float32 [d, b, n], the cell state before it; none: zeros.
+        bias: float32 [d, 8 n], of the inputs, then of the state; or None.
+        h0: float32 [d, b, n], the hidden state before the first step; None: zeros.
+        c0: float32 [d, b, n], the cell state before the first step; None: zeros.
 
     Returns:
         Hidden states of all steps [s, d, b, n], and hidden and cell state after the last, [d, b, n].
@@ -95,7 +95,7 @@ _Weight = tuple[Tensor, Tensor]  # whole numbers as float64 [i, 4 n], and their 
 def _one_direction(
     x: Tensor, read: _Weight, told: _Weight, bias: Tensor | None, state: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """[s, b, i], and the state before, two of [b, n] -> [s, b, n], and the state after."""
+    """Map [s, b, i] and the initial state, two of [b, n], to [s, b, n] and the final state."""
     h, c = state
     from_inputs = _scaled_product(x, *read)  # [s, b, 4 n]
     offset = None if bias is None else bias[: bias.numel() // 2] + bias[bias.numel() // 2 :]
@@ -112,7 +112,7 @@ def _one_direction(
 
 
 def _scaled_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Quantize x [..., i] as a whole and multiply; float64 holds the sums of integers exactly."""
+    """Quantize x [..., i] as a whole and multiply; float64 holds the integer sums exactly."""
     x_scale, zero_point = tensor_steps(x)
     sums = (quantized(x, x_scale, zero_point) - zero_point).double() @ weight
     return sums.float() * (x_scale * scale)

@@ -1,4 +1,4 @@
-"""From a layout to a structure: one way for known architectures and for modules that offer `structure()`."""
+"""Build a structure from a layout, for known architectures and for modules with `structure()` alike."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _Block = TypeVar("_Block", Attention, FeedForward)
 
 
 def structure_from(model: nn.Module, layout: Layout) -> Structure:
-    """What can be cut in a model with this layout.
+    """The structure of a model with this layout.
 
     Raises:
         AttributeError: there are no layers at its path.
-        ValueError: a block can't be cut in units of the size that it gives.
+        ValueError: a block can't be cut into units of the given size.
     """
     paths = _Paths.of(model, layout)
     attention = [
@@ -47,8 +47,8 @@ class _Paths:
     """The paths that `{base}` and `{layer}` mean in a model.
 
     Attributes:
-        layers: path of the list of layers; None where there is none, or several.
-        each: path of each layer; empty where no path of the layout has `{layer}`.
+        layers: path of the list of layers; None if there is none, or several.
+        each: path of each layer; empty if no path of the layout has `{layer}`.
     """
 
     model: nn.Module
@@ -73,7 +73,7 @@ class _Paths:
         return path.replace("{base}", self.base).replace("{layer}", layer)
 
     def present(self, paths: Sequence[str], layers: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Full paths, one for each layer (None: all) where it has `{layer}`, without absent `?` ones."""
+        """Full paths, one per layer (None: all) if a path has `{layer}`, without absent `?` ones."""
         found = (
             self.full(path, layer)
             for path in paths
@@ -86,7 +86,7 @@ class _Paths:
         )
 
     def layer_index(self, path: str, position: int) -> int:
-        """The index of the layer that a path is in; outside of the layers the position among blocks."""
+        """Index of the layer that contains a path; outside the layers, the position among blocks."""
         if self.layers is not None and path.startswith(f"{self.layers}."):
             index = path.removeprefix(f"{self.layers}.").split(".")[0]
             if index.isdigit():
@@ -101,7 +101,7 @@ def _entries(model: nn.Module, path: str) -> list[str]:
 
 
 def _blocks(blocks: Sequence[_Block], paths: _Paths) -> Iterator[_Block]:
-    """Blocks with full paths, one for each layer where theirs have `{layer}`."""
+    """Blocks with full paths, one per layer if theirs have `{layer}`."""
     for block in blocks:
         texts = {each.name: getattr(block, each.name) for each in fields(block)}
         texts = {name: value for name, value in texts.items() if isinstance(value, str)}
@@ -161,7 +161,7 @@ def _feed_forward_site(block: FeedForward, position: int, paths: _Paths) -> Site
 
 
 def _block_name(first: str, second: str) -> str:
-    # What both paths begin with; a block whose projections are apart is named by its consumer.
+    # The common prefix of both paths; a block whose projections are apart is named by its consumer.
     common = []
     for a, b in zip(first.split("."), second.split("."), strict=False):
         if a != b:
@@ -188,7 +188,7 @@ def _hidden(hidden: Coupled, layout: Layout, paths: _Paths) -> Coupled:
 
 
 def _exists(model: nn.Module, path: str) -> bool:
-    """Whether there is something at a path that computes."""
+    """Whether there is anything but an nn.Identity at a path."""
     at: Any = model
     for name in path.split("."):
         at = getattr(at, name, None)
@@ -196,9 +196,9 @@ def _exists(model: nn.Module, path: str) -> bool:
 
 
 def _sorted_sites(model: nn.Module, sites: Sequence[Site]) -> dict[str, tuple[Site, ...]]:
-    """Sites in the order of the forward pass; those without a unit were removed.
+    """Sites in the order of the forward pass; those without units were removed.
 
-    Sites of the same modules, as in layers that share all weights, are one: the first of them.
+    Sites of the same modules, as in layers that share all weights, are merged into the first of them.
     """
     ordered = sorted(sites, key=lambda site: (site.layer, site.kind != "attention"))
     present = {_modules_of(model, site): site for site in reversed(ordered) if site.units(model) > 0}
@@ -215,7 +215,7 @@ def _modules_of(model: nn.Module, site: Site) -> tuple[nn.Module, ...]:
 
 
 def _owners(model: nn.Module) -> dict[int, list[str]]:
-    """The paths of the modules that hold each parameter, by its id."""
+    """Map each parameter's id to the paths of the modules that hold it."""
     found: dict[int, list[str]] = {}
     for path, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
@@ -226,7 +226,7 @@ def _owners(model: nn.Module) -> dict[int, list[str]]:
 def _tied_to(
     model: nn.Module, site: Site, sites: Sequence[Site], owners: Mapping[int, Sequence[str]]
 ) -> str | None:
-    """A module outside of a site that has one of its weights, or is in another site too."""
+    """A module outside a site that shares one of its weights, or that another site uses too."""
     modules = _modules_of(model, site)
     for other in sites:
         if other is not site:

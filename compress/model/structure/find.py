@@ -1,25 +1,25 @@
-"""Which structure a model has: by its Hugging Face model type, or by what its own `structure()` gives.
+"""Find a model's structure: by its Hugging Face model type, or from its own `structure()`.
 
-`structure()` returns a dict of module paths, as `models/transformer.py` does,
+`structure()` returns a dict of module paths, as in `models/transformer.py`:
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...],
-     "feed_forward": [{"up": path, "down": path}, ...],  (with "gate": path where it is gated)
-                      (where one Linear makes queries, keys and values, or gates and neurons, one behind the
-                      other: "qkv": path in place of q, k and v, "gate_up": path in place of gate and up)
+     "feed_forward": [{"up": path, "down": path}, ...],  (with "gate": path if it is gated)
+                      (if one Linear makes queries, keys and values, or gates and neurons, concatenated:
+                      "qkv": path in place of q, k and v, "gate_up": path in place of gate and up)
      "layers": path,           (of the nn.ModuleList: to distil, and to time a layer)
      "token_embedding": path,  (to cut the vocabulary)
      "hidden": {"embeddings": [], "writers": [], "readers": [], "norms": [], "tables": []},  (the width)
      "channels": {name: {"writers": [], "readers": [], "norms": []}, ...}}  (filters, hidden units)
-of which only what is offered can be cut; another key is refused. These are the fields of `Layout`, as known
-architectures have them too, and in paths "{layer}" is the path of each layer in turn. A site's optional
-"removed": [[path, "input" or "bias", as_tuple]] says what takes its place when no unit is left (see
-`Removed`); without it one unit always stays.
+Only what is given can be cut; unknown keys are refused. These are the fields of `Layout`, which known
+architectures use too, and in paths "{layer}" is the path of each layer in turn. A site's optional
+"removed": [[path, "input" or "bias", as_tuple]] says what replaces it when no unit is left (see `Removed`);
+without it one unit is always kept.
 
-Where several query heads share one head of keys and values (grouped-query or multi-query attention), an
-attention site says how many, and queries, keys and values have projections of their own:
+If several query heads share one key/value head (grouped-query or multi-query attention), an attention site
+says how many, and queries, keys and values have separate projections:
     {"q": path, "k": path, "v": path, "out": path, "head_size": int, "queries_per_group": int}
-q puts out groups * queries_per_group * head_size features, those of one group side by side, and k and v
-groups * head_size. A unit is then a group, its key and value head with all queries that read it. Number the
-groups by what k puts out, not by a number that was remembered: some may be gone.
+q has groups * queries_per_group * head_size outputs, those of one group adjacent, and k and v have
+groups * head_size. A unit is then a group: its key/value head with all queries that read it. Derive the
+number of groups from the outputs of k, not from a stored number: some groups may have been cut.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _KEYS = ("attention", "feed_forward", "layers", "token_embedding", "hidden", "channels")
-_ONCE_KNOWN = ("embeddings", "classifier")  # in bundles of earlier versions; nothing ever read them
+_ONCE_KNOWN = ("embeddings", "classifier")  # in bundles of earlier versions; never read
 
 
 def known_architectures() -> list[str]:
@@ -105,7 +105,7 @@ def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
 
 
 def _layout(offered: Mapping[str, Any]) -> Layout:
-    """What `structure()` gave as a layout.
+    """The result of `structure()` as a layout.
 
     Raises:
         KeyError, TypeError, ValueError: it has another form.
@@ -146,7 +146,7 @@ def _feed_forward(given: Mapping[str, Any]) -> FeedForward:
 
 
 def _one_of(given: Mapping[str, Any], whole: str, parts: tuple[str, ...]) -> None:
-    """Refuse a projection that makes all parts beside one of a part."""
+    """Refuse a fused projection together with a separate one."""
     twice = [key for key in parts if given.get(key) is not None]
     if whole in given and twice:
         raise TypeError(f"a site has '{whole}' or '{twice[0]}', not both")
@@ -180,7 +180,7 @@ def _list(what: str, given: Any) -> Sequence[Any]:
 
 
 def _paths_exist(model: nn.Module, structure: Structure) -> None:
-    """A site is whole or removed; a path that is neither is a mistake in `structure()`."""
+    """Check that each site is either whole or removed; anything else is a mistake in `structure()`."""
     for site in structure.sites:
         for path, rows in site.producers:
             features = getattr(model.get_submodule(path), "out_features", None)
@@ -198,7 +198,7 @@ def _paths_exist(model: nn.Module, structure: Structure) -> None:
 
 
 def _grouped(model: nn.Module, site: Site) -> str:
-    """What to say where a site looks like grouped queries that don't say so; else nothing."""
+    """Hint for a site that looks like undeclared grouped queries; otherwise empty."""
     if site.kind != "attention" or len(site.producers) != 3:
         return ""
     q, k, v = (getattr(model.get_submodule(path), "out_features", 0) for path, _ in site.producers)

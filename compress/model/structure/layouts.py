@@ -1,8 +1,8 @@
-"""Layouts: where an architecture's parts are. One table entry for each known Hugging Face model type.
+"""Layouts: where an architecture's parts are. One table entry per known Hugging Face model type.
 
-A `Layout` has the fields that a module's `structure()` gives. In its paths `{layer}` is the path of each
-layer in turn and `{base}` the model's `base_model_prefix`; a path in a tuple that ends in `?` may be absent,
-as a pooler may be. To add an architecture, add an entry here and its sizes in tests/hf_families.py.
+A `Layout` has the fields that a module's `structure()` returns. In its paths `{layer}` is the path of each
+layer in turn and `{base}` the model's `base_model_prefix`; a path in a tuple that ends in `?` is optional,
+e.g. a pooler. To add an architecture, add an entry here and its sizes in tests/hf_families.py.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["Attention", "FeedForward", "LAYOUTS", "Layout"]
 
 @dataclass(frozen=True)
 class Attention:
-    """Projections of an attention block: q, k and v, or qkv where one Linear makes all three in turn.
+    """Projections of an attention block: q, k and v, or qkv if one Linear makes all three, concatenated.
 
     Attributes:
-        head_size: features of a head; 0: as the model's configuration says.
-        queries_per_group: query heads that share a head of keys and values, those of one group side by side
-            in what q puts out; such a group is then a unit. 0: as the configuration says.
-        removed: what replaces the block when no head is left; empty: one head always stays.
-        positions: what makes a part of each head out of relative positions, where that isn't q and k.
+        head_size: features of a head; 0: from the model's configuration.
+        queries_per_group: query heads that share a key/value head, those of one group adjacent in the outputs
+            of q; such a group is then a unit. 0: from the configuration.
+        removed: what replaces the block when no head is left; empty: one head is always kept.
+        positions: projections of relative positions with a part for each head, other than q and k.
         numbers: a buffer for the original index of each head, see `Site`.
-        name: of the block; empty: what its paths have in common.
+        name: of the block; empty: the common prefix of its paths.
     """
 
     out: str
@@ -43,18 +43,18 @@ class Attention:
 
     @property
     def producers(self) -> tuple[str, ...]:
-        """Paths of what makes queries, keys and values, and parts of positions."""
+        """Paths of the projections to queries, keys and values, and of positions."""
         own = (path for path in (self.qkv, self.q, self.k, self.v) if path is not None)
         return (*own, *self.positions)
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Projections of a feed-forward: up and maybe gate, or gate_up where one Linear makes both in turn.
+    """Projections of a feed-forward: up and optionally gate, or gate_up if one Linear makes both.
 
     Attributes:
-        removed: what replaces the block when no neuron is left; empty: one neuron always stays.
-        name: of the block; empty: what its paths have in common.
+        removed: what replaces the block when no neuron is left; empty: one neuron is always kept.
+        name: of the block; empty: the common prefix of its paths.
     """
 
     down: str
@@ -66,25 +66,25 @@ class FeedForward:
 
     @property
     def producers(self) -> tuple[str, ...]:
-        """Paths of what makes the neurons."""
+        """Paths of the projections to the neurons."""
         return tuple(path for path in (self.gate_up, self.up, self.gate) if path is not None)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of an architecture are; of what is None or empty nothing can be cut.
+    """Where the parts of an architecture are; what is None or empty can't be cut.
 
     Attributes:
-        layers: path of the nn.ModuleList of layers; with `*` of several lists, whose layers are called more
-            than once, so that none can be left out or timed by itself.
+        layers: path of the nn.ModuleList of layers; with `*` several lists, whose layers are called more than
+            once, so that none can be removed or timed by itself.
         attention: blocks; one whose paths have `{layer}` occurs in each layer.
-        feed_forward: the same.
-        token_embedding: path of the table of the vocabulary.
-        hidden: what has the width between layers.
-        channels: filters and hidden units, group by group.
-        embeddings_project: of a model that may embed in fewer features than its width, the projection behind:
-            where there is one it writes into the width, and not what is in `{base}.embeddings`.
-        since: the version of transformers whose modules have these paths; empty: all that are supported.
+        feed_forward: blocks, likewise.
+        token_embedding: path of the token embedding.
+        hidden: everything that has the hidden width.
+        channels: filters and hidden units, by group.
+        embeddings_project: optional projection after embeddings that may be narrower than the hidden width;
+            if it exists, it writes the hidden features, and `{base}.embeddings` doesn't.
+        since: first transformers version whose modules have these paths; empty: all supported versions.
     """
 
     layers: str | None = None
@@ -109,13 +109,13 @@ def _transformer(
     writers: Sequence[str] = (),
     tables: Sequence[str] = (),
 ) -> Layout:
-    """The layout of layers that all read and write one residual stream.
+    """Layout of layers that all read and write one residual stream.
 
     Args:
-        norms: over the stream.
-        heads: what reads the stream behind the last layer.
-        embeddings: those beside `token_embedding`.
-        writers: what writes into the stream before the first layer.
+        norms: norms of the stream.
+        heads: modules that read the stream after the last layer.
+        embeddings: those other than `token_embedding`.
+        writers: modules that write the stream before the first layer.
         tables: as in `Coupled`.
     """
     return Layout(
@@ -157,7 +157,7 @@ _BERT = _transformer(
     norms=("{base}.embeddings.LayerNorm", "{layer}.attention.output.LayerNorm", "{layer}.output.LayerNorm"),
     heads=("{base}.pooler.dense?", "classifier.dense?"),
 )
-# Without `hidden`: the table of distances is read by q and k too, and is no embedding of tokens.
+# Without `hidden`: the table of distances is read by q and k too, and is not a token embedding.
 _DEBERTA_V2 = Layout(
     layers="{base}.encoder.layer",
     attention=(
@@ -211,15 +211,15 @@ _VIT = replace(
             "{base}.embeddings.position_embeddings",
         ),
     ),
-    since="5.10",  # before, attention counted its heads by the configuration: fewer could not be computed
+    since="5.10",  # earlier, attention took its number of heads from the configuration, so fewer didn't work
 )
 
 
 def _llama(*norms: str) -> Layout:
-    """Layers as Llama's, with further norms."""
+    """Layers like Llama's, with further norms."""
     return _transformer(
         "{base}.layers",
-        # Without `removed`: it keeps the keys and values that a cache asks each layer for.
+        # Without `removed`: a cache expects keys and values from each layer.
         Attention(
             q="{layer}.self_attn.q_proj",
             k="{layer}.self_attn.k_proj",
@@ -278,7 +278,7 @@ _MODERNBERT = _transformer(
 _ALBERT = replace(
     _transformer(
         "{base}.encoder.albert_layer_groups.*.albert_layers",
-        # Norm and residual are inside of the attention module, so that it can't be removed whole.
+        # Norm and residual are inside the attention module, so it can't be removed.
         Attention(
             q="{layer}.attention.query",
             k="{layer}.attention.key",
@@ -295,7 +295,7 @@ _ALBERT = replace(
         heads=("{base}.pooler?",),
         writers=("{base}.encoder.embedding_hidden_mapping_in",),
     ),
-    token_embedding="{base}.embeddings.word_embeddings",  # of another width than that between layers
+    token_embedding="{base}.embeddings.word_embeddings",  # its width differs from the hidden width
 )
 _GEMMA2 = _llama("{layer}.pre_feedforward_layernorm", "{layer}.post_feedforward_layernorm")
 _LLAMA = _llama()

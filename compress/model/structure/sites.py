@@ -1,9 +1,9 @@
 """What can be cut in a model, as data: sites, coupled features, and the structure that holds them.
 
-A **site** is a place with equal, parallel units: heads of an attention block, neurons of a feed-forward. A
-unit is some rows of each producer and the matching columns of the consumer; cut away both and the model
-computes without it. Features that more than one pair of layers shares are **coupled**: the width between
-layers, the filters of convolutions, the hidden units of recurrent layers.
+A **site** has equal, parallel units: heads of an attention block, neurons of a feed-forward. A unit is some
+rows of each producer and the matching columns of the consumer; without both, the model computes without the
+unit. Features that more than one pair of layers shares are **coupled**: the hidden width between layers, the
+filters of convolutions, the hidden units of recurrent layers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Coupled", "Site", "Structure", "Stub", "UnknownStructureError"]
 
 
 class UnknownStructureError(ModelError):
-    """A model that doesn't declare what can be cut; not one that declares it wrongly."""
+    """A model doesn't declare what can be cut; not raised for wrong declarations."""
 
 
 @dataclass(frozen=True)
 class Stub:
-    """What takes a module's place when its site has no unit left: the arguments of `Removed`."""
+    """Replacement of a module whose site has no unit left: the arguments of `Removed`."""
 
     path: str
     returns: Literal["input", "bias"]
@@ -40,16 +40,16 @@ class Site:
         name: path of the block, for people and reports.
         kind: what a unit is: a head, or a feed-forward neuron.
         layer: index of the layer that holds it.
-        producers: paths whose output rows belong to the units, with the rows that one unit has there.
+        producers: paths whose output rows belong to the units, with the rows per unit.
         consumer: path of the projection whose input columns belong to the units.
-        unit_size: columns of the consumer that one unit has.
-        removal: what replaces the block without units; empty: one unit must stay.
-        stacked: how many parts of equal size lie one behind another in each producer's rows, each with
-            those rows of every unit: 3 where one projection makes queries, keys and values.
-        tied: a module that has weights of the site and isn't part of it, so that the site can't be cut.
-        queries: query heads of a unit, all of which read its one head of keys and values.
-        numbers: path of a buffer with the original index of each unit, by which the block finds its part of
-            a table that layers share; None: it needs none.
+        unit_size: columns of the consumer per unit.
+        removal: what replaces the block without units; empty: one unit is always kept.
+        stacked: number of equal parts concatenated in each producer's rows, each with its rows of every unit:
+            3 if one projection makes queries, keys and values.
+        tied: a module outside the site that shares its weights, so that the site can't be cut.
+        queries: query heads of a unit, all of which read its one key/value head.
+        numbers: path of a buffer with the original index of each unit, which selects the block's part of a
+            table that layers share; None: not needed.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Site:
     numbers: str | None = None
 
     def units(self, model: nn.Module) -> int:
-        """How many units there are now; 0 once the site was removed."""
+        """Current number of units; 0 if the site was removed."""
         try:
             consumer = model.get_submodule(self.consumer)
         except AttributeError:
@@ -87,7 +87,7 @@ class Site:
         return (*(path for path, _ in self.producers), self.consumer)
 
     def inside(self, prefix: str) -> Site:
-        """Return the site with paths relative to a module that holds it, as a layer does."""
+        """Return the site with paths relative to a module that contains it, e.g. a layer."""
 
         def cut(path: str) -> str:
             return path.removeprefix(f"{prefix}.")
@@ -103,19 +103,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Coupled:
-    """Features that go together: everything that holds one number (row, column, entry) for each of them.
+    """Coupled features: everything that holds one entry (row, column, number) for each of them.
 
-    The width between the layers of a Transformer; the filters of convolutions that a skip connection adds;
-    the hidden units of a recurrent layer.
+    The hidden width between the layers of a Transformer; the filters of convolutions joined by a skip
+    connection; the hidden units of a recurrent layer.
 
     Attributes:
         name: for people and reports.
         embeddings: nn.Embedding, columns.
-        writers: Linear, convolution, LSTM or GRU whose outputs the features are.
-        readers: the same, whose inputs they are; a Linear may read several values a feature, as behind a
-            flattened image, those of one feature side by side.
+        writers: Linear, convolution, LSTM or GRU whose outputs are the features.
+        readers: Linear, convolution, LSTM or GRU whose inputs are the features; a Linear may read several
+            adjacent values per feature, e.g. after a flattened image.
         norms: LayerNorm, RMSNorm, BatchNorm or depthwise convolution over them.
-        tables: buffers or parameters that are added to them, or are among them, last dimension.
+        tables: buffers or parameters that are added to or concatenated with them; last dimension.
     """
 
     name: str = "hidden"
@@ -131,12 +131,12 @@ class Structure:
     """What can be cut; None or empty: the module doesn't declare it.
 
     Attributes:
-        sites: those that have units now, in the order of the forward pass.
-        removed: sites that were cut away whole.
+        sites: those that have units, in the order of the forward pass.
+        removed: sites that were removed.
         layers: path of the nn.ModuleList of layers.
-        token_embedding: path of the table of the vocabulary.
-        hidden: what is coupled by the width between layers.
-        channels: filters and hidden units, group by group.
+        token_embedding: path of the token embedding.
+        hidden: what is coupled by the hidden width.
+        channels: filters and hidden units, by group.
     """
 
     sites: tuple[Site, ...]

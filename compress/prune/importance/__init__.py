@@ -1,1 +1,1 @@
-"""How much each unit matters."""
+"""Importance scores of units."""

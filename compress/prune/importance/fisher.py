@@ -1,9 +1,9 @@
-"""Fisher information of gates: what it costs to remove a set of units, with what they do to each other.
+"""Fisher information of gates: the cost of removing a set of units, including their interactions.
 
 Kwon et al. 2022, arXiv 2204.09656 ("A Fast Post-Training Pruning Framework for Transformers"), sec. 4.1, 4.2.
 At a minimum of the loss, removing the units with z = 1 costs about z' F z / 2, with F the Fisher information
-of their gates. Of F only the blocks of single sites are known, so that a choice within a site can see that
-two units make up for each other or do harm together; between sites the diagonal has to do.
+of their gates. Only the blocks of F within single sites are computed, so a choice within a site accounts for
+units that compensate or reinforce each other; between sites only the diagonal is used.
 Shapes: n = rows, u = units of a site.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fisher_information", "rearrange"]
 
-_SHORTLIST = 64  # units of either side whose pairs are looked at first
-_NOISE = 1e-10  # of the trace: a swap that gains less is rounding of float64, and could be undone for ever
+_SHORTLIST = 64  # units of either side whose pairs are tried first
+_NOISE = 1e-10  # of the trace: a smaller gain is float64 rounding, and such swaps could alternate forever
 
 
 def fisher_information(
@@ -38,21 +38,21 @@ def fisher_information(
     device: str = "cpu",
     loss: BatchLoss | None = None,
 ) -> list[Tensor]:
-    """Sum g g' over rows, with g a row's own gradient of its loss for the gates of a site.
+    """Sum g g' over rows, with g one row's gradient of its loss with respect to a site's gates.
 
-    The code of the paper squares gradients of whole mini-batches, which shrink as the batch grows:
-    rows cancel out. With rows of their own this is the empirical Fisher information as it is defined, and the
-    batch size matters to speed alone.
+    The paper's code squares gradients of whole mini-batches, where rows cancel out, so the values shrink as
+    the batch grows. Per-row gradients give the empirical Fisher information as defined; the batch size only
+    affects speed.
 
     Args:
-        loss: none is the task's own, on labels.
+        loss: None means the task's own loss, on labels.
 
     Returns:
-        One symmetric matrix [u, u] a site, float32 on the CPU; its diagonal is the diagonal Fisher
-        information. Nothing else is held: 4 u^2 bytes a site.
+        One symmetric matrix [u, u] per site, float32 on the CPU; its diagonal is the diagonal Fisher
+        information. Memory: 4 u^2 bytes per site.
 
     Raises:
-        StageError: there are no rows, or a gradient is not a number.
+        StageError: there are no rows, or a gradient is not finite.
     """
     import torch
 
@@ -68,22 +68,21 @@ def fisher_information(
 
 
 def rearrange(fisher: Tensor, keep: int) -> list[int]:
-    """Choose which units stay, so that those that go cost little together: z' F z is small.
+    """Choose the units to keep so that removing the others together costs little: small z' F z.
 
-    The warm start keeps the largest diagonal. Then, as long as it lowers the cost, the best pair of a kept
-    and a removed unit changes places, at most 2 u times; mostly it ends before, where no swap betters it.
-    (The paper passes once over the removed units and asks which each should give way to.)
+    Starts by keeping the largest diagonal entries. Then the best pair of a kept and a removed unit is swapped
+    while that lowers the cost, at most 2 u times; usually it stops earlier, when no swap helps. (The paper
+    passes once over the removed units and looks for a kept one to replace.)
 
     Args:
         fisher: [u, u], symmetric.
-        keep: how many stay, 0..u.
+        keep: number of units to keep, 0..u.
 
     Returns:
-        Indices of the units that stay, ascending.
+        Indices of the kept units, ascending.
 
     Raises:
-        StageError: `keep` is out of its range, or the matrix is not square, or holds something that is not a
-            number.
+        StageError: `keep` is out of range, or the matrix is not square or not finite.
     """
     import torch
 
@@ -107,10 +106,11 @@ def _swap_(matrix: Tensor, gone: Tensor) -> None:
     least_gain = _NOISE * float(diagonal.sum())
     product = matrix @ gone.double()  # Fz, [u]
     for _ in range(2 * len(matrix)):
-        to_remove = diagonal + 2 * product  # of a kept unit: what it adds
-        to_restore = diagonal - 2 * product  # of a removed one
+        to_remove = diagonal + 2 * product  # of a kept unit: the cost it adds
+        to_restore = diagonal - 2 * product  # of a removed unit
         to_remove[gone], to_restore[~gone] = float("inf"), float("inf")
-        # The best pair nearly always stands among the best of either side; only the end needs all pairs.
+        # The best pair is nearly always among the best of either side; only the last iteration needs all
+        # pairs.
         for limit in (_SHORTLIST, len(matrix)):
             removing, restoring = _best(to_remove, limit), _best(to_restore, limit)
             change = to_remove[removing, None] + to_restore[restoring] - 2 * matrix[removing][:, restoring]

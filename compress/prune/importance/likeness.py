@@ -1,4 +1,4 @@
-"""Likeness of units: which heads of a layer write the same thing into the residual stream.
+"""Similarity of units: which heads of a layer write the same thing into the residual stream.
 
 Linear CKA, Kornblith et al. 2019, arXiv 1905.00414, eq. 3 and sec. 3, of the heads' contributions
 Y_i = X_i W_i^T, from the covariance of X alone: ||Y_i^T Y_j||_F^2 = tr(G_i C_ij G_j C_ij^T), G = W^T W.
@@ -23,15 +23,15 @@ __all__ = ["linear_cka", "unit_likeness"]
 
 
 def linear_cka(covariance: Tensor, weight: Tensor, unit_size: int) -> Tensor:
-    """Compare the contributions of units.
+    """Linear CKA between the contributions of all pairs of units.
 
     Args:
-        covariance: of the consumer's input, centred (any factor), [h*d, h*d].
-        weight: the consumer's, [m, h*d].
+        covariance: centred covariance of the consumer's input, up to a factor, [h*d, h*d].
+        weight: the consumer's weight, [m, h*d].
         unit_size: d.
 
     Returns:
-        [h, h], symmetric, in [0, 1]; the diagonal is 1, or 0 for a unit that adds nothing but a constant.
+        [h, h], symmetric, in [0, 1]; the diagonal is 1, or 0 for a unit whose contribution is constant.
     """
     units = len(covariance) // unit_size
     blocks = covariance.double().reshape(units, unit_size, units, unit_size).transpose(1, 2)  # [h, h, d, d]
@@ -52,10 +52,10 @@ def unit_likeness(
     batch_size: int = 32,
     device: str = "cpu",
 ) -> tuple[list[Tensor], int]:
-    """Compare the units of each site over the unpadded tokens of all rows.
+    """Linear CKA between the units of each site, over the unpadded tokens of all rows.
 
     Returns:
-        One tensor [h, h] a site, on the CPU; and how many tokens were seen.
+        One tensor [h, h] per site, on the CPU; and the number of tokens seen.
     """
     grams: list[Gram] = []
     for inputs in inputs_of_sites(model, sites, split, task, batch_size=batch_size, device=device):

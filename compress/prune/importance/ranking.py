@@ -1,7 +1,7 @@
-"""Ranking units by importance: across layers, and how few of a layer's units hold most of it.
+"""Rank units by importance across layers, and measure how concentrated importance is in a layer.
 
-Layers compare once each is divided by its L2 norm (Michel et al. 2019, arXiv 1905.10650, sec. 4.1, after
-Molchanov et al. 2017).
+Scores are divided by each layer's L2 norm to make layers comparable (Michel et al. 2019, arXiv 1905.10650,
+sec. 4.1, after Molchanov et al. 2017).
 Shapes: u = units of a site.
 """
 
@@ -23,13 +23,13 @@ def normalised(importance: Tensor) -> Tensor:
 
 
 def weakest_first(importance: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """Rank the units of all sites together, after each site's norm is divided out.
+    """Rank the units of all sites together, after dividing each site's scores by their norm.
 
     Args:
-        importance: one tensor [u] a site.
+        importance: one tensor [u] per site.
 
     Returns:
-        (site, unit) of every unit, least important first; of equal ones the earlier stands first.
+        (site, unit) of every unit, least important first; ties in order of site and unit.
     """
     scored = (
         (float(score), site, unit)
@@ -40,7 +40,7 @@ def weakest_first(importance: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 
 def held_by_top(importance: Tensor, fraction: float) -> float:
-    """Say which share of the total importance [u] the top `fraction` of units has (rounded up to a unit)."""
+    """Share of the total importance [u] held by the top `fraction` of units (rounded up to a unit)."""
     total = float(importance.double().sum())
     count = -int(-len(importance) * fraction // 1)
     top = float(importance.double().sort(descending=True).values[:count].sum())
@@ -48,10 +48,10 @@ def held_by_top(importance: Tensor, fraction: float) -> float:
 
 
 def units_holding(importance: Tensor, share: float) -> int:
-    """Count the fewest units [u] that together have at least `share` of the total importance."""
+    """Smallest number of units [u] that together hold at least `share` of the total importance."""
     ranked = importance.double().sort(descending=True).values
     total = float(ranked.sum())
     if total <= 0:
         return 0
-    # A sum of doubles may miss the share by its last digits, and would then ask for one unit more.
+    # Rounding can leave a sum of doubles just below the share, which would add one unit too many.
     return int((ranked.cumsum(0) < share * total * (1 - 1e-12)).sum()) + 1

@@ -1,7 +1,7 @@
-"""Remove units in portions: score, remove the least important ones, score what is left.
+"""Remove units in portions: score, remove the least important ones, score the rest again.
 
 Scores are divided by their block's L2 norm (Michel et al. 2019, arXiv 1905.10650, sec. 4.1, after Molchanov
-et al. 2017), so that blocks compare.
+et al. 2017), so that blocks are comparable.
 Shapes: u = units of a block.
 """
 
@@ -24,14 +24,14 @@ Scope = Literal["global", "layer"]
 
 @dataclass(frozen=True)
 class Removal:
-    """What is to be removed.
+    """How many units to remove, and how.
 
     Attributes:
-        remove: units in all.
-        steps: portions.
+        remove: number of units in total.
+        steps: number of portions.
         scope: as in `choose_units`.
-        least: units that each block keeps.
-        multiple_of: what is left in a block is rounded to the nearest multiple, of two the larger.
+        least: fewest units that each block keeps.
+        multiple_of: round each block's kept units to the nearest multiple; ties go up.
     """
 
     remove: int
@@ -41,7 +41,7 @@ class Removal:
     multiple_of: int = 1
 
     def rounded(self, count: int, most: int) -> int:
-        """How many are left of a block that has `most`, and would have `count`."""
+        """Round the `count` units that a block would keep, at most to the `most` that it has."""
         nearest = max(1, (2 * count + self.multiple_of) // (2 * self.multiple_of)) * self.multiple_of
         return min(nearest, most)
 
@@ -49,15 +49,15 @@ class Removal:
 def units_to_remove(
     stage: str, unit: str, before: Sequence[int], sparsity: float, least: int, *, option: str
 ) -> int:
-    """How many units a share is.
+    """Number of units that a sparsity removes.
 
     Args:
-        stage, unit: for messages, as in `prune/heads` and `head`.
-        option: the stage's name for `least`, as in `min_heads`.
+        stage, unit: for messages, e.g. `prune/heads` and `head`.
+        option: the stage's name for `least`, e.g. `min_heads`.
         before: units of each block.
 
     Raises:
-        StageError: more than can go, or none.
+        StageError: the number is zero, or more than can be removed.
     """
     remove = round(sum(before) * sparsity)
     room = sum(max(0, count - least) for count in before)
@@ -82,16 +82,16 @@ def remove_in_steps(
     removal: Removal,
     on_step: Callable[[int], None] = lambda left: None,
 ) -> list[list[int]]:
-    """Remove units, and score again after each portion.
+    """Remove units in portions, scoring again after each.
 
     Args:
-        score: importance of the units that are left, one tensor [u] a block.
-        keep_: keeps only these units of a block, by their places among those that are left.
+        score: returns the importance of the remaining units, one tensor [u] per block.
+        keep_: keeps only these units of a block, given as indices among the remaining ones.
         before: units of each block.
-        on_step: told after each portion how many units are left in all.
+        on_step: called after each portion with the total number of remaining units.
 
     Returns:
-        The units that are left in each block, by their places before.
+        The remaining units of each block, as original indices.
     """
     kept = [list(range(count)) for count in before]
     for step in range(1, removal.steps + 1):
@@ -110,7 +110,7 @@ def remove_in_steps(
 
 
 def _strongest(scores: Tensor, count: int) -> list[int]:
-    """Places of the `count` highest of the scores [u], ascending; of equal ones the last, as they go last."""
+    """Indices of the `count` highest scores [u], ascending; ties go to the last, which are removed last."""
     order = sorted(range(len(scores)), key=lambda unit: (float(scores[unit]), unit))
     return sorted(order[len(scores) - count :])
 
@@ -123,18 +123,18 @@ def choose_units(
     least: int,
     before: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Choose which units stay.
+    """Choose the units to keep.
 
     Args:
-        importance: one tensor [u] a block.
-        remove: units to remove in all.
-        scope: `global` removes the least important after each block's L2 norm is divided out; `layer` removes
+        importance: one tensor [u] per block.
+        remove: number of units to remove in total.
+        scope: `global` removes the least important after dividing by each block's L2 norm; `layer` removes
             the same share of each block.
-        least: each block keeps at least so many.
-        before: units that each block had at first; none: as many as now.
+        least: fewest units that each block keeps.
+        before: original number of units of each block; empty means the current number.
 
     Returns:
-        Kept unit indices of each block, ascending; exactly `remove` heads are missing.
+        Kept unit indices of each block, ascending; exactly `remove` units are missing.
     """
     room = [max(0, len(scores) - least) for scores in importance]
     if scope == "layer":
@@ -152,10 +152,10 @@ def choose_units(
 
 
 def _even_quota(room: list[int], now: list[int], before: Sequence[int], remove: int) -> list[int]:
-    """How many go from each block, so that about the same share of what it had at first is gone."""
+    """Units to remove from each block so that each has lost about the same share of its original units."""
     quota = [0] * len(room)
     while sum(quota) < min(remove, sum(room)):
-        # One after the other, so that blocks of one size differ by one at the most; of equals the first.
+        # One at a time, so that blocks of equal size differ by at most one; ties go to the first.
         shares = [(was - left + gone) / was for was, left, gone in zip(before, now, quota, strict=True)]
         block = min((share, i) for i, share in enumerate(shares) if quota[i] < room[i])[1]
         quota[block] += 1

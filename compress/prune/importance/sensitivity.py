@@ -1,11 +1,11 @@
-"""How much the model's answer hangs on each token and each output of a consumer.
+"""Sensitivity of the model's logits to each token and each output of a consumer.
 
 To second order a change e of a consumer's output costs e' (J' J) e of squared logits, with J the derivative
 of the logits. Its diagonal is estimated as the mean over rows of g^2, g = J' v for a random v over classes
-(Hutchinson), and split into a factor a token and one an output, as Kronecker-factored curvature is (Martens
-and Grosse 2015, arXiv 1503.05671). No labels are needed. It is why errors of sites compare, why tokens that a
-classifier never looks at count little, and why an outlier feature with a large variance, which the next
-LayerNorm divides out, does not drown the others.
+(Hutchinson), and factored into one value per token and one per output, as in Kronecker-factored curvature
+(Martens and Grosse 2015, arXiv 1503.05671). No labels are needed. This makes errors of different sites
+comparable, gives little weight to tokens that a classifier never looks at, and keeps an outlier feature of
+large variance, which the next LayerNorm divides out, from dominating the others.
 Shapes: t = tokens of a batch without padding, i = inputs and o = outputs of a consumer, b = rows,
 c = classes.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["felt_inputs", "token_weights"]
 
 _MASK = "attention_mask"
-_FLOOR = 0.05  # of the mean: a token that no answer hangs on now may matter once other sites are cut
+_FLOOR = 0.05  # of the mean: a token without influence now may matter once other sites are cut
 
 
 def felt_inputs(
@@ -41,13 +41,13 @@ def felt_inputs(
     batch_size: int,
     device: str = "cpu",
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield, batch by batch, for each site the consumer's inputs [t, i] and squared derivatives [t, o].
+    """Yield, per batch and site, the consumer's inputs [t, i] and squared derivatives [t, o].
 
     On the CPU, without padding. The graph of one batch is held, from the first consumer on and without what
-    gradients of weights would need; so a small batch keeps the memory small.
+    weight gradients would need, so a small batch keeps memory low.
 
     Raises:
-        StageError: one of them is not a number; the message names the site.
+        StageError: one of them is not finite; the message names the site.
     """
     import torch
 
@@ -67,9 +67,9 @@ def felt_inputs(
     try:
         for batch in split.batches(batch_size):
             tensors = to_tensors(batch, task.input_names, device)
-            slopes = _slopes(logits(model, tensors), outputs, draw)  # lets the graph go
+            slopes = _slopes(logits(model, tensors), outputs, draw)  # frees the graph
             mask = tensors.get(_MASK)
-            # Inputs first: what is not a number there makes every derivative so, also of the sites before.
+            # Inputs first: a non-finite input makes all derivatives non-finite, also those of earlier sites.
             given = [without_padding(x, mask, site).cpu() for site, x in zip(sites, inputs, strict=True)]
             felt = [
                 without_padding(slope, mask, site).square().cpu()
@@ -87,18 +87,18 @@ def felt_inputs(
 
 
 def _slopes(answers: Tensor, outputs: list[Any], draw: torch.Generator) -> tuple[Tensor, ...]:
-    """Derivatives of a random sum of the logits [b, c] by each of some outputs, which are let go."""
+    """Derivatives of a random sum of the logits [b, c] with respect to each output; clears `outputs`."""
     import torch
 
     direction = torch.randn(answers.shape, generator=draw).to(answers.device)
-    direction = direction - direction.mean(-1, keepdim=True)  # adding to all logits changes nothing
+    direction = direction - direction.mean(-1, keepdim=True)  # a constant added to all logits has no effect
     slopes = torch.autograd.grad((answers * direction).sum(), outputs)
     outputs[:] = [None] * len(outputs)
     return slopes
 
 
 def token_weights(squared: Tensor) -> Tensor:
-    """How much each token counts, [t], 1 on average: squared derivatives [t, o] summed over outputs."""
+    """Weight of each token, [t], 1 on average: squared derivatives [t, o] summed over outputs."""
     weights = squared.sum(1)
     relative = weights / weights.mean().clamp(min=1e-30)
     return (relative + _FLOOR) / (1 + _FLOOR)
@@ -106,7 +106,7 @@ def token_weights(squared: Tensor) -> Tensor:
 
 def _keep(inputs: list[Any], outputs: list[Any], index: int) -> Callable[..., None]:
     def hook(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        if not output.requires_grad:  # of the first consumers, before which there is nothing to differentiate
+        if not output.requires_grad:  # the first consumers, with nothing differentiable before them
             output.requires_grad_()
         inputs[index], outputs[index] = given[0].detach(), output
 

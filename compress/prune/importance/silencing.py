@@ -1,6 +1,6 @@
-"""Silencing: how a model answers while the outputs of some units are multiplied by 0. Nothing is cut.
+"""Silencing: the model's predictions with the outputs of some units multiplied by 0. Nothing is cut.
 
-Each pass is over the same rows in the same batches, so that two passes compare row by row.
+Every pass uses the same rows in the same batches, so that passes can be compared row by row.
 Shapes: n = rows, u = units of a site.
 """
 
@@ -34,13 +34,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Batches:
-    """Rows as tensors, made once for many passes; rows of like length stand together.
+    """Rows as tensors, made once for many passes; rows of similar length share a batch.
 
     Attributes:
-        inputs: one dict a batch.
+        inputs: one dict per batch.
         labels: of each batch, on the CPU.
-        truth: of all units in the batches' order.
-        task: judges the answers.
+        truth: labels of all scored units, in the batches' order.
+        task: scores the predictions.
     """
 
     inputs: tuple[dict[str, Tensor], ...]
@@ -65,12 +65,12 @@ class Batches:
 
 @dataclass(frozen=True)
 class SilencedPoint:
-    """What is left with so many units silenced.
+    """Accuracy with a number of units silenced.
 
     Attributes:
-        correct: rows that are answered right.
-        gained: rows that only the silenced model answers right.
-        lost: rows that only the full model answers right.
+        correct: rows that are predicted correctly.
+        gained: rows that only the silenced model predicts correctly.
+        lost: rows that only the full model predicts correctly.
     """
 
     silenced: int
@@ -82,9 +82,9 @@ class SilencedPoint:
 def right_answers(
     model: nn.Module, batches: Batches, sites: Sequence[Site] = (), gates: Sequence[Tensor] = ()
 ) -> Tensor:
-    """Say which rows the model answers right while the sites' gates ([u] each) are on: boolean [n].
+    """Mark the rows that the model predicts correctly with the sites' gates ([u] each) applied: boolean [n].
 
-    Where a row has several units, boolean for each of these.
+    If a row has several scored units, one boolean for each.
     """
     model.eval()
     task, answers = batches.task, []
@@ -104,16 +104,16 @@ def silencing_curve(
     *,
     on_pass: Callable[[SilencedPoint], None] | None = None,
 ) -> list[SilencedPoint]:
-    """Answer the rows with more and more units silenced.
+    """Evaluate the model with more and more units silenced.
 
     Args:
-        order: (site, unit), the one to silence first at the front.
-        levels: how many units are silenced at each point; 0 takes no pass.
+        order: (site, unit) in the order in which to silence them.
+        levels: number of silenced units at each point; 0 needs no pass.
         full: the full model's `right_answers`, boolean [n].
-        on_pass: told each point that took a pass.
+        on_pass: called with each point that needed a pass.
 
     Returns:
-        One point a level, in the order of `levels`.
+        One point per level, in the order of `levels`.
     """
     device = device_of(model)
     points = []
@@ -133,19 +133,19 @@ def silencing_curve(
 
 
 def curve_levels(units: int, most: int) -> list[int]:
-    """Spread at most `most` levels evenly from 1 to all units, and put 0 before them."""
+    """Spread at most `most` levels evenly from 1 to all units, preceded by 0."""
     return sorted({0, *(round(units * step / most) for step in range(1, most + 1))})
 
 
 def furthest_within(points: Sequence[SilencedPoint], rows: int, max_drop: float) -> SilencedPoint:
-    """Pick the point with the most units silenced that loses no more than `max_drop` (a share of rows)."""
-    # A share times rows may fall short of a whole number by rounding alone.
+    """Return the point with the most units silenced that loses at most `max_drop` (a share of rows)."""
+    # Rounding can leave share * rows just below a whole number.
     kept = [point for point in points if point.lost - point.gained <= max_drop * rows + 1e-9]
     return max(kept, key=lambda point: point.silenced)
 
 
 class _Replay(nn.Module):
-    """Stands for a layer whose outputs are known: gives them out batch by batch, round and round."""
+    """Replaces a layer whose outputs are known: returns them batch by batch, cyclically."""
 
     def __init__(self, outputs: Sequence[Any], original: nn.Module) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class _Replay(nn.Module):
         self.__dict__["original"] = original  # not a submodule
 
     def __getattr__(self, name: str) -> Any:
-        # Some models read a layer's attributes on the way (its kind of attention, for one).
+        # Some models read a layer's attributes in their forward pass (e.g. its attention type).
         return getattr(self.__dict__["original"], name)
 
     def forward(self, *_: Any, **__: Any) -> Any:
@@ -164,10 +164,10 @@ class _Replay(nn.Module):
 
 @contextmanager
 def resumed_at_layer(model: nn.Module, layers: str, index: int, batches: Batches) -> Iterator[None]:
-    """Let whole passes over these batches start at a layer: those before it give what they gave once.
+    """Start passes over these batches at a layer: earlier layers replay their recorded outputs.
 
-    It halves the cost of silencing each layer alone. Where it would change an answer (a model that reads all
-    its layers, not the last), `right_answers` differ from those of the full model: see that they don't.
+    Halves the cost of silencing each layer alone. In a model that reads the outputs of all its layers it
+    would change the predictions; check that `right_answers` equal those of the full model.
 
     Args:
         layers: path of the nn.ModuleList.

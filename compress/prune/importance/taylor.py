@@ -1,4 +1,4 @@
-"""Taylor importance: how much the loss would change to first order if a unit's output went to zero.
+"""Taylor importance: first-order change of the loss if a unit's output were set to zero.
 
 Michel et al. 2019, arXiv 1905.10650, sec. 4.1: the mean over rows of |d loss / d gate|, with the gate a
 factor 1 on the unit's output.
@@ -25,13 +25,13 @@ __all__ = ["taylor_importance"]
 def taylor_importance(
     model: nn.Module, sites: Sequence[Site], split: Split, task: Task, **options: Any
 ) -> list[Tensor]:
-    """Score each unit of each site; sites don't compare yet (divide each by its L2 norm).
+    """Score each unit of each site; not comparable across sites (divide each site by its L2 norm).
 
     Args:
-        options: those of `gate_gradients`.
+        options: passed to `gate_gradients`.
 
     Returns:
-        One tensor [u] a site, on the CPU.
+        One tensor [u] per site, on the CPU.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Gates: a factor 1 on the output of each unit, whose gradient says how much the loss hangs on the unit.
+"""Gates: a factor 1 on the output of each unit, whose gradient is the loss's sensitivity to the unit.
 
-Each row has its own gates, so one backward pass gives every row's derivative. Padded positions add nothing,
-because the loss doesn't depend on them.
+Each row has its own gates, so one backward pass gives every row's derivative. Padded positions contribute
+nothing, because the loss doesn't depend on them.
 Shapes: b = rows of a batch, s = sequence, u = units of a site, d = columns of a unit.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["gate_gradients", "gated"]
 
 BatchLoss = Callable[["Tensor", "dict[str, Tensor]"], "Tensor"]
-"""Logits [b, c] and the batch to the mean loss over its rows."""
+"""Maps logits [b, c] and the batch to the mean loss over its rows."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def gated(model: nn.Module, sites: Sequence[Site], gates: list[Tensor]) -> Itera
     """Multiply each unit's output by its gate while the context is open.
 
     Args:
-        gates: one tensor a site, [u] or [b, u]; it is read at each call, so its entries may be exchanged.
+        gates: one tensor per site, [u] or [b, u]; read at each call, so its entries may be replaced.
     """
     import torch
 
@@ -44,7 +44,7 @@ def gated(model: nn.Module, sites: Sequence[Site], gates: list[Tensor]) -> Itera
             x = inputs[0]  # [b, ..., u*d], or [b, u*d, ...] of a convolution
             factor = gates[index].repeat_interleave(size, dim=-1)  # [u*d] or [b, u*d]
             if factor.ndim == 2 and len(factor) not in (1, len(x)) and len(x) % len(factor) == 0:
-                # The module takes the positions of its rows for rows: [b*s, ...], those of a row together.
+                # The module folds positions into the batch axis: [b*s, ...], with a row's positions adjacent.
                 factor = factor.repeat_interleave(len(x) // len(factor), dim=0)
             inner = [1] * (x.ndim - 2)
             is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
@@ -70,13 +70,13 @@ def gate_gradients(
     device: str = "cpu",
     loss: BatchLoss | None = None,
 ) -> Iterator[list[Tensor]]:
-    """Yield, batch by batch, d loss of a row / d gate for each row: one tensor [b, u] a site, on the CPU.
+    """Yield, per batch, d loss of a row / d gate for each row: one tensor [b, u] per site, on the CPU.
 
     Args:
-        loss: none is the task's own, on labels.
+        loss: None means the task's own loss, on labels.
 
     Raises:
-        StageError: a gradient is not a number; the message names the site.
+        StageError: a gradient is not finite; the message names the site.
     """
     import torch
 

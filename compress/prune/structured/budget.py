@@ -1,7 +1,7 @@
-"""Budgets: what a model may cost, in one unit each, as a fixed part and a cost a site that add up.
+"""Budgets: limits on a model's cost, which is a fixed part plus one cost per site.
 
-speedup and latency_ms are counted in ms of the latency table; size_mb in bytes of stored weights; macs in
-multiply-adds of the sites for the longest calibration row; sparsity in weights of the sites.
+Units: ms of the latency table for speedup and latency_ms; bytes of stored weights for size_mb; multiply-adds
+of the sites for the longest calibration row for macs; weights of the sites for sparsity.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ BudgetKind = Literal["speedup", "latency_ms", "size_mb", "macs", "sparsity"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be spent, and on what.
+    """A limit on the cost, and how the cost is computed.
 
     Attributes:
-        limit: of fixed part and sites together.
-        fixed: what the model costs with the fewest units everywhere.
-        reference: what the recipe's uncompressed model costs (for `sparsity`: the sites).
-        unit_costs: what one unit of a site costs, where that is a straight line; else the table says it.
-        counted: the quantize stages that follow in the recipe, if the costs are those after them.
-        stages: names of all stages of the recipe, which are no advice.
+        limit: for fixed part and sites together.
+        fixed: cost of the model with the fewest units everywhere.
+        reference: cost of the recipe's uncompressed model (for `sparsity`: of its sites).
+        unit_costs: cost of one unit of each site, where cost is linear; otherwise the table gives it.
+        counted: the recipe's later quantize stages, if costs are measured after them.
+        stages: names of all stages in the recipe; errors don't suggest adding them.
     """
 
     kind: BudgetKind
@@ -52,7 +52,7 @@ class Budget:
     stages: tuple[str, ...] = ()
 
     def cost(self, model: nn.Module, index: int, site: Site, units: int, least: int) -> float:
-        """What so many units of a site cost beyond the fewest."""
+        """Cost of a number of units of a site beyond the fewest."""
         if self.table is not None:
             return self.table.ms(model, site, units)
         return self.unit_costs[index] * (units - least)
@@ -60,13 +60,13 @@ class Budget:
     def total(
         self, model: nn.Module, sites: Sequence[Site], units: Sequence[int], least: Sequence[int]
     ) -> float:
-        """What the whole model costs with so many units at each site."""
+        """Cost of the whole model with the given number of units at each site."""
         return self.fixed + sum(
             self.cost(model, index, *each) for index, each in enumerate(zip(sites, units, least, strict=True))
         )
 
     def promise(self, total: float) -> dict[str, float]:
-        """Say what a total means in the budget's own words."""
+        """Convert a total cost to the budget's own quantity."""
         if self.kind in ("speedup", "latency_ms"):
             return {"speedup": self.reference / total, "latency_ms": total}
         if self.kind == "size_mb":
@@ -76,20 +76,20 @@ class Budget:
         return {"sparsity": 1 - total / self.reference}
 
     def check(self, now: float, best: float) -> None:
-        """Refuse a budget that is met already, or that nothing can meet.
+        """Refuse a budget that is met already or can't be met.
 
         Args:
-            now, best: what the model costs as it is, and with the fewest units everywhere.
+            now, best: cost of the unchanged model, and with the fewest units everywhere.
 
         Raises:
-            StageError: says what the model is at, and the best that can be had.
+            StageError: gives the current and the best possible value.
         """
         asked = f"prune/structured: {self.kind} {self.value:g}"
         counted = f", with {self.counted}, which follows and is counted in" if self.counted else ""
         met, out_of_reach = now <= self.limit, best > self.limit
         at, at_best = _said(self.kind, self.promise(now)), _said(self.kind, self.promise(best))
         disturbed = self.table is not None and self.table.disturbed_rounds > 0
-        # Other work makes a call longer, so a latency that is met beside it is met; a ratio moves either way.
+        # Other work makes a call slower, so a latency met despite it is met; a ratio can move either way.
         if disturbed and (out_of_reach or (met and self.kind == "speedup")):
             assert self.table is not None
             raise StageError(
@@ -111,7 +111,7 @@ class Budget:
             )
 
     def _way_out(self) -> str:
-        """What stays whatever is cut, and which stages that the recipe does not have would shrink it."""
+        """Advice: what can't be cut, and which stages missing from the recipe would shrink it."""
         if self.kind in ("macs", "sparsity"):
             return "ask for less, or lower min_heads and min_neurons"
         shrink = _SHRINK_TIME if self.kind in ("speedup", "latency_ms") else _SHRINK_SIZE
@@ -142,13 +142,13 @@ def budget_of(
     timer: Timer | None = None,
     table: LatencyTable | None = None,
 ) -> Budget:
-    """Put a budget into costs.
+    """Convert a budget to costs.
 
     Args:
-        sequence: tokens a row, for the attention products' part of `macs`.
-        reference: what `macs` and `sparsity` are fractions of, where the model was cut already; none: what
-            the model's sites have now.
-        timer: says how weights are stored, for `size_mb`, and which stages the recipe has.
+        sequence: tokens per row, for the attention products in `macs`.
+        reference: what `macs` and `sparsity` are fractions of, if the model is already cut; None: the current
+            cost of the model's sites.
+        timer: knows how weights are stored, for `size_mb`, and the recipe's stages.
         table: for `speedup` and `latency_ms`.
     """
     stages = () if timer is None else timer.stages
@@ -194,7 +194,7 @@ def budget_of(
 
 
 def _counted(precision: str) -> str:
-    """The later stages that a cost was taken after; empty for those of float modules."""
+    """The later quantize stages included in a cost; empty for float models."""
     return "" if precision == "fp32" else precision
 
 
@@ -206,7 +206,7 @@ def _fixed(
 
 
 def weights_of(model: nn.Module, site: Site) -> int:
-    """Weights and biases of a site: its producers, and the columns of its consumer."""
+    """Number of weights and biases of a site's producers, and weights of its consumer."""
     producers = [model.get_submodule(path) for path, _ in site.producers]
     count = sum(parameter.numel() for module in producers for parameter in module.parameters())
     weight: Any = model.get_submodule(site.consumer).weight
@@ -223,12 +223,12 @@ def _macs_per_unit(model: nn.Module, site: Site, sequence: int) -> float:
 
 
 def macs_of(model: nn.Module, sites: Sequence[Site], sequence: int) -> float:
-    """Multiply-adds of a row of `sequence` tokens in the sites."""
+    """Multiply-adds in the sites for a row of `sequence` tokens."""
     return sum(_macs_per_unit(model, site, sequence) * site.units(model) for site in sites)
 
 
 def _bytes_per_unit(model: nn.Module, sites: Sequence[Site], timer: Timer, whole: float) -> tuple[float, ...]:
-    """Bytes that one unit less saves at each site, stored as the recipe will store it; equal sites once."""
+    """Bytes saved per removed unit at each site, as the recipe stores it; equal sites are measured once."""
     from compress.model.cutting.units import keep_units_
 
     known: dict[tuple[float, ...], float] = {}

@@ -1,6 +1,6 @@
-"""Candidates: what a site could look like at each number of units, and what each would cost in accuracy.
+"""Candidates: a site's form at each number of units, and the accuracy loss of each.
 
-A search chooses one candidate a site; importance methods make them.
+Importance methods make the candidates; a search chooses one per site.
 Shapes: u = units of a site, o = output features of its consumer, i = columns of the kept units.
 """
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "put_", "ranked_candidates", "unit_levels"]
 
-_STEP = 0.87  # each level of neurons is about so much of the one above it
+_STEP = 0.87  # ratio of each number of neurons to the one above it
 _MULTIPLE = 16  # widths between two multiples cost about as much as the larger one
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way a site could look.
+    """One possible form of a site.
 
     Attributes:
-        kept: units that stay, ascending.
-        loss: what it costs, on the scale of its importance method; 0 with all units.
-        weight: the consumer's, [o, i]; none: as it was, or in the file.
-        bias: the consumer's, [o]; none: as it was, or in the file.
-        file: where weight and bias are, if not here; all candidates of a model are larger than the model.
+        kept: units that are kept, ascending.
+        loss: estimated loss, on the scale of the importance method; 0 with all units.
+        weight: the consumer's, [o, i]; None: unchanged, or in the file.
+        bias: the consumer's, [o]; None: unchanged, or in the file.
+        file: where weight and bias are if not in memory: all candidates together are larger than the model.
     """
 
     kept: tuple[int, ...]
@@ -43,7 +43,7 @@ class Candidate:
     file: Path | None = None
 
     def put_away(self, file: Path) -> Candidate:
-        """The same candidate with its weight and bias in a file.
+        """Return the same candidate with its weight and bias in a file.
 
         Raises:
             StageError: the file can't be written.
@@ -59,7 +59,7 @@ class Candidate:
         return Candidate(self.kept, self.loss, file=file)
 
     def consumer(self) -> tuple[Tensor | None, Tensor | None]:
-        """Weight and bias, from wherever they are."""
+        """Weight and bias, from memory or from the file."""
         from safetensors.torch import load_file
 
         if self.file is None:
@@ -69,7 +69,7 @@ class Candidate:
 
 
 def unit_levels(kind: str, units: int, least: int) -> list[int]:
-    """Numbers of units worth looking at, descending from all to `least`.
+    """Numbers of units to consider, descending from all to `least`.
 
     Every number of heads; widths of neurons on a geometric grid, in multiples of 16.
     """
@@ -86,10 +86,10 @@ def unit_levels(kind: str, units: int, least: int) -> list[int]:
 
 
 def ranked_candidates(scores: Tensor, levels: Sequence[int]) -> list[Candidate]:
-    """Candidates by a score a unit: the lowest go first, and what goes is what it costs.
+    """Candidates from a score per unit: the lowest are removed first; the loss is the sum of their scores.
 
     Args:
-        scores: [u], not negative, comparable over sites.
+        scores: [u], not negative, comparable across sites.
         levels: numbers of units, descending.
     """
     order = scores.argsort(stable=True)  # [u], least important first
@@ -104,11 +104,11 @@ def ranked_candidates(scores: Tensor, levels: Sequence[int]) -> list[Candidate]:
 
 
 def put_(model: nn.Module, site: Site, candidate: Candidate, weight: Tensor, bias: Tensor | None) -> None:
-    """Make a site answer as the candidate would, at full size: columns of what goes are zero. For evaluating.
+    """Make a site compute what the candidate would, at full size: removed columns are zero. For evaluation.
 
     Args:
-        weight: the consumer's of the uncut model, [o, u * unit_size].
-        bias: likewise, [o].
+        weight: the consumer's weight in the uncut model, [o, u * unit_size].
+        bias: the consumer's bias in the uncut model, [o].
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""One application of `prune/structured`: in each step a search, a check on a clock, a cut, a recovery."""
+"""One application of `prune/structured`: each step searches, times the choice, cuts and recovers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CutJob"]
 
-_KEPT_WITHIN = 0.02  # of the promise; a choice that is further off is searched again
-_AGREEING = 2  # timings before a choice is believed
+_KEPT_WITHIN = 0.02  # relative to the wanted speed-up; a choice further off is searched again
+_AGREEING = 2  # timings needed before a choice is accepted
 _TRIES = 5
 
 
 @dataclass(frozen=True)
 class _Timing:
-    """One choice on the clock: the speed-up that the table expects, and the one measured."""
+    """One timed choice: the speed-up that the table predicts, and the measured one."""
 
     choice: list[int]
     expected: float
@@ -46,7 +46,7 @@ class _Timing:
 
 @dataclass
 class _Step:
-    """What one step did, for the report."""
+    """Facts of one step, for the report."""
 
     target: float
     promised: dict[str, float]
@@ -57,7 +57,7 @@ class _Step:
 
 
 class CutJob:
-    """One application of the stage: what its steps share."""
+    """One application of the stage: state shared by its steps."""
 
     def __init__(
         self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
@@ -66,7 +66,7 @@ class CutJob:
         from compress.model.structure.find import structure_of
 
         self.stage, self.context, self.dense = stage, context, dense
-        self.calibration = calibration.by_length()  # each pass over it costs half as much
+        self.calibration = calibration.by_length()  # batches of similar lengths: a pass takes half as long
         self.search_split = self.calibration.take(stage.search_rows, seed=context.seed + 1)
         first = context.task.input_names[0]
         longest = max(calibration.rows, key=lambda row: len(row[first]))
@@ -77,7 +77,7 @@ class CutJob:
         self.steps: list[_Step] = []
 
     def step_(self, made: StageResult, number: int) -> None:
-        """Search once, put a cut copy of the model in its place, and recover that."""
+        """Search once, replace the model by a cut copy, and recover it."""
         from compress.model.structure.find import structure_of
 
         stage, context, model = self.stage, self.context, made.model
@@ -87,7 +87,7 @@ class CutJob:
         now, best = budget.total(model, sites, units, least), budget.total(model, sites, least, least)
         if number == 1:
             budget.check(now, best)
-        # Equal ratios of cost from step to step, so that the last ones, which hurt most, are the smallest.
+        # Equal cost ratios from step to step: the last cuts, which hurt most, are the smallest.
         limit = budget.limit * (now / budget.limit) ** (1 - 1 / (stage.steps - number + 1))
         levels = [
             unit_levels(site.kind, count, few) for site, count, few in zip(sites, units, least, strict=True)
@@ -121,11 +121,11 @@ class CutJob:
             raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
         if stage.is_timed:
             assert timer is not None
-            self.point = timer.setting(stage.batch, stage.sequence, stage.threads)
-            if self.table is None:  # sites only get smaller from step to step: one table serves all
+            self.setting = timer.setting(stage.batch, stage.sequence, stage.threads)
+            if self.table is None:  # sites only shrink from step to step, so one table serves all
                 few = dict(zip([site.name for site in sites], least, strict=True))
                 floors = [few.get(site.name, site.units(model)) for site in structure.sites]
-                self.table = measure_table(model, structure, timer, self.point, least=floors)
+                self.table = measure_table(model, structure, timer, self.setting, least=floors)
         budget = budget_of(
             kind,
             value,
@@ -137,7 +137,7 @@ class CutJob:
             timer=timer,
             table=self.table,
         )
-        self.reference = budget.reference  # of the first step: later ones begin with a model that is cut
+        self.reference = budget.reference  # of the first step: later steps start with a cut model
         return budget
 
     def _choose(
@@ -149,7 +149,7 @@ class CutJob:
         limit: float,
         stitched: Stitched,
     ) -> tuple[list[Candidate], dict[str, float], Compared | None, dict[str, float]]:
-        """Search; if the cut model is not as fast as promised, search again with what was learnt."""
+        """Search; if the cut model misses the promised speed, search again with the corrected limit."""
         stage, context = self.stage, self.context
         losses = [np.array([each.loss for each in site]) for site in stitched.candidates]
         costs = [
@@ -197,10 +197,10 @@ class CutJob:
         choice: list[int],
         stitched: Stitched,
     ) -> tuple[list[int], Compared]:
-        """Measure the cut model; move the limit by what it misses, and choose again, a few times."""
+        """Time the cut model, correct the limit by the measured error, and choose again, a few times."""
         from compress.model.cutting.units import keep_units_
 
-        timer, point = self.context.timer, self.point
+        timer, point = self.context.timer, self.setting
         assert timer is not None and point is not None
         wanted = budget.reference / limit
         timings: list[_Timing] = []
@@ -243,7 +243,7 @@ class CutJob:
         return evaluate(model, context.validation, context.task, device=context.device)["validation_metric"]
 
     def facts(self, before: nn.Module, after: nn.Module) -> dict[str, Any]:
-        """What the report is told."""
+        """Facts for the report."""
         stage, last = self.stage, self.steps[-1]
         sites, _ = stage.sites_of(before)
         kind, value = stage.budget()
@@ -280,8 +280,8 @@ class CutJob:
             ],
             "calibration_rows": len(self.calibration),
         }
-        if self.table is not None and self.point is not None:
-            facts["point"] = {**self.point.model_dump(), "precision": self.table.precision}
+        if self.table is not None and self.setting is not None:
+            facts["point"] = {**self.setting.model_dump(), "precision": self.table.precision}
             facts["latency_table"] = self.table.model_dump(mode="json")
         if last.checked is not None:
             facts["checked"] = vars(last.checked)
@@ -289,16 +289,16 @@ class CutJob:
 
 
 def _table_miss(timings: Sequence[_Timing]) -> float:
-    """Measured speed-up / the table's, over all timings: about the same for choices near each other.
+    """Mean ratio of measured to predicted speed-up over all timings; similar for neighbouring choices.
 
-    One timing on a shared machine is off by several percent; of several noisy choices the luckiest would be
-    believed. So what each taught about the table is averaged, and the choice made from that.
+    One timing on a shared machine is off by several percent, and picking the best of several would favour
+    the luckiest. So the table's error is averaged over all timings, and the choice is based on that.
     """
     return math.exp(np.mean([math.log(each.found.speedup / each.expected) for each in timings]))
 
 
 def _pooled(chosen: _Timing, timings: Sequence[_Timing]) -> Compared:
-    """What all timings together say of one choice: the speed-up, and the widest interval."""
+    """Combine all timings into one result for a choice: the speed-up, and the widest interval."""
     scales = [chosen.expected / each.expected for each in timings]
     return Compared(
         chosen.expected * _table_miss(timings),

@@ -1,11 +1,11 @@
-"""A latency table: what each number of units of a site costs, measured on this machine.
+"""Latency table: cost of each number of units of a site, measured on this machine.
 
-The layers of the model are copied into one long chain, each copy cut to another width with the rest of its
-layer cut away; the chain is exported once and each layer timed by itself, in the graph that it was exported
-in. What a width costs is what its layer takes beyond an empty one. The fixed part is the whole model with the
-fewest units everywhere: embeddings, norms, classifier. Layers and fixed part together must come to the whole
-model; a table that doesn't is timed again, and never kept. ZipLM, arXiv 2302.04089, measures blocks in the
-framework; here it is the exported block, in the runtime that will serve it.
+The model's layers are copied into one long chain, each copy with one site cut to another width and its other
+sites to the fewest units; the chain is exported once, and each layer is timed separately within that graph.
+A width costs the time of its layer minus that of an empty one. The fixed part is the whole model with the
+fewest units everywhere: embeddings, norms, classifier. Layers plus fixed part must add up to the whole model;
+a table that doesn't is timed again, and never cached. ZipLM, arXiv 2302.04089, times blocks in the framework;
+here it is the exported block, in the runtime that will serve it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["LatencyTable", "UnitTimes", "measure_table"]
 
-_TRIES = 3  # of timing a table that contradicts itself
-# Of the whole model's time. A layer by itself has its weights in the cache: in CPU time, 3 % (fp32, 128
-# tokens) to 23 % (int8, 16 tokens) were seen of a model of 22 million weights; larger ones may differ more.
+_TRIES = 3  # timings of a table that contradicts itself
+# Of the whole model's time. A layer timed alone has its weights in the cache: CPU time deviated by 3 % (fp32,
+# 128 tokens) to 23 % (int8, 16 tokens) for a model of 22 million weights; larger models may deviate more.
 _AGREES_WITHIN = 0.35
 _QUIET_AGREES_WITHIN = 0.7
-_MANY = 17  # levels of a kind that are timed; between them the cost is taken as a straight line
+_MANY = 17  # timed levels of a kind; costs between them are interpolated linearly
 
 
 class UnitTimes(BaseModel):
-    """What numbers of units of equal sites cost.
+    """Cost by number of units, for equal sites.
 
     Attributes:
         kind: attention or feed_forward.
@@ -55,14 +55,14 @@ class UnitTimes(BaseModel):
 
 
 class LatencyTable(BaseModel):
-    """A latency table and what it holds for.
+    """A latency table and the conditions it was measured under.
 
     Attributes:
         precision: what the models were timed in: fp32, or the recipe's later quantize stages.
         baseline_ms: the recipe's uncompressed model.
-        dense_ms: the model that is to be cut, after the recipe's later quantize stages.
-        fixed_ms: what is left of that with the fewest units everywhere.
-        rounds, disturbed_rounds: as of `compress.timing.BlockTimes`.
+        dense_ms: the model to be cut, after the recipe's later quantize stages.
+        fixed_ms: the same model with the fewest units everywhere.
+        rounds, disturbed_rounds: as in `compress.timing.BlockTimes`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,7 +78,7 @@ class LatencyTable(BaseModel):
     disturbed_rounds: int = 0
 
     def ms(self, model: nn.Module, site: Site, units: int) -> float:
-        """What so many units of a site cost beyond the fewest; a straight line between measured numbers.
+        """Cost of a number of units of a site beyond the fewest, interpolated linearly between measured ones.
 
         Raises:
             StageError: the table has no such site.
@@ -95,10 +95,10 @@ class LatencyTable(BaseModel):
 def measure_table(
     model: nn.Module, structure: Structure, timer: Timer, setting: Setting, *, least: Sequence[int]
 ) -> LatencyTable:
-    """Measure the table of a model, or take it from the cache.
+    """Measure a model's table, or load it from the cache.
 
     Args:
-        least: fewest units of each site; 0 where it may go whole.
+        least: fewest units of each site; 0 if it may be removed entirely.
 
     Raises:
         StageError: the model doesn't say where its layers are.
@@ -142,8 +142,8 @@ def _measure(
     ]
     some = next(iter(largest.values()))
     layers = [
-        _variant(model, structure, some, None, few),  # not timed: what all layers share, as the mask, is here
-        _variant(model, structure, some, few[some], few),  # as empty as can be
+        _variant(model, structure, some, None, few),  # not timed; computes what all layers share (the mask)
+        _variant(model, structure, some, few[some], few),  # the fewest units at every site
         *(_variant(model, structure, site, units, few) for _, site, units in plan),
     ]
     chain = copy.deepcopy(model)
@@ -173,14 +173,14 @@ def _measure(
 
 
 def _agrees(layers_ms: float, times: BlockTimes, empty_ms: float) -> bool:
-    """Whether layers timed by themselves and whole files tell the same: layers + what is left = the whole.
+    """Whether layers timed separately and whole models agree: layers + remainder = whole.
 
-    Short calls fit between two turns of other work and long ones don't, so that on a busy machine the whole
+    Short calls fit between two time slices of other work and long ones don't, so on a busy machine the whole
     takes several times as long as its parts.
 
     Args:
         layers_ms: all layers, beyond empty ones.
-        empty_ms: the empty ones; what is left takes at least that.
+        empty_ms: the empty layers, a lower bound of the remainder.
     """
     within = _AGREES_WITHIN if times.disturbed_rounds else _QUIET_AGREES_WITHIN
     if times.least_ms is None:
@@ -189,9 +189,9 @@ def _agrees(layers_ms: float, times: BlockTimes, empty_ms: float) -> bool:
 
 
 def _anchored(table: LatencyTable, layers_ms: float, times: BlockTimes, empty_ms: float) -> LatencyTable:
-    """Both ends of the table are whole files: uncut, and with the fewest units; layers share what is between.
+    """Scale the table so that both ends are whole models: uncut, and with the fewest units.
 
-    A layer that is timed by itself finds its weights in the cache, which in the whole model it may not.
+    A layer timed separately finds its weights in the cache, which it may not in the whole model.
     """
     if times.least_ms is None:
         return table.model_copy(update={"fixed_ms": max(times.model_ms - layers_ms, empty_ms)})
@@ -201,7 +201,7 @@ def _anchored(table: LatencyTable, layers_ms: float, times: BlockTimes, empty_ms
 
 
 def _contradiction(layers_ms: float, times: BlockTimes) -> str:
-    """What a table that contradicts itself says, and what to do."""
+    """Error message for a table that contradicts itself, with advice."""
     left = "" if times.least_ms is None else f" and what is left without them {times.least_ms:.2f} ms"
     words = (
         f"prune/structured: the latency table contradicts itself, {_TRIES} times: the whole model takes "
@@ -221,7 +221,7 @@ def _kinds(
     plan: Sequence[tuple[tuple[str, tuple[int, int]], Site, int]],
     blocks_ms: Sequence[float],
 ) -> tuple[UnitTimes, ...]:
-    """What each number of units costs beyond the fewest; the first block is the empty one."""
+    """Cost of each number of units beyond the fewest; the first block is the empty one."""
     empty, measured = blocks_ms[0], blocks_ms[1:]
     kinds = []
     for (kind, shape), site in largest.items():
@@ -235,7 +235,7 @@ def _kinds(
 
 
 def _largest(model: nn.Module, sites: Sequence[Site]) -> dict[tuple[str, tuple[int, int]], Site]:
-    """Of each kind and shape the site with most units: the others are its smaller versions."""
+    """The site with most units of each kind and shape: the others are smaller versions of it."""
     found: dict[tuple[str, tuple[int, int]], Site] = {}
     for site in sites:
         key = (site.kind, _shape(model, site))
@@ -255,7 +255,7 @@ def _timed_levels(kind: str, units: int, least: int) -> list[int]:
 def _variant(
     model: nn.Module, structure: Structure, site: Site, units: int | None, least: dict[Site, int]
 ) -> nn.Module:
-    """Copy the layer of a site: so many units there (none: all), the fewest in its other sites."""
+    """Copy a site's layer with the given number of units (None: all) and the fewest in its other sites."""
     from compress.model.cutting.units import keep_units_
 
     prefix = f"{structure.layers}.{site.layer}"
@@ -270,7 +270,7 @@ def _variant(
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:
-    """The nearest sequence that never falls: more units never cost less, beyond noise."""
+    """The nearest non-decreasing sequence: apart from noise, more units never cost less."""
     from sklearn.isotonic import isotonic_regression
 
     return tuple(float(value) for value in isotonic_regression(list(values)))

@@ -1,13 +1,13 @@
-"""Mask tuning: the units that stay are scaled so that their site puts out what the dense model's does.
+"""Mask tuning: scale the kept units so that their site's output matches the dense model's.
 
 Kwon et al. 2022, arXiv 2204.09656 ("A Fast Post-Training Pruning Framework for Transformers"), sec. 4.3. Site
-by site in forward order, with the inputs that the tuned sites before it leave it, solve
+by site in forward order, with the inputs that the tuned earlier sites produce, solve
     min_s || sum_u s_u x_u W_u' - y ||^2 + damping || s - 1 ||^2
-over the kept units u, with y the dense model's output there. Since s = 1 is allowed, no site gets worse on
-the rows that it is tuned on. A scale can be folded into the consumer: it costs nothing when the model runs.
+over the kept units u, with y the dense model's output there. Since s = 1 is feasible, no site gets worse on
+the rows that it is tuned on. Scales are folded into the consumer, so they cost nothing at inference.
 
-Apart from the paper: y is the dense model's (the paper takes a mildly pruned one), of the consumer alone and
-not of the residual stream; and the damping pulls to 1, where nothing is changed, not to 0.
+Differences from the paper: y is the dense model's (the paper uses a mildly pruned one), and of the consumer
+alone, without the residual stream; the damping pulls to 1 (no change), not to 0.
 Shapes: b = rows of a batch, t = tokens, u = units of a site, k = kept units, d = columns of a unit,
 i = k * d input features, o = output features.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["fold_gates_", "normal_equations", "solve_scales", "tune_masks"]
 
 _DAMPING = 1e-3  # of the mean of the normal matrix' diagonal
-_LARGEST = 10.0  # a scale beyond it is an artefact of units that nearly cancel (the paper's limit)
+_LARGEST = 10.0  # a larger scale is an artefact of units that nearly cancel (the paper's limit)
 
 
 def tune_masks(
@@ -47,25 +47,25 @@ def tune_masks(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """Scale the units that stay; both models are left as they were, and evaluating on the CPU.
+    """Scale the kept units; both models are left unchanged, in eval mode on the CPU.
 
-    Each site runs both models over the rows, up to that site and no further: about one full pass of both for
-    every two sites. Memory is one batch and matrices [i, i]. Left out, with their gates as they came,
-    are sites without a unit, and those before the first masked unit: they put out what the dense model does.
+    For each site, both models run over the rows up to that site: about one full pass of both for every two
+    sites. Memory is one batch and matrices [i, i]. Sites without units, and those before the first masked
+    unit (whose output already matches the dense model's), are skipped and keep their gates.
 
     Args:
-        student: the model that the gates are for, not cut yet.
-        teacher: the dense model; it may be the student itself.
+        student: the model that the gates belong to, not cut yet.
+        teacher: the dense model; may be the student itself.
         sites: in forward order, as in `Structure.sites`.
-        gates: one [u] a site, 1 for a unit that stays and 0 for one that goes.
-        split: rows to calibrate on.
+        gates: one [u] per site, 1 for a kept unit and 0 for a removed one.
+        split: calibration rows.
 
     Returns:
-        One [u] a site, float32 on the CPU: a scale for each unit that stays, 0 for the others.
+        One [u] per site, float32 on the CPU: a scale for each kept unit, 0 for the others.
 
     Raises:
-        StageError: gates don't fit the sites, the teacher has no such site, there are no rows, or something
-            is not a number.
+        StageError: gates don't fit the sites, the teacher lacks a site, there are no rows, or a value is not
+            finite.
         ModelError: a consumer is not a float Linear.
     """
     from compress.model.cutting.units import float_linear, unit_features
@@ -82,7 +82,7 @@ def tune_masks(
                 masked = masked or len(kept) < len(tuned[index])
                 if masked and len(kept) > 0:
                     columns = unit_features(kept.tolist(), site.unit_size).to(device)  # [i]
-                    # Order doesn't matter to a sum, and in a shuffled batch rows are of like length.
+                    # Order doesn't matter to a sum, and shuffled batches hold rows of similar length.
                     batches = (
                         to_tensors(batch, task.input_names, device)
                         for batch in split.batches(batch_size, shuffle_seed=0)
@@ -100,19 +100,19 @@ def tune_masks(
 
 
 def solve_scales(normal: Tensor, right: Tensor) -> Tensor:
-    """Solve the damped normal equations for scales; one that comes out beyond +-10 is set to 1 instead.
+    """Solve the damped normal equations for scales; one beyond +-10 is fixed at 1.
 
-    The others are then solved for anew, with that one at 1.
+    The others are then solved again with that one at 1.
 
     Args:
-        normal: A'A with a column of A per unit, [k, k].
+        normal: A'A with one column of A per unit, [k, k].
         right: A'b, [k].
 
     Returns:
-        Scales, float64 [k]; 1 for units that put out nothing.
+        Scales, float64 [k]; 1 for units whose output is zero.
 
     Raises:
-        StageError: the equations hold something that is not a number.
+        StageError: the equations are not finite.
     """
     import torch
 
@@ -121,7 +121,7 @@ def solve_scales(normal: Tensor, right: Tensor) -> Tensor:
     normal, right = normal.double(), right.double()
     damping = _DAMPING * float(normal.diagonal().mean())
     scales, free = torch.ones_like(right), torch.ones(len(right), dtype=torch.bool)
-    # In terms of s - 1 the damping pulls to zero, and a unit held at 1 simply drops out.
+    # In terms of s - 1 the damping pulls to zero, and a unit fixed at 1 drops out.
     residual = right - normal.sum(1)
     while damping > 0 and bool(free.any()):
         matrix = normal[free][:, free]
@@ -136,13 +136,13 @@ def solve_scales(normal: Tensor, right: Tensor) -> Tensor:
 
 
 def fold_gates_(model: nn.Module, site: Site, gates: Tensor) -> None:
-    """Multiply each unit's gate into its columns of the consumer, in place: the model answers as if gated.
+    """Multiply each unit's gate into its columns of the consumer, in place: same outputs as if gated.
 
     Args:
         gates: [u].
 
     Raises:
-        StageError: there are not as many gates as units.
+        StageError: the number of gates differs from the number of units.
         ModelError: the consumer is not a float Linear.
     """
     import torch
@@ -159,13 +159,13 @@ def fold_gates_(model: nn.Module, site: Site, gates: Tensor) -> None:
 def normal_equations(
     pairs: Iterable[tuple[Tensor, Tensor]], weight: Tensor, unit_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Sum up the least squares problem whose column u is what unit u adds to the consumer's output.
+    """Accumulate the least-squares problem whose column u is unit u's contribution to the consumer's output.
 
-    No token is held: column u is x_u W_u', so that (A'A)_uv sums (x'x)_ij (W'W)_ij over the columns i of u
-    and j of v, and (A'y)_u sums (x'y)_ij W_ji over the columns i of u and all j.
+    No tokens are stored: column u is x_u W_u', so (A'A)_uv sums (x'x)_ij (W'W)_ij over the columns i of u and
+    j of v, and (A'y)_u sums (x'y)_ij W_ji over the columns i of u and all j.
 
     Args:
-        pairs: inputs of the consumer [t, i] and wanted outputs [t, o], chunk by chunk.
+        pairs: consumer inputs [t, i] and target outputs [t, o], chunk by chunk.
         weight: of the consumer, [o, i].
         unit_size: d.
 
@@ -194,7 +194,7 @@ def _pairs(
     batches: Iterable[dict[str, Tensor]],
     columns: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The student's inputs of the kept units, [t, i], beside the teacher's outputs, [t, o], bias left out."""
+    """Yield the student's inputs of the kept units [t, i] and the teacher's outputs [t, o], without bias."""
     from compress.model.cutting.units import float_linear
 
     dense = float_linear(teacher, site.consumer).weight.detach().float()  # [o, its own inputs]
@@ -207,7 +207,7 @@ def _pairs(
 def _checked(
     student: nn.Module, teacher: nn.Module, sites: Sequence[Site], gates: Sequence[Tensor], split: Split
 ) -> list[Tensor]:
-    """Copies of the gates, float32 on the CPU."""
+    """Validate the arguments and return copies of the gates, float32 on the CPU."""
     from compress.model.cutting.units import float_linear
 
     if len(split) == 0:

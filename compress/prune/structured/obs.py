@@ -1,10 +1,10 @@
-"""Optimal brain surgeon for structures: remove the unit that costs least, let the others make up for it.
+"""Optimal brain surgeon for structures: remove the cheapest unit, and let the others compensate.
 
 ZipLM (Kurtic, Frantar, Alistarh 2023, arXiv 2302.04089), after Hassibi and Stork 1993. With X the inputs of
 a site's consumer W over all tokens and H = X X' / t, removing the columns S costs
     rho_S = tr(W_S (H^-1_SS)^-1 W_S')
 of mean squared output error, if the other columns change by -W_S (H^-1_SS)^-1 H^-1_S:. Here the bias is a
-column too, of an input that is always 1 and never goes: the mean of what is removed moves into it.
+column too, with an input that is always 1 and never removed: it absorbs the mean of what is removed.
 
 Shapes: o = output features, i = input features, u = units, d = columns of a unit, t = tokens.
 """
@@ -27,7 +27,7 @@ __all__ = ["least_squares", "remove_one_by_one"]
 _DAMPING = 1e-2  # of the mean of H's diagonal: H of few tokens, or of dead neurons, is singular
 
 _REFIT_DAMPING = 1e-3
-_WAITING = 64  # columns of updates that wait together
+_WAITING = 64  # columns of updates to collect before applying them
 
 
 def remove_one_by_one(
@@ -39,21 +39,21 @@ def remove_one_by_one(
     *,
     output_weights: Tensor | None = None,
 ) -> list[Candidate]:
-    """Remove units one at a time, the cheapest first, and keep what the consumer looks like at some counts.
+    """Remove units one at a time, cheapest first, and record the consumer at the given counts.
 
     Args:
         weight: [o, u * d].
-        bias: [o]; none: the consumer has none, and gets none.
+        bias: [o]; None: the consumer has no bias, and gets none.
         gram: of the consumer's inputs.
         unit_size: d.
-        levels: numbers of units to keep a candidate of, descending.
-        output_weights: what a squared error of each output costs, [o]; none: all cost 1.
+        levels: numbers of units to record a candidate at, descending.
+        output_weights: weight of each output's squared error, [o]; None: all 1.
 
     Returns:
         A candidate for each level; its loss is the mean over tokens of the output's weighted squared error.
 
     Raises:
-        StageError: there are no tokens, or they hold something that is not a number.
+        StageError: there are no tokens, or they are not finite.
     """
     import torch
 
@@ -64,12 +64,12 @@ def remove_one_by_one(
     offset = torch.zeros(len(weight)) if bias is None else bias
     dense = torch.cat((weight, offset[:, None]), 1)  # [o, i + 1]
     scale = torch.ones(len(weight)) if output_weights is None else output_weights.clamp(min=1e-30).sqrt()
-    if bias is None:  # no column that is always 1: a mean can't be made up for
+    if bias is None:  # no constant column: a mean can't be compensated
         moments[-1, :-1] = moments[:-1, -1] = 0
     damped = moments.clone()
     damped.diagonal()[:-1] += _DAMPING * float(moments.diagonal()[:-1].mean()) + 1e-12
     inverse = torch.linalg.inv(damped).float()  # [i + 1, i + 1]
-    # Weighted outputs are longer rows of the consumer; the inputs' part of the sum doesn't change.
+    # Output weights scale rows of the consumer; H doesn't change.
     surgery = _Surgery(dense * scale[:, None], (inverse + inverse.T) / 2, unit_size)
     candidates = []
     for level in levels:
@@ -93,17 +93,17 @@ def remove_one_by_one(
 
 
 def least_squares(gram: Gram, kept: Sequence[int], unit_size: int) -> tuple[Tensor, Tensor]:
-    """The consumer that comes nearest to the targets from the inputs of the kept units alone.
+    """Least-squares fit of the consumer to the targets from the inputs of the kept units alone.
 
     Args:
         gram: of the uncut inputs, with targets.
-        kept: units that stay.
+        kept: units that are kept.
 
     Returns:
         weight, [o, i] of the kept units, and bias, [o].
 
     Raises:
-        StageError: there are no tokens, or they hold something that is not a number.
+        StageError: there are no tokens, or they are not finite.
     """
     from compress.model.cutting.units import unit_features
 
@@ -111,11 +111,11 @@ def least_squares(gram: Gram, kept: Sequence[int], unit_size: int) -> tuple[Tens
 
 
 class _Surgery:
-    """The consumer and the inverse of H while units go.
+    """The consumer and the inverse of H while units are removed.
 
-    Updates of the inverse wait until there are some, because one large product is faster than many small
-    ones; what the next choice needs of it (its blocks on the diagonal) is kept up to date. Now and then what
-    is left is put together, so that late steps are cheap.
+    Updates of the inverse are collected, because one large product is faster than many small ones; the part
+    that the next choice needs (its diagonal blocks) is kept up to date. From time to time the removed columns
+    are dropped, so that late steps are cheap.
     """
 
     def __init__(self, weight: Tensor, inverse: Tensor, unit_size: int) -> None:
@@ -123,7 +123,7 @@ class _Surgery:
 
         self.weight, self.inverse, self.size = weight, inverse, unit_size
         self.bias_column = weight.shape[1] - 1
-        self.names = torch.arange(self.bias_column // unit_size)  # units that the columns belong to, [u]
+        self.names = torch.arange(self.bias_column // unit_size)  # unit of each column block, [u]
         self._begin()
 
     def _begin(self) -> None:
@@ -131,17 +131,17 @@ class _Surgery:
 
         units, size = len(self.names), self.size
         self.alive = torch.ones(units, dtype=torch.bool)
-        self.waiting: list[Tensor] = []  # inverse - sum of w w' is the true one; [i + 1, d] each
+        self.waiting: list[Tensor] = []  # the true inverse is inverse - sum of w w'; [i + 1, d] each
         blocks = self.inverse[:-1, :-1].reshape(units, size, units, size)
         self.diagonal = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()  # [u, d, d]
 
     @property
     def units(self) -> int:
-        """How many are left."""
+        """Number of remaining units."""
         return int(self.alive.sum())
 
     def remove_cheapest(self) -> None:
-        """Remove the unit of the least rho, and compensate."""
+        """Remove the unit with the least rho, and compensate."""
         import torch
 
         unit = int(torch.where(self.alive, self._costs(), torch.inf).argmin())
@@ -175,7 +175,7 @@ class _Surgery:
         return costs
 
     def _settle(self) -> None:
-        """Bring the inverse up to date, and drop what is gone."""
+        """Apply the collected updates to the inverse, and drop removed columns."""
         import torch
 
         waiting = torch.cat(self.waiting, 1)
@@ -192,7 +192,7 @@ class _Surgery:
         return torch.cat((live, torch.ones(1, dtype=torch.bool))).nonzero()[:, 0]
 
     def columns(self) -> Tensor:
-        """Columns of the uncut consumer (its bias last) that are left, [i + 1]."""
+        """Remaining columns of the uncut consumer (bias last), [i + 1]."""
         import torch
 
         from compress.model.cutting.units import unit_features
@@ -200,5 +200,5 @@ class _Surgery:
         return torch.cat((unit_features(self.state()[0], self.size), torch.tensor([self.bias_column])))
 
     def state(self) -> tuple[tuple[int, ...], Tensor]:
-        """Units that are left, and the consumer's columns of them with the bias last, [o, i + 1]."""
+        """Remaining units, and the consumer's columns of them with the bias last, [o, i + 1]."""
         return tuple(self.names[self.alive].tolist()), self.weight[:, self._live_columns()]

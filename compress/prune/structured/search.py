@@ -1,9 +1,9 @@
-"""Which candidate for each site: the least loss within a budget, and coefficients that make the losses true.
+"""Choose one candidate per site: the least loss within a budget, with searched coefficients on the losses.
 
-The search of ZipLM (arXiv 2302.04089) and SPDY (Frantar and Alistarh 2022, arXiv 2201.13096): a dynamic
-programme over (site, cost) finds the best choice for given losses; since losses of different sites don't add
-up as they are, each site's is multiplied by a coefficient, and the coefficients are searched at random for
-the choice whose whole model answers best.
+The search of ZipLM (arXiv 2302.04089) and SPDY (Frantar and Alistarh 2022, arXiv 2201.13096): dynamic
+programming over (site, cost) finds the best choice for given losses; since losses of different sites are not
+additive, each site's is multiplied by a coefficient, and a random search over coefficients minimizes the loss
+of the whole model.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Array = NDArray[np.float64]
 
 
 def best_within(losses: Sequence[Array], costs: Sequence[Array], budget: float) -> list[int] | None:
-    """Choose one candidate a site so that costs stay within the budget and the sum of losses is least.
+    """Choose one candidate per site that minimizes the sum of losses within the budget.
 
-    Costs are rounded up to 1 / 4000 of the budget, so it is never broken.
+    Costs are rounded up to 1 / 4000 of the budget, so it is never exceeded.
 
     Args:
-        losses, costs: one array a site, one entry a candidate; costs not negative.
+        losses, costs: one array per site, one entry per candidate; costs not negative.
 
     Returns:
-        An index a site, or none if even the cheapest candidates cost more.
+        One index per site, or None if even the cheapest candidates exceed the budget.
     """
     if budget <= 0:
         return None
     if sum(float(cost.min()) for cost in costs) > budget:
         return None
-    least = np.zeros(_BUCKETS + 1)  # least[t]: the best sum of losses so far at a cost of t or less
+    least = np.zeros(_BUCKETS + 1)  # least[t]: the least sum of losses so far at a cost of t or less
     picks = []
     for loss, cost in zip(losses, costs, strict=True):
         steps = np.ceil(cost / budget * _BUCKETS - 1e-9).astype(np.int64)
@@ -48,7 +48,7 @@ def best_within(losses: Sequence[Array], costs: Sequence[Array], budget: float) 
                 table[index, step:] = least[: _BUCKETS + 1 - step] + loss[index]
         picks.append(table.argmin(axis=0))
         least = table.min(axis=0)
-    if not np.isfinite(least[-1]):  # rounding up, at a budget that only just suffices
+    if not np.isfinite(least[-1]):  # rounding up, with a budget that only just suffices
         return [int(np.argmin(cost)) for cost in costs]
     choice: list[int] = []
     at = _BUCKETS
@@ -61,13 +61,13 @@ def best_within(losses: Sequence[Array], costs: Sequence[Array], budget: float) 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        choice: an index a site.
-        coefficients: one a site, [sites]; with them `best_within` gives this choice again.
-        first_loss, loss: of the whole model, before and after refining.
-        evaluations: how often a whole model was evaluated.
+        choice: one index per site.
+        coefficients: one per site, [sites]; with them `best_within` returns this choice.
+        first_loss, loss: of the whole model, before and after the search.
+        evaluations: number of whole models evaluated.
     """
 
     choice: list[int]
@@ -90,12 +90,12 @@ def refine(
     """Search the coefficients.
 
     Args:
-        evaluate: the loss of the whole model of a choice; a choice is evaluated once.
-        steps: how many coefficients are tried; 0 keeps all at 1.
-        on_step: told the best loss so far after each step.
+        evaluate: returns the whole model's loss for a choice; called once per choice.
+        steps: number of coefficient vectors to try; 0 leaves all at 1.
+        on_step: called after each step with the best loss so far.
 
     Returns:
-        The best choice, or none if the budget can't be met.
+        The best choice, or None if the budget can't be met.
     """
     draw = np.random.default_rng(seed)
     seen: dict[tuple[int, ...], float] = {}

@@ -1,9 +1,9 @@
-"""Structured pruning to a budget: heads, neurons and whole sub-layers go where that costs least.
+"""Structured pruning to a budget: remove heads, neurons and whole sub-layers where that costs least.
 
 The pipeline of ZipLM (Kurtic et al. 2023, arXiv 2302.04089): candidates of every site at many widths, a cost
-for each (a latency table measured on this machine, or counts), a search for the choice that keeps the
-answers, the cut, and recovery by distilling from the dense model; in several steps, if wanted. A promised
-speed-up is then measured on the cut model, and the search repeated where the table promised too much.
+for each (a latency table measured on this machine, or counts), a search for the choice that best preserves
+the outputs, the cut, and recovery by distilling from the dense model; optionally in several steps. A promised
+speed-up is then measured on the cut model, and the search is repeated if the table was too optimistic.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ class StructuredPruning(PruneStage):
     """Cut heads, neurons and sub-layers to a budget, unevenly, where it costs the least accuracy.
 
     Attributes:
-        speedup: so many times as fast as the recipe's uncompressed model, in ONNX Runtime on this machine.
-        latency_ms: or so many ms a call.
-        size_mb: or so many MB of weights, stored as the recipe's later quantize stages will store them.
-        macs: or this fraction of the layers' multiply-adds left.
-        sparsity: or this fraction of the layers' weights gone.
-        cut: what may go.
-        min_heads, min_neurons: each layer keeps at least so many; 0 lets whole sub-layers go.
-        protect: blocks that stay as they are, by name or pattern, e.g. `bert.encoder.layer.0.*`.
-        importance: how a unit's worth is judged. obs: least squares, what stays makes up for what goes;
+        speedup: budget (give one): over the recipe's uncompressed model, in ONNX Runtime on this machine.
+        latency_ms: budget: ms per call.
+        size_mb: budget: MB of weights, stored as the recipe's later quantize stages will store them.
+        macs: budget: fraction of the layers' multiply-adds to keep.
+        sparsity: budget: fraction of the layers' weights to remove.
+        cut: what may be removed.
+        min_heads, min_neurons: fewest units that each layer keeps; 0 allows removing whole sub-layers.
+        protect: blocks to leave unchanged, by name or pattern, e.g. `bert.encoder.layer.0.*`.
+        importance: how units are scored. obs: least squares, the kept units compensate for the removed ones;
             fisher: squared gradients of masks, rearranged and rescaled (Kwon et al. 2022); taylor; magnitude.
-        batch, sequence, threads: where a speed-up or a latency holds; none: what the recipe measures first.
-        calibration_rows: training rows that importance is judged on; obs and magnitude use no labels.
-        targets: what the losses of fisher and taylor are taken from: the rows' labels, or labels drawn from
-            the dense model's own answers, for rows whose labels mean nothing.
+        batch, sequence, threads: setting of a speed-up or latency; None: the first that the recipe measures.
+        calibration_rows: training rows used for scoring; obs and magnitude use no labels.
+        targets: labels for the losses of fisher and taylor: the rows' own, or drawn from the dense model's
+            predictions, for rows whose labels mean nothing.
         search_rows, search_steps: rows and tries of the search over layers.
-        steps: cut in so many steps to the budget, each with its own search and recovery.
+        steps: number of steps to the budget, each with its own search and recovery.
         step_epochs: epochs of recovery after each step but the last.
-        recovery: training after the cut; none: retraining-free.
+        recovery: training after the cut; None: no retraining.
     """
 
     name: ClassVar[str] = "prune/structured"
@@ -101,11 +101,11 @@ class StructuredPruning(PruneStage):
 
     @property
     def sees_later(self) -> bool:
-        """A time, and bytes, are those after the recipe's later quantize stages."""
+        """Whether costs are measured after the recipe's later quantize stages: times and bytes are."""
         return self.is_timed or self.size_mb is not None
 
     def budget(self) -> tuple[BudgetKind, float]:
-        """The budget that was given."""
+        """The given budget."""
         return next((kind, getattr(self, kind)) for kind in _KINDS if getattr(self, kind) is not None)
 
     @property
@@ -114,7 +114,7 @@ class StructuredPruning(PruneStage):
         return "heads and neurons of each layer (shown: half of them, whatever the budget)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that there is something to cut; how much stays is not known yet, so cut each site to half."""
+        """Check that there is something to cut; the final widths are unknown, so halve each site."""
         from compress.model.cutting.units import keep_units_
 
         shape = copy.deepcopy(model)
@@ -124,7 +124,7 @@ class StructuredPruning(PruneStage):
         return shape
 
     def check(self, model: nn.Module, context: Context) -> None:
-        """See that each layer is called once where importance looks at what layers are given."""
+        """Check that each layer is called once, if the importance method uses layer inputs."""
         from compress.model.forward import to_tensors
         from compress.model.observe.capture import called_again
 
@@ -147,7 +147,7 @@ class StructuredPruning(PruneStage):
         job = CutJob(self, context, dense, calibration)
         try:
             for step in range(1, self.steps + 1):
-                job.step_(made, step)  # the model that a step is given is left unchanged
+                job.step_(made, step)  # the step's input model is left unchanged
         finally:
             model.train(was_training)
         made.facts |= job.facts(model, made.model)
@@ -155,7 +155,7 @@ class StructuredPruning(PruneStage):
         return made
 
     def sites_of(self, model: nn.Module) -> tuple[list[Site], list[int]]:
-        """The sites that may be cut, and how few units each must keep."""
+        """Sites that may be cut, and the fewest units that each must keep."""
         from compress.model.structure.find import structure_of
 
         kinds = {"heads": "attention", "neurons": "feed_forward"}
@@ -197,7 +197,7 @@ _KINDS: tuple[BudgetKind, ...] = ("speedup", "latency_ms", "size_mb", "macs", "s
 
 
 def _answered(split: Split, dense: nn.Module, context: Context) -> Split:
-    """Rows with labels drawn from the dense model's answers: what the Fisher information is defined by."""
+    """Rows with labels drawn from the dense model's predictions, as the Fisher information is defined."""
     import torch
 
     from compress.model.forward import predict_logits

@@ -1,4 +1,4 @@
-"""Candidates of all sites, judged; a whole model stitched of one candidate a site; and the final cut."""
+"""Scored candidates of all sites; a full-size model with one candidate per site; and the final cut."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Question", "Stitched", "unit_norms"]
 
-_ROWS = 8  # of a batch in calibration: what autograd keeps of one stays below the model's own size
+_ROWS = 8  # rows of a calibration batch: what autograd stores for it stays below the model's own size
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which units of a model its answers need.
+    """Input of the scoring: the model, its sites, the rows and the importance method.
 
     Attributes:
         method: the importance: obs, fisher, taylor or magnitude.
-        dense: the model whose answers are to be kept.
-        levels: numbers of units to judge, of each site.
-        calibration: rows that importance is judged on.
-        search: rows that choices are compared on.
-        folder: what would fill the memory is kept there, as long as the answer is used.
+        dense: the model whose outputs should be preserved.
+        levels: numbers of units to score, for each site.
+        calibration: rows used for scoring.
+        search: rows on which choices are compared.
+        folder: temporary storage for what doesn't fit in memory; must exist while the result is used.
     """
 
     method: str
@@ -59,11 +59,11 @@ class Question:
 
 @dataclass
 class Stitched:
-    """A model at full size whose sites answer as their candidates would.
+    """A full-size model whose sites compute what their candidates would.
 
     Attributes:
-        candidates: of each site, in order of falling width.
-        answers: the dense model's on the search rows.
+        candidates: of each site, by decreasing width.
+        answers: the dense model's logits on the search rows.
     """
 
     asked: Question
@@ -76,7 +76,7 @@ class Stitched:
 
     @classmethod
     def judge(cls, asked: Question) -> Stitched:
-        """Make the candidates of every site by one importance method."""
+        """Make the candidates of every site with one importance method."""
         from compress.model.forward import predict_logits
 
         weights: list[list[Tensor]] = []
@@ -96,7 +96,7 @@ class Stitched:
         return cls(asked, candidates, answers, weights, fisher, None, [0] * len(asked.sites))
 
     def loss(self, choice: Sequence[int]) -> float:
-        """Divergence of the stitched model's answers from the dense model's on the search rows."""
+        """Divergence of the stitched model's outputs from the dense model's on the search rows."""
         from compress.model.forward import predict_logits
 
         asked = self.asked
@@ -110,11 +110,11 @@ class Stitched:
         return float(asked.context.task.divergence(answers, self.answers, 1.0))
 
     def cut(self, chosen: Sequence[Candidate]) -> nn.Module:
-        """Cut a copy of the model for good; what stays makes up for what went, site after site."""
+        """Return a physically cut copy; kept units compensate for removed ones, site by site."""
         from compress.model.cutting.units import keep_units_
 
         asked = self.asked
-        self.dressed, self.wearing = None, [0] * len(asked.sites)  # one copy of the model at a time
+        self.dressed, self.wearing = None, [0] * len(asked.sites)  # keep one copy at a time
         cut = copy.deepcopy(asked.model)
         if asked.method == "fisher":
             return self._tuned(cut, [len(each.kept) for each in chosen])
@@ -143,7 +143,7 @@ class Stitched:
             yield Relay(model, self.asked.sites, batches, Path(folder))
 
     def _tuned(self, cut: nn.Module, counts: Sequence[int]) -> nn.Module:
-        """Kwon et al. 2022: which units stay is rearranged together, and those that stay are rescaled."""
+        """Kwon et al. 2022: rearrange jointly which units are kept, then rescale them."""
         import torch
 
         from compress.model.cutting.units import keep_units_
@@ -172,7 +172,7 @@ class Stitched:
         return cut
 
     def _refit_(self, cut: nn.Module, index: int, candidate: Candidate, ours: Relay, theirs: Relay) -> None:
-        """Choose the consumer anew: nearest to the uncut model's output, from what the cut model gives it."""
+        """Refit the consumer: nearest to the uncut model's output, given the cut model's inputs."""
         import torch
 
         from compress.model.cutting.units import keep_units_, unit_features
@@ -202,7 +202,7 @@ def _consumer(model: nn.Module, site: Site) -> tuple[Tensor, Tensor | None]:
 
 
 def _obs(asked: Question) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
-    """Candidates of all sites by least squares; how much each token counts at each site, batch by batch."""
+    """Candidates of all sites by least squares; and the weight of each token at each site, batch by batch."""
     import torch
 
     model, sites, calibration, context = asked.model, asked.sites, asked.calibration, asked.context
@@ -221,7 +221,7 @@ def _obs(asked: Question) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
     candidates: list[list[Candidate]] = []
     with context.progress.bar("prune/structured: judging sites", len(sites)) as bar:
         for site, counts, total in zip(sites, asked.levels, felt, strict=True):
-            gram, consumer = grams.pop(0), _consumer(model, site)  # each is let go once it was looked at
+            gram, consumer = grams.pop(0), _consumer(model, site)  # each Gram matrix is freed after use
             mean = total / gram.tokens
             found = remove_one_by_one(*consumer, gram, site.unit_size, counts, output_weights=mean)
             files = [asked.folder / f"{len(candidates)}-{index}.safetensors" for index in range(len(found))]
@@ -231,7 +231,7 @@ def _obs(asked: Question) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
 
 
 def _scored(asked: Question) -> list[list[Candidate]]:
-    """Candidates by magnitude or Taylor: a site's scores have no scale, so each is divided by its L2 norm."""
+    """Candidates by magnitude or Taylor; a site's scores have no scale, so each is divided by its L2 norm."""
     if asked.method == "magnitude":
         scores = [unit_norms(asked.model, site) for site in asked.sites]
     else:

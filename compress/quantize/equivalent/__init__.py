@@ -1,1 +1,1 @@
-"""Move scales between layers without changing an answer."""
+"""Move scales between layers without changing outputs."""

@@ -1,9 +1,9 @@
-"""AWQ's factors: give the weights that read loud channels finer steps.
+"""AWQ's factors: finer steps for the weights that read large channels.
 
 Lin et al. 2023, arXiv 2306.00978, section 3.1: channel j of the weights is multiplied by s_j = a_j^strength
-before it is rounded, and its activations are divided by it; the strength is searched. Here a_j is the root
-mean square of the channel (the paper takes the mean of |x|), so that the second moments of the inputs tell
-both it and the error of the outputs, exactly, without a second look at the data.
+before rounding, and its activations are divided by it; the strength is searched. Here a_j is the root mean
+square of the channel (the paper uses the mean of |x|), so the inputs' second moments give both it and the
+exact output error, without a second pass over the data.
 Shapes: m = channels, o = outputs of a reader.
 """
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["awq_factors"]
 
 _TRIES = 20  # strengths of 0 to 0.95, as in the paper's code
-_QUIETEST = 1e-4  # of a factor, as there
+_QUIETEST = 1e-4  # smallest factor, as in the paper's code
 
 
 def awq_factors(weights: Sequence[Tensor], moments: Tensor, grid: Grid) -> Tensor:
-    """Choose what each channel is divided by: of 20 strengths that whose rounded weights lose least.
+    """Choose each channel's divisor: the strength, of 20, whose rounded weights lose least.
 
     The loss is the mean squared error of the readers' outputs; a strength of 0 changes nothing and is tried
     first. O(20 o m^2) time.
@@ -32,13 +32,13 @@ def awq_factors(weights: Sequence[Tensor], moments: Tensor, grid: Grid) -> Tenso
     Args:
         weights: of each reader, [o, m].
         moments: mean of x x' over tokens, [m, m].
-        grid: what the weights will be rounded to.
+        grid: grid that the weights will be rounded to.
 
     Returns:
         [m].
 
     Raises:
-        StageError: something isn't a finite number.
+        StageError: a value is not finite.
     """
     import torch
 

@@ -1,8 +1,7 @@
-"""Fold batch normalization into the convolution before it: the same answers from one layer.
+"""Fold batch normalization into the convolution before it: the same outputs from one layer.
 
-In evaluation a BatchNorm scales and shifts each channel by numbers that don't depend on the data. ONNX
-Runtime folds it into a float Conv by itself, but not into one of integers, where it costs more than the
-convolution.
+In eval mode a BatchNorm scales and shifts each channel by constants. ONNX Runtime folds it into a float Conv
+by itself, but not into an integer one, where it costs more than the convolution.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ _FUNCTIONS = (F.batch_norm, torch.batch_norm)
 def fold_norms_(
     model: nn.Module, convolutions: Sequence[str], rows: Split, context: Context
 ) -> dict[str, str]:
-    """Fold each BatchNorm that alone reads a convolution's output, both called once in the forward pass.
+    """Fold each BatchNorm that is a convolution's only reader, if both are called once in the forward pass.
 
     Args:
-        model: the convolution gets other weights and a bias; `Removed` takes the BatchNorm's place.
+        model: the convolution gets a new weight and bias; `Removed` replaces the BatchNorm.
         convolutions: names of those that may change.
 
     Returns:
-        Names of what was folded: BatchNorm -> convolution.
+        Folded names: BatchNorm -> convolution.
     """
     norms = [name for name, module in model.named_modules() if type(module) in _NORMS]
     if not norms or not convolutions:

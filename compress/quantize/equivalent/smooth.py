@@ -1,9 +1,9 @@
-"""Where activations can be scaled and weights scaled back without changing an answer, and doing it.
+"""Find where activations can be scaled and weights scaled back without changing outputs, and do it.
 
-A channel may be divided where it is made and multiplied where it is read if only a map that keeps a positive
-factor of each channel stands between: attention over values, a product with a gate, ReLU, nothing at all.
-Neither GELU does, nor a LayerNorm whose output a residual reads too (the encoders of BERT's kind). Nothing is
-believed of that: each pair is tried with factors that are powers of two, and kept if the answers stay equal.
+A channel may be divided where it is produced and multiplied where it is read only if everything in between
+commutes with a positive factor per channel: attention over values, a product with a gate, ReLU, nothing at
+all. GELU doesn't, nor does a LayerNorm whose output a residual reads too (BERT-like encoders). Each pair is
+verified: it is tried with powers of two as factors, and kept if outputs stay equal.
 Shapes: t = tokens, m = channels.
 """
 
@@ -29,26 +29,26 @@ __all__ = ["Pair", "Smoothing", "exact_pairs", "scale_", "smooth_"]
 
 Smoothing = Literal["none", "smoothquant", "awq"]
 
-# Products with powers of two are exact, and sums of them too; a kernel may still add in another order.
+# Products and sums with powers of two are exact, but a kernel may add in another order.
 _EQUAL = 1e-5
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Where channels are made, and the linear layers that read them, which share that input."""
+    """A module that produces channels, and the linear layers that read them as their shared input."""
 
     producer: str
     readers: tuple[str, ...]
 
 
 def exact_pairs(model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context) -> list[Pair]:
-    """Find the pairs that keep every answer, in the order of their readers.
+    """Find the pairs that leave outputs unchanged, in the order of their readers.
 
-    Looked at: values and attention's output, the two halves of a feed-forward, and norms or linear layers
-    whose output is given to linear layers as it is. Each is tried on two rows.
+    Candidates: values and attention output, the two halves of a feed-forward, and norms or linear layers
+    whose output is directly the input of linear layers. Each is tried on two rows.
 
     Args:
-        places: linear layers that may be scaled, grouped by what they are given.
+        places: linear layers that may be scaled, grouped by input.
     """
     import torch
 
@@ -73,7 +73,7 @@ def exact_pairs(model: nn.Module, places: Sequence[SharedInput], rows: Split, co
 
 
 def scale_(model: nn.Module, pair: Pair, factors: Tensor) -> None:
-    """Divide what is made and multiply the weights that read it, in place.
+    """Divide the produced channels and multiply the weights that read them, in place.
 
     Args:
         factors: positive, [m].
@@ -100,14 +100,14 @@ def smooth_(
     """Scale every exact pair in place; return the readers of each producer.
 
     Args:
-        method: whose factors.
+        method: whose factors to use.
         strength: of smoothquant; awq searches its own.
         places: the linear layers that will be quantized.
-        grid: what their weights will be rounded to.
-        rows: to calibrate on.
+        grid: grid that their weights will be rounded to.
+        rows: calibration rows.
 
     Raises:
-        StageError: what a layer is given is not a number; the message names it.
+        StageError: a layer's input is not finite; the message names it.
     """
     import torch
 
@@ -128,9 +128,9 @@ def smooth_(
 
 
 def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pair]:
-    """What structure tells: the last producer makes values or neurons, gated ones the first.
+    """Pairs known from the structure: the last producer makes values or neurons; if gated, the first.
 
-    Values that several queries share have fewer channels than what reads them, and are no pair.
+    Values shared by several queries have fewer channels than their reader, and form no pair.
     """
     from compress.model.structure.find import UnknownStructureError, structure_of
 
@@ -149,12 +149,12 @@ def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pa
 def _given_as_made(
     model: nn.Module, places: Sequence[SharedInput], rows: Split, context: Context
 ) -> Iterator[Pair]:
-    """Norms and linear layers whose output, the tensor itself, is what linear layers are given."""
+    """Norms and linear layers whose output tensor itself is the input of linear layers."""
     from torch import nn
 
     from compress.model.forward import predict_logits
 
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are held, so that no address is used twice
+    made: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no id is reused
     found: dict[str, str] = {}
     handles = []
     for name, module in model.named_modules():
@@ -185,7 +185,7 @@ def _given_as_made(
 
 @contextmanager
 def _scaled(model: nn.Module, pair: Pair, factors: Tensor) -> Iterator[None]:
-    """Scale for a while, and put back what was there."""
+    """Scale while the context is open, then restore the weights."""
     import torch
 
     modules: Mapping[str, nn.Module] = {

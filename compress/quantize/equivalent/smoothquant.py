@@ -1,8 +1,8 @@
-"""SmoothQuant's factors: move the range of loud activations into the weights that read them.
+"""SmoothQuant's factors: move the range of large activations into the weights that read them.
 
 Xiao et al. 2022, arXiv 2211.10438, eq. 4: channel j of the activations is divided by
     s_j = max|X_j|^strength / max|W_:j|^(1 - strength)
-where it is made, and multiplied where it is read.
+where it is produced, and multiplied where it is read.
 Shapes: m = channels, o = outputs of the readers.
 """
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["smoothquant_factors"]
 
-_LARGEST_FACTOR = 1e5  # as the paper's code clamps both sides: a factor beyond it only loses digits
+_LARGEST_FACTOR = 1e5  # clamps both sides, as the paper's code: a larger factor only loses precision
 
 
 def smoothquant_factors(weight: Tensor, loudest: Tensor, strength: float) -> Tensor:
-    """Choose what each channel is divided by.
+    """Choose each channel's divisor.
 
     Args:
         weight: of all readers, [o, m].
@@ -29,10 +29,10 @@ def smoothquant_factors(weight: Tensor, loudest: Tensor, strength: float) -> Ten
         strength: 0 evens out the weights, 1 the activations.
 
     Returns:
-        [m]; 1 where a channel was never active, or nobody reads it.
+        [m]; 1 for a channel that was never active or that is not read.
 
     Raises:
-        StageError: something isn't a finite number.
+        StageError: a value is not finite.
     """
     import torch
 

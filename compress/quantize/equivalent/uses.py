@@ -1,4 +1,4 @@
-"""What becomes of the outputs of some layers: which functions read them, in one run of two rows."""
+"""Trace which functions read the outputs of given layers, in one run of two rows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Uses", "uses_of"]
 
 @dataclass(frozen=True)
 class Uses:
-    """What was seen.
+    """Result of `uses_of`.
 
     Attributes:
-        calls: how often each layer was called.
-        functions: for each layer the functions of torch that were given one of its outputs, None for the
-            model's own answer. What reads a tensor after it was changed in place doesn't count.
-        sources: for each reader, by call, the layer whose output it was given; None for something else.
+        calls: number of calls of each layer.
+        functions: for each layer, the torch functions that read one of its outputs; None stands for the
+            model's own output. Reads of a tensor after an in-place change don't count.
+        sources: for each reader, by call, the layer whose output was its input; None for anything else.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -40,11 +40,11 @@ class Uses:
 def uses_of(
     model: nn.Module, layers: Sequence[str], readers: Sequence[str], rows: Split, context: Context
 ) -> Uses:
-    """Run the model once and see where the outputs of some layers go.
+    """Run the model once and record what reads the outputs of some layers.
 
     Args:
         layers: names of modules that return a tensor.
-        readers: names of modules of which it is asked what they are given.
+        readers: names of modules whose inputs are traced to their source.
     """
     watch = _Watch()
 
@@ -73,7 +73,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen = Uses()
-        self.tensors: dict[int, tuple[str, Tensor]] = {}  # held, so that no address is used twice
+        self.tensors: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no id is reused
 
     def made(self, name: str, tensor: Tensor) -> None:
         self.tensors[id(tensor)] = (name, tensor)
@@ -94,8 +94,8 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         tensors = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
-        if tensors:  # a question for a shape is no use
+        if tensors:  # reading a shape doesn't count as a use
             self.used(tree_leaves((args, kwargs)), func)
         for each in tensors:
-            self.tensors.pop(id(each), None)  # changed in place: from here on it is what the function made
+            self.tensors.pop(id(each), None)  # changed in place: now the function's output
         return result

@@ -1,7 +1,7 @@
-"""Bias correction: quantized weights answer the mean input as the exact ones did.
+"""Bias correction: make the quantized layer's mean output equal the exact layer's.
 
-Nagel et al. 2019, arXiv 1906.04721, section 4.2: with E = W' - W the outputs move by E x, on average by
-E mean(x), and the bias takes that back. Nothing is added to the work that a layer does.
+Nagel et al. 2019, arXiv 1906.04721, section 4.2: with E = W' - W the outputs change by E x, on average by
+E mean(x), which is subtracted from the bias. No cost at inference.
 Shapes: o = output features, i = input features.
 """
 
@@ -21,21 +21,21 @@ def corrected_bias(
 
     Args:
         weight: [o, i].
-        quantized_weight: the weights that the integers stand for, [o, i].
-        bias: [o]; none: the layer has none, and needs one now.
+        quantized_weight: the dequantized weights, [o, i].
+        bias: [o]; None: the layer has no bias, and needs one now.
         mean_input: over all tokens, [i].
 
     Returns:
-        [o]; float32, or float64 where the weight is.
+        [o]; float32, or float64 if the weight is.
 
     Raises:
-        StageError: something isn't a finite number.
+        StageError: a value is not finite.
     """
     check_finite(weight, "weights")
     check_finite(quantized_weight, "quantized weights")
     check_finite(mean_input, "mean inputs")
     exact = weight.detach().double()
-    # float64, because o i products are nothing and the difference of near numbers is all there is.
+    # float64: the result is a difference of nearly equal numbers, and o i products cost nothing.
     moved = (exact - quantized_weight.detach().double()) @ mean_input.double()  # [o]
     if bias is not None:
         check_finite(bias, "biases")

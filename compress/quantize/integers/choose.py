@@ -1,7 +1,7 @@
-"""Choose the integers of the layers of a model: by rounding, clipping, HQQ or GPTQ, one by one.
+"""Choose the integers of a model's layers, one by one: by rounding, clipping, HQQ or GPTQ.
 
-Where an algorithm looks at data, each layer is judged on what the layers before it give with their integers
-in place, as they will when the model is used; activations stay float in that.
+Algorithms that use data see each layer's inputs as computed by the already quantized layers before it, as in
+deployment; activations stay float in that.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Algorithm = Literal["rtn", "mse", "hqq", "gptq"]
 
 @dataclass(frozen=True)
 class Integers:
-    """What was chosen for one weight.
+    """The result for one weight.
 
     Attributes:
-        values: int8, or uint8 where there are zero points, [o, i].
-        bias: [o], corrected for what the integers change on average; none: as it was.
+        values: int8, or uint8 with zero points, [o, i].
+        bias: [o], corrected for the mean effect of rounding; None: unchanged.
     """
 
     grid: Grid
@@ -51,9 +51,9 @@ def integers_of(
 
     Args:
         weight: [o, i].
-        algorithm: rtn: round to nearest. mse: the range that loses least, by importance of the inputs where
-            there is a gram. hqq: half-quadratic, without data. gptq: what is rounded later makes up for
-            what was rounded before; needs a gram.
+        algorithm: rtn: round to nearest. mse: the range of least error, weighted by the importance of inputs
+            if there is a gram. hqq: half-quadratic, without data. gptq: weights rounded later compensate for
+            those rounded before; needs a gram.
         gram: of the layer's inputs.
     """
     if algorithm == "rtn":
@@ -78,11 +78,11 @@ def integers_of(
 
 
 def integers_of_table(weight: Tensor, grid: Grid, algorithm: Literal["rtn", "mse"]) -> tuple[Tensor, Steps]:
-    """Choose the integers of an embedding table, some rows at a time: half of a small model is its table.
+    """Choose the integers of an embedding table in chunks of rows, since it can be half of a small model.
 
     Args:
         weight: [v, d].
-        algorithm: one that looks at each row alone.
+        algorithm: one that treats rows independently.
     """
     import torch
 
@@ -120,17 +120,17 @@ def choose_integers_(
     """Choose the integers of linear layers in the order in which the model runs them.
 
     Args:
-        model: each weight becomes what its integers stand for.
-        places: the layers, grouped by what they are given.
-        grid_of: the grid of a layer, by its name.
-        rows: to calibrate on, where the algorithm looks at data.
-        bias_correction: let the bias make up for the mean of what rounding changes; needs rows.
+        model: each weight is replaced by its dequantized integers.
+        places: the layers, grouped by input.
+        grid_of: returns a layer's grid, given its name.
+        rows: calibration rows, if the algorithm uses data.
+        bias_correction: correct the bias for the mean effect of rounding; needs rows.
 
     Returns:
         By layer name.
 
     Raises:
-        StageError: weights or inputs that are not numbers; the message names the layer.
+        StageError: weights or inputs are not finite; the message names the layer.
     """
     from compress.quantize.calibrate import gram_at, relayed
 
@@ -161,13 +161,13 @@ def settle_(
     *,
     bias_correction: bool,
 ) -> Integers:
-    """Choose the integers of one layer, and give it the weights that they stand for.
+    """Choose the integers of one layer, and replace its weight by the dequantized one.
 
     Args:
-        grams: of the layer's inputs; of a convolution one for each group of channels, as many outputs each.
+        grams: of the layer's inputs; for a convolution one per channel group, each with equally many outputs.
 
     Raises:
-        StageError: weights or inputs that are not numbers; the message names the layer.
+        StageError: weights or inputs are not finite; the message names the layer.
     """
     import torch
 
@@ -187,7 +187,7 @@ def settle_(
         means = [gram.matrix[-1, :-1] / gram.tokens for gram in grams if gram is not None]
         pieces = zip(parts, near.chunk(len(parts)), layer.bias.detach().chunk(len(parts)), means, strict=True)
         bias = torch.cat([corrected_bias(*each) for each in pieces])
-    # New parameters: a layer that shares its weight is still to be rounded, from what it was.
+    # New parameters: another layer that shares the weight is still to be rounded, from the original.
     layer.weight = torch.nn.Parameter(near.reshape(layer.weight.shape), requires_grad=False)
     if bias is not None and layer.bias is not None:
         layer.bias = torch.nn.Parameter(bias, requires_grad=False)

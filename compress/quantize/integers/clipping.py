@@ -1,8 +1,7 @@
-"""How much of a range to give up so that the rest is finer: of weights, and of activations.
+"""Clip ranges of weights and activations: clipping a few large values makes the steps for the rest finer.
 
-A large value that is clipped is far off, and every other one gets nearer. For weights the errors count by how
-loud their inputs are, as in the clipping of AWQ (Lin et al. 2023, arXiv 2306.00978, section 3.2). For
-activations a histogram is kept while rows go by, whose memory doesn't grow with them.
+For weights, errors are weighted by the magnitude of their inputs, as in the clipping of AWQ (Lin et al. 2023,
+arXiv 2306.00978, section 3.2). For activations a histogram of constant size is updated batch by batch.
 
 Shapes: o = output features, i = input features, g = groups of i, n = bins.
 """
@@ -29,27 +28,27 @@ from compress.quantize.integers.grid import (
 
 __all__ = ["Histogram", "minmax_range", "mse_clip", "mse_range", "percentile_range"]
 
-# Of 4-bit rows of normal weights the best factor is about 0.7, of 2-bit ones 0.4.
+# For 4-bit rows of normal weights the best factor is about 0.7, for 2-bit ones 0.4.
 _CLIP_STEP = 0.025
 _CLIP_TRIES = 29  # 1 down to 0.3
-# An activation's loudest value may be 100 times all others: factors of a range fall by a ratio, to 1 %.
+# An activation's maximum may be 100 times all other values, so factors decrease geometrically to 1 %.
 _RANGE_RATIO = 0.87
 _RANGE_TRIES = 34
-_FIRST_EXPONENT = -100  # bins that narrow hold all numbers that matter, and widening is exact
+_FIRST_EXPONENT = -100  # such narrow bins hold all relevant values, and widening is exact
 
 
 def mse_clip(weight: Tensor, grid: Grid, importance: Tensor | None) -> Steps:
-    """Choose for each group the fraction of its range that leaves the smallest error.
+    """Choose for each group the fraction of its range that gives the smallest error.
 
     The error is the sum over its inputs of importance * (W - W')^2, and never more than that of `fit_steps`,
     which is tried first. O(29 o i) time.
 
     Args:
         weight: [o, i].
-        importance: mean squared input, [i], 0 or more; none: all count alike.
+        importance: mean squared input, [i], 0 or more; None: all equal.
 
     Raises:
-        StageError: weights or importance are not all numbers, or there are none.
+        StageError: weights or importance are empty or not finite.
     """
     groups = grouped(weight, grid)  # [o, g, s]
     low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
@@ -76,17 +75,17 @@ def _weighted_errors(groups: Tensor, counts: Tensor, steps: Steps, grid: Grid) -
 
 @dataclass
 class Histogram:
-    """How often activations have which value; a fixed number of bins, whatever goes by.
+    """Histogram of activations with a fixed number of bins.
 
-    The bins lie evenly between -limit and limit, and limit is a power of two, the smallest that holds all
-    values so far. So widening merges whole bins, and rows in any order and any batches give the same counts.
+    Bins are evenly spaced between -limit and limit, where limit is the smallest power of two above all values
+    so far. So widening merges whole bins, and the counts depend neither on the order of rows nor on batches.
 
     Attributes:
         bins: n, a multiple of 4.
-        counts: of values other than 0, int64 [n].
-        zeros: how many values were exactly 0, which every range holds without error.
-        low: the smallest value so far.
-        high: the largest.
+        counts: of non-zero values, int64 [n].
+        zeros: number of values exactly 0, which every range represents without error.
+        low: smallest value so far.
+        high: largest value so far.
     """
 
     bins: int = 4096
@@ -97,54 +96,54 @@ class Histogram:
     _exponent: int = field(default=_FIRST_EXPONENT, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Begin with empty bins."""
+        """Start with empty bins."""
         if self.bins < 4 or self.bins % 4:
             raise ValueError(f"{self.bins} bins; allowed: multiples of 4")
         self.counts = torch.zeros(self.bins, dtype=torch.int64)
 
     @property
     def limit(self) -> float:
-        """The end of the last bin; above every |value|."""
+        """Upper edge of the last bin; above every |value|."""
         return 2.0**self._exponent
 
     @property
     def total(self) -> int:
-        """How many values were added."""
+        """Number of values added."""
         return self.zeros + int(self.counts.sum())
 
     def add_(self, x: Tensor) -> None:
-        """Count values, of any shape; padding must be left out by the caller.
+        """Count values, of any shape; the caller must leave out padding.
 
         Raises:
-            StageError: they aren't all numbers, or there are none.
+            StageError: values are not finite, or there are none.
         """
         check_finite(x, "activations")
         values = x.detach().flatten().float()
         low, high = (float(each) for each in values.aminmax())
         self.low, self.high = min(self.low, low), max(self.high, high)
-        # frexp: |value| is less than 2^exponent, and not less than half of that.
+        # frexp: |value| is in [2^exponent / 2, 2^exponent).
         while self._exponent < math.frexp(max(-low, high))[1]:
             self._widen_()
         values = values[values != 0]
         self.zeros += x.numel() - len(values)
-        # Dividing by a power of two is exact, so each value falls into the bin that it's in.
+        # Dividing by a power of two is exact, so no value falls into a neighbouring bin.
         places = (values.double() / self.limit * (self.bins // 2)).floor().long() + self.bins // 2
         self.counts += torch.bincount(places, minlength=self.bins).cpu()
 
     def _widen_(self) -> None:
-        """Double the range: two bins become one."""
+        """Double the range by merging pairs of bins."""
         merged = self.counts.reshape(-1, 2).sum(1)  # [n / 2]
         self.counts = torch.zeros_like(self.counts)
         self.counts[self.bins // 4 : self.bins - self.bins // 4] = merged
         self._exponent += 1
 
     def edges(self) -> Tensor:
-        """Where the bins begin and end, float64 [n + 1]."""
+        """Bin edges, float64 [n + 1]."""
         return torch.arange(-self.bins // 2, self.bins // 2 + 1).double() * (2 * self.limit / self.bins)
 
 
 def minmax_range(histogram: Histogram) -> tuple[float, float]:
-    """The range that clips nothing, and that holds 0.
+    """The range that clips nothing and contains 0.
 
     Raises:
         StageError: nothing was added.
@@ -154,23 +153,23 @@ def minmax_range(histogram: Histogram) -> tuple[float, float]:
 
 
 def percentile_range(histogram: Histogram, q: float) -> tuple[float, float]:
-    """The range that clips few values on each side, and that holds 0.
+    """The range that clips few values on each side and contains 0.
 
     Args:
-        q: percentage of the values that lie within, in (50, 100]; at most half of the others lie below it,
-            and half above. Never wider than `minmax_range`, and equal to it for 100.
+        q: percentage of values within the range, in (50, 100]; at most half of the others lie below it, and
+            half above. Never wider than `minmax_range`, and equal to it for 100.
 
     Raises:
-        StageError: nothing was added, or q is something else.
+        StageError: nothing was added, or q is out of range.
     """
     _check_values(histogram)
     if not 50 < q <= 100:
         raise StageError(f"percentile is {q}; allowed: above 50 and up to 100")
     outside = math.floor(histogram.total * (100 - q) / 200)
     counts, middle = histogram.counts.clone(), histogram.bins // 2
-    counts[middle] += histogram.zeros  # this bin begins with 0
+    counts[middle] += histogram.zeros  # this bin starts at 0
     edges = histogram.edges()
-    # The first bin that may not be clipped as a whole; its outer edge is the end of the range.
+    # The first bin that may not be clipped entirely; its outer edge is the end of the range.
     first = int((counts.cumsum(0) > outside).nonzero()[0, 0])
     last = len(counts) - 1 - int((counts.flip(0).cumsum(0) > outside).nonzero()[0, 0])
     low, high = minmax_range(histogram)
@@ -178,9 +177,9 @@ def percentile_range(histogram: Histogram, q: float) -> tuple[float, float]:
 
 
 def mse_range(histogram: Histogram, bits: int) -> tuple[float, float]:
-    """The range whose unsigned integers with a zero point leave the smallest mean squared error.
+    """The range whose unsigned integers with a zero point give the smallest mean squared error.
 
-    Both ends are searched, from `minmax_range` to 1 % of it, taking values to lie evenly within each bin.
+    Both ends are searched, from `minmax_range` to 1 % of it, assuming values are uniform within each bin.
     O(1,156 n) time.
 
     Args:
@@ -194,7 +193,7 @@ def mse_range(histogram: Histogram, bits: int) -> tuple[float, float]:
     used = histogram.counts.nonzero()[:, 0]
     if len(used) == 0:
         return low, high
-    # Only bins that hold something, and all that lie between them.
+    # From the first to the last non-empty bin.
     edges = histogram.edges()[used[0] : used[-1] + 2]
     counts = histogram.counts[used[0] : used[-1] + 1].double()
     highs = ratios * high if high > 0 else torch.zeros(1).double()
@@ -208,11 +207,11 @@ def mse_range(histogram: Histogram, bits: int) -> tuple[float, float]:
 
 
 def _expected_errors(counts: Tensor, edges: Tensor, low: float, highs: Tensor, steps: int) -> Tensor:
-    """Sum over all values of the squared error of rounding, for ranges from low to each of highs.
+    """Sum over all values of the squared rounding error, for ranges from low to each of highs.
 
     Within a step the integral of the squared error is r^3 / 3 + n / 12 at n + r steps, |r| <= 1/2; beyond the
-    ends it goes on with the n of the end and the whole way from there as r. Its differences over the bins are
-    the errors of values that lie evenly in them.
+    ends it continues with the n of the end and r the distance from there. Its differences over the bins give
+    the errors of uniformly distributed values.
     """
     step = ((highs - low) / steps)[:, None]
     zero_point = (-low / step).round()

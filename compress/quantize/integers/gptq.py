@@ -1,10 +1,10 @@
-"""GPTQ: round one input after the other, and let those still to come make up for the error.
+"""GPTQ: round one input after the other, and let the remaining ones compensate for the error.
 
 Frantar et al. 2022, arXiv 2210.17323, algorithm 1. With H the second moments of a layer's inputs and
 U'U = H^-1 (U upper triangular), rounding input j to q_j leaves the error (w_j - q_j) / U_jj, and the weights
-of the inputs after j move by -error * U_j:. That lowers the mean squared error of the outputs, tr(E H E').
-The scales stay as they were given ("static groups"): so the inputs may go in any order, the loudest first,
-while a group remains a run of neighbours as the kernels want it.
+of the inputs after j change by -error * U_j:. That lowers the mean squared error of the outputs, tr(E H E').
+Scales are fixed in advance ("static groups"): inputs can be processed in any order, the largest first, while
+a group remains a run of neighbours as the kernels require.
 
 Shapes: o = output features, i = input features, g = groups of i.
 """
@@ -29,7 +29,7 @@ __all__ = ["gptq"]
 
 _DAMPING_TRIES = 5
 _DAMPING_GROWTH = 10.0
-_WHOLE = 128  # inputs that are taken as one where a matrix is gone through in pieces
+_WHOLE = 128  # block size where a matrix is processed in pieces
 
 
 def gptq(
@@ -42,31 +42,31 @@ def gptq(
     block: int = 128,
     activation_order: bool = True,
 ) -> Tensor:
-    """Choose integers whose outputs, not whose weights, are near the exact ones.
+    """Choose integers that minimize the error of the outputs instead of the weights.
 
-    Inputs that never were active are rounded to nearest: they can't make up for anything, and other data may
-    need them. So is each row (rare) that ends up worse by its own e H e' than if all of it had been. Takes
+    Inputs that were never active are rounded to nearest: they can't compensate for anything, and other data
+    may need them. So are rows (rare) whose e H e' would otherwise be worse than by rounding to nearest. Takes
     O(o i^2 + i^3) time, and memory for one tensor of [i, i] in float64 and some in float32.
 
     Args:
         weight: [o, i].
         second_moment: mean over tokens of x x', [i, i].
         steps: scales and zero points of the grid; fixed.
-        damping: what is added to H's diagonal, as a fraction of its mean; ten times that if H remains
-            singular, and so on up to 10,000 times.
-        block: inputs that are rounded before the weights beyond them are brought up to date at once.
-        activation_order: the loudest inputs first; otherwise in their own order.
+        damping: added to H's diagonal, as a fraction of its mean; ten times as much if H remains singular,
+            and so on up to 10,000 times.
+        block: inputs to round before the remaining weights are updated at once.
+        activation_order: process the largest inputs first; otherwise in their own order.
 
     Returns:
-        [o, i], as `as_integers` gives it.
+        [o, i], as from `as_integers`.
 
     Raises:
-        StageError: weights or second moments are not all numbers, or no damping makes the moments positive.
+        StageError: weights or moments are not finite, or no damping makes the moments positive definite.
     """
     check_finite(second_moment, "second moments of the inputs")
     nearest = round_to(weight, steps, grid)
     exact = weight.detach().float()
-    moments = second_moment.float()  # of which the factor reads one triangle
+    moments = second_moment.float()  # the factorization reads one triangle
     alive = moments.diagonal() != 0
     order = torch.arange(len(moments), device=moments.device)
     if activation_order:
@@ -76,7 +76,7 @@ def gptq(
     scale, shift = (
         per_input(each, exact.shape[1], grid).expand_as(exact) for each in (steps.scale, zero_point)
     )
-    # By inputs, because a row of a tensor is quicker to reach than a column.
+    # Transposed, because rows of a tensor are faster to access than columns.
     columns = exact.T[order].contiguous()  # [i, o]
     whole = torch.empty_like(columns)
     whole[order] = _round_in_turn(columns, upper, scale.T[order], shift.T[order], grid, block)
@@ -85,11 +85,11 @@ def gptq(
 
 
 def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
-    """U, upper triangular with U'U = H^-1 where H are the moments in another order, float32 [i, i].
+    """U, upper triangular with U'U = H^-1 where H are the reordered moments, float32 [i, i].
 
-    H = M M' with M upper triangular gives it as M^-1 without inverting H; M is the lower Cholesky factor of H
-    read backwards. float64, because inputs of transformers differ in power by 10^6 and more. All is done in
-    the place of one such tensor: a feed-forward's can be as large as a fifth of a small model.
+    H = M M' with M upper triangular gives U = M^-1 without inverting H; M is the lower Cholesky factor of H
+    with reversed order. float64, because the power of a Transformer's inputs differs by 10^6 and more. Works
+    in place on one such tensor: a feed-forward's can be a fifth of a small model's size.
     """
     backwards = order.flip(0)
     diagonal = moments.diagonal()[backwards].double()
@@ -100,7 +100,7 @@ def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
             damped = torch.empty_like(moments, dtype=torch.float64)
             for start in range(0, len(damped), _WHOLE):  # without a second tensor of that size
                 damped[start : start + _WHOLE] = moments[backwards[start : start + _WHOLE]][:, backwards]
-            damped[~live] = damped[:, ~live] = 0  # a moment of 0 with itself has none with others
+            damped[~live] = damped[:, ~live] = 0  # an input of zero power has no cross moments
             damped.diagonal()[~live] = mean
             damped.diagonal().add_(damping * _DAMPING_GROWTH**attempt * mean)
             failed = torch.empty((), dtype=torch.int32, device=damped.device)
@@ -116,9 +116,9 @@ def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
 
 
 def _invert_lower_(factor: Tensor) -> None:
-    """Invert a lower triangular matrix in its own place, halves first.
+    """Invert a lower triangular matrix in place, recursively by halves.
 
-    Of [[A, 0], [C, D]] comes [[A^-1, 0], [-D^-1 C A^-1, D^-1]].
+    The inverse of [[A, 0], [C, D]] is [[A^-1, 0], [-D^-1 C A^-1, D^-1]].
     """
     size = len(factor)
     if size <= _WHOLE:
@@ -134,7 +134,7 @@ def _invert_lower_(factor: Tensor) -> None:
 def _round_in_turn(
     columns: Tensor, upper: Tensor, scale: Tensor, shift: Tensor, grid: Grid, block: int
 ) -> Tensor:
-    """Whole numbers of weights [i, o] that are rounded in this order; the weights are used up."""
+    """Round weights [i, o] to whole numbers in this order; overwrites the weights."""
     whole = torch.empty_like(columns)
     for begin in range(0, len(columns), block):
         end = min(begin + block, len(columns))
@@ -150,7 +150,7 @@ def _round_in_turn(
 def _better_rows(
     exact: Tensor, values: Tensor, nearest: Tensor, steps: Steps, grid: Grid, moments: Tensor
 ) -> Tensor:
-    """Of each row the values with the smaller error of the output."""
+    """For each row, the values with the smaller output error."""
 
     def losses(chosen: Tensor) -> Tensor:
         error = dequantize(chosen, steps, grid) - exact

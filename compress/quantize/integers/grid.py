@@ -1,4 +1,4 @@
-"""The whole numbers that a weight may become, and the scales that lead there and back.
+"""Integer grids of weights, and the scales that convert to them and back.
 
     q = clamp(round(w / scale) + zero_point, low, high)        w' = (q - zero_point) * scale
 as ONNX defines QuantizeLinear and DequantizeLinear: round half to even first, then shift. A group is a run of
@@ -36,13 +36,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Grid:
-    """What the integers of a weight may be.
+    """The allowed integers of a weight.
 
     Attributes:
         bits: 2 to 8.
-        group_size: inputs that share a scale; none: the whole row does.
+        group_size: inputs that share a scale; None: the whole row.
         symmetric: signed integers without a zero point; otherwise unsigned ones with it.
-        reduce_range: one bit fewer than would fit.
+        reduce_range: use one bit fewer than fits.
     """
 
     bits: int
@@ -51,7 +51,7 @@ class Grid:
     reduce_range: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no integer type or no group can hold."""
+        """Refuse bits and group sizes outside their range."""
         if not 2 <= self.bits - self.reduce_range <= self.bits <= 8:
             raise ValueError(f"{self.bits} bits{' less one' * self.reduce_range}; allowed: 2 to 8")
         if self.group_size is not None and self.group_size < 1:
@@ -70,11 +70,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Steps:
-    """How far apart the values of each group are, and which integer stands for 0.
+    """Scale and zero point of each group.
 
     Attributes:
         scale: float32 [o, g], finite and positive.
-        zero_point: float32 [o, g] of whole numbers that the grid has; none: 0, of a symmetric grid.
+        zero_point: float32 [o, g] of whole numbers within the grid; None: 0, for a symmetric grid.
     """
 
     scale: Tensor
@@ -82,17 +82,17 @@ class Steps:
 
 
 def fit_steps(weight: Tensor, grid: Grid, clip: Tensor | float = 1.0) -> Steps:
-    """Choose the smallest scales that clip no weight by more than rounding moves it, half a step.
+    """Choose the smallest scales that clip no weight by more than half a step, the rounding error.
 
     Args:
         weight: [o, i].
-        clip: keep only this fraction of each group's range, in (0, 1]; a number, or one a group, [o, g].
+        clip: keep only this fraction of each group's range, in (0, 1]; a number, or one per group, [o, g].
 
     Returns:
-        Steps whose range holds 0, which is exact.
+        Steps whose range contains 0, which is exact.
 
     Raises:
-        StageError: the weights are not all numbers, or there are none.
+        StageError: the weights are empty or not finite.
     """
     groups = grouped(weight, grid)
     return steps_between(groups.amin(2).clamp(max=0) * clip, groups.amax(2).clamp(min=0) * clip, grid)
@@ -106,7 +106,7 @@ def steps_between(low: Tensor, high: Tensor, grid: Grid) -> Steps:
         high: the same shape, 0 or more.
 
     Returns:
-        Steps of that shape; where the range is empty the scale is 1, so that zeros stay zeros.
+        Steps of that shape; an empty range has scale 1, so that zeros stay zeros.
     """
     import torch
 
@@ -114,7 +114,7 @@ def steps_between(low: Tensor, high: Tensor, grid: Grid) -> Steps:
         scale = torch.maximum(high / grid.high, low / grid.low)
     else:
         scale = high / grid.high - low / grid.high  # the difference itself may overflow
-    # Below the smallest normal number a quotient by the scale has few digits or overflows.
+    # Dividing by a subnormal scale is imprecise or overflows.
     scale = torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, 1.0)
     if grid.symmetric:
         return Steps(scale, None)
@@ -122,16 +122,16 @@ def steps_between(low: Tensor, high: Tensor, grid: Grid) -> Steps:
 
 
 def round_to(weight: Tensor, steps: Steps, grid: Grid) -> Tensor:
-    """Round each weight to its nearest integer, a half to the even one.
+    """Round each weight to its nearest integer, half to even.
 
     Args:
         weight: [o, i].
 
     Returns:
-        [o, i], as `as_integers` gives it.
+        [o, i], as from `as_integers`.
 
     Raises:
-        StageError: the weights are not all numbers, or there are none.
+        StageError: the weights are empty or not finite.
     """
     check_finite(weight, "weights")
     features = weight.shape[1]
@@ -142,7 +142,7 @@ def round_to(weight: Tensor, steps: Steps, grid: Grid) -> Tensor:
 
 
 def dequantize(values: Tensor, steps: Steps, grid: Grid) -> Tensor:
-    """The weights that integers stand for: [o, i] of any type to float32 [o, i]."""
+    """Dequantize integers: [o, i] of any type to float32 [o, i]."""
     whole = values.float()
     if steps.zero_point is not None:
         whole = whole - per_input(steps.zero_point, values.shape[1], grid)
@@ -150,7 +150,7 @@ def dequantize(values: Tensor, steps: Steps, grid: Grid) -> Tensor:
 
 
 def grouped(weight: Tensor, grid: Grid) -> Tensor:
-    """A weight as float32 by groups; zeros, which change no scale, fill the last one.
+    """Split a weight into groups as float32, padding the last one with zeros, which change no scale.
 
     Args:
         weight: [o, i].
@@ -159,7 +159,7 @@ def grouped(weight: Tensor, grid: Grid) -> Tensor:
         [o, g, s].
 
     Raises:
-        StageError: the weights are not all numbers, or there are none.
+        StageError: the weights are empty or not finite.
     """
     from torch.nn import functional as F
 
@@ -170,10 +170,10 @@ def grouped(weight: Tensor, grid: Grid) -> Tensor:
 
 
 def whole_steps(groups: Tensor, steps: Steps, grid: Grid) -> Tensor:
-    """How many steps from 0 each weight is rounded to: its integer less the zero point, float32.
+    """Number of steps from 0 that each weight is rounded to: its integer minus the zero point, float32.
 
     Args:
-        groups: weights as `grouped` gives them, [o, g, s].
+        groups: weights as from `grouped`, [o, g, s].
 
     Returns:
         [o, g, s].
@@ -186,11 +186,11 @@ def whole_steps(groups: Tensor, steps: Steps, grid: Grid) -> Tensor:
 
 
 def better_steps(best: Steps, least: Tensor, steps: Steps, losses: Tensor) -> tuple[Steps, Tensor]:
-    """For each group the steps of the smaller loss, the first where they are equal, and that loss.
+    """For each group the steps with the smaller loss (`best` if equal), and that loss.
 
     Args:
-        least: what the best so far lose, [o, g].
-        losses: what the others lose, [o, g].
+        least: losses of the best so far, [o, g].
+        losses: losses of the other steps, [o, g].
     """
     import torch
 
@@ -203,24 +203,24 @@ def better_steps(best: Steps, least: Tensor, steps: Steps, losses: Tensor) -> tu
 
 
 def per_input(per_group: Tensor, features: int, grid: Grid) -> Tensor:
-    """Repeat what groups share for each of their inputs: [o, g] to [o, i], or to [o, 1] for whole rows."""
+    """Repeat per-group values for each input: [o, g] to [o, i], or to [o, 1] for whole rows."""
     if grid.group_size is None:
         return per_group
     return per_group.repeat_interleave(grid.group_size, 1)[:, :features]
 
 
 def as_integers(whole: Tensor, grid: Grid) -> Tensor:
-    """Whole numbers of the grid as int8 (symmetric) or uint8 (with zero points), the types of the kernels."""
+    """Convert whole numbers to int8 (symmetric) or uint8 (with zero points), the types of the kernels."""
     import torch
 
     return whole.to(torch.int8 if grid.symmetric else torch.uint8)
 
 
 def check_finite(tensor: Tensor, what: str) -> None:
-    """Refuse a tensor with nothing in it, or with something that is not a finite number.
+    """Refuse a tensor that is empty or not finite.
 
     Raises:
-        StageError: it is one.
+        StageError: it is empty or not finite.
     """
     import torch
 

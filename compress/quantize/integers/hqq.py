@@ -1,15 +1,15 @@
-"""Half-quadratic quantization: scales and zero points that many weights fit well, without any data.
+"""Half-quadratic quantization: robust scales and zero points, without any data.
 
-Badri and Shaji 2023, "Half-quadratic quantization of large machine learning models": lower the sum of
-|W - W'|^p with p < 1, which lets a few weights be far off so that most are near, by turns
-    E = shrink(W - W')        what is far off is no longer asked for
+Badri and Shaji 2023, "Half-quadratic quantization of large machine learning models": minimize the sum of
+|W - W'|^p with p < 1, which tolerates a few large errors so that most are small, by alternating
+    E = shrink(W - W')        large errors are excluded
     z = mean(Q - (W - E) / s)        over each group, in closed form.
-Two departures. The kernels take whole zero points, and rounding z undoes nearly every such step (on MiniLM
-all of them), so the scale takes a step too, the least squares of W - E on Q - z; a symmetric grid has only
-that one. And errors are measured in steps of their group: in the weights' own unit, as it is published,
-shrink gives 0 for every error as small as those of a trained model's weights.
-With few bits that helps; with 8 bits and one scale a row it clips the few largest weights, which costs the
-outputs more than all the small ones gain (error on MiniLM: 0.0084, and 0.0068 by rounding to nearest).
+Two departures. The kernels need whole zero points, and rounding z undoes nearly every such step (on MiniLM
+all of them), so the scale is updated too, by least squares of W - E on Q - z; a symmetric grid has only that
+update. And errors are measured in steps of their group: in units of the weights, as published, shrink gives 0
+for every error as small as those of a trained model's weights. HQQ helps with few bits; with 8 bits and one
+scale per row it clips the few largest weights, which costs the outputs more than all the small ones gain
+(error on MiniLM: 0.0084, and 0.0068 by rounding to nearest).
 
 Shapes: o = output features, i = input features, g = groups of i, s = inputs of a group.
 """
@@ -42,22 +42,22 @@ def hqq(
 ) -> tuple[Tensor, Steps]:
     """Choose integers, scales and whole zero points by the half-quadratic method.
 
-    Each group keeps the best that it came across, rounding to nearest with `fit_steps` to begin with, so none
-    is worse than that by the sum of |W - W'|^0.7. O(iterations o i) time.
+    Each group keeps the best steps found, starting from rounding to nearest with `fit_steps`, so none is
+    worse than that by the sum of |W - W'|^0.7. O(iterations o i) time.
 
     Args:
         weight: [o, i].
-        refit_scale: move the scale of a grid with zero points too; with whole zero points almost all of the
-            gain comes from it. A symmetric grid has nothing else to move.
+        refit_scale: update the scale of a grid with zero points too; with whole zero points almost all of the
+            gain comes from it. A symmetric grid always updates it.
 
     Returns:
-        values [o, i], as `as_integers` gives them and equal to `round_to` with these steps; and the steps.
+        values [o, i], as from `as_integers` and equal to `round_to` with these steps; and the steps.
 
     Raises:
-        StageError: the weights are not all numbers, or there are none.
+        StageError: the weights are empty or not finite.
     """
     groups = grouped(weight, grid)  # [o, g, s]
-    filled = grouped(torch.ones_like(weight[:1]), grid)  # 0 where there is no weight, [1, g, s]
+    filled = grouped(torch.ones_like(weight[:1]), grid)  # 0 for padding, [1, g, s]
     best = steps = fit_steps(weight, grid)
     least = _losses(groups, best, grid)
     shift = _exact_zero_points(groups, steps)
@@ -75,7 +75,7 @@ def hqq(
 
 
 def _exact_zero_points(groups: Tensor, steps: Steps) -> Tensor | None:
-    """The zero points before rounding, [o, g]; the iteration moves these, and only rounds to judge them."""
+    """Zero points before rounding, [o, g]; the iteration updates these, and rounds them only for the loss."""
     return None if steps.zero_point is None else 0 - groups.amin(2).clamp(max=0) / steps.scale
 
 
@@ -86,21 +86,21 @@ def _scale_step(groups: Tensor, steps: Steps, grid: Grid, beta: float) -> Tensor
     error = _shrink(groups / scale - whole, beta)  # in steps
     power = whole.square().sum(2)
     new = ((groups / scale - error) * whole).sum(2) / power.clamp(min=1) * steps.scale
-    # A group whose integers are all 0 says nothing; one whose scale would vanish or turn is at its end.
+    # Keep the scale if a group's integers are all 0, or if its scale would vanish or change sign.
     return torch.where((power > 0) & (new > 0.1 * steps.scale), new, steps.scale)
 
 
 def _zero_point_step(
     groups: Tensor, filled: Tensor, scale: Tensor, shift: Tensor, grid: Grid, beta: float
 ) -> Tensor:
-    """The mean over each group of Q - (W - E) / s, with a zero point that is not whole, [o, g]."""
+    """Mean over each group of Q - (W - E) / s, with a fractional zero point, [o, g]."""
     shifted = groups / scale.unsqueeze(2) + shift.unsqueeze(2)
     off = shifted - shifted.round().clamp(grid.low, grid.high)  # [o, g, s]
     return shift - ((off - _shrink(off, beta)) * filled).sum(2) / filled.sum(2)
 
 
 def _shrink(x: Tensor, beta: float) -> Tensor:
-    """The generalized soft threshold: sign(x) max(0, |x| - |x|^(p - 1) / beta)."""
+    """Generalized soft threshold: sign(x) max(0, |x| - |x|^(p - 1) / beta)."""
     size = x.abs().clamp(min=_SMALLEST_ERROR)
     return x.sign() * (size - size.pow(_P - 1) / beta).clamp(min=0)
 

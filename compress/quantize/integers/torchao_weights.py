@@ -1,6 +1,6 @@
-"""torchao chooses the integers and the scales; the one file that knows torchao's interface.
+"""Integers and scales chosen by torchao; the only file that uses torchao's interface.
 
-Imported when a stage runs and not before: torchao needs a second to import and says so much about itself.
+Imported only when a stage runs: torchao takes a second to import, and logs about it.
 Shapes: o = output features or rows, i = input features or columns, g = groups of i.
 """
 
@@ -20,17 +20,17 @@ __all__ = ["int4_by_group", "int8_by_row"]
 
 
 def int8_by_row(weight: Tensor, reduce_range: bool = False) -> tuple[Tensor, Tensor]:
-    """Choose int8 values and one scale for each row of a weight; symmetric, so there is no zero point.
+    """Choose int8 values and one scale for each row of a weight; symmetric, without zero points.
 
     Args:
         weight: [o, i].
-        reduce_range: stay within [-64, 63], which no int16 pair of an AVX2 machine without VNNI overflows.
+        reduce_range: stay within [-64, 63], so that no int16 pair overflows on AVX2 machines without VNNI.
 
     Returns:
         int8 [o, i] and float32 [o].
 
     Raises:
-        StageError: this torchao has not what is needed.
+        StageError: this torchao version lacks what is needed.
     """
     try:
         with _quiet():
@@ -38,28 +38,28 @@ def int8_by_row(weight: Tensor, reduce_range: bool = False) -> tuple[Tensor, Ten
             from torchao.quantization.granularity import PerRow
     except ImportError as error:
         raise _unusable("Int8Tensor", error) from error
-    # torchao 0.18 takes a single column for one scale in all; a column of zeros changes no scale.
+    # torchao 0.18 uses one scale in all for a single column; a column of zeros changes no scale.
     padded = F.pad(weight.detach().float(), (0, int(weight.shape[1] == 1)))
     chosen = Int8Tensor.from_hp(padded, PerRow(), reduce_range=reduce_range)
     return chosen.qdata[:, : weight.shape[1]].contiguous(), chosen.scale.flatten()
 
 
 def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
-    """Choose values in [-8, 7] and one scale for each group of inputs; symmetric, so there is no zero point.
+    """Choose values in [-8, 7] and one scale for each group of inputs; symmetric, without zero points.
 
     The scale is the smallest that clips nothing; torchao's plain symmetric one clips a largest positive
     weight by half a step. Relative error on MiniLM's weights: 0.094 (plain 0.097, HQQ 0.091, with zero
     points 0.082).
 
     Args:
-        weight: [o, i]; where i is no multiple of group_size it is filled with zeros, which change no scale.
+        weight: [o, i]; padded to a multiple of group_size with zeros, which change no scale.
         group_size: inputs that share a scale.
 
     Returns:
         int8 [o, g * group_size] holding values in [-8, 7], and float32 [o, g].
 
     Raises:
-        StageError: this torchao has not what is needed.
+        StageError: this torchao version lacks what is needed.
     """
     try:
         with _quiet():
@@ -79,7 +79,7 @@ def int4_by_group(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep one logger still, which warns of how torchao registers its own enums with this torch."""
+    """Silence a logger that warns about torchao registering its own enums with this torch."""
     logger = logging.getLogger("torch.utils._pytree")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""A scheme for each group of layers."""
+"""Mixed precision: one scheme per group of layers."""

@@ -1,4 +1,4 @@
-"""Which scheme each group of layers gets: moves in order of what they lose, tried on validation rows."""
+"""Assign a scheme to each group of layers: ordered moves, tried on validation rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Search", "cheapest_first"]
 
-_TIE = 1e-3  # of the float model's time, for all its bytes: where time is equal, the smaller weights
+_TIE = 1e-3  # of the float model's time, for all its bytes: at equal times, prefer smaller weights
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scheme for each group, and what that gives.
+    """A scheme for each group, and its cost and accuracy.
 
     Attributes:
         cost: bytes of weights, or time as a multiple of the baseline's.
         metric: change of validation accuracy.
-        measured: whether cost is of this very model, not reckoned from the uniform ones.
+        measured: whether cost was measured on this model, not estimated from the uniform ones.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Candidate:
 def cheapest_first(
     costs: Sequence[Mapping[str, float]], divergences: Sequence[Mapping[str, float]], start: str
 ) -> list[tuple[int, str]]:
-    """Moves of groups to cheaper schemes, those first that lose least for what they save.
+    """Moves of groups to cheaper schemes, ordered by loss per saved cost.
 
     A group moves along the lower convex hull of (cost, divergence), so its moves come in order.
 
     Args:
         costs: of each group, by scheme.
-        divergences: the same; of `start` it is 0.
-        start: the scheme that all begin with.
+        divergences: of each group, by scheme; 0 for `start`.
+        start: the scheme that all groups start with.
 
     Returns:
-        (group, scheme) pairs; after the last one every group has its cheapest.
+        (group, scheme) pairs; after the last one every group has its cheapest scheme.
     """
     moves: list[tuple[float, int, int, str]] = []
     for index, (cost, loss) in enumerate(zip(costs, divergences, strict=True)):
@@ -78,13 +78,13 @@ class Search:
 
     Attributes:
         tried: in order.
-        disturbed_rounds: of those in which schemes were timed, how many other work disturbed.
+        disturbed_rounds: timing rounds that were disturbed by other work.
     """
 
     def __init__(
         self, stage: Mixed, parts: Parts, found: Sequence[Mapping[str, Damage]], context: Context
     ) -> None:
-        """Answer the validation rows in float; where latency is asked for, time the model in each scheme.
+        """Evaluate the float model on the validation rows; for latency, time the model in each scheme.
 
         Args:
             found: damage of each group alone, by scheme.
@@ -103,10 +103,10 @@ class Search:
         self.tried: list[Candidate] = []
 
     def best(self) -> Candidate:
-        """The cheapest candidate that keeps the accuracy.
+        """The cheapest candidate within the accuracy limit.
 
         Raises:
-            StageError: none does.
+            StageError: there is none, or it is no cheaper than the float model.
         """
         for name in self.parts.whole:
             if name != self.float:
@@ -134,12 +134,12 @@ class Search:
             cost = self._time(self.parts.together(mixed.schemes))
             timed = replace(mixed, cost=cost, measured=True)
             self.tried[self.tried.index(mixed)] = timed
-            # Estimates are left aside: only what was measured whole can be the fastest.
+            # Estimates are excluded: only a measured time can win.
             good = [each for each in good if len(set(each.schemes)) == 1] + [timed]
         return min(good, key=lambda each: (each.cost, -each.metric))
 
     def facts(self, best: Candidate, sensitivity_rows: int) -> dict[str, Any]:
-        """What the report is told."""
+        """Facts for the report."""
         from compress.model.counts import weight_counts
         from compress.quantize.replace import replaced_share, tensor_bytes
 
@@ -176,7 +176,7 @@ class Search:
         }
 
     def _furthest(self) -> Candidate | None:
-        """Go along the moves as far as the accuracy is kept, by bisection; none: not even one."""
+        """Bisect for the most moves that stay within the accuracy limit; None if not even one does."""
         losses = [
             {self.float: 0.0, **{name: each.divergence for name, each in group.items()}}
             for group in self.found
@@ -214,7 +214,7 @@ class Search:
         return candidate.metric >= -self.stage.max_accuracy_drop - _ROUNDING
 
     def _times(self) -> list[dict[str, float]]:
-        """Time of the whole model in each scheme, shared out by multiply-adds; what is fixed cancels out."""
+        """Time of the whole model in each scheme, split by multiply-adds; fixed costs cancel out."""
         whole = {name: self._time(self.parts.together([name] * self.count)) for name in self.parts.whole}
         total = max(1, sum(group.products for group in self.parts.groups))
         return [
@@ -223,7 +223,7 @@ class Search:
         ]
 
     def _time(self, model: nn.Module) -> float:
-        """Of a call, as a multiple of the baseline's."""
+        """Time of a call, as a multiple of the baseline's."""
         timer, stage = self.context.timer, self.stage
         assert timer is not None
         found = timer.compare(model, timer.setting(stage.batch, stage.sequence, stage.threads))
@@ -231,7 +231,7 @@ class Search:
         return 1 / found.speedup
 
     def _with_ties(self) -> list[dict[str, float]]:
-        """Costs, and a little for size where time is asked for: a table costs no time that could be saved."""
+        """Costs plus a small term for size if timed: quantizing a table saves no time, only bytes."""
         if not self.stage.is_timed:
             return self.costs
         time, total = (sum(each[self.float] for each in part) for part in (self.costs, self.bytes))

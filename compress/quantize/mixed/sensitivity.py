@@ -1,9 +1,9 @@
-"""What each group of layers costs in each scheme, alone: the divergence of the answers, and the metric.
+"""Damage of each group of layers in each scheme alone: divergence of the outputs, and change of the metric.
 
-A model is quantized whole in every scheme, and parts of these models are then put together: layers that are
-given the same tensor (queries, keys and values) go together, every table by itself, and all that is neither a
-linear layer nor a table (convolutions, and norms that were folded into them) together too.
-Shapes: u = judged units, c = numbers of an answer.
+The whole model is quantized in every scheme, and models are then assembled from parts of these: layers with
+the same input tensor (queries, keys and values) form one group, each table its own, and everything else
+(convolutions, and norms folded into them) one more.
+Shapes: u = scored units, c = outputs per unit.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ FLOAT = "float"
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that take one scheme together.
+    """Layers that get the same scheme.
 
     Attributes:
-        layers: paths, in the order of the forward pass where that is known.
-        products: weights of linear and recurrent layers and convolutions, each a multiply-add a position.
+        layers: paths, in the order of the forward pass where known.
+        products: weights of linear, convolution and recurrent layers: multiply-adds per position.
     """
 
     layers: tuple[str, ...]
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """For people: the paths, what they begin with only once."""
+        """Readable name: the paths, with a common prefix only once."""
         first = self.layers[0].rpartition(".")[0]
         if len(self.layers) == 1 or any(name.rpartition(".")[0] != first for name in self.layers):
             return ", ".join(self.layers)
@@ -51,10 +51,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Damage:
-    """What one group costs in one scheme, all others float.
+    """Damage of one group in one scheme, all others float.
 
     Attributes:
-        divergence: from the float model's answers, mean over units, in nats.
+        divergence: from the float model's outputs, mean over units, in nats.
         metric: change of the metric on these rows.
     """
 
@@ -63,16 +63,16 @@ class Damage:
 
 
 class Parts:
-    """One model whole in several schemes, and models put together from its parts.
+    """The whole model in several schemes, and models assembled from its parts.
 
     Attributes:
-        whole: the model in each scheme, and as it was under `FLOAT`.
-        left_float: weights that no scheme quantizes, and why the first doesn't.
-        groups: what can be chosen one by one, in the order of the forward pass where that is known.
+        whole: the model in each scheme, and the original under `FLOAT`.
+        left_float: weights that no scheme quantizes, and the first scheme's reason.
+        groups: units of choice, in the order of the forward pass where known.
     """
 
     def __init__(self, model: nn.Module, stages: Mapping[str, QuantizeLayers], context: Context) -> None:
-        """Quantize the model whole in each scheme.
+        """Quantize the whole model in each scheme.
 
         Raises:
             StageError: as the stages do.
@@ -85,13 +85,15 @@ class Parts:
             self.whole[name] = made.model
             left.append(made.facts["left_float"])
         self.left_float = {name: why for name, why in left[0].items() if all(name in each for each in left)}
-        # No float model: what a stage settles for torch's own encoder layers holds for all parts.
+        # A quantized model: what a stage changes in torch's own encoder layers must hold for all parts.
         self._shell = copy.deepcopy(self.whole[next(iter(stages))])
         self.groups = _groups(self.whole, context)
 
     def together(self, schemes: Sequence[str]) -> nn.Module:
-        """Put together one scheme a group. The model shares its layers with the whole ones, and is used again
-        by the next call: copy what shall stay."""
+        """Assemble a model with one scheme per group.
+
+        It shares its layers with the whole models, and the next call reuses it: copy it to keep it.
+        """
         for group, scheme in zip(self.groups, schemes, strict=True):
             for path in group.layers:
                 parent, _, last = path.rpartition(".")
@@ -107,10 +109,10 @@ class Parts:
 
 
 def damages(parts: Parts, rows: Split, context: Context) -> list[dict[str, Damage]]:
-    """Quantize each group alone in each scheme, and compare its answers with the float model's.
+    """Quantize each group alone in each scheme, and compare its outputs with the float model's.
 
     Args:
-        rows: with labels, none of which any scheme was made with.
+        rows: labelled rows that no scheme was calibrated on.
 
     Returns:
         For each group, by scheme.
@@ -143,10 +145,10 @@ def answers(model: nn.Module, rows: Split, context: Context) -> Tensor:
 
 
 def damage_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> Damage:
-    """What a model's answers differ in from the float model's, both [u, c].
+    """Compare a model's outputs with the float model's, both [u, c].
 
     Raises:
-        StageError: some answers are not numbers.
+        StageError: outputs are not finite.
     """
     import torch
 
@@ -164,7 +166,7 @@ def _groups(whole: Mapping[str, nn.Module], context: Context) -> list[Group]:
     from compress.quantize.calibrate import shared_inputs
 
     model = whole[FLOAT]
-    places: dict[int, list[str]] = {}  # a layer that stands in several places goes with all of them
+    places: dict[int, list[str]] = {}  # a layer used in several places changes in all of them
     for name, module in model.named_modules(remove_duplicate=False):
         others = [_at(each, name) for each in whole.values()]
         if not any(module.children()) and any(type(other) is not type(module) for other in others):
@@ -193,7 +195,7 @@ def _at(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _products(layer: nn.Module) -> int:
-    """Weights that are multiplied with something; a table's are looked up."""
+    """Number of weights that are multiplied; a table's are only looked up."""
     from torch import nn
 
     if isinstance(layer, nn.Embedding):

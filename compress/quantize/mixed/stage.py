@@ -1,11 +1,10 @@
-"""Mixed precision: to each group of layers its own scheme, as small or as fast as an accuracy allows.
+"""Mixed precision: one scheme per group of layers, as small or as fast as an accuracy limit allows.
 
-Each group's damage is measured alone in each scheme (KL of the answers on validation rows, as in the
-sensitivity that NVIDIA's quantization white paper, Wu et al. 2020, arXiv 2004.09602, measures layer by
-layer). Moves to cheaper schemes are put in the order of damage for
-what they save; how far along that order the model may go is decided by its accuracy on the validation rows,
-by bisection. The uniform models are candidates too, so the result is never worse than the best of them that
-keeps the accuracy.
+Each group is quantized alone in each scheme and its damage measured (KL divergence of the outputs on
+validation rows, as in the layer-wise sensitivity of NVIDIA's quantization white paper, Wu et al. 2020, arXiv
+2004.09602). Moves to cheaper schemes are sorted by damage per saved cost; how many of them to make is found
+by bisection on the model's validation accuracy. The uniform models are candidates too, so the result is never
+worse than the best of them that meets the accuracy limit.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["Mixed", "Schemes"]
 
 
 class Schemes(BaseModel):
-    """What a group may become, besides float; each with the settings of its stage."""
+    """Schemes that a group may get besides float, each with the settings of its stage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,21 +53,21 @@ class Schemes(BaseModel):
         return self
 
     def stages(self) -> dict[str, QuantizeLayers]:
-        """Those that are given, by name."""
+        """The given schemes' stages, by name."""
         return {name: stage for name in type(self).model_fields if (stage := getattr(self, name)) is not None}
 
 
 class Mixed(Stage):
-    """Choose a scheme for each group of layers; queries, keys and values stay together.
+    """Choose a scheme for each group of layers; queries, keys and values form one group.
 
     Attributes:
-        max_accuracy_drop: what validation accuracy may fall by, as a share of 1, from the model given.
-        objective: size: the fewest bytes of weights. latency: the fastest; times are those of the whole
-            model in each scheme, shared out by multiply-adds, and of the best candidates measured.
-        schemes: what may be chosen, with settings; float always may.
+        max_accuracy_drop: largest allowed drop of validation accuracy from the input model, as a fraction.
+        objective: size: the fewest bytes of weights. latency: the fastest; times are those of the whole model
+            in each scheme, split by multiply-adds, and measured for the best candidates.
+        schemes: the allowed schemes, with settings; float is always allowed.
         sensitivity_rows: validation rows on which each group is tried alone.
-        skip: patterns of layer names that stay float.
-        batch, sequence, threads: where latency is measured; none: what the recipe measures first.
+        skip: patterns of layer names to leave float.
+        batch, sequence, threads: setting for latency; None: the first that the recipe measures.
     """
 
     name: ClassVar[str] = "quantize/mixed"
@@ -86,35 +85,35 @@ class Mixed(Stage):
 
     @property
     def is_timed(self) -> bool:
-        """Only where the fastest is looked for."""
+        """Whether the objective is latency."""
         return self.objective == "latency"
 
     @property
     def guess(self) -> str:
-        """Which scheme each group gets; see `Stage.guess`."""
+        """The scheme of each group; see `Stage.guess`."""
         return f"the scheme of each layer (shown: {next(iter(self._stages()))} for all)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
-        """See that every scheme could do it."""
+        """Check that every scheme fits the model."""
         for stage in self._stages().values():
             stage.rehearse(model)
         return model
 
     def data_objection(self, data: DataSource) -> str | None:
-        """What the first scheme to object says."""
+        """The first objection of any scheme."""
         said = (stage.data_objection(data) for stage in self._stages().values())
         return next(filter(None, said), None)
 
     def stand_in(self) -> Stage:
-        """The first scheme everywhere: which is chosen where can't be known without the work."""
+        """A cheap version of the first scheme, for all layers: the choice can't be known without the work."""
         return next(iter(self._stages().values())).stand_in()
 
     def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with a scheme for each group, in eval mode.
 
         Raises:
-            StageError: nothing can be quantized within the drop (the message names the nearest); latency is
-                asked for without a recipe that is run; or as the schemes' own stages.
+            StageError: nothing can be quantized within the drop (the message names the nearest candidate);
+                latency needs a running recipe; or as the schemes' own stages.
         """
         from compress.quantize.mixed.assignment import Search
         from compress.quantize.mixed.sensitivity import Parts, damages

@@ -1,1 +1,1 @@
-"""README files of bundles, and the program that runs one."""
+"""README files of bundles, with the code snippet that runs one."""

@@ -1,4 +1,4 @@
-"""README.md of a bundle: front matter that the Hugging Face Hub reads, figures, and how to run it."""
+"""README.md of a bundle: front matter for the Hugging Face Hub, figures, and usage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
     """Write the model card.
 
     Args:
-        report: what the run reports.
+        report: report of the run.
         inputs: names of the ONNX model's inputs.
     """
     families = dict.fromkeys(stage.name.split("/", 1)[0] for stage in report.stages)
@@ -53,7 +53,7 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
 def front_matter(
     report: RunReport, inputs: Sequence[str], base: str | None = None, tags: Sequence[str] = ()
 ) -> str:
-    """What the Hub reads: the task, the original's name and tags, as YAML between two lines of dashes."""
+    """YAML front matter for the Hub (task, base model, tags), between two `---` lines."""
     front: dict[str, Any] = {"library_name": "onnx"}
     task, images = task_of_measurement(report.measurement), sees_images(inputs)
     head = task.head_for("image" if images else "text")
@@ -67,12 +67,12 @@ def front_matter(
 
 
 def _hub_name(report: RunReport) -> str | None:
-    """The original's name on the Hub; a local path is nobody's business but the report's."""
+    """The base model's name on the Hub; None for a local path, which is not published."""
     model = report.recipe.get("model")
     name = model.get("hf") if isinstance(model, dict) else None
     return name if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) else None
 
 
 def _origin(report: RunReport) -> str:
-    # Only the last part: a card is published, a home directory should not be.
+    # Only the last path component: a card is published, a home directory should not be.
     return _hub_name(report) or re.split(r"[/\\]", report.model.source.rstrip("/\\"))[-1]

@@ -1,4 +1,4 @@
-"""README.md of a directory of variants: what each is, and how to run one with onnxruntime alone."""
+"""README.md of a directory of variants: a table, and how to run one with onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["to_variants_card", "variants_table"]
 
 
 def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a variant: file, size, quality, and speed-up at the first setting, from a manifest's entries."""
+    """One row per manifest entry: file, size, quality, and speed-up at the first setting."""
     score = entries[0].get("metric", "accuracy")
     language = any("perplexity" in each for each in entries)
     rows = tuple(
@@ -66,9 +66,9 @@ def to_variants_card(
     """Write the card.
 
     Args:
-        name: of the directory.
-        entries: of the manifest.
-        report: of one of the runs; labels, machine and lengths are the same in all.
+        name: name of the directory.
+        entries: the manifest's entries.
+        report: report of any of the runs; they share labels, machine and lengths.
         inputs: names of the ONNX models' inputs.
     """
     language = report.measurement.language

@@ -1,4 +1,4 @@
-"""Charts as SVG. Each has its numbers in a table of the page.
+"""Charts as SVG. The numbers of each chart are also in a table on the page.
 
-The baseline is hollow and the candidate filled, training is solid and validation dashed: colour repeats it.
+Baseline is hollow and candidate filled, training is solid and validation dashed, so colour is redundant.
 """

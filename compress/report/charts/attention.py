@@ -1,6 +1,6 @@
-"""Attention as a chart: shares in six shades of one hue (`s1` to `s6` in the page's style), and their legend.
+"""Attention maps: shares in six shades of one hue (`s1` to `s6` in the page's style), and their legend.
 
-One hue from faint to strong reads the same to colour-blind eyes.
+A single hue from faint to strong is readable with colour blindness.
 Shapes: s = positions.
 """
 
@@ -17,11 +17,11 @@ from compress.safe_text import visible
 __all__ = ["attention_legend", "attention_map"]
 
 _STEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-"""Where a share of attention gets the next stronger step; below the first the chart stays empty."""
+"""Lower bounds of the shades, as shares of attention; below the first nothing is drawn."""
 
 
 def attention_map(title: str, weights: Sequence[Sequence[float]]) -> Markup:
-    """Draw the attention from each position (row) to each position (column), [s, s], a unit square each."""
+    """Draw the attention from each position (row) to each position (column), [s, s], as unit squares."""
     runs: dict[int, list[str]] = {}
     for y, row in enumerate(weights):
         for step, start, length in _runs(row):
@@ -38,7 +38,7 @@ def attention_map(title: str, weights: Sequence[Sequence[float]]) -> Markup:
 
 
 def _runs(row: Sequence[float]) -> Iterator[tuple[int, int, int]]:
-    """Neighbours of one step at once, the empty step left out: step, start, length."""
+    """(step, start, length) of each run of neighbours in the same step; the empty step is skipped."""
     for step, group in groupby(range(len(row)), key=lambda x: bisect_right(_STEPS, row[x])):
         places = list(group)
         if step:
@@ -46,7 +46,7 @@ def _runs(row: Sequence[float]) -> Iterator[tuple[int, int, int]]:
 
 
 def attention_legend() -> Markup:
-    """Which shade is which share."""
+    """Legend that maps shades to shares."""
     shades = [f"below {100 * _STEPS[0]:.0f} %", *(f"{100 * step:.0f} %" for step in _STEPS)]
     spans = (Markup('<span class="h{}">{}</span>').format(*each) for each in enumerate(shades))
     return Markup('<p class="legend">') + Markup("").join(spans) + Markup("</p>")

@@ -1,4 +1,4 @@
-"""Curves: training, accuracy over silenced units, and the cost of widths."""
+"""Line charts: training curves, accuracy over silenced units, and cost over widths."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from compress.report.schema import EpochRecord
 
 __all__ = ["cost_curve", "loss_curve", "metric_curve", "silencing_curve"]
 
-_MOST_MARKS = 20  # of a curve; more would hide it
+_MOST_MARKS = 20  # per curve; more would hide the line
 
 
 class Silenced(Protocol):
-    """Accuracy with some units silenced; low and high are the ends of the interval of its difference."""
+    """Accuracy with some units silenced; low and high bound the interval of its difference."""
 
     @property
     def silenced(self) -> int: ...
@@ -70,9 +70,9 @@ def silencing_curve(title: str, points: Sequence[Silenced], unit: str, chosen: i
     """Accuracy over silenced units with 95 % whiskers, and a dashed line at the full model's accuracy.
 
     Args:
-        points: at least two, by `silenced`; the first is the full model.
-        unit: what is silenced, in the plural.
-        chosen: the number of silenced units that is marked.
+        points: at least two, sorted by `silenced`; the first is the full model.
+        unit: plural name of what is silenced.
+        chosen: number of silenced units to mark.
     """
     figure = sheet(340, 180)
     axes = panel(figure, 46, 8, 12, 38)
@@ -97,11 +97,11 @@ def silencing_curve(title: str, points: Sequence[Silenced], unit: str, chosen: i
 
 @themed
 def cost_curve(title: str, units: Sequence[int], ms: Sequence[float], most_ms: float, unit: str) -> Markup:
-    """Milliseconds over units, from 0.
+    """Milliseconds over units, starting at 0.
 
     Args:
-        most_ms: where the axis ends, so that charts of several kinds compare.
-        unit: of what, in the plural.
+        most_ms: upper end of the axis, shared by charts that are compared.
+        unit: plural name of the units.
     """
     figure = sheet(340, 180)
     axes = panel(figure, 52, 8, 12, 38)

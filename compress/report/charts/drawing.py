@@ -1,6 +1,6 @@
-"""Matplotlib's SVG as part of a page: colours are the page's own (light and dark), text stays text.
+"""Matplotlib SVG embedded in a page, with the page's colours (light and dark) and real text.
 
-Points can say something (a tooltip, also for screen readers) and lead somewhere, without a script.
+Points can have a tooltip, which screen readers read too, and a link, without scripts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "to_svg",
 ]
 
-# What Matplotlib draws with, and the page's variable that it becomes. No two are the same.
+# Matplotlib colours, each replaced by a CSS variable of the page. They must all differ.
 INK, SOFT, LINE, CARD = "#1b2330", "#5a6577", "#dde2ea", "#fefdfc"
 CANDIDATE, BASELINE = "#2f6fd0", "#5a6578"
 _VARIABLES = {
@@ -47,9 +47,9 @@ _VARIABLES = {
     BASELINE: "--baseline",
 }
 _SETTINGS: Any = {  # Matplotlib types each of its hundreds of settings
-    "svg.fonttype": "none",  # words can be searched, copied, and read aloud
+    "svg.fonttype": "none",  # text can be searched, copied and read aloud
     "svg.hashsalt": "modelpress",  # the same report gives the same bytes
-    "text.parse_math": False,  # a run may be called $x$
+    "text.parse_math": False,  # a run may be named $x$
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -72,25 +72,25 @@ _SETTINGS: Any = {  # Matplotlib types each of its hundreds of settings
     "lines.solid_capstyle": "butt",
 }
 _P = ParamSpec("_P")
-_POINTS = 72  # an inch; a point is one pixel of the SVG
+_POINTS = 72  # per inch; a point is one pixel of the SVG
 _SPOT = "#spot-"
 
 
 @dataclass(frozen=True)
 class Spot:
-    """What a point says, and the address that it leads to (empty: nowhere)."""
+    """Tooltip of a point, and its link (empty: no link)."""
 
     words: str
     link: str = ""
 
 
 def spot(number: int) -> str:
-    """What a mark's `url` (or an entry of its `urls`) must be, to be the spot of this number."""
+    """Value of a mark's `url` (or an entry of its `urls`) that makes it the spot of this number."""
     return f"{_SPOT}{number}"
 
 
 def themed(draw: Callable[_P, Markup]) -> Callable[_P, Markup]:
-    """Make a function draw in our style, without changing Matplotlib's own settings."""
+    """Decorator: draw in our style without changing Matplotlib's global settings."""
 
     @wraps(draw)
     def drawn(*given: _P.args, **named: _P.kwargs) -> Markup:
@@ -103,7 +103,7 @@ def themed(draw: Callable[_P, Markup]) -> Callable[_P, Markup]:
 
 
 def sheet(width: float, height: float) -> Figure:
-    """An empty figure, in pixels at its natural size."""
+    """An empty figure; width and height in pixels at its natural size."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / _POINTS, height / _POINTS))
@@ -117,17 +117,17 @@ def panel(figure: Figure, left: float, top: float, right: float, bottom: float, 
 
 
 def to_svg(figure: Figure, title: str, spots: Sequence[Spot] = ()) -> Markup:
-    """The figure as one SVG element; a screen reader reads the title.
+    """The figure as one SVG element; the title is read by screen readers.
 
     Args:
-        spots: by number, what marks whose `url` is `spot(number)` say, and where they lead.
+        spots: tooltips and links, indexed by the number given to `spot` for the mark's `url`.
     """
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     body = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
     body = body[body.index("<svg") :]
     body = body[body.index(">") + 1 :]
-    body = re.sub(r' id="[A-Za-z]+[._A-Za-z\d]*_\d+"', "", body)  # an id may be only once in a page
+    body = re.sub(r' id="[A-Za-z]+[._A-Za-z\d]*_\d+"', "", body)  # ids must be unique in a page
     body = re.sub(r'style="[^"]*"', lambda style: _themed(style[0]), body)
     body = re.sub(rf'<a xlink:href="{_SPOT}(\d+)"[^>]*>', lambda found: _opened(spots[int(found[1])]), body)
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
@@ -138,7 +138,7 @@ def to_svg(figure: Figure, title: str, spots: Sequence[Spot] = ()) -> Markup:
         '<svg role="img" viewBox="0 0 {0:.0f} {1:.0f}" style="max-width: {2:.0f}px" aria-label="{3}">'
         "<title>{3}</title>"
     ).format(width, height, width * 1.25, visible(title))
-    # Matplotlib has escaped what came from us, and `_opened` the rest.
+    # Matplotlib has escaped our text, and `_opened` the rest.
     return head + Markup(body.rstrip())
 
 
@@ -149,7 +149,7 @@ def _themed(style: str) -> str:
 
 
 def _font(found: re.Match[str]) -> str:
-    """Size and weight as drawn; the family is the page's."""
+    """Size and weight as drawn; the font family is the page's."""
     size = f"font-size: {found[2]}px" if found[2] else ""
     return f"{size}; font-weight: {found[1]}" if found[1] else size
 

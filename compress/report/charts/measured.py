@@ -1,4 +1,4 @@
-"""Latency, size and other bars of baseline and candidate."""
+"""Latency box plots, and bars of sizes and widths, for baseline and candidate."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 @themed
 def latency_boxes(latency: Sequence[LatencyComparison]) -> Markup:
-    """How long calls took at each setting: half of them in the box, the median in it, whiskers p5 to p95.
+    """Box plots of call times at each setting: quartiles, median, whiskers from p5 to p95.
 
-    Each setting has a scale of its own, from 0.
+    Each setting has its own scale, starting at 0.
     """
     height = 112.0
     figure = sheet(400, height * max(len(latency), 1))
@@ -51,12 +51,12 @@ def latency_boxes(latency: Sequence[LatencyComparison]) -> Markup:
         below = height * (len(latency) - place - 1)
         axes = panel(figure, 76, above + 20, 12, below + 28)
         axes.set_title(setting(each), loc="left", x=-76 / 312, fontsize=12, fontweight="bold", color=INK)
-        stats = [_box(x) for x in (each.candidate, each.baseline)]  # from below
+        stats = [_box(x) for x in (each.candidate, each.baseline)]  # from bottom to top
         boxes = axes.bxp(stats, positions=[0, 1], widths=0.5, orientation="horizontal", showfliers=False)
         for lines in boxes.values():
             for line in lines:
                 line.set(color=INK, linewidth=1.3)
-        boxes["medians"][0].set(color=CARD, linewidth=2)  # on the filled one
+        boxes["medians"][0].set(color=CARD, linewidth=2)  # visible on the filled box
         for low, who in zip(stats, reversed(_WHO), strict=True):
             y = 0 if who == "candidate" else 1
             fill = {"color": LOOKS[who]["facecolor"], "linewidth": 0, "zorder": 1}
@@ -72,14 +72,14 @@ def latency_boxes(latency: Sequence[LatencyComparison]) -> Markup:
 
 
 def _box(latency: Latency) -> dict[str, float]:
-    """Quantiles; reports from before quartiles were kept have the median and p95 alone."""
+    """Quantiles; reports written before quartiles were recorded have only the median and p95."""
     middle = latency.p50_ms
     q1, q3, low = (middle if x is None else x for x in (latency.p25_ms, latency.p75_ms, latency.p05_ms))
     return {"med": middle, "q1": q1, "q3": q3, "whislo": low, "whishi": latency.p95_ms}
 
 
 def size_bars(baseline: ModelMeasurement, candidate: ModelMeasurement) -> Markup:
-    """File, gzip and memory of both; file and gzip share a scale."""
+    """File size, gzip size and peak memory of both models; file and gzip share a scale."""
     files = (baseline.size.file_bytes, candidate.size.file_bytes)
     zipped = (baseline.size.gzip_bytes, candidate.size.gzip_bytes)
     memory = (baseline.peak_memory_bytes, candidate.peak_memory_bytes)
@@ -92,7 +92,7 @@ def size_bars(baseline: ModelMeasurement, candidate: ModelMeasurement) -> Markup
 
 
 def part_bars(parts: Sequence[PartSize]) -> Markup:
-    """Bytes of the weights by part, of both, on one scale."""
+    """Weight bytes of each part for both models, on one scale."""
     full = max((max(x.baseline_bytes, x.candidate_bytes) for x in parts), default=0)
     groups = [(x.name, (x.baseline_bytes, x.candidate_bytes), full) for x in parts]
     return _both("Bytes of the weights by part, baseline and candidate", groups)
@@ -100,7 +100,7 @@ def part_bars(parts: Sequence[PartSize]) -> Markup:
 
 @themed
 def _both(title: str, groups: Sequence[tuple[str, tuple[int, int], int]]) -> Markup:
-    """Bars of bytes, of baseline and candidate: by group its name, both values, and what a full bar is."""
+    """Bars of bytes for baseline and candidate; each group is (name, both values, value of a full bar)."""
     height = 66.0
     figure = sheet(400, height * max(len(groups), 1))
     axes = panel(figure, 76, 0, 70, 4)
@@ -116,11 +116,11 @@ def _both(title: str, groups: Sequence[tuple[str, tuple[int, int], int]]) -> Mar
 
 
 def bar_row(axes: Axes, y: float, who: str, share: float, name: str, words: str) -> None:
-    """One bar of a share of the width, in the look of baseline or candidate.
+    """One bar in the style of baseline or candidate; its length is a share of the width.
 
     Args:
-        name: shown on its left; empty: nothing.
-        words: shown after its end.
+        name: label on the left; empty for none.
+        words: label after the end of the bar.
     """
     axes.barh(y, share, height=14, linewidth=1.5, **LOOKS[who])
     if name:
@@ -130,7 +130,7 @@ def bar_row(axes: Axes, y: float, who: str, share: float, name: str, words: str)
 
 @dataclass(frozen=True)
 class Width:
-    """Units of one sub-layer before and after; the words are shown behind the bar."""
+    """Units of one sub-layer before and after; `words` label the bar."""
 
     name: str
     before: int
@@ -140,7 +140,7 @@ class Width:
 
 @themed
 def width_bars(title: str, widths: Sequence[Width]) -> Markup:
-    """Units kept of those there were, a row for each sub-layer of one kind."""
+    """Units kept out of the original number, one row for each sub-layer of one kind."""
     full = max((max(x.before, x.kept) for x in widths), default=0) or 1
     height = max(_ROW * len(widths), 1)
     figure = sheet(400, height)

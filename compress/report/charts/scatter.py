@@ -1,4 +1,4 @@
-"""Quality over latency or size, a dot a model."""
+"""Scatter chart of quality over latency or size, one dot per model."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Dot:
     """One model in a scatter chart.
 
     Attributes:
-        label: shown next to it.
-        x: what the chart is over: milliseconds, or MB.
-        quality: accuracy, a share of 1, or perplexity; low and high are the ends of its interval.
-        words: shown at the pointer; empty: the label.
-        link: where a click leads; empty: nowhere.
-        on_front: the line of the front runs through it.
+        label: text next to the dot.
+        x: horizontal value: milliseconds or MB.
+        quality: accuracy in [0, 1], or perplexity; low and high bound its interval.
+        words: tooltip; empty: the label.
+        link: target of a click; empty for none.
+        on_front: whether the dot is on the Pareto front.
     """
 
     label: str
@@ -62,15 +62,15 @@ def scatter(
     perplexity: bool = False,
     quality: str = "accuracy",
 ) -> Markup:
-    """Quality over something that should be small, with the interval of its difference from the baseline.
+    """Quality over a cost (lower is better), with the interval of its difference from the baseline.
 
-    The horizontal axis starts at 0, that of quality doesn't; a dashed line is at the baseline's, and a
-    stepped one runs along the front.
+    The horizontal axis starts at 0, the quality axis does not. A dashed line marks the baseline's quality, a
+    stepped line the Pareto front.
 
     Args:
-        over: what the horizontal axis is.
-        perplexity: quality is perplexity, and its axis points down.
-        quality: what else it is.
+        over: label of the horizontal axis.
+        perplexity: quality is perplexity, plotted on an inverted axis.
+        quality: name of any other quality.
     """
     if not dots:
         return Markup("")
@@ -117,15 +117,15 @@ def scatter(
     )
 
 
-_NUMBER = 4  # letters of a label that is no name
-_LETTER = 6.4  # pixels that one is taken to need
+_NUMBER = 4  # characters of the longest label that is a number, not a name
+_LETTER = 6.4  # assumed pixels per character
 
 
 def _labels(axes: Axes, dots: Sequence[Dot]) -> None:
-    """Each next to its dot, on the side with more room, moved up or down to where no other label is."""
+    """Label each dot on the side with more room, moved up or down to avoid other labels."""
     places = axes.transData.transform([(x.x, x.quality) for x in dots])
     box = axes.get_window_extent()
-    taken: list[tuple[float, float, float]] = []  # from, to, height; pixels
+    taken: list[tuple[float, float, float]] = []  # start, end, height in pixels
     named = [each for each in zip(dots, places, strict=True) if each[0].label]
     for dot, (x, y) in sorted(named, key=lambda each: -each[1][1]):
         words = visible(dot.label if len(dot.label) <= 28 else dot.label[:27] + "…")

@@ -1,4 +1,4 @@
-"""A comparison that shows itself: in the terminal, as Markdown, as a page and as JSON."""
+"""A comparison that renders itself as a terminal table, Markdown, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ __all__ = ["Comparison"]
 
 
 class Comparison(ComparedRuns):
-    """Runs side by side, the baseline first."""
+    """Compared runs, the baseline first."""
 
     def to_table(self) -> Table:
-        """For the terminal; fits 80 columns."""
+        """Table for the terminal; fits 80 columns."""
         return comparison_table(self)
 
     def to_markdown(self) -> str:
-        """As Markdown tables and sentences."""
+        """Markdown tables and sentences."""
         return page_markdown(comparison_page(self))
 
     def to_html(self, folder: Path | None = None) -> str:
-        """As one self-contained page, with charts of quality over latency and over size.
+        """One self-contained page, with charts of quality over latency and over size.
 
         Args:
-            folder: where the page will be; its links to the runs' reports are relative to it. None: they
-                are absolute.
+            folder: where the page will be; links to the runs' reports are relative to it. None: absolute.
         """
         return page_html(comparison_page(self, folder))
 
     def to_json(self) -> str:
-        """As JSON that `Comparison.model_validate_json` reads back."""
+        """JSON that `Comparison.model_validate_json` reads back."""
         return self.model_dump_json(indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""Runs side by side, as data; how each figure is shown, and which is best."""
+"""Compared runs as data; formatting of each figure, and ranking."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class ComparisonRow(Record):
     """One model.
 
     Attributes:
-        accuracy: share of test rows answered right; of a language model, of their tokens.
-        difference: accuracy minus that of the run's own baseline, as shares of 1; None for the baseline.
-        perplexity: of a language model, which is ranked by it and not by accuracy; None of others.
-        perplexity_ratio: to that of the run's own baseline; None for the baseline, and of others.
-        p50_ms: at the comparison's setting; None where the run didn't measure it.
-        speedup: against the run's own baseline, timed in turns with it.
-        smaller: baseline's file bytes / this one's.
-        flags: why some of its figures don't compare, a sentence each.
-        not_comparable: the columns that the flags are about.
-        best: the columns in which it is best, or shares that place, as shown.
+        accuracy: share of correct test rows, or tokens of a language model.
+        difference: accuracy minus that of the run's own baseline, in [-1, 1]; None for the baseline.
+        perplexity: of a language model, which is ranked by it instead of accuracy; None for other tasks.
+        perplexity_ratio: relative to the run's own baseline; None for the baseline and for other tasks.
+        p50_ms: at the comparison's setting; None if the run did not measure it.
+        speedup: relative to the run's own baseline, timed in alternation with it.
+        smaller: baseline file bytes / this model's file bytes.
+        flags: why some figures are not comparable, one sentence each.
+        not_comparable: the columns that the flags concern.
+        best: the columns in which it is best or tied for best, as displayed.
         on_front: no comparable model is both faster and better (more accurate, or of lower perplexity).
-        on_size_front: the same for smaller in place of faster.
-        page: the run's HTML report; None where there is no such file, and for the baseline.
+        on_size_front: the same with smaller instead of faster.
+        page: the run's HTML report; None if there is no such file, and for the baseline.
     """
 
     name: str
@@ -77,7 +77,7 @@ class ComparisonRow(Record):
 
     @property
     def quality(self) -> float:
-        """What is ranked: minus perplexity of a language model, accuracy of others."""
+        """The ranking key: negative perplexity for language models, accuracy otherwise."""
         return self.accuracy if self.perplexity is None else -self.perplexity
 
 
@@ -90,23 +90,23 @@ class PairDifference(Record):
 
 
 class RecipeDifference(Record):
-    """A setting that the recipes don't share: its value by the name of the run."""
+    """A setting that differs between recipes: its values by run name."""
 
     key: str
     values: dict[str, str]
 
 
 class ComparedRuns(Record):
-    """Runs side by side, the baseline first.
+    """Compared runs, the baseline first.
 
     Attributes:
-        setting: where latency was taken.
-        test_tokens: of the test rows of a language model; None of others.
-        score: what the task's metric is called.
+        setting: the setting of the latencies.
+        test_tokens: tokens in the test rows of a language model; None for other tasks.
+        score: name of the main metric.
         rows: the baseline, then the runs in the order given.
-        notes: what holds for the table as a whole.
-        pairs: each pair of runs, row by row; empty for many runs.
-        differs: what the recipes don't share; empty for many runs.
+        notes: remarks on the whole table.
+        pairs: every pair of runs, compared row by row; empty for many runs.
+        differs: settings that differ between the recipes; empty for many runs.
     """
 
     setting: str
@@ -120,13 +120,13 @@ class ComparedRuns(Record):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that have figures: without perplexity where there is no language model."""
+        """The columns that have figures; perplexity only if there is a language model."""
         language = any(row.perplexity is not None for row in self.rows)
         return tuple(column for column in COLUMNS if language or column != "perplexity")
 
 
 def shown(row: ComparisonRow, column: Column) -> str:
-    """One figure as every renderer shows it, without its unit."""
+    """A figure as every renderer shows it, without its unit."""
     if column == "accuracy":
         return percent(row.accuracy)
     if column == "perplexity":
@@ -142,7 +142,7 @@ def shown(row: ComparisonRow, column: Column) -> str:
 
 
 def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """The same rows, with the best of each column and the front of quality over latency marked."""
+    """The same rows, with the best of each column and the Pareto fronts marked."""
     best: dict[Column, str] = {}
     for column in COLUMNS:
         values = [(_value(row, column), shown(row, column)) for row in rows if _competes(row, column)]
@@ -152,7 +152,7 @@ def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
     return tuple(
         row.model_copy(
             update={
-                # As shown: two figures that read the same share the place.
+                # Compared as displayed: figures that print the same share the place.
                 "best": tuple(x for x in best if _competes(row, x) and shown(row, x) == best[x]),
                 "on_front": at in front,
                 "on_size_front": at in size_front,
@@ -163,7 +163,7 @@ def ranked(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 
 
 def _front(rows: Sequence[ComparisonRow], column: Literal["p50_ms", "file_bytes"]) -> set[int]:
-    """Places of the rows that no other is as low in a column and as good as, and better in one.
+    """Indices of the rows on the Pareto front of this column (lower is better) and quality.
 
     O(n log n).
     """
@@ -174,7 +174,7 @@ def _front(rows: Sequence[ComparisonRow], column: Literal["p50_ms", "file_bytes"
     ]
     racing.sort(key=lambda each: (each[1], -each[2]))
     front: set[int] = set()
-    last, last_quality = 0.0, -math.inf  # of the last row on the front: as low or lower, as good or better
+    last, last_quality = 0.0, -math.inf  # last row on the front: no later row has a lower value
     for at, value, quality in racing:
         if quality > last_quality or (value, quality) == (last, last_quality):
             front.add(at)
@@ -189,5 +189,5 @@ def _value(row: ComparisonRow, column: Column) -> float:
 
 def _competes(row: ComparisonRow, column: Column) -> bool:
     if column == "accuracy" and row.perplexity is not None:
-        return False  # of a language model it is no rank: perplexity is
+        return False  # language models are ranked by perplexity instead
     return column not in row.not_comparable and getattr(row, column) is not None

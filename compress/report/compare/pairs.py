@@ -1,4 +1,4 @@
-"""Runs against each other: accuracy row by row, and what differs in their recipes."""
+"""Pairs of runs: accuracy row by row, and differences between their recipes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from compress.tasks import task_of_measurement
 
 __all__ = ["pair_differences", "recipe_differences"]
 
-_MOST_RUNS = 12  # that are held against each other; of more, nobody reads the table
+_MOST_RUNS = 12  # in the pairwise table; with more it is unreadable
 
 
 def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tuple[PairDifference, ...]:
-    """Accuracy of each pair on the same test rows, with the paired interval; other rows are left out.
+    """Accuracy difference of each pair with the same test rows, with the paired interval.
 
-    Empty for more than 12 runs, and for reports from before answers were kept.
+    Empty for more than 12 runs, and for reports written before predictions were stored.
     """
     if not 2 <= len(reports) <= _MOST_RUNS:
         return ()
@@ -38,9 +38,9 @@ def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tupl
 
 
 def recipe_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tuple[RecipeDifference, ...]:
-    """Settings that are not the same in all recipes, by dotted names; empty for more than 12 runs.
+    """Settings that differ between the recipes, by dotted name; empty for more than 12 runs.
 
-    Stages are named by their place and name, so that a stage that one recipe lacks shows as its settings.
+    Stages are keyed by position and name, so that a stage missing from one recipe appears as its settings.
     """
     if not 2 <= len(reports) <= _MOST_RUNS:
         return ()

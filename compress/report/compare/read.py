@@ -1,8 +1,8 @@
-"""Lay runs side by side, and say which of their figures may be compared.
+"""Compare runs, and decide which of their figures are comparable.
 
-Latency compares only on one machine and at one setting, accuracy only on the same test rows, and what a run
-says against its baseline only with the same baseline. A run that differs is shown and flagged, and is never
-called best in those columns.
+Latency is comparable only on one machine and at one setting, accuracy only on the same test rows, and figures
+relative to the baseline only with the same baseline. A run that differs is shown with a flag, and is never
+marked best in those columns.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _T = TypeVar("_T", bound=Hashable)
 def compare_reports(
     sources: Path | str | RunReport | Iterable[Path | str | RunReport], where: str | None = None
 ) -> Comparison:
-    """Lay runs side by side.
+    """Compare runs.
 
     Args:
-        sources: one or many of: reports, their files, run directories, or folders of run directories
-            (searched one level deep; hidden folders and those without a report are passed over).
-        where: only runs that meet these conditions, such as `speedup > 2 and drop < 0.01`; see
-            `select.SELECT_COLUMNS`. What compares with what is decided before.
+        sources: one or more of: reports, report files, run directories, or folders of run directories
+            (searched one level deep; hidden folders and those without a report are skipped).
+        where: keep only runs that meet these conditions, such as `speedup > 2 and drop < 0.01`; see
+            `select.SELECT_COLUMNS`. Comparability is decided before filtering.
 
     Raises:
-        RecipeError: conditions that can't be read; before any report is.
-        OutputError: nothing to compare, or a report that was named cannot be read.
+        RecipeError: invalid conditions; raised before any report is read.
+        OutputError: there is nothing to compare, or a named report cannot be read.
     """
     meets = None if where is None else condition_of(where)
     with _uncollected():
@@ -54,7 +54,7 @@ def compare_reports(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Reading thousands of reports makes millions of objects and no cycle: looking for one took 4/5 of it."""
+    """Disable garbage collection: it took 4/5 of reading thousands of reports, which have no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -100,7 +100,7 @@ def _compared(
 
 
 class _Usual:
-    """What most of the runs share, and so what the others are held against."""
+    """The values that most runs share, which the other runs are compared against."""
 
     def __init__(self, reports: Sequence[RunReport]) -> None:
         self.machine = _most(x.measurement.environment.fingerprint for x in reports)
@@ -108,7 +108,7 @@ class _Usual:
         self.setting = _most(_setting_key(headline(x)) for x in reports)
         agreeing = [x for x in reports if self._same_place(x) and self.latency(x)] or list(reports[:1])
         self.baseline = _most(_baseline_key(x) for x in agreeing)
-        # The baseline's row is this run's: the first that agrees with most in everything.
+        # The baseline row is taken from this run, the first that agrees with the majority in everything.
         self.lender = next(x for x in agreeing if _baseline_key(x) == self.baseline)
 
     def _same_place(self, report: RunReport) -> bool:
@@ -116,11 +116,11 @@ class _Usual:
         return machine == self.machine and report.data.test_fingerprint == self.test_rows
 
     def latency(self, report: RunReport) -> LatencyComparison | None:
-        """The run's latency at the setting that most have first."""
+        """The run's latency at the setting that most runs list first."""
         return next((x for x in report.measurement.latency if _setting_key(x) == self.setting), None)
 
     def differences(self, report: RunReport) -> tuple[list[str], set[Column]]:
-        """Why some figures of this run don't compare, and which."""
+        """Why some figures of this run are not comparable, and in which columns."""
         flags, columns = [], set[Column]()
         if report.measurement.environment.fingerprint != self.machine:
             cpu = report.measurement.environment.cpu
@@ -132,7 +132,7 @@ class _Usual:
         if report.data.test_fingerprint != self.test_rows:
             flags.append(f"other test rows ({report.data.test_rows:,}): its accuracy does not compare")
             columns |= {"accuracy"} if report.measurement.language is None else {"accuracy", "perplexity"}
-        # The baseline's answers tell apart models trained twice, but only where rows and kernels agree.
+        # Baseline accuracy distinguishes models trained twice, but only with the same rows and kernels.
         facts = 3 if self._same_place(report) else 2
         if _baseline_key(report)[:facts] != self.baseline[:facts]:
             flags.append("another baseline: its difference, speed-up and ratio are against its own")
@@ -140,7 +140,7 @@ class _Usual:
         return flags, columns
 
     def drift(self, reports: Sequence[RunReport]) -> list[str]:
-        """A note if the same baseline was timed very differently from run to run."""
+        """A note if timings of the same baseline vary widely between runs."""
         latencies = [self.latency(x) for x in reports if not self.differences(x)[0]]
         p50s = [x.baseline.p50_ms for x in latencies if x is not None]
         if not p50s or max(p50s) < _BASELINE_DRIFT * min(p50s):
@@ -187,7 +187,7 @@ def _gather(
 
 
 def _names(runs: Sequence[tuple[RunReport, Path | None]]) -> list[str]:
-    """The runs' names; those that occur twice with as many parent folders as tell them apart."""
+    """The runs' names; duplicates are prefixed with enough parent folders to tell them apart."""
     names = [report.name for report, _ in runs]
     for depth in range(2, 12):
         twice = {name for name, count in Counter(names).items() if count > 1}
@@ -205,7 +205,7 @@ def _names(runs: Sequence[tuple[RunReport, Path | None]]) -> list[str]:
 
 
 def _most(values: Iterable[_T]) -> _T:
-    """The most frequent, and the first of those that are equally frequent."""
+    """The most frequent value; the first one if tied."""
     return Counter(values).most_common(1)[0][0]
 
 

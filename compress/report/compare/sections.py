@@ -1,4 +1,4 @@
-"""A comparison as sections: a table, charts whose points lead to the runs' reports, and verdicts."""
+"""Sections of a comparison: a table, charts whose points link to the runs' reports, and verdicts."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _NAMES: dict[Column, str] = {  # of the first column the task has the name
     "smaller": "smaller by",
     "peak_memory_bytes": "peak memory MB",
 }
-_MOST_NAMES = 8  # beside the points; more would cover each other, and numbers replace them
-_MOST_NUMBERS = 40  # of more, those on the fronts alone are numbered, if they are not too many either
+_MOST_NAMES = 8  # labels next to the points; more would overlap, so numbers replace them
+_MOST_NUMBERS = 40  # above this, only models on the fronts are numbered, if those are few enough
 _MOST_LISTED = 20
 _CAPTION = (
     "In both charts a point is named at the pointer, and a click on it opens its report. Hollow: baseline; "
@@ -50,7 +50,7 @@ def comparison_page(comparison: ComparedRuns, folder: Path | None = None) -> Pag
     """The whole page.
 
     Args:
-        folder: where it will be; None: links to reports are absolute.
+        folder: where it will be written; None: links to reports are absolute.
     """
     links = {row.name: _link(row, folder) for row in comparison.rows}
     first, *others = legend(comparison)
@@ -106,7 +106,7 @@ def _quality(comparison: ComparedRuns) -> str:
 
 
 def _charts(comparison: ComparedRuns, links: dict[str, str]) -> Section:
-    """Quality over latency and over size; which models no other beats in both."""
+    """Quality over latency and over size, and the models on each Pareto front."""
     drawn = [row for row in comparison.rows if _drawable(row, "p50_ms") or _drawable(row, "file_bytes")]
     labels, quality = _labels(drawn), _quality(comparison)
     caption = _CAPTION.format(
@@ -160,7 +160,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _link(row: ComparisonRow, folder: Path | None) -> str:
-    """Where the run's own report is, as a link; empty without one."""
+    """Link to the run's own report; empty without one."""
     if row.page is None:
         return ""
     page = Path(row.page)
@@ -168,12 +168,12 @@ def _link(row: ComparisonRow, folder: Path | None) -> str:
         try:
             return quote(Path(os.path.relpath(page, folder)).as_posix())
         except ValueError:
-            pass  # another drive
+            pass  # on another drive
     return page.absolute().as_uri()
 
 
 def _labels(rows: Sequence[ComparisonRow]) -> dict[str, str]:
-    """The label of each point: a name, a number, or nothing."""
+    """The label of each point: a name, a number, or empty."""
     if len(rows) <= _MOST_NAMES:
         return {row.name: row.name for row in rows}
     numbered = {row.name for row in rows}
@@ -189,7 +189,7 @@ def _drawable(row: ComparisonRow, over: _Over) -> bool:
 
 
 def _dot(row: ComparisonRow, over: _Over, label: str, link: str) -> Dot:
-    # The paired interval around the baseline's figure: it crosses that line where nothing is measurable.
+    # The paired interval around the baseline's figure: it crosses that line if no difference is measurable.
     value = row.accuracy if row.perplexity is None else row.perplexity
     low = high = value
     if row.perplexity_ratio is not None:
@@ -218,7 +218,7 @@ def marked(row: ComparisonRow, column: Column) -> str:
 
 
 def interval_of(row: ComparisonRow, column: Column) -> tuple[str, ...]:
-    """What is below a figure: the interval of a speed-up; of perplexity also the ratio; else nothing."""
+    """Text below a figure: the interval of a speed-up; ratio and interval of perplexity; otherwise empty."""
     ratio, speedup = row.perplexity_ratio, row.speedup
     if column == "perplexity" and ratio is not None:
         return f"{ratio.value:.3f}x", f"{ratio.low:.3f} to {ratio.high:.3f}"
@@ -228,13 +228,13 @@ def interval_of(row: ComparisonRow, column: Column) -> tuple[str, ...]:
 
 
 def difference_of(row: ComparisonRow) -> tuple[str, str]:
-    """The difference in points and its interval, or two empty texts."""
+    """The difference in points and its interval, or two empty strings."""
     each = row.difference
     return ("", "") if each is None else points(each.value, each.low, each.high)
 
 
 def legend(comparison: ComparedRuns) -> list[str]:
-    """What the columns and the marks mean."""
+    """Meaning of the columns and marks."""
     what = f"{capital(comparison.score)} on {comparison.test_rows:,} test rows"
     if comparison.test_tokens is not None:
         what = (
@@ -254,7 +254,7 @@ def legend(comparison: ComparedRuns) -> list[str]:
 
 
 def flags(comparison: ComparedRuns) -> list[str]:
-    """What doesn't compare, and why, a sentence each."""
+    """What is not comparable and why, one sentence each."""
     return [f"{row.name}: {flag}." for row in comparison.rows for flag in row.flags] + list(comparison.notes)
 
 
@@ -269,7 +269,7 @@ def _pairs(comparison: ComparedRuns) -> Table:
 
 
 def _differs(comparison: ComparedRuns) -> Table | None:
-    """Settings that the recipes don't share, a column for each run; None if they share all."""
+    """Settings that differ between the recipes, one column per run; None if there are none."""
     if not comparison.differs:
         return None
     names = list(comparison.differs[0].values)

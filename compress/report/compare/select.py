@@ -1,7 +1,7 @@
-"""Choose among compared runs: sort, filter by conditions, and name the best within an accuracy drop.
+"""Select among compared runs: sort, filter by conditions, and pick the best within an accuracy drop.
 
-A condition is read by these rules alone and never evaluated as a program: a column, one of > >= < <= = !=,
-and a number; several are joined by `and`.
+A condition is parsed, never evaluated as code: a column, one of > >= < <= = !=, and a number; conditions are
+joined by `and`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ SELECT_COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
     "smaller": lambda row: row.smaller,
     "memory_mb": lambda row: row.peak_memory_bytes / 1e6,
 }
-"""What can be sorted and filtered by: shares of 1, ratios, ms, MB; worst and least are ends of intervals."""
+"""Columns to sort and filter by: shares in [0, 1], ratios, ms, MB; worst and least are ends of intervals."""
 
 _MORE_IS_BETTER = ("accuracy", "speedup", "least_speedup", "smaller")
-# What a column's figure says nothing about, where it doesn't compare.
+# The column that each figure depends on: where that one is not comparable, neither is the figure.
 _RELIES_ON = {
     "drop": "accuracy",
     "worst_drop": "accuracy",
@@ -66,10 +66,10 @@ def _value(row: ComparisonRow, column: str) -> float | None:
 
 
 def known_column(column: str, option: str) -> str:
-    """The same name.
+    """Return the name if it is a column.
 
     Args:
-        option: of the command line, for the message.
+        option: command-line option, for the message.
 
     Raises:
         RecipeError: there is no such column.
@@ -80,10 +80,10 @@ def known_column(column: str, option: str) -> str:
 
 
 def condition_of(where: str) -> Callable[[ComparisonRow], bool]:
-    """Read conditions; what is returned says whether a run meets them all, by figures that compare.
+    """Parse conditions into a predicate: whether a run meets all of them, by comparable figures.
 
     Raises:
-        RecipeError: a condition that can't be read, or a column that isn't there.
+        RecipeError: invalid condition or unknown column.
     """
     conditions = []
     for part in re.split(r"\band\b", where):
@@ -107,10 +107,10 @@ def condition_of(where: str) -> Callable[[ComparisonRow], bool]:
 
 
 def sorted_by(comparison: Comparison, column: str) -> Comparison:
-    """The baseline, then the runs from best to worst in a column; those without a figure come last.
+    """The baseline, then the runs from best to worst in a column; runs without a figure come last.
 
     Raises:
-        RecipeError: a column that isn't there.
+        RecipeError: unknown column.
     """
     sign = -1 if known_column(column, "--sort") in _MORE_IS_BETTER else 1
 
@@ -124,14 +124,14 @@ def sorted_by(comparison: Comparison, column: str) -> Comparison:
 def best_run(
     comparison: Comparison, what: Literal["size", "speed", "accuracy"], max_drop: float | None = None
 ) -> ComparisonRow:
-    """The smallest, fastest or most accurate run; of language models, for accuracy that of lowest perplexity.
+    """The smallest, fastest or most accurate run (for language models, the one with the lowest perplexity).
 
     Args:
-        max_drop: leave out runs whose accuracy may have dropped by more, by the worse end of the 95 %
-            interval; a share of 1. None: any.
+        max_drop: largest accuracy drop allowed, in [0, 1], at the worse end of the 95 % interval. None: no
+            limit.
 
     Raises:
-        NotReachedError: no run is within the drop, or has such a figure that compares.
+        NotReachedError: no run is within the drop, or none has a comparable figure.
     """
     language = comparison.test_tokens is not None
     quality = "perplexity" if language else "accuracy"
@@ -153,7 +153,7 @@ def _within(row: ComparisonRow, max_drop: float) -> bool:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """One line a row, raw figures; those that don't compare are there, and named in the last column."""
+    """One line per row with raw figures; columns that are not comparable are named in the last column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", "stages", *SELECT_COLUMNS, "not_comparable"])

@@ -1,4 +1,4 @@
-"""A comparison for a terminal of 80 columns."""
+"""A comparison for an 80-column terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["comparison_table"]
 
 
 def comparison_table(comparison: ComparedRuns) -> Table:
-    """Intervals are below their values, so that 80 columns are enough."""
+    """Table with intervals below their values, to fit 80 columns."""
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
@@ -36,7 +36,7 @@ def comparison_table(comparison: ComparedRuns) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     last = len(comparison.rows) - 1
     for at, row in enumerate(comparison.rows):
-        # Text, not str: rich would read [brackets] in a name as its own markup.
+        # Text, not str: rich would interpret [brackets] in a name as markup.
         table.add_row(
             Text.assemble((row.name, "bold"), "\n", (row.stages, "dim")),
             _stack(row, quality, *(difference_of(row) if quality == "accuracy" else ())),

@@ -1,1 +1,1 @@
-"""What heads, neurons and layers are worth, as data and pages."""
+"""Importance of heads, neurons and layers, as data and pages."""

@@ -1,4 +1,4 @@
-"""Inspection: what heads and neurons are worth for a task, as data."""
+"""Inspection: importance of heads and neurons for a task, as data."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ INSPECTION_FILES = ("inspection.json", "inspection.md", "inspection.html")
 
 
 class Point(Record):
-    """Validation accuracy with a number of units silenced, against the full model on the same rows.
+    """Validation accuracy with a number of units silenced, compared with the full model on the same rows.
 
     Attributes:
-        accuracy: share of rows answered right.
+        accuracy: share of correct rows.
         difference: accuracy minus the full model's.
-        low: of the 95 % interval of the difference (paired, Tango 1998).
-        high: of the same.
+        low: lower end of the 95 % interval of the difference (paired, Tango 1998).
+        high: upper end of the interval.
     """
 
     silenced: int
@@ -42,7 +42,7 @@ class Point(Record):
 
     @property
     def measurable(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -52,8 +52,8 @@ class LayerHeads(Record):
     Attributes:
         name: path of the block.
         importance: Taylor scores, divided by the layer's L2 norm.
-        needed: heads that the task needs (see `Inspection.need`), by index.
-        curve: this layer alone, the least important heads silenced first; empty with --quick.
+        needed: indices of the heads that the task needs (see `Inspection.need`).
+        curve: this layer alone, least important heads silenced first; empty with --quick.
         likeness: linear CKA of each pair of heads.
     """
 
@@ -66,11 +66,11 @@ class LayerHeads(Record):
 
 
 class LayerNeurons(Record):
-    """How a layer's importance is spread over its feed-forward neurons.
+    """Distribution of a layer's importance over its feed-forward neurons.
 
     Attributes:
-        top10: share of the importance that the top 10 % of neurons have.
-        for90: fewest neurons that together have 90 % of it.
+        top10: share of the importance held by the top 10 % of neurons.
+        for90: smallest number of neurons that together hold 90 % of it.
     """
 
     layer: int
@@ -84,12 +84,12 @@ class LayerNeurons(Record):
 
 
 class QuantizedGroup(Record):
-    """What a group of layers costs when it alone is quantized.
+    """Effect of quantizing one group of layers alone.
 
     Attributes:
         name: paths of the layers.
-        divergence: by scheme: KL from the float model's answers, mean over rows, in nats.
-        difference: by scheme: change of accuracy on these rows.
+        divergence: KL from the float model's outputs by scheme, mean over rows, in nats.
+        difference: change in accuracy on these rows, by scheme.
     """
 
     name: str
@@ -98,11 +98,11 @@ class QuantizedGroup(Record):
 
 
 class HeadLook(Record):
-    """Where one head looks: shares of its attention, which sum to 1.
+    """Where one head attends: shares of its attention, which sum to 1.
 
     Attributes:
-        position: index of the position that gets most, where all rows have the same positions; else none.
-        position_share: what that one gets.
+        position: index of the most attended position, if all rows have the same positions; otherwise None.
+        position_share: share of that position.
     """
 
     layer: int
@@ -118,7 +118,7 @@ class HeadLook(Record):
 
     @property
     def mostly(self) -> tuple[str, float]:
-        """The place that gets most of it, and its share."""
+        """The category with the largest share, and its share."""
         places = ("itself", "first", "separator", "previous", "next", "other")
         return max(((place, float(getattr(self, place))) for place in places), key=lambda item: item[1])
 
@@ -127,8 +127,8 @@ class Sentence(Record):
     """One validation row.
 
     Attributes:
-        tokens: texts of the tokens, or numbers of the positions.
-        maps: attention [h, s, s] of each layer of heads; in HTML only.
+        tokens: token texts, or position numbers.
+        maps: attention [h, s, s] of each layer; shown in HTML only.
     """
 
     tokens: tuple[str, ...]
@@ -136,12 +136,12 @@ class Sentence(Record):
 
 
 class AttentionFacts(Record):
-    """What each head looks at.
+    """Attention of every head.
 
     Attributes:
-        rows: validation rows over which the shares are taken.
-        left_out: why there is no view; empty: there is one.
-        first_token: what the first position holds, if it is the same in all rows.
+        rows: validation rows that the shares are averaged over.
+        left_out: why attention is not available; empty if it is.
+        first_token: content of the first position, if it is the same in all rows.
     """
 
     rows: int
@@ -152,22 +152,22 @@ class AttentionFacts(Record):
 
 
 class Inspection(Record):
-    """What `modelpress inspect` found.
+    """Results of `modelpress inspect`.
 
     Attributes:
-        command: what to type to have it again.
-        calibration_rows: train rows, for importance and likeness.
-        validation_rows: rows of every accuracy here.
-        tokens: unpadded tokens of the calibration rows.
+        command: the command that repeats the inspection.
+        calibration_rows: training rows used for importance and likeness.
+        validation_rows: rows used for every accuracy here.
+        tokens: unpadded tokens in the calibration rows.
         evaluations: passes over the validation rows.
-        max_drop: the accuracy that may be lost, as a share of 1.
+        max_drop: the accuracy that may be lost, in [0, 1].
         accuracy: of the full model.
         need: the point of `joint` with the most heads silenced that loses no more than `max_drop`.
-        joint: heads of all layers together, the least important first.
-        neuron_curve: the same for feed-forward neurons, with all heads on.
+        joint: heads of all layers together, least important first.
+        neuron_curve: the same for feed-forward neurons, with no head silenced.
         quantization: groups of layers in the order of the forward pass; empty with --quick.
-        quantization_rows: validation rows that these were tried on.
-        notes: what a reader must know before trusting this, a sentence each.
+        quantization_rows: validation rows used for `quantization`.
+        notes: caveats, one sentence each.
     """
 
     schema_version: Literal[1] = 1
@@ -198,7 +198,7 @@ class Inspection(Record):
 
 
 class Pair(Record):
-    """Two heads of a layer that write nearly the same."""
+    """Two heads of a layer with nearly the same output."""
 
     layer: int
     first: int

@@ -1,4 +1,4 @@
-"""An Inspection as sections, and as files."""
+"""Sections and files of an Inspection."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _SQUARES = (
 
 
 def write_inspection(inspection: Inspection, directory: Path) -> None:
-    """Write inspection.json, inspection.md and inspection.html, making the directory where it is missing.
+    """Write inspection.json, inspection.md and inspection.html; create the directory if it is missing.
 
     Raises:
         OutputError: the directory cannot be written.
@@ -96,12 +96,12 @@ def write_inspection(inspection: Inspection, directory: Path) -> None:
 
 
 def inspection_markdown(inspection: Inspection) -> str:
-    """The inspection as Markdown (GitHub's flavour)."""
+    """The inspection as GitHub-flavoured Markdown."""
     return page_markdown(_page(inspection))
 
 
 def inspection_html(inspection: Inspection) -> str:
-    """The inspection as one HTML page that needs nothing else."""
+    """The inspection as one self-contained HTML page."""
     return page_html(_page(inspection))
 
 
@@ -226,7 +226,7 @@ def _attention(inspection: Inspection) -> Section:
 
 
 def _maps(inspection: Inspection, sentences: Iterable[Sentence]) -> Iterable[Part]:
-    """The legend, and each sentence with a map of every head."""
+    """The legend, then each sentence with an attention map of every head."""
     facts = inspection.attention
     words = {(x.layer, x.head): look_words(x, facts.first_token) for x in facts.looks}
     yield Chart(attention_legend, _SQUARES)

@@ -1,4 +1,4 @@
-"""An Inspection as tables of text: what Markdown and HTML both show."""
+"""Text tables of an Inspection, shared by Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHARES = ("itself", "first", "separator", "previous", "next", "other")
 
 
 def importance_table(inspection: Inspection) -> Table:
-    """Importance of every head, with a * at those that are needed."""
+    """Importance of every head; * marks the heads that are needed."""
     most = max(len(each.importance) for each in inspection.heads)
     rows = []
     for each in inspection.heads:
@@ -35,7 +35,7 @@ def importance_table(inspection: Inspection) -> Table:
 
 
 def curve_table(curve: Sequence[Point], unit: str) -> Table:
-    """Accuracy and its difference with more and more units silenced."""
+    """Accuracy and its difference by number of units silenced."""
     rows = []
     for point in curve:
         value, interval = points(point.difference, point.low, point.high)
@@ -45,7 +45,7 @@ def curve_table(curve: Sequence[Point], unit: str) -> Table:
 
 
 def layers_table(inspection: Inspection) -> Table:
-    """Points of accuracy lost or gained by silencing heads of one layer alone; * where it is measurable."""
+    """Change in accuracy, in points, from silencing heads of one layer alone; * where it is measurable."""
     most = max(len(each.curve) for each in inspection.heads) - 1
     rows = []
     for each in inspection.heads:
@@ -55,13 +55,13 @@ def layers_table(inspection: Inspection) -> Table:
 
 
 def pairs_table(inspection: Inspection) -> Table:
-    """Pairs of heads that write nearly the same."""
+    """Pairs of heads with nearly the same output."""
     rows = [(str(x.layer), f"{x.first} and {x.second}", f"{x.cka:.2f}") for x in alike_pairs(inspection)]
     return Table(("layer", "heads", "CKA"), tuple(rows), "llr")
 
 
 def neurons_table(inspection: Inspection) -> Table:
-    """How each layer's importance is spread over its neurons."""
+    """Distribution of each layer's importance over its neurons."""
     rows = tuple(
         (
             str(x.layer),
@@ -77,7 +77,7 @@ def neurons_table(inspection: Inspection) -> Table:
 
 
 def quantization_table(inspection: Inspection) -> Table:
-    """What each group of layers costs in each scheme alone: KL in thousandths of a nat, and points."""
+    """Cost of each group of layers in each scheme alone: KL in thousandths of a nat, and points."""
     schemes = list(inspection.quantization[0].divergence)
     rows = tuple(
         (
@@ -93,7 +93,7 @@ def quantization_table(inspection: Inspection) -> Table:
 
 
 def looks_table(inspection: Inspection) -> Table:
-    """Where each head looks: shares of its attention."""
+    """Where each head attends: shares of its attention."""
     facts = inspection.attention
     rows = tuple(
         (
@@ -108,7 +108,7 @@ def looks_table(inspection: Inspection) -> Table:
 
 
 def look_words(look: HeadLook, first_token: str) -> str:
-    """The place that a head mostly looks at, with its share: `[CLS] 64 %`."""
+    """The category that a head attends to most, with its share: `[CLS] 64 %`."""
     place, share = look.mostly
     if place == "other" and look.position is not None:
         return f"position {look.position + 1}: {whole_percent(look.position_share)}"

@@ -1,4 +1,4 @@
-"""An Inspection in sentences: how many heads and neurons are needed, how that was found, what it isn't."""
+"""Sentences of an Inspection: how many heads and neurons are needed, the method, and its limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ALIKE = 0.9
 
 
 def alike_pairs(inspection: Inspection) -> list[Pair]:
-    """Pairs of heads of a layer whose CKA is above 0.9, the most alike first."""
+    """Pairs of heads of a layer whose CKA is above 0.9, most similar first."""
     pairs = [
         Pair(layer=heads.layer, first=i, second=j, cka=heads.likeness[i][j])
         for heads in inspection.heads
@@ -31,7 +31,7 @@ def _against(point: Point, inspection: Inspection) -> str:
 
 
 def needed_heads(inspection: Inspection) -> str:
-    """Say in one sentence how many heads of each layer the task needs."""
+    """A sentence on how many heads of each layer the task needs."""
     total = sum(len(heads.importance) for heads in inspection.heads)
     left = total - inspection.need.silenced
     if inspection.need.silenced == 0:
@@ -52,7 +52,7 @@ def needed_heads(inspection: Inspection) -> str:
 
 
 def neuron_sentence(inspection: Inspection) -> str:
-    """Say how many feed-forward neurons could be silenced, all heads on; empty where there are none."""
+    """A sentence on how many feed-forward neurons could be silenced with all heads on; may be empty."""
     if not inspection.neuron_curve:
         return ""
     total = inspection.neuron_curve[-1].silenced
@@ -77,7 +77,7 @@ def _allowed(inspection: Inspection) -> str:
 
 
 def _unsteady(inspection: Inspection) -> tuple[str, ...]:
-    """A sentence if fewer silenced heads cost more than the chosen set: its number is then partly luck."""
+    """A sentence if silencing fewer heads costs more than the chosen set: its size is then partly luck."""
     broken = [x for x in inspection.joint if -x.difference > inspection.max_drop + 1e-9]
     early = min(broken, key=lambda x: x.silenced, default=None)
     if early is None or early.silenced > inspection.need.silenced:
@@ -92,7 +92,7 @@ def _unsteady(inspection: Inspection) -> tuple[str, ...]:
 
 
 def _first_measurable(inspection: Inspection) -> tuple[str, ...]:
-    """Say where the loss rises above the noise: the drop that is allowed may lie far below it."""
+    """A sentence on where the loss rises above noise; the allowed drop may be far below it."""
     lost = [x.silenced for x in inspection.joint if x.high < 0]
     before = [x.silenced for x in inspection.joint if not lost or x.silenced < min(lost)]
     end = f"; from {min(lost)} on it is" if lost else ""
@@ -103,7 +103,7 @@ def _first_measurable(inspection: Inspection) -> tuple[str, ...]:
 
 
 def method(inspection: Inspection) -> tuple[str, ...]:
-    """How it was found and what it does not say, a sentence or two each."""
+    """The method and its limits, one or two sentences each."""
     drop = _allowed(inspection)
     return (
         *_first_measurable(inspection),

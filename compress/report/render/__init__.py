@@ -1,1 +1,1 @@
-"""Renderers: a page to text. They know sections, tables, charts and sentences, and nothing of reports."""
+"""Renderers of pages as text. They know sections, tables, charts and sentences, but not reports."""

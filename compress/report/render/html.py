@@ -1,4 +1,4 @@
-"""A page as one HTML file that needs no network and no font; its one script sorts tables."""
+"""A page as one HTML file that needs no network and no fonts; its only script sorts tables."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["page_html"]
 
 
 def _visible(value: Any) -> Any:
-    """What each `{{ }}` shows; markup is ours, and its texts went through here or `to_svg`."""
+    """Finalizer of each `{{ }}`; Markup is ours, and its text has passed through here or `to_svg`."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
 def _environment() -> Environment:
-    # Everything is escaped, whatever a template is called: names come from other people's files.
+    # Escape in every template, whatever its name: names come from other people's files.
     environment = Environment(
         loader=PackageLoader("compress.report"),
         autoescape=True,
@@ -40,12 +40,12 @@ def _environment() -> Environment:
 
 @cache
 def _script() -> dict[str, Markup | str]:
-    """The one script of our pages, and what allows it and no other."""
+    """The pages' only script, and the hash that allows it and no other."""
     text = (files("compress.report") / "templates" / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {"script": Markup(text), "script_hash": f"sha256-{digest}"}
 
 
 def page_html(page: Page) -> str:
-    """The whole page."""
+    """Render the page."""
     return _environment().get_template("page.html.j2").render(page=page, **_script())

@@ -1,4 +1,4 @@
-"""A page as Markdown (GitHub's flavour). Charts and heat maps are left out: tables have their numbers."""
+"""A page as GitHub-flavoured Markdown. Charts and heat maps are omitted; tables have their numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_ROWS = 200
 
 
 def page_markdown(page: Page) -> str:
-    """The whole page."""
+    """Render the page."""
     parts = [f"# {escape_markdown(page.name)}"]
     parts += [f"**{escape_markdown(page.lead)}**"] if page.lead else []
     parts += map(escape_markdown, page.notes)
@@ -24,7 +24,7 @@ def page_markdown(page: Page) -> str:
 
 
 def section_markdown(section: Section, level: int = 2) -> str:
-    """A section under a heading of this level; empty if it has charts alone."""
+    """A section under a heading of this level; empty if it contains only charts."""
     parts = list(_parts(section.parts, level + 1))
     return "\n\n".join([f"{'#' * level} {escape_markdown(section.title)}", *parts]) if parts else ""
 
@@ -66,10 +66,10 @@ def _part(part: Part, level: int) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows unchanged, on one line, with hidden characters made visible."""
+    """Text that Markdown shows verbatim, on one line, with hidden characters made visible."""
     text = visible(re.sub(r"\s*[\r\n]+\s*", " ", text))
     text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
-    # An underscore inside a word is left alone, so that names stay readable in the source.
+    # Underscores inside words are not escaped, so that names stay readable in the source.
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -82,7 +82,7 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def table_markdown(table: Table) -> str:
-    """A table with its title above; rows past the 200th are left to the JSON file."""
+    """A table with its title above; rows past the 200th are only in the JSON file."""
     rule = ["---:" if letter == "r" else ":---" for letter in table.align]
     lines = [_line(map(escape_markdown, table.columns)), _line(rule)]
     lines += [_line(escape_markdown(str(cell)) for cell in row) for row in table.rows[:_MOST_ROWS]]

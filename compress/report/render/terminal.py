@@ -1,4 +1,4 @@
-"""Sections and tables for the terminal. Texts are shown unchanged: `[...]` in a name is no markup of rich."""
+"""Sections and tables for the terminal. Text is shown verbatim: rich does not interpret `[...]` in names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def terminal_section(section: Section) -> Group:
 
 
 def terminal_parts(parts: Iterable[Part]) -> Group:
-    """Parts with an empty line between them; charts are left out."""
+    """Parts separated by empty lines; charts are omitted."""
     shown = [each for part in parts for each in _shown(part)]
     return Group(*(line for each in shown for line in (each, ""))) if shown else Group()
 

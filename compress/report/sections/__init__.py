@@ -1,4 +1,4 @@
-"""The sections of a report, in their order. Each has a file, with `section(report) -> Section | None`."""
+"""The sections of a report, in order. Each has a file with `section(report) -> Section | None`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _AFTER: tuple[Callable[[RunReport], Section | None], ...] = (
 
 
 def report_sections(report: RunReport) -> tuple[Section, ...]:
-    """The sections that a report has, in order; those of its task come after the figures."""
+    """The sections of a report, in order; task-specific ones come after the figures."""
     before, after = ([make(report) for make in makers] for makers in (_BEFORE, _AFTER))
     return tuple(x for x in (*before, *page_of(report).sections(report), *after) if x is not None)
 
@@ -56,8 +56,8 @@ def report_page(report: RunReport, inputs: Sequence[str] = ()) -> Page:
     """The whole page.
 
     Args:
-        report: what the run reports.
-        inputs: names of the ONNX model's inputs, for the program under Deploy; empty: no program.
+        report: report of the run.
+        inputs: names of the ONNX model's inputs, for the snippet under Deploy; empty: no snippet.
     """
     sections = report_sections(report)
     made = f"{report.created} · modelpress {report.modelpress_version} · {report.measurement.environment.cpu}"

@@ -1,4 +1,4 @@
-"""What the figures hold for and how to have them again: parity, data, environment, command and recipe."""
+"""Sections on validity and reproduction: parity, data, environment, command and recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LABELS = 20
 
 
 def parity(report: RunReport) -> Section:
-    """Each ONNX file against the PyTorch model that it came from."""
+    """Each ONNX file compared with its PyTorch model."""
     rows = tuple(
         (
             who,
@@ -47,7 +47,7 @@ def parity(report: RunReport) -> Section:
 
 
 def data(report: RunReport) -> Section:
-    """Where the rows come from, and how many."""
+    """Source and number of rows."""
     found = report.data
     more = f" and {len(found.labels) - _MOST_LABELS:,} more" if found.labels[_MOST_LABELS:] else ""
     labels = ", ".join(found.labels[:_MOST_LABELS]) + more
@@ -65,7 +65,7 @@ def data(report: RunReport) -> Section:
 
 
 def environment(report: RunReport) -> Section:
-    """The machine and the versions that the figures hold for, and the operators that ran."""
+    """The machine and versions that the figures hold for, and the operators that ran."""
     machine = report.measurement.environment
     rows = [
         ("processor", machine.cpu),
@@ -83,7 +83,7 @@ def environment(report: RunReport) -> Section:
 
 
 def _where_int8_holds(report: RunReport) -> list[tuple[str, str]]:
-    """Here where nothing is at risk; where something is, it is among the warnings."""
+    """Shown here if nothing is at risk; otherwise it is among the warnings."""
     found = report.saturation
     if found is None or found.is_possible:
         return []
@@ -91,7 +91,7 @@ def _where_int8_holds(report: RunReport) -> list[tuple[str, str]]:
 
 
 def _operators(report: RunReport) -> Table:
-    """How many nodes of each kind ONNX Runtime runs, most frequent first."""
+    """Number of nodes of each kind that ONNX Runtime runs, most frequent first."""
     before, after = report.measurement.baseline.operators, report.measurement.candidate.operators
     names = sorted(before.keys() | after.keys(), key=lambda x: (-max(before.get(x, 0), after.get(x, 0)), x))
     rows = tuple((name, f"{before.get(name, 0):,}", f"{after.get(name, 0):,}") for name in names)
@@ -110,7 +110,7 @@ def reproduce(report: RunReport) -> Section:
 
 
 def recipe_yaml(report: RunReport) -> str:
-    """The resolved recipe as YAML; hidden characters are escaped as YAML does."""
+    """The resolved recipe as YAML; hidden characters are escaped as in YAML."""
     recipe = plain(report.recipe)
     text = str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     return text if visible(text) == text else str(yaml.safe_dump(recipe, sort_keys=False))

@@ -1,4 +1,4 @@
-"""What a stage that cuts to a budget did: widths kept, the search, its steps, and the latency table."""
+"""Results of a stage that cuts to a budget: widths kept, the search, its steps, and the latency table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ASKED = {
 
 @dataclass(frozen=True)
 class StageCut:
-    """A stage of a run that cuts to a budget; `number` is its place in the recipe, from 1."""
+    """A stage of a run that cuts to a budget; `number` is its position in the recipe, from 1."""
 
     number: int
     stage: str
@@ -52,7 +52,7 @@ class StageCut:
 
 
 def cuts_of(report: RunReport) -> tuple[StageCut, ...]:
-    """All stages of a run that cut to a budget, in their order."""
+    """All stages of a run that cut to a budget, in order."""
     found = ((number, stage.name, stage.known.cut) for number, stage in enumerate(report.stages, start=1))
     return tuple(StageCut(number, name, cut) for number, name, cut in found if cut is not None)
 
@@ -64,7 +64,7 @@ def per_stage(
     parts: Callable[[StageCut], Iterable[Part]],
     note: Part | None = None,
 ) -> Section | None:
-    """A section of what each stage has to say, under its name where there are several; None if none has."""
+    """A section with the parts of each stage, with headings if there are several; None if all are empty."""
     found = [(cut, parts_of(parts(cut))) for cut in cuts]
     found = [(cut, own) for cut, own in found if own]
     if not found:
@@ -76,7 +76,7 @@ def per_stage(
 
 
 def section(report: RunReport) -> Section | None:
-    """What was cut; None for a report without such a stage."""
+    """What was cut; None if no stage cuts to a budget."""
     return per_stage("What was cut", "cut", cuts_of(report), lambda stage: _parts(stage.facts))
 
 
@@ -97,7 +97,7 @@ def _bars(kind: str, sites: Sequence[CutSite]) -> Chart:
 
 
 def kept_chart(title: str, sites: Sequence[CutSite]) -> Chart:
-    """Bars of the units kept, in the order of the layers."""
+    """Bars of the units kept, in layer order."""
     widths = [
         Width(x.name if x.kind == "channels" else f"layer {x.layer}", x.before, x.kept, kept_words(x))
         for x in sorted(sites, key=lambda x: x.layer)
@@ -106,7 +106,7 @@ def kept_chart(title: str, sites: Sequence[CutSite]) -> Chart:
 
 
 def costs_section(report: RunReport) -> Section | None:
-    """The latency tables that widths were chosen by; None without one."""
+    """The latency tables used to choose widths; None if there are none."""
     note = Text(_COST_NOTE, "note")
     return per_stage("Latency table", "costs", cuts_of(report), lambda each: _costs(each.facts), note)
 
@@ -130,12 +130,12 @@ def _cost_charts(cut: Cut) -> Iterable[Chart]:
 
 
 def _kind_words(kind: str) -> str:
-    """A kind of sub-layer in words: `feed-forward`."""
+    """Name of a kind of sub-layer: `feed-forward`."""
     return kind.replace("_", "-")
 
 
 def unit_words(kind: str) -> str:
-    """What its units are called: `heads`, `neurons`."""
+    """Name of its units: `heads`, `neurons`."""
     return _UNITS.get(kind, f"units of {_kind_words(kind)}")
 
 
@@ -154,7 +154,7 @@ def _count(number: int) -> str:
 
 
 def cut_sentences(cut: Cut) -> list[str]:
-    """What was asked, what is left, what the search and a single step did."""
+    """Sentences on the budget, the remaining size, the search, and a single step."""
     said = []
     if cut.budget is not None:
         asked = amount(cut.budget.kind, cut.budget.value)
@@ -187,7 +187,7 @@ def cut_sentences(cut: Cut) -> list[str]:
 
 
 def widths_table(cut: Cut) -> Table:
-    """Units kept, a layer a row and a kind of sub-layer a column."""
+    """Units kept, one row per layer and one column per kind of sub-layer."""
     kinds = _kinds(cut.sites)
     rows = []
     for layer in sorted({site.layer for site in cut.sites}):
@@ -214,7 +214,7 @@ def widths_line(cut: Cut) -> str:
 
 
 def steps_table(cut: Cut) -> Table:
-    """Each step: what it aimed at and the validation metric before and after its recovery."""
+    """Each step: its target, and the validation metric before and after recovery."""
     kind = cut.asked_kind
     rows = tuple(
         (
@@ -231,7 +231,7 @@ def steps_table(cut: Cut) -> Table:
 
 
 def _cost_name(cost: Cost, cut: Cut) -> str:
-    """A kind of sub-layer, with the width of its units where several of a kind differ."""
+    """Name of a kind of sub-layer, with its shape if several shapes share the kind."""
     assert cut.latency_table is not None
     name = capital(_kind_words(cost.kind))
     if sum(x.kind == cost.kind for x in cut.latency_table.kinds) > 1 and cost.shape:
@@ -240,7 +240,7 @@ def _cost_name(cost: Cost, cut: Cut) -> str:
 
 
 def cost_tables(cut: Cut) -> list[Table]:
-    """Numbers of the latency table: ms of each number of units, a table a kind."""
+    """The latency table as tables of ms by number of units, one per kind."""
     if cut.latency_table is None:
         return []
     return [

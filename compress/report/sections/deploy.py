@@ -1,4 +1,4 @@
-"""How to run a bundle: a short program with onnxruntime, and tokenizers for text or Pillow for images."""
+"""How to run a bundle: a short program using onnxruntime, with tokenizers for text or Pillow for images."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from compress.tasks import task_of_measurement
 __all__ = ["deploy_packages", "deploy_snippet", "reads_text", "section", "sees_images"]
 
 _MOST_LABELS = 20
-# What the tokenizer's encoding calls the array that each of the Hub's input names takes.
+# Attribute of the tokenizer's encoding for each of the Hub's input names.
 _ENCODING = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
 def section(report: RunReport, inputs: Sequence[str]) -> Section:
-    """The program, and what it needs."""
+    """The program and its requirements."""
     needs = f"Needs {', '.join(deploy_packages(inputs))}; run it inside the bundle."
     program = Code(deploy_snippet(report, inputs), "python")
     return Section("Deploy", (Text(needs, "note"), program), "deploy")
 
 
 def reads_text(inputs: Sequence[str]) -> bool:
-    """Whether these are the inputs of a model that a tokenizer feeds."""
+    """Whether these are the inputs of a text model, fed by a tokenizer."""
     return "input_ids" in inputs and set(inputs) <= _ENCODING.keys()
 
 
 def sees_images(inputs: Sequence[str]) -> bool:
-    """Whether these are the inputs of a model of images."""
+    """Whether these are the inputs of an image model."""
     return list(inputs) == [PIXELS]
 
 
 def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
-    """What to install to run the bundle."""
+    """Packages needed to run the bundle."""
     more = ("tokenizers",) if reads_text(inputs) else ("pillow",) if sees_images(inputs) else ()
     return ("numpy", "onnxruntime", *more)
 
 
 def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
-    """A program that answers one row, to be run inside the bundle's directory."""
+    """A program that runs one row, from inside the bundle's directory."""
     task, latency = task_of_measurement(report.measurement), headline(report)
     own = task.program(file, "" if latency is None else f"{_threads_line(latency.threads)}\n")
     if own is not None:
@@ -68,7 +68,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
 
 
 def _threads_line(threads: int) -> str:
-    """Sets what was measured: ONNX Runtime would take the host's cores, also where a container may not."""
+    """Set the threads as measured; ONNX Runtime would use all cores of the host even in a container."""
     return f"options.intra_op_num_threads = {threads}  # as measured; more may be faster"
 
 

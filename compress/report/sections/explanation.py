@@ -1,4 +1,4 @@
-"""Where the time goes, and why: in a report, and in the terminal for a file alone."""
+"""Where the time goes and why, in a report, or in the terminal for a single file."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _SHORT_WORDS: dict[Role, str] = {
     "quantizing": "quantizing",
     "other": "",
 }
-_SMALLEST_SHARE = 0.01  # an operator kind below one percent in both files is summed with others
+_SMALLEST_SHARE = 0.01  # an operator kind below one percent in both files is grouped under others
 _MOST_FLOATS = 10
 
 
 def section(report: RunReport) -> Section | None:
-    """Where the time goes, in reports that know."""
+    """Where the time goes; None if the report does not have it."""
     found = report.measurement.explanation
     if found is None:
         return None
@@ -47,7 +47,7 @@ def section(report: RunReport) -> Section | None:
 
 
 def explanation_parts(found: Explanation) -> tuple[PagePart, ...]:
-    """The advice first, then tables, then what they mean."""
+    """The advice first, then tables, then their explanation."""
     first, *others = explanation_tables(found)
     folded = (replace(table, folded=capital(table.title)) for table in others)
     notes = (Text(sentence, "note") for sentence in explanation_sentences(found))
@@ -55,7 +55,7 @@ def explanation_parts(found: Explanation) -> tuple[PagePart, ...]:
 
 
 def explanation_sentences(found: Explanation) -> list[str]:
-    """What the figures mean, and how they were measured."""
+    """Meaning of the figures, and how they were measured."""
     said = [_summary("The candidate" if found.baseline else "This file", found.candidate)]
     if found.baseline is not None:
         said.append(_summary("The baseline", found.baseline))
@@ -108,7 +108,7 @@ def _summary(who: str, file: FileExplanation) -> str:
 
 
 def explanation_tables(found: Explanation) -> list[Table]:
-    """By what nodes are for; by operator kind; and each product of float weights."""
+    """Time by role, by operator kind, and of each product with float weights."""
     tables = [_parts_table(found), _kinds_table(found)]
     floats = found.candidate.float_products[:_MOST_FLOATS]
     if floats:
@@ -131,7 +131,7 @@ def explanation_tables(found: Explanation) -> list[Table]:
 
 
 def _parts_table(found: Explanation) -> Table:
-    """Of the baseline, time alone: a sentence has its multiply-adds."""
+    """Table by role. Of the baseline only times are shown: a sentence has its multiply-adds."""
     before, after = found.baseline, found.candidate
     files = [after] if before is None else [before, after]
     roles = [role for role in ROLES if any(_has(each.part(role)) for each in files)]
@@ -141,7 +141,7 @@ def _parts_table(found: Explanation) -> Table:
     rows.append(("a call", *(c for x in files for c in _time_cells(x.wall_ms, 1.0, ""))))
     heads: tuple[str, ...] = ("ms", "share", "MACs", "GMAC/s", "if it took no time")
     if before is not None:
-        # Its ms and share; then the candidate's all.
+        # Its ms and share; then all of the candidate's.
         rows = [(*row[:3], *row[1 + len(heads) :]) for row in rows]
         heads = ("baseline ms", "share", "candidate ms", *heads[1:])
     return Table(("what for", *heads), tuple(rows), "l" + "r" * len(heads), sorts=False)
@@ -194,7 +194,7 @@ def _kinds_table(found: Explanation) -> Table:
 
 
 def _kind_cells(files: Sequence[Sequence[KindTime | None]]) -> tuple[str, ...]:
-    """How many nodes in each file, then milliseconds and share in each."""
+    """Node counts of the files, then milliseconds and share of each."""
     counts, times = [], []
     for kinds in files:
         there = [kind for kind in kinds if kind is not None]

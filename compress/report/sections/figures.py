@@ -1,4 +1,4 @@
-"""The key figures as tiles, and accuracy, latency, size, memory and load time as a table."""
+"""Key figures as tiles, and accuracy, latency, size, memory and load time as a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOTE = (
 
 
 def at_a_glance(report: RunReport) -> Section:
-    """Key figures: what became of each in words, before and after."""
+    """Key figures: the outcome in words, and values before and after."""
     measured = report.measurement
     before, after = measured.baseline, measured.candidate
     words, proof = accuracy_clauses(measured.difference)

@@ -1,11 +1,11 @@
-"""Which gates a measurement passes, as data and in words.
+"""Evaluation of the gates on a measurement, as data and in words.
 
-Gates on accuracy also ask that the candidate is measurably better than always naming the commonest label:
-where that label has 98 of 100 rows, a model that finds none of the others has lost little accuracy.
+Gates on accuracy also require the candidate to be measurably better than always predicting the most common
+label: if that label has 98 of 100 rows, a model that misses all others loses little accuracy.
 
-Where a figure has a 95 % interval, its worse end is judged: a build that passes today by luck would fail
-tomorrow for no reason. Speed that was measured on a busy machine is not judged, with one exception: other
-work makes calls longer and never shorter, so a latency within its limit holds all the same.
+If a figure has a 95 % interval, its worse end is judged, so that a build does not pass by luck today and fail
+without cause tomorrow. Speed measured on a busy machine is not judged, with one exception: other processes
+make calls longer, never shorter, so a latency within its limit holds regardless.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from compress.tasks.spec import TaskWords
 __all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged", "section"]
 
 ABOVE_COMMONEST = "above_commonest"
-"""The name of the record that gates on accuracy bring with them."""
+"""Name of the record added by gates on accuracy."""
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
 _UNITS = {
     "max_accuracy_drop": ("{score} drop", "points"),
@@ -41,7 +41,7 @@ _Role = Literal["baseline", "candidate"]
 
 
 def section(report: RunReport) -> Section | None:
-    """Each gate: whether it holds, what was wanted and what was measured; None without gates."""
+    """Each gate: whether it holds, its limit and the measured value; None without gates."""
     if not report.gates:
         return None
     words = task_of_measurement(report.measurement).words
@@ -53,7 +53,7 @@ def section(report: RunReport) -> Section | None:
 
 
 def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ...]:
-    """Judge a measurement by each gate that is given, in the order of `GatesConfig`."""
+    """Evaluate each configured gate, in the order of `GatesConfig`."""
     latency = _place(gates, measurement.latency)
     difference = measurement.difference
     where = "" if latency is None else setting(latency)
@@ -94,7 +94,7 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
 def _own_figures(
     gates: GatesConfig, measurement: Measurement
 ) -> dict[str, tuple[float, float, LatencyComparison | None]]:
-    """Of the gates that only this task has: value, worse end of the interval, and the timing it is from."""
+    """Of the task-specific gates: value, worse end of the interval, and the timing it comes from."""
     own = task_of_measurement(measurement).gates
     found = {name: gate.figure(measurement, lambda timed: _place(gates, timed)) for name, gate in own.items()}
     return {name: each for name, each in found.items() if each is not None}
@@ -117,7 +117,7 @@ def _above_commonest(measurement: Measurement) -> list[GateRecord]:
 
 
 def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifference] | None:
-    """Metric of the best constant answers, and what is beyond it; None where answers were not kept."""
+    """Metric of the best constant answers, and the gain over it; None if predictions were not stored."""
     kept = measurement.answers
     if kept is None:
         return None
@@ -126,7 +126,7 @@ def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifferen
 
 
 def commonest_words(measurement: Measurement, who: _Role) -> str | None:
-    """A sentence if a model is not measurably better than always naming the commonest label; else None."""
+    """A sentence if a model is not measurably better than always predicting the most common label."""
     found = _gain(measurement, who)
     if found is None or found[1].low > 0:
         return None
@@ -137,7 +137,7 @@ def commonest_words(measurement: Measurement, who: _Role) -> str | None:
 
 
 def _disturbance(timed: LatencyComparison) -> str:
-    """What kept rounds from being quiet; empty if they were."""
+    """Why rounds were disturbed; empty if they were not."""
     if not timed.is_disturbed:
         return ""
     rounds = f"{timed.disturbed_rounds} of {timed.rounds} rounds"
@@ -155,7 +155,7 @@ def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> Latency
 
 
 def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
-    """What was wanted and what was measured: `speed-up: at least 2.0x wanted, 2.4x measured, ...`.
+    """Limit and measured value in words: `speed-up: at least 2.0x wanted, 2.4x measured, ...`.
 
     Args:
         words: of the task; None: those of labelled rows.

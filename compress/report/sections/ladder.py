@@ -1,4 +1,4 @@
-"""The accuracy ladder as a table, and the stages that lost or won most in sentences."""
+"""The accuracy ladder as a table, and sentences on the stages with the largest losses and gains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CAPTION = (
 )
 
 _Numbered = tuple[str, Rung]
-"""A rung, and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
+"""A rung and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
 
 
 def section(report: RunReport) -> Section | None:
@@ -41,7 +41,7 @@ def section(report: RunReport) -> Section | None:
 
 
 def ladder_note(rungs: Sequence[Rung]) -> str:
-    """How the ladder was measured, and what is missing in it."""
+    """How the ladder was measured, and what it lacks."""
     words = (
         "The ONNX file after every stage, on validation rows, one at a time (test rows choose nothing), and "
         "timed in turns with all others. Change is against the stage before."
@@ -99,7 +99,7 @@ def ladder_table(rungs: Sequence[Rung], where: str, score: str = "accuracy") -> 
 
 
 def ladder_sentences(rungs: Sequence[Rung], score: str = "accuracy") -> list[str]:
-    """Which stage lost most of the metric, and which won most speed and size, where that is measurable."""
+    """The stages with the largest measurable loss of the metric and gains in speed and size."""
     if len(rungs) < 2:
         return []
     numbered = _numbered(rungs)
@@ -107,7 +107,7 @@ def ladder_sentences(rungs: Sequence[Rung], score: str = "accuracy") -> list[str
 
 
 def _loss(stages: Sequence[_Numbered], score: str) -> str:
-    """The measurable loss that is largest; a larger one that isn't measurable is named as possible."""
+    """The largest measurable loss; a larger one that is not measurable is named as possible."""
     worst = _most(stages, _lost)
     measurable = [stage for stage in stages if stage[1].change.high < 0]
     if measurable:
@@ -134,7 +134,7 @@ def _change(stage: _Numbered) -> str:
 
 
 def _speed(stages: Sequence[_Numbered]) -> str:
-    """The measurable gain that is largest; a larger one that isn't measurable is named as possible."""
+    """The largest measurable gain; a larger one that is not measurable is named as possible."""
     measurable = [stage for stage in stages if stage[1].gain.low > 1]
     if not measurable:
         return "No stage made it measurably faster."
@@ -165,9 +165,9 @@ def _named(stage: _Numbered) -> str:
 
 
 def ladder_dots(rungs: Sequence[Rung]) -> list[Dot]:
-    """Accuracy over latency, a dot a stage; intervals are those of the change from the stage before.
+    """Accuracy over latency, one dot per stage, with the interval of the change from the stage before.
 
-    They end at accuracies of 0 and 1. Names are without their families, to fit.
+    Intervals are clipped to [0, 1]. Names omit their families to save space.
     """
     dots = []
     for number, rung in _numbered(rungs):

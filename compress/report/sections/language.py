@@ -1,4 +1,4 @@
-"""What a report says of a language model: perplexity, and the speed of reading and of writing tokens."""
+"""Report of a language model: perplexity, and the speed of prefill and of decoding."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _NOTE = (
 
 
 def decode_setting(latency: LatencyComparison) -> str:
-    """Where writing was timed: `batch 1, token 256, 1 thread`; the 255 before it are kept."""
+    """The setting of decoding: `batch 1, token 256, 1 thread`; the 255 tokens before it are cached."""
     return place(latency.batch, latency.sequence, latency.threads, of="token")
 
 
 def perplexity_words(language: Language) -> str:
-    """Say what became of perplexity; nothing is called worse or better while the interval holds 1."""
+    """Change in perplexity in words; not called worse or better if the interval contains 1."""
     ratio = language.perplexity_ratio
     was, now = language.baseline.perplexity, language.candidate.perplexity
     tail = f"{was:.2f} to {now:.2f}, {ratio.value:.3f}x, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
@@ -53,7 +53,7 @@ def _verdict(report: RunReport) -> str:
 
 
 def _tiles(report: RunReport) -> list[Tile]:
-    """Perplexity, and a token's time at the first setting."""
+    """Perplexity, and the time per token at the first setting."""
     language = _language(report)
     ratio, write = language.perplexity_ratio, language.decode[0]
     values = f"{language.baseline.perplexity:.2f}", f"{language.candidate.perplexity:.2f}"

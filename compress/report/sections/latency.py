@@ -1,4 +1,4 @@
-"""Latency at every setting, size and memory, and where the bytes of the weights are."""
+"""Latency at every setting, size and memory, and weight bytes by part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WHO = "Hollow: baseline; filled: candidate."
 
 
 def section(report: RunReport) -> Section:
-    """Charts of latency and size, and their numbers."""
+    """Charts of latency and size, with their numbers."""
     measured = report.measurement
     sizes = Chart(
         partial(size_bars, measured.baseline, measured.candidate),
@@ -40,7 +40,7 @@ def _boxes(report: RunReport) -> Chart:
 
 
 def latency_table(report: RunReport) -> Table:
-    """Every setting: p50 and p95 of both, speed-up with its interval, rows a second."""
+    """Every setting: p50 and p95 of both models, speed-up with its interval, rows per second."""
     rows = tuple(
         (
             str(x.batch),
@@ -67,7 +67,7 @@ def _in_words(low: float, high: float) -> str:
 
 
 def _where_the_bytes_are(report: RunReport) -> Section | None:
-    """Bytes of the weights by part; None in reports from before they were counted."""
+    """Weight bytes by part; None in reports from before they were counted."""
     if not report.parts:
         return None
     rows = tuple(

@@ -1,6 +1,6 @@
-"""A promise of speed or size, and what the finished ONNX file was measured at: kept or missed, and why.
+"""Targets for speed or size compared with the finished ONNX file: kept or missed, and why.
 
-What was asked for is the promise; the latency table's figure and the check while pruning are shown beside it.
+The target comes from the recipe; the latency table's prediction and the check while pruning are shown too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 KEPT_WITHIN = 0.05
-"""A promise missed by no more than this share of itself is called kept."""
+"""A target missed by no more than this share of itself counts as kept."""
 
 
 _BETTER_WORSE = {"speedup": ("faster", "slower"), "latency_ms": ("faster", "slower")}
@@ -35,13 +35,13 @@ _BETTER_WORSE = {"speedup": ("faster", "slower"), "latency_ms": ("faster", "slow
 
 @dataclass(frozen=True)
 class Reading:
-    """One figure beside a promise: a speed-up, ms or MB, by the promise's kind.
+    """One figure compared with a target: a speed-up, ms or MB, depending on the kind of target.
 
     Attributes:
-        value: in the promise's unit; None: not known.
-        speedup, low, high: as a speed-up with its interval, where it is one.
-        ms: as p50 of a call.
-        disturbed: whether other work, or a container's quota, disturbed the timing.
+        value: in the target's unit; None if unknown.
+        speedup, low, high: as a speed-up with its interval, if it is one.
+        ms: p50 of a call.
+        disturbed: whether other processes or a container's quota disturbed the timing.
     """
 
     value: float | None
@@ -54,13 +54,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Promise:
-    """What was promised, and what came of it.
+    """A target and its outcome.
 
     Attributes:
         kind: speedup, latency_ms or size_mb.
         asked: in that unit.
-        where: `batch 1, 128 tokens, 2 threads`; empty for a size, or if it is not known.
-        rounds: of the check.
+        where: `batch 1, 128 tokens, 2 threads`; empty for a size, or if unknown.
+        rounds: of the check while pruning.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Promise:
     rounds: int | None = None
 
     def off(self, reading: Reading | None) -> float | None:
-        """How far a figure is from what was asked, as a share of that; positive: better."""
+        """Relative deviation of a figure from the target; positive is better."""
         if reading is None or reading.value is None or reading.value <= 0:
             return None
         change = reading.value / self.asked - 1
@@ -80,15 +80,15 @@ class Promise:
 
     @property
     def missed(self) -> bool:
-        """Whether what was measured at the end is worse than asked by more than `KEPT_WITHIN`."""
+        """Whether the final measurement is worse than the target by more than `KEPT_WITHIN`."""
         off = self.off(self.measured)
         return off is not None and off < -KEPT_WITHIN
 
     @property
     def outcome(self) -> Literal["kept", "missed", "unknown"]:
-        """What came of it. Times that other work disturbed don't count, except a latency that is kept anyway.
+        """Outcome; disturbed timings do not count, except a latency within its limit.
 
-        Other work makes a call longer, never shorter; it moves a ratio of two calls either way.
+        Other processes make a call longer, never shorter, but move a ratio of two calls either way.
         """
         if self.measured is None or self.off(self.measured) is None:
             return "unknown"
@@ -98,7 +98,7 @@ class Promise:
 
 
 def promise_of(report: RunReport, cut: StageCut) -> Promise | None:
-    """What a stage promised, beside what was measured; None where it promised nothing that is measured."""
+    """A stage's target compared with the measurement; None if it has no target that is measured."""
     if cut.facts.asked is None:
         return None
     kind, asked = cut.facts.asked
@@ -130,14 +130,14 @@ def _checked(cut: StageCut, kind: str) -> Reading | None:
     if found is None:
         return None
     reference = None if table is None else table.baseline_ms or table.dense_ms
-    # Only the ratio was taken while pruning; in ms it is the table's uncompressed model by that ratio.
+    # Only the ratio was measured while pruning; ms is the table's uncompressed model divided by it.
     ms = None if reference is None else reference / found.speedup
     value = found.speedup if kind == "speedup" else ms
     return Reading(value, found.speedup, found.low, found.high, ms, disturbed=found.disturbed_rounds > 0)
 
 
 def _measured_there(report: RunReport, cut: StageCut) -> LatencyComparison | None:
-    """The latency that was measured at the place that the promise holds for, or None."""
+    """The latency measured at the target's setting; None if it was not measured there."""
     point = cut.facts.point
     if point is None:
         return None
@@ -157,13 +157,13 @@ def _measured(report: RunReport, cut: StageCut, kind: str) -> Reading | None:
 
 
 def last_promise(report: RunReport) -> Promise | None:
-    """The promise that the whole run is held to: that of its last cut that has one."""
+    """The target of the whole run: that of its last cut that has one."""
     promises = (promise_of(report, cut) for cut in reversed(cuts_of(report)))
     return next((promise for promise in promises if promise is not None), None)
 
 
 def promise_words(promise: Promise) -> str:
-    """Promised beside measured: `promised 3.0x, measured 2.97x at batch 1, 128 tokens, 2 threads`."""
+    """Target and measurement in words: `promised 3.0x, measured 2.97x at batch 1, 128 tokens, 2 threads`."""
     asked = amount(promise.kind, promise.asked)
     where = f" at {promise.where}" if promise.where else ""
     if promise.measured is None or promise.measured.value is None:
@@ -173,7 +173,7 @@ def promise_words(promise: Promise) -> str:
 
 
 def section(report: RunReport) -> Section | None:
-    """What each stage promised, beside what was measured; None where none promised anything measured."""
+    """Each stage's target compared with the measurement; None if there are none."""
 
     def parts(cut: StageCut) -> list[Text | Table]:
         promise = promise_of(report, cut)
@@ -185,7 +185,7 @@ def section(report: RunReport) -> Section | None:
 
 
 def promise_table(promise: Promise) -> Table:
-    """What was asked, promised, checked and measured, and how far each is from what was asked."""
+    """Target, prediction, check and measurement, and the deviation of each from the target."""
     timed = promise.kind != "size_mb"
     check = "checked while pruning" + (f", {promise.rounds} rounds" if promise.rounds else "")
     asked = Reading(
@@ -234,7 +234,7 @@ def _off_words(promise: Promise, reading: Reading | None) -> str:
 
 
 def promise_sentences(report: RunReport, cut: StageCut, promise: Promise) -> list[str]:
-    """Whether the promise is kept, and if not, what may be why."""
+    """Whether the target was met, and if not, possible reasons."""
     off = promise.off(promise.measured)
     if off is None:
         if not promise.where:
@@ -269,7 +269,7 @@ def _against_asked(promise: Promise) -> str:
 
 
 def _table_alone(promise: Promise) -> list[str]:
-    """Say where the check while pruning made up for a wrong table."""
+    """A sentence if the check while pruning corrected a wrong latency table."""
     table, measured = promise.table, promise.measured
     if table is None or measured is None or not table.speedup or not measured.speedup:
         return []

@@ -1,4 +1,4 @@
-"""Runtimes other than ONNX Runtime: which is fastest for this bundle here, and whether its answers agree."""
+"""Other runtimes than ONNX Runtime: which is fastest for this bundle here, and whether predictions agree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Setting = tuple[int, int, int]
 
 
 def section(report: RunReport) -> Section | None:
-    """Both files in the runtimes that were asked for; None where only ONNX Runtime was."""
+    """Both files in the requested runtimes; None if ONNX Runtime was the only one."""
     found = report.measurement.runtimes
     if found is None:
         return None
@@ -37,7 +37,7 @@ def section(report: RunReport) -> Section | None:
 
 
 def _ratio(of: RuntimeTiming, to: RuntimeTiming) -> Interval:
-    """How many times as fast one timing is as another of the same rounds."""
+    """Speed-up of one timing over another from the same rounds."""
     ratios = [there / here for here, there in zip(of.rounds_ms, to.rounds_ms, strict=True)]
     low, high = median_interval(ratios, seed=_SEED)
     return Interval(value=median(ratios), low=low, high=high)
@@ -60,7 +60,7 @@ def _by_setting(found: Runtimes) -> dict[_Setting, dict[tuple[str, str], Runtime
 
 
 def fastest_sentence(found: Runtimes) -> str:
-    """Say which runtime is fastest for the candidate; nothing is called faster while an interval holds 1."""
+    """The fastest runtime for the candidate; none is called faster if the interval contains 1."""
     settings = _by_setting(found)
     wins: dict[str, list[tuple[_Setting, Interval]]] = defaultdict(list)
     for setting, arms in settings.items():
@@ -90,10 +90,10 @@ def fastest_sentence(found: Runtimes) -> str:
 
 
 def runtime_sentences(found: Runtimes, words: TaskWords) -> list[str]:
-    """Which is fastest, whether compressing still pays there, what they compute in, how far they agree.
+    """Fastest runtime, whether compression still pays off there, precision, and agreement.
 
     Args:
-        words: of the task: what agreement and accuracy are shares of.
+        words: the task's terms, for what agreement and accuracy are shares of.
     """
     said = [fastest_sentence(found), *_baseline_wins(found)]
     said += [_refusal(each) if each.refused else _agreement(each, words) for each in found.files]
@@ -112,7 +112,7 @@ def _refusal(each: RuntimeFile) -> str:
 
 
 def _baseline_wins(found: Runtimes) -> list[str]:
-    """Say where another runtime runs the uncompressed file faster than any runs the compressed one."""
+    """Settings at which the uncompressed file beats the compressed one, each in its best runtime."""
     where = []
     for setting, arms in _by_setting(found).items():
         best = min(
@@ -141,7 +141,7 @@ def _agreement(each: RuntimeFile, words: TaskWords) -> str:
 
 
 def runtime_table(found: Runtimes) -> Table:
-    """Every file in every runtime at every setting, against the baseline in ONNX Runtime."""
+    """Every file in every runtime at every setting, relative to the baseline in ONNX Runtime."""
     rows = []
     for (batch, sequence, threads), arms in _by_setting(found).items():
         for (runtime, file), arm in arms.items():

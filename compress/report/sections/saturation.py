@@ -1,4 +1,4 @@
-"""Where the figures of int8 hold: what sums of products may lose on x86 without VNNI."""
+"""Validity of int8 figures on other processors: possible saturation on x86 without VNNI."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _OTHERS = "x86 processors without VNNI (AVX2 only, or early AVX512)"
 
 
 def saturation_sentence(found: Saturation, instruction_sets: Sequence[str]) -> str:
-    """Say on which processors the figures hold, and how much is at risk on the others.
+    """The processors on which the figures hold, and what is at risk on others.
 
     Args:
-        found: what was counted on this model.
-        instruction_sets: of the processor that the figures are from.
+        found: counts for this model.
+        instruction_sets: of the processor used for the measurement.
     """
     if not found.is_possible:
         counts = (
@@ -71,7 +71,7 @@ def _of_others(found: Saturation) -> list[str]:
 
 
 def _share(part: int, whole: int) -> str:
-    """A share as percent with two significant digits; a few of many are never called none."""
+    """A share as percent with two significant digits; a nonzero share is never shown as 0."""
     value = 100 * part / whole if whole else 0.0
     if value == 0 or value >= 10:
         return f"{value:.0f} %"

@@ -1,4 +1,4 @@
-"""What each stage did and cost: its training, facts and settings, and charts of what it kept or tried."""
+"""Results and cost of each stage: training, facts, settings, and charts of what it kept or tried."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SENSITIVITY = (
 
 
 def section(report: RunReport) -> Section:
-    """The original and each stage: validation metric, parameters and cost, and then each stage in detail."""
+    """The original and each stage: validation metric, parameters and cost, then each stage in detail."""
     model, metric = report.model, report.model.validation_metric
     details = []
     if model.training:
@@ -82,7 +82,7 @@ def _stage(stage: StageRecord, metric_before: float) -> list[Part]:
 
 
 def sensitivity_map(found: Sensitivity) -> Heat:
-    """What each scheme costs in each group of layers, the chosen one marked."""
+    """Cost of each scheme in each group of layers, with the chosen one marked."""
     largest = max((value for row in found.groups.values() for value in row), default=0.0)
     rows = []
     for name, row in found.groups.items():

@@ -1,6 +1,6 @@
-"""What a report says of its task alone: the hook where a task brings its words, tiles and sections.
+"""Task-specific parts of a report: words, tiles and sections.
 
-Of most that is the verdict and the tile of latency; `language` is the file of one that has more.
+Most tasks have the verdict and the latency tile defined here; `language` is the file of one with more.
 """
 
 from __future__ import annotations
@@ -69,5 +69,5 @@ _OWN = {"language": LANGUAGE}
 
 
 def page_of(report: RunReport) -> TaskPage:
-    """What the task of a report brings to its page."""
+    """The parts of the page that depend on the report's task."""
     return _OWN.get(task_of_measurement(report.measurement).record, _ANY)

@@ -1,4 +1,4 @@
-"""The one sentence of a report, and what the figures say against trusting or shipping the model."""
+"""The verdict of a report, and caveats against trusting or shipping the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POINTS_WORTH_SAYING = 2.0
 
 
 def verdict(report: RunReport) -> str:
-    """Say size, speed at the headline setting and quality; then what a stage promised, if one did."""
+    """Size, speed at the headline setting and quality; then a stage's target, if there is one."""
     promise = last_promise(report)
     words = page_of(report).verdict(report)
     return words if promise is None else f"{words} {capital(promise_words(promise))}."
@@ -30,7 +30,7 @@ def section(report: RunReport) -> Section | None:
 
 
 def caveats(report: RunReport) -> tuple[str, ...]:
-    """The run's own warnings, what made the measurement doubtful, and what the figures themselves say."""
+    """The run's warnings, doubts about the measurement, and caveats that follow from the figures."""
     return (
         *report.warnings,
         *report.measurement.noise,
@@ -69,9 +69,9 @@ def _zeros(report: RunReport) -> list[str]:
 
 
 def _sparsity_left_in_place(report: RunReport) -> float | None:
-    """Share of zeros that pruning left in the weights, or None where it took out whole structures.
+    """Share of zeros that pruning left in the weights, or None if it removed whole structures.
 
-    Quantization rounds some weights to zero by itself, so only the zeros that a prune stage added count.
+    Quantization rounds some weights to zero, so only zeros added by a prune stage count.
     """
     before = 0.0
     for stage in report.stages:
@@ -93,7 +93,7 @@ def _wide_interval(report: RunReport) -> list[str]:
 
 
 def _slower_settings(report: RunReport) -> list[str]:
-    """Settings that are slower, unless the verdict says so already."""
+    """Slower settings, unless the verdict mentions them."""
     first = headline(report)
     if first is None or first.speedup_high < 1:
         return []
@@ -102,16 +102,17 @@ def _slower_settings(report: RunReport) -> list[str]:
 
 
 def _other_answers(report: RunReport) -> list[str]:
-    """Answers that depend on what else is in a batch, or that are not those of the PyTorch model."""
+    """Predictions that depend on the rest of the batch, or differ from the PyTorch model's."""
     found = []
     measured = report.measurement
+    words = task_of_measurement(measured).words
     for who, model in (("baseline", measured.baseline), ("candidate", measured.candidate)):
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
             found.append(
                 f"The {who} predicts {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s differently in {task_of_measurement(measured).words.batches} of "
-                f"{accuracy.batched_size} than one row at a time."
+                f"{accuracy.unit}s differently in {words.batches} of {accuracy.batched_size} than "
+                f"{words.alone}."
             )
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
         if not parity.holds:
