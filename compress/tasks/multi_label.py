@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels a row, or none, of texts, images or numbers.
+"""Multi-label classification: any number of labels a row, or none, of texts or numbers.
 
 A label is named where its probability is above `THRESHOLD`. The metric is micro F1: over all labels of all
 rows, twice the names that are right by the names that were given plus those that are true. Intervals are

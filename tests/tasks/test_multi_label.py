@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,16 @@ def test_what_does_not_fit_is_refused(checkpoint: Path, bert_directory: Path, tm
     plain = load_model(ModelConfig.model_validate({"hf": str(bert_directory)}), task="multi-label", **options)  # type: ignore[arg-type]
     assert any("problem_type" in note for note in plain.notes)
     assert plain.module.config.problem_type == "multi_label_classification"  # type: ignore[union-attr]
+
+
+def test_images_are_refused_by_name(write_vit: Callable[..., Path], tmp_path: Path) -> None:
+    directory = write_vit(tmp_path / "vit")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(
+        json.dumps({**config, "problem_type": "multi_label_classification"})
+    )
+    with pytest.raises(ModelError, match="multi-label.*images"):
+        load_model(ModelConfig.model_validate({"hf": str(directory)}), seed=0, scratch=tmp_path)
 
 
 def test_inspect_counts_right_answers_and_refuses_it(checkpoint: Path, texts: Path, tmp_path: Path) -> None:

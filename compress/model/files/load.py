@@ -199,7 +199,7 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
         labels = tuple(manifest["labels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
-    _check_bundle(directory, module, labels)
+    _check_bundle(directory, module, labels, named or task)
     tokenizer = directory if (directory / "tokenizer.json").is_file() else None
     pictures = directory / PREPROCESSOR_FILE
     return LoadedModel(
@@ -212,11 +212,11 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
     )
 
 
-def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...]) -> None:
+def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...], task: TaskName | None) -> None:
     """Refuse what an older version exported as a classifier but isn't one."""
     definition = definition_of(module)
     problem = None if definition is None else definition.args.get("problem_type")
-    kind = task_class(_named_task(directory / "manifest.json") or default_task("labelled"))
+    kind = task_class(task or default_task("labelled"))
     refusal = no_classes(str(directory), problem, len(labels), kind.head_for("text")) if labels else None
     if refusal is not None:
         raise ModelError(refusal)

@@ -157,12 +157,15 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
         head: the wanted head.
     """
     wanted = None if head is None else head.problem_type
-    kinds = {each.problem_type: name for name, each in all_heads() if each.problem_type}
-    if problem_type in kinds and wanted != problem_type:
-        name = kinds[problem_type]
+    of_type = [(name, each) for name, each in all_heads() if each.problem_type == problem_type]
+    if problem_type is not None and of_type and wanted != problem_type:
+        name, found = of_type[0]
+        advice = f": give data.task={name}"
+        if head is not None and head.modality != found.modality:
+            advice = f"; it is not supported for {head.modality}s"
         return (
             f"{checkpoint} is a {task_class(name).words.model} (problem_type in its config.json, "
-            f"{num_labels} labels), and the data are for another task: give data.task={name}; {_served()}"
+            f"{num_labels} labels), and the data are for another task{advice}; {_served()}"
         )
     if wanted is not None and problem_type not in (None, wanted):
         return (
