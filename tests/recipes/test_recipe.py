@@ -331,8 +331,8 @@ def test_a_refusal_names_line_key_value_and_what_is_allowed(load: Load, text: st
         ),
         (
             "model: {hf: a}\ndata:\n  source: file\n  train: a.csv\n  file: {train: x}\n" + STAGES,
-            "x.yaml:5: unknown key 'file' in data; allowed: label, max_length, seed, source, test, "
-            "test_fraction, text, train, train_limit, unlabelled, validation, validation_fraction",
+            "x.yaml:5: unknown key 'file' in data; allowed: label, max_length, seed, source, task, "
+            "test, test_fraction, text, train, train_limit, unlabelled, validation, validation_fraction",
         ),
     ],
 )
