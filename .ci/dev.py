@@ -52,6 +52,8 @@ def test(arguments: list[str]) -> int:
         ("ruff", "format", "--check", "."),
         ("mypy",),
         ("lint-imports",),
+        ("codespell",),
+        ("mkdocs", "build", "--strict"),
         # Most tests keep to one thread; those of a file share fixtures and stay in one process.
         (
             "python",
@@ -136,6 +138,7 @@ def executable(name: str) -> str:
 
 def call(program: str, *arguments: str) -> int:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment.setdefault("NO_MKDOCS_2_WARNING", "1")  # mkdocs-material advertises its successor
     return subprocess.run([str(BIN / executable(program)), *arguments], cwd=ROOT, env=environment).returncode
 
 
