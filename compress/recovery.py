@@ -28,6 +28,7 @@ class RecoveryConfig(TrainConfig):
         labels: weight of the task loss.
         logits: weight of the teacher's outputs (KL at `temperature`).
         hidden: weight of the teacher's hidden states (relative squared distance per token).
+        temperature: softens the outputs of teacher and student.
     """
 
     learning_rate: float = Field(default=8e-5, gt=0, le=1)

@@ -13,13 +13,18 @@ class TrainConfig(BaseModel):
     """Training with AdamW, linear warm-up, cosine decay to zero; keeps the best epoch on validation.
 
     Attributes:
+        epochs: passes over the training rows.
+        batch_size: rows per batch.
         accumulate: batches accumulated per step: equivalent, up to rounding, to a batch_size larger by this
             factor, with the memory of one batch.
+        learning_rate: highest learning rate, reached after the warm-up.
+        weight_decay: of AdamW.
+        warmup_fraction: share of the steps over which the learning rate rises from zero.
+        clip_norm: largest norm of all gradients together; larger ones are scaled down.
         ema: decay of an exponential moving average of the weights, which is validated and kept; None: off.
         patience: stop after this many epochs without a better validation metric; None: never.
         precision: auto is bf16 on a GPU or CPU with matrix units for it (tensor cores, AMX) if most weights
-            are
-            in matrices of at least 256 by 256, otherwise fp32.
+            are in matrices of at least 256 by 256, otherwise fp32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

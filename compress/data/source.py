@@ -44,6 +44,13 @@ class DataSource(BaseModel, ABC):
         several_labels: whether rows can have several labels each, if the task has.
         modality: type of a row.
         paths_to: what its paths refer to.
+
+    Attributes:
+        task: the task to learn; empty: the first task for this kind of rows.
+        seed: of drawing splits and samples.
+        validation_fraction: share of train drawn for validation, if validation is not given.
+        test_fraction: share of train drawn for test, if test is not given.
+        train_limit: most rows to train on, sampled by the seed; None: all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +63,6 @@ class DataSource(BaseModel, ABC):
         source: str
 
     task: TaskName = Field(default="", validate_default=True)
-    """Task to learn; by default the first task for this kind of rows."""
     seed: int = 0
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)

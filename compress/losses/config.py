@@ -106,6 +106,11 @@ class LossConfig(BaseModel):
 
     Attributes:
         labels: the task's own loss; ignores rows without labels.
+        logits: KL divergence from the teacher's outputs.
+        hidden: distance of hidden states, token by token.
+        attention: KL divergence of attention maps.
+        relations: relations between positions by queries, keys and values of one layer (MiniLMv2).
+        embedding: cosine distance of sentence embeddings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

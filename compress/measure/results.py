@@ -43,6 +43,7 @@ class Accuracy(Score):
     """Score of a file on the test rows, one row at a time (batch 1, no padding).
 
     Attributes:
+        batched_size: rows per batch of that second pass.
         correct: number of correct units.
         batched_value: score of the same rows in padded batches of `batched_size`; a different value means
             that predictions depend on other rows of the batch or on padding.
@@ -95,6 +96,11 @@ class Latency(_Result):
     """Times of single calls at one setting; `throughput_per_s` is rows per second at the median.
 
     Attributes:
+        p50_ms: median time of a call.
+        p95_ms: 95th percentile.
+        mean_ms: mean time of a call.
+        throughput_per_s: rows per second at the median.
+        calls: number of calls.
         p05_ms, p25_ms, p75_ms: further quantiles; None in old reports.
     """
 
@@ -112,6 +118,10 @@ class LatencyComparison(_Result):
     """Baseline and candidate timed in turns in one process, at one setting.
 
     Attributes:
+        batch: rows per call.
+        threads: ONNX Runtime threads.
+        baseline: times of the uncompressed model.
+        candidate: times of the result.
         sequence: tokens (or patches) per row.
         speedup: median over rounds of baseline time / candidate time in the same round.
         speedup_low: lower end of the 95 % bootstrap interval of that median; it covers only the noise within
@@ -149,7 +159,12 @@ class LatencyComparison(_Result):
 
 
 class Size(_Result):
-    """Size on disk of the ONNX file with its external data, and after gzip -6, in bytes."""
+    """Size on disk of the ONNX file with its external data, and after gzip -6, in bytes.
+
+    Attributes:
+        file_bytes: on disk.
+        gzip_bytes: after gzip -6.
+    """
 
     file_bytes: int
     gzip_bytes: int
@@ -159,6 +174,8 @@ class ModelMeasurement(_Result):
     """Measurements of one ONNX file.
 
     Attributes:
+        size: size of the file.
+        accuracy: score on the test rows.
         load_ms: time to create a session; median over three fresh processes with the file in the system's
             cache.
         peak_memory_bytes: median peak resident memory of these processes above that before loading; each
@@ -178,6 +195,7 @@ class RuntimeFile(_Result):
     """One ONNX file in a runtime other than ONNX Runtime's CPU kernels.
 
     Attributes:
+        version: version of the runtime.
         runtime: openvino, or onnxruntime-openvino (ONNX Runtime's OpenVINO provider).
         file: baseline or candidate.
         refused: the runtime's reason for refusing the file, leaving the other fields empty; empty if it runs.
@@ -201,6 +219,11 @@ class RuntimeTiming(_Result):
     """One file in one runtime at one setting.
 
     Attributes:
+        runtime: as in RuntimeFile.
+        file: baseline or candidate.
+        batch: rows per call.
+        sequence: tokens per row.
+        threads: threads of the runtime.
         rounds_ms: median time of the calls in each round; all files and runtimes at a setting share the same
             rounds, so ratios are taken round by round.
         disturbed_rounds: as in LatencyComparison.
@@ -216,14 +239,25 @@ class RuntimeTiming(_Result):
 
 
 class Runtimes(_Result):
-    """Both files in all requested runtimes, timed in turns; `timings` includes ONNX Runtime."""
+    """Both files in all requested runtimes, timed in turns; `timings` includes ONNX Runtime.
+
+    Attributes:
+        files: each file in each runtime: whether it runs, and its answers.
+        timings: times, including those in ONNX Runtime.
+    """
 
     files: tuple[RuntimeFile, ...]
     timings: tuple[RuntimeTiming, ...]
 
 
 class Interval(_Result):
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval.
+
+    Attributes:
+        value: the point estimate.
+        low: lower end.
+        high: upper end.
+    """
 
     value: float
     low: float
@@ -234,6 +268,8 @@ class Rung(_Result):
     """The model after one stage, as an ONNX file, on validation rows.
 
     Attributes:
+        accuracy: share of right answers.
+        file_bytes: size on disk.
         name: the stage; `original` for the uncompressed model in the first rung; stages joined by ` + ` if
             the models between them could not be exported.
         stages: number of stages between the previous rung and this one; meaningless in the first.
@@ -279,6 +315,11 @@ class Language(_Result):
     """Two language models on the same test rows, each row starting from an empty past.
 
     Attributes:
+        rows: test rows.
+        tokens: tokens that are predicted.
+        text_bytes: bytes of their text; 0 if unknown.
+        baseline: the uncompressed model.
+        candidate: the result.
         perplexity_ratio: candidate / baseline; the interval treats rows, not tokens, as independent.
         decode: times of one more token after `sequence` tokens, in turns; throughput is tokens per second.
             The `latency` of a measurement is that of reading a prompt of `sequence` tokens.
@@ -294,7 +335,19 @@ class Language(_Result):
 
 
 class Environment(_Result):
-    """Machine and versions of a measurement; measurements with equal `fingerprint` are comparable."""
+    """Machine and versions of a measurement; measurements with equal `fingerprint` are comparable.
+
+    Attributes:
+        cpu: name of the processor.
+        cores: cores that the process may use.
+        instruction_sets: those that matter for speed, such as AVX512-VNNI.
+        memory_bytes: memory of the machine.
+        system: operating system.
+        python: version of Python.
+        packages: versions by package.
+        session_options: options of the ONNX Runtime session.
+        fingerprint: hash of processor, cores, instruction sets and version of ONNX Runtime.
+    """
 
     cpu: str
     cores: int
@@ -311,7 +364,13 @@ class Measurement(_Result):
     """Baseline and candidate, measured together.
 
     Attributes:
-        task: name of the task; empty in old reports (see `tasks.task_of_measurement`).
+        baseline: the uncompressed model.
+        candidate: the result.
+        difference: candidate minus baseline, on the same test rows.
+        latency: both files in turns, one entry per setting.
+        environment: machine and versions.
+        seconds: duration of the measurement.
+        task: name of the task; empty in old reports.
         noise: warnings about unreliable figures (a ratio with a wide interval, a busy machine).
         explanation: where the time goes at the first setting of `latency`; None in old reports, and if it
             could not be measured (`noise` then says why).

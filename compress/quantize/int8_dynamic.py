@@ -24,7 +24,7 @@ __all__ = ["Int8Dynamic"]
 class Int8Dynamic(QuantizeLayers):
     """Quantize linear layers and LSTMs to int8 times int8, and embeddings to int8.
 
-    Attributes (and those of `QuantizeLayers`):
+    Attributes:
         activations: token: one scale per token. tensor: one for all tokens of a call; faster, but outputs
             then depend slightly on the rest of the batch and on padding. In an LSTM, either way, all inputs
             of a call share one scale and all states of a step share one, so its outputs depend slightly on

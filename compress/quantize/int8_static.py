@@ -37,7 +37,7 @@ class Int8Static(QuantizeLayers):
 
     LSTMs become int8 times int8 too, but with dynamic ranges.
 
-    Attributes (and those of `QuantizeLayers`):
+    Attributes:
         range: how the range of activations is chosen on the calibration rows. minmax: all values seen.
             mse: least squared error. percentile: clips half of the values outside it on each side.
         percentile: percentage of values within the range.

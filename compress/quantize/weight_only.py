@@ -83,7 +83,7 @@ class _WeightOnly(QuantizeLayers):
 class Int4WeightOnly(_WeightOnly):
     """Quantize the weights of linear layers and embeddings to 4 bits.
 
-    Attributes (and those of `QuantizeLayers`):
+    Attributes:
         group_size: inputs that share a scale; larger groups are smaller and coarser.
         zero_points: groups have a zero point too, which fits weights that are not centred on 0.
         activations: int8 rounds them to 8 bits in the weights' groups, with scales per token; products are
@@ -152,7 +152,7 @@ class Int4WeightOnly(_WeightOnly):
 class Int8WeightOnly(_WeightOnly):
     """Quantize the weights of linear layers and embeddings to 8 bits.
 
-    Attributes (and those of `QuantizeLayers`):
+    Attributes:
         group_size: inputs that share a scale; embeddings have one scale per row.
         zero_points: groups have a zero point too, which fits weights that are not centred on 0.
         activations: int8 rounds them to 8 bits in the weights' groups, with scales per token; products are

@@ -109,7 +109,13 @@ class Recipe(BaseModel):
 
     Attributes:
         name: the run's name; None: derived from the path of the recipe file.
+        model: the model to compress; the baseline of the report.
+        data: the rows to train, calibrate and measure on.
+        stages: what to do to the model, in this order.
+        export: how the result is exported, and how close it must stay to the PyTorch model.
+        measure: what is timed.
         gates: what a run must reach; a run that misses them is still completed and kept.
+        seed: of training, sampling and initialization.
         device: cpu, cuda or cuda:N, for training and calibration; measurements run on the CPU.
     """
 

@@ -64,5 +64,8 @@ else:
         "GatesConfig",
         __base__=_Gates,
         __doc__=_Gates.__doc__,
-        **{name: (float | None, Field(default=None, gt=0)) for name in all_gates()},
+        **{
+            name: (float | None, Field(default=None, gt=0, description=gate.noun))
+            for name, gate in all_gates().items()
+        },
     )

@@ -34,7 +34,14 @@ SCHEMA_VERSION = 2
 
 
 class EpochRecord(Record):
-    """One epoch of training: mean training loss, and validation loss and metric."""
+    """One epoch of training: mean training loss, and validation loss and metric.
+
+    Attributes:
+        epoch: from 1.
+        train_loss: mean over the training rows.
+        validation_loss: mean over the validation rows.
+        validation_metric: the task's metric on the validation rows.
+    """
 
     epoch: int
     train_loss: float
@@ -46,6 +53,8 @@ class StageRecord(Record):
     """One stage: its settings, results and cost.
 
     Attributes:
+        nonzero_parameters: of these weights, those that are not zero.
+        seconds: duration of the stage.
         name: as in the recipe, e.g. prune/heads.
         settings: the stage's resolved settings.
         facts: results by name: numbers, texts, lists or tables (heads kept per layer, sparsity per tensor,
@@ -102,7 +111,13 @@ class GateRecord(Record):
 
 
 class PartSize(Record):
-    """Stored weight bytes of one part (embeddings, attention, feed-forward, rest)."""
+    """Stored weight bytes of one part (embeddings, attention, feed-forward, rest).
+
+    Attributes:
+        name: of the part.
+        baseline_bytes: in the uncompressed model.
+        candidate_bytes: in the result.
+    """
 
     name: str
     baseline_bytes: int
@@ -113,6 +128,11 @@ class ModelFacts(Record):
     """The uncompressed model: its source and size.
 
     Attributes:
+        source: file, directory or name.
+        parameters: number of weights.
+        validation_metric: of the PyTorch model.
+        training: training epochs, if it was trained.
+        parity: its ONNX file compared with the PyTorch model.
         precision: training precision; empty: not trained, or the report is from an older modelpress.
     """
 
@@ -125,7 +145,17 @@ class ModelFacts(Record):
 
 
 class DataFacts(Record):
-    """The data: source, number of rows, and fingerprint of the test rows that accuracy is measured on."""
+    """The data: source, number of rows, and fingerprint of the test rows that accuracy is measured on.
+
+    Attributes:
+        source: file, directory or name.
+        train_rows: rows to train and calibrate on.
+        validation_rows: rows that choices are made on.
+        test_rows: rows that accuracy is measured on; no stage sees them.
+        labels: class names, in the order of the model's outputs.
+        notes: caveats on what was read, such as dropped duplicates.
+        test_fingerprint: equal in reports that were measured on the same test rows.
+    """
 
     source: str
     train_rows: int
@@ -140,6 +170,15 @@ class RunReport(Record):
     """The full report of a run.
 
     Attributes:
+        schema_version: of this format.
+        created: date and time, ISO 8601.
+        modelpress_version: version that wrote the report.
+        data: the rows.
+        model: the uncompressed model.
+        stages: the stages, in order.
+        parity: the ONNX file of the result compared with its PyTorch model.
+        measurement: accuracy, latency, size and memory of baseline and candidate.
+        seconds: duration of the run.
         name: the run's name, which is also that of its directory.
         recipe: the resolved recipe.
         command: the command that repeats this run.

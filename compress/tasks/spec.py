@@ -71,6 +71,8 @@ class Score(_Result):
 
     Attributes:
         metric: its name; `accuracy` in reports from before it was stored.
+        value: the metric.
+        low, high: its interval.
         rows: number of rows.
         units: number of judged answers; several per row if `unit` is not row.
         unit: name of a unit: row, token, ...
@@ -89,7 +91,12 @@ class Difference(_Result):
     """Candidate minus baseline on the same rows, with its paired 95 % interval.
 
     Attributes:
-        metric, rows, units, unit: as in `Score`.
+        metric: its name.
+        value: the difference.
+        low, high: its interval.
+        rows: number of rows.
+        units: number of judged answers.
+        unit: name of a unit: row, token, ...
         gained: units that only the candidate answers correctly.
         lost: units that only the baseline answers correctly.
         agreement: share of units with the same answer, correct or not.

@@ -36,6 +36,11 @@ class ArraysData(DataSource):
     Input types and shapes are inferred from train, as in `compress.from_arrays`. Labels are class indices or
     names [n]; for several labels per row 0 and 1 [n, labels], with "label_names" as optional names. A split
     without its own file is drawn from train, stratified by label and seeded.
+
+    Attributes:
+        train: the .npz file of training rows.
+        validation: that of validation rows; None: drawn from train.
+        test: that of test rows; None: drawn from train.
     """
 
     several_labels: ClassVar[bool] = True

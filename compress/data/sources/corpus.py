@@ -109,6 +109,9 @@ class CorpusData(TextStream):
     documents.
 
     Attributes:
+        train: the file, folder or directory of training texts.
+        validation: that of validation texts; None: drawn from train.
+        test: that of test texts; None: drawn from train.
         files: pattern of file names to read from a folder.
         text: name of the text column.
     """

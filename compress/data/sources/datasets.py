@@ -21,8 +21,15 @@ _INSTALL_HF = "pip install 'modelpress[hf]'"
 class DatasetsData(TextRows):
     """Text classification from a Hugging Face `datasets` directory (save_to_disk) or Hub name.
 
-    A split whose name is None is drawn from train, stratified by label and seeded. `unlabelled` names a split
-    of additional texts, whose labels are not read.
+    A split whose name is None is drawn from train, stratified by label and seeded.
+
+    Attributes:
+        name: the directory, or the name on the Hub.
+        config: name of the dataset's configuration on the Hub.
+        train: name of the split of training rows.
+        validation: that of validation rows; None: drawn from train.
+        test: that of test rows; None: drawn from train.
+        unlabelled: name of a split of additional texts, whose labels are not read.
     """
 
     source: Literal["datasets"] = "datasets"

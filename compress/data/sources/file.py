@@ -18,8 +18,14 @@ __all__ = ["FileData", "read_text_file", "read_unlabelled_file"]
 class FileData(TextRows):
     """Text classification from CSV, TSV, JSONL or Parquet files, by extension; all but Parquet also as .gz.
 
-    A split without its own file is drawn from train, stratified by label and seeded. `unlabelled` is a file
-    of additional texts without labels: one of these formats, or a .txt with one text per line.
+    A split without its own file is drawn from train, stratified by label and seeded.
+
+    Attributes:
+        train: the file of training rows.
+        validation: that of validation rows; None: drawn from train.
+        test: that of test rows; None: drawn from train.
+        unlabelled: file of additional texts without labels: one of these formats, or a .txt with one text per
+            line.
     """
 
     source: Literal["file"] = "file"

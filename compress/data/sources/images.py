@@ -71,6 +71,9 @@ class ImagesData(DataSource):
     std are 0.5, and there are 3 channels.
 
     Attributes:
+        train: the folder of training images.
+        validation: that of validation images; None: drawn from train.
+        test: that of test images; None: drawn from train.
         size: height and width that images are resized to, or one number for both.
         mean, std: per channel, for pixels from 0 to 1; or one number for all.
         channels: 3 for colour, 1 for grey.

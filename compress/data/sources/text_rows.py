@@ -29,10 +29,10 @@ class TextRows(DataSource):
     """Rows of one text and one or several labels, and additional texts without labels.
 
     Attributes:
-        text: the column of texts.
-        label: that of labels; or a column of 0 and 1 for each label, for a task with several a row.
-        label_separator: what is between the labels of a row, where they are one text.
-        max_length: tokens to which texts are cut.
+        text: name of the text column.
+        label: name of the label column; for several labels per row also a list: a column of 0 and 1 for each.
+        label_separator: separates the labels of a row, if they are in one column of text.
+        max_length: most tokens of a row; longer texts are truncated.
     """
 
     several_labels: ClassVar[bool] = True

@@ -36,6 +36,9 @@ class Part(_Part):
     """The nodes of one role.
 
     Attributes:
+        role: what the nodes do.
+        nodes: number of nodes.
+        ms: time per call.
         macs: multiply-adds per call.
         macs_share: share of the file's multiply-adds.
         share: share of a call's time.
@@ -57,7 +60,16 @@ class Part(_Part):
 
 
 class KindTime(_Part):
-    """All nodes of one operator kind and role; `numbers` is how many elements they output."""
+    """All nodes of one operator kind and role; `numbers` is how many elements they output.
+
+    Attributes:
+        kind: operator.
+        role: as in Part.
+        nodes: number of nodes.
+        ms: time per call.
+        share: share of a call's time.
+        numbers: elements that they output per call.
+    """
 
     kind: str
     role: Role
@@ -71,6 +83,11 @@ class FloatProduct(_Part):
     """A product with a float weight, which quantization could change.
 
     Attributes:
+        name: of its node.
+        kind: operator.
+        macs: multiply-adds per call.
+        ms: time per call.
+        share: share of a call's time.
         made: whether the weight is stored as integers and dequantized in each call.
     """
 
@@ -86,6 +103,8 @@ class FileExplanation(_Part):
     """One file on one batch. Shares are of `wall_ms`.
 
     Attributes:
+        file: name of the file.
+        nodes: number of nodes that are run.
         wall_ms: median time of an unprofiled call.
         nodes_ms: sum over nodes of their median time in a profile, less the floor.
         between_ms: rest of `wall_ms`: the runtime's own time, launching nodes; 0 if indistinguishable,
@@ -154,6 +173,13 @@ class Explanation(_Part):
     """Where the candidate's time goes, compared with a baseline if there is one.
 
     Attributes:
+        batch: rows per call.
+        sequence: tokens per row.
+        threads: ONNX Runtime threads.
+        cores: cores that the process may use.
+        baseline: the file compared with; None if there is none.
+        candidate: the file.
+        instruction_sets: those of the processor that matter for integer products.
         made_up: describes the batch if it isn't real rows.
         advice: the one change that would help the candidate most, chosen by rule.
     """

@@ -30,7 +30,14 @@ __all__ = ["Mixed", "Schemes"]
 
 
 class Schemes(BaseModel):
-    """Schemes that a group may get besides float, each with the settings of its stage."""
+    """Schemes that a group may get besides float, each with the settings of its stage.
+
+    Attributes:
+        int8_dynamic: as `quantize/int8_dynamic`.
+        int8_static: as `quantize/int8_static`.
+        int8_weight_only: as `quantize/int8_weight_only`.
+        int4_weight_only: as `quantize/int4_weight_only`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
