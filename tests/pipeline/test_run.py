@@ -182,6 +182,13 @@ def test_a_bundle_is_laid_out_as_the_hub_does_and_nothing_else_is_in_it(runs: _R
     assert {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()} == expected
 
 
+def test_the_reference_names_every_key_of_a_manifest(runs: _Runs) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "bundle.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        manifest = json.loads((runs.outcomes[name].directory / "manifest.json").read_text())
+        assert [key for key in manifest if f"| `{key}` |" not in page] == []
+
+
 def test_a_recipe_of_several_stages_has_a_ladder_on_validation_rows(runs: _Runs) -> None:
     report = runs.outcomes["joint"].report
     rungs = report.ladder
