@@ -25,26 +25,6 @@ sys.path.insert(0, str(ROOT))
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Class attributes):$", re.MULTILINE)
 
-# What to expect of a stage on a CPU with ONNX Runtime; docs/results.md has the measurements.
-EXPECT = {
-    "prune/channels": "smaller and faster",
-    "prune/structured": "as fast or as small as you ask for",
-    "prune/heads": "smaller and faster",
-    "prune/layers": "smaller and faster, in proportion",
-    "prune/magnitude": "no speed-up; the file compresses better with gzip",
-    "prune/vocabulary": "smaller, equally fast",
-    "prune/embeddings": "smaller, equally fast",
-    "prune/width": "smaller and faster; needs recovery",
-    "quantize/float16": "half the size, nearly exact; no speed-up and no less memory",
-    "quantize/int8_dynamic": "3 to 4 times smaller, about twice as fast; needs no data",
-    "quantize/int8_static": "3 to 4 times smaller, often faster than int8_dynamic; needs calibration rows",
-    "quantize/int8_weight_only": "3 to 4 times smaller, nearly exact; encoders no faster, decoders faster",
-    "quantize/int4_weight_only": "about 6 times smaller; encoders no faster, decoders faster",
-    "quantize/mixed": "the smallest or the fastest within an accuracy drop",
-    "distill/logits": "with half the layers about half the time; needs training",
-    "distill/student": "with half the layers about half the time; needs training, but not labels",
-}
-
 
 def main() -> int:
     """Rewrite the pages that are out of date."""
@@ -129,16 +109,6 @@ def _source(source: type[BaseModel]) -> str:
 
 
 # Stages
-
-
-def _stage_table() -> str:
-    from compress.registry import STAGES, stage_class
-
-    rows = [
-        (f"[`{name}`](#{_anchor(name)})", _sentence(stage_class(name).summary), _sentence(EXPECT[name]))
-        for name in STAGES
-    ]
-    return _table(("stage", "what it does", "what to expect"), rows)
 
 
 def _stages(kind: str) -> str:
@@ -669,7 +639,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "data": _data,
     "export": _export,
     "measure": _measure,
-    "stages": _stage_table,
     "prune": lambda: _stages("prune/"),
     "quantize": lambda: _stages("quantize/"),
     "distill": lambda: _stages("distill/"),

@@ -26,6 +26,7 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the pages from outside of docs/, and each file of the repository that a page links to."""
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
+    files.append(File.generated(config, "docs.css", abs_src_path=str(ROOT / ".ci" / "docs.css")))
     linked = set()
     for page in files.documentation_pages():
         for match in _LINK.finditer(page.content_string):

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -22,13 +22,18 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 
 
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("docs_reference", ROOT / ".ci/docs_reference.py")
+def _module(name: str) -> ModuleType:
+    """A script in .ci."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    return _module("docs_reference")
 
 
 def test_the_generated_parts_are_what_the_code_says(generator: ModuleType) -> None:
@@ -55,8 +60,10 @@ def test_every_key_of_a_recipe_and_field_of_a_report_has_a_meaning() -> None:
     assert empty == []
 
 
-def test_every_stage_says_what_to_expect(generator: ModuleType) -> None:
-    assert set(generator.EXPECT) == set(STAGES)
+def test_every_stage_has_a_row_that_says_what_to_expect() -> None:
+    page = (REFERENCE / "stages.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`([\w/]+)`\]\(#\w+\) \| .+ \| .+ \|$", page, re.M)
+    assert sorted(rows) == sorted(STAGES)
 
 
 def test_the_meaning_of_a_key_is_read_from_docstrings_of_the_class_and_its_bases(
@@ -86,6 +93,36 @@ def test_the_page_of_structures_names_every_key() -> None:
     named = set(re.findall(r"`(\w+)`", page))
     for kind in (Attention, FeedForward, Coupled):
         assert set(kind.__dataclass_fields__) <= named
+
+
+def _shown(markdown: str, page: str) -> str:
+    """What the hook makes of a page's Markdown."""
+    pytest.importorskip("mkdocs", reason="the docs extra is not installed")
+    file = SimpleNamespace(src_uri=page)
+    shown = _module("docs_site").on_page_markdown(markdown, SimpleNamespace(file=file))
+    assert isinstance(shown, str)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[a](../recipes/digits/joint.yaml)", "[a](repository/recipes/digits/joint.yaml)"),
+        ("[a](../README.md)", "[a](index.md)"),
+        ("[a](../CONTRIBUTING.md#style)", "[a](contributing.md#style)"),
+        ("[a](reference/gates.md#x)", "[a](reference/gates.md#x)"),
+        ("[recipes](../recipes)", "recipes"),
+        ("[a](https://example.org)", "[a](https://example.org)"),
+        ("[a](../no-such-file.py)", "[a](../no-such-file.py)"),
+        ("`[a](../recipes)`", "`[a](../recipes)`"),
+    ],
+)
+def test_links_that_leave_docs_are_changed_for_the_site(written: str, shown: str) -> None:
+    assert _shown(written, "faq.md") == shown
+
+
+def test_links_of_pages_from_outside_of_docs_are_relative_to_the_repository() -> None:
+    assert _shown("[a](docs/extending.md)", "contributing.md") == "[a](extending.md)"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
