@@ -344,7 +344,7 @@ def _command(name: str, command: Any) -> str:
         if type(info).__name__ == "ArgumentInfo":
             shown = _argument(parameter.name, kind, info.metavar, required)
             usage += f" {shown}"
-            names = f"`{shown}`"
+            names = " or ".join(f"`{each}`" for each in shown.split("|"))  # a bar would end the cell
         else:
             first = (info.default,) if isinstance(info.default, str) else ()  # in Annotated, a name
             decls = (*first, *info.param_decls) or (f"--{_dashed(parameter.name)}",)
@@ -352,7 +352,9 @@ def _command(name: str, command: Any) -> str:
         rows.append((names, _kind(kind, parameter.default), _inline(info.help or "")))
     parts = [f"## `{name}`", f"```text\n{usage}\n```", _paragraphs(_help(command))]
     parts.append(_table(("argument or option", "value", "meaning"), rows) if rows else "")
-    parts.append(_paragraphs(command.epilog or ""))
+    if command.epilog:
+        heading, _, examples = command.epilog.partition("\n")
+        parts.append(f"{heading}\n\n```text\n{examples}\n```" if examples else _paragraphs(heading))
     return "\n\n".join(filter(None, parts))
 
 

@@ -18,8 +18,10 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}  # pages from outside of docs/
 _PLACES = {**PAGES, "README.md": "index.md"}
-_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
-_CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(  # or code, in which nothing is a link
+    r"^```.*?^```|(?<!!)\[(?P<text>(?:`[^`\n]+`|[^\]`])+)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)|`[^`\n]+`",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -27,12 +29,11 @@ def on_files(files: Any, config: Any) -> Any:
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
     files.append(File.generated(config, "docs.css", abs_src_path=str(ROOT / ".ci" / "docs.css")))
-    linked = set()
+    linked: set[str] = set()
     for page in files.documentation_pages():
-        for match in _LINK.finditer(page.content_string):
-            path = _in_repository(_source(page.src_uri), match["path"])
-            if _is_copied(path):
-                linked.add(path)
+        source = _source(page.src_uri)
+        found = (match["path"] for match in _LINK.finditer(page.content_string))
+        linked |= {path for each in found if each and _is_copied(path := _in_repository(source, each))}
     for path in sorted(linked):
         files.append(File.generated(config, f"repository/{path}", abs_src_path=str(ROOT / path)))
     return files
@@ -41,13 +42,12 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point the links that leave docs/ at the copies."""
     source = _source(page.file.src_uri)
-    parts = _CODE.split(markdown)
-    for i in range(0, len(parts), 2):
-        parts[i] = _LINK.sub(lambda match: _link(match, source, page.file.src_uri), parts[i])
-    return "".join(parts)
+    return _LINK.sub(lambda match: _link(match, source, page.file.src_uri), markdown)
 
 
 def _link(match: re.Match[str], source: str, page: str) -> str:
+    if match["path"] is None:
+        return match[0]
     path = _in_repository(source, match["path"])
     if (ROOT / path).is_dir():
         return match["text"]

@@ -108,6 +108,8 @@ def _shown(markdown: str, page: str) -> str:
     ("written", "shown"),
     [
         ("[a](../recipes/digits/joint.yaml)", "[a](repository/recipes/digits/joint.yaml)"),
+        ("[`a` b](../models/cnn.py)", "[`a` b](repository/models/cnn.py)"),
+        ("`a` [b](../models/cnn.py) `c`", "`a` [b](repository/models/cnn.py) `c`"),
         ("[a](../README.md)", "[a](index.md)"),
         ("[a](../CONTRIBUTING.md#style)", "[a](contributing.md#style)"),
         ("[a](reference/gates.md#x)", "[a](reference/gates.md#x)"),
