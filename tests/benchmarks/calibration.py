@@ -1,10 +1,11 @@
-"""Which rows to calibrate on: training rows, or none (random tokens)?
+"""Compare calibration rows: training rows, or no data (random tokens).
 
     python tests/benchmarks/calibration.py MODEL_DIR DATA_DIR [--rows 256] [--seeds 0 1 2] [--gptq]
 
 MODEL_DIR is a Hugging Face classifier, DATA_DIR holds train.csv, validation.csv and test.csv (columns text
-and label; test rows are not looked at). For each way, means over the seeds on validation rows: how many
-answers are fp32's, and the KL divergence to its probabilities. Train without labels gives what train gives.
+and label; test rows are not used). For each kind of rows, means over the seeds on validation rows: the share
+of answers equal to fp32's, and the KL divergence from its probabilities. Calibration ignores labels, so
+unlabelled training rows give the same as labelled ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each loss adds, what training rows are worth, and what asking the teacher once saves.
+"""Measure what each loss adds, what training rows are worth, and what keeping a teacher's answers saves.
 
     python tests/benchmarks/distillation.py MODEL_DIR DATA_DIR [--what losses rows cache students]
         [--seeds 0 1 2] [--layers 3] [--epochs 3] [--keep spaced] [--rows 0] [--only NAME ...]

@@ -1,11 +1,11 @@
-"""How long an export takes and what it needs: decoders with a KV cache, float and int4.
+"""Measure time and memory of exporting decoders with a KV cache, float and int4.
 
     python tests/benchmarks/export.py [--sizes 30x576 32x960]
 
 Llamas with random weights (layers x width; the shapes of SmolLM2: 135 and 362 million parameters, 49,152
 tokens, output tied to the embedding). Seconds are those of `export_onnx` to a file, opset 23; memory is the
-peak above the PyTorch model, which is held as well, and the whole, the model counted, in multiples of that
-model. Each line comes from a process of its own.
+peak above the PyTorch model, which is held as well, and the total including the model, in multiples of it.
+Each line comes from its own process.
 """
 
 from __future__ import annotations

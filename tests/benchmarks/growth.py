@@ -1,12 +1,12 @@
-"""How the cost of structured pruning and of quantization grows with the model: seconds and peak memory.
+"""Measure how the cost of structured pruning and quantization grows with the model: seconds and peak memory.
 
     python tests/benchmarks/growth.py [--what prune int8_dynamic int8_static int4_gptq] [--rows 512]
         [--sizes 6x384 12x768 24x1024]
 
 BERTs with random weights (layers x width; 22, 110 and 335 million parameters) and synthetic rows of 24
 tokens. Pruning cuts half of the multiply-adds without training. Memory is the peak above the model and its
-rows; the model's own size stands beside it, and the whole, the model counted, in multiples of that size. Each
-line comes from a process of its own.
+rows; the next columns are the model's own size, and the total including the model in multiples of that size.
+Each line comes from its own process.
 """
 
 from __future__ import annotations

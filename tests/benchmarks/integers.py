@@ -1,4 +1,4 @@
-"""Who chooses the integers of weights best: rounding, torchao, clipping, HQQ or GPTQ.
+"""Compare ways to choose the integers of weights: rounding, torchao, clipping, HQQ, GPTQ.
 
     python tests/benchmarks/integers.py MODEL_DIR [--texts FILE.csv] [--rows 256] [--layers 6]
 

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/pruning.py --model DIR --train CSV --validation CSV --test CSV -o reports/pruning
 
-Prints the table of the README: retraining-free at 1.5x, with recovery at 2x, 3x and 4x, dynamic int8 on top
-of each, and the smallest bundles; every ratio is against the fp32 ONNX file, timed in turns. Run it on a
-quiet machine; it takes about an hour on 2 cores, and goes on where it stopped.
+Prints a table of docs/results/pruning.md: without training at 1.5x, with recovery at 2x, 3x and 4x, dynamic
+int8 on top of each, and the smallest bundles; every ratio is against the fp32 ONNX file, timed in turns. Run
+it on a quiet machine; it takes about an hour on 2 cores, and continues where it stopped.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Quantization beside what a user would otherwise pick: ONNX Runtime's own tools, on a fine-tuned encoder.
+"""Compare our quantization of a fine-tuned encoder with ONNX Runtime's own tools.
 
     python tests/benchmarks/quantization.py --model DIR --train CSV --validation CSV --test CSV -o OUT
 
 Prints accuracy and agreement with the fp32 model on the test rows (one at a time, unpadded), file size, and
 speed against ONNX Runtime's dynamic int8 of the same model, all files timed in turns in one process, with
-95 % intervals over rounds. Files are kept in OUT, not made again. --opset 21 shows what opset 23 changes.
+95 % intervals over rounds. Files are kept in OUT and reused. --opset 21 shows what opset 23 changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The README's table: every recipe of recipes/reviews on a real model and real sentences, timings and all.
+"""Measure the recipes of recipes/reviews on a real model and real sentences: a table of docs/results.md.
 
     python tests/benchmarks/reviews.py MODEL_DIR DATA_DIR [-o OUTPUT]
 

@@ -145,7 +145,8 @@ def test_it_gets_smaller_and_mostly_answers_as_before(
     report: RunReport = compress.run(folder / f"{name}.yaml", folder / "reports").report
     measured = report.measurement
     assert measured.baseline.accuracy.value == 1, "labels are the original's own answers"
-    # What was measured is in the README (96 %, 96 %, 88 %, 88 %); 600 rows leave some points to chance.
+    # docs/results/cnn-rnn.md has what was measured (96 %, 96 %, 88 %, 88 %); 600 rows leave some points to
+    # chance.
     assert measured.difference.agreement > least_agreement
     assert measured.candidate.size.file_bytes < most_mb * 1e6 < measured.baseline.size.file_bytes
     again = compress.load(folder / "reports" / name)
