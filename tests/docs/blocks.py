@@ -38,10 +38,8 @@ def commands(page: str) -> Iterator[list[str]]:
 def shortened(words: Sequence[str]) -> list[str]:
     """A `modelpress` command that does the same work in seconds."""
     digits = any("/digits/" in word for word in words)
-    if words[1] == "run":
+    if words[1] in ("run", "show", "check"):
         return [*words[1:], *(QUICK_DIGITS if digits else QUICK_TEXT)]
-    if words[1] == "check":
-        return [*words[1:], *QUICK_TEXT]
     if words[1] == "export":
         return [*words[1:], "--max-length", "16"]
     return list(words[1:])
