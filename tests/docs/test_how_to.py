@@ -11,10 +11,10 @@ import pytest
 import typer.main
 import yaml
 
-from compress.cli import app
+from compress.cli import app, main
 from compress.recipe import load_recipe
 
-from .blocks import QUICK_DIGITS, ROOT, blocks, commands
+from .blocks import QUICK, QUICK_DIGITS, ROOT, blocks, commands
 
 HOW_TO = ROOT / "docs" / "how-to"
 REST = {
@@ -79,6 +79,14 @@ def test_the_module_with_a_structure_is_cut_quantized_and_exported(
     assert [i.name for i in session.get_inputs()] == ["features", "about"]
     weights = onnx.load(tmp_path / "my-model.onnx").graph.initializer
     assert [list(w.dims) for w in weights].count([64, 96]) == 1, "two of four heads, and stored once"
+
+    Path("my_model.py").write_text(blocks(text("own-modules.md"), "python")[0])
+    Path("my-recipe.yaml").write_text(blocks(text("own-modules.md"), "yaml")[0])
+    for words in commands(text("own-modules.md")):
+        more = [*QUICK, "model.train.epochs=1"] if words[1] == "run" else []
+        assert main([*words[1:], *more]) == 0, words
+    (bundle,) = (tmp_path / "reports").glob("*/onnx/model.onnx")
+    assert bundle.parts[-3].endswith("-my-recipe")
 
 
 def test_the_programs_of_the_python_page_run(
