@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from compress.cli.common import echo, load_recipes
-from compress.errors import RecipeError
+from compress.errors import Problem, RecipeError, UnknownNameError, did_you_mean, nearest_name, shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,12 +56,9 @@ def show(
     ] = False,
 ) -> None:
     """Show a recipe with all defaults, or the keys of a stage."""
-    if len(words) == 1 and not shapes and not Path(words[0]).exists():
-        from compress.recipe.describe import part_names
-
-        if words[0] in part_names():
-            _show_part(words[0])
-            return
+    if len(words) == 1 and not shapes and not Path(words[0]).suffix and not Path(words[0]).exists():
+        _show_part(words[0])
+        return
     recipes = load_recipes(words)
     if len(recipes) != 1:
         raise RecipeError(f"show takes one recipe; {len(recipes)} were given")
@@ -80,9 +77,19 @@ def show(
 
 def _show_part(name: str) -> None:
     from compress.cli.console import console, say
-    from compress.recipe.describe import about, keys_of, part_named
+    from compress.recipe.describe import about, keys_of, part_named, part_names
     from compress.registry import STAGES, stage_class
 
+    names = part_names()
+    if name not in names:
+        problem = Problem(
+            f"no recipe, stage, data source or section '{shortened(name)}'{did_you_mean(name, names)}",
+            value=name,
+            allowed=names,
+            nearest=nearest_name(name, names),
+            unknown_name=True,
+        )
+        raise UnknownNameError(problem)
     part = part_named(name)
     keys = keys_of(part)
     say(name, "bold", f": {stage_class(name).summary if name in STAGES else about(part)}", wrap=True)

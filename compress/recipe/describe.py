@@ -75,11 +75,14 @@ def keys_of(part: type[BaseModel]) -> list[Key]:
     meanings = dict(_meanings(part))
     own = [name for name in part.model_fields if name in part.__dict__.get("__annotations__", {})]
     order = [*own, *(name for name in part.model_fields if name not in own)]
+    if issubclass(part, DataSource):
+        order.remove("source")  # it selects the class
     made = []
     for name in order:
         field = part.model_fields[name]
-        default = "" if field.is_required() else shown(_plain(field.get_default(call_default_factory=True)))
-        made.append(Key(name, default, tuple(_choices(field.annotation)), meanings.get(name, "")))
+        default = "" if field.is_required() else _yaml(field.get_default(call_default_factory=True))
+        meaning = re.sub(r"\bNone\b", "null", meanings.get(name, ""))
+        made.append(Key(name, default, tuple(_choices(field.annotation)), meaning))
     return made
 
 
@@ -101,5 +104,6 @@ def _choices(annotation: Any) -> Iterator[str]:
                 yield from _choices(inner)
 
 
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+def _yaml(value: Any) -> str:
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return plain if isinstance(plain, str) and plain else shown(plain)

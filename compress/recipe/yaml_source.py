@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 MAX_DEPTH = 50
+_SHOWN = 5  # recipes in a message
+_LOOKED_AT = 1000
 
 _RULES = {
     "null": r"~|null|Null|NULL|",
@@ -199,8 +202,12 @@ def read_text(path: Path) -> str:
         hint = did_you_mean(str(path), others) if others else init
         raise refusal(f"no such file{hint}", nearest_name(str(path), others)) from None
     except IsADirectoryError:
-        inside = ", ".join(other.name for other in _recipes_in(path))
-        hint = f"one of its recipes: {inside}" if inside else "a YAML file"
+        inside = [
+            other.relative_to(path).as_posix()
+            for other in (*_recipes_in(path), *_recipes_in(path, deep=True))
+        ]
+        more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
+        hint = f"one of its recipes: {', '.join(inside[:_SHOWN])}{more}" if inside else "a YAML file"
         raise refusal(f"this is a directory; give {hint}") from None
     except OSError as error:
         hint = "; save the recipe to a file" if error.errno == errno.EINVAL else ""
@@ -214,10 +221,11 @@ def read_text(path: Path) -> str:
         raise refusal("not UTF-8 text; save the file as UTF-8", line=line) from None
 
 
-def _recipes_in(directory: Path) -> list[Path]:
+def _recipes_in(directory: Path, *, deep: bool = False) -> list[Path]:
     if not directory.is_dir():
         return []
-    return sorted(other for other in directory.iterdir() if other.suffix in (".yaml", ".yml"))[:20]
+    found = directory.glob("*/*.y*ml" if deep else "*.y*ml")
+    return sorted(islice((other for other in found if other.suffix in (".yaml", ".yml")), _LOOKED_AT))
 
 
 def parse_yaml(

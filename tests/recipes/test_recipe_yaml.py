@@ -245,6 +245,11 @@ def test_a_directory_is_refused_with_the_recipes_in_it(tmp_path: Path) -> None:
     assert "give a YAML file" in str(file_refused(tmp_path))
     (tmp_path / "a.yaml").write_text("")
     assert "a.yaml" in str(file_refused(tmp_path))
+    for name in "bcdefg":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.yaml").write_text("")
+    message = str(file_refused(tmp_path))
+    assert "e/x.yaml" in message and "f/x.yaml" not in message
 
 
 def test_a_file_below_a_file_or_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
