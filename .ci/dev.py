@@ -1,7 +1,7 @@
 """Sets up a fresh machine with Python's standard library only: creates .venv, installs, runs one command.
 
     python3 .ci/dev.py demo       run four recipes on the digits and compare their bundles
-    python3 .ci/dev.py test       run ruff, mypy, lint-imports and the tests, as CI does
+    python3 .ci/dev.py test       run the checks and tests, as CI does
     python3 .ci/dev.py reference  remake reports/reference from the shipped recipes
 
 An environment that already fits pyproject.toml is reused.
@@ -52,6 +52,8 @@ def test(arguments: list[str]) -> int:
         ("ruff", "format", "--check", "."),
         ("mypy",),
         ("lint-imports",),
+        ("codespell",),
+        ("mkdocs", "build", "--strict"),
         # Most tests use one thread; tests of a file share fixtures and stay in one process.
         (
             "python",
@@ -141,6 +143,7 @@ def executable(name: str) -> str:
 
 def call(program: str, *arguments: str) -> int:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment.setdefault("NO_MKDOCS_2_WARNING", "1")  # mkdocs-material advertises its successor
     return subprocess.run([str(BIN / executable(program)), *arguments], cwd=ROOT, env=environment).returncode
 
 

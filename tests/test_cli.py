@@ -166,6 +166,7 @@ def test_the_examples_of_the_help_work(
         if not example.startswith(LONG) or "--dry-run" in example:
             words = shlex.split(example)
             words += ["--sequence", "16"] if ".onnx" in example else []  # the digits have 16 patches
+            words += ["-o", "new"] if example.startswith("run ") else []
             said = call(*words)
             assert (said.code, said.errors) == (0, ()), example
 
