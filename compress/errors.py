@@ -146,6 +146,8 @@ class StageError(CompressError):
 class ExportError(CompressError):
     """A model that cannot be exported to ONNX."""
 
+    see = "how-to/own-modules"
+
 
 class ParityError(CompressError):
     """An ONNX file whose outputs differ from those of its PyTorch model."""

@@ -97,7 +97,11 @@ def _list(folder: Path) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
+    last = ""
     for name in docs_pages(folder):
+        if posixpath.dirname(name) != last:
+            last = posixpath.dirname(name)
+            table.add_row()
         table.add_row(name, Text(_title(folder / f"{name}.md")))
     console.print(table)
     console.print(Text("\nTo read one: modelpress docs PAGE", style="dim"))
@@ -105,7 +109,8 @@ def _list(folder: Path) -> None:
 
 def _title(file: Path) -> str:
     lines = file.read_text(encoding="utf-8").splitlines()
-    return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), "")
+    title = next((line.removeprefix("# ") for line in lines if line.startswith("# ")), "")
+    return title.replace("`", "")
 
 
 def _read(folder: Path, name: str) -> None:

@@ -95,7 +95,6 @@ def run(
         raise RecipeError(
             f"{many} cannot be used with {process_count()} processes, which train one model together; give "
             "one recipe without --jobs",
-            see="how-to/several-machines",
         )
     if dry_run and not is_main():
         return
