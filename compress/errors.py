@@ -125,6 +125,7 @@ class DataError(CompressError):
     """Data that is missing, empty, leaking between splits, or mislabelled."""
 
     exit_code = 2
+    see = "reference/recipe"
 
 
 class ModelError(CompressError):

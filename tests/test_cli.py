@@ -633,7 +633,7 @@ def test_a_run_that_is_there_already(call: Callable[..., Said], digits_run: Path
     assert (reports / "digits" / "manifest.json").read_bytes() == before
 
 
-def test_gates_that_fail_are_told_line_by_line_and_the_run_is_kept(
+def test_gates_that_fail_are_printed_line_by_line_and_the_run_is_kept(
     call: Callable[..., Said], digits_run: Path
 ) -> None:
     recipe, reports = digits_run / "digits.yaml", digits_run / "reports"
@@ -794,7 +794,7 @@ def test_two_runs_of_one_recipe_at_once_are_one(digits_run: Path, tmp_path: Path
     assert outcome.already_done
 
 
-def test_one_recipe_that_fails_is_told_once(
+def test_one_recipe_that_fails_is_reported_once(
     call: Callable[..., Said], digits_run: Path, quick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
