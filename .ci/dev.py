@@ -1,10 +1,10 @@
-"""Everything a fresh machine needs, with Python's own library alone: make .venv, install, and do one thing.
+"""Sets up a fresh machine with Python's standard library only: creates .venv, installs, runs one command.
 
-    python3 .ci/dev.py demo       the main job on the digits: four recipes, four bundles, one comparison
-    python3 .ci/dev.py test       ruff, mypy, lint-imports and the tests; what CI runs
+    python3 .ci/dev.py demo       run four recipes on the digits and compare their bundles
+    python3 .ci/dev.py test       run the checks and tests, as CI does
     python3 .ci/dev.py reference  remake reports/reference from the shipped recipes
 
-Safe to repeat: an environment that fits pyproject.toml already is used as it is.
+An environment that already fits pyproject.toml is reused.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def demo(arguments: list[str]) -> int:
     recipes = [f"recipes/digits/{name}.yaml" for name in DEMO]
     code = call("modelpress", "run", *recipes, *arguments)
     if code == 0:
-        print(f"        modelpress is {BIN / executable('modelpress')}")
+        print(f"command {BIN / executable('modelpress')}")
     return code
 
 
 def test(arguments: list[str]) -> int:
     install("[dev]")
-    if arguments:  # e.g. `test -m slow tests/recipes`: the tests alone
+    if arguments:  # e.g. `test -m slow tests/recipes`: only the tests
         return call("python", "-m", "pytest", *arguments)
     checks = [
         ("ruff", "check", "."),
@@ -54,7 +54,7 @@ def test(arguments: list[str]) -> int:
         ("lint-imports",),
         ("codespell",),
         ("mkdocs", "build", "--strict"),
-        # Most tests keep to one thread; those of a file share fixtures and stay in one process.
+        # Most tests use one thread; tests of a file share fixtures and stay in one process.
         (
             "python",
             "-m",
@@ -65,7 +65,7 @@ def test(arguments: list[str]) -> int:
             str(min(os.cpu_count() or 1, 8)),
             "--dist",
             "loadfile",
-            "--no-loadscope-reorder",  # tests/conftest.py has the longest files first
+            "--no-loadscope-reorder",  # tests/conftest.py sorts the longest files first
         ),
     ]
     for check in checks:
@@ -77,8 +77,8 @@ def test(arguments: list[str]) -> int:
 
 
 def reference(arguments: list[str]) -> int:
-    """Run the recipes that need no file of the user's, and keep their reports, without weights."""
-    install("[hf]")  # decoders read texts
+    """Run the recipes that need no files from the user, and keep their reports without the weights."""
+    install("[hf]")  # for the decoders' tokenizer
     recipes = sorted(path for each in ALONE for path in (ROOT / "recipes" / each).glob("*.yaml"))
     scratch = ROOT / "reports" / ".reference"
     names = [path.relative_to(ROOT).as_posix() for path in recipes]
@@ -95,26 +95,29 @@ def reference(arguments: list[str]) -> int:
 
 
 def install(extra: str) -> None:
-    """Make the environment, or use the one that fits: a stamp says what was installed, from where."""
+    """Create the environment, or reuse it if its stamp shows the same packages from the same place."""
     if sys.version_info < (3, 11):
         sys.exit(f"modelpress needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     stamp = VENV / f"installed{extra.strip('[]')}.sha256"
-    # A repository that was moved or copied has programs that start the other place's Python.
+    # The programs of a repository that was moved or copied start the Python of the old place.
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + f"{ROOT} {VENV}".encode()).hexdigest()
     python = BIN / executable("python")
     if stamp.is_file() and stamp.read_text() == wanted and python.exists():
         return
     if not (python.exists() and pip_works()):
         make_environment()
-    print("installing (torch is large: minutes the first time)", flush=True)
+    print(
+        "installing modelpress and its dependencies (a few minutes the first time: torch is large)",
+        flush=True,
+    )
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, "--editable", f"{ROOT}{extra}"]).returncode:
-        sys.exit("the installation failed; pip's message stands above")
+        sys.exit("the installation failed; see pip's message above")
     stamp.write_text(wanted)
 
 
 def pip_works() -> bool:
-    """Whether the environment is whole and its own: making one can be interrupted before pip is in it."""
+    """Whether the environment is complete; creating one can be interrupted before pip is installed in it."""
     try:
         done = subprocess.run([str(BIN / executable("pip")), "--version"], capture_output=True, text=True)
     except OSError:
@@ -124,12 +127,14 @@ def pip_works() -> bool:
 
 def make_environment() -> None:
     if VENV.is_dir() and any(VENV.iterdir()) and not (VENV / "pyvenv.cfg").is_file():
-        sys.exit(f"{VENV} is not a virtual environment: nothing in it was touched; name another place")
-    print(f"making {VENV}", flush=True)
+        sys.exit(
+            f"{VENV} is not a virtual environment and was not changed; set MODELPRESS_VENV to another path"
+        )
+    print(f"creating {VENV}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        sys.exit("Python's venv module does not work here; on Debian and Ubuntu: apt install python3-venv")
+        sys.exit("Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv")
 
 
 def executable(name: str) -> str:

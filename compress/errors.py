@@ -1,4 +1,7 @@
-"""Exceptions raised by modelpress. Each message gives location, problem, and what is allowed.
+"""Exceptions raised by modelpress. Each message gives location, problem, and what is allowed or what to do.
+
+The same facts are fields of the exception, for programs and tests: `file`, `line`, `key`, `value`, `allowed`,
+`nearest`. `see` is the page of docs/ that explains the subject.
 
 CompressError
 ├── RecipeError          invalid recipe
@@ -17,8 +20,10 @@ CompressError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "CompressError",
@@ -30,21 +35,80 @@ __all__ = [
     "NotReachedError",
     "OutputError",
     "ParityError",
+    "Problem",
     "RecipeError",
     "StageError",
     "UnknownNameError",
     "did_you_mean",
+    "nearest_name",
     "shortened",
     "work_begun",
 ]
 
 _LONGEST_NAME = 500
+_LONGEST_OVERRIDE = 120
+_LISTED = 5  # overrides in one message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, as fields; `str()` is the sentence. None or empty: unknown or not applicable.
+
+    Attributes:
+        text: the problem and what is allowed, without the location.
+        file: the file that contains it.
+        line: line in that file, from 1.
+        overrides: the command-line overrides that contain it, as typed.
+        key: key in a recipe, with dots: model.train.epochs, prune/heads.sparsity, measure.batch[0].
+        value: the value found there.
+        allowed: the names or values that are allowed.
+        nearest: the allowed name that resembles the value most.
+        unknown_name: the problem is just an unknown name.
+        see: page of the documentation, such as how-to/own-modules.
+    """
+
+    text: str = ""
+    file: str | None = None
+    line: int | None = None
+    overrides: tuple[str, ...] = ()
+    key: str | None = None
+    value: Any = None
+    allowed: tuple[str, ...] = ()
+    nearest: str | None = None
+    unknown_name: bool = False
+    see: str | None = None
+
+    def __str__(self) -> str:
+        quoted = [f"override '{shortened(each, _LONGEST_OVERRIDE)}'" for each in self.overrides]
+        if len(quoted) > _LISTED:
+            quoted[_LISTED - 1 :] = [f"{quoted[_LISTED - 1]} and {len(quoted) - _LISTED} more"]
+        file = None if self.file is None else self.file if self.line is None else f"{self.file}:{self.line}"
+        location = " with ".join(filter(None, (file, ", ".join(quoted))))
+        return f"{location}: {self.text}" if location else self.text
 
 
 class CompressError(Exception):
-    """Base of our exceptions; `exit_code`: 1 failed work, 2 wrong input, 3 not good enough, 70 our bug."""
+    """Base of our exceptions.
+
+    Attributes:
+        exit_code: 1 failed work, 2 wrong input, 3 not good enough, 70 a bug in modelpress.
+        problems: what is wrong, as fields; the fields of the first are also attributes of the exception.
+        see: page of the documentation that helps, as `modelpress docs` takes it; None: no particular one.
+    """
 
     exit_code = 1
+    see: str | None = None
+
+    def __init__(
+        self, message: str | Problem = "", *, problems: Sequence[Problem] = (), see: str | None = None
+    ) -> None:
+        super().__init__(str(message))
+        self.problems = (message,) if isinstance(message, Problem) else tuple(problems)
+        first = self.problems[0] if self.problems else Problem()
+        self.file, self.line, self.overrides = first.file, first.line, first.overrides
+        self.key, self.value = first.key, first.value
+        self.allowed, self.nearest = first.allowed, first.nearest
+        self.see = see or first.see or type(self).see
 
 
 class RecipeError(CompressError):
@@ -61,6 +125,7 @@ class DataError(CompressError):
     """Data that is missing, empty, leaking between splits, or mislabelled."""
 
     exit_code = 2
+    see = "reference/recipe"
 
 
 class ModelError(CompressError):
@@ -82,9 +147,13 @@ class StageError(CompressError):
 class ExportError(CompressError):
     """A model that cannot be exported to ONNX."""
 
+    see = "how-to/own-modules"
+
 
 class ParityError(CompressError):
     """An ONNX file whose outputs differ from those of its PyTorch model."""
+
+    see = "explanation/numerics"
 
 
 class MeasureError(CompressError):
@@ -114,13 +183,19 @@ def work_begun() -> Iterator[None]:
         raise
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Suggest allowed names, nearest first: `; did you mean 'x'?` or `; allowed: a, b`."""
-    options = sorted(allowed)
+def nearest_name(name: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name that resembles `name` most; None if none does."""
     # No name is this long, and the comparison takes quadratic time.
     compared = name if len(name) <= _LONGEST_NAME else ""
-    near = difflib.get_close_matches(compared, options, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(options)}"
+    near = difflib.get_close_matches(compared, sorted(allowed), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """End of a message about an unknown name: `; did you mean 'x'?` or `; allowed: a, b`."""
+    options = sorted(allowed)
+    near = nearest_name(name, options)
+    return f"; allowed: {', '.join(options)}" if near is None else f"; did you mean '{near}'?"
 
 
 def shortened(text: str, most: int = 80) -> str:

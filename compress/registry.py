@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from compress.errors import UnknownNameError, did_you_mean, shortened
+from compress.errors import Problem, UnknownNameError, did_you_mean, nearest_name, shortened
 
 if TYPE_CHECKING:
     from compress.stage import Stage
@@ -44,7 +44,16 @@ def stage_class(name: str) -> type[Stage]:
         UnknownNameError: no stage has that name.
     """
     if name not in STAGES:
-        raise UnknownNameError(f"unknown stage '{shortened(name)}'{did_you_mean(name, STAGES)}")
+        raise UnknownNameError(
+            Problem(
+                f"unknown stage '{shortened(name)}'{did_you_mean(name, STAGES)}",
+                value=name,
+                allowed=stage_names(),
+                nearest=nearest_name(name, STAGES),
+                unknown_name=True,
+                see="reference/stages",
+            )
+        )
     module, _, attribute = STAGES[name].partition(":")
     found: type[Stage] = getattr(import_module(module), attribute)
     return found

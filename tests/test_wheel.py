@@ -109,16 +109,21 @@ def _run_starter(programs: Path, work: Path) -> None:
     for name in ("onnx/model.onnx", "manifest.json", "report.json", "report.md", "report.html", "README.md"):
         assert (bundle / name).stat().st_size, f"{name}\n{printed}"
     assert "prune/heads" in _call(programs / "modelpress", "list", cwd=work)
+    pages = Path(_call(programs / "modelpress", "docs", "--path", cwd=work).strip())
+    assert pages.is_relative_to(programs.parent)
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert _call(programs / "modelpress", "docs", "extending", cwd=work) == page
     assert "digits-prune-heads" in _call(programs / "modelpress", "compare", "reports", cwd=work)
 
 
-def test_wheel_holds_types_templates_models_and_recipes_and_one_package(wheel: Path) -> None:
+def test_wheel_contains_types_templates_models_recipes_docs_and_one_package(wheel: Path) -> None:
     names = set(_contents(wheel))
     assert "compress/py.typed" in names
     for folder, inside in (
         ("compress/report/templates", "compress/report/templates"),
         ("models", "compress/_starter/models"),
         ("recipes", "compress/_starter/recipes"),
+        ("docs", "compress/_docs"),
     ):
         files = [path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*") if path.is_file()]
         wanted = {f"{inside}/{file.as_posix()}" for file in files if "__pycache__" not in file.parts}

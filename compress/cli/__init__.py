@@ -11,13 +11,16 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from compress.cli.common import INTERRUPTED, print_error, start_logging
 from compress.cli.compare import check, compare
+from compress.cli.docs import docs
 from compress.cli.generate import generate
 from compress.cli.models import bundle, explain, export, inspect
 from compress.cli.recipes import list_, show
@@ -29,13 +32,47 @@ from compress.version import __version__
 
 __all__ = ["app", "main"]
 
+_EXIT_CODES = """Exit codes:
+   0  success
+   1  the work failed
+   2  wrong input: a command, recipe, model, data set or file
+   3  a gate or check failed, or no run satisfies the request
+   4  no gate failed, but the machine was too busy to judge one
+  70  a bug in modelpress
+ 130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)"""
+
+
+def _examples(*commands: str) -> str:
+    return "\n".join(["Examples:", *(f"$ modelpress {command}" for command in commands)])
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring with one line for each paragraph, which typer wraps at the terminal's width."""
+    return "\n\n".join(" ".join(each.split()) for each in cleandoc(text).split("\n\n"))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    for each in parameters:
+        if getattr(each, "is_flag", False):
+            each.metavar = ""
+    return parameters
+
+
 app = typer.Typer(
     name="modelpress",
-    help="Run compression recipes, compare their reports, ship the ONNX bundles.",
-    epilog=(
-        "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 3 a gate or check does not hold, "
-        "4 none fails, but the machine was too busy to judge one, 130 interrupted."
-    ),
+    help="Compress PyTorch models by recipe, export them to ONNX, and measure the result.",
+    epilog=f"{_examples('init demo', 'run demo/recipes/digits/quantize-int8.yaml')}\n\n{_EXIT_CODES}",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,10 +89,45 @@ def _version(
         raise typer.Exit
 
 
-for _command in (init, run, export, bundle, inspect, explain, compare, check, generate):
-    app.command()(_command)
-app.command("list")(list_)
-app.command()(show)
+_INT8 = "reports/digits-quantize-int8"
+# Headings of `modelpress --help`, and the examples that end each command's help.
+_COMMANDS: dict[str, dict[Callable[..., None], tuple[str, ...]]] = {
+    "Start": {
+        init: ("init demo",),
+        docs: ("docs", "docs how-to/choose-a-recipe"),
+        list_: ("list", "list stages"),
+        show: ("show recipes/digits/prune-heads.yaml prune/heads.sparsity=0.5", "show prune/heads"),
+    },
+    "Compress": {
+        run: (
+            "run recipes/digits/quantize-int8.yaml --dry-run",
+            "run recipes/digits/prune-heads.yaml prune/heads.sparsity=0.5",
+        ),
+        export: ("export my-model -o bundle",),
+    },
+    "Understand": {
+        inspect: (
+            "inspect my-model data.train=train.csv",
+            "inspect recipes/digits/quantize-int8.yaml --quick",
+        ),
+        explain: (f"explain {_INT8}", "explain new.onnx --against old.onnx --threads 2"),
+        compare: ("compare reports", "compare reports --where 'drop < 0.01' --sort size_mb"),
+    },
+    "Ship and check": {
+        check: (f"check {_INT8} gates.max_size_mb=50", f"check {_INT8} --junit check.xml"),
+        bundle: (f"bundle {_INT8} reports/digits-prune-heads -o variants",),
+        generate: ('generate reports/decoder-joint "Once upon a time"',),
+    },
+}
+for _heading, _group in _COMMANDS.items():
+    for _command, _lines in _group.items():
+        app.command(
+            _command.__name__.strip("_"),
+            cls=_Command,
+            help=_paragraphs(_command.__doc__ or ""),
+            rich_help_panel=_heading,
+            epilog=_examples(*_lines),
+        )(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,8 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:  # some versions of typer turn a KeyboardInterrupt into this code
         how = f"ended by {signal.Signals(ended.number).name}" if ended.number else "interrupted"
         typer.echo(
-            f"\n{how}: nothing half-written is left; finished pieces and the epochs of a training are "
-            "kept, so the same command goes on from them",
+            f"\n{how}: partial output was removed; finished stages and training epochs are cached, so the "
+            "same command continues from there",
             err=True,
         )
         return exit_code(ended.number) if ended.number else INTERRUPTED

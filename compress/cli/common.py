@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.errors import CompressError, RecipeError, shortened
+from compress.errors import CompressError, Problem, RecipeError, shortened
 from compress.safe_text import visible
 from compress.system.disk import cannot_write
 from compress.system.distributed import is_main, process_index
@@ -25,21 +25,28 @@ __all__ = [
     "GATES_FAILED",
     "INTERRUPTED",
     "NOT_JUDGED",
+    "AsJson",
+    "Markdown",
     "Quiet",
+    "ReplaceDirectory",
     "append_text",
     "echo",
     "load_recipes",
     "print_error",
     "print_gates",
     "print_verdict",
+    "see_page",
     "start_logging",
     "write_text",
 ]
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors, but no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors, but no progress.")]
 """Option of commands that run long enough to show progress."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
+ReplaceDirectory = Annotated[bool, typer.Option("--overwrite", help="Replace the directory if it exists.")]
 GATES_FAILED = 3
 """Exit code of a run or check that completed but fails a gate."""
 NOT_JUDGED = 4
@@ -57,7 +64,13 @@ def start_logging() -> None:
     level = os.environ.get("MODELPRESS_LOG", "").strip().lower() or "warning"
     if level not in _LEVELS:
         raise RecipeError(
-            f"MODELPRESS_LOG is {shortened(level)}; it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
+            Problem(
+                f"the environment variable MODELPRESS_LOG is {shortened(level)}; it must be "
+                f"{', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}",
+                key="MODELPRESS_LOG",
+                value=level,
+                allowed=_LEVELS,
+            )
         )
     logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
     # When transformers imports torchao, this torch warns about how torchao registers its own enums.
@@ -71,12 +84,17 @@ def load_recipes(words: Sequence[str]) -> list[Recipe]:
     paths = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
     if not paths:
-        raise RecipeError("give at least one recipe, e.g. modelpress run recipes/digits/quantize-int8.yaml")
+        raise RecipeError(
+            "give at least one recipe, for example recipes/digits/quantize-int8.yaml",
+            see="how-to/choose-a-recipe",
+        )
     recipes = [load_recipe(Path(path), overrides) for path in paths]
     names = [recipe.run_name for recipe in recipes]
     for name in names:
         if names.count(name) > 1:
-            raise RecipeError(f"two recipes have the run name '{name}': run them apart, or give each a name:")
+            raise RecipeError(
+                f"two recipes have the run name '{name}'; give each its own `name:`, or run them separately"
+            )
     return recipes
 
 
@@ -143,3 +161,10 @@ def print_error(error: CompressError) -> None:
 
     who = "" if is_main() else f"process {process_index()}: "
     say(f"{who}error: ", "bold red", str(error), error=True)
+    if error.see is not None:
+        say(see_page(error.see), "dim", error=True)
+
+
+def see_page(page: str) -> str:
+    """Pointer to a page of the documentation, as a sentence."""
+    return f"See `modelpress docs {page}`."

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compress.cli.common import GATES_FAILED, NOT_JUDGED, Quiet, append_text, echo, print_verdict, write_text
+from compress.cli.common import (
+    GATES_FAILED,
+    NOT_JUDGED,
+    AsJson,
+    Markdown,
+    Quiet,
+    append_text,
+    echo,
+    print_verdict,
+    see_page,
+    write_text,
+)
 from compress.errors import RecipeError, work_begun
 
 if TYPE_CHECKING:
@@ -19,33 +30,54 @@ __all__ = ["check", "compare"]
 
 def compare(
     paths: Annotated[
-        list[Path], typer.Argument(help="Run directories, report.json files, or folders of runs.")
+        list[Path],
+        typer.Argument(metavar="RUN", help="Directories of runs, folders with runs, or report.json files."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print raw figures as CSV.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+    as_json: AsJson = False,
+    markdown: Markdown = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the unrounded figures as CSV.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write an HTML page to this file."),
+    ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--where", help="Only runs that meet this, e.g. 'speedup > 2 and drop < 0.01'."),
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Include only runs that meet the condition, such as 'speedup > 2 and drop < 0.01'.",
+        ),
     ] = None,
-    sort: Annotated[str | None, typer.Option("--sort", help="Best first in a column, e.g. size_mb.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="COLUMN", help="Sort by a column, such as size_mb, best first."),
+    ] = None,
     best: Annotated[
         Literal["size", "speed", "accuracy"] | None,
-        typer.Option("--best", help="Print the name of the smallest, fastest or most accurate run alone."),
+        typer.Option("--best", help="Print only the name of the smallest, fastest or most accurate run."),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", min=0, max=1, help="For --best: accuracy that is surely not lost beyond."),
+        typer.Option(
+            "--max-drop",
+            metavar="DROP",
+            min=0,
+            max=1,
+            help="With --best: consider only runs whose accuracy drop is within this limit over the whole "
+            "95 % interval.",
+        ),
     ] = None,
 ) -> None:
-    """Compare runs: one table, best values marked, what is not comparable said so."""
+    """Compare the reports of runs in one table.
+
+    The best value of each column is marked, and figures that are not comparable are marked as such.
+    """
     from compress.report import best_run, compare_reports, comparison_csv, known_column, sorted_by
 
     if as_json + markdown + as_csv + (best is not None) > 1:
-        raise RecipeError("give one of --json, --markdown, --csv and --best")
+        raise RecipeError("--json, --markdown, --csv and --best exclude each other; give one")
     if max_drop is not None and best is None:
-        raise RecipeError("--max-drop goes with --best; to filter: --where 'worst_drop <= ...'")
+        raise RecipeError("--max-drop needs --best; to filter the table, use --where 'worst_drop <= 0.01'")
     if sort is not None:
         known_column(sort, "--sort")  # before thousands of reports are read
     comparison = compare_reports(paths, where)
@@ -69,25 +101,32 @@ def compare(
 
 
 def check(
-    bundle: Annotated[Path, typer.Argument(help="A run's directory.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory of a run.")],
     values: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE...]", help="Replace the recipe's, e.g. gates.min_speedup=2 or data.test=FILE."
+            metavar="KEY=VALUE",
+            help="Values that override the recipe of the run, such as gates.min_speedup=2 or data.test=FILE.",
         ),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", help="Another bundle, measured in turns with it.")
+        Path | None,
+        typer.Option("--against", metavar="BUNDLE", help="Bundle to compare with, measured alternately."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write the result as JUnit XML."),
+    ] = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a bundle again, here and now: files, answers, accuracy, latency, gates.
+    """Verify and measure a bundle on this machine, and judge its gates.
 
-    Exit code 3: one fails. 4: none fails, but the machine was too busy to judge a gate of speed.
+    Checks that the files are unchanged and that the ONNX file answers as when it was made, then measures
+    accuracy and latency. Exit code 3: a check or gate failed. Exit code 4: none failed, but the machine was
+    too busy to judge a speed gate.
     """
-    from compress.cli.console import shown_progress
+    from compress.cli.console import say, shown_progress
     from compress.pipeline import check_bundle, check_can_be_made
     from compress.report import check_summary, junit_xml
 
@@ -106,6 +145,7 @@ def check(
     else:
         _print_check(report)
     if not report.holds:
+        say(see_page("how-to/ci-gates"), "dim", error=True)
         raise typer.Exit(GATES_FAILED if report.fails else NOT_JUDGED)
 
 

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 from rich.segment import Segment
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from compress.progress import LineProgress, Progress, Silent
@@ -34,7 +34,6 @@ __all__ = [
     "RichProgress",
     "console",
     "error_console",
-    "listing",
     "say",
     "show_explanation",
     "shown_progress",
@@ -223,42 +222,3 @@ def show_explanation(found: Explanation) -> None:
     if found.baseline is not None:
         say(f"baseline: {found.baseline.file}; candidate: {found.candidate.file}\n", "dim")
     console.print(terminal_parts(others))
-
-
-_MODELS = (
-    (
-        "hf: DIR or NAME",
-        "a Hugging Face classifier (...ForSequenceClassification, ...ForImageClassification)",
-    ),
-    ("hf: DIR or NAME", "a Hugging Face decoder (...ForCausalLM): Llama, Qwen, GPT-2"),
-    ("hf: FILE.gguf", "a language model of llama.cpp, its weights made float"),
-    ("bundle: DIR", "what modelpress wrote, to go on from"),
-)
-
-
-def listing() -> Table:
-    """Stages, models and tasks, one line each."""
-    from compress.model.structure.layouts import LAYOUTS
-    from compress.recipe.starter import starter_folder
-    from compress.registry import stage_class, stage_names
-    from compress.tasks import TASKS, task_class
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name in stage_names():
-        table.add_row(name, escape(stage_class(name).summary))
-    for path in sorted((starter_folder() / "models").glob("*.py")):
-        table.add_row(escape(f"models/{path.name}"), _first_line(path.read_text(encoding="utf-8")))
-    for name, what in _MODELS:
-        table.add_row(name, what)
-    for name in TASKS:
-        table.add_row(name.replace("-", " "), f"task: {task_class(name).words.summary}")
-    table.add_row("model_type", f"can be cut, others are quantized: {', '.join(sorted(LAYOUTS))}")
-    return table
-
-
-def _first_line(code: str) -> str:
-    import ast
-
-    return escape((ast.get_docstring(ast.parse(code)) or "").split("\n")[0])

@@ -13,21 +13,33 @@ __all__ = ["generate"]
 
 
 def generate(
-    bundle: Annotated[Path, typer.Argument(help="A directory with a language model, as run leaves it.")],
-    prompt: Annotated[str, typer.Argument(help="The text to write on from.")],
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at the most.")] = 100,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory of a run of a language model.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text to continue.")],
+    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of new tokens.")] = 100,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0, help="Draw the tokens; 1: as the model says, 0: take the likeliest."),
+        typer.Option(
+            metavar="T",
+            min=0,
+            help="Sampling temperature: 1 samples from the model's own distribution, 0 takes the most likely "
+            "token. Default: 0, or 1 with --top-p.",
+        ),
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Draw among the likeliest that have this probability together.")
+        float | None,
+        typer.Option(
+            metavar="P", help="Sample only among the most likely tokens whose probabilities add up to P."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="0: as many as ONNX Runtime takes.")] = 0,
-    file: Annotated[Path, typer.Option(help="The ONNX file in the bundle.")] = Path("onnx/model.onnx"),
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed of sampling.")] = 0,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=0, help="ONNX Runtime threads; 0 lets ONNX Runtime decide.")
+    ] = 0,
+    file: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file within the bundle.")] = Path(
+        "onnx/model.onnx"
+    ),
 ) -> None:
-    """Write on from a text with a bundle's ONNX file, token by token as they come."""
+    """Generate text with the bundle of a language model."""
     from compress.deploy.generate import Sampling, Writer, Written
 
     # --top-p alone implies sampling.
@@ -50,6 +62,6 @@ def _ending(reason: str, names_end: bool) -> str:
     if reason == "end":
         return "ended by the model"
     if reason == "context":
-        return "as many as the model can see"
-    never = "" if names_end else "; its files name no end token, so it never ends by itself"
-    return f"as many as --max-tokens allows{never}"
+        return "stopped at the longest text that the model can read"
+    never = "" if names_end else "; the bundle names no end token, so the model never ends a text"
+    return f"stopped at --max-tokens{never}"

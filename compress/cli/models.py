@@ -8,84 +8,116 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.common import Quiet, echo
+from compress.cli.common import AsJson, Markdown, Quiet, ReplaceDirectory, echo
 from compress.errors import RecipeError, work_begun
 
 __all__ = ["bundle", "explain", "export", "inspect"]
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's directory.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Hugging Face directory or name, bundle, or recipe.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new bundle.")
+    ],
     max_length: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=2,
-            help="Longest text in tokens; longer ones are cut. As a recipe says; else 128, or what the model "
-            "takes.",
+            help="Maximum tokens of a text; longer texts are cut. Default: the recipe's, otherwise 128, or "
+            "the model's maximum if that is less.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
+    overwrite: ReplaceDirectory = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a model to an ONNX bundle as it is, and compare its answers with PyTorch's."""
+    """Export a model to ONNX without compressing it.
+
+    The outputs of the ONNX file are compared with those of PyTorch on rows of the model's data if they are
+    known, otherwise on synthetic rows.
+    """
     from compress.cli.console import shown_progress
     from compress.pipeline import export_model
 
     with shown_progress(quiet=quiet) as progress:
         parity = export_model(model, output, max_length=max_length, overwrite=overwrite, progress=progress)
     echo(
-        f"wrote {output}: it agrees with PyTorch on {parity['agreement']:.1%} of {parity['rows']:.0f} rows "
-        f"(largest difference of a logit {parity['max_abs_error']:.1e})"
+        f"wrote {output}: predictions agree with PyTorch on {parity['agreement']:.1%} of "
+        f"{parity['rows']:.0f} rows (largest difference of a logit {parity['max_abs_error']:.1e})"
     )
 
 
 def bundle(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="Directories of finished runs of one model.")
+        list[Path], typer.Argument(metavar="RUN", help="Directories of two or more runs of one model.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The directory of all variants.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a directory of this name.")] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new bundle.")
+    ],
+    overwrite: ReplaceDirectory = False,
 ) -> None:
-    """Put the ONNX files of several runs of one model into one directory, to choose from where it is used."""
+    """Combine several variants of one model in one directory.
+
+    The program that uses the model chooses a variant, as the README.md of the bundle shows.
+    """
     from compress.cli.console import console
     from compress.pipeline import bundle_variants
     from compress.report import variants_table
     from compress.report.render.terminal import terminal_table
 
     console.print(terminal_table(variants_table(bundle_variants(runs, output, overwrite=overwrite))))
-    echo(f"wrote {output}: its README.md says how to use a variant")
+    echo(f"wrote {output}; its README.md shows how to load a variant")
 
 
 def inspect(
     model: Annotated[
-        str, typer.Argument(help="A Hugging Face directory or name, a bundle, or a recipe (stages ignored).")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Hugging Face directory or name, bundle, or recipe (stages ignored).",
+        ),
     ],
     values: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE...]",
-            help="The rows, as in a recipe, e.g. data.train=FILE data.validation=FILE; other keys too. "
-            "A run's bundle has those of its own recipe.",
+            metavar="KEY=VALUE",
+            help="The data, as in a recipe, such as data.train=FILE data.validation=FILE, and any other key. "
+            "Recipes and bundles of runs have their own data.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; otherwise reports/inspect-NAME.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Output directory; default: reports/inspect-NAME."
+        ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Train rows for importance.")] = 512,
-    validation_rows: Annotated[int, typer.Option(min=2, help="Validation rows for accuracy.")] = 500,
-    sentences: Annotated[int, typer.Option(min=0, max=10, help="Rows whose attention is shown.")] = 3,
-    max_drop: Annotated[float, typer.Option(min=0, max=100, help="Points of accuracy to give away.")] = 1.0,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Training rows for importance scores.")] = 512,
+    validation_rows: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Validation rows for accuracy.")
+    ] = 500,
+    sentences: Annotated[
+        int, typer.Option(metavar="N", min=0, max=10, help="Rows whose attention is shown.")
+    ] = 3,
+    max_drop: Annotated[
+        float,
+        typer.Option(metavar="POINTS", min=0, max=100, help="Acceptable accuracy drop, in points."),
+    ] = 1.0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Leave out single layers' curves and quantization.")
+        bool, typer.Option("--quick", help="Skip the curves and quantization of single layers.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+    markdown: Markdown = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say how many heads and neurons a task needs and what quantizing a layer costs, without test rows."""
+    """Measure what a model can lose: heads, neurons, layers, bits.
+
+    Reports how many attention heads and neurons the task needs, and what quantizing each layer costs. Test
+    rows are not used.
+    """
     if as_json and markdown:
-        raise RecipeError("give --json or --markdown, not both")
+        raise RecipeError("--json and --markdown exclude each other; give one")
     from compress.cli.console import say, shown_progress
     from compress.pipeline import check_can_be_made, inspect_model, inspection_recipe
     from compress.report import inspection_markdown, needed_heads, neuron_sentence, write_inspection
@@ -117,19 +149,31 @@ def inspect(
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_ONNX", help="A bundle, or any .onnx file.")],
+    model: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE", help="Bundle, or any ONNX file.")],
     against: Annotated[
-        Path | None, typer.Option("--against", help="Another, profiled in turns with it: the baseline.")
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="BUNDLE|FILE",
+            help="Bundle or ONNX file to compare with, profiled alternately.",
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Rows a call.")] = 1,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Rows per call.")] = 1,
     sequence: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens a row; otherwise what the bundle's report measured first, or 128."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Tokens per row. Default: the first length in the bundle's report, otherwise 128.",
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads within an operator.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="ONNX Runtime threads.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
-    """Say where the time of an ONNX file goes, and the one change that would help most."""
+    """Show where the time of an ONNX file goes, and what would help.
+
+    Needs only ONNX Runtime's profiler, so it works with ONNX files from any tool.
+    """
     from compress.cli.console import show_explanation
     from compress.measure import explain_file
 

@@ -18,6 +18,7 @@ from compress.cli.common import (
     load_recipes,
     print_error,
     print_gates,
+    see_page,
     write_text,
 )
 from compress.cli.unforeseen import as_known
@@ -32,16 +33,13 @@ __all__ = ["init", "run"]
 
 _SAID = (CompressError.exit_code, RecipeError.exit_code, InternalError.exit_code)  # these print a message
 
-_Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the cache.")]
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
-_Jobs = Annotated[
-    int,
-    typer.Option("--jobs", "-j", min=1, help="Recipes at a time; what is timed is timed alone all the same."),
-]
 
-
-def init(directory: Annotated[Path, typer.Argument(help="Where to write models/ and recipes/.")]) -> None:
-    """Write a starter folder: model files and recipes to run and change."""
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory to create models/ and recipes/ in.")
+    ],
+) -> None:
+    """Write example models and recipes to run and edit."""
     from compress.recipe.starter import init as write
 
     recipes = write(directory)
@@ -54,27 +52,49 @@ def run(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE... [KEY=VALUE...]",
-            help="Recipe files, and values that replace theirs, e.g. model.hf=DIR or stages.0.sparsity=0.3.",
+            metavar="RECIPE|KEY=VALUE",
+            help="Recipe files, and values that override theirs, such as model.hf=DIR.",
         ),
     ],
-    output: _Output = Path("reports"),
-    overwrite: _Overwrite = False,
-    jobs: _Jobs = 1,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the runs and the cache.")
+    ] = Path("reports"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run of the same name.")
+    ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            min=1,
+            help="Number of recipes to run at the same time; measurements still run one at a time.",
+        ),
+    ] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check recipe, data, model and output; say what would be done.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check recipes, data, models and output directory, and show what would be done.",
+        ),
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run recipes: compress, export to ONNX, prove, measure, report."""
+    """Run recipes: compress, export to ONNX, verify, measure, report.
+
+    Each run writes a directory with the ONNX file, the PyTorch module, a report and the code to deploy it.
+    Exit code 3: a gate of a recipe failed. Exit code 4: none failed, but the machine was too busy to judge
+    one.
+    """
     recipes = load_recipes(words)
     if process_count() > 1 and (len(recipes) > 1 or jobs > 1):
         if not is_main():
             raise typer.Exit(RecipeError.exit_code)  # the main process prints the reason
-        many = f"{len(recipes)} recipes were given" if len(recipes) > 1 else f"--jobs {jobs} was given"
+        many = f"{len(recipes)} recipes" if len(recipes) > 1 else f"--jobs {jobs}"
         raise RecipeError(
-            f"{many} to {process_count()} processes, which train one model together: give one recipe, and "
-            "no --jobs"
+            f"{many} cannot be used with {process_count()} processes, which train one model together; give "
+            "one recipe without --jobs",
         )
     if dry_run and not is_main():
         return
@@ -82,6 +102,7 @@ def run(
         for recipe in recipes:
             _rehearse(recipe, output, overwrite=overwrite)
         return
+    from compress.cli.console import say
     from compress.pipeline import check_files
     from compress.pipeline import run as run_recipe
 
@@ -99,17 +120,19 @@ def run(
     failed = [outcome for outcome in outcomes if any(gate.fails for gate in outcome.gates)]
     if failed:
         names = ", ".join(outcome.directory.name for outcome in failed)
-        echo(f"gates do not hold: {names} (finished and kept; the lines above say which)", err=True)
+        echo(f"gates failed: {names} (the runs are complete and kept; see the lines above)", err=True)
     not_judged = [outcome for outcome in outcomes if any(gate.not_judged for gate in outcome.gates)]
     if not_judged:
         names = ", ".join(outcome.directory.name for outcome in not_judged)
         echo(
-            f"the machine was too busy to judge gates of speed: {names} (finished and kept; on a quiet "
-            "machine `modelpress check` judges them)",
+            f"the machine was too busy to judge speed gates: {names} (the runs are complete and kept; "
+            "`modelpress check RUN` judges them on a quiet machine)",
             err=True,
         )
+    if failed or not_judged:
+        say(see_page("how-to/ci-gates"), "dim", error=True)
     if failures:
-        echo(f"{len(failures)} of {len(recipes)} recipes failed; the messages stand above", err=True)
+        echo(f"{len(failures)} of {len(recipes)} recipes failed; see the messages above", err=True)
         raise typer.Exit(max(failures))
     if failed or not_judged:
         raise typer.Exit(GATES_FAILED if failed else NOT_JUDGED)
@@ -196,9 +219,9 @@ def _failure(recipe: Recipe, code: int) -> int:
     from compress.measure.process.spawn import how_it_ended
 
     if code in _SAID:
-        echo(f"{recipe.run_name} failed; its message is above", err=True)
+        echo(f"{recipe.run_name} failed; see its message above", err=True)
         return code
-    died = StageError(f"{recipe.run_name}: the process of this recipe ended {how_it_ended(code)}")
+    died = StageError(f"{recipe.run_name}: the process that ran this recipe ended {how_it_ended(code)}")
     print_error(died)
     return died.exit_code
 
@@ -220,7 +243,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     )
     trained = recipe.model.train is not None
     how = (
-        "" if not trained else " (trained: in the cache)" if cache.holds(keys.base) else " (would be trained)"
+        "" if not trained else " (trained, in the cache)" if cache.holds(keys.base) else " (would be trained)"
     )
     echo(f"  model   {prepared.loaded.source}{how}")
     for stage, key in zip(recipe.stages, keys.stages, strict=True):
@@ -230,7 +253,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     done = check_output(target, keys.run, overwrite=overwrite)
     if not done:
         check_disk(prepared, target)
-    echo(f"  output  {target}{' (done already: nothing would be repeated)' if done else ''}")
+    echo(f"  output  {target}{' (already done, would not be repeated)' if done else ''}")
 
 
 def _summarise(outcome: Outcome) -> None:
@@ -240,7 +263,7 @@ def _summarise(outcome: Outcome) -> None:
 
     if outcome.already_done:
         say(
-            f"done before, with the same recipe, data and versions: not repeated ({outcome.directory})", "dim"
+            f"already done with the same recipe, data and versions; not repeated ({outcome.directory})", "dim"
         )
     found = outcome.report.measurement
     before, after = found.baseline.accuracy, found.candidate.accuracy
@@ -266,7 +289,7 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
     from compress.tasks import task_of_measurement
 
     directories = [outcome.directory for outcome in outcomes]
-    console.rule("[bold]what you have now")
+    console.rule("[bold]results")
     page = directories[0] / "report.html"
     if len(outcomes) > 1:
         comparison = compare_reports(directories)
@@ -277,15 +300,15 @@ def _close(outcomes: Sequence[Outcome], output: Path) -> None:
         say(f"bundle  {directory}", "", "  (onnx/model.onnx, report.html, README.md)", "dim")
     say(f"report  {page.resolve()}")
     example = directories[-1]
-    say("next    open the report in a browser; then")
+    say("next    open the report in a browser, or run")
     say(f"          modelpress compare {output}")
     if task_of_measurement(outcomes[-1].report.measurement).keeps_past:
         say(
             f'          modelpress generate {example} "Once upon a time"',
             "",
-            "   # see that it writes",
+            "   # generates text",
             "dim",
         )
     loading = f"import compress; print(compress.load({str(example)!r}))"
     say(f'          python -c "{loading}"', "", "   # the PyTorch module", "dim")
-    say(f"        to deploy: copy {example}; its README.md has the code")
+    say(f"deploy  copy {example}; its README.md contains the code")

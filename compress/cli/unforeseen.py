@@ -39,14 +39,14 @@ def as_known(error: Exception) -> CompressError:
         return CompressError(f"{file}{error.strerror}; {_logged(error)}")
     said = shortened(str(error).strip().partition("\n")[0], _SHOWN_CHARACTERS)
     return InternalError(
-        f"modelpress did not foresee this: {type(error).__name__}{': ' if said else ''}{said}; "
+        f"unexpected {type(error).__name__}{': ' if said else ''}{said}; this is a bug in modelpress; "
         f"{_logged(error)}"
     )
 
 
 def _logged(error: Exception) -> str:
     """Write the traceback to a log file and return a sentence that names it."""
-    _log.debug("not foreseen", exc_info=error)
+    _log.debug("unexpected exception", exc_info=error)
     lines = [
         f"modelpress {__version__}, Python {platform.python_version()}, {platform.platform()}\n",
         *(f"{name} {_version(name)}\n" for name in _LIBRARIES),
@@ -58,12 +58,12 @@ def _logged(error: Exception) -> str:
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(lines)
     except OSError as failure:
-        return f"no log could be written ({failure.strerror}): MODELPRESS_LOG=debug shows the traceback"
-    return f"the traceback is in {path} (MODELPRESS_LOG=debug shows it here)"
+        return f"no log could be written ({failure.strerror}); MODELPRESS_LOG=debug prints the traceback"
+    return f"the traceback is in {path} (MODELPRESS_LOG=debug prints it)"
 
 
 def _version(library: str) -> str:
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
-        return "is not installed"
+        return "not installed"

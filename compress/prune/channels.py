@@ -123,7 +123,8 @@ class ChannelPruning(PruneStage):
         if not known:
             raise ModelError(
                 f"{type(model).__name__}.structure() names no channels: prune/channels has nothing to cut "
-                "(models/cnn.py and models/rnn.py show how; Transformers: prune/structured, prune/width)"
+                "(models/cnn.py and models/rnn.py show how; Transformers: prune/structured, prune/width)",
+                see="how-to/own-modules",
             )
         for name in self.groups:
             if name not in known:

@@ -24,30 +24,30 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 def _distinct(sizes: tuple[int, ...]) -> tuple[int, ...]:
     twice = next((size for size in sizes if sizes.count(size) > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} stands in it twice")
+        raise ValueError(f"it must not repeat a value, and {twice} is repeated")
     return sizes
 
 
 def _directory_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]{0,99}", name) or name.endswith("."):
         raise ValueError(
-            "it names a directory: at most 100 letters, digits, '_', '-' and '.', "
-            "beginning with a letter, digit or '_' and not ending with '.'"
+            "it must be a directory name of at most 100 letters, digits, '_', '-' and '.', which begins with "
+            "a letter, digit or '_' and does not end with '.'"
         )
     return name
 
 
 def _device_name(name: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        raise ValueError("it must be cpu, cuda or cuda:0, cuda:1, ...")
+        raise ValueError("it must be cpu, cuda, or one GPU as in cuda:0")
     return name
 
 
 def _runtimes(names: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ...]:
     if "onnxruntime" not in names:
-        raise ValueError("onnxruntime must be in it: accuracy, size and memory are measured there")
+        raise ValueError("it must include onnxruntime, which measures accuracy, size and memory")
     if len(set(names)) < len(names):
-        raise ValueError("each stands in it once")
+        raise ValueError("it must not repeat a runtime")
     return names
 
 

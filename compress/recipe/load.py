@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from compress.data.config import DataSource
-from compress.errors import RecipeError, UnknownNameError, shortened
+from compress.errors import Problem, RecipeError, UnknownNameError, shortened
 from compress.model.files.config import ModelConfig
 from compress.recipe.config import Recipe
 from compress.recipe.overrides import Source, apply_override, spell_out_stages
-from compress.recipe.problems import Problem, check, problem_at
+from compress.recipe.problems import check, problem_at
 from compress.recipe.yaml_source import parse_yaml, read_text, shown
 from compress.registry import stage_class
 from compress.stage import Stage
@@ -59,8 +60,9 @@ def recipe_of_model(
     """
     if data is None and not any(override.startswith(("data.", "data=")) for override in overrides):
         raise RecipeError(
-            f"{name}: a model alone has no rows; give them as a recipe would: data.train=FILE "
-            "data.validation=FILE, or data.source=digits"
+            f"{name}: this is a model without data; add the data as in a recipe: data.train=FILE "
+            "data.validation=FILE, or data.source=digits",
+            see="reference/recipe",
         )
     given = model.model_dump(mode="json", exclude_defaults=True)
     rows = {"source": "file"} if data is None else data.model_dump(mode="json")
@@ -77,7 +79,7 @@ def _checked(
         stages, problems = _check_stages(source, context, need_stages)
         recipe, more = check(Recipe, {**source.data, "stages": tuple(stages)}, source, (), context)
     except (OSError, RuntimeError) as error:  # a path too long to look up, or an unknown home directory
-        raise RecipeError(f"{source.name}: a path in it cannot be looked up: {error}") from error
+        raise RecipeError(Problem(f"a path in it cannot be looked up: {error}", file=source.name)) from error
     if recipe is not None and not problems:
         more += _check_data(source, stages, recipe)
     _refuse([*problems, *more])
@@ -88,21 +90,20 @@ def _checked(
 def _check_data(source: Source, stages: Sequence[Stage], recipe: Recipe) -> list[Problem]:
     reasons = [stage.data_objection(recipe.data) for stage in stages]
     return [
-        problem_at(source, ("stages", i), f"{stage.name} {reason}")
+        problem_at(source, ("stages", i), f"{stage.name} {reason}", value=stage.name)
         for i, (stage, reason) in enumerate(zip(stages, reasons, strict=True))
         if reason is not None
     ]
 
 
 def _read(file: Path) -> Source:
-    data, lines = parse_yaml(read_text(file), lambda line: f"{file}:{line}")
+    place = Problem(file=str(file), allowed=_KEYS, see="reference/recipe")
+    data, lines = parse_yaml(read_text(file), Problem(file=str(file)))
+    keys = f"a recipe is a mapping with the keys {', '.join(_KEYS)}"
     if data is None:
-        raise RecipeError(f"{file}: the file is empty; a recipe has the keys {', '.join(_KEYS)}")
+        raise RecipeError(replace(place, text=f"the file is empty; {keys}"))
     if not isinstance(data, dict):
-        keys = ", ".join(_KEYS)
-        raise RecipeError(
-            f"{file}:{lines[()]}: a recipe is a mapping with the keys {keys}; this is {shown(data)}"
-        )
+        raise RecipeError(replace(place, text=f"{keys}; this is {shown(data)}", line=lines[()], value=data))
     spell_out_stages(data)
     return Source(str(file), data, dict(lines))
 
@@ -112,11 +113,16 @@ def _check_stages(
 ) -> tuple[list[Stage], list[Problem]]:
     entries = source.data.get("stages")
     if entries is None or entries == []:
-        text = "stages is empty; a recipe needs at least one (to convert a model as it is: modelpress export)"
+        text = (
+            "stages is empty; a recipe needs at least one stage (to convert a model without compression, use "
+            "modelpress export)"
+        )
         return [], [problem_at(source, ("stages",), text)] if need_stages else []
     if not isinstance(entries, list):
         return [], [
-            problem_at(source, ("stages",), f"stages is {shown(entries)}; it must be a list of stages")
+            problem_at(
+                source, ("stages",), f"stages is {shown(entries)}; it must be a list of stages", value=entries
+            )
         ]
     stages: list[Stage] = []
     problems: list[Problem] = []
@@ -128,8 +134,8 @@ def _check_stages(
         for i, stage in enumerate(stages):
             reason = stage.objection(stages[:i])
             if reason is not None:
-                text = f"{next(iter(entries[i]))} cannot stand here: {reason}"
-                problems.append(problem_at(source, ("stages", i), text))
+                text = f"{stage.name} cannot be stage {i + 1} of this recipe: {reason}"
+                problems.append(problem_at(source, ("stages", i), text, value=stage.name))
     return stages, problems
 
 
@@ -143,13 +149,14 @@ def _check_stage(
             if isinstance(entry, dict) and entry
             else f"is {shown(entry)}"
         )
-        return [], [problem_at(source, ("stages", i), f"{form}; this {this}")]
+        return [], [problem_at(source, ("stages", i), f"{form}; this {this}", value=entry)]
     ((name, settings),) = entry.items()
     path = ("stages", i, name)
     try:
         kind = stage_class(name)
     except UnknownNameError as error:
-        return [], [problem_at(source, path, str(error), unknown=True)]
+        fields = {"value": name, "allowed": error.allowed, "nearest": error.nearest}
+        return [], [problem_at(source, path, str(error), unknown_name=True, **fields)]
     stage, problems = check(kind, settings, source, path, context)
     return [] if stage is None else [stage], problems
 
@@ -163,4 +170,4 @@ def _refuse(problems: list[Problem]) -> None:
     if len(texts) > _MOST_PROBLEMS:
         texts[_MOST_PROBLEMS:] = [f"... and {len(texts) - _MOST_PROBLEMS} more problems"]
     kind = UnknownNameError if all(problem.unknown_name for problem in problems) else RecipeError
-    raise kind("\n".join(texts))
+    raise kind("\n".join(texts), problems=ordered)

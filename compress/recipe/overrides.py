@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compress.data.config import CommandLineText
-from compress.errors import RecipeError, UnknownNameError, did_you_mean, shortened
+from compress.errors import Problem, RecipeError, UnknownNameError, did_you_mean, nearest_name, shortened
 from compress.recipe.yaml_source import MAX_DEPTH, KeyPath, parse_yaml, shown
 
-__all__ = ["Source", "apply_override", "quoted", "spell_out_stages"]
-
-_SHOWN_CHARACTERS = 120
-
-
-def quoted(override: str) -> str:
-    """How messages name an override, shortened."""
-    return f"override '{shortened(override, _SHOWN_CHARACTERS)}'"
+__all__ = ["Source", "apply_override", "spell_out_stages"]
 
 
 @dataclass
@@ -43,10 +36,16 @@ class Source:
         inside = (o for at, o in self.origins.items() if isinstance(o, str) and at[: len(path)] == path)
         return list(dict.fromkeys(inside))
 
-    def where(self, path: KeyPath) -> str:
-        """Prefix of messages about the value at `path`."""
+    def place(self, path: KeyPath, *, whole: bool = False) -> Problem:
+        """Where the value at `path` is from, as a problem without a text.
+
+        Args:
+            whole: the problem concerns a whole mapping, so overrides inside it may be the cause.
+        """
         origin = self.origin(path)
-        return quoted(origin) if isinstance(origin, str) else f"{self.name}:{origin}"
+        if isinstance(origin, str):
+            return Problem(overrides=(origin,))
+        return Problem(file=self.name, line=origin, overrides=tuple(self.overrides_in(path)) if whole else ())
 
     def set(self, path: KeyPath, value: Any, override: str) -> None:
         """Store an override's value at `path`, creating missing mappings on the way.
@@ -60,22 +59,22 @@ class Source:
             at = path[: depth + 1]
             if isinstance(holder, list):
                 if not isinstance(key, int) or key >= len(holder):
-                    allowed = f"0 to {len(holder) - 1}" if holder else "none, it is empty"
-                    outer = ".".join(map(str, path[:depth]))
-                    raise RecipeError(
-                        f"{quoted(override)}: no entry {shown(str(key))} in {shortened(outer)}; "
-                        f"allowed: {allowed}"
+                    indices = f"use an index from 0 to {len(holder) - 1}" if holder else "the list is empty"
+                    raise _refused(
+                        override, path[:depth], f"has no entry {shown(str(key))}; {indices}", list(holder)
                     )
             elif not isinstance(holder, dict):
-                outer = ".".join(map(str, path[:depth]))
-                raise RecipeError(
-                    f"{quoted(override)}: {shortened(outer)} is {shown(holder)}, which has no keys"
-                )
+                raise _refused(override, path[:depth], f"is {shown(holder)}, which has no keys", holder)
             if last or (isinstance(holder, dict) and holder.get(str(key)) is None):
                 self.origins = {old: o for old, o in self.origins.items() if old[: len(at)] != at}
                 self.origins[at] = override
                 holder[key] = value if last else {}
             holder = holder[key]
+
+
+def _refused(override: str, path: KeyPath, text: str, value: Any = None) -> RecipeError:
+    key = ".".join(map(str, path))
+    return RecipeError(Problem(f"{shortened(key)} {text}", overrides=(override,), key=key, value=value))
 
 
 def spell_out_stages(data: dict[str, Any]) -> None:
@@ -100,37 +99,46 @@ def apply_override(source: Source, override: str, keys: Iterable[str]) -> None:
         RecipeError: wrong form, invalid YAML value, or unknown path.
     """
     key, equals, text = override.partition("=")
-    where = quoted(override)
+    place = Problem(overrides=(override,))
     if not equals or not all(key.strip().split(".")):
-        raise RecipeError(f"{where}: write it as key=value or key.sub=value, for example seed=1")
-    if key.count(".") > MAX_DEPTH:
-        raise RecipeError(f"{where}: its key has more than {MAX_DEPTH} dots; no key of a recipe is so deep")
-    value, lines = parse_yaml(text, lambda line: where, CommandLineText)
-    if not lines:
         raise RecipeError(
-            f"{where}: the value is missing; to set nothing there, write {shortened(key.strip())}=null"
+            replace(place, text="write an override as key=value or key.sub=value, for example seed=1")
         )
-    source.set(_key_path(source.data, key.strip(), where, keys), value, override)
+    if key.count(".") > MAX_DEPTH:
+        raise RecipeError(replace(place, text=f"more than {MAX_DEPTH} dots in the key; no key is that deep"))
+    value, lines = parse_yaml(text, place, CommandLineText)
+    if not lines:
+        hint = f"to remove a value, write {shortened(key.strip())}=null"
+        raise RecipeError(replace(place, text=f"the value is missing; {hint}", key=key.strip()))
+    source.set(_key_path(source.data, key.strip(), place, keys), value, override)
     spell_out_stages(source.data)
 
 
-def _key_path(data: dict[str, Any], key: str, where: str, keys: Iterable[str]) -> KeyPath:
+def _key_path(data: dict[str, Any], key: str, place: Problem, keys: Iterable[str]) -> KeyPath:
     stages = data.get("stages")
     entries = stages if isinstance(stages, list) else []
     names = [next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else "" for entry in entries]
     for name in filter(None, names):
         if key == name or key.startswith(f"{name}."):
             if names.count(name) > 1:
-                places = " or ".join(f"stages.{i}" for i, other in enumerate(names) if other == name)
-                raise RecipeError(
-                    f"{where}: '{name}' stands {names.count(name)} times in the recipe; say {places}"
-                )
-            place = ["stages", str(names.index(name)), name]
-            return _with_indices(data, [*place, *filter(None, key[len(name) + 1 :].split("."))])
+                places = tuple(f"stages.{i}" for i, other in enumerate(names) if other == name)
+                text = f"the recipe has {len(places)} stages '{name}'; write {' or '.join(places)} instead"
+                raise RecipeError(replace(place, text=text, key=key, value=name, allowed=places))
+            path = ["stages", str(names.index(name)), name]
+            return _with_indices(data, [*path, *filter(None, key[len(name) + 1 :].split("."))])
     first, *_ = parts = key.split(".")
     if first not in keys:
-        near = did_you_mean(first, {*keys, *filter(None, names)})
-        raise UnknownNameError(f"{where}: unknown key '{shortened(first)}'{near}")
+        allowed = sorted({*keys, *filter(None, names)})
+        problem = replace(
+            place,
+            text=f"unknown key '{shortened(first)}'{did_you_mean(first, allowed)}",
+            key=first,
+            allowed=tuple(allowed),
+            nearest=nearest_name(first, allowed),
+            unknown_name=True,
+            see="reference/recipe",
+        )
+        raise UnknownNameError(problem)
     if first == "stages" and len(parts) > 2 and parts[1].isdecimal() and int(parts[1]) < len(names):
         name = names[int(parts[1])]
         if name and parts[2] != name:

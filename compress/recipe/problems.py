@@ -1,20 +1,20 @@
-"""pydantic's errors in a recipe as sentences: location, key, value, what is allowed, nearest name."""
+"""pydantic's errors in a recipe as problems: location, key, value, what is allowed, nearest name."""
 
 from __future__ import annotations
 
 import re
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from compress.errors import did_you_mean, shortened
-from compress.recipe.overrides import Source, quoted
+from compress.errors import Problem, did_you_mean, nearest_name, shortened
+from compress.recipe.overrides import Source
 from compress.recipe.yaml_source import KeyPath, shown
 
-__all__ = ["Problem", "check", "problem_at"]
+__all__ = ["check", "label", "problem_at"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,42 +31,20 @@ _MUST_BE = {
     "string_type": "text",
     "tuple_type": "a list",
 }
-_LISTED = 5
-_OF_A_MAPPING = ("missing", "union_tag_not_found", "value_error")
+_PAGES = {"stages": "reference/stages", "gates": "reference/gates"}
+_OTHER_PAGE = "reference/recipe"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One problem in a recipe.
-
-    Attributes:
-        line: line in the file; None: in an override.
-        unknown_name: the problem is just an unknown name.
-    """
-
-    where: str
-    text: str
-    line: int | None = None
-    unknown_name: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.text}"
-
-
-def problem_at(
-    source: Source, path: KeyPath, text: str, *, whole: bool = False, unknown: bool = False
-) -> Problem:
+def problem_at(source: Source, path: KeyPath, text: str, *, whole: bool = False, **fields: Any) -> Problem:
     """Describe a problem with the value at `path`.
 
     Args:
         whole: the problem concerns a whole mapping, so an override inside it may be the cause.
+        fields: further fields of `Problem`.
     """
-    where, origin = source.where(path), source.origin(path)
-    inside = source.overrides_in(path) if whole and isinstance(origin, int) else []
-    if inside:
-        more = f" and {len(inside) - _LISTED} more" if len(inside) > _LISTED else ""
-        where = f"{where} with {', '.join(map(quoted, inside[:_LISTED]))}{more}"
-    return Problem(where, text, origin if isinstance(origin, int) else None, unknown)
+    place = source.place(path, whole=whole)
+    page = _PAGES.get(str(path[0]), _OTHER_PAGE) if path else _OTHER_PAGE
+    return replace(place, text=text, **{"key": label(path), "see": page, **fields})
 
 
 def check(
@@ -105,56 +83,73 @@ def _problems(
     found: list[Problem] = []
     wanted: dict[KeyPath, list[str]] = {}  # each arm of a union reports what it expects of the same value
     values: dict[KeyPath, Any] = {}
+    allowed: dict[KeyPath, tuple[str, ...]] = {}
     for error in errors:
         if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
             continue  # pydantic counts only the valid entries here, and reports the invalid ones separately
         inner, models = _place(model, error["loc"])
         path = (*base, *inner)
-        if error["type"] == "union_tag_invalid":
-            path = (*path, error["ctx"]["discriminator"].strip("'"))
-            values[path] = error["input"][path[-1]]
-            wanted[path] = [_one_of(error["ctx"]["expected_tags"], values[path])]
-        elif error["type"] in ("missing", "union_tag_not_found", "extra_forbidden"):
+        if error["type"] in ("missing", "union_tag_not_found", "extra_forbidden"):
             found.append(_key_problem(error, path, models, source))
         elif error["type"] == "value_error" and isinstance(error["input"], dict):
-            text = f"{_label(path)}: {error['ctx']['error']}"
-            found.append(problem_at(source, path, text, whole=True))
+            text = f"{label(path)}: {error['ctx']['error']}"
+            found.append(problem_at(source, path, text, whole=True, value=error["input"]))
         else:
-            values[path] = error["input"]
-            wanted.setdefault(path, []).append(_wanted(error))
+            value = error["input"]
+            if error["type"] == "union_tag_invalid":
+                path = (*path, error["ctx"]["discriminator"].strip("'"))
+                value = value[path[-1]]
+            values[path] = value
+            allowed[path] = (*allowed.get(path, ()), *_options(error))
+            wanted.setdefault(path, []).append(_wanted(error, value))
     for path, texts in wanted.items():
         rest = "".join(f" or {text.removeprefix('it must be ')}" for text in texts[1:])
-        last_key = max(i for i, part in enumerate(path) if isinstance(part, str))
-        name = _label(path[last_key:])
-        found.append(problem_at(source, path, f"{name} is {shown(values[path])}; {texts[0]}{rest}"))
+        value, options = values[path], allowed[path]
+        near = nearest_name(value, options) if isinstance(value, str) else None
+        hint = "" if near is None else f"; did you mean '{near}'?"
+        text = f"{label(path)} is {shown(value)}; {texts[0]}{rest}{hint}"
+        found.append(problem_at(source, path, text, value=value, allowed=options, nearest=near))
     return found
 
 
 def _key_problem(
     error: Mapping[str, Any], path: KeyPath, models: list[type[BaseModel]], source: Source
 ) -> Problem:
-    allowed: list[str] = []
+    allowed: tuple[str, ...] = ()
     if error["type"] == "union_tag_not_found":
         path = (*path, error["ctx"]["discriminator"].strip("'"))
         arms = [arm for model in models for arm in _arms(model.model_fields[str(path[-2])].annotation)]
-        allowed = [repr(arm.model_fields[path[-1]].default) for arm in arms]
-    inside = f" in {_label(path[:-1])}" if len(path) > 1 else ""
+        allowed = tuple(arm.model_fields[path[-1]].default for arm in arms)
+    name = str(path[-1])
+    inside = f" in {label(path[:-1])}" if len(path) > 1 else ""
     if error["type"] != "extra_forbidden":
-        hint = f"; it must be {', '.join(allowed[:-1])} or {allowed[-1]}" if allowed else ""
-        return problem_at(
-            source, path[:-1], f"missing key '{shortened(str(path[-1]))}'{inside}{hint}", whole=True
-        )
-    names = {name for model in models for name in model.model_fields}
-    hint = did_you_mean(str(path[-1]), names) if names else "; it has no keys"
-    return problem_at(source, path, f"unknown key '{shortened(str(path[-1]))}'{inside}{hint}", unknown=True)
+        hint = f"; it must be {_alternatives(allowed)}" if allowed else ""
+        text = f"missing key '{shortened(name)}'{inside}{hint}"
+        return problem_at(source, path[:-1], text, whole=True, key=label(path), allowed=allowed)
+    allowed = tuple(sorted({name for model in models for name in model.model_fields}))
+    hint = did_you_mean(name, allowed) if allowed else "; it has no keys"
+    near = nearest_name(name, allowed)
+    text = f"unknown key '{shortened(name)}'{inside}{hint}"
+    return problem_at(source, path, text, allowed=allowed, nearest=near, unknown_name=True)
 
 
-def _wanted(error: Mapping[str, Any]) -> str:
-    kind, value = error["type"], error["input"]
+def _options(error: Mapping[str, Any]) -> tuple[str, ...]:
+    """The values that a choice allows."""
+    context = error.get("ctx", {})
+    return tuple(re.findall(r"'([^']*)'", context.get("expected_tags") or str(context.get("expected", ""))))
+
+
+def _alternatives(options: Sequence[str]) -> str:
+    *others, last = map(repr, options)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _wanted(error: Mapping[str, Any], value: Any) -> str:
+    kind = error["type"]
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    if kind == "literal_error":
-        return _one_of(error["ctx"]["expected"], value)
+    if kind in ("literal_error", "union_tag_invalid"):
+        return f"it must be {_alternatives(_options(error)) if _options(error) else error['ctx']['expected']}"
     if kind in ("too_short", "string_too_short"):
         least = error["ctx"]["min_length"]
         return "it must not be empty" if least == 1 else f"it must have a length of at least {least}"
@@ -162,18 +157,12 @@ def _wanted(error: Mapping[str, Any]) -> str:
         return f"it must be {_MUST_BE[kind]}, without quotes or underscores"
     if kind in _MUST_BE:
         return f"it must be {_MUST_BE[kind]}"
-    return re.sub("^Input should ", "it must ", str(error["msg"]))
+    text = re.sub("^Input should ", "it must ", str(error["msg"]))
+    return text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 
 
-def _one_of(expected: str, value: Any) -> str:
-    options = re.findall(r"'([^']*)'", expected)
-    near = did_you_mean(value, options) if isinstance(value, str) and options else ""
-    listed = f"{', '.join(map(repr, options[:-1]))} or {options[-1]!r}" if len(options) > 1 else expected
-    return f"it must be {listed}{near if 'did you mean' in near else ''}"
-
-
-def _label(path: KeyPath) -> str:
-    """A path as users write it: model.train, prune/heads.recovery, batch[0]."""
+def label(path: KeyPath) -> str:
+    """A path as messages show it: model.train, prune/heads.recovery, measure.batch[0]."""
     if path[:1] == ("stages",) and len(path) > 2:
         path = path[2:]
     parts = (f"[{part}]" if isinstance(part, int) else f".{shortened(part)}" for part in path)

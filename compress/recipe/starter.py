@@ -21,7 +21,7 @@ def starter_folder() -> Path:
     for root in (package / "_starter", package.parent):
         if all((root / part).is_dir() for part in _PARTS):
             return root
-    raise OutputError(f"models/ and recipes/ are missing beside {package}: install modelpress again")
+    raise OutputError(f"models/ and recipes/ are missing beside {package}; install modelpress again")
 
 
 def init(directory: Path) -> list[Path]:
@@ -36,7 +36,7 @@ def init(directory: Path) -> list[Path]:
     for part in _PARTS:
         if (directory / part).exists():
             raise OutputError(
-                f"{directory / part} exists already: nothing was written; choose another directory"
+                f"{directory / part} already exists, so nothing was written; choose another directory"
             )
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,14 @@ import errno
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from compress.errors import RecipeError, did_you_mean, shortened
+from compress.errors import Problem, RecipeError, did_you_mean, nearest_name, shortened
 from compress.system.files import read_regular
 
 __all__ = ["KeyPath", "dump_yaml", "parse_yaml", "read_text", "shown"]
@@ -27,6 +28,8 @@ KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 MAX_DEPTH = 50
+_SHOWN = 5  # recipes in a message
+_LOOKED_AT = 1000
 
 _RULES = {
     "null": r"~|null|Null|NULL|",
@@ -38,9 +41,9 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Refused(Exception):
-    def __init__(self, text: str, line: int) -> None:
+    def __init__(self, text: str, line: int, key: str | None = None) -> None:
         super().__init__(text)
-        self.text, self.line = text, line
+        self.text, self.line, self.key = text, line, key
 
 
 class _Loader(yaml.SafeLoader):
@@ -79,7 +82,7 @@ for _name, _rule in _RULES.items():
 
 def _bound(values: int, depth: int, line: int) -> None:
     if values > MAX_VALUES:
-        raise _Refused(f"more than {MAX_VALUES:,} values, aliases counted each time they are used", line)
+        raise _Refused(f"more than {MAX_VALUES:,} values (an alias counts at each use)", line)
     if depth > MAX_DEPTH:
         raise _Refused(f"nested more than {MAX_DEPTH} levels deep", line)
 
@@ -120,7 +123,7 @@ class _Builder:
         self.lines.setdefault(path, line)
         self.values += 1
         if any(node is outer for outer in around):
-            raise _Refused("an alias (*name) stands inside the value that it names", line)
+            raise _Refused("an alias (*name) is inside the value that it names", line)
         _bound(self.values, len(around) + 1, line)
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, path, (*around, node))
@@ -141,14 +144,14 @@ class _Builder:
             line = key_node.start_mark.line + 1
             key = self._scalar(key_node, line) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                raise _Refused("a key must be text; put a key that looks like something else in quotes", line)
+                raise _Refused("a key must be text; put quotes around numbers and the like", line)
             if key == "<<":
                 raise _Refused(
                     "merge keys (<<) are not supported; use an alias (*name) for a whole value", line
                 )
             if key in made:
                 raise _Refused(
-                    f"key '{shortened(key)}' stands twice; the first is on line {first[key]}", line
+                    f"duplicate key '{shortened(key)}', first used on line {first[key]}", line, key
                 )
             first[key] = line
             self.lines[(*path, key)] = line
@@ -164,12 +167,12 @@ class _Builder:
             value = read(node.value)
         except OverflowError as error:
             short = shown(node.value)
-            raise _Refused(f"{short} is not a number that a recipe can hold; {error}", line) from None
+            raise _Refused(f"{short} is outside the range of numbers in a recipe; {error}", line) from None
         except (KeyError, ValueError):
             tag = node.tag.removeprefix(_TAG)
             raise _Refused(f"{shown(node.value)} cannot be read as !!{tag}", line) from None
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise _Refused(f"{shown(value)} holds half a character (a lone surrogate)", line)
+            raise _Refused(f"{shown(value)} contains half a character (a lone surrogate)", line)
         return self.text(value) if isinstance(value, str) else value
 
 
@@ -187,41 +190,51 @@ def read_text(path: Path) -> str:
     Raises:
         RecipeError: the file does not exist, is not a regular file, is over 1 MB, or is not UTF-8.
     """
+
+    def refusal(text: str, nearest: str | None = None, line: int | None = None) -> RecipeError:
+        return RecipeError(Problem(text, file=str(path), line=line, nearest=nearest))
+
     try:
         raw = read_regular(path, most_bytes=MAX_BYTES + 1)
     except FileNotFoundError:
-        near = [str(other) for other in _recipes_in(path.parent)]
-        hint = did_you_mean(str(path), near) if near else ""
-        raise RecipeError(f"{path}: no such file{hint}") from None
+        others = [str(other) for other in _recipes_in(path.parent)]
+        init = "; `modelpress init DIR` writes the example recipes" if "recipes" in path.parts else ""
+        hint = did_you_mean(str(path), others) if others else init
+        raise refusal(f"no such file{hint}", nearest_name(str(path), others)) from None
     except IsADirectoryError:
-        inside = ", ".join(other.name for other in _recipes_in(path))
-        hint = f"one of its recipes: {inside}" if inside else "a YAML file"
-        raise RecipeError(f"{path}: this is a directory; give {hint}") from None
+        inside = [
+            other.relative_to(path).as_posix()
+            for other in (*_recipes_in(path), *_recipes_in(path, deep=True))
+        ]
+        more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
+        hint = f"one of its recipes: {', '.join(inside[:_SHOWN])}{more}" if inside else "a YAML file"
+        raise refusal(f"this is a directory; give {hint}") from None
     except OSError as error:
         hint = "; save the recipe to a file" if error.errno == errno.EINVAL else ""
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}{hint}") from error
+        raise refusal(f"cannot be read: {error.strerror or error}{hint}") from error
     if len(raw) > MAX_BYTES:
-        raise RecipeError(f"{path}: more than {MAX_BYTES:,} bytes; this is not a recipe")
+        raise refusal(f"larger than {MAX_BYTES:,} bytes; this is not a recipe")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise RecipeError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+        raise refusal("not UTF-8 text; save the file as UTF-8", line=line) from None
 
 
-def _recipes_in(directory: Path) -> list[Path]:
+def _recipes_in(directory: Path, *, deep: bool = False) -> list[Path]:
     if not directory.is_dir():
         return []
-    return sorted(other for other in directory.iterdir() if other.suffix in (".yaml", ".yml"))[:20]
+    found = directory.glob("*/*.y*ml" if deep else "*.y*ml")
+    return sorted(islice((other for other in found if other.suffix in (".yaml", ".yml")), _LOOKED_AT))
 
 
 def parse_yaml(
-    text: str, where: Callable[[int], str], make_text: Callable[[str], str] = str
+    text: str, place: Problem, make_text: Callable[[str], str] = str
 ) -> tuple[Any, dict[KeyPath, int]]:
     """Parse one YAML document.
 
     Args:
-        where: maps a line number to the prefix of a message.
+        place: where the text is from; lines are reported if it is a file.
         make_text: converts text values.
 
     Returns:
@@ -230,23 +243,29 @@ def parse_yaml(
     Raises:
         RecipeError: invalid YAML, or YAML that is not allowed in a recipe.
     """
+
+    def refusal(text: str, line: int, key: str | None = None) -> RecipeError:
+        return RecipeError(replace(place, text=text, key=key, line=line if place.file else None))
+
     builder = _Builder(make_text)
     try:
         node = _Loader(text).get_single_node()
         value = None if node is None else builder.build(node, (), ())
     except _Refused as refused:
-        raise RecipeError(f"{where(refused.line)}: {refused.text}") from None
+        raise refusal(refused.text, refused.line, refused.key) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        raise RecipeError(
-            f"{where(line)}: not YAML: character {chr(error.character)!r} is not allowed"
+        raise refusal(
+            f"not valid YAML: the character {chr(error.character)!r} is not allowed", line
         ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = f"{error.problem} ({error.context})" if error.context else str(error.problem)
         hint = "; indent with spaces, not with tabs" if r"'\t'" in problem else ""
-        raise RecipeError(f"{where(line)}: not YAML at column {column}: {problem}{hint}") from None
+        if error.problem == "mapping values are not allowed here":
+            hint = "; if the value contains ': ', put quotes around it"
+        raise refusal(f"not valid YAML at column {column}: {problem}{hint}", line) from None
     return value, builder.lines
 
 

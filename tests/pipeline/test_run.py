@@ -511,7 +511,7 @@ def test_ctrl_c_in_training_ends_with_130_and_a_line(
         os.close(screen)
     said = stderr.decode()
     assert process.returncode == 130, said
-    assert "interrupted: nothing half-written is left" in said
+    assert "interrupted: " in said
     assert "Traceback" not in said
     left = [name for name in _everything_in(tmp_path / "out") if not name.startswith(".cache")]
     assert left == []

@@ -1,4 +1,4 @@
-"""What a recipe is: its keys, defaults, stages, paths, and every sentence that refuses one."""
+"""Recipes: keys, defaults, stages, paths, and the fields of every error."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Round(Stage):
 
 
 HEAD = "model: {hf: some/model}\ndata: {source: digits}\n"
-SOURCES = "'digits', 'digit-images', 'images', 'arrays', 'file', 'datasets', 'corpus' or 'stdlib'"
+SOURCES = ("digits", "digit-images", "images", "arrays", "file", "datasets", "corpus", "stdlib")
 STAGES = "stages:\n  - quantize/int8_dynamic\n"
 
 Load = Callable[..., Recipe]
@@ -76,11 +76,15 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     return write_and_load
 
 
-def refusal(load: Load, text: str, *overrides: str, kind: type[RecipeError] = RecipeError) -> str:
+def refused(load: Load, text: str, *overrides: str, kind: type[RecipeError] = RecipeError) -> RecipeError:
+    """The error of a recipe with one or more problems; its message contains each of them."""
     with pytest.raises(kind) as caught:
         load(text, *overrides)
     assert type(caught.value) is kind
-    return str(caught.value)
+    assert str(caught.value).split("\n")[: len(caught.value.problems)] == [
+        str(each) for each in caught.value.problems
+    ]
+    return caught.value
 
 
 def test_a_small_recipe_gets_its_defaults(load: Load) -> None:
@@ -146,9 +150,8 @@ def test_a_run_is_named_after_folder_and_file(load: Load, tmp_path: Path, where:
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a.", '""', "a b", "-x", r"a\b", "x" * 101])
 def test_a_run_name_that_is_no_directory_name_is_refused(load: Load, name: str) -> None:
-    message = refusal(load, HEAD + STAGES + f"name: {name}")
-    assert "; it names a directory: at most 100 letters, digits, '_', '-' and '.', beginning" in message
-    assert message.startswith("x.yaml:5: name is '")
+    error = refused(load, HEAD + STAGES + f"name: {name}")
+    assert (error.file, error.line, error.key) == ("x.yaml", 5, "name")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
@@ -195,170 +198,143 @@ def cut(settings: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "key", "value"),
     [
-        (cut("sparsity: 1.5"), "x.yaml:5: sparsity is 1.5; it must be less than 1"),
-        (cut("exact: false\nsparsity: 0"), "x.yaml:6: sparsity is 0; it must be greater than 0"),
-        (cut("sparsity: true"), "x.yaml:5: sparsity is true; it must be a number"),
-        (cut("sparsity: null"), "x.yaml:5: sparsity is null; it must be a number"),
-        (
-            cut("sparsity: '0.5'"),
-            "x.yaml:5: sparsity is '0.5'; it must be a number, without quotes or underscores",
-        ),
-        (cut("width: x"), "x.yaml:5: width is 'x'; it must be a whole number or 'auto'"),
-        (cut("exact: no"), "x.yaml:5: exact is 'no'; it must be true or false"),
-        (cut("exact: 1"), "x.yaml:5: exact is 1; it must be true or false"),
-        (cut("exact: true"), "x.yaml:4: prune/heads: exact needs a width"),
-        (cut("skip: x"), "x.yaml:5: skip is 'x'; it must be a list"),
-        (cut("skip:\n  - [a]\n  - [a, 3]"), "x.yaml:7: skip[1][1] is 3; it must be text"),
-        (cut("vocabulary: 3"), "x.yaml:5: vocabulary is 3; it must be a path"),
-        (cut("recovery: 3"), "x.yaml:5: recovery is 3; it must be a mapping of keys"),
-        (cut("recovery: {epochs: 2.0}"), "x.yaml:5: epochs is 2.0; it must be a whole number"),
-        (
-            HEAD + "stages:\n  - prune/heads: 0.5",
-            "x.yaml:4: prune/heads is 0.5; it must be a mapping of keys",
-        ),
-        (
-            HEAD + STAGES + "seed: 1_000",
-            "x.yaml:5: seed is '1_000'; it must be a whole number, without quotes or underscores",
-        ),
-        (HEAD + STAGES + "seed: -1", "x.yaml:5: seed is -1; it must be greater than or equal to 0"),
-        (
-            HEAD + STAGES + "device: gpu",
-            "x.yaml:5: device is 'gpu'; it must be cpu, cuda or cuda:0, cuda:1, ...",
-        ),
-        (
-            HEAD + STAGES + "export: {opset: 17}",
-            "x.yaml:5: opset is 17; it must be greater than or equal to 18",
-        ),
-        (HEAD + STAGES + "export: 21", "x.yaml:5: export is 21; it must be a mapping of keys"),
-        (HEAD + STAGES + "measure: {batch: []}", "x.yaml:5: batch is []; it must not be empty"),
-        (HEAD + STAGES + "measure: {batch: [1, 1]}", "x.yaml:5: batch is [1, 1]; 1 stands in it twice"),
-        (
-            HEAD + STAGES + "measure:\n  batch:\n    - 1\n    - 0",
-            "x.yaml:8: batch[1] is 0; it must be greater than or equal to 1",
-        ),
-        ("data: {source: digits}\n" + STAGES, "x.yaml:1: missing key 'model'"),
-        (
-            "data: {source: digits}\nmodel: {}\n" + STAGES,
-            "x.yaml:2: model: give exactly one of file, hf or bundle (given: none)",
-        ),
-        ("model: {hf: a}\ndata: {source: file}\n" + STAGES, "x.yaml:2: missing key 'train' in data"),
-        (
-            "model: {hf: a}\ndata: {}\n" + STAGES,
-            f"x.yaml:2: missing key 'source' in data; it must be {SOURCES}",
-        ),
-        (
-            "model: {hf: a}\ndata: digits\n" + STAGES,
-            "x.yaml:2: data is 'digits'; it must be a mapping of keys",
-        ),
-        (
-            "model: {hf: a}\ndata:\n  source: digit\n" + STAGES,
-            f"x.yaml:3: source is 'digit'; it must be {SOURCES}; did you mean 'digits'?",
-        ),
-        (
-            "model: {hf: a}\ndata: {source: [a]}\n" + STAGES,
-            f"x.yaml:2: source is ['a']; it must be {SOURCES}",
-        ),
-        (
-            "model:\n  hf: a\n  train:\n    precision: fp33\ndata: {source: digits}\n" + STAGES,
-            "x.yaml:4: precision is 'fp33'; it must be 'auto', 'fp32' or 'bf16'; did you mean 'fp32'?",
-        ),
-        (
-            HEAD,
-            "x.yaml:1: stages is empty; a recipe needs at least one (to convert a model as it is: "
-            "modelpress export)",
-        ),
-        (
-            HEAD + "stages: []",
-            "x.yaml:3: stages is empty; a recipe needs at least one (to convert a model as it is: "
-            "modelpress export)",
-        ),
-        (HEAD + "stages: prune/heads", "x.yaml:3: stages is 'prune/heads'; it must be a list of stages"),
+        (cut("sparsity: 1.5"), 5, "prune/heads.sparsity", 1.5),
+        (cut("exact: false\nsparsity: 0"), 6, "prune/heads.sparsity", 0),
+        (cut("sparsity: true"), 5, "prune/heads.sparsity", True),
+        (cut("sparsity: null"), 5, "prune/heads.sparsity", None),
+        (cut("sparsity: '0.5'"), 5, "prune/heads.sparsity", "0.5"),
+        (cut("width: x"), 5, "prune/heads.width", "x"),
+        (cut("exact: no"), 5, "prune/heads.exact", "no"),
+        (cut("exact: 1"), 5, "prune/heads.exact", 1),
+        (cut("exact: true"), 4, "prune/heads", {"exact": True}),
+        (cut("skip: x"), 5, "prune/heads.skip", "x"),
+        (cut("skip:\n  - [a]\n  - [a, 3]"), 7, "prune/heads.skip[1][1]", 3),
+        (cut("vocabulary: 3"), 5, "prune/heads.vocabulary", 3),
+        (cut("recovery: 3"), 5, "prune/heads.recovery", 3),
+        (cut("recovery: {epochs: 2.0}"), 5, "prune/heads.recovery.epochs", 2.0),
+        (HEAD + "stages:\n  - prune/heads: 0.5", 4, "prune/heads", 0.5),
+        (HEAD + STAGES + "seed: 1_000", 5, "seed", "1_000"),
+        (HEAD + STAGES + "seed: -1", 5, "seed", -1),
+        (HEAD + STAGES + "device: gpu", 5, "device", "gpu"),
+        (HEAD + STAGES + "export: {opset: 17}", 5, "export.opset", 17),
+        (HEAD + STAGES + "export: 21", 5, "export", 21),
+        (HEAD + STAGES + "measure: {batch: []}", 5, "measure.batch", ()),
+        (HEAD + STAGES + "measure: {batch: [1, 1]}", 5, "measure.batch", (1, 1)),
+        (HEAD + STAGES + "measure:\n  batch:\n    - 1\n    - 0", 8, "measure.batch[1]", 0),
+        ("data: {source: digits}\n" + STAGES, 1, "model", None),
+        ("data: {source: digits}\nmodel: {}\n" + STAGES, 2, "model", {}),
+        ("model: {hf: a}\ndata: {source: file}\n" + STAGES, 2, "data.train", None),
+        ("model: {hf: a}\ndata: digits\n" + STAGES, 2, "data", "digits"),
+        (HEAD, 1, "stages", None),
+        (HEAD + "stages: []", 3, "stages", None),
+        (HEAD + "stages: prune/heads", 3, "stages", "prune/heads"),
         (
             HEAD + "stages:\n  - prune/heads:\n    sparsity: 0.5",
-            "x.yaml:4: a stage is a name, or one name with its settings indented below it; this has "
-            "the keys prune/heads, sparsity",
+            4,
+            "stages[0]",
+            {"prune/heads": None, "sparsity": 0.5},
         ),
-        (
-            HEAD + "stages:\n  - 3",
-            "x.yaml:4: a stage is a name, or one name with its settings indented below it; this is 3",
-        ),
-        (
-            HEAD + "stages:\n  - quantize/int8_dynamic\n  - prune/heads",
-            "x.yaml:5: prune/heads cannot stand here: it changes float weights, and the stages before "
-            "it have already turned them into integers; put quantize stages last",
-        ),
+        (HEAD + "stages:\n  - 3", 4, "stages[0]", 3),
+        (HEAD + "stages:\n  - quantize/int8_dynamic\n  - prune/heads", 5, "stages[1]", "prune/heads"),
         (
             HEAD + "stages: [quantize/int8_dynamic, quantize/int8_dynamic]",
-            "x.yaml:3: quantize/int8_dynamic cannot stand here: the weights are quantized already",
+            3,
+            "stages[1]",
+            "quantize/int8_dynamic",
         ),
     ],
 )
-def test_a_refusal_names_line_key_value_and_what_is_allowed(load: Load, text: str, message: str) -> None:
-    assert refusal(load, text) == message
+def test_an_error_has_file_line_key_value_and_a_page(
+    load: Load, text: str, line: int, key: str, value: Any
+) -> None:
+    error = refused(load, text)
+    assert (error.file, error.line, error.key, error.value) == ("x.yaml", line, key, value)
+    assert str(error).startswith(f"x.yaml:{line}: ")
+    assert error.see == ("reference/stages" if key.startswith(("stages", "prune")) else "reference/recipe")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "key", "allowed", "nearest"),
     [
+        ("model: {hf: a}\ndata: {}\n" + STAGES, 2, "data.source", SOURCES, None),
+        ("model: {hf: a}\ndata:\n  source: digit\n" + STAGES, 3, "data.source", SOURCES, "digits"),
+        ("model: {hf: a}\ndata: {source: [a]}\n" + STAGES, 2, "data.source", SOURCES, None),
+        (cut("width: aut"), 5, "prune/heads.width", ("auto",), "auto"),
         (
-            HEAD + "stages:\n  - prune/headz",
-            "x.yaml:4: unknown stage 'prune/headz'; did you mean 'prune/heads'?",
-        ),
-        (
-            HEAD + "stages:\n  - x: {}",
-            "x.yaml:4: unknown stage 'x'; allowed: prune/heads, quantize/int8_dynamic",
-        ),
-        (cut("sparsty: 0.5"), "x.yaml:5: unknown key 'sparsty' in prune/heads; did you mean 'sparsity'?"),
-        (
-            cut("recovery: {epoch: 5}"),
-            "x.yaml:5: unknown key 'epoch' in prune/heads.recovery; did you mean 'epochs'?",
-        ),
-        (
-            HEAD + "stages:\n  - quantize/int8_dynamic: {a: 1}",
-            "x.yaml:4: unknown key 'a' in quantize/int8_dynamic; it has no keys",
-        ),
-        (HEAD + STAGES + "sead: 1", "x.yaml:5: unknown key 'sead'; did you mean 'seed'?"),
-        (
-            HEAD + STAGES + "path: here",
-            "x.yaml:5: unknown key 'path'; allowed: data, device, export, gates, measure, model, name, seed, "
-            "stages",
-        ),
-        (
-            "model: {hf: a, train: {epoch: 1}}\ndata: {source: digits}\n" + STAGES,
-            "x.yaml:1: unknown key 'epoch' in model.train; did you mean 'epochs'?",
-        ),
-        (
-            "model: {hf: a}\ndata:\n  source: file\n  train: a.csv\n  file: {train: x}\n" + STAGES,
-            "x.yaml:5: unknown key 'file' in data; allowed: label, label_separator, max_length, seed, "
-            "source, task, test, test_fraction, text, train, train_limit, unlabelled, validation, "
-            "validation_fraction",
+            "model:\n  hf: a\n  train:\n    precision: fp33\ndata: {source: digits}\n" + STAGES,
+            4,
+            "model.train.precision",
+            ("auto", "fp32", "bf16"),
+            "fp32",
         ),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(load: Load, text: str, message: str) -> None:
-    assert refusal(load, text, kind=UnknownNameError) == message
+def test_an_error_of_a_choice_has_the_allowed_values_and_the_nearest(
+    load: Load, text: str, line: int, key: str, allowed: tuple[str, ...], nearest: str | None
+) -> None:
+    error = refused(load, text)
+    assert (error.line, error.key, error.allowed, error.nearest) == (line, key, allowed, nearest)
+    assert all(repr(name) in str(error) for name in allowed)
 
 
-def test_all_problems_are_told_at_once_by_line_and_overrides_last(load: Load) -> None:
+@pytest.mark.parametrize(
+    ("text", "line", "key", "nearest"),
+    [
+        (HEAD + "stages:\n  - prune/headz", 4, "prune/headz", "prune/heads"),
+        (HEAD + "stages:\n  - x: {}", 4, "x", None),
+        (cut("sparsty: 0.5"), 5, "prune/heads.sparsty", "sparsity"),
+        (cut("recovery: {epoch: 5}"), 5, "prune/heads.recovery.epoch", "epochs"),
+        (HEAD + "stages:\n  - quantize/int8_dynamic: {a: 1}", 4, "quantize/int8_dynamic.a", None),
+        (HEAD + STAGES + "sead: 1", 5, "sead", "seed"),
+        (HEAD + STAGES + "path: here", 5, "path", None),
+        (
+            "model: {hf: a, train: {epoch: 1}}\ndata: {source: digits}\n" + STAGES,
+            1,
+            "model.train.epoch",
+            "epochs",
+        ),
+        (
+            "model: {hf: a}\ndata:\n  source: file\n  train: a.csv\n  file: {train: x}\n" + STAGES,
+            5,
+            "data.file",
+            None,
+        ),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_or_else_all_that_are_allowed(
+    load: Load, text: str, line: int, key: str, nearest: str | None
+) -> None:
+    error = refused(load, text, kind=UnknownNameError)
+    assert (error.line, error.key, error.nearest) == (line, key, nearest)
+    shown = [nearest] if nearest else list(error.allowed)
+    assert all(name in str(error) for name in shown)
+    assert (error.allowed == ()) == (key == "quantize/int8_dynamic.a")  # a stage without keys
+
+
+def test_all_problems_are_listed_at_once_by_line_and_overrides_last(load: Load) -> None:
     text = (
         "seed: x\ndata: {source: digits}\nstages:\n  - prune/heads: {sparsity: 2, skpi: 1}\n"
         "model: {hf: a, fil: b}\n"
     )
-    assert refusal(load, text, "device=tpu").split("\n") == [
-        "x.yaml:1: seed is 'x'; it must be a whole number",
-        "x.yaml:4: unknown key 'skpi' in prune/heads; did you mean 'skip'?",
-        "x.yaml:4: sparsity is 2; it must be less than 1",
-        "x.yaml:5: unknown key 'fil' in model; did you mean 'file'?",
-        "override 'device=tpu': device is 'tpu'; it must be cpu, cuda or cuda:0, cuda:1, ...",
+    error = refused(load, text, "device=tpu")
+    assert [(each.line, each.key, each.overrides) for each in error.problems] == [
+        (1, "seed", ()),
+        (4, "prune/heads.skpi", ()),
+        (4, "prune/heads.sparsity", ()),
+        (5, "model.fil", ()),
+        (None, "device", ("device=tpu",)),
     ]
+    assert len(str(error).split("\n")) == 5
 
 
 def test_a_flood_of_problems_is_cut_short(load: Load) -> None:
-    lines = refusal(load, HEAD + STAGES + f"measure: {{batch: [{', '.join(['x'] * 50)}]}}").split("\n")
-    assert len(lines) == 21
-    assert lines[-1] == "... and 30 more problems"
+    with pytest.raises(RecipeError) as caught:
+        load(HEAD + STAGES + f"measure: {{batch: [{', '.join(['x'] * 50)}]}}")
+    assert len(caught.value.problems) == 50
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 21 and "30" in lines[-1]
 
 
 def test_a_recipe_to_export_from_may_have_no_stages(load: Load) -> None:
@@ -368,8 +344,8 @@ def test_a_recipe_to_export_from_may_have_no_stages(load: Load) -> None:
 
 @pytest.mark.parametrize("file", ["~no-such-user-here/x.py", "x" * 5000])
 def test_a_path_that_cannot_be_looked_up_is_refused(load: Load, file: str) -> None:
-    message = refusal(load, f"model: {{hf: {file}}}\ndata: {{source: digits}}\n" + STAGES)
-    assert message.startswith("x.yaml: a path in it cannot be looked up: ")
+    error = refused(load, f"model: {{hf: {file}}}\ndata: {{source: digits}}\n" + STAGES)
+    assert (error.file, error.line) == ("x.yaml", None)
 
 
 def test_measure_config_in_python_says_what_is_wrong_too() -> None:
@@ -394,17 +370,15 @@ def test_a_bad_recipe_never_imports_torch(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "complaint"),
+    ("named", "key"),
     [
-        ("[openvino]", "onnxruntime must be in it"),
-        ("[onnxruntime, onnxruntime]", "each stands in it once"),
-        ("[onnxruntime, tensorrt]", "'onnxruntime' or 'openvino'"),
+        ("[openvino]", "measure.runtimes"),
+        ("[onnxruntime, onnxruntime]", "measure.runtimes"),
+        ("[onnxruntime, tensorrt]", "measure.runtimes[1]"),
     ],
 )
-def test_runtimes_that_can_not_be_measured_are_refused(load: Load, named: str, complaint: str) -> None:
-    said = refusal(load, HEAD + STAGES + f"measure: {{runtimes: {named}}}")
-    assert "runtimes" in said
-    assert complaint in said
+def test_runtimes_that_cannot_be_measured_are_refused(load: Load, named: str, key: str) -> None:
+    assert refused(load, HEAD + STAGES + f"measure: {{runtimes: {named}}}").key == key
 
 
 def test_runtimes_are_those_that_are_installed_unless_named(load: Load) -> None:

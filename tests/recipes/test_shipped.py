@@ -1,4 +1,4 @@
-"""Every recipe that is shipped: it loads, opens with its command, has one order; all stages stand in them."""
+"""Every recipe that is shipped: it loads, opens with its command, has one order; all stages occur in them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_model_file_that_a_recipe_names_is_shipped_with_it(path: Path) -> None:
     assert file is None or (Path(file).is_file() and Path(file).is_relative_to(ROOT / "models"))
 
 
-def test_every_stage_stands_in_a_shipped_recipe_of_each_folder() -> None:
+def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
     used = {folder: {s.name for path in paths for s in load_recipe(path).stages} for folder, paths in FOLDERS}
     assert set(used) == {"digits", "reviews", "cnn", "rnn", "decoder", "vit", "smollm2", "multi-label"}
     everything = set(stage_names()) - {"prune/channels"}

@@ -109,7 +109,8 @@ def _layers(model: nn.Module) -> nn.ModuleList:
     if not isinstance(found, nn.ModuleList):
         raise ModelError(
             f"{type(model).__name__} doesn't declare a list of layers that can be left out ('layers' of "
-            "structure(), an nn.ModuleList)"
+            "structure(), an nn.ModuleList)",
+            see="how-to/own-modules",
         )
     return found
 

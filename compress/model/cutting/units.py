@@ -46,7 +46,8 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
         raise ModelError(
             f"{site.name}: {site.tied} has weights of it too (shared, or tied), and would not be cut with "
             "it: give both their own weights, let them share the whole block, or leave the block out of "
-            "structure()"
+            "structure()",
+            see="how-to/own-modules",
         )
     consumer = float_linear(model, site.consumer)
     if not kept:

@@ -32,7 +32,8 @@ def hidden_group(model: nn.Module) -> Coupled:
     if hidden is None:
         raise ModelError(
             f"{type(model).__name__} doesn't declare what has the hidden width ('hidden' of structure()): "
-            "the width can't be cut"
+            "the width can't be cut",
+            see="how-to/own-modules",
         )
     return hidden
 

@@ -58,7 +58,7 @@ def config_json(name: str) -> dict[str, Any]:
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
         task = task_of_files((), None, is_encoder_decoder=False, is_sentence_transformer=True)
         assert task is not None
-        raise ModelError(task.refusal(name, ()))
+        raise ModelError(task.refusal(name, ()), see="reference/tasks")
     found, _ = explained(name, _transformers().PretrainedConfig.get_config_dict, name)
     return dict(found)
 
@@ -137,12 +137,12 @@ def check_head(
     if task is None:
         refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels, head)
         if refusal is not None:
-            raise ModelError(refusal)
+            raise ModelError(refusal, see="reference/tasks")
         if head.problem_type is not None and getattr(settings, "problem_type", None) is None:
             return True, (f"config.json has no problem_type: taken for {head.problem_type}",)
         return True, ()
     if not is_trained_first or task.new_head != "checkpoint":
-        raise ModelError(task.refusal(name, architectures))
+        raise ModelError(task.refusal(name, architectures), see="reference/tasks")
     classifiers = (
         known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
         if sees

@@ -190,7 +190,8 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
     if task is not None and named is not None and named != task:
         raise ModelError(
             f"{directory} is a {task_class(named).words.model} (task in its manifest.json), and the data are "
-            f"for a {task_class(task).words.model}"
+            f"for a {task_class(task).words.model}",
+            see="reference/tasks",
         )
     try:
         manifest = read_json(file)
@@ -219,7 +220,7 @@ def _check_bundle(directory: Path, module: nn.Module, labels: tuple[str, ...], t
     kind = task_class(task or default_task("labelled"))
     refusal = no_classes(str(directory), problem, len(labels), kind.head_for("text")) if labels else None
     if refusal is not None:
-        raise ModelError(refusal)
+        raise ModelError(refusal, see="reference/tasks")
 
 
 def _from_hf(

@@ -68,7 +68,8 @@ def structure_of(model: nn.Module) -> Structure:
             given = offered()
         except Exception as error:
             raise ModelError(
-                f"{type(model).__name__}.structure() raised {type(error).__name__}: {error}"
+                f"{type(model).__name__}.structure() raised {type(error).__name__}: {error}",
+                see="how-to/own-modules",
             ) from error
         return _from_module(model, given)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
@@ -99,7 +100,7 @@ def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
         _paths_exist(model, structure)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(
-            f"{type(model).__name__}.structure() is wrong: {error}; see compress/model/structure for its form"
+            f"{type(model).__name__}.structure() is wrong: {error}", see="how-to/own-modules"
         ) from error
     return structure
 

@@ -22,6 +22,8 @@ __all__ = ["Coupled", "Site", "Structure", "Stub", "UnknownStructureError"]
 class UnknownStructureError(ModelError):
     """A model doesn't declare what can be cut; not raised for wrong declarations."""
 
+    see = "how-to/own-modules"
+
 
 @dataclass(frozen=True)
 class Stub:

@@ -97,17 +97,20 @@ class Budget:
                 f"{self.table.disturbed_rounds} of the {self.table.rounds} rounds of the latency table, "
                 f"which has {at} before anything is cut and {at_best} with the fewest units in every layer"
                 f"{counted}. Close other work and run again, or give a budget of macs, size_mb or sparsity, "
-                "which needs no clock"
+                "which needs no clock",
+                see="how-to/prune-to-a-latency",
             )
         if met:
             raise StageError(
                 f"{asked} is met already: {at} before anything is cut{counted}; ask for more, or leave the "
-                "stage out"
+                "stage out",
+                see="how-to/prune-to-a-latency",
             )
         if out_of_reach:
             raise StageError(
                 f"{asked} can't be met: {at_best} is the best that can be had with the fewest units in every "
-                f"layer{counted}; {self._way_out()}"
+                f"layer{counted}; {self._way_out()}",
+                see="how-to/prune-to-a-latency",
             )
 
     def _way_out(self) -> str:

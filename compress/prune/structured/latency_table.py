@@ -106,7 +106,8 @@ def measure_table(
     if structure.layers is None:
         raise StageError(
             f"{type(model).__name__}.structure() does not say where its layers are, so they can't be timed; "
-            "add 'layers', or use a budget of macs, size_mb or sparsity"
+            "add 'layers', or use a budget of macs, size_mb or sparsity",
+            see="how-to/own-modules",
         )
     sites = [
         [site.name, site.kind, site.unit_size, few] for site, few in zip(structure.sites, least, strict=True)

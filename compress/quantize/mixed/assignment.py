@@ -118,14 +118,16 @@ class Search:
             raise StageError(
                 f"{self.stage.name}: nothing can be quantized within max_accuracy_drop "
                 f"{self.stage.max_accuracy_drop:g}; the nearest is {nearest.name}, which loses "
-                f"{-nearest.metric:.4f} on {len(self.rows)} validation rows"
+                f"{-nearest.metric:.4f} on {len(self.rows)} validation rows",
+                see="how-to/quantize",
             )
         best = self._cheapest(good, mixed)
         if best.cost >= sum(costs[self.float] for costs in self.costs):
             raise StageError(
                 f"{self.stage.name}: no scheme makes the model "
                 f"{'faster here' if self.stage.is_timed else 'smaller'} within max_accuracy_drop "
-                f"{self.stage.max_accuracy_drop:g}; leave the stage out"
+                f"{self.stage.max_accuracy_drop:g}; leave the stage out",
+                see="how-to/quantize",
             )
         return best
 

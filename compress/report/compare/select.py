@@ -141,7 +141,9 @@ def best_run(
     if not within:
         drops = [drop for row in runs if (drop := _value(row, "worst_drop")) is not None]
         least = f"; the least that a run's interval allows is {min(drops):.4f}" if drops else ""
-        raise NotReachedError(f"--max-drop {max_drop:g}: no run is proven to stay within it{least}")
+        raise NotReachedError(
+            f"--max-drop {max_drop:g}: no run is proven to stay within it{least}", see="explanation/intervals"
+        )
     if _value(within[0], column) is None:
         raise NotReachedError(f"--best {what}: no run has a figure that compares")
     return within[0]
