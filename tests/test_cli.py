@@ -197,7 +197,7 @@ def test_explain_prints_the_advice_first_and_every_part(call: Callable[..., Said
     assert found.candidate.part("integer").macs == macs
     assert found.baseline is not None and found.baseline.part("float_weight").macs == macs
     assert found.candidate.part("activations").macs == 2 * 2 * 16 * 16 * 32
-    for part in ("products of integers", "the runtime itself", "MatMulInteger", "By operator"):
+    for part in ("integer products", "the runtime itself", "MatMulInteger", "By operator"):
         assert part in said.out
     assert "16, 1 thread: medians over" in said.out.replace("\n", " ")
 
@@ -445,11 +445,11 @@ def test_gates_that_fail_are_told_line_by_line_and_the_run_is_kept(
     easy, hard = "gates.max_size_mb=50", "gates.max_accuracy_drop=0"  # an interval is never so narrow
     said = call("run", recipe, easy, "-o", reports)
     assert (said.code, said.err) == (0, "")
-    assert "holds: file size: at most 50.0 MB wanted" in said.out
+    assert "holds: file size: at most 50.0 MB required" in said.out
     said = call("run", recipe, easy, hard, "-o", reports)
     assert said.code == 3
     assert said.out.count("holds: ") == 1 and said.out.count("fails: ") == 2
-    assert "fails: accuracy drop: at most 0.00 points wanted" in said.out
+    assert "fails: accuracy drop: at most 0.00 points required" in said.out
     assert "commonest label" in said.out  # two epochs teach too little to beat it
     assert said.err == "gates do not hold: digits (finished and kept; the lines above say which)\n"
     assert (reports / "digits" / "onnx" / "model.onnx").is_file()

@@ -136,7 +136,8 @@ def test_page_stays_small_with_very_many_facts(int8: RunReport) -> None:
 def test_markdown_has_verdict_warnings_and_whole_tables_in_this_order(sparse: RunReport) -> None:
     text = to_markdown(sparse, INPUTS)
     places = [
-        text.index(x) for x in ("**Not smaller", "## Warnings", "## Figures", "## Latency", "## Stages")
+        text.index(x)
+        for x in ("**Not smaller", "## At a glance", "## Warnings", "## Figures", "## Latency", "## Stages")
     ]
     assert places == sorted(places)
     assert _check_tables(text) == 7
@@ -239,8 +240,8 @@ def _broken(change: str, report: RunReport) -> str:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("cut", "not a whole JSON file"),
-        ("list", "no schema_version"),
+        ("cut", "invalid JSON"),
+        ("list", "schema_version is missing"),
         ("newer", "schema_version 3 is newer than 2"),
         ("lacking", "measurement.latency: Field required"),
     ],
@@ -289,14 +290,14 @@ def test_reused_stage_says_whose_cost_it_shows(int8: RunReport) -> None:
 
 
 def test_where_the_bytes_are_is_shown_where_it_is_known(int8: RunReport) -> None:
-    assert "Where the bytes are" not in to_markdown(int8) + to_html(int8)
+    assert "Weights by part" not in to_markdown(int8) + to_html(int8)
     parts = (
         PartSize(name="embeddings", baseline_bytes=46_900_000, candidate_bytes=11_800_000),
         PartSize(name="rest", baseline_bytes=0, candidate_bytes=0),
     )
     report = int8.model_copy(update={"parts": parts})
     for page in (to_markdown(report), to_html(report)):
-        assert "Where the bytes are" in page and "46.9 MB" in page and "4.0x smaller" in page
+        assert "Weights by part" in page and "46.9 MB" in page and "4.0x smaller" in page
 
 
 def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(
@@ -305,7 +306,7 @@ def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(
     spread = {"p05_ms": 1.0, "p25_ms": 2.0, "p50_ms": 3.0, "p75_ms": 4.0, "p95_ms": 5.0}
     first = int8.measurement.latency[0]
     known = first.model_copy(update={"candidate": first.candidate.model_copy(update=spread)})
-    assert "the line is the median, the whisker goes to p95" in to_html(int8)
+    assert "line: median; whisker: to p95" in to_html(int8)
     (unknown,) = extents(latency_boxes([first]), "fill: var(--candidate)")
     assert unknown[0] == unknown[2]  # no box
     (box,) = extents(latency_boxes([known]), "fill: var(--candidate)")
@@ -313,7 +314,7 @@ def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(
     assert (box[0], box[2]) == pytest.approx((76 + 2 * pixels, 76 + 4 * pixels), abs=0.01)
     measured = int8.measurement.model_copy(update={"latency": (known, *int8.measurement.latency[1:])})
     page = to_html(int8.model_copy(update={"measurement": measured}))
-    assert "half of them lie in the box" in page
+    assert "box: the middle half" in page
 
 
 def test_pictures_are_drawn_the_same_each_time_and_without_settings_of_ones_own(int8: RunReport) -> None:

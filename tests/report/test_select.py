@@ -55,7 +55,7 @@ def names(comparison: Comparison) -> list[str]:
 def test_conditions_keep_the_runs_that_meet_them(runs: list[Any], where: str, expected: list[str]) -> None:
     found = compare_reports(runs, where)
     assert names(found) == ["baseline", *expected]
-    assert any(f"not meet: {where}" in note for note in found.notes)
+    assert any(where in note for note in found.notes)
 
 
 def test_marks_are_those_of_what_is_left(runs: list[Any]) -> None:
@@ -67,13 +67,13 @@ def test_marks_are_those_of_what_is_left(runs: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("__import__('os').system('touch hacked')", "is no condition"),
-        ("speedup", "'speedup' is no condition"),
-        ("speedup > 2 or drop < 1", "is no condition"),
+        ("__import__('os').system('touch hacked')", "is not a condition"),
+        ("speedup", "'speedup' is not a condition"),
+        ("speedup > 2 or drop < 1", "is not a condition"),
         ("speedup > fast", "'fast' in 'speedup > fast' is not a number"),
-        ("speed > 2", "there is no column 'speed'; did you mean 'speedup'"),
-        ("speedup > 2 and", "'' is no condition"),
-        ("", "'' is no condition"),
+        ("speed > 2", "unknown column 'speed'; did you mean 'speedup'"),
+        ("speedup > 2 and", "'' is not a condition"),
+        ("", "'' is not a condition"),
     ],
 )
 def test_what_cannot_be_read_is_refused_before_reports_are_read(where: str, words: str) -> None:
@@ -86,7 +86,7 @@ def test_sorting_puts_the_best_first(comparison: Comparison) -> None:
     assert names(sorted_by(comparison, "speedup")) == ["baseline", "fast", "exact", "small"]
     assert names(sorted_by(comparison, "size_mb")) == ["baseline", "small", "fast", "exact"]
     assert names(sorted_by(comparison, "worst_drop")) == ["baseline", "exact", "small", "fast"]
-    with pytest.raises(RecipeError, match=r"--sort: there is no column 'sped'; did you mean 'speedup'"):
+    with pytest.raises(RecipeError, match=r"--sort: unknown column 'sped'; did you mean 'speedup'"):
         sorted_by(comparison, "sped")
 
 
@@ -96,7 +96,7 @@ def test_the_best_is_named_within_a_proven_drop(comparison: Comparison) -> None:
     assert best_run(comparison, "accuracy").name == "exact"
     assert best_run(comparison, "speed", 0.034).name == "exact", "fast may have lost 3.5 points"
     assert best_run(comparison, "size", 0.012).name == "small"
-    with pytest.raises(NotReachedError, match=r"no run is proven to stay within it.*0.0040"):
+    with pytest.raises(NotReachedError, match=r"no run is proven.*0\.0040"):
         best_run(comparison, "size", 0.003)
 
 
