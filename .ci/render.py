@@ -1,6 +1,6 @@
 """Render report.md and report.html again from the report.json of each run directory; no figure changes.
 
-    python .ci/render.py reports/reference/*
+python .ci/render.py reports/reference/*
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def input_names(directory: Path) -> list[str]:
-    """The inputs of the ONNX model, for the Deploy section: from the manifest, or from an earlier report.md."""
+    """The ONNX model's inputs, for the Deploy section: from the manifest, or from an earlier report.md."""
     manifest, page = directory / "manifest.json", directory / "report.md"
     if manifest.is_file():
         return [each["name"] for each in json.loads(manifest.read_text(encoding="utf-8"))["inputs"]]

@@ -322,7 +322,7 @@ def structured() -> RunReport:
 
 @pytest.fixture
 def extents() -> Extents:
-    """Left, top, right, bottom of each path of a picture whose style has these words, in pixels."""
+    """Left, top, right, bottom of each path of a chart whose style contains these words, in pixels."""
 
     def found(picture: Any, style: str) -> list[tuple[float, float, float, float]]:
         paths = re.findall(rf'<path d="([^"]*)"[^>]*style="[^"]*{re.escape(style)}', str(picture))

@@ -68,7 +68,7 @@ def test_the_front_is_that_of_its_definition_on_many_drawn_runs(make_report: Mak
         assert row.on_front == (not any(beats(other, row) for other in rows)), row.name
 
 
-def test_figures_that_read_the_same_share_the_place(make_report: MakeReport) -> None:
+def test_figures_that_are_displayed_equal_tie(make_report: MakeReport) -> None:
     comparison = compare_reports(
         [make_report("a", speedup=(2.1, 2.0, 2.2)), make_report("b", speedup=(2.11, 2.0, 2.2))]
     )
@@ -112,7 +112,7 @@ def test_setting_that_a_run_did_not_measure_is_flagged(int8: RunReport, make_rep
     later.to_markdown()
 
 
-def test_baseline_that_drifted_between_runs_is_told(int8: RunReport, make_report: MakeReport) -> None:
+def test_a_baseline_that_drifted_between_runs_is_noted(int8: RunReport, make_report: MakeReport) -> None:
     assert not compare_reports([int8]).notes
     (note,) = compare_reports([int8, make_report("hot", base_ms=20.0)]).notes
     assert "from 12.3 ms to 20.0 ms" in note
@@ -141,7 +141,7 @@ def test_broken_report_in_a_folder_is_noted_but_a_named_one_refused(int8: RunRep
         compare_reports([tmp_path / "broken"])
 
 
-def test_nothing_to_compare_says_what_to_give(tmp_path: Path) -> None:
+def test_nothing_to_compare_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no report to compare in .*; give run directories"):
         compare_reports([tmp_path])
     with pytest.raises(OutputError, match="nothing given"):
@@ -150,7 +150,7 @@ def test_nothing_to_compare_says_what_to_give(tmp_path: Path) -> None:
         compare_reports([tmp_path / "missing"])
 
 
-def test_same_name_twice_is_told_apart_by_the_parent_folder(int8: RunReport, tmp_path: Path) -> None:
+def test_runs_of_one_name_are_distinguished_by_their_parent_folder(int8: RunReport, tmp_path: Path) -> None:
     for where in ("monday", "tuesday"):
         write_reports(int8, tmp_path / where / "int8")
     comparison = compare_reports([tmp_path / "monday", tmp_path / "tuesday"])
@@ -206,7 +206,7 @@ def _numbered(comparison: Comparison) -> dict[str, str]:
     return {} if len(notes) < 2 else dict(re.findall(r"(\d+) ([\w-]+)[,.]", notes[0]))
 
 
-def test_chart_of_many_runs_uses_numbers_and_says_whose_they_are(make_report: MakeReport) -> None:
+def test_a_chart_of_many_runs_uses_numbers_and_lists_their_names(make_report: MakeReport) -> None:
     runs = [
         make_report(f"run-{i}", speedup=(1 + i, 1 + i, 1 + i), difference=(-0.001 * i, -0.02, 0.01))
         for i in range(12)
@@ -232,7 +232,7 @@ def test_of_very_many_runs_only_the_front_is_numbered(make_report: MakeReport) -
     assert set(_numbered(comparison).values()) == on_front and len(on_front) < 50
 
 
-def test_points_say_what_they_are_and_lead_to_the_reports(make_report: MakeReport, tmp_path: Path) -> None:
+def test_points_have_tooltips_and_links_to_the_reports(make_report: MakeReport, tmp_path: Path) -> None:
     for name in ("a&b c", "plain"):
         write_reports(make_report(name), tmp_path / "runs" / name)
     comparison = compare_reports(tmp_path / "runs")

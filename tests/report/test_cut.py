@@ -1,4 +1,4 @@
-"""What the report says of a stage that cuts to a budget: widths, promise against measured, latency table."""
+"""Sections on a stage that cuts to a budget: widths, target and measurement, latency table."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _rows(report: RunReport) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in promise_table(promise).rows}
 
 
-def test_widths_of_two_layers_are_said_a_layer_a_row() -> None:
+def test_widths_are_a_table_with_one_row_per_layer() -> None:
     site = {"kind": "attention", "layer": 0, "before": 4, "kept": 3}
     other = {"kind": "feed_forward", "layer": 0, "before": 1600, "kept": 1200}
     cut = cut_of({"sites": [site, other, site | {"layer": 1, "kept": 0}]})
@@ -218,7 +218,7 @@ def test_a_target_that_is_met_has_its_deviation(structured: RunReport) -> None:
 
 
 @pytest.mark.parametrize(("speedup", "kept"), [(2.86, True), (2.84, False), (3.14, True)])
-def test_promise_is_missed_by_more_than_five_percent_only(
+def test_a_target_is_missed_by_more_than_five_percent_only(
     structured: RunReport, speedup: float, kept: bool
 ) -> None:
     report = _measured(structured, speedup, speedup - 0.01, speedup + 0.01)
@@ -226,7 +226,7 @@ def test_promise_is_missed_by_more_than_five_percent_only(
     assert any("5 %" in each.text for each in _warned(report)) is not kept
 
 
-def test_missed_promise_is_a_warning_with_its_reason(structured: RunReport) -> None:
+def test_a_missed_target_is_a_warning_with_its_reason(structured: RunReport) -> None:
     report = _measured(structured, 2.7, 2.6, 2.8)
     (warning,) = _warned(report)
     assert "10 %" in warning.text
@@ -236,14 +236,14 @@ def test_missed_promise_is_a_warning_with_its_reason(structured: RunReport) -> N
     assert _reasons(_measured(structured, 2.7, 2.4, 3.1)) == ["machine", "interval"]
 
 
-def test_faster_than_promised_is_kept(structured: RunReport) -> None:
+def test_faster_than_the_target_meets_it(structured: RunReport) -> None:
     report = _measured(structured, 3.6, 3.5, 3.7)
     assert _outcome(report) == "kept" and "20 % faster" in _sentences(report)
     assert _warned(report) == []
 
 
 @pytest.mark.parametrize("speedup", [2.97, 2.0, 3.6])
-def test_a_promise_measured_beside_other_work_is_neither_kept_nor_missed(
+def test_a_target_measured_on_a_busy_machine_is_neither_met_nor_missed(
     structured: RunReport, speedup: float
 ) -> None:
     quiet = _measured(structured, speedup, speedup - 0.01, speedup + 0.01)
@@ -255,21 +255,21 @@ def test_a_promise_measured_beside_other_work_is_neither_kept_nor_missed(
     assert len(verdict(report)) > len(verdict(quiet))  # says that the machine was busy
 
 
-def test_a_latency_that_is_kept_even_beside_other_work_is_kept(structured: RunReport) -> None:
+def test_a_latency_within_its_limit_on_a_busy_machine_meets_it(structured: RunReport) -> None:
     # p50 is 8.2 ms; other work only makes a call longer.
     asked = [_changed(structured, budget={"kind": "latency_ms", "value": ms}) for ms in (9.0, 7.0)]
     assert [_outcome(report) for report in asked] == ["kept", "missed"]
     assert [_outcome(_beside_other_work(report)) for report in asked] == ["kept", "unknown"]
 
 
-def test_a_promise_missed_after_a_check_beside_other_work_says_so(structured: RunReport) -> None:
+def test_a_check_on_a_busy_machine_is_a_reason_for_a_missed_target(structured: RunReport) -> None:
     checked = structured.stages[0].facts["checked"] | {"disturbed_rounds": 7}
     report = _changed(_measured(structured, 2.0, 1.9, 2.1), checked=checked)
     assert _outcome(report) == "missed"
     assert _reasons(report) == ["disturbed"]
 
 
-def test_a_promise_that_was_not_measured_is_unknown(structured: RunReport) -> None:
+def test_the_outcome_of_a_target_that_was_not_measured_is_unknown(structured: RunReport) -> None:
     point = {"batch": 2, "sequence": 128, "threads": 2, "precision": "fp32"}
     assert _outcome(_changed(structured, point=point)) == "unknown"
 
@@ -294,7 +294,7 @@ def test_check_that_was_off_and_another_processor_are_named(structured: RunRepor
     assert "2.50x" in _sentences(report) and "Other CPU" in _sentences(report)
 
 
-def test_table_that_was_too_hopeful_is_told_beside_a_kept_promise(structured: RunReport) -> None:
+def test_a_latency_table_that_was_too_optimistic_is_noted_if_the_target_is_met(structured: RunReport) -> None:
     report = _changed(structured, promised={"speedup": 3.267, "latency_ms": 7.5})
     promise = last_promise(report)
     assert promise is not None and table_error(promise) == pytest.approx(0.1, abs=1e-3)  # 3.267 / 2.97
@@ -302,7 +302,7 @@ def test_table_that_was_too_hopeful_is_told_beside_a_kept_promise(structured: Ru
     assert table_error(last_promise(structured) or promise) is None
 
 
-def test_place_that_measure_leaves_out_is_said(structured: RunReport) -> None:
+def test_a_setting_that_was_not_measured_is_named(structured: RunReport) -> None:
     point = {"batch": 2, "sequence": 128, "threads": 2, "precision": "fp32"}
     report = _changed(structured, point=point)
     assert _rows(report)["measured at the end"][0] == "not measured there"
@@ -311,7 +311,7 @@ def test_place_that_measure_leaves_out_is_said(structured: RunReport) -> None:
     _Closed(to_html(report))
 
 
-def test_latency_budget_is_held_against_p50(structured: RunReport) -> None:
+def test_a_latency_budget_is_compared_with_p50(structured: RunReport) -> None:
     report = _changed(structured, budget={"kind": "latency_ms", "value": 8.0})
     rows = _rows(report)
     # p50 of the fixture is 24.4 / 2.97 = 8.215 ms: 2.7 % above 8 ms; the check: 24.4 / 2.98 = 8.19 ms.
@@ -322,7 +322,7 @@ def test_latency_budget_is_held_against_p50(structured: RunReport) -> None:
         assert figure in verdict(report)
 
 
-def test_size_budget_is_held_against_the_file(structured: RunReport) -> None:
+def test_a_size_budget_is_compared_with_the_file(structured: RunReport) -> None:
     gone = dict.fromkeys(("point", "checked", "latency_table"))
     budget = {"kind": "size_mb", "value": 64.0}
     report = _changed(structured, budget=budget, promised={"size_mb": 63.9}, **gone)
@@ -333,7 +333,7 @@ def test_size_budget_is_held_against_the_file(structured: RunReport) -> None:
 
 
 @pytest.mark.parametrize("kind", ["macs", "sparsity"])
-def test_counted_budget_promises_nothing_that_is_measured(structured: RunReport, kind: str) -> None:
+def test_a_counted_budget_has_no_measured_target(structured: RunReport, kind: str) -> None:
     gone = dict.fromkeys(("point", "checked", "latency_table"))
     report = _changed(structured, budget={"kind": kind, "value": 0.5}, promised={kind: 0.497}, **gone)
     assert "50.0 %" in cut_sentences(cuts_of(report)[0].facts)[0]
@@ -375,7 +375,7 @@ def test_table_whose_times_and_units_differ_in_number_is_not_drawn(structured: R
     assert cuts_of(_changed(structured, latency_table=bad))[0].facts.latency_table is None
 
 
-def test_kinds_of_one_name_are_told_apart_by_their_shape(structured: RunReport) -> None:
+def test_kinds_of_one_name_are_distinguished_by_their_shape(structured: RunReport) -> None:
     kinds = [
         {"kind": "attention", "shape": [size, 768], "units": [0, 1], "ms": [0.0, 0.1]} for size in (32, 64)
     ]
@@ -384,7 +384,7 @@ def test_kinds_of_one_name_are_told_apart_by_their_shape(structured: RunReport) 
     assert titles == ["Attention (shape 32 x 768)", "Attention (shape 64 x 768)"]
 
 
-def test_single_step_is_a_sentence_and_step_without_recovery_says_none(structured: RunReport) -> None:
+def test_a_single_step_is_a_sentence_and_recovery_may_be_none(structured: RunReport) -> None:
     step = {"target": 3.0, "promised": 3.02, "validation_cut": 0.743, "validation_recovered": None}
     one = _changed(structured, steps=[step])
     assert "74.3 %" in cut_sentences(cuts_of(one)[0].facts)[-1]

@@ -130,7 +130,7 @@ def test_a_file_alone_has_no_columns_of_a_baseline_and_names_what_stayed_float(
         assert figure in said
 
 
-def test_what_the_profile_cannot_tell_apart_is_said(explanation: Explanation) -> None:
+def test_what_the_profile_cannot_resolve_is_stated(explanation: Explanation) -> None:
     update = {"between_ms": 0.0, "nodes_ms": 5.0, "profiling_ms": 6.0}
     hidden = explanation.model_copy(update={"candidate": explanation.candidate.model_copy(update=update)})
     rows = {row[0]: row[1:] for row in explanation_tables(hidden)[0].rows}

@@ -150,7 +150,7 @@ def test_what_load_does_not_change_is_judged_on_a_busy_machine(int8: RunReport) 
     "wrong",
     [{"max_accuracy_drop": -0.1}, {"min_agreement": 98}, {"min_speedup": 0}, {"max_size": 3}, {"batch": 0}],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         GatesConfig(**wrong)
 

@@ -163,7 +163,7 @@ def test_where_the_loss_becomes_measurable_is_found() -> None:
     assert measurable_from(_inspection(joint=joint, need=joint[1])) == (1, None)
 
 
-def test_what_was_not_done_is_said_on_every_page() -> None:
+def test_limits_of_the_method_are_on_every_page() -> None:
     for text in (inspection_markdown(_inspection()), inspection_html(_inspection())):
         for part in ("latency is not measured", "no test rows", "on these same", "retrained"):
             assert part in text
@@ -184,7 +184,7 @@ def test_markdown_marks_needed_heads_and_measurable_losses() -> None:
     assert "| 0.0 | [CLS] 60 % |".replace("[", "\\[").replace("]", "\\]") in text
 
 
-def test_html_holds_all_it_needs_and_escapes_tokens() -> None:
+def test_html_is_self_contained_and_escapes_tokens() -> None:
     text = inspection_html(_inspection(name="<i>x</i>"))
     assert "<i>x" not in text and "<b></span>" not in text and "&lt;b&gt;" in text
     outside = text.replace("http://www.w3.org/1999/xlink", "").replace("url(#", "")
@@ -193,7 +193,7 @@ def test_html_holds_all_it_needs_and_escapes_tokens() -> None:
     assert '<td class="h6 kept">0.90</td>' in text
 
 
-def test_html_without_attention_curves_or_neurons_says_what_is_missing() -> None:
+def test_a_page_without_attention_curves_or_neurons_names_what_is_missing() -> None:
     heads = tuple(x.model_copy(update={"curve": ()}) for x in _inspection().heads)
     left_out = AttentionFacts(rows=0, left_out="The attention view is left out: rotary.")
     bare = _inspection(heads=heads, attention=left_out, neurons=(), neuron_curve=())
@@ -254,7 +254,7 @@ def test_names_and_texts_of_an_inspection_can_hide_nothing() -> None:
         assert "\x1b" not in text and "\u202e" not in text and "u001b" in text and "u202e" in text
 
 
-def test_an_inspection_reads_as_it_is_kept(same_as_kept: Callable[[str, str], None]) -> None:
+def test_an_inspection_equals_its_snapshot(same_as_kept: Callable[[str, str], None]) -> None:
     group = QuantizedGroup(
         name="encoder.{q, k}", divergence={"int8_static": 0.0004}, difference={"int8_static": -0.016}
     )

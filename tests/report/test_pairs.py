@@ -1,4 +1,4 @@
-"""Runs against each other: row by row on the same rows, and what differs in their recipes."""
+"""Pairs of runs, compared row by row on the same rows, and differences between recipes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_each_pair_is_compared_row_by_row(compared: Comparison) -> None:
     assert ac.value == 0 and ac.low < 0 < ac.high and ac.agreement == 0.998
 
 
-def test_pages_say_which_is_better_or_that_nothing_can_be_told(compared: Comparison) -> None:
+def test_pages_say_which_run_is_better_only_if_it_is_measurable(compared: Comparison) -> None:
     for page in (compared.to_markdown(), compared.to_html()):
         assert "6.0 points higher (95 % interval" in page  # a against b
         assert "6.0 points lower (95 % interval" in page  # b against c

@@ -1,4 +1,4 @@
-"""The section "Other runtimes": nothing is called fastest that an interval does not bear out."""
+"""The section "Other runtimes": the fastest runtime is named only if an interval proves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing among runs: conditions are read, never run; what doesn't compare is never chosen."""
+"""Choosing among runs: conditions are parsed, never executed; only comparable figures are chosen by."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_conditions_keep_the_runs_that_meet_them(runs: list[Any], where: str, ex
     assert any(where in note for note in found.notes)
 
 
-def test_marks_are_those_of_what_is_left(runs: list[Any]) -> None:
+def test_the_best_is_marked_among_the_selected_runs(runs: list[Any]) -> None:
     left = compare_reports(runs, "size_mb > 30")
     marked = {row.name for row in left.rows if "file_bytes" in row.best}
     assert marked == {"fast"}, "small, the smallest, is gone"
@@ -76,7 +76,7 @@ def test_marks_are_those_of_what_is_left(runs: list[Any]) -> None:
         ("", "'' is not a condition"),
     ],
 )
-def test_what_cannot_be_read_is_refused_before_reports_are_read(where: str, words: str) -> None:
+def test_invalid_conditions_are_refused_before_reports_are_read(where: str, words: str) -> None:
     with pytest.raises(RecipeError, match="--where") as error:
         compare_reports("/nowhere", where)
     assert words in str(error.value)
@@ -100,7 +100,7 @@ def test_the_best_is_named_within_a_proven_drop(comparison: Comparison) -> None:
         best_run(comparison, "size", 0.003)
 
 
-def test_figures_that_do_not_compare_are_not_chosen(make_report: MakeReport) -> None:
+def test_figures_that_are_not_comparable_are_not_chosen(make_report: MakeReport) -> None:
     here: list[Any] = [make_report("slow"), make_report("also")]
     there = make_report("there", machine="m2", speedup=(9.0, 8.0, 10.0))
     comparison = compare_reports([there, *here])
@@ -109,7 +109,7 @@ def test_figures_that_do_not_compare_are_not_chosen(make_report: MakeReport) -> 
     assert names(sorted_by(comparison, "speedup"))[-1] == "there"
 
 
-def test_csv_has_raw_figures_and_says_what_does_not_compare(make_report: MakeReport) -> None:
+def test_csv_has_raw_figures_and_names_columns_that_are_not_comparable(make_report: MakeReport) -> None:
     runs = [make_report("a,b", file_mb=72.0), make_report("c"), make_report("d", machine="m2")]
     rows = list(csv.DictReader(comparison_csv(compare_reports(runs)).splitlines()))
     assert [row["run"] for row in rows] == ["baseline", "a,b", "c", "d"]

@@ -194,11 +194,11 @@ RENDERED: dict[str, Callable[[RunReport], str]] = {
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_a_report_reads_as_it_is_kept(name: str, everything: RunReport, same_as_kept: Kept) -> None:
+def test_pages_equal_their_snapshots(name: str, everything: RunReport, same_as_kept: Kept) -> None:
     same_as_kept(name, RENDERED[name](everything))
 
 
-def test_a_comparison_reads_as_it_is_kept(
+def test_a_comparison_equals_its_snapshot(
     int8: RunReport, int4: RunReport, make_report: Callable[..., RunReport], same_as_kept: Kept
 ) -> None:
     others = (make_report("there", machine="m2"), make_report("rows", test_rows="t2", base_ms=20.0))
@@ -237,7 +237,7 @@ def _of_target(report: RunReport, cut: StageCut) -> list[str]:
     return [] if promise is None else promise_sentences(report, cut, promise)
 
 
-def test_sentences_read_as_they_are_kept(
+def test_sentences_equal_their_snapshot(
     make_report: Callable[..., RunReport], of_language: Callable[..., RunReport], same_as_kept: Kept
 ) -> None:
     found = _sentences(make_report, of_language)

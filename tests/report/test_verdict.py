@@ -1,4 +1,4 @@
-"""Claims of a report: no gain or loss whose interval does not bear it out, and each warning once."""
+"""Claims of a report: gains and losses only if their interval proves them, and each warning once."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_what_older_reports_stored_and_newer_ones_derive_is_shown_once(sparse: R
     assert _kinds(counted).count("zeros") == 1
 
 
-def test_warnings_and_noise_are_each_said_once(int8: RunReport, tmp_path: Path) -> None:
+def test_warnings_and_noise_are_each_shown_once(int8: RunReport, tmp_path: Path) -> None:
     measurement = int8.measurement.model_copy(update={"noise": ("busy",)})
     report = int8.model_copy(update={"measurement": measurement, "warnings": ("mind", "busy")})
     report.save(tmp_path / "report.json")
