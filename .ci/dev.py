@@ -3,6 +3,7 @@
     python3 .ci/dev.py demo       run four recipes on the digits and compare their bundles
     python3 .ci/dev.py test       run the checks and tests, as CI does
     python3 .ci/dev.py reference  remake reports/reference from the shipped recipes
+    python3 .ci/dev.py pages      render reports/reference again from its report.json files
 
 An environment that already fits pyproject.toml is reused.
 """
@@ -24,7 +25,7 @@ DEMO = ["prune-heads", "quantize-int8", "distill", "joint"]
 
 
 def main() -> int:
-    jobs = {"demo": demo, "test": test, "reference": reference}
+    jobs = {"demo": demo, "test": test, "reference": reference, "pages": pages}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         print(__doc__)
         return 2
@@ -92,6 +93,13 @@ def reference(arguments: list[str]) -> int:
         for kept in ("report.json", "report.md", "report.html"):
             shutil.copyfile(scratch / name / kept, target / kept)
     return call("modelpress", "compare", "reports/reference")
+
+
+def pages(arguments: list[str]) -> int:
+    """Render the kept reports again, after a change of their pages."""
+    install("")
+    kept = arguments or sorted(str(path) for path in (ROOT / "reports" / "reference").iterdir())
+    return call("python", ".ci/render.py", *kept)
 
 
 def install(extra: str) -> None:

@@ -276,7 +276,7 @@ def _summarise(outcome: Outcome) -> None:
     if found.runtimes is not None:
         say(fastest_sentence(found.runtimes), wrap=True)
     for caveat in caveats(outcome.report):
-        say("note: ", "yellow", caveat, wrap=True)
+        say("note: ", "yellow", caveat.text, wrap=True)
     print_gates(outcome.gates, words)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Code",
     "Heat",
     "HeatCell",
+    "Line",
     "Page",
     "Pairs",
     "Part",
@@ -41,11 +42,22 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A short sentence of a list, and details that HTML collapses."""
+
+    text: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
 class Bullets:
     """A list of sentences."""
 
     kind: ClassVar[str] = "bullets"
-    lines: tuple[str, ...]
+    lines: tuple[str | Line, ...]
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class Table:
         align: one letter per column: l(eft) or r(ight).
         sorts: whether readers may sort the rows.
         pinned: whether the first row stays first when sorted.
+        stacks: whether narrow screens show each row as a block, instead of scrolling sideways.
     """
 
     kind: ClassVar[str] = "table"
@@ -87,6 +100,7 @@ class Table:
     sorts: bool = True
     folded: str = ""
     pinned: bool = False
+    stacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +200,7 @@ class Section:
     Attributes:
         key: anchor of a top-level section; empty for a nested one.
         nav: text of links to it; empty: the title.
-        style: `warnings` highlights it.
+        style: `warnings` highlights it; `bare` shows the parts alone, without title and frame.
     """
 
     kind: ClassVar[str] = "section"
@@ -194,7 +208,7 @@ class Section:
     parts: tuple[Part, ...]
     key: str = ""
     nav: str = ""
-    style: Literal["", "warnings"] = ""
+    style: Literal["", "warnings", "bare"] = ""
     folded: bool = False
     open: bool = False
 

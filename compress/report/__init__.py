@@ -30,16 +30,17 @@ from compress.report.schema import (
     load_report,
 )
 from compress.report.sections import report_page, report_sections
+from compress.report.sections.about import saturation_sentence
 from compress.report.sections.explanation import explanation_parts
 from compress.report.sections.gates import commonest_words, gate_sentence, judged
 from compress.report.sections.promise import last_promise
 from compress.report.sections.runtimes import fastest_sentence
-from compress.report.sections.saturation import saturation_sentence
-from compress.report.sections.verdict import caveats, verdict
+from compress.report.sections.verdict import Caveat, caveats, verdict
 from compress.report.shapes import Shape, shapes_note, shapes_table
 from compress.report.write import to_html, to_markdown, write_reports
 
 __all__ = [
+    "Caveat",
     "CheckRecord",
     "CheckReport",
     "Comparison",

@@ -99,7 +99,7 @@ def check_lines(report: CheckReport) -> list[str]:
         f"{measured.environment.cpu}"
     ]
     if report.against is not None:
-        lines.append(f"against {report.against}: {score} {accuracy_words(measured.difference)}")
+        lines.append(f"compared with {report.against}: {score} {accuracy_words(measured.difference)}")
     for each in measured.latency:
         words = (
             f"{setting(each)}: p50 {milliseconds(each.candidate.p50_ms)}, p95 "

@@ -55,18 +55,18 @@ def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> 
     return "{} ({})".format(*accuracy_clauses(difference, noun))
 
 
-def speedup_clauses(latency: LatencyComparison, slower_than: str = "") -> tuple[str, str]:
+def speedup_clauses(latency: LatencyComparison) -> tuple[str, str]:
     """The change in speed, and its figures; no gain or loss if the interval contains 1."""
     value, low, high = latency.speedup, latency.speedup_low, latency.speedup_high
     shown, interval = ratio_text(value, low, high), f"95 % interval {interval_text(value, low, high)}"
     if low <= 1 <= high:
         return "no measurable speed-up", f"{shown}, {interval}"
-    return f"{shown} faster" if value > 1 else f"{shown}{slower_than}: slower", interval
+    return f"{shown} faster" if value > 1 else f"{shown} as fast", interval
 
 
-def speedup_words(latency: LatencyComparison, slower_than: str = "") -> str:
+def speedup_words(latency: LatencyComparison) -> str:
     """`speedup_clauses` as one clause."""
-    return "{} ({})".format(*speedup_clauses(latency, slower_than))
+    return "{} ({})".format(*speedup_clauses(latency))
 
 
 def ratio_and_interval(ratio: Interval) -> str:

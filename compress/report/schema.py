@@ -109,6 +109,15 @@ class GateRecord(Record):
         """Whether it was judged and does not hold."""
         return not self.holds and not self.not_judged
 
+    @property
+    def is_unproven(self) -> bool:
+        """Whether the value is within the limit, but the worse end of its interval is not."""
+        if self.value is None or self.holds or self.not_judged:
+            return False
+        return (
+            self.value >= self.limit if self.name.startswith(("min_", "above_")) else self.value <= self.limit
+        )
+
 
 class PartSize(Record):
     """Stored weight bytes of one part (embeddings, attention, feed-forward, rest).
@@ -229,18 +238,20 @@ def load_report(path: Path) -> RunReport:
             return _noise_once(RunReport.model_validate_json(text))
         content = parse_json(text)
     except FileNotFoundError as error:
-        raise OutputError(f"{path}: no {REPORT_FILE} here; give a run's directory or its report") from error
+        raise OutputError(
+            f"{path}: no {REPORT_FILE} here; give the directory of a run, or a report file"
+        ) from error
     except OSError as error:
         raise OutputError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise OutputError(f"{file}: not a whole JSON file: {error}") from error
+        raise OutputError(f"{file}: invalid JSON: {error}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int):
-        raise OutputError(f"{file}: not a modelpress report: it has no schema_version")
+        raise OutputError(f"{file}: not a modelpress report: schema_version is missing")
     if version > SCHEMA_VERSION:
         raise OutputError(
-            f"{file}: schema_version {version} is newer than {SCHEMA_VERSION}, the newest that this "
-            "modelpress reads; update modelpress"
+            f"{file}: schema_version {version} is newer than {SCHEMA_VERSION}, the latest that this "
+            "version of modelpress can read; update modelpress"
         )
     try:
         return _noise_once(RunReport.model_validate(_from_version_1(content) if version == 1 else content))
@@ -248,7 +259,7 @@ def load_report(path: Path) -> RunReport:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise OutputError(
-            f"{file}: not a whole report: {key}: {first['msg']} ({error.error_count()} such errors)"
+            f"{file}: not a valid report: {key}: {first['msg']} ({error.error_count()} errors)"
         ) from error
 
 

@@ -62,12 +62,12 @@ def shapes_table(shapes: Sequence[Shape]) -> Table:
 def shapes_note(shapes: Sequence[Shape]) -> str:
     """Meaning of the columns, and of the stars if there are any."""
     words = (
-        f"Heads and neurons: of each layer. MACs: multiply-adds of products, for a row of {shapes[0].tokens} "
-        "positions. MB: all weights as they would be stored."
+        f"Heads and neurons: per layer. MACs: multiply-adds of matrix products for a row of "
+        f"{shapes[0].tokens} positions. MB: all weights, as stored."
     )
     guesses = dict.fromkeys(f"{x.after}: {x.guess}" for x in shapes if x.guess)
     if guesses:
-        words += f" * Found only by work, so not known here: {'; '.join(guesses)}."
+        words += f" * Not known before the run: {'; '.join(guesses)}."
     return words
 
 

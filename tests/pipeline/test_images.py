@@ -86,7 +86,7 @@ def test_the_program_in_the_card_answers_as_the_bundles_module_does(
     found = load_model(ModelConfig(bundle=deployed), seed=0, scratch=tmp_path)
     assert found.processor is not None and found.label_order is not None
     for file in sorted(pictures.rglob("0[0-3].png")):
-        shutil.copy(file, "picture.png")
+        shutil.copy(file, "image.png")
         namespace: dict[str, Any] = {}
         exec(compile(program, "README.md", "exec"), namespace)
         values = found.processor.values(found.processor.pixels(namespace["image"]))[None]

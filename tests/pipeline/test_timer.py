@@ -43,7 +43,7 @@ def test_a_promise_is_measured_reported_and_its_table_kept(
     assert facts["checked"]["speedup"] > 0 and facts["point"]["precision"] == "fp32"
     assert sum(site["kept"] for site in facts["sites"]) < sum(site["before"] for site in facts["sites"])
     text = (outcome.directory / "report.md").read_text(encoding="utf-8")
-    assert "Promised against measured" in text
+    assert "Target and measurement" in text
     assert facts["checked"]["disturbed_rounds"] <= facts["checked"]["rounds"] and table["rounds"] == 9
     assert outcome.report.promise in ("kept", "missed", "unknown")
 

@@ -1,10 +1,12 @@
-"""Reports made up in code: what a run of each kind would say."""
+"""Reports built in code, as runs of each kind would write them, and the snapshots of pages."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,7 +322,7 @@ def structured() -> RunReport:
 
 @pytest.fixture
 def extents() -> Extents:
-    """Left, top, right, bottom of each path of a picture whose style has these words, in pixels."""
+    """Left, top, right, bottom of each path of a chart whose style contains these words, in pixels."""
 
     def found(picture: Any, style: str) -> list[tuple[float, float, float, float]]:
         paths = re.findall(rf'<path d="([^"]*)"[^>]*style="[^"]*{re.escape(style)}', str(picture))
@@ -328,3 +330,17 @@ def extents() -> Extents:
         return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in points]
 
     return found
+
+
+@pytest.fixture
+def same_as_kept() -> Callable[[str, str], None]:
+    """Assert that a text equals its snapshot; UPDATE_SNAPSHOTS=1 rewrites it."""
+
+    def compared(name: str, text: str) -> None:
+        file = Path(__file__).parent / "snapshots" / name
+        if os.environ.get("UPDATE_SNAPSHOTS"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        assert text == file.read_text(encoding="utf-8")
+
+    return compared

@@ -38,7 +38,15 @@ document.getElementById("page").addEventListener("load", event => {{
     table.tHead.rows[0].cells[{column}].querySelector("button").click();
     orders.push(read());
   }}
+  const boxes = [...inside.querySelectorAll("#charts svg text, #ladder svg text")].map(x => [
+    x.closest("svg"), x.textContent, x.getBoundingClientRect()]);
+  const crossing = boxes.flatMap(([svg, text, a], i) => boxes.slice(i + 1).filter(([other, , b]) =>
+    svg === other && a.left < b.right - 1 && b.left < a.right - 1 && a.top + 3 < b.bottom - 3 &&
+    b.top + 3 < a.bottom - 3).map(([, more]) => [text, more]));
+  const figures = inside.querySelector("#figures .scroll");
   document.getElementById("found").textContent = JSON.stringify({{
+    sideways: figures ? figures.scrollWidth - figures.clientWidth : 0, crossing,
+    first: inside.querySelector(".tile, .warnings")?.className,
     overflow: root.scrollWidth - root.clientWidth, wide: wide.map(x => x.outerHTML.slice(0, 80)),
     smallest: Math.min(...small), orders }});
 }});
@@ -63,12 +71,11 @@ def _opened(page: str, width: int, folder: Path, column: int = 0) -> dict[str, A
 
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("run", ["digits-joint", "digits-prune-structured", "digits-quantize-mixed"])
-def test_a_report_fits_the_screen_and_says_nothing_on_the_console(
-    run: str, width: int, tmp_path: Path
-) -> None:
+def test_a_report_fits_the_screen_without_console_messages(run: str, width: int, tmp_path: Path) -> None:
     found = _opened(to_html(load_report(REFERENCE / run), ("patches",)), width, tmp_path)
     assert found["overflow"] <= 0 and not found["wide"]
     assert found["smallest"] >= 9  # pixels of a line of text in a chart
+    assert found["first"] == "tile" and found["sideways"] <= 0 and not found["crossing"]
     up, down = found["orders"]
     assert sorted(up) == sorted(down) and up != down
 
@@ -76,8 +83,9 @@ def test_a_report_fits_the_screen_and_says_nothing_on_the_console(
 @pytest.mark.parametrize("width", [360, 1440])
 def test_a_comparison_fits_the_screen_and_sorts_by_the_figures(width: int, tmp_path: Path) -> None:
     comparison = compare_reports(REFERENCE)
-    found = _opened(comparison.to_html(tmp_path), width, tmp_path, column=7)  # "smaller by"
-    assert found["overflow"] <= 0 and not found["wide"]
+    column = 2 + comparison.columns.index("smaller")  # after the name and the difference
+    found = _opened(comparison.to_html(tmp_path), width, tmp_path, column)
+    assert found["overflow"] <= 0 and not found["wide"] and not found["crossing"]
     ratios = [row.smaller for row in comparison.rows if not row.is_baseline]
     up, down = (
         [float(text.rstrip("x*†")) for text in order[1:]] for order in found["orders"]

@@ -1,4 +1,4 @@
-"""The section "Why is it as fast as it is?" in HTML and Markdown, and reports from before there was one."""
+"""The section on where the time goes, and reports from before it existed."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def test_parts_hold_both_files_times_and_the_candidates_bounds(explanation: Expl
     parts = explanation_tables(explanation)[0]
     rows = {row[0]: row[1:] for row in parts.rows}
     assert parts.columns[1:4] == ("baseline ms", "share", "candidate ms")
-    assert rows["products of integers"] == ("", "", "1.00", "20.0 %", "100.0 %", "9", "1.25x")
-    assert rows["products of float weights"] == ("8.00", "80.0 %", "", "", "", "", "")
-    assert rows["the runtime itself: launching nodes"] == (
+    assert rows["integer products"] == ("", "", "1.00", "20.0 %", "100.0 %", "9", "1.25x")
+    assert rows["products with float weights"] == ("8.00", "80.0 %", "", "", "", "", "")
+    assert rows["runtime overhead: launching nodes"] == (
         "1.00",
         "10.0 %",
         "0.500",
@@ -97,7 +97,7 @@ def test_parts_hold_both_files_times_and_the_candidates_bounds(explanation: Expl
         "",
         "1.11x",
     )
-    assert rows["a call"][:4] == ("10.0", "100.0 %", "5.00", "100.0 %")
+    assert rows["whole call"][:4] == ("10.0", "100.0 %", "5.00", "100.0 %")
 
 
 def test_operator_kinds_below_a_percent_in_both_are_summed(explanation: Explanation) -> None:
@@ -119,33 +119,30 @@ def test_a_file_alone_has_no_columns_of_a_baseline_and_names_what_stayed_float(
         update={"baseline": None, "candidate": explanation.baseline, "made_up": "made up: ones"}
     )
     parts, _, floats = explanation_tables(alone)
-    assert parts.columns[:3] == ("what for", "ms", "share")
+    assert parts.columns[:3] == ("purpose", "ms", "share")
     assert len(floats.rows) == 10 and "(2 more)" in floats.title
     assert (floats.rows[0][-1], floats.rows[1][-1]) == (
-        "made float of stored integers in each call",
-        "left float",
+        "dequantized in each call",
+        "stored as float",
     )
     said = " ".join(explanation_sentences(alone))
-    assert "This file has 100 % of its multiply-adds in products of float weights, for 80 % of" in said
-    assert "a call would be 1.50x faster" in said and "Multiply-adds of 2 Einsum are not counted" in said
-    assert "The batch is made up: ones." in said and "Profiling added 0.400 ms" in said
+    for figure in ("100 %", "80 %", "1.50x", "2 Einsum", "made up: ones", "0.400 ms"):
+        assert figure in said
 
 
-def test_what_the_profile_cannot_tell_apart_is_said(explanation: Explanation) -> None:
+def test_what_the_profile_cannot_resolve_is_stated(explanation: Explanation) -> None:
     update = {"between_ms": 0.0, "nodes_ms": 5.0, "profiling_ms": 6.0}
     hidden = explanation.model_copy(update={"candidate": explanation.candidate.model_copy(update=update)})
     rows = {row[0]: row[1:] for row in explanation_tables(hidden)[0].rows}
-    assert rows["the runtime itself: launching nodes"][2] == "not measurable apart"
-    assert explanation_sentences(hidden)[-1].startswith("Profiling costs more than the call itself here")
-    assert not explanation_sentences(explanation)[-1].startswith("Profiling costs more")
+    assert rows["runtime overhead: launching nodes"][2] == "not separable"
+    assert len(explanation_sentences(hidden)) == len(explanation_sentences(explanation)) + 1
 
 
 def test_both_files_are_summed_up_in_words(explanation: Explanation) -> None:
     said = explanation_sentences(explanation)
-    assert said[0].startswith("The candidate has 100 % of its multiply-adds in products of integers, for")
-    assert said[1].startswith("The baseline has 100 % of its multiply-adds in products of float weights")
-    assert said[0].endswith("Of its 2 nodes, 1 Cast.")
-    assert "VNNI (avx512_vnni)" in said[2]
+    assert "candidate" in said[0] and "100 %" in said[0] and "integer products" in said[0]
+    assert "baseline" in said[1] and "products with float weights" in said[1]
+    assert "2 nodes, 1 Cast" in said[0] and "VNNI (avx512_vnni)" in said[2]
 
 
 def test_an_explanation_survives_json_and_a_report_from_before_has_none(

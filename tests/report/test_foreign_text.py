@@ -1,4 +1,4 @@
-"""Names, labels and keys of other people's files in every renderer: nothing hides, nothing is obeyed."""
+"""Names, labels and keys from other people's files: hidden characters are shown, and markup has no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates: the worse end of an interval decides, and the words say what was wanted and what there is."""
+"""Gates: the worse end of an interval decides."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pydantic import ValidationError
 
 from compress.measure.answers import pack_classes
 from compress.measure.results import Answers, Measurement
+from compress.page import Table
 from compress.recipe.gates import GatesConfig
-from compress.report import RunReport, commonest_words, gate_sentence, judged, to_html, to_markdown
+from compress.report import GateRecord, RunReport, commonest_words, gate_sentence, judged, report_sections
 from compress.report.sections.gates import ABOVE_COMMONEST
+from compress.tasks.multi_label import MultiLabel
 
 MakeReport = Callable[..., RunReport]
 
 
-def gate(report: RunReport, **gates: float) -> tuple[bool, str]:
+def gate(report: RunReport, **gates: float) -> GateRecord:
     (found,) = judged(GatesConfig(**gates), report.measurement)
-    return found.holds, gate_sentence(found)
+    return found
 
 
 def test_without_gates_nothing_is_judged(int8: RunReport) -> None:
@@ -29,56 +31,59 @@ def test_without_gates_nothing_is_judged(int8: RunReport) -> None:
 
 def test_an_accuracy_drop_is_judged_by_the_worse_end_of_its_interval(int8: RunReport) -> None:
     # 0.2 points lower, 95 % interval 1.1 lower to 0.7 higher
-    assert gate(int8, max_accuracy_drop=0.012)[0]
-    holds, words = gate(int8, max_accuracy_drop=0.01)
-    assert not holds
-    assert words == (
-        "accuracy drop: at most 1.00 points wanted, 0.20 points measured, no more than 1.10 points by its "
-        "95 % interval; it may well hold, but is not proven: more test rows would narrow the interval"
-    )
-    holds, words = gate(int8, max_accuracy_drop=0.001)
-    assert not holds and "not proven" not in words
+    assert gate(int8, max_accuracy_drop=0.012).holds
+    found = gate(int8, max_accuracy_drop=0.01)
+    assert (found.limit, found.value, found.bound) == (0.01, 0.002, 0.011)
+    assert not found.holds and found.is_unproven
+    beyond = gate(int8, max_accuracy_drop=0.001)
+    assert beyond.fails and not beyond.is_unproven
 
 
 def test_a_gain_in_accuracy_is_a_negative_drop(make_report: MakeReport) -> None:
-    report = make_report(difference=(0.012, 0.004, 0.02))
-    assert gate(report, max_accuracy_drop=0) == (
-        True,
-        "accuracy drop: at most 0.00 points wanted, −1.20 points measured, no more than −0.40 points by its "
-        "95 % interval",
-    )
+    found = gate(make_report(difference=(0.012, 0.004, 0.02)), max_accuracy_drop=0)
+    assert (found.holds, found.value, found.bound) == (True, -0.012, -0.004)
 
 
 def test_a_speedup_is_judged_by_the_lower_end_and_at_the_first_setting(make_report: MakeReport) -> None:
     report = make_report(speedup=(2.1, 2.0, 2.2))
-    assert gate(report, min_speedup=2.0)[0]
-    holds, words = gate(report, min_speedup=2.05)
-    assert not holds
-    assert words.startswith(
-        "speed-up: at least 2.05x wanted, 2.1x measured, no less than 2.0x by its 95 % interval (batch 1, "
-        "sequence 128, 1 thread)"
-    )
-    assert words.endswith("more rounds or a quieter machine would narrow the interval")
+    assert gate(report, min_speedup=2.0).holds
+    found = gate(report, min_speedup=2.05)
+    assert not found.holds and found.is_unproven and not gate(report, min_speedup=2.2).is_unproven
+    assert (found.value, found.bound, found.where) == (2.1, 2.0, "batch 1, sequence 128, 1 thread")
 
 
 def test_another_setting_can_be_named(int8: RunReport) -> None:
     first, second = int8.measurement.latency
     limit = (first.candidate.p95_ms + second.candidate.p95_ms) / 2
-    assert gate(int8, max_p95_ms=limit)[0]
-    holds, words = gate(int8, max_p95_ms=limit, batch=8)
-    assert not holds and "(batch 8, sequence 128, 1 thread)" in words
-    holds, words = gate(int8, min_speedup=1, threads=64)
-    assert not holds and words.endswith("not measured at the setting that the gates name")
+    assert gate(int8, max_p95_ms=limit).holds
+    found = gate(int8, max_p95_ms=limit, batch=8)
+    assert not found.holds and found.where == "batch 8, sequence 128, 1 thread"
+    missing = gate(int8, min_speedup=1, threads=64)
+    assert not missing.holds and missing.value is None and not missing.is_unproven
 
 
 def test_size_and_agreement_have_no_interval(int8: RunReport) -> None:
-    assert gate(int8, max_size_mb=72.0) == (True, "file size: at most 72.0 MB wanted, 72.0 MB measured")
-    assert not gate(int8, max_size_mb=71.9)[0]
-    assert gate(int8, min_agreement=0.98) == (
-        True,
-        "answers as the baseline's: at least 98.0 % wanted, 98.0 % measured",
-    )
-    assert not gate(int8, min_agreement=0.981)[0]
+    size, share = gate(int8, max_size_mb=72.0), gate(int8, min_agreement=0.98)
+    assert (size.holds, size.value, size.bound) == (True, 72.0, None)
+    assert (share.holds, share.value, share.bound) == (True, 0.98, None)
+    assert not gate(int8, max_size_mb=71.9).holds and not gate(int8, min_agreement=0.981).holds
+
+
+def test_the_sentence_has_limit_value_bound_and_setting(make_report: MakeReport) -> None:
+    report = make_report(speedup=(2.1, 2.0, 2.2))
+    words = gate_sentence(gate(report, min_speedup=2.05))
+    for figure in ("2.05x", "2.1x", "2.0x", "batch 1, sequence 128, 1 thread"):
+        assert figure in words
+    proven, unproven = (gate_sentence(gate(report, min_speedup=x)) for x in (2.0, 2.05))
+    assert "proven" in unproven and "proven" not in proven
+
+
+def test_sentences_name_the_tasks_metric(int8: RunReport) -> None:
+    words = MultiLabel.words
+    asked, added = judged(GatesConfig(max_accuracy_drop=0.03), _rare(int8, 0).measurement)
+    for found in (asked, added):
+        assert words.score in gate_sentence(found, words)
+        assert "accuracy" not in gate_sentence(found, words) and "accuracy" in gate_sentence(found)
 
 
 def _rare(report: RunReport, found: int) -> RunReport:
@@ -99,7 +104,6 @@ def test_a_candidate_that_always_names_the_commonest_label_fails_a_gate_on_accur
         asked, added = judged(GatesConfig(**gates), _rare(int8, 0).measurement)
         assert asked.holds and not added.holds
         assert (added.name, added.limit, added.value) == (ABOVE_COMMONEST, 0.984, 0.984)
-        assert "not measurably better" in gate_sentence(added)
     # McNemar: of rows gained alone, sqrt(rows) must be above 1.96, so 4 are enough and 3 are not.
     assert judged(GatesConfig(max_accuracy_drop=0.03), _rare(int8, 4).measurement)[1].holds
     assert not judged(GatesConfig(max_accuracy_drop=0.03), _rare(int8, 3).measurement)[1].holds
@@ -146,22 +150,23 @@ def test_what_load_does_not_change_is_judged_on_a_busy_machine(int8: RunReport) 
     "wrong",
     [{"max_accuracy_drop": -0.1}, {"min_agreement": 98}, {"min_speedup": 0}, {"max_size": 3}, {"batch": 0}],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         GatesConfig(**wrong)
 
 
 def test_reports_show_gates_where_there_are_some(int8: RunReport) -> None:
-    assert "Gates" not in to_markdown(int8) and 'id="gates"' not in to_html(int8)
+    def results(report: RunReport) -> dict[str, str]:
+        (section,) = (x for x in report_sections(report) if x.key == "gates")
+        (table,) = (x for x in section.parts if isinstance(x, Table))
+        return {str(words).partition(":")[0]: str(result) for result, words in table.rows}
+
+    assert "gates" not in {x.key for x in report_sections(int8)}
     records = judged(GatesConfig(min_speedup=3, max_size_mb=80), int8.measurement)
     report = RunReport.model_validate_json(int8.model_copy(update={"gates": records}).model_dump_json())
-    for page in (to_markdown(report), to_html(report)):
-        assert "at least 3.0x wanted" in page and "at most 80.0 MB wanted" in page
-        assert "fails" in page and "holds" in page
+    assert results(report) == {"speed-up": "fails", "file size": "holds"}
     records = judged(GatesConfig(min_speedup=3), busy(int8).measurement)
-    report = int8.model_copy(update={"gates": records})
-    for page in (to_markdown(report), to_html(report)):
-        assert "not judged" in page and "fails" not in page
+    assert results(int8.model_copy(update={"gates": records})) == {"speed-up": "not judged"}
 
 
 def test_a_measurement_of_an_unknown_task_is_refused(int8: RunReport) -> None:

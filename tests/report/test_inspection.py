@@ -1,8 +1,9 @@
-"""An inspection in words, Markdown and HTML: what is said is what was found, and no more."""
+"""Findings of an inspection, and its pages in Markdown and HTML."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ from compress.report.inspection.data import (
     QuantizedGroup,
     Sentence,
 )
-from compress.report.inspection.words import alike_pairs, method
+from compress.report.inspection.words import (
+    alike_pairs,
+    first_loss_beyond,
+    heads_needed,
+    measurable_from,
+    method,
+    most_neurons,
+)
 
 
 def _point(silenced: int, difference: float) -> Point:
@@ -96,10 +104,11 @@ def _inspection(**changes: Any) -> Inspection:
 
 
 def test_the_sentence_counts_heads_by_layer_and_gives_the_interval() -> None:
-    assert needed_heads(_inspection()) == (
-        "This task needs about 2, 1 heads in layers 0-1 (3 of 6): with the other 3 silenced, validation "
-        "accuracy is 82.8 % against 83.4 % (−0.6 points, 95 % interval −1.9 to +0.7, 530 rows)."
-    )
+    said = needed_heads(_inspection())
+    for figure in ("2, 1 heads", "0-1", "3 of 6", "82.8 %", "83.4 %", "−0.6", "−1.9 to +0.7", "530 rows"):
+        assert figure in said
+    apart = _inspection(heads=(_heads(0, (0, 1)), _heads(3, (0,))))
+    assert "layers 0, 3 (3 of 6)" in needed_heads(apart)
 
 
 def test_what_quantizing_costs_is_a_table_and_a_heat_map() -> None:
@@ -117,51 +126,46 @@ def test_what_quantizing_costs_is_a_table_and_a_heat_map() -> None:
     assert "quantized" not in inspection_html(_inspection()), "with --quick there is none"
 
 
-def test_the_sentence_names_layers_that_are_not_in_a_row() -> None:
-    found = _inspection(heads=(_heads(0, (0, 1)), _heads(3, (0,))))
-    assert "in layers 0, 3 (3 of 6)" in needed_heads(found)
-
-
-def test_no_head_is_called_needless_where_none_can_go() -> None:
+def test_all_heads_are_needed_if_none_can_be_silenced() -> None:
     joint = (_point(0, 0.0), _point(1, -0.1))
-    found = _inspection(joint=joint, need=joint[0])
-    assert needed_heads(found).startswith(
-        "No head can be silenced within 1 point of accuracy: this task needs all 6"
+    said = needed_heads(_inspection(joint=joint, need=joint[0]))
+    assert "all 6" in said and "1 point " in said and "silenced, validation" not in said
+
+
+def test_the_most_neurons_that_can_be_silenced_are_found() -> None:
+    found = most_neurons(_inspection())
+    assert found is not None and found.silenced == 4
+    assert "4 least important" in neuron_sentence(_inspection()) and "(50 %)" in neuron_sentence(
+        _inspection()
     )
+    bare = _inspection(neurons=(), neuron_curve=())
+    assert most_neurons(bare) is None and neuron_sentence(bare) == ""
+    lossy = _inspection(neuron_curve=(_point(0, 0.0), _point(4, -0.5), _point(8, -0.6)))
+    none = most_neurons(lossy)
+    assert none is not None and none.silenced == 0
+    assert "33.4 %" in neuron_sentence(lossy)  # accuracy with even 4 silenced
 
 
-def test_neurons_have_a_sentence_where_there_are_some() -> None:
-    assert neuron_sentence(_inspection()).startswith(
-        "Of 8 feed-forward neurons, the least important 4 (50 %) can be silenced with all heads on: "
-    )
-    assert neuron_sentence(_inspection(neurons=(), neuron_curve=())) == ""
-    lossy = (_point(0, 0.0), _point(4, -0.5), _point(8, -0.6))
-    assert "silencing even the least important 4 is too much" in neuron_sentence(
-        _inspection(neuron_curve=lossy)
-    )
-
-
-def test_a_curve_that_dips_before_the_chosen_set_is_said_to_be_unsteady() -> None:
+def test_a_curve_that_dips_before_the_chosen_set_makes_the_number_of_heads_a_range() -> None:
     joint = tuple(_point(k, d) for k, d in enumerate((0.0, 0.0, -0.02, -0.006, -0.03, -0.1, -0.2)))
-    said = method(_inspection(joint=joint, need=joint[3]))[1]
-    assert "with only 2 heads silenced accuracy was already 2.0 points lower" in said
-    assert "as 3 to 5 heads" in said
-    assert "not steady" not in " ".join(method(_inspection()))
+    dips = _inspection(joint=joint, need=joint[3])
+    early = first_loss_beyond(dips)
+    assert early is not None and early.silenced == 2 and heads_needed(dips) == (3, 5)
+    assert first_loss_beyond(_inspection()) is None and heads_needed(_inspection()) == (3, 3)
+    assert len(method(dips)) == len(method(_inspection())) + 1
+    assert any("2.0 points" in x and "between 3 and 5" in x for x in method(dips))
 
 
-def test_where_the_loss_becomes_measurable_is_said() -> None:
+def test_where_the_loss_becomes_measurable_is_found() -> None:
     # The intervals reach 1.3 points to each side, and the losses are 0.6 and then 3 points.
-    assert method(_inspection())[0].startswith(
-        "With up to 3 of 6 heads silenced no loss is measurable on 530 rows; from 4 on it is."
-    )
+    assert measurable_from(_inspection()) == (3, 4)
     joint = (_point(0, 0.0), _point(1, -0.01))
-    found = method(_inspection(joint=joint, need=joint[1]))[0]
-    assert found.startswith("With up to 1 of 1 heads silenced no loss is measurable on 530 rows. ")
+    assert measurable_from(_inspection(joint=joint, need=joint[1])) == (1, None)
 
 
-def test_what_was_not_done_is_said_on_every_page() -> None:
+def test_limits_of_the_method_are_on_every_page() -> None:
     for text in (inspection_markdown(_inspection()), inspection_html(_inspection())):
-        for part in ("latency is not measured here", "no test rows were used", "on these same", "retrained"):
+        for part in ("latency is not measured", "no test rows", "on these same", "retrained"):
             assert part in text
 
 
@@ -170,7 +174,7 @@ def test_pairs_above_nine_tenths_are_named_once() -> None:
     assert [(x.layer, x.first, x.second, x.cka) for x in pairs] == [(0, 0, 1, 0.95)]
     assert "| 0 | 0 and 1 | 0.95 |" in inspection_markdown(_inspection())
     none = _inspection(heads=(_heads(0, (0, 1)), _heads(1, (0,), 0.8)))
-    assert "No pair is above 0.9; the most alike are 0 and 1 of layer 1: 0.80." in inspection_markdown(none)
+    assert alike_pairs(none) == [] and "0 and 1 of layer 1: 0.80." in inspection_markdown(none)
 
 
 def test_markdown_marks_needed_heads_and_measurable_losses() -> None:
@@ -180,7 +184,7 @@ def test_markdown_marks_needed_heads_and_measurable_losses() -> None:
     assert "| 0.0 | [CLS] 60 % |".replace("[", "\\[").replace("]", "\\]") in text
 
 
-def test_html_holds_all_it_needs_and_escapes_tokens() -> None:
+def test_html_is_self_contained_and_escapes_tokens() -> None:
     text = inspection_html(_inspection(name="<i>x</i>"))
     assert "<i>x" not in text and "<b></span>" not in text and "&lt;b&gt;" in text
     outside = text.replace("http://www.w3.org/1999/xlink", "").replace("url(#", "")
@@ -189,7 +193,7 @@ def test_html_holds_all_it_needs_and_escapes_tokens() -> None:
     assert '<td class="h6 kept">0.90</td>' in text
 
 
-def test_html_without_attention_curves_or_neurons_says_what_is_missing() -> None:
+def test_a_page_without_attention_curves_or_neurons_names_what_is_missing() -> None:
     heads = tuple(x.model_copy(update={"curve": ()}) for x in _inspection().heads)
     left_out = AttentionFacts(rows=0, left_out="The attention view is left out: rotary.")
     bare = _inspection(heads=heads, attention=left_out, neurons=(), neuron_curve=())
@@ -197,7 +201,7 @@ def test_html_without_attention_curves_or_neurons_says_what_is_missing() -> None
     for said in (page, text):
         assert "The attention view is left out: rotary." in said
         assert "Neurons" not in said
-    assert "were left out (--quick)" in page and '<svg class="map"' not in page
+    assert "--quick" in page and '<svg class="map"' not in page
 
 
 def test_a_position_is_named_where_all_rows_have_the_same() -> None:
@@ -248,3 +252,11 @@ def test_names_and_texts_of_an_inspection_can_hide_nothing() -> None:
     found = _inspection(name=evil, model=evil, data=evil, notes=(evil,))
     for text in (inspection_markdown(found), inspection_html(found)):
         assert "\x1b" not in text and "\u202e" not in text and "u001b" in text and "u202e" in text
+
+
+def test_an_inspection_equals_its_snapshot(same_as_kept: Callable[[str, str], None]) -> None:
+    group = QuantizedGroup(
+        name="encoder.{q, k}", divergence={"int8_static": 0.0004}, difference={"int8_static": -0.016}
+    )
+    found = _inspection(quantization=(group,), quantization_rows=128, notes=("few rows",))
+    same_as_kept("inspection.md", inspection_markdown(found))

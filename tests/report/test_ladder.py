@@ -1,10 +1,20 @@
-"""The ladder in words: the stages that lost or won most are named only where that is measurable."""
+"""The ladder: the stages with the largest loss and gains are named only where that is measurable."""
 
 from __future__ import annotations
 
 from compress.measure.results import AccuracyDifference, Interval, Rung
-from compress.report import RunReport, to_html, to_markdown
-from compress.report.sections.ladder import ladder_dots, ladder_note, ladder_sentences, ladder_table
+from compress.page import Table
+from compress.report import RunReport, report_sections
+from compress.report.sections.ladder import (
+    Extreme,
+    ladder_dots,
+    ladder_note,
+    ladder_sentences,
+    ladder_table,
+    largest_loss,
+    largest_reduction,
+    largest_speedup,
+)
 
 
 def rung(
@@ -39,49 +49,50 @@ LADDER = (
 )
 
 
-def test_the_stages_that_lost_and_won_most_are_named() -> None:
-    assert ladder_sentences(LADDER) == [
-        "Stage 2 (distill/student) lost most accuracy: −1.2 points (95 % interval −2.0 to −0.4, 500 "
-        "validation rows).",
-        "Stage 2 (distill/student) won most speed: 2.0x (1.9 to 2.1) of the stage before.",
-        "Stage 3 (quantize/int8_dynamic) won most size: 4.0x smaller than the stage before.",
-    ]
+def _numbers(found: Extreme) -> tuple[str | None, str | None]:
+    """Stage numbers of what is proven and of what is possible."""
+    one, other = (None if x is None else x.number for x in (found.proven, found.possible))
+    return one, other
 
 
-def test_what_is_not_measurable_is_said_to_be_so() -> None:
+def test_the_stages_with_the_largest_loss_and_gains_are_found() -> None:
+    assert _numbers(largest_loss(LADDER)) == ("2", None)
+    assert _numbers(largest_speedup(LADDER)) == ("2", None)
+    reduction = largest_reduction(LADDER)
+    assert reduction is not None and [step.number for step in reduction] == ["2", "3"]
+
+
+def test_what_is_not_measurable_is_at_most_possible() -> None:
     lost = (LADDER[0], rung("prune/heads", (-0.01, -0.025, 0.004)), rung("prune/width"))
-    assert ladder_sentences(lost) == [
-        "No stage lost accuracy measurably. Stage 1 (prune/heads) came nearest: −1.0 points (95 % interval "
-        "−2.5 to +0.4, 500 validation rows).",
-        "No stage made it measurably faster.",
-        "No stage made the file smaller.",
-    ]
+    assert _numbers(largest_loss(lost)) == (None, "1")
+    assert largest_speedup(lost).proven is None and largest_reduction(lost) is None
     gained = (LADDER[0], rung("distill/student", (0.01, -0.004, 0.025)))
-    assert ladder_sentences(gained)[0] == "No stage lost accuracy on 500 validation rows."
+    assert _numbers(largest_loss(gained)) == (None, None)
 
 
-def test_a_measurable_change_is_named_before_a_larger_one_that_is_noise() -> None:
+def test_a_measurable_change_is_proven_and_a_larger_one_that_is_noise_is_possible() -> None:
     noisy = rung("prune/heads", (-0.02, -0.045, 0.005), (1.5, 0.9, 2.0))
     sure = rung("quantize/int8_dynamic", (-0.012, -0.02, -0.004), (1.3, 1.2, 1.4))
-    assert ladder_sentences((LADDER[0], noisy, sure))[:2] == [
-        "Stage 2 (quantize/int8_dynamic) lost most accuracy: −1.2 points (95 % interval −2.0 to −0.4, 500 "
-        "validation rows). Stage 1 (prune/heads) may have lost more: −2.0 points (95 % interval −4.5 to "
-        "+0.5, 500 validation rows).",
-        "Stage 2 (quantize/int8_dynamic) won most speed: 1.30x (1.20 to 1.40) of the stage before. Stage 1 "
-        "(prune/heads) may have won more: 1.50x (0.90 to 2.00).",
-    ]
+    for find in (largest_loss, largest_speedup):
+        assert _numbers(find((LADDER[0], noisy, sure))) == ("2", "1")
+
+
+def test_sentences_have_the_figures_of_the_stages_they_name() -> None:
+    loss, speed, size = ladder_sentences(LADDER, "micro F1")
+    for words in ("distill/student", "micro F1", "−1.2", "−2.0 to −0.4", "500"):
+        assert words in loss
+    assert "2.0x (1.9 to 2.1)" in speed and "4.0x" in size and "int8_dynamic" in size
+    assert ladder_sentences(LADDER[:1], "accuracy") == []
 
 
 def test_stages_without_a_file_between_them_share_a_row() -> None:
     both = rung("prune/vocabulary + distill/student", (-0.012, -0.02, -0.004), (2.0, 1.9, 2.1), 2.0, 40.0)
     rungs = (LADDER[0], both.model_copy(update={"stages": 2}), LADDER[3])
-    assert ladder_sentences(rungs)[0].startswith(
-        "Stages 1–2 (prune/vocabulary + distill/student) lost most accuracy: −1.2 points"
-    )
-    assert ladder_sentences(rungs)[2].startswith("Stage 3 (quantize/int8_dynamic) won most size")
-    assert [row[0] for row in ladder_table(rungs, "").rows] == ["0", "1–2", "3"]
-    assert "could not be exported" in ladder_note(rungs)
-    assert "could not be exported" not in ladder_note(LADDER)
+    assert _numbers(largest_loss(rungs)) == ("1–2", None)
+    reduction = largest_reduction(rungs)
+    assert reduction is not None and reduction[1].number == "3"
+    assert [row[0] for row in ladder_table(rungs, "", "accuracy").rows] == ["0", "1–2", "3"]
+    assert len(ladder_note(rungs)) > len(ladder_note(LADDER))
 
 
 def test_a_rung_of_an_older_report_is_of_one_stage() -> None:
@@ -90,7 +101,8 @@ def test_a_rung_of_an_older_report_is_of_one_stage() -> None:
 
 
 def test_the_table_has_a_row_a_stage_and_names_the_setting() -> None:
-    table = ladder_table(LADDER, "batch 1, sequence 128, 1 thread")
+    table = ladder_table(LADDER, "batch 1, sequence 128, 1 thread", "micro F1")
+    assert table.columns[2] == "micro F1"
     assert table.columns[5] == "p50 ms, batch 1, sequence 128, 1 thread"
     assert [row[1] for row in table.rows] == [each.name for each in LADDER]
     assert table.rows[0][3] == table.rows[0][6] == ""
@@ -102,7 +114,7 @@ def test_a_dots_interval_is_that_of_the_change_from_the_stage_before() -> None:
     first, *_, last = ladder_dots(LADDER)
     assert first.is_baseline and (first.low, first.high) == (0.9, 0.9)
     assert (round(last.low, 4), round(last.high, 4)) == (0.879, 0.892)
-    assert last.label == "3 int8_dynamic"
+    assert (last.label, last.number) == ("3 int8_dynamic", "3")
 
 
 def test_a_dots_interval_ends_where_accuracy_does() -> None:
@@ -113,8 +125,8 @@ def test_a_dots_interval_ends_where_accuracy_does() -> None:
 
 
 def test_reports_show_it_where_it_is_there(int8: RunReport) -> None:
-    assert "After every stage" not in to_markdown(int8) and 'id="ladder"' not in to_html(int8)
+    assert "ladder" not in {x.key for x in report_sections(int8)}
     report = RunReport.model_validate_json(int8.model_copy(update={"ladder": LADDER}).model_dump_json())
-    for page in (to_markdown(report), to_html(report)):
-        assert "After every stage" in page and "won most speed: 2.0x" in page
-        assert page.count("distill/student") >= 3
+    (found,) = (x for x in report_sections(report) if x.key == "ladder")
+    (table,) = (x for x in found.parts if isinstance(x, Table))
+    assert table == ladder_table(LADDER, "batch 1, sequence 128, 1 thread", "accuracy")

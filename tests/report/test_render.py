@@ -105,7 +105,7 @@ def test_importing_reports_loads_neither_torch_nor_onnxruntime() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_html_is_one_self_contained_page_with_pictures_that_have_titles(int8: RunReport) -> None:
+def test_html_is_one_self_contained_page_whose_charts_have_titles(int8: RunReport) -> None:
     text = to_html(int8, INPUTS)
     assert {"svg", "title", "table", "details"} <= _check_page(text).tags
     assert text.count("<svg") == text.count('role="img"') == text.count("<title>") - 1  # and the page's own
@@ -136,7 +136,8 @@ def test_page_stays_small_with_very_many_facts(int8: RunReport) -> None:
 def test_markdown_has_verdict_warnings_and_whole_tables_in_this_order(sparse: RunReport) -> None:
     text = to_markdown(sparse, INPUTS)
     places = [
-        text.index(x) for x in ("**Not smaller", "## Warnings", "## Figures", "## Latency", "## Stages")
+        text.index(x)
+        for x in ("**Not smaller", "## At a glance", "## Warnings", "## Figures", "## Latency", "## Stages")
     ]
     assert places == sorted(places)
     assert _check_tables(text) == 7
@@ -239,13 +240,15 @@ def _broken(change: str, report: RunReport) -> str:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("cut", "not a whole JSON file"),
-        ("list", "no schema_version"),
+        ("cut", "invalid JSON"),
+        ("list", "schema_version is missing"),
         ("newer", "schema_version 3 is newer than 2"),
         ("lacking", "measurement.latency: Field required"),
     ],
 )
-def test_broken_report_says_what_is_wrong(change: str, says: str, int8: RunReport, tmp_path: Path) -> None:
+def test_an_invalid_report_is_refused_with_the_reason(
+    change: str, says: str, int8: RunReport, tmp_path: Path
+) -> None:
     (tmp_path / "report.json").write_text(_broken(change, int8), encoding="utf-8")
     with pytest.raises(OutputError, match=says):
         load_report(tmp_path)
@@ -261,7 +264,7 @@ def _as_version_1(report: RunReport) -> str:
     return json.dumps(content)
 
 
-def test_a_report_of_version_1_is_read_with_rows_and_units_told_apart(
+def test_a_report_of_version_1_is_read_with_rows_and_units_separated(
     int8: RunReport, of_language: Callable[..., RunReport], tmp_path: Path
 ) -> None:
     language = of_language(int8, 21.0)
@@ -272,7 +275,7 @@ def test_a_report_of_version_1_is_read_with_rows_and_units_told_apart(
     assert (accuracy.rows, accuracy.units) == (10, 1_000)
 
 
-def test_missing_report_says_where(tmp_path: Path) -> None:
+def test_a_missing_report_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no report\.json here"):
         load_report(tmp_path)
 
@@ -283,29 +286,27 @@ def test_directory_that_cannot_be_made_is_an_output_error(int8: RunReport, tmp_p
         write_reports(int8, tmp_path / "file" / "run")
 
 
-def test_reused_stage_says_whose_cost_it_shows(int8: RunReport) -> None:
+def test_a_reused_stage_is_marked(int8: RunReport) -> None:
     stage: StageRecord = int8.stages[0].model_copy(update={"reused": True})
     assert "reused from an earlier run" in to_markdown(int8.model_copy(update={"stages": (stage,)}))
 
 
-def test_where_the_bytes_are_is_shown_where_it_is_known(int8: RunReport) -> None:
-    assert "Where the bytes are" not in to_markdown(int8) + to_html(int8)
+def test_weights_by_part_are_shown_if_they_were_counted(int8: RunReport) -> None:
+    assert "Weights by part" not in to_markdown(int8) + to_html(int8)
     parts = (
         PartSize(name="embeddings", baseline_bytes=46_900_000, candidate_bytes=11_800_000),
         PartSize(name="rest", baseline_bytes=0, candidate_bytes=0),
     )
     report = int8.model_copy(update={"parts": parts})
     for page in (to_markdown(report), to_html(report)):
-        assert "Where the bytes are" in page and "46.9 MB" in page and "4.0x smaller" in page
+        assert "Weights by part" in page and "46.9 MB" in page and "4.0x smaller" in page
 
 
-def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(
-    int8: RunReport, extents: Extents
-) -> None:
+def test_latency_shows_quartiles_if_they_were_recorded(int8: RunReport, extents: Extents) -> None:
     spread = {"p05_ms": 1.0, "p25_ms": 2.0, "p50_ms": 3.0, "p75_ms": 4.0, "p95_ms": 5.0}
     first = int8.measurement.latency[0]
     known = first.model_copy(update={"candidate": first.candidate.model_copy(update=spread)})
-    assert "the line is the median, the whisker goes to p95" in to_html(int8)
+    assert "line: median; whisker: to p95" in to_html(int8)
     (unknown,) = extents(latency_boxes([first]), "fill: var(--candidate)")
     assert unknown[0] == unknown[2]  # no box
     (box,) = extents(latency_boxes([known]), "fill: var(--candidate)")
@@ -313,10 +314,10 @@ def test_latency_shows_where_half_of_the_calls_lie_where_that_is_known(
     assert (box[0], box[2]) == pytest.approx((76 + 2 * pixels, 76 + 4 * pixels), abs=0.01)
     measured = int8.measurement.model_copy(update={"latency": (known, *int8.measurement.latency[1:])})
     page = to_html(int8.model_copy(update={"measurement": measured}))
-    assert "half of them lie in the box" in page
+    assert "box: the middle half" in page
 
 
-def test_pictures_are_drawn_the_same_each_time_and_without_settings_of_ones_own(int8: RunReport) -> None:
+def test_charts_are_reproducible_and_ignore_the_users_matplotlib_settings(int8: RunReport) -> None:
     from matplotlib import rc_context, rcParams
 
     before, once = dict(rcParams), to_html(int8)

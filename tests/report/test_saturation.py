@@ -1,11 +1,11 @@
-"""Where the figures of int8 hold is said once, and nothing at risk is never called none."""
+"""Validity of int8 figures on other processors: shown in Environment, and never rounded to nothing."""
 
 from __future__ import annotations
 
 import pytest
 
 from compress.measure import sums_are_exact
-from compress.report import Saturation, saturation_sentence, to_html, to_markdown
+from compress.report import Saturation, report_sections, saturation_sentence, to_model_card
 
 AT_RISK = Saturation(
     layers=38,
@@ -39,40 +39,45 @@ def test_sums_are_exact_with_vnni_and_on_arm(sets, exact):
     assert sums_are_exact(sets) is exact
 
 
-def test_what_is_at_risk_is_said_in_figures():
-    said = saturation_sentence(AT_RISK, ("avx2", "avx512_vnni"))
-    assert said.startswith("Accuracy was measured where sums of int8 products are exact, as here; on x86")
+def _fact(report, **changes):
+    """What Environment says about processors without VNNI; None if it says nothing."""
+    found = report.model_copy(update=changes)
+    (section,) = (x for x in report_sections(found) if x.key == "environment")
+    return dict(section.parts[0].rows).get("x86 processors without VNNI")
+
+
+def test_what_is_at_risk_is_shown_in_figures(int4):
+    said = _fact(int4, saturation=AT_RISK)
     # 3 of 1,000,000 is 0.0003 %: no rounding to 0.
-    assert "0.0003 % of the pairs of weights, in 25 % of the outputs of 38 int8 layers, can" in said
-    assert "int8 convolution" not in said
-    assert "on 64 validation rows, 1.2 % of the sums were cut off and 1 answer changed" in said
-    assert "reduce_range: true" in said
+    for figure in ("0.0003 %", "25 %", "38 int8 layers", "64 validation rows", "1.2 %", "1 answer "):
+        assert figure in said
+    assert "convolution" not in said  # none is at risk
+    assert "reduce_range" in said and "reduce_range" not in _fact(int4, saturation=SAFE)
 
 
-def test_convolutions_at_risk_are_said_not_to_be_computed():
-    said = saturation_sentence(SAFE.model_copy(update={"convolutions_at_risk": 1}), ("avx512_vnni",))
-    assert "overflow: 1 of 2 int8 convolutions may, which was not computed. reduce_range" in said
-    assert "pairs of weights" not in said
-
-
-def test_lstms_at_risk_are_said_not_to_be_computed():
-    at_risk = SAFE.model_copy(update={"lstms": 2, "lstms_at_risk": 2})
+@pytest.mark.parametrize(("field", "what"), [("convolutions", "convolution"), ("lstms", "LSTM")])
+def test_other_layers_at_risk_are_counted(int4, field, what):
+    at_risk = SAFE.model_copy(update={field: 3, f"{field}_at_risk": 2})
     assert at_risk.is_possible
-    said = saturation_sentence(at_risk, ("avx512_vnni",))
-    assert "overflow: 2 of 2 int8 LSTMs may, which was not computed. reduce_range" in said
-    safe = SAFE.model_copy(update={"lstms": 2})
-    assert "int8 convolutions and 2 int8 LSTMs of this model" in saturation_sentence(safe, ("avx2",))
+    said = _fact(int4, saturation=at_risk)
+    assert f"2 of 3 int8 {what}s" in said and "weight pairs" not in said
+    assert f"3 int8 {what}s" in _fact(int4, saturation=SAFE.model_copy(update={field: 3}))
 
 
-def test_a_machine_without_vnni_and_an_unknown_one_are_not_spoken_of_as_with_it():
-    assert saturation_sentence(AT_RISK, ("avx2",)).startswith("This processor has no VNNI")
-    assert saturation_sentence(AT_RISK, ()).startswith("It is not known whether this processor has VNNI")
+def test_the_fact_depends_on_what_the_measuring_processor_computes():
+    said = {saturation_sentence(AT_RISK, sets) for sets in (("avx512_vnni",), ("avx2",), ())}
+    assert len(said) == 3
 
 
-@pytest.mark.parametrize("render", [to_markdown, to_html])
-def test_a_report_of_weights_too_small_to_overflow_says_that_answers_hold_elsewhere(int4, render):
-    safe = int4.model_copy(update={"saturation": SAFE})
-    words = "no pair of weights in the 38 int8 layers and 2 int8 convolutions of this model is large enough"
-    assert words in render(safe)
-    assert words not in render(int4)
-    assert words not in render(int4.model_copy(update={"saturation": AT_RISK}))  # a warning says it then
+def test_the_fact_names_the_tasks_metric():
+    assert "F1" in saturation_sentence(AT_RISK, ("avx2",), "micro F1")
+    assert "ccuracy" not in saturation_sentence(AT_RISK, ("avx2",), "micro F1")
+
+
+def test_a_report_without_int8_has_no_such_fact(int4):
+    assert _fact(int4) is None
+
+
+def test_the_card_of_a_bundle_says_where_its_answers_are_valid(int4):
+    card = to_model_card(int4.model_copy(update={"saturation": AT_RISK}), ("patches",))
+    assert "without VNNI" in card and "without VNNI" not in to_model_card(int4, ("patches",))

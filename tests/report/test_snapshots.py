@@ -1,15 +1,14 @@
-"""The wording of every page: one snapshot a renderer, of a report that has every section.
+"""The wording of every page: one snapshot per renderer of a report that has every section, one of each other
+page, and one of sentences that depend on the figures.
 
-Write them anew with UPDATE_SNAPSHOTS=1 and read the difference before you commit it.
+Rewrite them with UPDATE_SNAPSHOTS=1, and read the difference before you commit it.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -25,13 +24,32 @@ from compress.measure.results import (
     RuntimeTiming,
 )
 from compress.recipe.gates import GatesConfig
-from compress.report import PartSize, RunReport, judged, report_page, report_sections
+from compress.report import (
+    CheckReport,
+    PartSize,
+    RunReport,
+    caveats,
+    check_summary,
+    compare_reports,
+    gate_checks,
+    gate_sentence,
+    judged,
+    report_page,
+    report_sections,
+    saturation_sentence,
+    to_model_card,
+    verdict,
+)
 from compress.report.render.html import page_html
 from compress.report.render.markdown import page_markdown
 from compress.report.render.terminal import terminal_section
+from compress.report.sections.cut import StageCut, cuts_of
+from compress.report.sections.ladder import ladder_sentences
+from compress.report.sections.promise import promise_of, promise_sentences
+from compress.tasks import task_of_measurement
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 INPUTS = ("input_ids", "attention_mask")
+Kept = Callable[[str, str], None]
 
 
 def _explained(file: str, ms: float) -> FileExplanation:
@@ -136,14 +154,6 @@ def everything(structured: RunReport, int8: RunReport) -> RunReport:
     )
 
 
-def _same_as_kept(name: str, text: str) -> None:
-    file = SNAPSHOTS / name
-    if os.environ.get("UPDATE_SNAPSHOTS"):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    assert text == file.read_text(encoding="utf-8")
-
-
 def _html(report: RunReport) -> str:
     """The page without style, script and drawings, whose bytes are Matplotlib's."""
     text = page_html(report_page(report, INPUTS))
@@ -160,23 +170,104 @@ def _terminal(report: RunReport) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
+def _checked(report: RunReport) -> str:
+    return check_summary(
+        CheckReport(
+            bundle="bundle",
+            against="other",
+            created="2026-01-31T12:00:00+00:00",
+            modelpress_version="0.1.0",
+            checks=tuple(gate_checks(report.gates)),
+            measurement=report.measurement,
+            seconds=1.0,
+        )
+    )
+
+
 RENDERED: dict[str, Callable[[RunReport], str]] = {
     "report.md": lambda report: page_markdown(report_page(report, INPUTS)),
     "report.html": _html,
     "report.txt": _terminal,
+    "card.md": lambda report: to_model_card(report, INPUTS),
+    "check.md": _checked,
 }
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_a_report_reads_as_it_is_kept(name: str, everything: RunReport) -> None:
-    _same_as_kept(name, RENDERED[name](everything))
+def test_pages_equal_their_snapshots(name: str, everything: RunReport, same_as_kept: Kept) -> None:
+    same_as_kept(name, RENDERED[name](everything))
+
+
+def test_a_comparison_equals_its_snapshot(
+    int8: RunReport, int4: RunReport, make_report: Callable[..., RunReport], same_as_kept: Kept
+) -> None:
+    others = (make_report("there", machine="m2"), make_report("rows", test_rows="t2", base_ms=20.0))
+    same_as_kept("comparison.md", compare_reports([int8, int4, *others]).to_markdown())
+
+
+def _sentences(make: Callable[..., RunReport], of_language: Callable[..., RunReport]) -> dict[str, list[str]]:
+    """Sentences of reports with different figures, by what is different."""
+    reports = {
+        "faster": make(),
+        "slower and worse": make("int4", "int4", speedup=(0.87, 0.85, 0.9), difference=(-0.02, -0.03, -0.01)),
+        "sparse": make("sparse", "sparse", speedup=(1.01, 0.97, 1.05), file_mb=266.0),
+        "wide interval": make(difference=(0.0, -0.041, 0.04)),
+        "language": of_language(make(), 21.0),
+    }
+    for name, facts in {
+        "target missed": {"speedup": (2.7, 2.6, 2.8)},
+        "target exceeded": {"speedup": (3.6, 3.5, 3.7)},
+    }.items():
+        reports[name] = make("structured", "structured", base_ms=24.4, threads=2, **facts)
+    found = {}
+    for name, report in reports.items():
+        gates = judged(GatesConfig(max_accuracy_drop=0.01, min_speedup=2.05), report.measurement)
+        words = task_of_measurement(report.measurement).words
+        found[name] = [
+            verdict(report),
+            *(f"{each.kind}: {each}" for each in caveats(report)),
+            *(gate_sentence(each, words) for each in gates),
+            *(x for cut in cuts_of(report) for x in _of_target(report, cut)),
+        ]
+    return found
+
+
+def _of_target(report: RunReport, cut: StageCut) -> list[str]:
+    promise = promise_of(report, cut)
+    return [] if promise is None else promise_sentences(report, cut, promise)
+
+
+def test_sentences_equal_their_snapshot(
+    make_report: Callable[..., RunReport], of_language: Callable[..., RunReport], same_as_kept: Kept
+) -> None:
+    found = _sentences(make_report, of_language)
+    risk = Saturation(
+        layers=38,
+        pairs=1_000_000,
+        pairs_at_risk=3,
+        outputs=200,
+        outputs_at_risk=50,
+        convolutions=2,
+        convolutions_at_risk=1,
+        rows=64,
+        sums=10_000,
+        sums_cut=123,
+        answers_changed=1,
+    )
+    found["overflow"] = [
+        saturation_sentence(risk, sets, "micro F1") for sets in (("avx512_vnni",), ("avx2",), ())
+    ]
+    rungs = (_rung("original", 0.0, 1.0), _rung("prune/heads", -0.005, 1.02), _rung("distill/logits", 0, 1.0))
+    found["ladder"] = ladder_sentences(rungs, "micro F1")
+    text = "".join(f"== {name}\n" + "".join(f"{x}\n" for x in lines) for name, lines in found.items())
+    same_as_kept("sentences.txt", text)
 
 
 def test_every_section_is_in_the_snapshots(everything: RunReport) -> None:
     keys = [section.key for section in report_sections(everything)]
     assert keys == [
-        "warnings",
         "glance",
+        "warnings",
         "gates",
         "figures",
         "latency",

@@ -22,7 +22,7 @@ def test_the_map_has_a_cell_for_each_group_and_scheme_and_outlines_what_was_chos
     assert low[0].step < high[0].step < high[1].step == 6
 
 
-def test_stages_that_asked_nothing_have_no_map() -> None:
+def test_stages_without_sensitivity_have_no_map() -> None:
     for facts in ({}, {"map": "none"}, {"map": {"up": {"scheme": "int8"}}}):
         assert read_facts(facts).sensitivity is None
 
@@ -53,7 +53,7 @@ def test_facts_of_a_cut_are_not_shown_raw_as_well(structured: RunReport) -> None
     assert structured.stages[0].known.plain == {"calibration_rows": 512}
 
 
-def test_reports_show_both(int8: RunReport) -> None:
+def test_reports_show_heads_and_sensitivity(int8: RunReport) -> None:
     facts = {"map": MAP, "sensitivity_rows": 12, "heads_before": [8], "heads_kept": [2]}
     stage = int8.stages[0].model_copy(update={"facts": facts})
     page = to_html(int8.model_copy(update={"stages": (stage,)}))

@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
+from compress.data.readers.feeds import feed_of
 from compress.page.format import MB_NOTE
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
+from compress.report.sections.about import saturation_sentence
 from compress.report.sections.cut import cuts_of, widths_line
-from compress.report.sections.deploy import deploy_packages, deploy_snippet, reads_text, sees_images
+from compress.report.sections.deploy import deploy_packages, deploy_snippet
 from compress.report.sections.figures import figures_table
 from compress.report.sections.verdict import caveats, verdict
 from compress.tasks import task_of_measurement
@@ -33,19 +35,22 @@ def to_model_card(report: RunReport, inputs: Sequence[str]) -> str:
     tags = [_TAGS[family] for family in families if family in _TAGS]
     head = front_matter(report, inputs, _hub_name(report), tags)
     parts = [head, f"# {escape_markdown(report.name)}", escape_markdown(verdict(report))]
-    warnings = caveats(report)
-    if warnings:
-        parts.append("\n".join(f"- {escape_markdown(text)}" for text in warnings))
-    machine = report.measurement.environment
+    machine, warnings = report.measurement.environment, caveats(report)
+    lines = [widths_line(cut.facts) for cut in cuts_of(report)]
+    if report.saturation is not None:
+        score = task_of_measurement(report.measurement).words.score
+        lines.append(saturation_sentence(report.saturation, machine.instruction_sets, score))
     parts += [
-        f"Made by modelpress {report.modelpress_version} from {escape_markdown(_origin(report))}. Measured "
-        f"with ONNX Runtime on {escape_markdown(machine.cpu)}; baseline is the uncompressed model. {MB_NOTE}",
-        *(escape_markdown(line) for line in (widths_line(cut.facts) for cut in cuts_of(report)) if line),
+        f"Compressed by modelpress {report.modelpress_version} from {escape_markdown(_origin(report))}. "
+        f"Measured with ONNX Runtime on {escape_markdown(machine.cpu)}; the baseline is the uncompressed "
+        f"model. {MB_NOTE}",
         table_markdown(figures_table(report)),
+        *(["\n".join(f"- {escape_markdown(str(each))}" for each in warnings)] if warnings else []),
+        *(escape_markdown(line) for line in lines if line),
         "## Use",
-        f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory:",
+        f"`pip install {' '.join(deploy_packages(inputs))}`, then in this directory:",
         fenced(deploy_snippet(report, inputs), "python"),
-        "The full report is in report.md and report.html, the recipe in recipe.resolved.yaml.",
+        "report.md and report.html are the full report, recipe.resolved.yaml is the recipe.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -55,9 +60,9 @@ def front_matter(
 ) -> str:
     """YAML front matter for the Hub (task, base model, tags), between two `---` lines."""
     front: dict[str, Any] = {"library_name": "onnx"}
-    task, images = task_of_measurement(report.measurement), sees_images(inputs)
-    head = task.head_for("image" if images else "text")
-    if head is not None and (images or task.keeps_past or reads_text(inputs)):
+    task, modality = task_of_measurement(report.measurement), feed_of(inputs).modality
+    head = task.head_for("image" if modality == "image" else "text")
+    if head is not None and (task.keeps_past or modality != "numbers"):
         front["pipeline_tag"] = head.pipeline_tag
     if base is not None:
         front["base_model"] = base

@@ -40,7 +40,7 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         *(["perplexity (ratio, 95 %)"] if language else []),
         f"{'next-token ' if language else ''}{score} (points)",
         "speed-up (95 %)",
-        f"{score} holds on",
+        f"{score} valid on",
     )
     return Table(columns, rows, "llrrrrl" if language else "llrrrl")
 
@@ -75,24 +75,24 @@ def to_variants_card(
     first = entries[0]["latency"][0]
     rows = f"{entries[0]['accuracy']['rows']:,} test rows"
     where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
-    what = f"{capital(entries[0].get('metric', 'accuracy'))} is that on {rows}"
+    what = f"{capital(entries[0].get('metric', 'accuracy'))} was measured on {rows}"
     if language is not None:
-        what = f"Perplexity and accuracy of the next token are those on {language.tokens:,} tokens of {rows}"
+        what = f"Perplexity and next-token accuracy were measured on {language.tokens:,} tokens of {rows}"
     labels = "inputs and labels" if language is None else "inputs and tokenizer"
     parts = [
         front_matter(report, inputs),
         f"# {escape_markdown(name)}",
-        f"{len(entries)} ONNX files of one model, with the same {labels}. {what}; times are at "
-        f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and hold for "
-        "that processor; differences and speed-ups are against the uncompressed model. "
+        f"{len(entries)} ONNX files of one model, with the same {labels}. {what}; latency at "
+        f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and is valid "
+        "for that processor only. Differences and speed-ups are relative to the uncompressed model. "
         f"{MB_NOTE}",
         table_markdown(variants_table(entries)),
         "## Use",
-        f"`pip install {' '.join(deploy_packages(inputs))}`, then inside this directory, with the file that "
-        "you choose:",
+        f"`pip install {' '.join(deploy_packages(inputs))}`, then in this directory, with the file of your "
+        "choice:",
         fenced(deploy_snippet(report, inputs, str(entries[0]["file"])), "python"),
-        "manifest.json has all figures and the SHA-256 of every file. With modelpress, "
-        "`compress.load_variant(DIRECTORY, prefer='fastest', max_drop=0.01)` chooses by them; `.session()` "
-        "opens what it chose.",
+        "manifest.json has all figures and the SHA-256 of every file. With modelpress installed, "
+        "`compress.load_variant(DIRECTORY, prefer='fastest', max_drop=0.01)` chooses a file by these "
+        "figures, and its `.session()` opens it.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,7 @@
-"""Scatter chart of quality over latency or size, one dot per model."""
+"""Scatter chart of quality over latency or size, one dot per model.
+
+The scale of both axes is set here, so that labels can be placed before anything is drawn.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,19 @@ from compress.report.charts.drawing import (
     themed,
     to_svg,
 )
+from compress.report.charts.labels import Box, Label, placed
 from compress.report.charts.measured import LOOKS
 from compress.safe_text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Dot", "scatter"]
+__all__ = ["Dot", "names_fit", "scatter"]
+
+_WIDTH, _HEIGHT = 440.0, 330.0
+_MARGINS = (46.0, 14.0, 12.0, 44.0)  # left, top, right, bottom
+_LONGEST = 28  # characters of a label
+_MANY = 100  # dots, above which they are small
 
 
 @dataclass(frozen=True)
@@ -35,9 +44,10 @@ class Dot:
     """One model in a scatter chart.
 
     Attributes:
-        label: text next to the dot.
+        label: text next to the dot; empty for none.
         x: horizontal value: milliseconds or MB.
         quality: accuracy in [0, 1], or perplexity; low and high bound its interval.
+        number: replaces the labels of all dots if they do not fit.
         words: tooltip; empty: the label.
         link: target of a click; empty for none.
         on_front: whether the dot is on the Pareto front.
@@ -49,9 +59,39 @@ class Dot:
     low: float
     high: float
     is_baseline: bool = False
+    number: str = ""
     words: str = ""
     link: str = ""
     on_front: bool = False
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Values at the ends of the axes (`bottom` is the larger one if the axis is inverted)."""
+
+    right: float
+    bottom: float
+    top: float
+    width: float = _WIDTH - _MARGINS[0] - _MARGINS[2]
+    height: float = _HEIGHT - _MARGINS[1] - _MARGINS[3]
+
+    def at(self, x: float, quality: float) -> tuple[float, float]:
+        """Pixels from the bottom left corner."""
+        return self.width * x / self.right, self.height * (quality - self.bottom) / (self.top - self.bottom)
+
+
+def _scale(dots: Sequence[Dot], perplexity: bool) -> _Scale:
+    ends = [end for x in dots for end in (x.quality, *(() if x.is_baseline else (x.low, x.high)))]
+    pad = 0.08 * (max(ends) - min(ends)) or 0.01 * max(abs(ends[0]), 0.1)
+    low, high = min(ends) - pad, max(ends) + pad
+    right = max(x.x for x in dots) * 1.08 or 1.0
+    return _Scale(right, high, low) if perplexity else _Scale(right, low, high)
+
+
+def names_fit(dots: Sequence[Dot], *, perplexity: bool = False) -> bool:
+    """Whether the labels can be drawn without crossing anything; otherwise the chart shows numbers."""
+    texts = [x.label for x in dots]
+    return not dots or not any(x.crossed for x in _placed(dots, texts, _scale(dots, perplexity)))
 
 
 @themed
@@ -61,6 +101,7 @@ def scatter(
     *,
     perplexity: bool = False,
     quality: str = "accuracy",
+    numbered: bool = False,
 ) -> Markup:
     """Quality over a cost (lower is better), with the interval of its difference from the baseline.
 
@@ -71,22 +112,24 @@ def scatter(
         over: label of the horizontal axis.
         perplexity: quality is perplexity, plotted on an inverted axis.
         quality: name of any other quality.
+        numbered: show numbers even if the labels fit. A number that would cross something is left out.
     """
     if not dots:
         return Markup("")
-    height = max(330.0, 110 + 22.0 * sum(len(x.label) > _NUMBER for x in dots))
-    figure = sheet(440, height)
-    axes = panel(figure, 46, 14, 12, 44)
+    scale = _scale(dots, perplexity)
+    figure = sheet(_WIDTH, _HEIGHT)
+    axes = panel(figure, *_MARGINS)
+    axes.set(xlim=(0, scale.right), ylim=(scale.bottom, scale.top))
     for each in dots:
         if each.is_baseline:
             axes.axhline(each.quality, color=BASELINE, linestyle=(0, (5, 4)), linewidth=1)
     candidates = [x for x in dots if not x.is_baseline]
     if candidates:
-        below = [max(x.quality - x.low, 0.0) for x in candidates]
-        above = [max(x.high - x.quality, 0.0) for x in candidates]
+        below = [abs(x.quality - min(x.low, x.quality)) for x in candidates]
+        above = [abs(max(x.high, x.quality) - x.quality) for x in candidates]
         at = [x.x for x in candidates], [x.quality for x in candidates]
         axes.errorbar(*at, yerr=(below, above), fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
-    front = sorted((x.x, x.quality) for x in dots if x.on_front)
+    front = _front(dots)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color=SOFT, linewidth=1.2)
     for is_baseline, who in ((True, "baseline"), (False, "candidate")):
@@ -94,22 +137,20 @@ def scatter(
         axes.scatter(
             [x.x for _, x in chosen],
             [x.quality for _, x in chosen],
-            s=70 if len(dots) <= 100 else 24,
+            s=70 if len(dots) <= _MANY else 24,
             linewidths=1.5,
             zorder=3,
             urls=[spot(place) for place, _ in chosen],
             facecolors=LOOKS[who]["facecolor"],
             edgecolors=BASELINE if is_baseline else CANDIDATE,
         )
-    axes.set_xlim(0, max(x.x for x in dots) * 1.08 or 1.0)
-    axes.margins(y=0.08)
     axes.set_xlabel(over, loc="right")
-    if perplexity:
-        axes.invert_yaxis()
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}" if perplexity else percent(y))
     axes.locator_params(axis="both", nbins=6)
     axes.grid(axis="y")
-    _labels(axes, dots)
+    names = not numbered and names_fit(dots, perplexity=perplexity)
+    texts = [x.label if names else x.number for x in dots]
+    _draw_labels(axes, dots, texts, [x for x in _placed(dots, texts, scale) if names or not x.crossed], scale)
     return to_svg(
         figure,
         f"{'Perplexity' if perplexity else capital(quality)} over {over} of each model",
@@ -117,36 +158,54 @@ def scatter(
     )
 
 
-_NUMBER = 4  # characters of the longest label that is a number, not a name
-_LETTER = 6.4  # assumed pixels per character
+def _front(dots: Sequence[Dot]) -> list[tuple[float, float]]:
+    return sorted((x.x, x.quality) for x in dots if x.on_front)
 
 
-def _labels(axes: Axes, dots: Sequence[Dot]) -> None:
-    """Label each dot on the side with more room, moved up or down to avoid other labels."""
-    places = axes.transData.transform([(x.x, x.quality) for x in dots])
-    box = axes.get_window_extent()
-    taken: list[tuple[float, float, float]] = []  # start, end, height in pixels
-    named = [each for each in zip(dots, places, strict=True) if each[0].label]
-    for dot, (x, y) in sorted(named, key=lambda each: -each[1][1]):
-        words = visible(dot.label if len(dot.label) <= 28 else dot.label[:27] + "…")
-        width = _LETTER * len(words) + 14
-        on_left = x - box.x0 > width and x > (box.x0 + box.x1) / 2
-        begin, end = (x - width, x) if on_left else (x, x + width)
-        tries = [y + 15 * step * sign for step in range(40) for sign in (1, -1)]
-        free = (
-            at
-            for at in tries
-            if box.y0 + 6 <= at <= box.y1 - 6
-            and not any(abs(at - other) < 15 and begin < to and start < end for start, to, other in taken)
-        )
-        at = next(free, y)
-        taken.append((begin, end, at))
+def _shown(text: str) -> str:
+    return visible(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+
+
+def _placed(dots: Sequence[Dot], texts: Sequence[str], scale: _Scale) -> tuple[Label, ...]:
+    at = [scale.at(x.x, x.quality) for x in dots]
+    return placed(at, [_shown(text) for text in texts], _obstacles(dots, scale), scale.width, scale.height)
+
+
+def _obstacles(dots: Sequence[Dot], scale: _Scale) -> list[Box]:
+    """Dots, intervals with their end marks, the line of the baseline, and the front."""
+    radius = 6.0 if len(dots) <= _MANY else 4.0
+    found: list[Box] = []
+    for each in dots:
+        x, y = scale.at(each.x, each.quality)
+        found.append((x - radius, y - radius, x + radius, y + radius))
+        if each.is_baseline:
+            found.append((0.0, y - 1, scale.width, y + 1))
+            continue
+        low, high = sorted(scale.at(each.x, end)[1] for end in (each.low, each.high))
+        found.append((x - 1, low, x + 1, high))
+        found += [(x - 4, end - 1, x + 4, end + 1) for end in (low, high)]
+    front = [scale.at(*each) for each in _front(dots)]
+    for (x, y), (to_x, to_y) in zip(front, front[1:], strict=False):
+        found.append((x, y - 1, to_x, y + 1))
+        found.append((to_x - 1, min(y, to_y), to_x + 1, max(y, to_y)))
+    return found
+
+
+def _draw_labels(
+    axes: Axes, dots: Sequence[Dot], texts: Sequence[str], labels: Sequence[Label], scale: _Scale
+) -> None:
+    for each in labels:
+        x, y = scale.at(dots[each.dot].x, dots[each.dot].quality)
+        if each.leader is not None:
+            line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 6}
+            units = "axes pixels"
+            axes.annotate("", (x, y), each.leader[1], arrowprops=line, xycoords=units, textcoords=units)
         axes.annotate(
-            words,
-            (dot.x, dot.quality),
-            (-10 if on_left else 10, at - y),
+            _shown(texts[each.dot]),
+            (dots[each.dot].x, dots[each.dot].quality),
+            (each.at[0] - x, each.at[1] - y),
             textcoords="offset points",
-            ha="right" if on_left else "left",
+            ha=each.align,
             va="center",
             fontsize=11.5,
         )

@@ -82,7 +82,7 @@ def _compared(
     if meets is not None:
         kept = [at for at, row in enumerate(rows) if meets(row)]
         if len(kept) < len(rows):
-            said.append(f"{len(rows) - len(kept)} of {len(rows)} runs do not meet: {where}.")
+            said.append(f"{len(rows) - len(kept)} of {len(rows)} runs do not meet {where}.")
         rows, names = [rows[at] for at in kept], [names[at] for at in kept]
         reports = [reports[at] for at in kept]
     baseline = _baseline(usual.lender, usual.latency(usual.lender))
@@ -124,18 +124,19 @@ class _Usual:
         flags, columns = [], set[Column]()
         if report.measurement.environment.fingerprint != self.machine:
             cpu = report.measurement.environment.cpu
-            flags.append(f"measured in another environment ({cpu}): its latency does not compare")
+            flags.append(f"measured in another environment ({cpu}): its latency is not comparable")
             columns |= {"p50_ms", "speedup"}
         if self.latency(report) is None and self.setting is not None:
-            flags.append("not measured at this batch, sequence and threads: its latency does not compare")
+            flags.append("not measured at this batch, sequence and threads: its latency is not comparable")
             columns |= {"p50_ms", "speedup"}
         if report.data.test_fingerprint != self.test_rows:
-            flags.append(f"other test rows ({report.data.test_rows:,}): its accuracy does not compare")
+            score = task_of_measurement(report.measurement).words.score
+            flags.append(f"other test rows ({report.data.test_rows:,}): its {score} is not comparable")
             columns |= {"accuracy"} if report.measurement.language is None else {"accuracy", "perplexity"}
         # Baseline accuracy distinguishes models trained twice, but only with the same rows and kernels.
         facts = 3 if self._same_place(report) else 2
         if _baseline_key(report)[:facts] != self.baseline[:facts]:
-            flags.append("another baseline: its difference, speed-up and ratio are against its own")
+            flags.append("another baseline: its difference, speed-up and ratio are relative to its own")
             columns |= {"speedup", "smaller"}
         return flags, columns
 
@@ -147,8 +148,8 @@ class _Usual:
             return []
         low, high = milliseconds(min(p50s)), milliseconds(max(p50s))
         return [
-            f"The baseline's own p50 went from {low} to {high} between these runs: trust the speed-ups, "
-            "which were timed in turns with it, more than p50."
+            f"The baseline's p50 ranged from {low} to {high} between these runs: the speed-ups, timed in "
+            "turns with it, are more reliable than p50."
         ]
 
 
@@ -181,7 +182,7 @@ def _gather(
         said = "".join(f"; {note[0].lower()}{note[1:]}" for note in notes)
         raise OutputError(
             f"no report to compare in {where}{said}; give run directories, {REPORT_FILE} files, or a folder "
-            "that holds run directories"
+            "of run directories"
         )
     return runs, notes
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from compress.page import Bullets, Cell, Chart, Page, Row, Section, Table, Text, parts_of
 from compress.page.format import MB_NOTE, capital, counted, interval_text, milliseconds, percent, points, size
-from compress.report.charts.scatter import Dot, scatter
+from compress.report.charts.scatter import Dot, names_fit, scatter
 from compress.report.compare.data import Column, ComparedRuns, ComparisonRow, shown
 from compress.report.phrases import accuracy_words
 
@@ -33,14 +33,14 @@ _NAMES: dict[Column, str] = {  # of the first column the task has the name
     "smaller": "smaller by",
     "peak_memory_bytes": "peak memory MB",
 }
-_MOST_NAMES = 8  # labels next to the points; more would overlap, so numbers replace them
+_MOST_NAMES = 8  # next to the points; numbers replace more, or those that do not fit
 _MOST_NUMBERS = 40  # above this, only models on the fronts are numbered, if those are few enough
 _MOST_LISTED = 20
 _CAPTION = (
-    "In both charts a point is named at the pointer, and a click on it opens its report. Hollow: baseline; "
-    "filled: candidates. The stepped line runs along the front. The vertical lines are 95 % intervals of the "
-    "difference to the baseline, whose {quality} is the dashed line: where one crosses it, no difference is "
-    "measurable. The {quality} axis does not start at 0{up}."
+    "Hover over a point for its name and figures; click on it to open its report. Hollow: baseline; filled: "
+    "candidates; stepped line: the Pareto front. Vertical lines are 95 % intervals of the difference from "
+    "the baseline, whose {quality} is the dashed line: if one crosses it, no difference is measurable. The "
+    "{quality} axis does not start at 0{up}."
 )
 
 _Over = Literal["p50_ms", "file_bytes"]
@@ -58,11 +58,11 @@ def comparison_page(comparison: ComparedRuns, folder: Path | None = None) -> Pag
     figures = parts_of(_figures(comparison, links), [Text(line, "note") for line in others])
     verdicts = tuple((row.name, row.verdict) for row in comparison.rows if not row.is_baseline)
     sections = (
-        Section("Before comparing", (Bullets(doubts),), "doubts", style="warnings") if doubts else None,
         Section("Figures", figures, "figures"),
+        Section("Warnings", (Bullets(doubts),), "doubts", style="warnings") if doubts else None,
         _charts(comparison, links),
-        _section("Against each other", "pairs", _pairs(comparison)),
-        _section("What differs in the recipes", "differs", _differs(comparison)),
+        _section("Runs compared in pairs", "pairs", _pairs(comparison)),
+        _section("Differences between the recipes", "differs", _differs(comparison)),
         _section("Verdicts", "verdicts", Table(("run", "verdict"), verdicts, "ll", sorts=False)),
     )
     return Page(
@@ -108,48 +108,50 @@ def _quality(comparison: ComparedRuns) -> str:
 def _charts(comparison: ComparedRuns, links: dict[str, str]) -> Section:
     """Quality over latency and over size, and the models on each Pareto front."""
     drawn = [row for row in comparison.rows if _drawable(row, "p50_ms") or _drawable(row, "file_bytes")]
-    labels, quality = _labels(drawn), _quality(comparison)
-    caption = _CAPTION.format(
-        quality=quality, up="" if comparison.test_tokens is None else ", and up is better"
-    )
-    if len(drawn) > _MOST_NAMES:
-        some = len(drawn) > _MOST_NUMBERS
-        caption += " Numbered: the baseline, and the fronts if they hold at most 40:" if some else ""
-        caption += " " + ", ".join(f"{labels[x.name]} = {x.name}" for x in drawn if labels[x.name]) + "."
-    charts = (
-        _chart(comparison, "p50_ms", labels, links),
-        _chart(comparison, "file_bytes", labels, links, caption),
-    )
-    parts = parts_of(Row(charts), _fronts(comparison))
-    return Section(f"{capital(quality)} over latency, and over size", parts, "charts")
+    numbers, quality = _numbers(drawn), _quality(comparison)
+    perplexity = comparison.test_tokens is not None
+    over: dict[_Over, list[Dot]] = {
+        x: [_dot(row, x, numbers[row.name], links[row.name]) for row in drawn if _drawable(row, x)]
+        for x in get_args(_Over)
+    }
+    named = len(drawn) <= _MOST_NAMES and all(names_fit(x, perplexity=perplexity) for x in over.values())
+    charts = tuple(_chart(comparison, x, dots, named) for x, dots in over.items())
+    notes = [_CAPTION.format(quality=quality, up=", and up is better" if perplexity else "")]
+    if not named:
+        some = "the baseline and the models on the fronts " if len(drawn) > _MOST_NUMBERS else ""
+        key = ", ".join(f"{numbers[x.name]} {x.name}" for x in drawn if numbers[x.name])
+        notes.insert(0, f"Numbers of {some or 'the runs'}, omitted if there is no room: {key}.")
+    parts = parts_of(Row(charts), [Text(note, "note") for note in notes], _fronts(comparison))
+    return Section(f"{capital(quality)} by latency and by size", parts, "charts", nav="Charts")
 
 
-def _chart(
-    comparison: ComparedRuns, over: _Over, labels: dict[str, str], links: dict[str, str], note: str = ""
-) -> Chart:
-    drawn = [row for row in comparison.rows if _drawable(row, over)]
-    dots = [_dot(row, over, labels[row.name], links[row.name]) for row in drawn]
+def _chart(comparison: ComparedRuns, over: _Over, dots: list[Dot], named: bool) -> Chart:
     what = "latency p50, ms (left is faster)" if over == "p50_ms" else "file, MB (left is smaller)"
     left_out = [row.name for row in comparison.rows if not _drawable(row, over)]
-    caption = f"Not drawn, because they do not compare: {_listed(left_out)}. " if left_out else ""
+    caption = f"Not shown, because not comparable: {_listed(left_out)}." if left_out else ""
     draw = partial(
-        scatter, dots, what, perplexity=comparison.test_tokens is not None, quality=comparison.score
+        scatter,
+        dots,
+        what,
+        perplexity=comparison.test_tokens is not None,
+        quality=comparison.score,
+        numbered=not named,
     )
-    return Chart(draw, caption + note)
+    return Chart(draw, caption)
 
 
 def _fronts(comparison: ComparedRuns) -> list[Text]:
-    better = "more accurate" if comparison.test_tokens is None else "of lower perplexity"
+    better = f"higher in {comparison.score}" if comparison.test_tokens is None else "lower in perplexity"
     fronts = (
         ("faster", [row.name for row in comparison.rows if row.on_front]),
         ("smaller", [row.name for row in comparison.rows if row.on_size_front]),
     )
     return [
         Text(
-            f"No other comparable model is both {quality} and {better} than: {_listed(names)} (by the values "
-            "alone, not their intervals)."
+            f"No other comparable model is both {cheaper} and {better} than {_listed(names)} (by value, "
+            "without intervals)."
         )
-        for quality, names in fronts
+        for cheaper, names in fronts
         if names
     ]
 
@@ -172,10 +174,8 @@ def _link(row: ComparisonRow, folder: Path | None) -> str:
     return page.absolute().as_uri()
 
 
-def _labels(rows: Sequence[ComparisonRow]) -> dict[str, str]:
-    """The label of each point: a name, a number, or empty."""
-    if len(rows) <= _MOST_NAMES:
-        return {row.name: row.name for row in rows}
+def _numbers(rows: Sequence[ComparisonRow]) -> dict[str, str]:
+    """The number of each point, by name; empty if it has none, because there are too many points."""
     numbered = {row.name for row in rows}
     if len(rows) > _MOST_NUMBERS:
         fronts = {row.name for row in rows if row.on_front or row.on_size_front}
@@ -188,7 +188,7 @@ def _drawable(row: ComparisonRow, over: _Over) -> bool:
     return getattr(row, over) is not None and not {"accuracy", over} & set(row.not_comparable)
 
 
-def _dot(row: ComparisonRow, over: _Over, label: str, link: str) -> Dot:
+def _dot(row: ComparisonRow, over: _Over, number: str, link: str) -> Dot:
     # The paired interval around the baseline's figure: it crosses that line if no difference is measurable.
     value = row.accuracy if row.perplexity is None else row.perplexity
     low = high = value
@@ -200,7 +200,7 @@ def _dot(row: ComparisonRow, over: _Over, label: str, link: str) -> Dot:
         low, high = base + row.difference.low, base + row.difference.high
     on_front = row.on_front if over == "p50_ms" else row.on_size_front
     x = (row.p50_ms or 0.0) if over == "p50_ms" else row.file_bytes / 1e6
-    return Dot(label, x, value, low, high, row.is_baseline, _words(row), link, on_front)
+    return Dot(row.name, x, value, low, high, row.is_baseline, number, _words(row), link, on_front)
 
 
 def _words(row: ComparisonRow) -> str:
@@ -238,18 +238,17 @@ def legend(comparison: ComparedRuns) -> list[str]:
     what = f"{capital(comparison.score)} on {comparison.test_rows:,} test rows"
     if comparison.test_tokens is not None:
         what = (
-            f"Perplexity, by which language models are ranked, and accuracy of the next token on "
+            f"Perplexity, which ranks language models, and next-token accuracy on "
             f"{comparison.test_tokens:,} tokens of {comparison.test_rows:,} test rows"
         )
     lines = [
-        f"{what}; latency p50 at {comparison.setting}. Speed-up, "
-        f"difference (of {comparison.score}, in points) and their 95 % intervals are against the run's own "
-        f"baseline. {MB_NOTE}",
-        "* is best in its column, as shown; ties share it. A difference whose interval holds 0, or a "
-        "speed-up whose interval holds 1, is not a measurable one.",
+        f"{what}; latency p50 at {comparison.setting}. Speed-up, difference (in points of "
+        f"{comparison.score}) and their 95 % intervals are relative to the run's own baseline. {MB_NOTE}",
+        "* marks the best of a column, as displayed; ties share it. A difference whose interval contains 0, "
+        "or a speed-up whose interval contains 1, is not measurable.",
     ]
     if any(row.not_comparable for row in comparison.rows):
-        lines.append("† does not compare with the other rows, and is not ranked.")
+        lines.append("† is not comparable with the other rows, and not ranked.")
     return lines
 
 
@@ -264,7 +263,7 @@ def _pairs(comparison: ComparedRuns) -> Table:
         (x.one, x.other, accuracy_words(x.difference), percent(x.difference.agreement))
         for x in comparison.pairs
     )
-    columns = ("run", "against", f"its {comparison.score} on the same test rows", "same answers")
+    columns = ("run", "compared with", f"its {comparison.score} on the same test rows", "same answers")
     return Table(columns, rows, "lllr")
 
 

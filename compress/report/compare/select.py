@@ -75,7 +75,7 @@ def known_column(column: str, option: str) -> str:
         RecipeError: there is no such column.
     """
     if column not in SELECT_COLUMNS:
-        raise RecipeError(f"{option}: there is no column '{column}'{did_you_mean(column, SELECT_COLUMNS)}")
+        raise RecipeError(f"{option}: unknown column '{column}'{did_you_mean(column, SELECT_COLUMNS)}")
     return column
 
 
@@ -90,7 +90,7 @@ def condition_of(where: str) -> Callable[[ComparisonRow], bool]:
         match = _CONDITION.fullmatch(part)
         if match is None:
             raise RecipeError(
-                f"--where: {part.strip()!r} is no condition; write e.g. 'speedup > 2 and drop <= 0.01'"
+                f"--where: {part.strip()!r} is not a condition; example: 'speedup > 2 and drop <= 0.01'"
             )
         column, sign, number = match.groups()
         try:
@@ -140,12 +140,13 @@ def best_run(
     within = [row for row in runs if max_drop is None or _within(row, max_drop)]
     if not within:
         drops = [drop for row in runs if (drop := _value(row, "worst_drop")) is not None]
-        least = f"; the least that a run's interval allows is {min(drops):.4f}" if drops else ""
+        least = f"; the smallest drop that a run proves is {min(drops):.4f}" if drops else ""
         raise NotReachedError(
-            f"--max-drop {max_drop:g}: no run is proven to stay within it{least}", see="explanation/intervals"
+            f"--max-drop {max_drop:g}: no run is proven to lose no more than that{least}",
+            see="explanation/intervals",
         )
     if _value(within[0], column) is None:
-        raise NotReachedError(f"--best {what}: no run has a figure that compares")
+        raise NotReachedError(f"--best {what}: no run has a comparable figure")
     return within[0]
 
 

@@ -41,41 +41,40 @@ from compress.system.disk import cannot_write
 
 __all__ = ["inspection_html", "inspection_markdown", "write_inspection"]
 
-_JOINT = "Heads of all layers together, the least important first (after each layer's norm is divided out)."
+_JOINT = "Heads of all layers together, the least important first (scores are normalized per layer)."
 _ALONE = (
-    "Each layer alone, its least important heads silenced one by one: points of validation accuracy. * marks "
-    "a difference whose 95 % interval leaves out 0. Each chart has a scale of its own."
+    "One layer at a time, its least important heads silenced one by one: change in validation accuracy, in "
+    "points. * marks a measurable change (its 95 % interval excludes 0). Each chart has its own scale."
 )
 _LIKE = (
-    "Linear CKA (Kornblith et al. 2019) of what each pair of heads of a layer adds to the residual stream: 1 "
-    "is the same up to rotation and scale."
+    "Linear CKA (Kornblith et al. 2019) of the contributions of each pair of heads of a layer to the "
+    "residual stream: 1 means equal up to rotation and scale."
 )
 _NEURONS = (
-    "Share of a layer's importance that its most important neurons hold, and how many hold 90 and 99 %."
+    "Share of a layer's importance in its most important neurons, and the number of neurons with 90 and 99 % "
+    "of it."
 )
 _LOOKS = (
-    "Mean share of each head's attention over {rows} validation rows, counted once each in the order itself, "
-    "first position, separator, previous, next, other."
+    "Mean share of each head's attention over {rows} validation rows. A position counts for the first "
+    "category that applies: itself, first position, separator, previous, next, other."
 )
-
-
 _QUANTIZED = (
-    "Each group of layers quantized alone, all others float: KL from the float model's answers in "
-    "thousandths of a nat, mean over {rows} validation rows; in brackets the change of accuracy on them in "
-    "points, which is mostly noise. quantize/mixed chooses a scheme for each group from such figures."
+    "Each group of layers quantized alone, all others in float: KL divergence from the float model's outputs "
+    "in thousandths of a nat, mean over {rows} validation rows; in brackets, the change in accuracy in "
+    "points, which is mostly noise. quantize/mixed uses such figures to choose a scheme for each group."
 )
 _NEEDED = (
-    "Rows are layers, columns heads. Taylor score over each layer's L2 norm; a stronger shade is more "
-    "important. Outlined, or marked with *: the {count} heads of the set that the task needs."
+    "Rows are layers, columns heads. Taylor score divided by each layer's L2 norm; a stronger shade is more "
+    "important. Outlined, or marked with *: the {count} heads needed for the task."
 )
 _CURVE = (
-    "Vertical lines at the points: 95 % interval of the difference to the full model, whose accuracy is the "
-    "horizontal dashed line. Filled: the set that the task needs. The accuracy axis does not start at 0."
+    "Vertical lines: 95 % interval of the difference from the full model, whose accuracy is the horizontal "
+    "dashed line. Filled: the heads needed for the task. The accuracy axis does not start at 0."
 )
 _SQUARES = (
-    "Each square is a head (layer.head): rows are the positions that look, columns those that are looked at, "
-    "from the first at the top left. Below it, where the head mostly looks over all rows. Recomputed from q "
-    "and k, and checked against what the model computes with it."
+    "Each square is a head (layer.head): rows are attending positions, columns attended positions, the first "
+    "at the top left. Below it: where the head attends most, over all rows. Recomputed from q and k, and "
+    "verified against the model's own outputs."
 )
 
 
@@ -109,8 +108,8 @@ def _page(inspection: Inspection) -> Page:
     neurons = neuron_sentence(inspection)
     doubts = (*map(capital, inspection.notes), *method(inspection))
     sections = (
-        Section("Before you trust this", (Bullets(doubts),), "doubts", style="warnings"),
         _importance(inspection),
+        Section("Method and limits", (Bullets(doubts),), "doubts", style="warnings"),
         _silenced(inspection),
         _alike(inspection),
         _neurons(inspection),
@@ -134,24 +133,24 @@ def _importance(inspection: Inspection) -> Section:
     rows = tuple((str(x.layer), heat_cells(x.importance, most, x.needed)) for x in heads)
     title = "Importance of each head"
     count = sum(len(each.importance) for each in heads) - inspection.need.silenced
-    numbers = replace(importance_table(inspection), folded="Numbers, and how many heads are needed")
+    numbers = replace(importance_table(inspection), folded="Values, and number of heads needed")
     note = Text(_NEEDED.format(count=count), "note")
     parts = (Heat("Taylor scores", "layer", columns, rows), note, numbers)
     return Section(title, parts, "importance", nav="Importance")
 
 
 def _silenced(inspection: Inspection) -> Section:
-    title = "Validation accuracy over silenced heads"
+    title = "Validation accuracy by number of silenced heads"
     draw = partial(silencing_curve, title, inspection.joint, "heads", inspection.need.silenced)
     together = Section(
         "All layers together",
         (
             Text(_JOINT, "note"),
             Chart(draw, _CURVE),
-            replace(curve_table(inspection.joint, "heads"), folded="Numbers of the curve"),
+            replace(curve_table(inspection.joint, "heads"), folded="Values of the curve"),
         ),
     )
-    left_out = Text("The curves of single layers were left out (--quick).", "note")
+    left_out = Text("Curves of single layers are not available with --quick.", "note")
     alone = _alone(inspection) if inspection.heads[0].curve else left_out
     return Section("Accuracy as heads are silenced", (together, alone), "silenced")
 
@@ -159,15 +158,17 @@ def _silenced(inspection: Inspection) -> Section:
 def _alone(inspection: Inspection) -> Section:
     charts = [
         Chart(
-            partial(silencing_curve, f"Accuracy over silenced heads of layer {x.layer}", x.curve, "heads"),
+            partial(
+                silencing_curve, f"Accuracy by number of silenced heads of layer {x.layer}", x.curve, "heads"
+            ),
             title=f"Layer {x.layer}",
         )
         for x in inspection.heads
         if len(x.curve) > 1
     ]
-    folded = "Numbers: points of accuracy by heads silenced in each layer"
+    folded = "Values: change in accuracy, in points, by number of silenced heads"
     numbers = replace(layers_table(inspection), folded=folded)
-    return Section("Each layer alone", (Text(_ALONE, "note"), Row(tuple(charts)), numbers))
+    return Section("One layer at a time", (Text(_ALONE, "note"), Row(tuple(charts)), numbers))
 
 
 def _alike(inspection: Inspection) -> Section:
@@ -183,16 +184,18 @@ def _alike(inspection: Inspection) -> Section:
         )
         for x in inspection.heads
     ]
-    every = Section("Every pair, layer by layer", (Row(tuple(maps)),), folded=True)
-    return Section("Heads that do the same", parts_of(Text(_LIKE, "note"), words, found, every), "alike")
+    every = Section("All pairs, by layer", (Row(tuple(maps)),), folded=True)
+    return Section("Similar heads", parts_of(Text(_LIKE, "note"), words, found, every), "alike")
 
 
 def _neurons(inspection: Inspection) -> Section | None:
     if not inspection.neurons:
         return None
-    draw = partial(silencing_curve, "Accuracy over silenced neurons", inspection.neuron_curve, "neurons")
-    caption = "Feed-forward neurons of all layers together, the least important first, with all heads on."
-    numbers = replace(curve_table(inspection.neuron_curve, "neurons"), folded="Numbers of the curve")
+    draw = partial(
+        silencing_curve, "Accuracy by number of silenced neurons", inspection.neuron_curve, "neurons"
+    )
+    caption = "Feed-forward neurons of all layers together, the least important first, with all heads active."
+    numbers = replace(curve_table(inspection.neuron_curve, "neurons"), folded="Values of the curve")
     parts = (Text(_NEURONS, "note"), neurons_table(inspection), Chart(draw, caption), numbers)
     return Section("Neurons", parts, "neurons")
 
@@ -209,16 +212,16 @@ def _quantized(inspection: Inspection) -> Section | None:
     parts = (
         Heat("KL by scheme", "layers", tuple(groups[0].divergence), rows),
         Text(_QUANTIZED.format(rows=inspection.quantization_rows), "note"),
-        replace(quantization_table(inspection), folded="Numbers, with the change of accuracy"),
+        replace(quantization_table(inspection), folded="Values, and change in accuracy"),
     )
-    return Section("What quantizing each layer costs", parts, "quantized", nav="Quantization")
+    return Section("Cost of quantizing each group of layers", parts, "quantized", nav="Quantization")
 
 
 def _attention(inspection: Inspection) -> Section:
-    facts, title = inspection.attention, "What each head looks at"
+    facts, title = inspection.attention, "What each head attends to"
     if facts.left_out:
         return Section(title, (Text(facts.left_out),), "looks", nav="Attention")
-    numbers = replace(looks_table(inspection), folded="Numbers: where each head looks")
+    numbers = replace(looks_table(inspection), folded="Values: where each head attends")
     shown = [x for x in facts.sentences if x.maps]
     maps = [Section("Attention of single rows", tuple(_maps(inspection, shown)))] if shown else []
     parts = parts_of(Text(_LOOKS.format(rows=facts.rows), "note"), numbers, maps)
@@ -269,7 +272,7 @@ def _no_pairs(inspection: Inspection) -> str:
     nearest = (
         ""
         if best is None
-        else f"; the most alike are {best[2]} and {best[3]} of layer {best[1]}: {best[0]:.2f}"
+        else f"; the most similar are {best[2]} and {best[3]} of layer {best[1]}: {best[0]:.2f}"
     )
     return f"No pair is above 0.9{nearest}."
 
@@ -284,7 +287,10 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
             "rows",
             f"{inspection.calibration_rows:,} train, {inspection.validation_rows:,} validation, no test",
         ),
-        ("evaluations", f"{inspection.evaluations}, in {duration(inspection.seconds)} with everything else"),
-        ("command", inspection.command or "from Python"),
+        (
+            "evaluations",
+            f"{inspection.evaluations}; the whole inspection took {duration(inspection.seconds)}",
+        ),
+        ("command", inspection.command or "called from Python"),
         ("made", f"{inspection.created}, modelpress {inspection.modelpress_version}"),
     ]

@@ -72,7 +72,7 @@ def neurons_table(inspection: Inspection) -> Table:
         )
         for x in inspection.neurons
     )
-    columns = ("layer", "neurons", "top 10 % hold", "top 25 %", "top 50 %", "90 % is in", "99 % is in")
+    columns = ("layer", "neurons", "share of top 10 %", "top 25 %", "top 50 %", "90 % is in", "99 % is in")
     return Table(columns, rows, "lrrrrrr")
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from compress.page.format import percent, points, whole_percent
 from compress.report.inspection.data import Inspection, Pair, Point
 
-__all__ = ["alike_pairs", "method", "needed_heads", "neuron_sentence"]
+__all__ = [
+    "alike_pairs",
+    "first_loss_beyond",
+    "heads_needed",
+    "measurable_from",
+    "method",
+    "most_neurons",
+    "needed_heads",
+    "neuron_sentence",
+]
 
 _ALIKE = 0.9
 
@@ -22,10 +31,10 @@ def alike_pairs(inspection: Inspection) -> list[Pair]:
     return sorted(pairs, key=lambda pair: -pair.cka)
 
 
-def _against(point: Point, inspection: Inspection) -> str:
+def _compared(point: Point, inspection: Inspection) -> str:
     value, interval = points(point.difference, point.low, point.high)
     return (
-        f"validation accuracy is {percent(point.accuracy)} against {percent(inspection.accuracy)} "
+        f"validation accuracy is {percent(point.accuracy)} instead of {percent(inspection.accuracy)} "
         f"({value} points, 95 % interval {interval}, {inspection.validation_rows:,} rows)"
     )
 
@@ -36,7 +45,7 @@ def needed_heads(inspection: Inspection) -> str:
     left = total - inspection.need.silenced
     if inspection.need.silenced == 0:
         return (
-            f"No head can be silenced within {_allowed(inspection)} of accuracy: this task "
+            f"No head can be silenced with a loss of at most {_allowed(inspection)} of accuracy: this task "
             f"needs all {total} (validation accuracy {percent(inspection.accuracy)}, "
             f"{inspection.validation_rows:,} rows)."
         )
@@ -47,27 +56,32 @@ def needed_heads(inspection: Inspection) -> str:
     noun = "layer" if len(layers) == 1 else "layers"
     return (
         f"This task needs about {counts} heads in {noun} {where} ({left} of {total}): with the other "
-        f"{inspection.need.silenced} silenced, {_against(inspection.need, inspection)}."
+        f"{inspection.need.silenced} silenced, {_compared(inspection.need, inspection)}."
     )
 
 
+def most_neurons(inspection: Inspection) -> Point | None:
+    """The most silenced neurons that lose no more than `max_drop`; None if there is no curve."""
+    within = [x for x in inspection.neuron_curve if -x.difference <= inspection.max_drop + 1e-9]
+    return max(within, key=lambda x: x.silenced, default=None)
+
+
 def neuron_sentence(inspection: Inspection) -> str:
-    """A sentence on how many feed-forward neurons could be silenced with all heads on; may be empty."""
-    if not inspection.neuron_curve:
+    """A sentence on how many feed-forward neurons can be silenced with all heads active; may be empty."""
+    point = most_neurons(inspection)
+    if point is None:
         return ""
     total = inspection.neuron_curve[-1].silenced
-    within = [x for x in inspection.neuron_curve if -x.difference <= inspection.max_drop + 1e-9]
-    point = max(within, key=lambda x: x.silenced)
     if point.silenced == 0:
         first = inspection.neuron_curve[1]
         return (
-            f"Of {total:,} feed-forward neurons, silencing even the least important {first.silenced:,} is "
-            f"too much: {_against(first, inspection)}."
+            f"Of {total:,} feed-forward neurons, silencing even the {first.silenced:,} least important ones "
+            f"loses too much: {_compared(first, inspection)}."
         )
     return (
-        f"Of {total:,} feed-forward neurons, the least important {point.silenced:,} "
-        f"({whole_percent(point.silenced / total)}) can be silenced with all heads on: "
-        f"{_against(point, inspection)}."
+        f"Of {total:,} feed-forward neurons, the {point.silenced:,} least important ones "
+        f"({whole_percent(point.silenced / total)}) can be silenced with all heads active: "
+        f"{_compared(point, inspection)}."
     )
 
 
@@ -76,29 +90,49 @@ def _allowed(inspection: Inspection) -> str:
     return f"{points_allowed:g} point" + ("" if points_allowed == 1 else "s")
 
 
-def _unsteady(inspection: Inspection) -> tuple[str, ...]:
-    """A sentence if silencing fewer heads costs more than the chosen set: its size is then partly luck."""
+def first_loss_beyond(inspection: Inspection) -> Point | None:
+    """The point with the fewest silenced heads that loses more than `max_drop`, if fewer than chosen.
+
+    The number of heads needed is then partly chance.
+    """
     broken = [x for x in inspection.joint if -x.difference > inspection.max_drop + 1e-9]
     early = min(broken, key=lambda x: x.silenced, default=None)
-    if early is None or early.silenced > inspection.need.silenced:
+    return None if early is None or early.silenced > inspection.need.silenced else early
+
+
+def heads_needed(inspection: Inspection) -> tuple[int, int]:
+    """Smallest and largest plausible number of heads needed; they differ if the curve is not monotonic."""
+    total, early = inspection.joint[-1].silenced, first_loss_beyond(inspection)
+    least = total - inspection.need.silenced
+    if early is None:
+        return least, least
+    return least, total - max(x.silenced for x in inspection.joint if x.silenced < early.silenced)
+
+
+def _not_monotonic(inspection: Inspection) -> tuple[str, ...]:
+    early = first_loss_beyond(inspection)
+    if early is None:
         return ()
-    total = inspection.joint[-1].silenced
-    steady = max(x.silenced for x in inspection.joint if x.silenced < early.silenced)
+    least, most = heads_needed(inspection)
     return (
-        f"The curve is not steady: with only {early.silenced} heads silenced accuracy was already "
-        f"{-100 * early.difference:.1f} points lower. Read the number as {total - inspection.need.silenced} "
-        f"to {total - steady} heads.",
+        f"The curve is not monotonic: accuracy is {-100 * early.difference:.1f} points lower with only "
+        f"{early.silenced} heads silenced. The number of heads needed is between {least} and {most}.",
     )
 
 
-def _first_measurable(inspection: Inspection) -> tuple[str, ...]:
+def measurable_from(inspection: Inspection) -> tuple[int, int | None]:
+    """The most silenced heads without a measurable loss, and the fewest with one; None if there is none."""
+    lost = min((x.silenced for x in inspection.joint if x.high < 0), default=None)
+    return max(x.silenced for x in inspection.joint if lost is None or x.silenced < lost), lost
+
+
+def _first_measurable(inspection: Inspection) -> str:
     """A sentence on where the loss rises above noise; the allowed drop may be far below it."""
-    lost = [x.silenced for x in inspection.joint if x.high < 0]
-    before = [x.silenced for x in inspection.joint if not lost or x.silenced < min(lost)]
-    end = f"; from {min(lost)} on it is" if lost else ""
+    without, lost = measurable_from(inspection)
+    end = f"; from {lost} on it is" if lost is not None else ""
     return (
-        f"With up to {max(before)} of {inspection.joint[-1].silenced} heads silenced no loss is measurable "
-        f"on {inspection.validation_rows:,} rows{end}. More rows would tell smaller losses apart.",
+        f"With up to {without} of {inspection.joint[-1].silenced} heads silenced, no loss is measurable "
+        f"on {inspection.validation_rows:,} rows{end}. More rows would resolve smaller losses."
     )
 
 
@@ -106,16 +140,16 @@ def method(inspection: Inspection) -> tuple[str, ...]:
     """The method and its limits, one or two sentences each."""
     drop = _allowed(inspection)
     return (
-        *_first_measurable(inspection),
-        *_unsteady(inspection),
-        "Silenced means: its output is multiplied by 0 in the float PyTorch model. Nothing is cut or "
+        _first_measurable(inspection),
+        *_not_monotonic(inspection),
+        "Silenced means that the output is multiplied by 0 in the float PyTorch model. Nothing is cut or "
         "retrained, and latency is not measured here; pruning with recovery training can go further.",
-        f"Importance is the Taylor score (Michel et al. 2019) over {inspection.calibration_rows:,} train "
-        "rows, divided by each layer's L2 norm so that layers compare.",
-        f"Accuracy is that on {inspection.validation_rows:,} validation rows; no test rows were used. Of "
-        f"the sets of heads tried, the smallest that loses at most {drop} was chosen on these same "
-        "rows, so its accuracy (that of exactly this set) is a little flattering, and another sample "
-        "of rows may give quite another number: the allowed drop is often smaller than the noise.",
-        f"A difference whose 95 % interval holds 0 may be noise. {inspection.evaluations} passes over the "
-        "validation rows were made; of that many intervals some miss.",
+        f"Importance is the Taylor score (Michel et al. 2019) over {inspection.calibration_rows:,} training "
+        "rows, divided by each layer's L2 norm so that layers are comparable.",
+        f"Accuracy was measured on {inspection.validation_rows:,} validation rows; no test rows were used. "
+        f"The smallest of the tried sets of heads that loses at most {drop} was chosen on these same rows, "
+        "so its accuracy is slightly optimistic, and another sample of rows may give a different number: the "
+        "allowed drop is often smaller than the noise.",
+        f"A difference whose 95 % interval contains 0 may be noise. {inspection.evaluations} passes over the "
+        "validation rows were made; some of that many intervals do not contain the true value.",
     )

@@ -43,7 +43,7 @@ def _part(part: Part, level: int) -> str:
             text = escape_markdown(part.text)
             return f"**{text}**" if part.style == "strong" and text else text
         case Bullets():
-            return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
+            return "\n".join(f"- {escape_markdown(str(line))}" for line in part.lines)
         case Table():
             return table_markdown(part)
         case Pairs():

@@ -14,7 +14,6 @@ from compress.report.sections import (
     figures,
     gates,
     ladder,
-    latency,
     promise,
     runtimes,
     stages,
@@ -25,13 +24,13 @@ from compress.report.sections.task import page_of
 __all__ = ["report_page", "report_sections"]
 
 _BEFORE: tuple[Callable[[RunReport], Section | None], ...] = (
-    verdict.section,
     figures.at_a_glance,
+    verdict.section,
     gates.section,
     figures.section,
 )
 _AFTER: tuple[Callable[[RunReport], Section | None], ...] = (
-    latency.section,
+    figures.latency_and_size,
     runtimes.section,
     explanation.section,
     ladder.section,

@@ -28,17 +28,17 @@ __all__ = [
 ]
 
 _COST_NOTE = (
-    "What each number of units of one sub-layer costs, measured on exported layers beyond one that is as "
-    "empty as can be. A model is taken to cost the fixed part and the sum of its sub-layers."
+    "Latency of one sub-layer by number of units, measured on exported layers, in excess of a nearly empty "
+    "one. The latency of a model is estimated as the fixed part plus the sum over its sub-layers."
 )
-_WIDTHS_NOTE = "Hollow: before; filled: kept. Gone: the sub-layer was removed whole."
+_WIDTHS_NOTE = "Hollow: before; filled: kept. Removed: nothing of the sub-layer is left."
 _UNITS = {"attention": "heads", "feed_forward": "neurons"}
 _ASKED = {
     "speedup": "{} the speed of the uncompressed model",
-    "latency_ms": "{} a call",
+    "latency_ms": "{} per call",
     "size_mb": "{} of weights",
-    "macs": "{} of the multiply-adds left",
-    "sparsity": "{} of the weights gone",
+    "macs": "{} of the multiply-adds",
+    "sparsity": "{} of the weights removed",
 }
 
 
@@ -87,7 +87,7 @@ def _parts(cut: Cut) -> Iterable[Part]:
     if cut.sites:
         charts = (_bars(kind, [x for x in cut.sites if x.kind == kind]) for kind in _kinds(cut.sites))
         yield Row(tuple(charts))
-        yield replace(widths_table(cut), folded="Numbers: widths per layer")
+        yield replace(widths_table(cut), folded="Widths per layer")
     if len(cut.steps) > 1:
         yield steps_table(cut)
 
@@ -124,9 +124,9 @@ def _cost_charts(cut: Cut) -> Iterable[Chart]:
     most = max((max(x.ms) for x in cut.latency_table.kinds), default=0.0)
     for cost in cut.latency_table.kinds:
         units = unit_words(cost.kind)
-        title = f"Milliseconds of one {_kind_words(cost.kind)} sub-layer over its {units}"
+        title = f"Milliseconds of one {_kind_words(cost.kind)} sub-layer by number of {units}"
         draw = partial(cost_curve, title, cost.units, cost.ms, most, units)
-        yield Chart(draw, title=f"{_cost_name(cost, cut)}, ms of one sub-layer")
+        yield Chart(draw, title=f"{_cost_name(cost, cut)}, ms per sub-layer")
 
 
 def _kind_words(kind: str) -> str:
@@ -140,9 +140,9 @@ def unit_words(kind: str) -> str:
 
 
 def kept_words(site: CutSite) -> str:
-    """Units kept: `5 of 12`, or `0 of 12: gone`."""
-    gone = ": gone" if site.kept == 0 else ""
-    return f"{site.kept:,} of {site.before:,}{gone}"
+    """Units kept: `5 of 12`, or `0 of 12: removed`."""
+    removed = ": removed" if site.kept == 0 else ""
+    return f"{site.kept:,} of {site.before:,}{removed}"
 
 
 def _kinds(sites: Iterable[CutSite]) -> list[str]:
@@ -159,10 +159,10 @@ def cut_sentences(cut: Cut) -> list[str]:
     if cut.budget is not None:
         asked = amount(cut.budget.kind, cut.budget.value)
         where = f" at {cut.point}" if cut.point is not None else ""
-        how = f", judged by {cut.importance}" if cut.importance else ""
-        said.append(f"Asked for {_ASKED.get(cut.budget.kind, '{}').format(asked)}{where}{how}.")
+        how = f"; importance criterion: {cut.importance}" if cut.importance else ""
+        said.append(f"Target: {_ASKED.get(cut.budget.kind, '{}').format(asked)}{where}{how}.")
     elif cut.importance:
-        said.append(f"Judged by {cut.importance}.")
+        said.append(f"Importance criterion: {cut.importance}.")
     left = [
         f"{percent(change.after / change.before)} of their {name} "
         f"({_count(change.after)} of {_count(change.before)})"
@@ -171,18 +171,19 @@ def cut_sentences(cut: Cut) -> list[str]:
     ]
     if left:
         said.append(f"The sub-layers keep {' and '.join(left)}.")
-    gone = sum(site.kept == 0 for site in cut.sites)
-    if gone:
-        said.append(f"{gone} of {len(cut.sites)} sub-layers {'is' if gone == 1 else 'are'} gone whole.")
+    removed = sum(site.kept == 0 for site in cut.sites)
+    if removed:
+        were = "was" if removed == 1 else "were"
+        said.append(f"{removed} of {len(cut.sites)} sub-layers {were} removed entirely.")
     if cut.search is not None:
         said.append(
-            f"The search evaluated {cut.search.evaluations:,} choices of widths; the loss of the best is "
-            f"{cut.search.loss_best:.3g}, that of the first {cut.search.loss_first:.3g}."
+            f"The search evaluated {cut.search.evaluations:,} sets of widths; the best has a loss of "
+            f"{cut.search.loss_best:.3g}, the first {cut.search.loss_first:.3g}."
         )
     if len(cut.steps) == 1 and cut.steps[0].validation_cut is not None:
         recovered = cut.steps[0].validation_recovered
-        then = "without recovery" if recovered is None else f"after recovery {percent(recovered)}"
-        said.append(f"Validation metric right after the cut {percent(cut.steps[0].validation_cut)}, {then}.")
+        then = "no recovery training" if recovered is None else f"after recovery {percent(recovered)}"
+        said.append(f"Validation metric after the cut {percent(cut.steps[0].validation_cut)}; {then}.")
     return said
 
 
@@ -209,8 +210,8 @@ def widths_line(cut: Cut) -> str:
         parts.append(f"{unit_words(kind)} kept per layer: {kept}{whole}")
     if not parts:
         return ""
-    gone = " (0: the sub-layer is gone)" if any(site.kept == 0 for site in cut.sites) else ""
-    return f"{capital('; '.join(parts))}{gone}."
+    removed = " (0: sub-layer removed)" if any(site.kept == 0 for site in cut.sites) else ""
+    return f"{capital('; '.join(parts))}{removed}."
 
 
 def steps_table(cut: Cut) -> Table:
@@ -226,7 +227,7 @@ def steps_table(cut: Cut) -> Table:
         )
         for number, step in enumerate(cut.steps, start=1)
     )
-    columns = ("step", "aimed at", "promised", "metric, cut", "recovered")
+    columns = ("step", "target", "predicted", "metric after the cut", "after recovery")
     return Table(columns, rows, "rrrrr", "steps and their validation metric")
 
 
@@ -245,7 +246,7 @@ def cost_tables(cut: Cut) -> list[Table]:
         return []
     return [
         Table(
-            (unit_words(cost.kind), "ms a sub-layer"),
+            (unit_words(cost.kind), "ms per sub-layer"),
             tuple((f"{n:,}", f"{ms:.3f}") for n, ms in zip(cost.units, cost.ms, strict=True)),
             "rr",
             _cost_name(cost, cut),
@@ -263,9 +264,9 @@ def _cost_pairs(cut: Cut) -> list[tuple[str, str]]:
     if table.baseline_ms is not None and abs(table.baseline_ms / table.dense_ms - 1) > 1e-6:
         pairs.append(("uncompressed model", milliseconds(table.baseline_ms)))
     pairs.append(("model before the cut", milliseconds(table.dense_ms)))
-    pairs.append(("fixed part: what no cut here takes away", milliseconds(table.fixed_ms)))
+    pairs.append(("fixed part, outside the sub-layers", milliseconds(table.fixed_ms)))
     if cut.point is not None:
-        pairs.append(("taken at", str(cut.point)))
+        pairs.append(("measured at", str(cut.point)))
         if cut.point.precision:
             pairs.append(("precision", cut.point.precision))
     return [*pairs, *((str(key).replace("_", " "), str(value)) for key, value in table.machine.items())]

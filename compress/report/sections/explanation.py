@@ -16,15 +16,15 @@ from compress.report.schema import RunReport
 __all__ = ["explanation_parts", "explanation_sentences", "explanation_tables", "section"]
 
 _ROLE_WORDS: dict[Role, str] = {
-    "integer": "products of integers",
-    "low_bit": "products of low-bit weights",
-    "float_weight": "products of float weights",
+    "integer": "integer products",
+    "low_bit": "products with low-bit weights",
+    "float_weight": "products with float weights",
     "activations": "products of two activations",
-    "unpacking": "constants made anew in each call",
-    "quantizing": "rounding activations, scaling products",
-    "other": "everything else that nodes do",
+    "unpacking": "constants computed again in each call",
+    "quantizing": "quantizing activations, scaling products",
+    "other": "all other operators",
 }
-_BETWEEN = "the runtime itself: launching nodes"
+_BETWEEN = "runtime overhead: launching nodes"
 _SHORT_WORDS: dict[Role, str] = {
     "integer": "integer product",
     "low_bit": "low-bit product",
@@ -43,7 +43,7 @@ def section(report: RunReport) -> Section | None:
     found = report.measurement.explanation
     if found is None:
         return None
-    return Section("Why is it as fast as it is?", explanation_parts(found), "why", nav="Why?")
+    return Section("Where the time goes", explanation_parts(found), "why", nav="Time")
 
 
 def explanation_parts(found: Explanation) -> tuple[PagePart, ...]:
@@ -61,8 +61,8 @@ def explanation_sentences(found: Explanation) -> list[str]:
         said.append(_summary("The baseline", found.baseline))
     said.append(f"This processor has {instruction_words(found.instruction_sets)}")
     said.append(
-        "If it took no time: Amdahl's bound, how many times faster a call would be if this part took no time "
-        "and nothing else changed. GMAC/s: billions of multiply-adds a second."
+        "Speed-up if free: Amdahl's bound, the speed-up of a call if this part took no time and nothing else "
+        "changed. GMAC/s: billions of multiply-adds per second."
     )
     batch = f" The batch is {found.made_up}." if found.made_up else ""
     files = [found.candidate] if found.baseline is None else [found.baseline, found.candidate]
@@ -72,13 +72,13 @@ def explanation_sentences(found: Explanation) -> list[str]:
     said.append(
         f"From ONNX Runtime's own profile at {place(found.batch, found.sequence, found.threads)}: "
         f"medians over {calls} calls{', taken in turns' if len(files) > 1 else ''}.{batch} Profiling added "
-        f"{cost} to a call, which is left out; {floor} µs were taken off each node for being launched and "
-        "timed. Trust shares more than milliseconds."
+        f"{cost} to a call, which is not included; {floor} µs were subtracted from each node for launching "
+        "and timing it. Shares are more reliable than milliseconds."
     )
     if any(each.profiling_ms > each.wall_ms for each in files):
         said.append(
-            "Profiling costs more than the call itself here, and tells whole microseconds: take shares of "
-            "small nodes as rough."
+            "Profiling takes longer than the call itself here and resolves whole microseconds only: shares "
+            "of small nodes are rough."
         )
     return said
 
@@ -90,13 +90,13 @@ def _summary(who: str, file: FileExplanation) -> str:
         for part in file.parts
         if part.macs
     ]
-    unknown = f"products that could not be worked out, for {whole_percent(file.uncounted_share)} of the time"
+    unknown = f"products of unknown size, for {whole_percent(file.uncounted_share)} of the time"
     made = "; ".join([*parts, *([unknown] if file.uncounted_share else [])]) or "no products"
-    text = f"{who} has {made}; {whole_percent(file.around_share)} of the time is around them."
+    text = f"{who} has {made}; {whole_percent(file.around_share)} of the time is outside products."
     if file.if_quantized is not None:
         text += (
-            " Were its products of float weights made at the rate of the integer ones measured here, and "
-            f"rounding for them free, a call would be {file.if_quantized:.2f}x faster."
+            " If its products with float weights ran at the rate of the integer products measured here, and "
+            f"quantizing activations took no time, a call would be {file.if_quantized:.2f}x faster."
         )
     if file.counts:
         listed = ", ".join(f"{count:,} {kind}" for kind, count in file.counts.items())
@@ -119,13 +119,13 @@ def explanation_tables(found: Explanation) -> list[Table]:
                 f"{each.macs / 1e6:,.2f}",
                 milliseconds(each.ms, unit=False),
                 percent(each.share),
-                "made float of stored integers in each call" if each.made else "left float",
+                "dequantized in each call" if each.made else "stored as float",
             )
             for each in floats
         )
         more = found.candidate.float_product_count - len(floats)
-        title = f"products of float weights, which quantizing could change{f' ({more} more)' if more else ''}"
-        columns = ("layer", "operator", "million MACs", "ms", "share", "its weight")
+        title = f"products with float weights, which could be quantized{f' ({more} more)' if more else ''}"
+        columns = ("layer", "operator", "million MACs", "ms", "share", "weight")
         tables.append(Table(columns, rows, "llrrrl", title))
     return tables
 
@@ -138,13 +138,13 @@ def _parts_table(found: Explanation) -> Table:
     rows: list[tuple[str, ...]] = []
     rows += [(_ROLE_WORDS[role], *(c for x in files for c in _part_cells(x.part(role)))) for role in roles]
     rows.append((_BETWEEN, *(cell for each in files for cell in _between_cells(each))))
-    rows.append(("a call", *(c for x in files for c in _time_cells(x.wall_ms, 1.0, ""))))
-    heads: tuple[str, ...] = ("ms", "share", "MACs", "GMAC/s", "if it took no time")
+    rows.append(("whole call", *(c for x in files for c in _time_cells(x.wall_ms, 1.0, ""))))
+    heads: tuple[str, ...] = ("ms", "share", "MACs", "GMAC/s", "speed-up if free")
     if before is not None:
         # Its ms and share; then all of the candidate's.
         rows = [(*row[:3], *row[1 + len(heads) :]) for row in rows]
         heads = ("baseline ms", "share", "candidate ms", *heads[1:])
-    return Table(("what for", *heads), tuple(rows), "l" + "r" * len(heads), sorts=False)
+    return Table(("purpose", *heads), tuple(rows), "l" + "r" * len(heads), sorts=False)
 
 
 def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def _time_cells(ms: float, share: float, bound: str) -> tuple[str, ...]:
 def _between_cells(file: FileExplanation) -> tuple[str, ...]:
     left = file.wall_ms - file.between_ms
     if not file.between_ms or left <= 0:
-        return "not measurable apart", "", "", "", ""
+        return "not separable", "", "", "", ""
     return _time_cells(file.between_ms, file.between_share, f"{file.wall_ms / left:.2f}x")
 
 
@@ -189,7 +189,7 @@ def _kinds_table(found: Explanation) -> Table:
     if left:
         rows.append((f"{len(left)} others", "", *_kind_cells([[x.get(key) for key in left] for x in named])))
     times = ("ms", "share") if found.baseline is None else ("baseline ms", "share", "candidate ms", "share")
-    columns = ("operator", "what for", "nodes", *times)
+    columns = ("operator", "purpose", "nodes", *times)
     return Table(columns, tuple(rows), "ll" + "r" * (len(columns) - 2), "by operator")
 
 

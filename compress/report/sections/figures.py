@@ -1,21 +1,37 @@
-"""Key figures as tiles, and accuracy, latency, size, memory and load time as a table."""
+"""Key figures as tiles and as a table; latency at every setting, size, memory, and weight bytes by part."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from compress.measure.results import Accuracy
-from compress.page import Section, Table, Text, Tile, Tiles
-from compress.page.format import MB_NOTE, RUN_NOISE, capital, milliseconds, percent, size, size_words
+from compress.page import Chart, Row, Section, Table, Text, Tile, Tiles, parts_of
+from compress.page.format import (
+    MB_NOTE,
+    RUN_NOISE,
+    capital,
+    interval_text,
+    milliseconds,
+    percent,
+    ratio_text,
+    size,
+    size_words,
+)
+from compress.report.charts.measured import latency_boxes, part_bars, size_bars
 from compress.report.phrases import accuracy_clauses, difference_text, headline, setting, speedup_words
 from compress.report.schema import RunReport
 from compress.report.sections.task import page_of
 from compress.tasks import task_of_measurement
 
-__all__ = ["at_a_glance", "figures_table", "section"]
+__all__ = ["at_a_glance", "figures_table", "latency_and_size", "latency_table", "section"]
 
 _NOTE = (
     "Baseline is the uncompressed model, candidate the compressed one, both as ONNX files run by ONNX "
     f"Runtime. Intervals are 95 % intervals. {MB_NOTE}"
 )
+
+_TIMED = "Baseline and candidate were timed in turns in one process; the speed-up is the median over rounds."
+_WHO = "Hollow: baseline; filled: candidate."
 
 
 def at_a_glance(report: RunReport) -> Section:
@@ -29,7 +45,7 @@ def at_a_glance(report: RunReport) -> Section:
         Tile(capital(task_of_measurement(measured).words.score), capital(words), *shown, proof),
         *page_of(report).tiles(report),
         Tile(
-            "File",
+            "File size",
             capital(size_words(before.size.file_bytes, after.size.file_bytes)),
             size(before.size.file_bytes),
             size(after.size.file_bytes),
@@ -40,10 +56,10 @@ def at_a_glance(report: RunReport) -> Section:
             capital(size_words(*memory, "less", "more", RUN_NOISE)),
             size(before.peak_memory_bytes),
             size(after.peak_memory_bytes),
-            "to load the model and answer rows",
+            "to load the model and answer the test rows",
         ),
     ]
-    return Section("At a glance", (Tiles(tuple(tiles)),), "glance")
+    return Section("At a glance", (Tiles(tuple(tiles)),), "glance", style="bare")
 
 
 def section(report: RunReport) -> Section:
@@ -66,7 +82,7 @@ def figures_table(report: RunReport) -> Table:
         ("peak memory", *map(size, memory), size_words(*memory, "less", "more", RUN_NOISE)),
         ("time to load", *map(milliseconds, load), size_words(*load, "shorter", "longer", RUN_NOISE)),
     ]
-    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl", sorts=False)
+    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl", sorts=False, stacks=True)
 
 
 def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
@@ -85,14 +101,14 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             percent(before.batched_value),
             percent(after.batched_value),
             f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {difference.unit}s "
-            f"predicted differently than {words.alone}",
+            f"answered differently than {words.alone}",
         ),
         (
             f"same {words.answer} as the baseline",
             "",
             percent(difference.agreement),
-            f"{difference.gained:,} {difference.unit}s that only the candidate gets right, "
-            f"{difference.lost:,} that only the baseline does",
+            f"{difference.gained:,} {difference.unit}s are right only in the candidate, "
+            f"{difference.lost:,} only in the baseline",
         ),
     ]
 
@@ -103,3 +119,70 @@ def _accuracy(accuracy: Accuracy) -> str:
 
 def _bytes_row(name: str, before: int, after: int) -> tuple[str, str, str, str]:
     return name, size(before), size(after), size_words(before, after)
+
+
+def latency_and_size(report: RunReport) -> Section:
+    """Charts of latency and size, with their numbers."""
+    measured = report.measurement
+    sizes = Chart(
+        partial(size_bars, measured.baseline, measured.candidate),
+        f"Bytes. Peak memory has its own scale. {_WHO}",
+    )
+    charts = [_boxes(report), sizes] if measured.latency else [sizes]
+    note = Text(_TIMED, "note")
+    parts = parts_of(Row(tuple(charts)), latency_table(report), note, _where_the_bytes_are(report))
+    return Section("Latency and size", parts, "latency", nav="Latency")
+
+
+def _boxes(report: RunReport) -> Chart:
+    latency = report.measurement.latency
+    lines = "line: median; whisker: to p95"
+    if any(x.candidate.p25_ms is not None for x in latency):
+        lines = "box: the middle half; line: median; whiskers: p5 to p95"
+    caption = f"Time per call ({lines}). Each setting has its own scale, from 0. {_WHO}"
+    return Chart(partial(latency_boxes, latency), caption)
+
+
+def latency_table(report: RunReport) -> Table:
+    """Every setting: p50 and p95 of both models, speed-up with its interval, rows per second."""
+    rows = tuple(
+        (
+            str(x.batch),
+            str(x.sequence),
+            str(x.threads),
+            milliseconds(x.baseline.p50_ms, unit=False),
+            milliseconds(x.baseline.p95_ms, unit=False),
+            milliseconds(x.candidate.p50_ms, unit=False),
+            milliseconds(x.candidate.p95_ms, unit=False),
+            ratio_text(x.speedup, x.speedup_low, x.speedup_high),
+            interval_text(x.speedup, x.speedup_low, x.speedup_high),
+            _in_words(x.speedup_low, x.speedup_high),
+            f"{x.candidate.throughput_per_s:,.0f}",
+        )
+        for x in report.measurement.latency
+    )
+    columns = ("batch", "sequence", "threads", "baseline p50 ms", "p95 ms", "candidate p50 ms", "p95 ms")
+    more = ("speed-up", "95 % interval", "in words", "candidate rows/s")
+    return Table(columns + more, rows, "rrrrrrrrrlr")
+
+
+def _in_words(low: float, high: float) -> str:
+    return "faster" if low > 1 else "slower" if high < 1 else "no measurable speed-up"
+
+
+def _where_the_bytes_are(report: RunReport) -> Section | None:
+    """Weight bytes by part; None in reports from before they were counted."""
+    if not report.parts:
+        return None
+    rows = tuple(
+        (
+            part.name,
+            size(part.baseline_bytes),
+            size(part.candidate_bytes),
+            size_words(part.baseline_bytes, part.candidate_bytes) if part.baseline_bytes else "",
+        )
+        for part in report.parts
+    )
+    caption = f"Bytes of stored weights by part, on one scale. {_WHO}"
+    table = Table(("weights of", "baseline", "candidate", "change"), rows, "lrrr")
+    return Section("Weights by part", (Chart(partial(part_bars, report.parts), caption), table))

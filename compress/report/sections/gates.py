@@ -1,7 +1,7 @@
-"""Evaluation of the gates on a measurement, as data and in words.
+"""Evaluation of the gates on a measurement, as data and as sentences.
 
-Gates on accuracy also require the candidate to be measurably better than always predicting the most common
-label: if that label has 98 of 100 rows, a model that misses all others loses little accuracy.
+Gates on accuracy also require the candidate to be measurably better than the best constant answer: if one
+label has 98 of 100 rows, a model that misses all others loses little accuracy.
 
 If a figure has a 95 % interval, its worse end is judged, so that a build does not pass by luck today and fail
 without cause tomorrow. Speed measured on a busy machine is not judged, with one exception: other processes
@@ -35,7 +35,7 @@ _UNITS = {
     "min_speedup": ("speed-up", "speedup"),
     "max_size_mb": ("file size", "size_mb"),
     "max_p95_ms": ("95th percentile of latency", "latency_ms"),
-    "min_agreement": ("answers as the baseline's", "share"),
+    "min_agreement": ("same answers as the baseline", "share"),
 }
 _Role = Literal["baseline", "candidate"]
 
@@ -49,7 +49,7 @@ def section(report: RunReport) -> Section | None:
         ("holds" if gate.holds else "fails" if gate.fails else "not judged", gate_sentence(gate, words))
         for gate in report.gates
     )
-    return Section("Gates", (Table(("gate", "wanted and measured"), rows, "ll"),), "gates")
+    return Section("Gates", (Table(("result", "limit and measurement"), rows, "ll"),), "gates")
 
 
 def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ...]:
@@ -126,7 +126,7 @@ def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifferen
 
 
 def commonest_words(measurement: Measurement, who: _Role) -> str | None:
-    """A sentence if a model is not measurably better than always predicting the most common label."""
+    """A sentence if a model is not measurably better than the best constant answer; otherwise None."""
     found = _gain(measurement, who)
     if found is None or found[1].low > 0:
         return None
@@ -142,8 +142,9 @@ def _disturbance(timed: LatencyComparison) -> str:
         return ""
     rounds = f"{timed.disturbed_rounds} of {timed.rounds} rounds"
     if timed.throttled_rounds == timed.disturbed_rounds:
-        return f"the container's CPU quota stopped the process in {rounds}"
-    return f"the machine was busy: other work used {timed.used_by_others or 0:.0%} of its cores, in {rounds}"
+        return f"the container's CPU quota paused the process in {rounds}"
+    used = f"{timed.used_by_others or 0:.0%}"
+    return f"the machine was busy: other processes used {used} of its cores, in {rounds}"
 
 
 def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> LatencyComparison | None:
@@ -155,7 +156,7 @@ def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> Latency
 
 
 def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
-    """Limit and measured value in words: `speed-up: at least 2.0x wanted, 2.4x measured, ...`.
+    """Limit and measured value: `speed-up: at least 2.0x required, measured 2.4x (at least 2.3x ...)`.
 
     Args:
         words: of the task; None: those of labelled rows.
@@ -170,31 +171,30 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
 
     def shown(value: float) -> str:
         if kind == "points":
-            return f"{100 * value:.2f} points".replace("-", "−")
+            return f"{round(100 * value, 2) + 0.0:.2f} points".replace("-", "−")  # 0, not −0
         return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
 
     least = gate.name.startswith("min_")
-    said = f"{noun}: at {'least' if least else 'most'} {shown(gate.limit)} wanted"
+    bound = "at least" if least else "at most"
+    said = f"{noun}: {bound} {shown(gate.limit)} required"
     if gate.value is None:
-        return f"{said}, not measured at the setting that the gates name"
-    said += f", {shown(gate.value)} measured"
+        return f"{said}, not measured at the gates' setting"
+    said += f", measured {shown(gate.value)}"
     if gate.bound is not None:
-        said += f", {'no less than' if least else 'no more than'} {shown(gate.bound)} by its 95 % interval"
-    said += f" ({gate.where})" if gate.where else ""
+        said += f" ({bound} {shown(gate.bound)} by the 95 % interval)"
+    said += f" at {gate.where}" if gate.where else ""
     if gate.not_judged:
         return f"{said}; not judged: {gate.not_judged}"
-    value_holds = gate.value >= gate.limit if least else gate.value <= gate.limit
-    if value_holds and not gate.holds:
-        more = "more rounds or a quieter machine" if least else "more test rows"
-        said += f"; it may well hold, but is not proven: {more} would narrow the interval"
+    if gate.is_unproven:
+        more = "more rounds or a less busy machine" if least else "more test rows"
+        said += f"; possibly met, but not proven: {more} would narrow the interval"
     return said
 
 
 def _commonest_sentence(gate: GateRecord, task: TaskWords) -> str:
     assert gate.value is not None and gate.bound is not None
     words = (
-        f"{task.score}: more than {percent(gate.limit)} wanted, which {task.constant} has, "
-        f"{percent(gate.value)} measured, no less than {percent(gate.bound)} by the 95 % interval of the "
-        "difference"
+        f"{task.score}: more than {percent(gate.limit)} required, that of {task.constant}; measured "
+        f"{percent(gate.value)} (at least {percent(gate.bound)} by the 95 % interval of the difference)"
     )
-    return words if gate.holds else f"{words}: not measurably better"
+    return words if gate.holds else f"{words}; not measurably better"

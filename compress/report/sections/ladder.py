@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from compress.measure.results import Rung
 from compress.page import Bullets, Chart, Section, Table, Text
@@ -13,15 +15,48 @@ from compress.report.phrases import difference_text, headline, ratio_and_interva
 from compress.report.schema import RunReport
 from compress.tasks import task_of_measurement
 
-__all__ = ["ladder_dots", "ladder_note", "ladder_sentences", "ladder_table", "section"]
+__all__ = [
+    "Extreme",
+    "Step",
+    "ladder_dots",
+    "ladder_note",
+    "ladder_sentences",
+    "ladder_table",
+    "largest_loss",
+    "largest_reduction",
+    "largest_speedup",
+    "section",
+    "steps_of",
+]
 
 _CAPTION = (
-    "{score} on validation rows over latency p50. Whiskers: 95 % interval of the change from the stage "
-    "before."
+    "{score} on validation rows by latency p50. Vertical lines: 95 % interval of the change from the stage "
+    "before. Numbers as in the table."
 )
 
-_Numbered = tuple[str, Rung]
-"""A rung and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
+
+@dataclass(frozen=True)
+class Step:
+    """A rung, and the number of its stage in the recipe (`3`, or `2–3`); `0` is the uncompressed model."""
+
+    number: str
+    rung: Rung
+
+    def __str__(self) -> str:
+        return f"stage{'' if self.rung.stages == 1 else 's'} {self.number} ({self.rung.name})"
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The steps with the largest loss or gain.
+
+    Attributes:
+        proven: of those whose interval excludes no change; None if there are none.
+        possible: the largest by value, if it is another one; its interval includes no change.
+    """
+
+    proven: Step | None
+    possible: Step | None
 
 
 def section(report: RunReport) -> Section | None:
@@ -43,25 +78,26 @@ def section(report: RunReport) -> Section | None:
 def ladder_note(rungs: Sequence[Rung]) -> str:
     """How the ladder was measured, and what it lacks."""
     words = (
-        "The ONNX file after every stage, on validation rows, one at a time (test rows choose nothing), and "
-        "timed in turns with all others. Change is against the stage before."
+        "The ONNX file after every stage, evaluated on validation rows one at a time (test rows are not used "
+        "for choices), and timed in turns with all others. Change: relative to the stage before."
     )
     if any(rung.stages > 1 for rung in rungs[1:]):
-        words += " Stages that share a row: the model between them could not be exported."
+        words += " Stages share a row if the model between them could not be exported."
     if any(rung.disturbed_rounds for rung in rungs):
-        words += " Other work disturbed the timing: latency and speed-ups may be others on a quiet machine."
+        words += " Other processes disturbed the timing: latency and speed-ups may differ on an idle machine."
     return words
 
 
-def _numbered(rungs: Sequence[Rung]) -> list[_Numbered]:
-    found, last = [("0", rungs[0])], 0
+def steps_of(rungs: Sequence[Rung]) -> list[Step]:
+    """The rungs with their stage numbers."""
+    found, last = [Step("0", rungs[0])], 0
     for rung in rungs[1:]:
         first, last = last + 1, last + rung.stages
-        found.append((str(last) if rung.stages == 1 else f"{first}–{last}", rung))
+        found.append(Step(str(last) if rung.stages == 1 else f"{first}–{last}", rung))
     return found
 
 
-def ladder_table(rungs: Sequence[Rung], where: str, score: str = "accuracy") -> Table:
+def ladder_table(rungs: Sequence[Rung], where: str, score: str) -> Table:
     """Accuracy, agreement, latency and size after every stage.
 
     Args:
@@ -70,7 +106,8 @@ def ladder_table(rungs: Sequence[Rung], where: str, score: str = "accuracy") -> 
         score: the task's metric.
     """
     rows = []
-    for number, rung in _numbered(rungs):
+    for step in steps_of(rungs):
+        number, rung = step.number, step.rung
         change = "" if number == "0" else difference_text(rung.change)
         speed = "" if number == "0" else ratio_and_interval(rung.speedup)
         rows.append(
@@ -90,7 +127,7 @@ def ladder_table(rungs: Sequence[Rung], where: str, score: str = "accuracy") -> 
         "after",
         score,
         "change in points",
-        "answers as the original",
+        "same answers as the original",
         f"p50 ms, {where}",
         "speed-up",
         "file MB",
@@ -98,70 +135,78 @@ def ladder_table(rungs: Sequence[Rung], where: str, score: str = "accuracy") -> 
     return Table(columns, tuple(rows), "rlrrrrrr")
 
 
-def ladder_sentences(rungs: Sequence[Rung], score: str = "accuracy") -> list[str]:
+def largest_loss(rungs: Sequence[Rung]) -> Extreme:
+    """The stages that lost most of the metric."""
+    return _extreme(rungs, lambda x: -x.change.value, lambda x: x.change.high < 0, 0.0)
+
+
+def largest_speedup(rungs: Sequence[Rung]) -> Extreme:
+    """The stages that gained most speed."""
+    return _extreme(rungs, lambda x: x.gain.value, lambda x: x.gain.low > 1, 1.0)
+
+
+def _extreme(
+    rungs: Sequence[Rung], value: Callable[[Rung], float], proven: Callable[[Rung], bool], least: float
+) -> Extreme:
+    steps = steps_of(rungs)[1:]
+    largest = max(steps, key=lambda x: value(x.rung))
+    sure = max((x for x in steps if proven(x.rung)), key=lambda x: value(x.rung), default=None)
+    is_more = value(largest.rung) > (least if sure is None else value(sure.rung))
+    return Extreme(sure, largest if is_more else None)
+
+
+def largest_reduction(rungs: Sequence[Rung]) -> tuple[Step, Step] | None:
+    """The step that reduced the file size most, after the one before it; None if none did."""
+    pairs = pairwise(steps_of(rungs))
+    before, after = max(pairs, key=lambda pair: pair[0].rung.file_bytes / pair[1].rung.file_bytes)
+    return (before, after) if is_smaller(before.rung.file_bytes, after.rung.file_bytes) else None
+
+
+def ladder_sentences(rungs: Sequence[Rung], score: str) -> list[str]:
     """The stages with the largest measurable loss of the metric and gains in speed and size."""
-    if len(rungs) < 2:
-        return []
-    numbered = _numbered(rungs)
-    return [_loss(numbered[1:], score), _speed(numbered[1:]), _size(numbered)]
+    return [_loss(rungs, score), _speed(rungs), _size(rungs)] if len(rungs) > 1 else []
 
 
-def _loss(stages: Sequence[_Numbered], score: str) -> str:
-    """The largest measurable loss; a larger one that is not measurable is named as possible."""
-    worst = _most(stages, _lost)
-    measurable = [stage for stage in stages if stage[1].change.high < 0]
-    if measurable:
-        most = _most(measurable, _lost)
-        also = (
-            ""
-            if _lost(most[1]) >= _lost(worst[1])
-            else f" {_named(worst)} may have lost more: {_change(worst)}."
+def _loss(rungs: Sequence[Rung], score: str) -> str:
+    found = largest_loss(rungs)
+    if found.proven is not None:
+        words = f"{capital(str(found.proven))} lost the most {score}: {_change(found.proven)}."
+        more = found.possible
+        return words if more is None else f"{words} {capital(str(more))} may have lost more: {_change(more)}."
+    if found.possible is not None:
+        return (
+            f"No stage measurably lost {score}. The largest difference is that of {found.possible}: "
+            f"{_change(found.possible)}."
         )
-        return f"{_named(most)} lost most {score}: {_change(most)}.{also}"
-    if _lost(worst[1]) > 0:
-        return f"No stage lost {score} measurably. {_named(worst)} came nearest: {_change(worst)}."
-    return f"No stage lost {score} on {worst[1].change.units:,} validation {worst[1].change.unit}s."
+    change = rungs[-1].change
+    return f"No stage lost {score} on {change.units:,} validation {change.unit}s."
 
 
-def _lost(rung: Rung) -> float:
-    return -rung.change.value
-
-
-def _change(stage: _Numbered) -> str:
-    change = stage[1].change
+def _change(step: Step) -> str:
+    change = step.rung.change
     value, interval = points(change.value, change.low, change.high)
     return f"{value} points (95 % interval {interval}, {change.units:,} validation {change.unit}s)"
 
 
-def _speed(stages: Sequence[_Numbered]) -> str:
-    """The largest measurable gain; a larger one that is not measurable is named as possible."""
-    measurable = [stage for stage in stages if stage[1].gain.low > 1]
-    if not measurable:
-        return "No stage made it measurably faster."
-    fastest, best = (_most(some, lambda rung: rung.gain.value) for some in (stages, measurable))
-    also = (
-        ""
-        if best is fastest
-        else f" {_named(fastest)} may have won more: {ratio_and_interval(fastest[1].gain)}."
-    )
-    return f"{_named(best)} won most speed: {ratio_and_interval(best[1].gain)} of the stage before.{also}"
+def _speed(rungs: Sequence[Rung]) -> str:
+    found = largest_speedup(rungs)
+    if found.proven is None:
+        return "No stage is measurably faster than the one before."
+    gain = ratio_and_interval(found.proven.rung.gain)
+    words = f"{capital(str(found.proven))} brought the largest speed-up: {gain} over the stage before."
+    more = found.possible
+    if more is None:
+        return words
+    return f"{words} {capital(str(more))} may have brought more: {ratio_and_interval(more.rung.gain)}."
 
 
-def _size(rungs: Sequence[_Numbered]) -> str:
-    pairs = list(zip(rungs, rungs[1:], strict=False))
-    before, after = max(pairs, key=lambda pair: pair[0][1].file_bytes / pair[1][1].file_bytes)
-    files = before[1].file_bytes, after[1].file_bytes
-    if not is_smaller(*files):
+def _size(rungs: Sequence[Rung]) -> str:
+    found = largest_reduction(rungs)
+    if found is None:
         return "No stage made the file smaller."
-    return f"{_named(after)} won most size: {size_words(*files)} than the stage before."
-
-
-def _most(stages: Sequence[_Numbered], of: Callable[[Rung], float]) -> _Numbered:
-    return max(stages, key=lambda stage: of(stage[1]))
-
-
-def _named(stage: _Numbered) -> str:
-    return f"{'Stage' if stage[1].stages == 1 else 'Stages'} {stage[0]} ({stage[1].name})"
+    before, after = found
+    smaller = size_words(before.rung.file_bytes, after.rung.file_bytes)
+    return f"{capital(str(after))} reduced the file most: {smaller} than after the stage before."
 
 
 def ladder_dots(rungs: Sequence[Rung]) -> list[Dot]:
@@ -170,10 +215,11 @@ def ladder_dots(rungs: Sequence[Rung]) -> list[Dot]:
     Intervals are clipped to [0, 1]. Names omit their families to save space.
     """
     dots = []
-    for number, rung in _numbered(rungs):
+    for step in steps_of(rungs):
+        number, rung = step.number, step.rung
         is_first, before = number == "0", rung.accuracy - rung.change.value
         ends = (0.0, 0.0) if is_first else (rung.change.low, rung.change.high)
         low, high = (min(max(before + end, 0.0), 1.0) for end in ends)
         short = " + ".join(name.rpartition("/")[2] for name in rung.name.split(" + "))
-        dots.append(Dot(f"{number} {short}", rung.p50_ms, rung.accuracy, low, high, is_first))
+        dots.append(Dot(f"{number} {short}", rung.p50_ms, rung.accuracy, low, high, is_first, number))
     return dots

@@ -11,10 +11,10 @@ from compress.report.schema import RunReport
 __all__ = ["LANGUAGE", "decode_setting", "perplexity_words"]
 
 _NOTE = (
-    "Perplexity is exp of the mean loss a token, each row read on its own from an empty past; bits per byte "
-    "is the same loss by the bytes of text, and compares between tokenizers. Reading is a prompt at once, "
-    "with the answer to each of its positions; writing is the last token of such a prompt, with the keys and "
-    "values of those before it kept."
+    "Perplexity is exp of the mean loss per token; each row is evaluated on its own, without cached tokens. "
+    "Bits per byte is the same loss per byte of text, which is comparable between tokenizers. Prefill is a "
+    "whole prompt in one call, with logits at every position; decoding is the last token of such a prompt, "
+    "with the keys and values of all tokens before it cached."
 )
 
 
@@ -45,8 +45,8 @@ def _verdict(report: RunReport) -> str:
     write = language.decode[0]
     clauses = [
         f"{small} than the fp32 ONNX model",
-        f"writing a token: {speedup_words(write)} at {decode_setting(write)}",
-        *([] if read is None else [f"reading {read.sequence} tokens: {speedup_words(read)}"]),
+        f"decoding: {speedup_words(write)} at {decode_setting(write)}",
+        *([] if read is None else [f"prefill of {read.sequence} tokens: {speedup_words(read)}"]),
         perplexity_words(language),
     ]
     return capital("; ".join(clauses)) + "."
@@ -60,17 +60,17 @@ def _tiles(report: RunReport) -> list[Tile]:
     note = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
     words = "No measurable change" if ratio.low <= 1 <= ratio.high else f"{ratio.value:.3f}x"
     perplexity = Tile("Perplexity", words, *values, note)
-    return [perplexity, speed_tile("A token", write, decode_setting(write))]
+    return [perplexity, speed_tile("Decoding one token", write, decode_setting(write))]
 
 
 def _sections(report: RunReport) -> tuple[Section, ...]:
     language = _language(report)
     lines = [
         f"{capital(perplexity_words(language))}.",
-        *(f"Writing at {decode_setting(each)}: {speedup_words(each)}." for each in language.decode),
+        *(f"Decoding at {decode_setting(each)}: {speedup_words(each)}." for each in language.decode),
     ]
     parts = (Bullets(tuple(lines)), _losses(language), _speeds(report, language), Text(_NOTE, "note"))
-    return (Section("Language", parts, "language"),)
+    return (Section("Language model", parts, "language"),)
 
 
 def _losses(language: Language) -> Table:
@@ -82,16 +82,16 @@ def _losses(language: Language) -> Table:
             f"{after.perplexity:.3f}",
             _ratio(ratio),
         ),
-        ("loss, nats a token", f"{before.loss:.4f}", f"{after.loss:.4f}", ""),
+        ("loss, nats per token", f"{before.loss:.4f}", f"{after.loss:.4f}", ""),
     ]
     if before.bits_per_byte is not None and after.bits_per_byte is not None:
         shown = f"{before.bits_per_byte:.4f}", f"{after.bits_per_byte:.4f}"
         rows.append((f"bits per byte, {language.text_bytes:,} bytes", *shown, ""))
     cache = before.cache_bytes_per_token, after.cache_bytes_per_token
     rows.append(
-        ("keys and values, bytes a token", f"{cache[0]:,}", f"{cache[1]:,}", size_words(cache[0], cache[1]))
+        ("keys and values, bytes per token", f"{cache[0]:,}", f"{cache[1]:,}", size_words(cache[0], cache[1]))
     )
-    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl", sorts=False)
+    return Table(("figure", "baseline", "candidate", "change"), tuple(rows), "lrrl", sorts=False, stacks=True)
 
 
 def _ratio(ratio: Interval) -> str:
@@ -101,10 +101,10 @@ def _ratio(ratio: Interval) -> str:
 def _speeds(report: RunReport, language: Language) -> Table:
     rows = []
     for read, write in zip(report.measurement.latency, language.decode, strict=True):
-        rows.append(("read the prompt", setting(read), *_speed(read, read.sequence)))
-        rows.append(("write a token", decode_setting(write), *_speed(write, 1)))
-    columns = ("what", "where", "baseline tokens/s", "candidate tokens/s", "candidate p50", "speed-up")
-    return Table((*columns, "95 % interval"), tuple(rows), "llrrrrr", "tokens a second")
+        rows.append(("prefill", setting(read), *_speed(read, read.sequence)))
+        rows.append(("decoding", decode_setting(write), *_speed(write, 1)))
+    columns = ("phase", "setting", "baseline tokens/s", "candidate tokens/s", "candidate p50", "speed-up")
+    return Table((*columns, "95 % interval"), tuple(rows), "llrrrrr", "tokens per second")
 
 
 def _speed(timed: LatencyComparison, tokens: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Targets for speed or size compared with the finished ONNX file: kept or missed, and why.
+"""Targets for speed or size compared with the finished ONNX file: met or missed, and why.
 
 The target comes from the recipe; the latency table's prediction and the check while pruning are shown too.
 """
@@ -18,12 +18,15 @@ __all__ = [
     "KEPT_WITHIN",
     "Promise",
     "Reading",
+    "Reason",
     "last_promise",
     "promise_of",
     "promise_sentences",
     "promise_table",
     "promise_words",
+    "reasons",
     "section",
+    "table_error",
 ]
 
 KEPT_WITHIN = 0.05
@@ -97,6 +100,14 @@ class Promise:
         return "missed" if self.missed else "kept"
 
 
+@dataclass(frozen=True)
+class Reason:
+    """A possible reason for a deviation from the target."""
+
+    kind: Literal["stage", "precision", "graph", "disturbed", "check", "machine", "interval", "processor"]
+    text: str
+
+
 def promise_of(report: RunReport, cut: StageCut) -> Promise | None:
     """A stage's target compared with the measurement; None if it has no target that is measured."""
     if cut.facts.asked is None:
@@ -163,13 +174,13 @@ def last_promise(report: RunReport) -> Promise | None:
 
 
 def promise_words(promise: Promise) -> str:
-    """Target and measurement in words: `promised 3.0x, measured 2.97x at batch 1, 128 tokens, 2 threads`."""
+    """Target and measurement in words: `target 3.0x, measured 2.97x at batch 1, 128 tokens, 2 threads`."""
     asked = amount(promise.kind, promise.asked)
     where = f" at {promise.where}" if promise.where else ""
     if promise.measured is None or promise.measured.value is None:
-        return f"promised {asked}{where}, not measured there"
-    beside = " beside other work" if promise.measured.disturbed else ""
-    return f"promised {asked}, measured {amount(promise.kind, promise.measured.value)}{where}{beside}"
+        return f"target {asked}{where}, not measured there"
+    busy = " on a busy machine" if promise.measured.disturbed else ""
+    return f"target {asked}, measured {amount(promise.kind, promise.measured.value)}{where}{busy}"
 
 
 def section(report: RunReport) -> Section | None:
@@ -181,7 +192,7 @@ def section(report: RunReport) -> Section | None:
             return []
         return [Text(" ".join(promise_sentences(report, cut, promise))), promise_table(promise)]
 
-    return per_stage("Promised against measured", "promise", cuts_of(report), parts)
+    return per_stage("Target and measurement", "promise", cuts_of(report), parts)
 
 
 def promise_table(promise: Promise) -> Table:
@@ -194,19 +205,19 @@ def promise_table(promise: Promise) -> Table:
         ms=promise.asked if promise.kind == "latency_ms" else None,
     )
     named = (
-        ("promised by the latency table" if timed else "promised by count", promise.table),
+        ("predicted by the latency table" if timed else "predicted by count", promise.table),
         (check, promise.checked),
         ("measured at the end" if timed else "the ONNX file", promise.measured),
     )
-    rows = [_row(promise, "asked for", asked, "")]
+    rows = [_row(promise, "target", asked, "")]
     for name, reading in named:
         if reading is not None:
             rows.append(_row(promise, name, reading, _off_words(promise, reading)))
         elif name == "measured at the end":
             rows.append((name, "not measured there", "", "", ""))
     if not timed:
-        return Table(("", "size", "against asked"), tuple(rows), "lrr")
-    columns = ("", "speed-up", "against asked", "95 % interval", "latency")
+        return Table(("", "size", "relative to target"), tuple(rows), "lrr")
+    columns = ("", "speed-up", "relative to target", "95 % interval", "latency")
     return Table(columns, tuple(rows), "lrrrr")
 
 
@@ -228,7 +239,7 @@ def _off_words(promise: Promise, reading: Reading | None) -> str:
     if off is None:
         return ""
     if abs(off) < 0.0005:
-        return "the same"
+        return "equal"
     better, worse = _BETTER_WORSE.get(promise.kind, ("smaller", "larger"))
     return f"{100 * abs(off):.1f} % {better if off > 0 else worse}"
 
@@ -238,91 +249,102 @@ def promise_sentences(report: RunReport, cut: StageCut, promise: Promise) -> lis
     off = promise.off(promise.measured)
     if off is None:
         if not promise.where:
-            return ["The stage did not say at what batch, sequence and threads, so nothing can be compared."]
+            return ["The stage does not record batch, sequence and threads, so nothing can be compared."]
         return [
-            f"Whether it is kept is not known: the recipe's `measure` does not include {promise.where}. Add "
-            "it there to have the promise measured on the finished file."
+            f"Whether the target is met is not known: the recipe's measure does not include {promise.where}. "
+            "Add it to have the finished file measured there."
         ]
     if promise.outcome == "unknown":
         return [
-            "Whether it is kept on a quiet machine is not known: other work disturbed the measurement at the "
-            f"end, which is {_against_asked(promise)}. Close other work and measure the bundle again: "
-            "`modelpress check`."
+            "Whether the target is met on an idle machine is not known: other processes disturbed the final "
+            f"measurement, which is {_relative(promise)}. Close them and measure the bundle again with "
+            "modelpress check."
         ]
     if abs(off) <= KEPT_WITHIN:
-        said = [
-            f"Kept: what was measured is within {100 * KEPT_WITHIN:.0f} % of what was asked "
-            f"({_off_words(promise, promise.measured)})."
-        ]
+        said = [f"Target met within {100 * KEPT_WITHIN:.0f} %: the measurement is {_relative(promise)}."]
         return [*said, *_table_alone(promise)]
     share = f"{100 * abs(off):.0f} %"
     better = _BETTER_WORSE.get(promise.kind, ("smaller", "larger"))[0]
-    reasons = _reasons(report, cut, promise)
-    why = "; ".join(reasons) or "nothing in this report says why"
-    head = f"Kept, and {share} {better} than asked" if off > 0 else f"Missed by {share}"
+    why = (
+        "; ".join(each.text for each in reasons(report, cut, promise))
+        or "nothing in this report explains why"
+    )
+    head = f"Target met, {share} {better} than required" if off > 0 else f"Target missed by {share}"
     return [f"{head}: {why}.", *(_table_alone(promise) if off > 0 else [])]
 
 
-def _against_asked(promise: Promise) -> str:
+def _relative(promise: Promise) -> str:
     words = _off_words(promise, promise.measured)
-    return f"{words} as asked" if words == "the same" else f"{words} than asked"
+    return "equal to the target" if words == "equal" else f"{words} than the target"
+
+
+def table_error(promise: Promise) -> float | None:
+    """Relative error of the latency table's prediction, if the check while pruning corrected it."""
+    table, measured = promise.table, promise.measured
+    if table is None or measured is None or not table.speedup or not measured.speedup:
+        return None
+    error = table.speedup / measured.speedup - 1
+    return None if promise.checked is None or abs(error) <= KEPT_WITHIN else error
 
 
 def _table_alone(promise: Promise) -> list[str]:
-    """A sentence if the check while pruning corrected a wrong latency table."""
-    table, measured = promise.table, promise.measured
-    if table is None or measured is None or not table.speedup or not measured.speedup:
-        return []
-    hope = table.speedup / measured.speedup - 1
-    if promise.checked is None or abs(hope) <= KEPT_WITHIN:
+    error = table_error(promise)
+    if error is None:
         return []
     return [
-        f"The table alone was {100 * abs(hope):.0f} % too {'hopeful' if hope > 0 else 'careful'}; the check "
-        "while pruning made up for that."
+        f"The latency table alone was {100 * abs(error):.0f} % too "
+        f"{'optimistic' if error > 0 else 'pessimistic'}; the check while pruning corrected that."
     ]
 
 
-def _reasons(report: RunReport, cut: StageCut, promise: Promise) -> list[str]:
-    reasons = []
+def reasons(report: RunReport, cut: StageCut, promise: Promise) -> list[Reason]:
+    """Possible reasons why the measurement differs from the target; empty if none is found."""
+    found = _later_stages(report, cut)
+    if promise.kind == "size_mb":
+        return found or [Reason("graph", "the file contains the graph and other data besides the weights")]
+    found += _check(promise, bool(found))
+    interval = () if promise.measured is None else (promise.measured.low, promise.measured.high)
+    match promise.kind, interval:
+        case "speedup", (float(low), float(high)) if low <= promise.asked <= high:
+            found.append(Reason("interval", "the interval of the measurement contains the target"))
+    cpu = cut.facts.latency_table.machine.get("cpu") if cut.facts.latency_table is not None else None
+    if cpu and cpu != report.measurement.environment.cpu:
+        found.append(Reason("processor", f"the latency table is from another processor ({cpu})"))
+    return found
+
+
+def _later_stages(report: RunReport, cut: StageCut) -> list[Reason]:
+    found = []
     precision = cut.facts.point.precision if cut.facts.point is not None else ""
-    after = report.stages[cut.number :]
     parameters = report.stages[cut.number - 1].parameters
-    for stage in after:
+    for stage in report.stages[cut.number :]:
         family, _, short = stage.name.rpartition("/")
         if family == "quantize":
             if precision and short not in precision:
-                reasons.append(f"{stage.name} follows, and the promise was made for {precision}")
+                text = f"{stage.name} follows, and the target was set for {precision}"
+                found.append(Reason("precision", text))
         elif stage.parameters != parameters:
-            reasons.append(f"{stage.name} follows and changes the model")
+            found.append(Reason("stage", f"{stage.name} follows and changes the model"))
         parameters = stage.parameters
-    if promise.kind == "size_mb":
-        return reasons or ["the file holds the graph and other data besides the weights"]
-    checked = promise.off(promise.checked)
-    if promise.checked is not None and promise.checked.disturbed:
-        reasons.append(
-            "other work disturbed the check while pruning, so the widths were chosen by doubtful times"
-        )
-    elif checked is not None and promise.checked is not None and promise.checked.speedup is not None:
-        at = f"{promise.checked.speedup:.2f}x"
-        if abs(checked) > KEPT_WITHIN:
-            reasons.append(
-                f"the check while pruning was off already, at {at}: no choice of widths came nearer"
-            )
-        elif not reasons:
-            reasons.append(
-                f"the check while pruning kept it, at {at}: at the end the machine was busier or set up "
-                "differently"
-            )
-    measured = promise.measured
-    if measured is not None and measured.low is not None and measured.high is not None:
-        wide = promise.kind == "speedup" and measured.low <= promise.asked <= measured.high
-        if wide:
-            reasons.append("the interval of what was measured still holds what was asked")
-    return [*reasons, *_other_machine(report, cut)]
+    return found
 
 
-def _other_machine(report: RunReport, cut: StageCut) -> list[str]:
-    cpu = cut.facts.latency_table.machine.get("cpu") if cut.facts.latency_table is not None else None
-    if not cpu or cpu == report.measurement.environment.cpu:
+def _check(promise: Promise, explained: bool) -> list[Reason]:
+    """What the check while pruning says; that it met the target only if nothing else explains the miss."""
+    checked = promise.checked
+    if checked is None:
         return []
-    return [f"the latency table is from another processor ({cpu})"]
+    if checked.disturbed:
+        text = (
+            "other processes disturbed the check while pruning, so the widths were chosen by unreliable times"
+        )
+        return [Reason("disturbed", text)]
+    off = promise.off(checked)
+    if off is None or checked.speedup is None:
+        return []
+    at = f"the check while pruning {{}}, at {checked.speedup:.2f}x: "
+    if abs(off) > KEPT_WITHIN:
+        return [Reason("check", at.format("was already off") + "no set of widths came closer")]
+    busier = "busier" if promise.missed else "less busy"
+    text = at.format("met it") + f"at the end the machine was {busier} or configured differently"
+    return [] if explained else [Reason("machine", text)]

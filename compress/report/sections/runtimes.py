@@ -1,8 +1,9 @@
-"""Other runtimes than ONNX Runtime: which is fastest for this bundle here, and whether predictions agree."""
+"""Runtimes other than ONNX Runtime: the fastest for this bundle on this machine, and agreement of answers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from statistics import median
 
 from compress.measure.latency import median_interval
@@ -13,7 +14,15 @@ from compress.report.schema import RunReport
 from compress.tasks import task_of_measurement
 from compress.tasks.spec import TaskWords
 
-__all__ = ["fastest_sentence", "runtime_sentences", "runtime_table", "section"]
+__all__ = [
+    "Win",
+    "baseline_wins",
+    "fastest_runtimes",
+    "fastest_sentence",
+    "runtime_sentences",
+    "runtime_table",
+    "section",
+]
 
 _OWN = "onnxruntime"
 _SHOWN = {
@@ -23,6 +32,20 @@ _SHOWN = {
 }
 _SEED = 0
 _Setting = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Win:
+    """The fastest runtime for a file at one setting.
+
+    Attributes:
+        runtime: empty if none is measurably the fastest.
+        ratio: speed-up over the file or runtime that it is compared with.
+    """
+
+    setting: _Setting
+    runtime: str
+    ratio: Interval
 
 
 def section(report: RunReport) -> Section | None:
@@ -59,34 +82,63 @@ def _by_setting(found: Runtimes) -> dict[_Setting, dict[tuple[str, str], Runtime
     return grouped
 
 
-def fastest_sentence(found: Runtimes) -> str:
-    """The fastest runtime for the candidate; none is called faster if the interval contains 1."""
-    settings = _by_setting(found)
-    wins: dict[str, list[tuple[_Setting, Interval]]] = defaultdict(list)
-    for setting, arms in settings.items():
+def fastest_runtimes(found: Runtimes) -> list[Win]:
+    """The fastest runtime for the candidate at each setting; empty if no other runtime can run it.
+
+    The ratio is that to ONNX Runtime, or for ONNX Runtime that to the next.
+    """
+    wins = []
+    for setting, arms in _by_setting(found).items():
         own = arms[_OWN, "candidate"]
         others = [arm for (runtime, file), arm in arms.items() if file == "candidate" and runtime != _OWN]
         if not others:
-            return "No other runtime can run this bundle, so ONNX Runtime is the fastest for it here."
-        best = min(others, key=lambda arm: median(arm.rounds_ms))
+            return []
+        best = min(others, key=_median)
         ratio = _ratio(best, own)
         winner = best.runtime if ratio.low > 1 else _OWN if ratio.high < 1 else ""
-        wins[winner].append((setting, ratio if winner != _OWN else _ratio(own, best)))
+        wins.append(Win(setting, winner, ratio if winner != _OWN else _ratio(own, best)))
+    return wins
+
+
+def baseline_wins(found: Runtimes) -> list[Win]:
+    """Settings at which the uncompressed file beats the compressed one, each in its best runtime."""
+    wins = []
+    for setting, arms in _by_setting(found).items():
+        best, plain = (
+            min((arm for (_, file), arm in arms.items() if file == who), key=_median)
+            for who in ("candidate", "baseline")
+        )
+        ratio = _ratio(plain, best)
+        if ratio.low > 1:
+            wins.append(Win(setting, plain.runtime, ratio))
+    return wins
+
+
+def _median(arm: RuntimeTiming) -> float:
+    return median(arm.rounds_ms)
+
+
+def fastest_sentence(found: Runtimes) -> str:
+    """The fastest runtime for the candidate; none is called faster if the interval contains 1."""
+    wins = fastest_runtimes(found)
+    if not wins:
+        return "No other runtime can run this bundle, so ONNX Runtime is the fastest for it here."
     parts = []
-    for runtime, won in wins.items():
-        where = "every setting" if len(won) == len(settings) else "; ".join(place(*each) for each, _ in won)
-        values = [ratio.value for _, ratio in won]
+    for runtime in dict.fromkeys(x.runtime for x in wins):
+        won = [x for x in wins if x.runtime == runtime]
+        where = "every setting" if len(won) == len(wins) else "; ".join(place(*x.setting) for x in won)
+        values = [x.ratio.value for x in won]
         span = (
-            _ratio_words(won[0][1])
+            _ratio_words(won[0].ratio)
             if len(won) == 1
             else f"{ratio_text(min(values))} to {ratio_text(max(values))}"
         )
         if not runtime:
             parts.append(f"no runtime is measurably the fastest at {where}")
         else:
-            beaten = "ONNX Runtime" if runtime != _OWN else "the next"
+            beaten = "ONNX Runtime" if runtime != _OWN else "the next runtime"
             parts.append(f"{_shown(runtime)} is the fastest at {where}, {span} as fast as {beaten}")
-    return f"For this bundle on this machine {', and '.join(parts)}."
+    return f"For this bundle on this machine, {', and '.join(parts)}."
 
 
 def runtime_sentences(found: Runtimes, words: TaskWords) -> list[str]:
@@ -95,48 +147,38 @@ def runtime_sentences(found: Runtimes, words: TaskWords) -> list[str]:
     Args:
         words: the task's terms, for what agreement and accuracy are shares of.
     """
-    said = [fastest_sentence(found), *_baseline_wins(found)]
+    said = [fastest_sentence(found)]
+    wins = baseline_wins(found)
+    if wins:
+        where = "; ".join(f"{place(*x.setting)} ({_shown(x.runtime)}, {_ratio_words(x.ratio)})" for x in wins)
+        said.append(f"The uncompressed model is faster than this bundle in any runtime at {where}.")
     said += [_refusal(each) if each.refused else _agreement(each, words) for each in found.files]
     said.append(
-        "All files and runtimes of a setting were timed in turns in one process, each with its own defaults "
-        "but for threads; ratios are medians over rounds. Other runtimes are not bit-exact with ONNX "
-        "Runtime, in which every other figure of this report was taken."
+        "All files and runtimes of a setting were timed in turns in one process, with each runtime's "
+        "defaults except for threads; ratios are medians over rounds. Other runtimes are not bit-exact with "
+        "ONNX Runtime, which all other figures of this report were measured with."
     )
     if any(each.disturbed_rounds for each in found.timings):
-        said.append("Other work disturbed the timing: which is fastest may be another on a quiet machine.")
+        said.append("Other processes disturbed the timing: the ranking may differ on an idle machine.")
     return said
 
 
 def _refusal(each: RuntimeFile) -> str:
-    return f"{_shown(each.runtime)} {each.version} does not run the {each.file}: {each.refused}."
-
-
-def _baseline_wins(found: Runtimes) -> list[str]:
-    """Settings at which the uncompressed file beats the compressed one, each in its best runtime."""
-    where = []
-    for setting, arms in _by_setting(found).items():
-        best = min(
-            (arm for (_, file), arm in arms.items() if file == "candidate"), key=lambda x: median(x.rounds_ms)
-        )
-        plain = min(
-            (arm for (_, file), arm in arms.items() if file == "baseline"), key=lambda x: median(x.rounds_ms)
-        )
-        if _ratio(plain, best).low > 1:
-            where.append(f"{place(*setting)} ({_shown(plain.runtime)}, {_ratio_words(_ratio(plain, best))})")
-    if not where:
-        return []
-    return [f"The uncompressed model is faster than this bundle in any runtime at {'; '.join(where)}."]
+    return f"{_shown(each.runtime)} {each.version} cannot run the {each.file}: {each.refused}."
 
 
 def _agreement(each: RuntimeFile, words: TaskWords) -> str:
-    computed = f", computing floats in {each.precision}" if each.precision else ""
     kinds = ", ".join(f"{count} in {kind}" for kind, count in each.products.items())
-    made = f" and making {kinds} of its products of matrices" if kinds else ""
+    how = [
+        *([f"float arithmetic in {each.precision}"] if each.precision else []),
+        *([f"matrix products: {kinds}"] if kinds else []),
+    ]
+    computed = f" ({'; '.join(how)})" if how else ""
     assert each.agreement is not None and each.accuracy is not None
     return (
-        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}{made}; it names the "
-        f"{words.answer} that ONNX Runtime names on {percent(each.agreement)} of the test "
-        f"{words.unit}s, {words.right.format(percent(each.accuracy))}."
+        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}; its {words.answer} is that "
+        f"of ONNX Runtime for {percent(each.agreement)} of the test {words.unit}s, "
+        f"{words.right.format(percent(each.accuracy))}."
     )
 
 
@@ -164,7 +206,7 @@ def runtime_table(found: Runtimes) -> Table:
         "runtime",
         "file",
         "median ms",
-        "times as fast",
+        "speed-up",
         "95 % interval",
     )
     return Table(columns, tuple(rows), "rrrllrrr")

@@ -17,9 +17,9 @@ __all__ = ["section", "sensitivity_map", "stages_table"]
 
 _LOSS = "Loss. Solid line, hollow marks: training; dashed line, filled marks: validation."
 _SENSITIVITY = (
-    "Each group of layers quantized alone, all others float: KL from the float model's answers in "
-    "thousandths of a nat, mean over {rows:,} validation rows; a stronger shade costs more. Outlined: the "
-    "scheme that was chosen; a group without one stays float."
+    "Each group of layers quantized alone, all others in float: KL divergence from the float model's outputs "
+    "in thousandths of a nat, mean over {rows:,} validation rows; a stronger shade is a larger divergence. "
+    "Outlined: the chosen scheme; a group without an outline stays float."
 )
 
 
@@ -29,11 +29,13 @@ def section(report: RunReport) -> Section:
     details = []
     if model.training:
         summary = Text(f"Trained in {model.precision}.") if model.precision else None
-        details.append(Section("0. Training of the original", parts_of(summary, _training(model.training))))
+        details.append(
+            Section("0. Training of the original model", parts_of(summary, _training(model.training)))
+        )
     for number, stage in enumerate(report.stages, start=1):
         details.append(Section(f"{number}. {stage.name}", parts_of(_stage(stage, metric))))
         metric = stage.validation_metric
-    original = Text(f"Original: {model.source}")
+    original = Text(f"Original model: {model.source}")
     return Section("Stages", (original, stages_table(report), *details), "stages")
 
 
@@ -63,7 +65,7 @@ def stages_table(report: RunReport) -> Table:
 def _stage(stage: StageRecord, metric_before: float) -> list[Part]:
     known = stage.known
     pairs, tables = facts_of(known.plain)
-    reused = "; reused from an earlier run, whose cost this is" if stage.reused else ""
+    reused = "; reused from an earlier run, whose time and memory these are" if stage.reused else ""
     parts: list[Part] = [
         Text(
             f"Validation metric {percent(metric_before)} → {percent(stage.validation_metric)}; "
@@ -102,4 +104,4 @@ def _training(curve: Sequence[EpochRecord]) -> list[Part]:
         Chart(partial(loss_curve, curve), _LOSS),
         Chart(partial(metric_curve, curve), "Validation metric, percent."),
     )
-    return [Row(charts), Table(columns, rows, "rrrr", "training", folded="Numbers of the curves")]
+    return [Row(charts), Table(columns, rows, "rrrr", "training", folded="Values of the curves")]

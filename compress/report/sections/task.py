@@ -32,7 +32,7 @@ def _verdict(report: RunReport) -> str:
     else:
         no_gain = latency.speedup_high >= 1
         joint = "with" if no_gain else "but" if shrank else "and"
-        gain = f"{small} {_ORIGINAL}, {joint} {speedup_words(latency, ' its speed')} at {setting(latency)}"
+        gain = f"{small} {_ORIGINAL}, {joint} {speedup_words(latency)} at {setting(latency)}"
     score = task_of_measurement(measured).words.score
     change = accuracy_words(measured.difference, f"change in {score}")
     if not measured.difference.low <= 0 <= measured.difference.high:

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from compress.page import Bullets, Section
-from compress.page.format import capital, percent, size
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from compress.page import Bullets, Line, Section
+from compress.page.format import capital, counted, percent, size
 from compress.report.phrases import headline, setting, speedup_words
 from compress.report.schema import RunReport
+from compress.report.sections.about import saturation_matters, saturation_summary
 from compress.report.sections.promise import last_promise, promise_words
 from compress.report.sections.task import page_of
 from compress.tasks import task_of_measurement
 
-__all__ = ["caveats", "section", "verdict"]
+__all__ = ["Caveat", "caveats", "section", "verdict"]
 
 _ZEROS_WORTH_SAYING = 0.05
 _POINTS_WORTH_SAYING = 2.0
+_LINE = 90  # characters of a warning above which the rest of it is folded
+# Warnings of older reports that are derived here from the figures instead.
+_DERIVED = re.compile(
+    r"slower than the baseline at \d+ of \d+ settings \("
+    r"|prune/magnitude leaves zeros in dense tensors"
+    r"|\d+ of \d+ answers change when rows are answered in "
+)
+_OF_SATURATION = re.compile("pairs of (int8 )?products are added in 16 bits")
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """One warning.
+
+    Attributes:
+        kind: `run` and `noise` are stored in the report, all others follow from its figures.
+        text: the warning in one short sentence.
+        detail: figures, reasons and remedies.
+    """
+
+    kind: Literal["run", "noise", "promise", "zeros", "interval", "slower", "batches", "parity", "saturation"]
+    text: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.detail}".rstrip()
 
 
 def verdict(report: RunReport) -> str:
@@ -25,47 +56,65 @@ def verdict(report: RunReport) -> str:
 
 def section(report: RunReport) -> Section | None:
     """Warnings; None if there are none."""
-    found = caveats(report)
-    return Section("Warnings", (Bullets(found),), "warnings", style="warnings") if found else None
+    lines = tuple(Line(each.text, each.detail) for each in caveats(report))
+    return Section("Warnings", (Bullets(lines),), "warnings", style="warnings") if lines else None
 
 
-def caveats(report: RunReport) -> tuple[str, ...]:
+def caveats(report: RunReport) -> tuple[Caveat, ...]:
     """The run's warnings, doubts about the measurement, and caveats that follow from the figures."""
+    stored = [x for x in report.warnings if not _DERIVED.match(x)]
+    if report.saturation is not None:
+        stored = [x for x in stored if not _OF_SATURATION.search(x)]
     return (
-        *report.warnings,
-        *report.measurement.noise,
+        *(_stored("run", text) for text in stored),
+        *(_stored("noise", text) for text in report.measurement.noise),
         *_promise(report),
         *_zeros(report),
         *_wide_interval(report),
         *_slower_settings(report),
         *_other_answers(report),
+        *_saturation(report),
     )
 
 
-def _promise(report: RunReport) -> list[str]:
+def _stored(kind: Literal["run", "noise"], text: str) -> Caveat:
+    """A sentence of the report; if it is long, all after its first clause is a detail."""
+    first, detail = text, ""
+    if len(text) > _LINE and (end := re.search(r"[:;.] ", text)):
+        first, detail = text[: end.start()], text[end.end() :]
+    return Caveat(kind, _sentence(first), _sentence(detail))
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital and a full stop; names such as prune/heads keep their first letter."""
+    shown = text if re.search(r"[/._]", text.split(" ", 1)[0]) else capital(text)
+    return f"{shown}." if shown and shown[-1] not in ".!?" else shown
+
+
+def _promise(report: RunReport) -> list[Caveat]:
     promise = last_promise(report)
     if promise is None:
         return []
-    words = f"{promise_words(promise)}; see Promised against measured."
+    detail = f"{capital(promise_words(promise))}; see Target and measurement."
     if promise.outcome == "unknown" and promise.measured is not None:
-        return [f"Whether a promise holds on a quiet machine is not known: {words}"]
+        return [Caveat("promise", "Whether the target is met on an idle machine is not known.", detail)]
     if promise.missed:
         off = abs(promise.off(promise.measured) or 0.0)
-        return [f"A promise is missed by {100 * off:.0f} %: {words}"]
+        return [Caveat("promise", f"The target was missed by {100 * off:.0f} %.", detail)]
     return []
 
 
-def _zeros(report: RunReport) -> list[str]:
+def _zeros(report: RunReport) -> list[Caveat]:
     zeros = _sparsity_left_in_place(report)
     if zeros is None:
         return []
     was, now = report.measurement.baseline.size, report.measurement.candidate.size
-    return [
-        f"Pruning left {percent(zeros)} zeros in the weights. Zeros in the file bring no speed-up in ONNX "
-        "Runtime, which multiplies by them like by any number. The file is "
+    detail = (
+        "ONNX Runtime multiplies by them like by any other number. The file is "
         f"{size(now.file_bytes)}, {size(now.gzip_bytes)} in gzip (baseline: {size(was.file_bytes)}, "
         f"{size(was.gzip_bytes)} in gzip)."
-    ]
+    )
+    return [Caveat("zeros", f"Pruning left {percent(zeros)} zeros, which bring no speed-up.", detail)]
 
 
 def _sparsity_left_in_place(report: RunReport) -> float | None:
@@ -82,26 +131,29 @@ def _sparsity_left_in_place(report: RunReport) -> float | None:
     return None
 
 
-def _wide_interval(report: RunReport) -> list[str]:
+def _wide_interval(report: RunReport) -> list[Caveat]:
     difference = report.measurement.difference
     if not (difference.low <= 0 <= difference.high and -100 * difference.low >= _POINTS_WORTH_SAYING):
         return []
-    return [
-        f"{difference.units:,} test {difference.unit}s cannot rule out a loss of up to "
-        f"{-100 * difference.low:.1f} points; more test rows narrow the interval."
-    ]
+    score = task_of_measurement(report.measurement).words.score
+    text = (
+        f"{counted(difference.units, f'test {difference.unit}')} cannot rule out a loss of up to "
+        f"{-100 * difference.low:.1f} points of {score}."
+    )
+    return [Caveat("interval", text, "More test rows narrow the interval.")]
 
 
-def _slower_settings(report: RunReport) -> list[str]:
-    """Slower settings, unless the verdict mentions them."""
-    first = headline(report)
-    if first is None or first.speedup_high < 1:
+def _slower_settings(report: RunReport) -> list[Caveat]:
+    measured = report.measurement.latency
+    slower = [x for x in measured if x.speedup_high < 1]
+    if not slower or slower == [headline(report)]:  # the verdict says that
         return []
-    slower = (x for x in report.measurement.latency if x.speedup_high < 1)
-    return [f"At {setting(x)}: {speedup_words(x)}." for x in slower]
+    text = f"Slower than the baseline at {len(slower)} of {len(measured)} settings."
+    detail = "; ".join(f"{setting(x)}: {speedup_words(x)}" for x in slower)
+    return [Caveat("slower", text, f"{capital(detail)}.")]
 
 
-def _other_answers(report: RunReport) -> list[str]:
+def _other_answers(report: RunReport) -> list[Caveat]:
     """Predictions that depend on the rest of the batch, or differ from the PyTorch model's."""
     found = []
     measured = report.measurement
@@ -109,12 +161,24 @@ def _other_answers(report: RunReport) -> list[str]:
     for who, model in (("baseline", measured.baseline), ("candidate", measured.candidate)):
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
-            found.append(
-                f"The {who} predicts {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s differently in {words.batches} of {accuracy.batched_size} than "
-                f"{words.alone}."
+            text = (
+                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
+                f"{accuracy.unit}s differently in {words.batches} of {accuracy.batched_size}."
             )
+            figures = f"{capital(words.score)} is {percent(accuracy.batched_value)} then"
+            detail = f"{figures}, and {percent(accuracy.value)} {words.alone}."
+            found.append(Caveat("batches", text, detail))
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
         if not parity.holds:
-            found.append(f"The {who}'s ONNX file does not answer as its PyTorch model does: see Parity.")
+            text = f"The {who}'s ONNX file does not agree with its PyTorch model; see Parity."
+            found.append(Caveat("parity", text))
     return found
+
+
+def _saturation(report: RunReport) -> list[Caveat]:
+    """Only where it changes more answers than the recipe's gates allow; otherwise see Environment."""
+    found = report.saturation
+    if found is None or not saturation_matters(report):
+        return []
+    detail = "reduce_range: true in the quantize stage prevents it; Environment has the figures."
+    return [Caveat("saturation", saturation_summary(found), detail)]
