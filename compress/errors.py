@@ -34,6 +34,7 @@ __all__ = [
     "StageError",
     "UnknownNameError",
     "did_you_mean",
+    "first_line",
     "shortened",
     "work_begun",
 ]
@@ -121,6 +122,12 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     compared = name if len(name) <= _LONGEST_NAME else ""
     near = difflib.get_close_matches(compared, options, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(options)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its class if it has none."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def shortened(text: str, most: int = 80) -> str:
