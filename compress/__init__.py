@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from compress.errors import CompressError
     from compress.export import export_onnx
     from compress.model.files.load import load
-    from compress.pipeline.export import export_model
+    from compress.pipeline.bundles.export import export_model
+    from compress.pipeline.bundles.variants import bundle_variants
     from compress.pipeline.run import run
-    from compress.pipeline.variants import bundle_variants
     from compress.prune.embeddings import EmbeddingFactorization
     from compress.prune.heads import HeadPruning
     from compress.prune.layers import LayerPruning

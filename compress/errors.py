@@ -40,6 +40,7 @@ __all__ = [
     "StageError",
     "UnknownNameError",
     "did_you_mean",
+    "first_line",
     "nearest_name",
     "shortened",
     "work_begun",
@@ -196,6 +197,12 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     options = sorted(allowed)
     near = nearest_name(name, options)
     return f"; allowed: {', '.join(options)}" if near is None else f"; did you mean '{near}'?"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its class if it has none."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def shortened(text: str, most: int = 80) -> str:

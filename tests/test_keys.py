@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,9 @@ def test_a_latency_table_is_measured_again_where_something_else_is_timed(
     def timer(opset: int = 21, baseline: bytes = b"fp32", later: tuple[Any, ...] = ()) -> OnnxTimer:
         recipe = load_recipe(write_recipe(tmp_path / "r.yaml", export={"opset": opset}))
         (tmp_path / "baseline.onnx").write_bytes(baseline)
-        parts: tuple[Any, ...] = (None, tmp_path / "baseline.onnx", later, None, Cache(tmp_path), Silent())
-        return OnnxTimer(recipe, *parts)
+        run: Any = SimpleNamespace(recipe=recipe, cache=Cache(tmp_path), progress=Silent())
+        nothing: Any = None
+        return OnnxTimer(run, nothing, tmp_path / "baseline.onnx", later, nothing)
 
     stage = load_recipe(write_recipe(tmp_path / "r.yaml")).stages[0]
     other: dict[str, Any] = {

@@ -229,8 +229,8 @@ def _failure(recipe: Recipe, code: int) -> int:
 def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
     from compress.pipeline.cache import Cache
     from compress.pipeline.caveats import lines_before_work
+    from compress.pipeline.output import check_disk, check_output
     from compress.pipeline.prepare import prepare
-    from compress.pipeline.requirements import check_disk, check_output
     from compress.system.disk import scratch_directory
 
     with scratch_directory() as scratch:

@@ -48,10 +48,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.temperature < 0 or not np.isfinite(self.temperature):
             raise ModelError(
-                f"temperature {self.temperature} is not allowed: 0 (the likeliest token) or more"
+                f"temperature: {self.temperature} is not allowed; give 0 (the most likely token) or more"
             )
         if not 0 < self.top_p <= 1:
-            raise ModelError(f"top_p {self.top_p} is not allowed: above 0, at most 1")
+            raise ModelError(f"top_p: {self.top_p} is not allowed; give a value above 0 and at most 1")
 
 
 @dataclass
@@ -114,10 +114,11 @@ class Writer:
         """
         if bundle.is_file():
             raise ModelError(
-                f"{bundle} is a file; give a bundle's directory: modelpress export {bundle} -o DIR makes one"
+                f"{bundle} is a file; give a bundle's directory, as written by `modelpress export {bundle} "
+                "-o DIR`"
             )
         if not bundle.is_dir():
-            raise ModelError(f"{bundle}: there is no such directory")
+            raise ModelError(f"{bundle}: no such directory")
         settings = {name: _read_json(bundle / f"{name}.json") for name in ("manifest", "config")}
         _check_task(bundle, settings["manifest"])
         _check_files(bundle, file, settings["manifest"])
@@ -130,8 +131,8 @@ class Writer:
         self._outputs = [value.name for value in self._session.get_outputs()]
         if "input_ids" not in self._wanted or not any(map(is_past, self._wanted)):
             raise ModelError(
-                f"{bundle / file} is no decoder with a cache: it takes {', '.join(sorted(self._wanted))}; "
-                "generate is for bundles of language models"
+                f"{bundle / file} is not a decoder with a key-value cache (inputs: "
+                f"{', '.join(sorted(self._wanted))}); generate needs a bundle of a language model"
             )
         self._past = empty_past(self._session.get_inputs(), 1)
         self.context = _context(settings)
@@ -152,11 +153,11 @@ class Writer:
         ids = self._tokenizer.encode(prompt).ids
         written.prompt_tokens = len(ids)
         if not ids:
-            raise ModelError("the prompt is empty: a language model writes on from a text; give it one")
+            raise ModelError("the prompt is empty; give a text to continue")
         if self.context is not None and len(ids) >= self.context:
             raise ModelError(
-                f"the prompt has {len(ids):,} tokens, and the model sees {self.context:,} at most, its "
-                "answer counted: give a shorter one"
+                f"the prompt has {len(ids):,} tokens, but the model's context has {self.context:,} for "
+                "prompt and generated text together; give a shorter one"
             )
         room = most if self.context is None else min(most, self.context - len(ids))
         return self._stream(ids, room, "length" if room == most else "context", sampling, written)
@@ -213,7 +214,8 @@ def _check_task(bundle: Path, manifest: dict[str, Any]) -> None:
     task = manifest.get("task", decoder_task())
     if task not in TASKS or not task_class(task).keeps_past:
         raise ModelError(
-            f"{bundle} is no language model (its manifest.json says {task}): generate is for bundles of those"
+            f"{bundle} is not a language model (task in its manifest.json: {task}); generate needs a bundle "
+            "of one"
         )
 
 
@@ -223,9 +225,10 @@ def _check_files(bundle: Path, file: Path, manifest: dict[str, Any]) -> None:
         found = [*bundle.glob("*.onnx"), *bundle.glob("onnx/*.onnx")]
         others = ", ".join(sorted(each.relative_to(bundle).as_posix() for each in found))
         if others:
-            raise ModelError(f"{bundle}: no {file} in it; --file takes one that is: {others}")
-        how = f"; modelpress export {bundle} -o DIR makes one" if any(bundle.glob("*.safetensors")) else ""
-        raise ModelError(f"{bundle}: no {file} in it; give a bundle's directory{how}")
+            raise ModelError(f"{bundle} contains no {file}; give one of its files with --file: {others}")
+        has_weights = any(bundle.glob("*.safetensors"))
+        how = f", as written by `modelpress export {bundle} -o DIR`" if has_weights else ""
+        raise ModelError(f"{bundle} contains no {file}; give a bundle's directory{how}")
     digests = manifest.get("sha256")
     for name in (file, Path("tokenizer.json")):
         digest = digests.get(name.as_posix()) if isinstance(digests, dict) else None
@@ -234,8 +237,8 @@ def _check_files(bundle: Path, file: Path, manifest: dict[str, Any]) -> None:
         with (bundle / name).open("rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
                 raise ModelError(
-                    f"{bundle / name}: its SHA-256 is not that in manifest.json, so it is of another model, "
-                    "or broken, or was changed: copy the bundle again"
+                    f"{bundle / name} is damaged or was changed (its SHA-256 is not that in manifest.json); "
+                    "copy the bundle again"
                 )
 
 

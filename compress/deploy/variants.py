@@ -79,23 +79,23 @@ def load_variant(path: str | Path, prefer: str = "fastest", *, max_drop: float |
     """
     directory = Path(path)
     if prefer not in _PREFERENCES:
-        raise ModelError(f"prefer: {prefer!r} is not known{did_you_mean(prefer, _PREFERENCES)}")
+        raise ModelError(f"prefer: unknown value {prefer!r}{did_you_mean(prefer, _PREFERENCES)}")
     known = _variants(directory)
     entries = list(known)
     if sums_are_exact(environment().instruction_sets) is False:
         entries = [each for each in entries if each.accuracy_holds != HOLDS_WITH_EXACT_SUMS]
         if not entries:
             raise ModelError(
-                f"{directory}: this processor has no VNNI, without which the sums of every variant can "
-                "overflow; make one with reduce_range: true"
+                f"{directory}: this processor has no VNNI, so the int8 sums of every variant can saturate; "
+                "add a variant with reduce_range: true"
             )
     if max_drop is not None:
         least = min(each.drop for each in entries)
         entries = [each for each in entries if each.drop <= max_drop]
         if not entries:
             raise ModelError(
-                f"{directory}: max_drop: no variant drops at most {100 * max_drop:g} points; the best drops "
-                f"{100 * least:.2f}"
+                f"max_drop: no variant in {directory} loses at most {100 * max_drop:g} points; the best "
+                f"loses {100 * least:.2f}"
             )
     chosen = min(entries, key=_PREFERENCES[prefer])
     _check_whole(chosen, _manifest(directory))
@@ -106,13 +106,13 @@ def _manifest(directory: Path) -> dict[str, Any]:
     try:
         found = read_json(directory / "manifest.json")
     except FileNotFoundError as error:
-        raise ModelError(f"{directory}: no manifest.json here; give what modelpress bundle wrote") from error
+        raise ModelError(f"{directory} has no manifest.json; give what modelpress bundle wrote") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{directory / 'manifest.json'}: cannot be read: {error}") from error
     if not isinstance(found, dict) or not found.get("variants"):
         raise ModelError(
-            f"{directory} holds one model, not variants: open its onnx/model.onnx, or make variants of "
-            "several runs with modelpress bundle"
+            f"{directory} contains one model, not variants; open its onnx/model.onnx, or combine several "
+            "runs with modelpress bundle"
         )
     return found
 
@@ -133,14 +133,17 @@ def _variants(directory: Path) -> Sequence[Variant]:
             for each in _manifest(directory)["variants"]
         ]
     except (KeyError, IndexError, TypeError) as error:
-        raise ModelError(f"{directory / 'manifest.json'}: not a whole list of variants: {error!r}") from error
+        raise ModelError(f"{directory / 'manifest.json'}: incomplete list of variants: {error!r}") from error
 
 
 def _check_whole(variant: Variant, manifest: dict[str, Any]) -> None:
     name = f"onnx/{variant.path.name}"
     if not variant.path.is_file():
-        raise ModelError(f"{variant.path}: the manifest names this file, but it is not there")
+        raise ModelError(f"{variant.path} is missing, although manifest.json names it; copy the bundle again")
     with variant.path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != manifest["sha256"].get(name):
-        raise ModelError(f"{variant.path}: its SHA-256 is not that in manifest.json: copy the bundle again")
+        raise ModelError(
+            f"{variant.path} is damaged or was changed (its SHA-256 is not that in manifest.json); copy the "
+            "bundle again"
+        )

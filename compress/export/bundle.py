@@ -149,7 +149,7 @@ def _decoder_config(
         known = {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
-            "modelpress": f"of the ONNX file's inputs alone: the module is {known['architectures'][0]}",
+            "modelpress": f"describes the ONNX file's inputs; the module is {known['architectures'][0]}",
             "vocab_size": task.classes,
             "num_hidden_layers": len(layers),
             "num_attention_heads": layers[0].heads,
@@ -209,9 +209,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(directory / _MANIFEST)
         if not isinstance(manifest["sha256"], dict):
-            raise TypeError("sha256 is no mapping")
+            raise TypeError("sha256 is not a mapping")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{directory}: not a finished bundle: no manifest.json that can be read") from error
+        raise OutputError(
+            f"{directory} is not a finished bundle: it has no readable manifest.json"
+        ) from error
     return manifest
 
 
@@ -227,14 +229,18 @@ def broken_seals(directory: Path, manifest: dict[str, Any]) -> list[str]:
     homes = [directory.resolve(), *_hub_blobs(directory)]
     for name, digest in sealed.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            wrong.append(f"{name} is outside of the bundle")
+            wrong.append(f"{name} is outside the bundle")
         elif name not in there:
             wrong.append(f"{name} is missing")
         else:
             wrong += _broken(name, there[name], digest, homes)
     for name, path in there.items():
         if name not in sealed and (name != _MANIFEST or _leads_out(path, homes)):
-            wrong.append(f"{name} is not named in {_MANIFEST}" if name != _MANIFEST else f"{name} is a link")
+            wrong.append(
+                f"{name} is not in {_MANIFEST}"
+                if name != _MANIFEST
+                else f"{name} is a link out of the bundle"
+            )
     return wrong
 
 
@@ -242,12 +248,12 @@ def _broken(name: str, path: Path, digest: object, homes: Sequence[Path]) -> lis
     if _leads_out(path, homes):
         return [f"{name} is a link out of the bundle"]
     if not path.is_file():
-        return [f"{name} is no file"]
+        return [f"{name} is not a file"]
     try:
         same = sha256_of(path) == digest
     except OSError as error:
         return [f"{name} cannot be read: {error.strerror or error}"]
-    return [] if same else [f"{name} is not the file that was written (SHA-256 differs)"]
+    return [] if same else [f"{name} was changed (its SHA-256 differs)"]
 
 
 def _leads_out(path: Path, homes: Sequence[Path]) -> bool:

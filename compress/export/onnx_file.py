@@ -26,10 +26,11 @@ from compress.model.forward import logits, to_tensors
 from compress.recipe.config import ExportConfig
 from compress.tasks import Task
 
-__all__ = ["DEFAULT_OPSET", "Graph", "check_answers", "export_onnx", "graph_of"]
+__all__ = ["DEFAULT_OPSET", "TracePlan", "check_answers", "export_onnx", "trace_plan"]
 
 DEFAULT_OPSET = 21  # first with blocked QuantizeLinear, needed for per-token activations
 _FEW_ROWS = 16  # to estimate how much outputs vary
+_LARGEST_FILE = 1_900_000_000  # bytes of weights; protobuf files are limited to 2 GiB
 
 
 class _ByPosition(nn.Module):
@@ -79,25 +80,13 @@ def export_onnx(
     """
     path, module = Path(path), in_float32(module)
     check_operators(module, opset=opset)
-    graph = graph_of(module, split, task)
+    plan = trace_plan(module, split, task)
     longest = longest_row(module, task, longest)
-    try:
-        with evaluating(graph.module):
-            program = trace(
-                graph.module,
-                graph.example,
-                inputs=[name for name, _ in graph.inputs],
-                outputs=[name for name, _ in graph.outputs],
-                dynamic_shapes=graph.dynamic_shapes,
-                opset=opset,
-            )
-    except Exception as error:
-        raise ExportError(
-            f"{type(module).__name__} cannot be exported to ONNX: {_reason(str(error.__cause__ or error))}"
-        ) from error
-    narrow = narrow_dimensions(program.exported_program, graph, needed_sizes(split, task, longest))
-    _name_dimensions_(program.model, graph)
-    program.save(str(path), external_data=False if _bytes(module) < 1_900_000_000 else None)
+    program = _traced(plan, type(module).__name__, opset)
+    shapes = [shape for _, shape in plan.inputs]
+    narrow = narrow_dimensions(program.exported_program, shapes, needed_sizes(split, task, longest))
+    _name_dimensions_(program.model, plan)
+    program.save(str(path), external_data=False if _bytes(module) < _LARGEST_FILE else None)
     try:
         for each in narrow:
             _prove_beyond(each, module, path, split, task)
@@ -108,6 +97,31 @@ def export_onnx(
         path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights above 2 GB
         raise
     return path
+
+
+def _traced(plan: TracePlan, name: str, opset: int) -> torch.onnx.ONNXProgram:
+    """Trace and translate a module.
+
+    Args:
+        name: the module's class, for messages.
+
+    Raises:
+        ExportError: torch.export or the ONNX translation fails.
+    """
+    try:
+        with evaluating(plan.module):
+            return trace(
+                plan.module,
+                plan.example,
+                inputs=[name for name, _ in plan.inputs],
+                outputs=[name for name, _ in plan.outputs],
+                dynamic_shapes=plan.dynamic_shapes,
+                opset=opset,
+            )
+    except Exception as error:
+        raise ExportError(
+            f"{name} cannot be exported to ONNX: {_reason(str(error.__cause__ or error))}"
+        ) from error
 
 
 def check_answers(
@@ -154,28 +168,27 @@ def _prove_beyond(narrow: Narrow, module: nn.Module, path: Path, split: Split, t
         )
     except ParityError as error:
         raise ExportError(
-            f"{type(module).__name__} cannot be exported to ONNX: its graph holds for a {narrow.words}. Its "
-            "forward takes one way or another by that size (a Python `if` on a shape, say), and a graph has "
-            f"one way: compute both and choose with torch.where ({error})"
+            f"{type(module).__name__} cannot be exported to ONNX: its graph is only valid for a "
+            f"{narrow.words}. Its forward branches on that size (e.g. a Python `if` on a shape), which a "
+            f"graph cannot do; compute both results and choose with torch.where ({error})"
         ) from error
 
 
 def _reason(said: str) -> str:
     """Shorten torch.export's message to a sentence or two: the reason, the source line, and what to do."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    reason = lines[0] if lines else "it says nothing"
+    reason = lines[0] if lines else "no reason given"
     if reason.endswith(":") and len(lines) > 1:  # a heading; the reason is the line below it
         reason = f"{reason} {lines[1]}"
     calls = re.findall(r'File "([^"]+)", line (\d+), in .*(?:\n {4,}(\S.*))?', said)
     if "data-dependent" in reason and calls:
         return (
-            f"{_place(*calls[-1])}, takes one way or another by the values that it is "
-            f"given, and a graph has one way: choose between results with torch.where, or between functions "
-            "with torch.cond"
+            f"{_place(*calls[-1])}, branches on the values of its inputs, which a graph cannot do; choose "
+            "between results with torch.where, or between functions with torch.cond"
         )
     where = f" (at {_place(*calls[-1])})" if calls else ""
     return (
-        f"{reason}{where}. The module must be traceable by torch.export with dynamic batch and sequence: no "
+        f"{reason}{where}. torch.export must be able to trace the module with dynamic batch and sequence: no "
         "Python branches on values, no fixed sizes"
     )
 
@@ -185,7 +198,7 @@ def _place(file: str, line: str, code: str) -> str:
 
 
 @dataclass(frozen=True)
-class Graph:
+class TracePlan:
     """What to trace: a module with positional inputs, and the names and dimensions of the graph.
 
     Attributes:
@@ -210,19 +223,19 @@ class Graph:
         return (*each[: self.fixed], tuple(each[self.fixed :]))
 
 
-def graph_of(module: nn.Module, split: Split, task: Task) -> Graph:
-    """Build the graph to trace from a module, with the longest rows of a split.
+def trace_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
+    """Return what to trace of a module, with the longest rows of a split.
 
     Raises:
         ModelError: if a language model has no key/value cache.
         ExportError: if the split has fewer than two rows.
     """
-    return _decoder_graph(module, split, task) if task.keeps_past else _answer_graph(module, split, task)
+    return _decoder_plan(module, split, task) if task.keeps_past else _answer_plan(module, split, task)
 
 
-def _answer_graph(module: nn.Module, split: Split, task: Task) -> Graph:
+def _answer_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
     example = to_tensors(next(_tracing_rows(split).batches(2)), task.input_names)
-    return Graph(
+    return TracePlan(
         _ByPosition(module, task.input_names),
         tuple(example.values()),
         [(spec.name, ("batch_size", *spec.shape)) for spec in task.inputs],
@@ -231,15 +244,15 @@ def _answer_graph(module: nn.Module, split: Split, task: Task) -> Graph:
     )
 
 
-def _decoder_graph(module: nn.Module, split: Split, task: Task) -> Graph:
-    """Graph of a decoder, with the first half of its rows as the past, of which only the shape matters."""
+def _decoder_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
+    """The plan for a decoder, with the first half of its rows as the past; only its shape matters."""
     layers = cache_layers(module)
     ids = to_tensors(next(_tracing_rows(split).batches(2)), ("input_ids",))["input_ids"]
     before = ids.shape[1] // 2
     past = [torch.zeros(2, each.heads, before, each.head_size) for each in layers for _ in range(2)]
     heads = [(each.heads, each.head_size) for each in layers for _ in range(2)]
     total = "total_sequence_length"
-    return Graph(
+    return TracePlan(
         CachedDecoder(module),
         (ids[:, before:], torch.ones_like(ids), *past),
         [
@@ -263,17 +276,17 @@ def _decoder_graph(module: nn.Module, split: Split, task: Task) -> Graph:
 
 def _tracing_rows(split: Split) -> Split:
     if len(split) < 2:
-        raise ExportError(f"exporting needs two rows to trace with; {split.name} has {len(split)}")
+        raise ExportError(f"export needs two rows to trace with; the {split.name} split has {len(split)}")
     longest = sorted(range(len(split)), key=lambda i: -split.rows[i][split.inputs[0].name].shape[0])[:2]
     return split.at(np.array(longest))
 
 
-def _name_dimensions_(model: Any, graph: Graph) -> None:
+def _name_dimensions_(model: Any, plan: TracePlan) -> None:
     import onnx_ir as ir
 
-    for value, (_, shape) in zip(model.graph.inputs, graph.inputs, strict=True):
+    for value, (_, shape) in zip(model.graph.inputs, plan.inputs, strict=True):
         value.shape = ir.Shape(shape)
-    for value, (_, shape) in zip(model.graph.outputs, graph.outputs, strict=True):
+    for value, (_, shape) in zip(model.graph.outputs, plan.outputs, strict=True):
         if value.shape is not None:
             value.shape = ir.Shape(shape)
 

@@ -14,7 +14,7 @@ Shapes: u = judged units, c = outputs per unit, b = batch, s = sequence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import nn
 
 from compress.data.past import empty_past, past_of_present
 from compress.data.split import Array, Batch, Row, Split
-from compress.errors import ModelError, ParityError
+from compress.errors import ModelError, ParityError, first_line
 from compress.export.proof import all_padding, proof_rows
 from compress.facts import Parity
 from compress.model.evaluating import evaluating, in_float32
@@ -71,35 +71,54 @@ def check_parity(
         ParityError: if the file exceeds one of the limits, or ONNX Runtime can't run it.
         ModelError: if the module's outputs are not repeatable, or it fails on a row of one of the lengths.
     """
-    limit = relative_limit(module) if max_relative_error is None else max_relative_error
+    if max_relative_error is None:
+        max_relative_error = relative_limit(module)
+    limits = _Limits(min_agreement, max_metric_difference, max_relative_error)
     module = in_float32(module)
     with evaluating(module):
         pair = _Pair(module, path, task)
         check_repeats(module, next(split.batches(batch_size)), task)
         tally = _together(pair, split, task.rows_a_call(batch_size))
-        result = tally.result(split, min_agreement, max_metric_difference, limit)
-        apart = result.relative_error or 0.0
+        result = tally.result(split, limits)
         if not tally.finite:
-            raise ParityError(f"{path.name} answers with infinite or undefined logits on {split.name} rows")
-        if (
-            result.agreement < min_agreement
-            or abs(result.metric_difference) > max_metric_difference
-            or not apart <= limit
-        ):
-            raise ParityError(
-                f"{path.name} does not answer as the PyTorch model it came from: on {result.rows} "
-                f"{split.name} rows they agree on {result.agreement:.1%} (at least {min_agreement:.1%} "
-                f"wanted), {task.words.metric} differs by {result.metric_difference:+.4f} (at most "
-                f"{max_metric_difference:g}), outputs by {apart:.2g} of their spread (at "
-                f"most {limit:g}); nothing was published{_rounding_hint(module)}"
-            )
+            raise ParityError(f"{path.name} returns infinite or undefined logits on {split.name} rows")
+        if not result.holds:
+            raise ParityError(_difference_words(pair, split, result))
         for words, error in _alone(pair, split, lengths, min_agreement, tally.spread):
-            if not error <= limit:
+            if not error <= max_relative_error:
                 raise ParityError(
-                    f"{path.name} does not answer as the PyTorch model it came from: on {words} outputs "
-                    f"differ by {error:.2g} of their spread (at most {limit:g}); nothing was published"
+                    f"{path.name} differs from the PyTorch model that it was exported from: on {words}, "
+                    f"outputs differ by {error:.2g} of their spread (limit: {max_relative_error:g})"
                 )
     return result
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How far a file may differ from its module; see `Parity`."""
+
+    min_agreement: float
+    max_metric_difference: float
+    max_relative_error: float
+
+
+def _difference_words(pair: _Pair, split: Split, found: Parity) -> str:
+    """The figures of a comparison that failed, with their limits, and a remedy if there is one."""
+    hint = ""
+    if _rounds_activations(pair.module):
+        hint = (
+            ". Its activations are rounded to 8 bits, so in a deep model float rounding alone changes near "
+            "ties, in PyTorch too. If the metric is unchanged, lower export.min_agreement, raise "
+            "export.max_relative_error, or use activations: float"
+        )
+    return (
+        f"{pair.path.name} differs from the PyTorch model that it was exported from: on {found.rows} "
+        f"{split.name} rows, predictions agree on {found.agreement:.1%} (export.min_agreement: "
+        f"{found.min_agreement:.1%}), {pair.task.words.metric} differs by {found.metric_difference:+.4f} "
+        f"(export.max_metric_difference: {found.max_metric_difference:g}), and outputs differ by "
+        f"{found.relative_error or 0.0:.2g} of their spread (export.max_relative_error: "
+        f"{found.max_relative_error:g}){hint}"
+    )
 
 
 def relative_limit(module: nn.Module) -> float:
@@ -109,17 +128,6 @@ def relative_limit(module: nn.Module) -> float:
 
 def _rounds_activations(module: nn.Module) -> bool:
     return any(getattr(each, "int8_activations", False) for each in module.modules())
-
-
-def _rounding_hint(module: nn.Module) -> str:
-    """Possible cause and remedy if activations are rounded, else an empty string."""
-    if not _rounds_activations(module):
-        return ""
-    return (
-        ". Its activations are rounded to 8 bits: in a deep model the last digit of a float then turns near "
-        "ties, in PyTorch as well. Where the metric is the same, lower export.min_agreement or raise "
-        "export.max_relative_error, or take activations: float"
-    )
 
 
 @dataclass
@@ -167,7 +175,7 @@ class _Tally:
         size = (self.size / self.count) ** 0.5
         return float(max(np.mean(variance).clip(0) ** 0.5, self.least * size, np.finfo(np.float32).tiny))
 
-    def result(self, split: Split, min_agreement: float, max_difference: float, max_error: float) -> Parity:
+    def result(self, split: Split, limits: _Limits) -> Parity:
         """Results on the rows of a split, with the limits."""
         found, expected = np.concatenate(self.found), np.concatenate(self.expected)
         return Parity(
@@ -175,10 +183,8 @@ class _Tally:
             agreement=self.task.agreement(found, expected),
             metric_difference=self.task.change(expected, found, split.answers),
             max_abs_error=self.largest,
-            relative_error=_all_but(np.concatenate(self.errors), min_agreement) / self.spread,
-            min_agreement=min_agreement,
-            max_metric_difference=max_difference,
-            max_relative_error=max_error,
+            relative_error=_all_but(np.concatenate(self.errors), limits.min_agreement) / self.spread,
+            **asdict(limits),
         )
 
 
@@ -192,7 +198,7 @@ class _Pair:
                 str(path), _options(module), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ParityError(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+            raise ParityError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from error
 
     def expected(self, batch: Batch) -> Array:
         """The module's logits, [u, c]."""
@@ -213,7 +219,7 @@ class _Pair:
             length = next(iter(batch.values())).shape[:2]
             raise ParityError(
                 f"ONNX Runtime cannot run {self.path.name} on rows of shape {list(length)}: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
 
     def distance(self, batch: Batch, expected: Array) -> float:
@@ -239,9 +245,9 @@ def check_repeats(module: nn.Module, batch: Batch, task: Task) -> None:
         first, second = logits(module, inputs), logits(module, inputs)
     if (first - second).abs().max() > _SAME * first.abs().max():
         raise ModelError(
-            f"{type(module).__name__} answers the same rows differently each time: it draws random numbers "
-            "in evaluation mode too, as F.dropout does without training=self.training; no file can answer as "
-            "it does"
+            f"{type(module).__name__} returns different outputs for the same rows each time, so no ONNX file "
+            "can match it: it uses random numbers in evaluation mode, as F.dropout does without "
+            "training=self.training"
         )
 
 
@@ -270,7 +276,7 @@ def _alone(
     count = min(_ALONE_DECODED if task.keeps_past else _ALONE, len(split))
     real = by_length.at(np.linspace(0, len(split) - 1, count).astype(np.int64))
     errors = [pair.distance(batch, pair.expected(batch)) for batch in real.batches(1)]
-    yield f"{split.name} rows that are alone", _all_but(errors, min_agreement) / spread
+    yield f"single {split.name} rows", _all_but(errors, min_agreement) / spread
     shortest = real.rows[0][task.inputs[0].name].shape[0]
     each = _ROWS_IF_ROUNDED if _rounds_activations(module) else 1
     made_up = [(length, proof_rows(split, task, [length] * each)) for length in lengths]
@@ -284,7 +290,7 @@ def _alone(
             raise ModelError(cannot_answer(module, length, error)) from error
         errors = [pair.distance(*both) for both in zip(batches, expected, strict=True)]
         if errors:
-            words = f"a row of {length:,} positions" if length else "a row that is all padding"
+            words = f"a row of {length:,} positions" if length else "a row of padding only"
             yield words, float(np.median(errors)) / spread
 
 
@@ -304,14 +310,9 @@ def _length(row: Row, task: Task) -> int:
 def cannot_answer(module: nn.Module, length: int, error: Exception) -> str:
     """Message that a module fails on a row of a length that may occur."""
     return (
-        f"{type(module).__name__} cannot answer a row of {length:,} positions, and rows of that length may "
-        f"come ({_first_line(error)}): give data.max_length as the most that it takes"
+        f"{type(module).__name__} fails on a row of {length:,} positions, which may occur "
+        f"({first_line(error)}); set data.max_length to the longest row that it accepts"
     )
-
-
-def _first_line(error: Exception) -> str:
-    said = str(error).strip()
-    return said.splitlines()[0] if said else type(error).__name__
 
 
 def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cut: int | None) -> Array:

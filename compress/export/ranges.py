@@ -5,14 +5,12 @@ It records it even if the test changed nothing, so a size outside the range need
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.data.split import Split
 from compress.tasks import Task
-
-if TYPE_CHECKING:
-    from compress.export.onnx_file import Graph
 
 __all__ = ["Narrow", "is_within", "narrow_dimensions", "needed_sizes"]
 
@@ -65,17 +63,20 @@ def is_within(needed: tuple[int, int], bounds: Any) -> bool:
     return bool(bounds.lower <= (needed[0] if needed[0] != 1 else 2)) and bool(bounds.upper >= needed[1])
 
 
-def narrow_dimensions(program: Any, graph: Graph, needed: dict[str, tuple[int, int]]) -> list[Narrow]:
+def narrow_dimensions(
+    program: Any, shapes: Sequence[tuple[int | str, ...]], needed: dict[str, tuple[int, int]]
+) -> list[Narrow]:
     """Find the dimensions of a traced program that are dynamic for fewer sizes than may occur.
 
     Args:
         program: the `ExportedProgram` that the graph was translated from.
+        shapes: shape of each input of the graph; a string is a dynamic dimension.
         needed: bounds by dimension name.
     """
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.name in inputs]
     found = {}
-    for value, (_, shape) in zip(values, graph.inputs, strict=True):
+    for value, shape in zip(values, shapes, strict=True):
         for size, name in zip(value.shape, shape, strict=True):
             bounds = program.range_constraints.get(getattr(getattr(size, "node", None), "expr", None))
             if bounds is not None and name in needed and not is_within(needed[str(name)], bounds):
@@ -93,4 +94,4 @@ def _narrow(name: str, needed: tuple[int, int], bounds: Any) -> Narrow:
         # A decoder reads all but the last token at once.
         lengths |= set() if endless else {int(bounds.upper) + 1, min(int(bounds.upper) + 2, high), high}
     lengths = {length for length in lengths if length >= 1}
-    return Narrow(f"{name} {words} only, and {low:,} to {high:,} may come", tuple(sorted(lengths)))
+    return Narrow(f"{name} {words}, but {low:,} to {high:,} may occur", tuple(sorted(lengths)))

@@ -135,7 +135,7 @@ def _started(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
     except OSError as error:
-        raise StageError(f"{job.name}: its process can't be started: {error.strerror or error}") from error
+        raise StageError(f"{job.name}: cannot start its process: {error.strerror or error}") from error
 
 
 def _read(

@@ -5,7 +5,7 @@ from compress.measure.environment import environment, sums_are_exact
 from compress.measure.explain.explanation import Explanation
 from compress.measure.explain.profiled import explain_file
 from compress.measure.ladder import Step, measure_ladder
-from compress.measure.process.pair import measure_pair
+from compress.measure.process.pair import FilePair, measure_pair
 from compress.measure.results import (
     Accuracy,
     AccuracyDifference,
@@ -29,6 +29,7 @@ __all__ = [
     "AccuracyDifference",
     "Environment",
     "Explanation",
+    "FilePair",
     "Interval",
     "Latency",
     "LatencyComparison",

@@ -55,7 +55,7 @@ def predict(
         missing = np.isnan(logits).reshape(len(logits), -1).any(axis=1)
         if missing.any():
             raise MeasureError(
-                f"the ONNX file answers NaN on row {rows + int(missing.argmax())} of the {split.name} split"
+                f"the ONNX file returns NaN for row {rows + int(missing.argmax())} of the {split.name} split"
             )
         wrong = task.misfit(logits.shape, len(labels), next(iter(batch.values())).shape[1])
         if wrong is not None:

@@ -28,7 +28,7 @@ def unpack_classes(text: str) -> NDArray[np.int64]:
     try:
         raw = unpacker.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
     except zlib.error as error:
-        raise ValueError(f"not packed classes: {error}") from error
+        raise ValueError(f"invalid packed classes: {error}") from error
     if not unpacker.eof or len(raw) % 4:
-        raise ValueError("not packed classes: cut off, or too many")
+        raise ValueError("invalid packed classes: truncated, or too many")
     return np.frombuffer(raw, dtype="<u4").astype(np.int64)

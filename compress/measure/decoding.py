@@ -6,17 +6,16 @@ Shapes: b = batch, p = past tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from compress.data.past import empty_past, past_of_present
 from compress.data.split import Batch
 from compress.errors import MeasureError
-from compress.measure.latency import Clock, Round, summarize, time_in_turns
-from compress.measure.process.watch import Watch
+from compress.measure.latency import Round, Rounds, summarize, time_in_turns
 from compress.measure.results import LatencyComparison
 from compress.measure.runtimes.session import Session
+from compress.timing import Setting
 
 __all__ = ["cache_bytes_per_token", "compare_decoding"]
 
@@ -31,28 +30,22 @@ def compare_decoding(
     baseline: Session,
     candidate: Session,
     prompt: Batch,
+    setting: Setting,
+    rounds: Rounds,
     *,
-    threads: int,
-    rounds: int,
-    seconds: float,
-    seed: int,
     on_round: Callable[[Round], None] | None = None,
-    clock: Clock | None = None,
-    watch: Watch | None = None,
 ) -> LatencyComparison:
     """Time decoding one token after a prompt in both files; the past does not grow while timing.
 
     Args:
         prompt: rows of p tokens without padding; the last token is the one that is timed.
+        setting: of the prompt and the sessions, for the result; its sequence is p.
 
     Returns:
-        Times per call; `sequence` is p, and throughput is tokens per second over all rows.
+        Times per call; throughput is tokens per second over all rows.
     """
-    calls = [_one_token(session, prompt) for session in (baseline, candidate)]
-    rows, length = prompt["input_ids"].shape
-    options: dict[str, Any] = {} if clock is None else {"clock": clock}
-    timed = time_in_turns(*calls, rounds=rounds, seconds=seconds, on_round=on_round, watch=watch, **options)
-    return summarize(timed, batch=rows, sequence=length, threads=threads, seed=seed)
+    before, after = (_one_token(session, prompt) for session in (baseline, candidate))
+    return summarize(time_in_turns(before, after, rounds, on_round=on_round), setting, seed=rounds.seed)
 
 
 def _one_token(session: Session, prompt: Batch) -> Callable[[], object]:

@@ -14,13 +14,13 @@ import numpy as np
 
 from compress.data.split import Split
 from compress.measure.accuracy import predict
-from compress.measure.latency import median_interval, rounds_in_turns
+from compress.measure.latency import Rounds, Turns, median_interval, rounds_in_turns
 from compress.measure.results import Interval, Rung
 from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import create_session, feeds
 from compress.measure.size import model_files
 from compress.progress import Progress
-from compress.tasks import Task
+from compress.tasks import Integers, Task
 from compress.timing import Setting
 
 __all__ = ["Step", "measure_ladder"]
@@ -45,30 +45,21 @@ class Step:
 
 
 def measure_ladder(
-    steps: Sequence[Step],
-    task: Task,
-    setting: Setting,
-    *,
-    rounds: int,
-    seconds: float,
-    seed: int,
-    progress: Progress,
+    steps: Sequence[Step], task: Task, setting: Setting, rounds: Rounds, *, progress: Progress
 ) -> tuple[Rung, ...]:
     """Compare each file with the first and with the previous one.
 
     Args:
         steps: the uncompressed file, then those after each stage; all have the same rows.
         setting: batch, sequence and threads for timing.
-        rounds: timing rounds, in turns.
-        seconds: duration per file and round.
-        seed: of the bootstrap, and of the sample if there are more than 1,000 rows.
+        rounds: its seed is also that of the sample if there are more than 1,000 rows.
 
     Raises:
         MeasureError: if ONNX Runtime refuses a file or a batch.
     """
     sessions = [create_session(step.onnx, threads=setting.threads) for step in steps]
-    rows = [step.validation.take(_MOST_ROWS, seed=seed) for step in steps]
-    with progress.bar("the ladder: after every stage", len(steps) + rounds + 1) as bar:
+    rows = [step.validation.take(_MOST_ROWS, seed=rounds.seed) for step in steps]
+    with progress.bar("measure the model after every stage", len(steps) + rounds.count + 1) as bar:
         answers = []
         for session, split in zip(sessions, rows, strict=True):
             answers.append(predict(session, split, 1, task))
@@ -78,19 +69,24 @@ def measure_ladder(
             partial(session.run, None, feeds(batch, session))
             for session, batch in zip(sessions, batches, strict=True)
         ]
-        turns = rounds_in_turns(calls, rounds=rounds, seconds=seconds, on_round=lambda: bar.advance(1))
-    times = turns.rounds_ms
-    labels, lengths = rows[0].answers, rows[0].answer_lengths
-    found = []
+        turns = rounds_in_turns(calls, rounds, on_round=lambda: bar.advance(1))
+    return _rungs(steps, task, rows[0], answers, turns, rounds.seed)
+
+
+def _rungs(
+    steps: Sequence[Step], task: Task, rows: Split, answers: Sequence[Integers], turns: Turns, seed: int
+) -> tuple[Rung, ...]:
+    """Combine the predictions and times of each file; `rows` has the true answers."""
+    times, found = turns.rounds_ms, []
     for at, step in enumerate(steps):
         before = max(at - 1, 0)
         found.append(
             Rung(
                 name=step.name,
-                rows=len(rows[0]),
-                accuracy=task.value(answers[at], labels),
+                rows=len(rows),
+                accuracy=task.value(answers[at], rows.answers),
                 agreement=task.agreement(answers[at], answers[0]),
-                change=task.difference(answers[before], answers[at], labels, lengths),
+                change=task.difference(answers[before], answers[at], rows.answers, rows.answer_lengths),
                 p50_ms=float(np.median(times[at])),
                 speedup=_ratio(times[0], times[at], seed),
                 gain=_ratio(times[before], times[at], seed),

@@ -23,13 +23,15 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from compress.data.split import Batch
-from compress.measure.process.watch import Disturbance, Load, Watch, disturbance_of
+from compress.measure.process.monitor import Disturbance, Load, LoadMonitor, disturbance_of
 from compress.measure.results import Latency, LatencyComparison
 from compress.measure.runtimes.session import Session, answer, feeds
 from compress.system.exclusive import alone
+from compress.timing import Setting
 
 __all__ = [
     "Round",
+    "Rounds",
     "Turns",
     "compare_latency",
     "median_interval",
@@ -49,6 +51,25 @@ T = TypeVar("T")
 
 Clock = Callable[[], int]
 """Returns nanoseconds since a fixed moment."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How functions are timed in turns.
+
+    Attributes:
+        count: timed rounds.
+        seconds: minimum duration per function and round; at least 3 calls.
+        seed: of the bootstrap.
+        clock: returns nanoseconds; replaceable in tests.
+        monitor: other load on the machine; replaceable in tests; None: this machine's.
+    """
+
+    count: int
+    seconds: float
+    seed: int = 0
+    clock: Clock = time.perf_counter_ns
+    monitor: LoadMonitor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,15 +113,10 @@ def compare_latency(
     baseline: Session,
     candidate: Session,
     batch: Batch,
+    setting: Setting,
+    rounds: Rounds,
     *,
-    sequence: int,
-    threads: int,
-    rounds: int,
-    seconds: float,
-    seed: int = 0,
     on_round: Callable[[Round], None] | None = None,
-    clock: Clock = time.perf_counter_ns,
-    watch: Watch | None = None,
 ) -> LatencyComparison:
     """Time two open ONNX files on one batch.
 
@@ -108,49 +124,35 @@ def compare_latency(
         baseline: the reference of the speedup.
         candidate: the other file.
         batch: real rows without padding; each session takes the inputs that it needs.
-        sequence: tokens per row of `batch`, for the result.
-        threads: thread count of the sessions, for the result.
-        rounds: timing rounds.
-        seconds: minimum duration per file and round; at least 3 calls.
-        seed: of the bootstrap.
+        setting: of the batch and the sessions, for the result.
         on_round: called with each round that counts.
-        clock: returns nanoseconds; replaceable in tests.
-        watch: as in `time_in_turns`.
 
     Raises:
         MeasureError: if ONNX Runtime fails on this batch.
     """
     baseline_feeds, candidate_feeds = feeds(batch, baseline), feeds(batch, candidate)
-    rows = len(next(iter(batch.values())))
     for session in (baseline, candidate):
         answer(session, batch)  # reports a refused batch with a clear message before timing starts
     timed = time_in_turns(
         lambda: baseline.run(None, baseline_feeds),
         lambda: candidate.run(None, candidate_feeds),
-        rounds=rounds,
-        seconds=seconds,
+        rounds,
         on_round=on_round,
-        clock=clock,
-        watch=watch,
     )
-    return summarize(timed, batch=rows, sequence=sequence, threads=threads, seed=seed)
+    return summarize(timed, setting, seed=rounds.seed)
 
 
 def time_in_turns(
     baseline: Callable[[], object],
     candidate: Callable[[], object],
+    rounds: Rounds,
     *,
-    rounds: int,
-    seconds: float,
     on_round: Callable[[Round], None] | None = None,
-    clock: Clock = time.perf_counter_ns,
-    watch: Watch | None = None,
 ) -> list[Round]:
-    """Call two functions for `seconds` each in every round, after an untimed warm-up of the same length.
+    """Call two functions in every round, after an untimed warm-up of the same length.
 
     Args:
         on_round: called with each round as soon as it is known to count.
-        watch: monitors other load; replaceable in tests.
 
     Returns:
         The requested number of rounds, in the order in which they were timed.
@@ -158,60 +160,52 @@ def time_in_turns(
 
     def timed(number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if number % 2 == 0:
-            first = _time_for(baseline, seconds, clock)
-            return first, _time_for(candidate, seconds, clock)
-        first = _time_for(candidate, seconds, clock)
-        return _time_for(baseline, seconds, clock), first
+            first = _time_for(baseline, rounds)
+            return first, _time_for(candidate, rounds)
+        first = _time_for(candidate, rounds)
+        return _time_for(baseline, rounds), first
 
     def round_of(this: _Timed[tuple[tuple[float, ...], tuple[float, ...]]]) -> Round:
         return Round(*this.found, number=this.number, load=this.load)
 
     with alone():
-        watch = Watch() if watch is None else watch
-        _time_for(baseline, seconds, clock)
-        _time_for(candidate, seconds, clock)
+        monitor = rounds.monitor or LoadMonitor()
+        _time_for(baseline, rounds)
+        _time_for(candidate, rounds)
         found = _mostly_quiet(
-            timed,
-            rounds,
-            watch,
-            clock,
-            lambda this: None if on_round is None else on_round(round_of(this)),
+            timed, rounds, monitor, lambda this: None if on_round is None else on_round(round_of(this))
         )
     return [round_of(this) for this in found]
 
 
 def rounds_in_turns(
     calls: Sequence[Callable[[], object]],
+    rounds: Rounds,
     *,
-    rounds: int,
-    seconds: float,
     on_round: Callable[[], None] | None = None,
-    clock: Clock = time.perf_counter_ns,
-    watch: Watch | None = None,
 ) -> Turns:
-    """Call several functions for `seconds` each in every round, reversing the order every other round.
+    """Call several functions in every round, reversing the order every other round.
 
     An untimed warm-up round comes first.
 
     Args:
         on_round: called after the warm-up and for each round that counts.
-        watch: as in `time_in_turns`.
     """
 
     def timed(number: int) -> list[float]:
         order = range(len(calls)) if number % 2 == 0 else range(len(calls) - 1, -1, -1)
-        medians = {index: float(np.median(_time_for(calls[index], seconds, clock))) for index in order}
+        medians = {index: float(np.median(_time_for(calls[index], rounds))) for index in order}
         return [medians[index] for index in range(len(calls))]
 
-    def told(this: object = None) -> None:
+    def advance(this: object = None) -> None:
         if on_round is not None:
             on_round()
 
     with alone():
-        watch = Watch() if watch is None else watch
+        monitor = rounds.monitor or LoadMonitor()
         timed(0)
-        told()
-        found = _mostly_quiet(timed, rounds, watch, clock, told)
+        advance()
+        found = _mostly_quiet(timed, rounds, monitor, advance)
     return Turns(
         tuple(tuple(this.found[index] for this in found) for index in range(len(calls))),
         disturbance_of([this.load for this in found]),
@@ -229,42 +223,42 @@ class _Timed(Generic[T]):
 
 def _mostly_quiet(
     timed: Callable[[int], T],
-    rounds: int,
-    watch: Watch,
-    clock: Clock,
+    rounds: Rounds,
+    monitor: LoadMonitor,
     on_round: Callable[[_Timed[T]], None],
 ) -> list[_Timed[T]]:
     """Time rounds until enough are quiet, within limits; fill up with the least disturbed ones."""
-    watch.look()  # exclude the warm-up from the first round's load
+    monitor.look()  # exclude the warm-up from the first round's load
     quiet: list[_Timed[T]] = []
     disturbed: list[_Timed[T]] = []
     again_since = 0
-    for number in range(2 * rounds):
-        if number == rounds:
-            again_since = clock()
-        if number > rounds and clock() - again_since > _MOST_AGAIN_S * _NS_PER_S:
+    for number in range(2 * rounds.count):
+        if number == rounds.count:
+            again_since = rounds.clock()
+        if number > rounds.count and rounds.clock() - again_since > _MOST_AGAIN_S * _NS_PER_S:
             break
         found = timed(number)
-        this = _Timed(number, found, watch.look())
+        this = _Timed(number, found, monitor.look())
         if this.load.is_disturbed:
             disturbed.append(this)
             continue
         quiet.append(this)
         on_round(this)
-        if len(quiet) == rounds:
+        if len(quiet) == rounds.count:
             break
     disturbed.sort(key=lambda this: (this.load.is_throttled, this.load.used_by_others))
-    for this in disturbed[: rounds - len(quiet)]:
+    for this in disturbed[: rounds.count - len(quiet)]:
         quiet.append(this)
         on_round(this)
     return sorted(quiet, key=lambda this: this.number)
 
 
-def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple[float, ...]:
-    """Time single calls in ms until `seconds` have passed and at least 3 calls are done."""
+def _time_for(call: Callable[[], object], rounds: Rounds) -> tuple[float, ...]:
+    """Time single calls in ms for the duration of a round, at least 3 calls."""
     times: list[float] = []
+    clock = rounds.clock
     now = clock()
-    end = now + int(seconds * _NS_PER_S)
+    end = now + int(rounds.seconds * _NS_PER_S)
     while now < end or len(times) < _MIN_CALLS:
         begin = clock()
         call()
@@ -274,19 +268,15 @@ def _time_for(call: Callable[[], object], seconds: float, clock: Clock) -> tuple
     return tuple(times)
 
 
-def summarize(
-    timed: Sequence[Round], *, batch: int, sequence: int, threads: int, seed: int = 0
-) -> LatencyComparison:
+def summarize(timed: Sequence[Round], setting: Setting, *, seed: int = 0) -> LatencyComparison:
     """Compute a report's figures from the timed rounds."""
     ratios = [this.ratio for this in timed]
     low, high = median_interval(ratios, seed=seed)
     disturbance = disturbance_of([this.load for this in timed])
     return LatencyComparison(
-        batch=batch,
-        sequence=sequence,
-        threads=threads,
-        baseline=_latency([t for this in timed for t in this.baseline_ms], batch),
-        candidate=_latency([t for this in timed for t in this.candidate_ms], batch),
+        **setting.model_dump(),
+        baseline=_latency([t for this in timed for t in this.baseline_ms], setting.batch),
+        candidate=_latency([t for this in timed for t in this.candidate_ms], setting.batch),
         speedup=float(np.median(ratios)),
         speedup_low=low,
         speedup_high=high,

@@ -58,7 +58,7 @@ def inputs_of(path: Path) -> tuple[FileInput, ...]:
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
     graph = model.graph
     if not graph.node:
-        raise ModelError(f"{path}: not an ONNX file: it holds no graph")
+        raise ModelError(f"{path}: not an ONNX file: it contains no graph")
     weights = {each.name for each in graph.initializer}
     return tuple(_input(graph, each) for each in graph.input if each.name not in weights)
 
@@ -140,23 +140,24 @@ def made_batch(
         if is_past(each.name):
             continue  # `feeds` adds an empty past for decoders
         if not each.dtype or each.shape is None:
-            what = "its shape is not said" if each.dtype else "it is no tensor of numbers"
-            raise ModelError(f"{path}: no batch can be made for input '{each.name}': {what}")
+            what = "the file does not give its shape" if each.dtype else "it is not a tensor of numbers"
+            raise ModelError(f"{path}: no synthetic batch can be made for input '{each.name}': {what}")
         shape = [_size(path, each, place, batch, sequence) for place in range(len(each.shape))]
         if np.prod(shape, dtype=float) > _MOST_NUMBERS:
             raise ModelError(
-                f"{path}: no batch is made for input '{each.name}': {shape} is more than fits; ask for less"
+                f"{path}: input '{each.name}' of shape {shape} is too large for a synthetic batch; give a "
+                "smaller batch or sequence"
             )
         if len(shape) > 1:
-            lengths.add(1 if _is_picture(each) else shape[1])
+            lengths.add(1 if _is_image(each) else shape[1])
         made[each.name] = _values(each, shape, draw)
     own = lengths.pop() if len(lengths) == 1 else sequence
     if fixed and own != sequence:
-        raise ModelError(f"{path}: takes sequence {own} only, not {sequence}; leave --sequence out")
+        raise ModelError(f"--sequence {sequence}: {path} takes sequence {own} only; omit --sequence")
     return made, own
 
 
-def _is_picture(given: FileInput) -> bool:
+def _is_image(given: FileInput) -> bool:
     """Whether the input has channels, height and width after the batch; such an image has sequence 1."""
     shape = given.shape or ()
     return len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
@@ -167,7 +168,7 @@ def _size(path: Path, given: FileInput, place: int, batch: int, sequence: int) -
     size = given.shape[place]
     if place == 0:
         if isinstance(size, int) and size != batch:
-            raise ModelError(f"{path}: takes batch {size} only (input '{given.name}'), not {batch}")
+            raise ModelError(f"--batch {batch}: {path} takes batch {size} only (input '{given.name}')")
         return batch
     return size if isinstance(size, int) else sequence
 

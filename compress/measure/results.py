@@ -10,6 +10,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from compress.errors import did_you_mean
 from compress.measure.answers import unpack_classes
 from compress.measure.explain.explanation import Explanation
 from compress.tasks import TASKS, Difference, Integers, Score
@@ -88,7 +89,7 @@ class Answers(_Result):
     def _of_the_same_rows(self) -> Self:
         lengths = {len(unpack_classes(each)) for each in (self.labels, self.baseline, self.candidate)}
         if len(lengths) > 1:
-            raise ValueError(f"labels and answers are of different numbers of rows: {sorted(lengths)}")
+            raise ValueError(f"labels and predictions have different numbers of rows: {sorted(lengths)}")
         return self
 
 
@@ -236,6 +237,11 @@ class RuntimeTiming(_Result):
     threads: int
     rounds_ms: tuple[float, ...]
     disturbed_rounds: int | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """Setting of these times."""
+        return Setting(batch=self.batch, sequence=self.sequence, threads=self.threads)
 
 
 class Runtimes(_Result):
@@ -396,5 +402,5 @@ class Measurement(_Result):
     @classmethod
     def _known_task(cls, name: str) -> str:
         if name and name not in TASKS:
-            raise ValueError(f"this modelpress has no task '{name}'")
+            raise ValueError(f"unknown task '{name}'{did_you_mean(name, TASKS)}")
         return name

@@ -33,7 +33,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
         MeasureError: if the file is empty, or names a file outside its folder.
     """
     if path.stat().st_size == 0:  # an empty file cannot be mapped
-        raise MeasureError(f"{path}: this file is empty")
+        raise MeasureError(f"{path} is empty")
     folder = path.parent
     found: dict[Path, None] = {path: None}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -47,7 +47,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
                 continue
             # Check the path as written, because downloaded files are often symlinks to another place.
             if there and (Path(text).is_absolute() or ".." in Path(text).parts):
-                raise MeasureError(f"{path}: its external data is outside of its folder: {text}; refused")
+                raise MeasureError(f"{path}: its external data {text} must be in the same folder")
             if there:
                 found[beside] = None
     return tuple(found)

@@ -1,13 +1,14 @@
 """Run recipes, check bundles, export models without compression, inspect models, and bundle variants."""
 
-from compress.pipeline.check import check_bundle
-from compress.pipeline.export import export_model
-from compress.pipeline.inspect import inspect_model, inspection_recipe
+from compress.pipeline.bundles.check import check_bundle
+from compress.pipeline.bundles.export import export_model
+from compress.pipeline.bundles.variants import bundle_variants
+from compress.pipeline.inspection.inspect import inspect_model, inspection_recipe
+from compress.pipeline.output import check_can_be_made
 from compress.pipeline.prepare import Run, prepare
-from compress.pipeline.requirements import check_can_be_made, check_files
+from compress.pipeline.requirements import check_files
 from compress.pipeline.run import Outcome, outcome_of, run
 from compress.pipeline.shapes import recipe_shapes
-from compress.pipeline.variants import bundle_variants
 
 __all__ = [
     "Outcome",

@@ -15,25 +15,25 @@ _SHOWN_LABELS = 20
 
 
 def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
-    """Caveats known before any work that could make every accuracy wrong.
+    """Caveats known before any work that could make every score wrong.
 
     These are: guessed label order, test rows used in training, classes without rows to measure on, truncated
     texts, and dropped rows.
     """
     found = []
-    labels = splits.task.labels
+    labels, metric = splits.task.labels, splits.task.words.metric
     guessed = any(note.kind == "guessed-labels" for note in splits.notes)
     if guessed and not all(label.isdigit() for label in labels):
         found.append(
-            f"the model's labels have no names, so the data's were taken in this order: {', '.join(labels)}. "
-            "If the model was trained with another, all figures and the bundle's labels are wrong: write "
-            "id2label into the model's config.json"
+            f"the model's labels have no names, so this order of the data's labels was assumed: "
+            f"{', '.join(labels)}. If the model was trained with another order, all figures and the bundle's "
+            "labels are wrong: write id2label into the model's config.json"
         )
     trained_before = recipe.model.hf is not None and recipe.model.train is None
     if trained_before and getattr(recipe.data, "test", "") is None:
         found.append(
-            "the test rows were drawn from the training data: if the model was fine-tuned on these rows "
-            "before, every accuracy here is too high; give rows that it has not seen as data.test"
+            f"the test rows were drawn from the training data: if the model was fine-tuned on these rows, "
+            f"every {metric} in this report is too high; give rows that it has not seen as data.test"
         )
     found += filter(None, (_unmeasured(each, splits.task) for each in (splits.test, splits.validation)))
     return (*found, *(note for note in splits.notes if note.kind in ("cut", "dropped")))
@@ -52,55 +52,36 @@ def _unmeasured(split: Split, task: Task) -> str | None:
     absent = [repr(label) for index, label in enumerate(task.labels) if index not in present]
     if not absent or not len(split):
         return None
-    many = "s" if len(absent) > 1 else ""
+    labels = "these labels" if len(absent) > 1 else "this label"
     return (
-        f"{split.name} has no row of the label{many} {listed(absent, _SHOWN_LABELS)}: no figure from its "
-        f"{len(split):,} rows says anything about {'them' if many else 'it'}"
+        f"the {split.name} split has no row of {labels}: {listed(absent, _SHOWN_LABELS)}; none of the "
+        f"figures from its {len(split):,} rows covers {'them' if len(absent) > 1 else 'it'}"
     )
 
 
 def _chance_level(measurement: Measurement) -> list[str]:
     task = task_of_measurement(measurement)
-    order = "" if task.names_tokens else ", and are the labels in its order"
+    order = "" if task.names_tokens else ", with the labels in this order"
     found = []
     baseline, candidate = (commonest_words(measurement, who) for who in ("baseline", "candidate"))
     if baseline is not None:
-        found.append(f"{baseline}. Was it trained{order}? No comparison means anything until that is fixed")
+        found.append(f"{baseline}. Check that it was trained{order}; until then no comparison means anything")
     if candidate is not None:
-        found.append(f"{candidate}. A small loss of {task.words.score} says nothing about it")
+        found.append(f"{candidate}. A small loss of {task.words.score} means nothing for such a model")
     return found
 
 
 def warnings_of(
     recipe: Recipe, splits: Splits, measurement: Measurement, saturation: Saturation | None = None
 ) -> tuple[str, ...]:
-    """All caveats: shortfalls, figures that hold only here, and doubts."""
-    stages = recipe.stages
+    """Caveats that a report's sections do not derive from its figures: the data, chance level, saturation."""
     found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
-    slower = [point for point in measurement.latency if point.speedup_high < 1]
-    if slower:
-        worst = min(slower, key=lambda point: point.speedup)
-        found.append(
-            f"slower than the baseline at {len(slower)} of {len(measurement.latency)} settings "
-            f"(down to {worst.speedup:.2f}x at batch {worst.batch}, {worst.threads} threads)"
-        )
-    names = [stage.name for stage in stages]
-    if "prune/magnitude" in names:
-        found.append("prune/magnitude leaves zeros in dense tensors: ONNX Runtime gains no speed from them")
-    candidate, task = measurement.candidate.accuracy, task_of_measurement(measurement)
-    metric = task.words.metric
-    if candidate.batched_disagreements:
-        found.append(
-            f"{candidate.batched_disagreements} of {candidate.units} answers change when rows are answered "
-            f"in {task.words.batches} of {candidate.batched_size} ({metric} is then "
-            f"{candidate.batched_value:.4f})"
-        )
     if saturation is not None and saturation.is_possible:
         found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))
-    if measurement.difference.high < 0:
+    difference = measurement.difference
+    if difference.high < 0:
         found.append(
-            f"{metric} is measurably lower than the baseline's: {measurement.difference.value * 100:+.1f} "
-            f"points (95 % interval {measurement.difference.low * 100:+.1f} to "
-            f"{measurement.difference.high * 100:+.1f})"
+            f"{difference.metric} is measurably lower than the baseline's: {difference.value * 100:+.1f} "
+            f"points (95 % interval {difference.low * 100:+.1f} to {difference.high * 100:+.1f})"
         )
     return tuple(found)

@@ -29,7 +29,7 @@ def exported_baseline(run: Run, base: nn.Module) -> Exported:
     """Export the uncompressed model, or get it from the cache."""
 
     def make(directory: Path) -> dict[str, Any]:
-        run.progress.say("exporting the uncompressed model: the baseline")
+        run.progress.say("exporting the uncompressed model (the baseline)")
         return exported(run.recipe, base, run.splits, directory).parity.model_dump()
 
     directory, record = run.cache.file(

@@ -1,4 +1,4 @@
-"""Compatibility of model and rows: kind of rows, tokenizer, lengths, and output shapes."""
+"""Compatibility of model and rows: kind of rows, tokenizer, lengths, output shapes, and timed settings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ import torch
 from torch import nn
 
 from compress.data import PIXELS, DataSource, Reader, Split, Splits, TextEncoder
-from compress.errors import ModelError
+from compress.errors import ModelError, StageError, first_line
 from compress.export import proof_rows
+from compress.measure.rows import resolve_sequence, steady_batch
 from compress.model import LoadedModel, logits, to_tensors
 from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.limits import token_limit
+from compress.recipe import Recipe
+from compress.system.cores import available_cores
 from compress.tasks import TaskName, task_class
+from compress.timing import Setting
 
-__all__ = ["check_modality", "first_line", "fitting", "limit_of", "reader_of", "within_limit"]
+__all__ = [
+    "check_modality",
+    "check_setting",
+    "fitting",
+    "limit_of",
+    "reader_of",
+    "timing_setting",
+    "within_limit",
+]
 
 
 def check_modality(loaded: LoadedModel, data: DataSource) -> None:
@@ -31,12 +43,12 @@ def check_modality(loaded: LoadedModel, data: DataSource) -> None:
     sees = PIXELS in parameters or (takes_all and not {"input_ids", "features"} & parameters.keys())
     if data.modality == "image" and not sees:
         raise ModelError(
-            f"{loaded.source} reads {', '.join(list(parameters)[:3]) or 'nothing'}, no images; data.source "
-            f"{data.source} needs a model whose forward takes {PIXELS}"
+            f"{loaded.source} does not read images (inputs: {', '.join(list(parameters)[:3]) or 'none'}); "
+            f"data.source {data.source} needs a model whose forward takes {PIXELS}"
         )
     if data.modality == "text" and PIXELS in parameters and "input_ids" not in parameters:
         raise ModelError(
-            f"{loaded.source} reads images ({PIXELS}), but data.source {data.source} has texts; give "
+            f"{loaded.source} reads images ({PIXELS}), but data.source {data.source} provides texts; give "
             "folders of images: data.source=images data.train=DIR"
         )
 
@@ -52,8 +64,8 @@ def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
         return data
     if "max_length" in data.model_fields_set:
         raise ModelError(
-            f"data.max_length: {wanted:,} is more than {loaded.source} takes: at most {limit:,} tokens, "
-            f"special ones counted; give data.max_length={limit} or less"
+            f"data.max_length: {wanted:,} exceeds the limit of {loaded.source}: {limit:,} tokens including "
+            f"special ones; give data.max_length={limit} or less"
         )
     return data.model_copy(update={"max_length": limit})
 
@@ -83,7 +95,7 @@ def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
     if vocab_size > largest:
         raise ModelError(
             f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding "
-            f"has {largest}: it belongs to another model"
+            f"has only {largest} rows; give the tokenizer of this model"
         )
 
 
@@ -108,7 +120,7 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
         raise
     except Exception as error:
         raise ModelError(
-            f"{loaded.source} cannot answer the data's rows ({', '.join(splits.task.input_names)}; "
+            f"{loaded.source} fails on the data's rows ({', '.join(splits.task.input_names)}; "
             f"{splits.reader.longest_words(splits.task.inputs, length)}): {type(error).__name__}: "
             f"{first_line(error)}"
         ) from error
@@ -124,11 +136,6 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
     return replace(splits, task=task.widened(answer.shape))
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return next(iter(str(error).strip().splitlines()), "")
-
-
 def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
     """Check that a model accepts a text of N tokens, which can occur once it is deployed."""
     row = proof_rows(splits.train, splits.task, [length])
@@ -137,7 +144,7 @@ def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
             logits(loaded.module, to_tensors(next(row.batches(1)), splits.task.input_names))
     except Exception as error:
         raise ModelError(
-            f"{loaded.source} cannot answer a text of {length} tokens, to which longer ones are cut: "
+            f"data.max_length: {loaded.source} fails on a text of {length} tokens, the maximum: "
             f"{type(error).__name__}: {first_line(error)}; give a smaller data.max_length (--max-length)"
         ) from error
 
@@ -155,8 +162,8 @@ def _causal(loaded: LoadedModel, splits: Splits) -> None:
         first, second = (logits(loaded.module, each)[:, :-1] for each in (inputs, other))
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
         raise ModelError(
-            f"{loaded.source} sees the tokens that it is to predict: its answers change with those that "
-            "follow, as an encoder's do; a language model needs a decoder (is_decoder of config.json)"
+            f"{loaded.source} is not causal: its outputs depend on later tokens, as in an encoder; a "
+            "language model needs a decoder (is_decoder in config.json)"
         )
 
 
@@ -169,3 +176,41 @@ def _longest(splits: Splits) -> tuple[Split, int]:
     labels = np.zeros((len(rows), *splits.train.labels.shape[1:]), np.int64)
     split = Split("longest", tuple(rows), labels, splits.task.inputs)
     return split, max(row[name].shape[0] for row in rows)
+
+
+def timing_setting(
+    recipe: Recipe, splits: Splits, batch: int | None, sequence: int | None, threads: int | None
+) -> Setting:
+    """Complete a stage's setting with the first of each value that the recipe measures.
+
+    Raises:
+        MeasureError: the data has another fixed length.
+        StageError: more threads than there are cores.
+    """
+    measured = recipe.measure
+    wanted = sequence if sequence is not None else (measured.sequence or (None,))[0]
+    # Only the lengths of test rows are used, so that targets apply to the setting that is measured.
+    setting = Setting(
+        batch=batch or measured.batch[0],
+        sequence=resolve_sequence(splits.test, wanted),
+        threads=threads or measured.threads[0],
+    )
+    if setting.threads > available_cores():
+        raise StageError(
+            f"threads: {setting.threads} cannot be timed here; this process may use {available_cores()} cores"
+        )
+    return setting
+
+
+def check_setting(module: nn.Module, splits: Splits, setting: Setting) -> None:
+    """Check that the model accepts a batch of this size.
+
+    Raises:
+        StageError: it does not.
+    """
+    batch = steady_batch(splits.validation, setting.batch, setting.sequence)
+    try:
+        with torch.inference_mode():
+            logits(module.eval(), to_tensors(batch, splits.task.input_names))
+    except Exception as error:
+        raise StageError(f"the model fails at {setting}: {first_line(error)}") from error

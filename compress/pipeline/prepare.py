@@ -14,10 +14,17 @@ from compress.model import LoadedModel, load_model, structure_of
 from compress.model.files.computed_weights import computed_weights
 from compress.model.files.definition import definition_of
 from compress.pipeline.cache import Cache
-from compress.pipeline.fitting import check_modality, fitting, limit_of, reader_of, within_limit
+from compress.pipeline.fitting import (
+    check_modality,
+    check_setting,
+    fitting,
+    limit_of,
+    reader_of,
+    timing_setting,
+    within_limit,
+)
 from compress.pipeline.requirements import check_files, check_gates
 from compress.pipeline.run_keys import Keys
-from compress.pipeline.timer import check_setting, timing_setting
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe
 from compress.stage import Context, Stage
@@ -128,8 +135,8 @@ def _rehearsed(stage: Stage, module: nn.Module, splits: Splits, recipe: Recipe) 
     longest, limit = recipe.data.longest, limit_of(made, recipe.data.task)
     if longest is not None and limit is not None and longest > limit:
         raise StageError(
-            f"{stage.name}: what it makes takes {limit:,} tokens at most, special ones counted, and texts "
-            f"have {longest:,} (data.max_length): give data.max_length={limit} or less"
+            f"{stage.name}: the resulting model takes {limit:,} tokens at most, including special ones, but "
+            f"data.max_length is {longest:,}; give data.max_length={limit} or less"
         )
     before, after = definition_of(module), definition_of(made)
     if after is not None and after.kind == "file" and after != before:

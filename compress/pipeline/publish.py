@@ -13,7 +13,7 @@ from torch import nn
 from compress.data import Splits
 from compress.deploy.variants import HOLDS_WITH_EXACT_SUMS
 from compress.export import sha256_of, write_bundle_, write_manifest_
-from compress.measure import Measurement, Rung, installed_runtimes, sums_are_exact
+from compress.measure import FilePair, installed_runtimes, sums_are_exact
 from compress.model.counts import weight_counts
 from compress.model.decoder_cache import context_length
 from compress.model.parts import PARTS, bytes_by_part
@@ -47,44 +47,27 @@ def published(run: Run, base: Base, work: Work, directory: Path, began: float) -
     Args:
         began: start of the work, from `time.perf_counter`.
     """
-    run.progress.say("exporting to ONNX and comparing its answers with PyTorch's")
+    run.progress.say("exporting to ONNX and comparing the outputs with PyTorch's")
     candidate = exported(run.recipe, work.module, work.splits, run.scratch / "candidate")
-    report = _report(run, base, work, candidate, _measured(run, base, work, candidate), began)
+    report = _report(run, base, work, candidate)
     promise = last_promise(report)
-    if promise is not None:
-        report = report.model_copy(update={"promise": promise.outcome})
+    outcome = {} if promise is None else {"promise": promise.outcome}
+    report = report.model_copy(update={**outcome, "seconds": time.perf_counter() - began})
     _write(run, base, work, candidate, report, directory)
     return report
 
 
-def _measured(run: Run, base: Base, work: Work, candidate: Exported) -> tuple[Measurement, tuple[Rung, ...]]:
-    recipe = run.recipe
-    measurement = measured(
-        recipe,
-        base.onnx.path,
-        candidate.path,
-        run.splits.test,
-        work.splits.test,
-        run.splits.task,
-        runtimes=recipe.measure.runtimes or installed_runtimes(),
-        progress=run.progress,
-    )
+def _report(run: Run, base: Base, work: Work, candidate: Exported) -> RunReport:
+    """Measure, and collect all facts; `seconds` is still 0."""
+    recipe, splits = run.recipe, run.splits
+    pair = FilePair(base.onnx.path, candidate.path, splits.test, splits.task, work.splits.test)
+    runtimes = recipe.measure.runtimes or installed_runtimes()
+    measurement = measured(recipe, pair, runtimes=runtimes, progress=run.progress)
     names = [stage.name for stage in recipe.stages]
     steps = work.with_step(candidate.path, len(names), names).steps
-    return measurement, ladder_of(run, steps, measurement)
-
-
-def _report(
-    run: Run,
-    base: Base,
-    work: Work,
-    candidate: Exported,
-    found: tuple[Measurement, tuple[Rung, ...]],
-    began: float,
-) -> RunReport:
-    recipe, splits, (measurement, ladder) = run.recipe, run.splits, found
     few = work.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed)
     saturation = saturation_risk(work.module, few, splits.task)
+    doubts = warnings_of(recipe, splits, measurement, saturation)
     return RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -92,27 +75,27 @@ def _report(
         command=_command(recipe),
         recipe=recipe.resolved(relative_to=Path.cwd()),
         data=_data_facts(splits),
-        model=ModelFacts(
-            source=run.loaded.source,
-            parameters=weight_counts(base.module)[0],
-            validation_metric=metric_of(base.module, splits),
-            training=epochs_of(base.training.get("curve", [])),
-            precision=base.training.get("precision", ""),
-            parity=base.onnx.parity,
-        ),
+        model=_model_facts(run, base),
         stages=work.records,
         parity=candidate.parity,
         measurement=measurement,
-        warnings=(
-            *run.notes,
-            *_cut_vocabulary_notes(run, work),
-            *warnings_of(recipe, splits, measurement, saturation),
-        ),
+        warnings=(*run.notes, *_cut_vocabulary_notes(run, work), *doubts),
         saturation=saturation,
         parts=_parts(base.module, work.module),
-        ladder=ladder,
+        ladder=ladder_of(run, steps, measurement),
         gates=judged(recipe.gates, measurement),
-        seconds=time.perf_counter() - began,
+        seconds=0.0,
+    )
+
+
+def _model_facts(run: Run, base: Base) -> ModelFacts:
+    return ModelFacts(
+        source=run.loaded.source,
+        parameters=weight_counts(base.module)[0],
+        validation_metric=metric_of(base.module, run.splits),
+        training=epochs_of(base.training.get("curve", [])),
+        precision=base.training.get("precision", ""),
+        parity=base.onnx.parity,
     )
 
 

@@ -12,9 +12,9 @@ from compress.errors import work_begun
 from compress.pipeline.cache import Cache
 from compress.pipeline.caveats import lines_before_work
 from compress.pipeline.exported import exported_baseline
+from compress.pipeline.output import check_disk, check_output
 from compress.pipeline.prepare import Run, prepare
 from compress.pipeline.publish import published
-from compress.pipeline.requirements import check_disk, check_output
 from compress.pipeline.stages import Base, run_stages, trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe

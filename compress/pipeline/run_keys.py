@@ -13,10 +13,21 @@ from torch import nn
 from compress.data import Splits
 from compress.export import sha256_of
 from compress.keys import base_key, graph_key, run_key, stage_key
-from compress.pipeline.timer import machine_facts
+from compress.measure import environment
 from compress.recipe import Recipe
 
-__all__ = ["Keys", "files_named"]
+__all__ = ["Keys", "files_named", "machine_facts"]
+
+
+def machine_facts() -> dict[str, str]:
+    """The machine that latencies hold for, as plain data."""
+    here = environment()
+    return {
+        "cpu": here.cpu,
+        "cores": str(here.cores),
+        "instruction_sets": " ".join(here.instruction_sets),
+        "onnxruntime": here.packages.get("onnxruntime", ""),
+    }
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from compress.measure import Step
 from compress.model.counts import weight_counts
 from compress.model.cutting.vocabulary import keep_tokens_
 from compress.model.files.computed_weights import plain_weights_
-from compress.pipeline.cost import Cost
 from compress.pipeline.exported import Exported, exported
 from compress.pipeline.prepare import Run
 from compress.pipeline.timer import OnnxTimer
 from compress.progress import Silent
 from compress.report import EpochRecord, StageRecord
 from compress.stage import Context
+from compress.system.cost import Cost
 from compress.train import evaluate, fit_
 
 __all__ = ["Base", "Work", "epochs_of", "metric_of", "run_stages", "trained_model", "with_file"]
@@ -120,7 +120,7 @@ def trained_model(run: Run) -> tuple[nn.Module, dict[str, Any]]:
     with work_begun():
         piece = run.cache.module(run.keys.base, make, what="the trained model")
     if piece.reused:
-        run.progress.say("the trained model is in the cache: not trained again")
+        run.progress.say("the trained model is in the cache; training is skipped")
     return piece.module, piece.record
 
 
@@ -157,7 +157,7 @@ def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
 
     piece = run.cache.module(key, make, what=f"stage {stage.name}")
     if piece.reused:
-        run.progress.say(f"stage {stage.name} is in the cache: not repeated")
+        run.progress.say(f"stage {stage.name} is in the cache; it is skipped")
     facts = piece.record | {"curve": epochs_of(piece.record["curve"]), "reused": piece.reused}
     kept = facts.pop("kept_tokens", ())
     settings = run.recipe.resolved(relative_to=Path.cwd())["stages"][index][stage.name]
@@ -184,7 +184,7 @@ def _context(run: Run, work: Work, index: int, baseline: Path) -> Context:
     )
     later = tuple(each for each in recipe.stages[index + 1 :] if each.kind == "quantize")
     aside = replace(context, folder=None, progress=Silent())  # models that are only timed keep no checkpoints
-    timer = OnnxTimer(recipe, splits, baseline, later, aside, run.cache, run.progress)
+    timer = OnnxTimer(run, splits, baseline, later, aside)
     return replace(context, timer=timer)
 
 
@@ -199,7 +199,7 @@ def with_file(run: Run, work: Work, index: int) -> Work:
     try:
         directory, _ = run.cache.file(run.keys.graph_after(index), make, what=f"the ONNX file after {name}")
     except (ExportError, ParityError) as error:
-        run.progress.say(f"left out of the ladder: {name}: {error}")
+        run.progress.say(f"the model after {name} is left out of the ladder: {error}")
         return work
     names = [stage.name for stage in run.recipe.stages]
     return work.with_step(directory / ONNX_PATH.name, index + 1, names)

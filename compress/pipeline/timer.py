@@ -5,90 +5,34 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from compress.data import Split, Splits
+from compress.data import Batch, Splits
 from compress.errors import StageError
 from compress.export import export_onnx, extract_blocks, sha256_of
 from compress.keys import timed_key
-from compress.measure import create_session, environment
-from compress.measure.latency import compare_latency, rounds_in_turns
-from compress.measure.rows import resolve_sequence, steady_batch
+from compress.measure import create_session
+from compress.measure.latency import Rounds, Turns, compare_latency, rounds_in_turns
+from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import feeds
-from compress.model import logits, to_tensors
 from compress.model.counts import stored_bytes
-from compress.pipeline.cache import Cache
-from compress.progress import Progress
-from compress.recipe import Recipe
+from compress.pipeline.fitting import timing_setting
+from compress.pipeline.prepare import Run
+from compress.pipeline.run_keys import machine_facts
 from compress.stage import Context, Stage
-from compress.system.cores import available_cores
 from compress.system.disk import scratch_directory
 from compress.system.distributed import from_main
 from compress.timing import BlockTimes, Compared, Setting
 
-__all__ = ["OnnxTimer", "check_setting", "machine_facts", "timing_setting"]
+__all__ = ["OnnxTimer"]
 
-_BLOCK_ROUNDS = 9
-_BLOCK_SECONDS = 0.03
-_MODEL_ROUNDS = 61
-_MODEL_SECONDS = 0.05  # short turns, because a shared machine changes speed within seconds
-
-
-def machine_facts() -> dict[str, str]:
-    """The machine that latencies hold for, as plain data."""
-    here = environment()
-    return {
-        "cpu": here.cpu,
-        "cores": str(here.cores),
-        "instruction_sets": " ".join(here.instruction_sets),
-        "onnxruntime": here.packages.get("onnxruntime", ""),
-    }
-
-
-def timing_setting(
-    recipe: Recipe, splits: Splits, batch: int | None, sequence: int | None, threads: int | None
-) -> Setting:
-    """Complete a stage's setting with the first of each value that the recipe measures.
-
-    Raises:
-        MeasureError: the data has another fixed length.
-        StageError: more threads than there are cores.
-    """
-    measured = recipe.measure
-    wanted = sequence if sequence is not None else (measured.sequence or (None,))[0]
-    # Only the lengths of test rows are used, so that targets apply to the setting that is measured.
-    setting = Setting(
-        batch=batch or measured.batch[0],
-        sequence=resolve_sequence(splits.test, wanted),
-        threads=threads or measured.threads[0],
-    )
-    if setting.threads > available_cores():
-        raise StageError(
-            f"threads: {setting.threads} can't be timed here: this process may use {available_cores()} cores"
-        )
-    return setting
-
-
-def check_setting(module: nn.Module, splits: Splits, setting: Setting) -> None:
-    """Check that the model accepts a batch of this size.
-
-    Raises:
-        StageError: it does not.
-    """
-    import torch
-
-    batch = steady_batch(splits.validation, setting.batch, setting.sequence)
-    try:
-        with torch.inference_mode():
-            logits(module.eval(), to_tensors(batch, splits.task.input_names))
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StageError(f"the model can't take {setting}: {first}") from error
+_BLOCK_ROUNDS = Rounds(9, 0.03)
+_MODEL_ROUNDS = Rounds(61, 0.05)  # short turns, because a shared machine changes speed within seconds
 
 
 @dataclass(frozen=True)
@@ -96,18 +40,17 @@ class OnnxTimer:
     """Times modules as ONNX files.
 
     Attributes:
+        splits: the run's rows, as the timed modules read them.
         baseline: ONNX file of the recipe's uncompressed model.
         later: the recipe's subsequent quantize stages, applied to everything that is timed.
         context: passed to those stages.
     """
 
-    recipe: Recipe
+    run: Run
     splits: Splits
     baseline: Path
     later: tuple[Stage, ...]
     context: Context
-    cache: Cache
-    progress: Progress
 
     @property
     def precision(self) -> str:
@@ -117,7 +60,7 @@ class OnnxTimer:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of all stages of the recipe."""
-        return tuple(stage.name for stage in self.recipe.stages)
+        return tuple(stage.name for stage in self.run.recipe.stages)
 
     @property
     def machine(self) -> dict[str, str]:
@@ -126,7 +69,7 @@ class OnnxTimer:
 
     def setting(self, batch: int | None, sequence: int | None, threads: int | None) -> Setting:
         """Complete a setting with values from the recipe; see `timing_setting`."""
-        return timing_setting(self.recipe, self.splits, batch, sequence, threads)
+        return timing_setting(self.run.recipe, self.splits, batch, sequence, threads)
 
     def blocks(
         self, chain: nn.Module, paths: Sequence[str], model: nn.Module, least: nn.Module, setting: Setting
@@ -143,32 +86,30 @@ class OnnxTimer:
             # A decoder's graph also takes a past, which is empty here.
             given = feeds(batch, create_session(whole, threads=setting.threads))
             blocks = extract_blocks(whole, paths, given, folder)
-            files = [(block.path, block.feeds) for block in blocks]
             smallest = self._least(least, folder / "least.onnx")
             wholes = [self._export(model, folder / "model.onnx"), self.baseline]
             wholes += [] if smallest is None else [smallest]
-            files += [(path, batch) for path in wholes]
-            calls: list[Callable[[], object]] = []
-            for path, values in files:
-                session = create_session(path, threads=setting.threads)
-                calls.append(partial(session.run, None, feeds(values, session)))
-            with self.progress.bar(f"timing {len(blocks)} widths, {setting}", _BLOCK_ROUNDS + 1) as bar:
-                turns = rounds_in_turns(
-                    calls,
-                    rounds=_BLOCK_ROUNDS,
-                    seconds=_BLOCK_SECONDS,
-                    on_round=lambda: bar.advance(1),
-                )
+            files = [*((block.path, block.feeds) for block in blocks), *((path, batch) for path in wholes)]
+            turns = self._turns(files, f"timing {len(blocks)} widths, {setting}", setting)
         model_ms, baseline_ms, *rest = turns.medians_ms[len(paths) :]
         return BlockTimes(
             tuple(turns.medians_ms[: len(paths)]),
             model_ms,
             rest[0] if rest else None,
             baseline_ms,
-            rounds=_BLOCK_ROUNDS,
+            rounds=_BLOCK_ROUNDS.count,
             disturbed_rounds=turns.disturbance.rounds,
             used_by_others=turns.disturbance.used_by_others,
         )
+
+    def _turns(self, files: Sequence[tuple[Path, Batch]], description: str, setting: Setting) -> Turns:
+        """Time files, each on its own batch."""
+        calls: list[Callable[[], object]] = []
+        for path, values in files:
+            session = create_session(path, threads=setting.threads)
+            calls.append(partial(session.run, None, feeds(values, session)))
+        with self.run.progress.bar(description, _BLOCK_ROUNDS.count + 1) as bar:
+            return rounds_in_turns(calls, _BLOCK_ROUNDS, on_round=lambda: bar.advance(1))
 
     def _least(self, least: nn.Module, path: Path) -> Path | None:
         try:
@@ -187,11 +128,8 @@ class OnnxTimer:
                 create_session(self.baseline, threads=setting.threads),
                 create_session(path, threads=setting.threads),
                 steady_batch(self.splits.validation, setting.batch, setting.sequence),
-                sequence=setting.sequence,
-                threads=setting.threads,
-                rounds=_MODEL_ROUNDS,
-                seconds=_MODEL_SECONDS,
-                seed=self.recipe.seed,
+                setting,
+                replace(_MODEL_ROUNDS, seed=self.run.recipe.seed),
             )
         return Compared(
             found.speedup,
@@ -209,7 +147,7 @@ class OnnxTimer:
         key = timed_key(
             about,
             later=[(stage.name, stage.model_dump(mode="json")) for stage in self.later],
-            opset=self.recipe.export.opset,
+            opset=self.run.recipe.export.opset,
             baseline=sha256_of(self.baseline),
         )
         machine = self.machine
@@ -222,18 +160,18 @@ class OnnxTimer:
         def is_of_here(record: dict[str, Any]) -> bool:
             differs = [name for name in machine if record["machine"].get(name) != machine[name]]
             if differs:
-                self.progress.say(
-                    "the latency table in the cache is of another machine or version "
-                    f"({', '.join(differs)}): refused, measured again"
+                self.run.progress.say(
+                    "the latency table in the cache is from another machine or version "
+                    f"(different {', '.join(differs)}); it is measured again"
                 )
             disturbed = record["times"].get("disturbed_rounds")
             if disturbed and not differs:
-                self.progress.say(
-                    "the latency table in the cache was timed beside other work: measured again"
+                self.run.progress.say(
+                    "the latency table in the cache was timed under other load; it is measured again"
                 )
             return not (differs or disturbed)
 
-        _, record = self.cache.file(key, write, what="the same latency table", usable=is_of_here)
+        _, record = self.run.cache.file(key, write, what="the same latency table", usable=is_of_here)
         times: dict[str, Any] = record["times"]
         return times
 
@@ -248,6 +186,5 @@ class OnnxTimer:
         return finished
 
     def _export(self, model: nn.Module, path: Path) -> Path:
-        rows: Split = self.splits.validation
-        opset = self.recipe.export.opset
+        rows, opset = self.splits.validation, self.run.recipe.export.opset
         return export_onnx(self._finished(model), rows, self.splits.task, path, opset=opset, check=False)

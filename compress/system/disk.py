@@ -62,7 +62,7 @@ def new_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     target = target.absolute()
     if target.exists() and not replace:
-        raise OutputError(f"{target} exists already")
+        raise OutputError(f"{target} already exists")
     with contextlib.ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,10 +109,9 @@ def scratch_directory(what: str = "") -> Iterator[Path]:
             directory = stack.enter_context(owned_directory(parent, prefix))
             (directory / _OWNER).write_text(f"{os.getpid()}\n", encoding="utf-8")
         except OSError as error:
-            where = tempfile.tempdir or "any folder for them"
+            where = tempfile.tempdir or "any temporary folder"
             raise OutputError(
-                f"no temporary file can be written in {where}: {error.strerror or error}; set TMPDIR to "
-                "another place"
+                f"cannot write in {where}: {error.strerror or error}; set TMPDIR to another directory"
             ) from error
         yield directory
 
@@ -253,7 +252,7 @@ def cannot_write(error: OSError, place: Path, partial: Path | None = None) -> Ou
     inside = named is None or any(x.is_relative_to(named) or named.is_relative_to(x) for x in ours)
     at = place if inside or named is None else named
     if full:
-        advice = "free some" if inside else "free some, or set TMPDIR to another place"
+        advice = "free some" if inside else "free some, or set TMPDIR to another directory"
         reason += f" ({size_words(free_bytes(at))} free on its file system; {advice})"
     return OutputError(f"cannot write {at}: {reason}")
 
@@ -276,8 +275,8 @@ def check_room(needs: dict[Path, tuple[int, str]]) -> None:
         need, free = wanted[_existing(folder).stat().st_dev], free_bytes(folder)
         if free < need:
             raise OutputError(
-                f"{folder}: {size_words(free)} free on its file system, and at least {size_words(need)} will "
-                f"be written: free some, or {advice}"
+                f"{folder}: {size_words(free)} free on its file system, but at least {size_words(need)} are "
+                f"needed; free some, or {advice}"
             )
 
 

@@ -60,7 +60,7 @@ def device_of(name: str) -> str:
     device = str(_joined().device)
     if (name == "cpu") != device.startswith("cpu"):
         raise StageError(
-            f"device: {name} was asked for, but several processes train on {device} here; for the CPU set "
+            f"device: {name}: the processes were launched to train on {device}; to train on the CPU, set "
             "ACCELERATE_USE_CPU=true"
         )
     return device

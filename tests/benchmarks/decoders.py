@@ -36,7 +36,7 @@ from compress.data import CorpusData, Split, Splits, StdlibData, TextEncoder, lo
 from compress.export import export_onnx
 from compress.measure.accuracy import predict
 from compress.measure.decoding import compare_decoding
-from compress.measure.latency import compare_latency
+from compress.measure.latency import Rounds, compare_latency
 from compress.measure.process.loading import Probe, measure_load
 from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import create_session
@@ -47,6 +47,7 @@ from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context, Stage
 from compress.tasks.language_modelling import RowLosses
+from compress.timing import Setting
 
 FAST = {"activations": "int8"}
 SCHEMES: dict[str, Stage | None] = {
@@ -220,9 +221,9 @@ def print_line(
     batch = steady_batch(test, 1, given.length)
     for count in given.threads:
         pair = [create_session(each, threads=count) for each in (first[0], path)]
-        options: dict[str, Any] = {"threads": count, "rounds": given.rounds, "seconds": 0.3, "seed": 0}
-        write = compare_decoding(*pair, batch, **options)
-        read = compare_latency(*pair, batch, sequence=given.length, **options)
+        how = Setting(batch=1, sequence=given.length, threads=count), Rounds(given.rounds, 0.3)
+        write = compare_decoding(*pair, batch, *how)
+        read = compare_latency(*pair, batch, *how)
         for timed, tokens in ((write, 1), (read, given.length)):
             spread = f"{timed.speedup:.2f} ({timed.speedup_low:.2f} to {timed.speedup_high:.2f})"
             cells += [f"{timed.candidate.throughput_per_s * tokens:.0f}", spread]

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.cli.console import shown_progress
-from compress.measure import Measurement, measure_pair
+from compress.measure import FilePair, Measurement, measure_pair
 from compress.measure.rows import resolve_sequence
 from compress.pipeline import run
 from compress.pipeline.prepare import prepare
-from compress.recipe import load_recipe
+from compress.recipe import MeasureConfig, load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "reviews" / "prune-structured.yaml"
 STAGE = {"batch": 1, "sequence": 128, "threads": 2}
@@ -149,19 +149,15 @@ def on_top(file: Path, bundle: Path, output: Path, name: str) -> Measurement:
         baseline = export_onnx(
             prepared.loaded.module, splits.validation, splits.task, Path(scratch) / "fp32.onnx"
         )
-        found = measure_pair(
-            baseline,
-            bundle / ONNX_PATH,
-            splits.test,
-            splits.task,
+        how = MeasureConfig(
             batch=(1, 16),
             sequence=tuple(resolve_sequence(splits.test, length) for length in (128, 64)),
             threads=(2,),
             rounds=ROUNDS,
             seconds=SECONDS,
-            seed=0,
-            progress=progress,
         )
+        pair = FilePair(baseline, bundle / ONNX_PATH, splits.test, splits.task)
+        found = measure_pair(pair, how, progress=progress)
     kept.write_text(found.model_dump_json())
     return found
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from compress.export.trace import trace
 from compress.measure import create_session
-from compress.measure.latency import compare_latency
+from compress.measure.latency import Rounds, compare_latency
 from compress.quantize.integers.grid import Grid
 from compress.quantize.recurrent import int8_lstm_of
+from compress.timing import Setting
 
 
 class Alone(nn.Module):
@@ -67,10 +68,8 @@ def main() -> None:
                         found = compare_latency(
                             *sessions,
                             {"x": x},
-                            sequence=steps,
-                            threads=threads,
-                            rounds=given.rounds,
-                            seconds=given.seconds,
+                            Setting(batch=batch, sequence=steps, threads=threads),
+                            Rounds(given.rounds, given.seconds),
                         )
                         interval = f"{found.speedup_low:.2f} to {found.speedup_high:.2f}"
                         print(

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from compress.measure import create_session
-from compress.measure.latency import compare_latency
+from compress.measure.latency import Rounds, compare_latency
 from compress.measure.made_inputs import inputs_of, made_batch
 from compress.tasks import Classification
+from compress.timing import Setting
 
 RATIOS = ((1, 1), (11, 10), (3, 2), (2, 1))
 DRAWS = 2_000
@@ -95,11 +96,8 @@ def print_speed(given: argparse.Namespace) -> None:
                 Repeated(session, slow),
                 Repeated(session, fast),
                 batch,
-                sequence=length,
-                threads=given.threads,
-                rounds=given.rounds,
-                seconds=given.seconds,
-                seed=time,
+                Setting(batch=1, sequence=length, threads=given.threads),
+                Rounds(given.rounds, given.seconds, seed=time),
             )
             for time in range(given.times)
         ]

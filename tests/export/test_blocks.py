@@ -50,5 +50,5 @@ def test_blocks_of_a_quantized_model_hold_its_integer_products(
 def test_a_submodule_that_left_no_node_is_named(model: nn.Module, splits: Splits, tmp_path: Path) -> None:
     path = export_onnx(model, splits.validation, splits.task, tmp_path / "model.onnx")
     features = next(splits.validation.batches(3))["features"]
-    with pytest.raises(ExportError, match=r"no node of layers\.7"):
+    with pytest.raises(ExportError, match=r"layers\.7"):
         extract_blocks(path, ["layers.7"], {"features": features}, tmp_path)

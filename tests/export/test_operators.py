@@ -70,9 +70,7 @@ def test_a_wrong_fusion_is_refused_by_name_and_version(monkeypatch: pytest.Monke
     table = {**lowering.translation_table(), torch.ops.modelpress.int8_dynamic_linear.default: scaled_bias}
     monkeypatch.setattr(trace, "translation_table", lambda: table)
     model = nn.Sequential(nn.Linear(32, 32), layer())
-    with pytest.raises(
-        ParityError, match=rf"^1: ONNX Runtime {ort.__version__} computes Int8Linear in another"
-    ):
+    with pytest.raises(ParityError, match=rf"^1: ONNX Runtime {ort.__version__} .*Int8Linear"):
         check_operators(model, opset=21)
 
 

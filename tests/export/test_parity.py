@@ -178,7 +178,7 @@ def test_as_many_rows_may_be_apart_as_needn_t_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_logits_that_are_no_numbers_are_refused_whatever_the_limits(tmp_path: Path, broken: float) -> None:
     path = _file(tmp_path, [broken, 0])
-    with pytest.raises(ParityError, match=r"infinite or undefined logits on validation rows"):
+    with pytest.raises(ParityError, match=r"model\.onnx .*validation"):
         check_parity(_Same(), path, FOUR, TASK, min_agreement=0, max_metric_difference=1)
 
 

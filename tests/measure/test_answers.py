@@ -41,5 +41,5 @@ def test_a_short_text_that_unpacks_to_very_much_is_refused(monkeypatch):
     import compress.measure.answers as module
 
     monkeypatch.setattr(module, "_MOST_BYTES", 1000)
-    with pytest.raises(ValueError, match="too many"):
+    with pytest.raises(ValueError):
         unpack_classes(pack_classes(np.zeros(10_000, dtype=np.int64)))

@@ -9,6 +9,8 @@ import pytest
 
 from compress.errors import MeasureError
 from compress.measure.decoding import cache_bytes_per_token, compare_decoding
+from compress.measure.latency import Rounds
+from compress.timing import Setting
 
 
 class _Value:
@@ -44,7 +46,11 @@ def test_one_more_token_is_timed_behind_the_prompt() -> None:
     one, other = _Decoder(), _Decoder()
     prompt = {"input_ids": np.ones((2, 6), np.int64), "attention_mask": np.ones((2, 6), np.int64)}
     found = compare_decoding(
-        one, other, prompt, threads=1, rounds=2, seconds=1e-6, seed=0, clock=lambda: next(ticks)
+        one,
+        other,
+        prompt,
+        Setting(batch=2, sequence=6, threads=1),
+        Rounds(2, 1e-6, clock=lambda: next(ticks)),
     )
     assert (found.batch, found.sequence, found.rounds) == (2, 6, 2)
     first, *rest = one.seen
@@ -54,11 +60,12 @@ def test_one_more_token_is_timed_behind_the_prompt() -> None:
     assert cache_bytes_per_token(one) == 2 * 2 * 4 * 4
 
 
-def test_a_prompt_that_is_refused_is_refused_in_words() -> None:
+def test_a_prompt_that_a_file_refuses_is_a_measure_error() -> None:
     class Refuses(_Decoder):
         def run(self, names: Any, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
             raise RuntimeError("no")
 
     prompt = {"input_ids": np.ones((1, 6), np.int64)}
-    with pytest.raises(MeasureError, match="ONNX Runtime fails on a prompt of 6 tokens: no"):
-        compare_decoding(Refuses(), _Decoder(), prompt, threads=1, rounds=1, seconds=0.1, seed=0)
+    setting = Setting(batch=1, sequence=6, threads=1)
+    with pytest.raises(MeasureError, match="6 tokens.*no"):
+        compare_decoding(Refuses(), _Decoder(), prompt, setting, Rounds(1, 0.1))

@@ -33,7 +33,8 @@ def _described(*nodes, wall_ms=10.0) -> FileExplanation:
     return describe("m.onnx", Profile(times, graph, 0.003, wall_ms, wall_ms + 0.5, 9))
 
 
-def _advice(*nodes, threads=1, cores=2, wall_ms=10.0) -> str:
+def _advice(*nodes, threads=1, cores=2, wall_ms=10.0) -> tuple[str, str]:
+    """The rule that matched, and its sentence."""
     return advice(Figures(_described(*nodes, wall_ms=wall_ms), threads=threads, cores=cores))
 
 
@@ -81,39 +82,39 @@ def test_quantizing_the_rest_is_estimated_at_the_integer_rate_of_the_file_or_of_
 
 
 def test_weights_unpacked_in_each_call_come_first():
-    said = _advice(("DequantizeLinear", "unpacking", 2.0, 0), ("MatMul", "float_weight", 6.0, 9))
-    assert said.startswith("20 % of the time goes to 1 DequantizeLinear node, making")
-    other = _advice(("Cos", "unpacking", 2.0, 0), ("MatMul", "float_weight", 6.0, 9))
-    assert "DequantizeLinear" not in other
+    rule, said = _advice(("DequantizeLinear", "unpacking", 2.0, 0), ("MatMul", "float_weight", 6.0, 9))
+    assert rule == "unpacking" and "20 %" in said and "quantize/int8_dynamic" in said
+    assert _advice(("Cos", "unpacking", 2.0, 0), ("MatMul", "float_weight", 6.0, 9))[0] != "unpacking"
 
 
-def test_float_weights_beside_quantized_ones_are_named_and_not_to_be_skipped():
-    said = _advice(("MatMul", "float_weight", 3.7, 9), ("MatMulInteger", "integer", 2.0, 90))
-    assert said.startswith("37 % of the time is in 1 product of float weights (layer.0): quantize them too")
+def test_float_weights_beside_quantized_ones_are_named():
+    rule, said = _advice(("MatMul", "float_weight", 3.7, 9), ("MatMulInteger", "integer", 2.0, 90))
+    assert rule == "float_weights" and "37 %" in said and "layer.0" in said
+    assert "quantize/int8_dynamic" not in said  # it is applied already
 
 
-def test_a_float_file_is_told_of_int8_and_names_three_layers():
-    said = _advice(*(("MatMul", "float_weight", 2.0 - i / 10, 9) for i in range(5)))
-    assert "90 % of the time is in 5 products of float weights (layer.0, layer.1, layer.2 and 2 more)" in said
-    assert "quantize/int8_dynamic" in said
+def test_a_float_file_is_advised_int8_and_three_layers_are_named():
+    rule, said = _advice(*(("MatMul", "float_weight", 2.0 - i / 10, 9) for i in range(5)))
+    assert rule == "float_weights" and "90 %" in said and "quantize/int8_dynamic" in said
+    assert "layer.0, layer.1, layer.2" in said and "layer.3" not in said
 
 
-def test_a_gru_is_not_told_of_int8_which_it_cannot_have():
-    said = _advice(("GRU", "float_weight", 8.0, 90), ("Add", "other", 1.0, 0))
-    assert "ONNX Runtime has no GRU or RNN of integers: fewer hidden units (prune/channels" in said
-    assert "quantize/int8_dynamic makes them" in _advice(("LSTM", "float_weight", 8.0, 90))
+def test_a_gru_is_not_advised_int8_which_it_cannot_have():
+    _, said = _advice(("GRU", "float_weight", 8.0, 90), ("Add", "other", 1.0, 0))
+    assert "prune/channels" in said and "int8" not in said
+    assert "quantize/int8_dynamic" in _advice(("LSTM", "float_weight", 8.0, 90))[1]
 
 
-def test_convolutions_are_told_of_the_stage_that_takes_them():
+def test_convolutions_are_advised_the_stage_that_quantizes_them():
     for kind in ("Conv", "FusedConv", "NhwcFusedConv"):
-        said = _advice((kind, "float_weight", 6.0, 90), ("MatMul", "float_weight", 2.0, 9))
-        assert "quantize/int8_static makes them" in said
-        beside = _advice((kind, "float_weight", 6.0, 90), ("MatMulInteger", "integer", 2.0, 9))
-        assert "quantize/int8_static makes them" in beside
-    mostly = _advice(("Conv", "float_weight", 2.0, 90), ("MatMul", "float_weight", 6.0, 9))
-    assert "quantize/int8_dynamic makes them" in mostly
-    transposed = _advice(("ConvTranspose", "float_weight", 8.0, 90))
-    assert "int8" not in transposed and "no stage quantizes" in transposed
+        _, said = _advice((kind, "float_weight", 6.0, 90), ("MatMul", "float_weight", 2.0, 9))
+        assert "quantize/int8_static" in said
+        _, beside = _advice((kind, "float_weight", 6.0, 90), ("MatMulInteger", "integer", 2.0, 9))
+        assert "quantize/int8_static" in beside
+    _, mostly = _advice(("Conv", "float_weight", 2.0, 90), ("MatMul", "float_weight", 6.0, 9))
+    assert "quantize/int8_static" not in mostly and "quantize/int8_dynamic" in mostly
+    rule, transposed = _advice(("ConvTranspose", "float_weight", 8.0, 90))
+    assert rule == "float_weights" and "int8" not in transposed and "distill/student" in transposed
 
 
 def test_products_that_are_not_known_are_not_called_none():
@@ -121,35 +122,32 @@ def test_products_that_are_not_known_are_not_called_none():
     assert file.around_share == pytest.approx(1)
     unknown = file.model_copy(update={"uncounted": {"MatMul": 1}})
     assert (unknown.uncounted_share, unknown.around_share) == pytest.approx((0.8, 0.2))
-    assert "outside products" not in advice(Figures(unknown, threads=1, cores=1))
+    assert advice(Figures(unknown, threads=1, cores=1))[0] != "around"
 
 
-def test_low_bit_products_buy_size():
-    said = _advice(("MatMulNBits", "low_bit", 8.0, 90), ("Add", "other", 1.0, 0))
-    assert said.startswith(
-        "80 % of the time is in 1 product of 4-bit weights, which ONNX Runtime makes float"
-    )
-    assert "buys size, not speed" in said
+def test_low_bit_products_save_size():
+    rule, said = _advice(("MatMulNBits", "low_bit", 8.0, 90), ("Add", "other", 1.0, 0))
+    assert rule == "low_bit" and "80 %" in said and "4-bit" in said and "quantize/int8_dynamic" in said
 
 
 def test_a_slow_fused_norm_is_named_only_where_it_is_measured_to_be_slow():
     slow = ("SkipLayerNormalization", "other", 3.0, 0, 1000), ("LayerNormalization", "other", 0.1, 0, 100)
     product = ("MatMulInteger", "integer", 5.0, 9)
-    said = _advice(*slow, product)
-    assert said.startswith("30 % of the time is in 1 SkipLayerNormalization node: 3.0 times as long")
+    rule, said = _advice(*slow, product)
+    assert rule == "fused_norm" and "30 %" in said and "3.0 times" in said
     even = ("SkipLayerNormalization", "other", 1.5, 0, 1000), ("LayerNormalization", "other", 0.1, 0, 100)
-    assert "as LayerNormalization" not in _advice(*even, product)
-    assert "as LayerNormalization" not in _advice(slow[0], product)  # with nothing to compare it with
+    assert _advice(*even, product)[0] != "fused_norm"
+    assert _advice(slow[0], product)[0] != "fused_norm"  # with nothing to compare it with
 
 
 def test_a_file_of_many_small_nodes_is_the_runtimes_own_time():
-    said = _advice(("MatMulInteger", "integer", 3.0, 9), ("Add", "other", 2.0, 0))
-    assert said.startswith("50 % of the time is the runtime's own, launching 2 nodes")
+    rule, said = _advice(("MatMulInteger", "integer", 3.0, 9), ("Add", "other", 2.0, 0))
+    assert rule == "between" and "50 %" in said and "2 nodes" in said
 
 
-def test_a_call_shorter_than_its_launches_is_said_in_microseconds():
-    said = _advice(("MatMulInteger", "integer", 0.0006, 9), ("Add", "other", 0.0002, 0), wall_ms=0.0012)
-    assert said.startswith("A call takes 1 µs for 2 nodes, 0.6 µs for each")
+def test_a_call_shorter_than_its_launches_is_reported_in_microseconds():
+    rule, said = _advice(("MatMulInteger", "integer", 0.0006, 9), ("Add", "other", 0.0002, 0), wall_ms=0.0012)
+    assert rule == "between" and "1 µs" in said and "0.6 µs" in said
 
 
 def test_time_between_nodes_that_a_profile_hides_is_not_made_up():
@@ -157,51 +155,49 @@ def test_time_between_nodes_that_a_profile_hides_is_not_made_up():
 
 
 def test_attention_cannot_be_quantized_away():
-    said = _advice(("MatMul", "activations", 4.0, 9), ("MatMulInteger", "integer", 5.0, 9))
-    assert said.startswith("40 % of the time is in products of two activations")
+    rule, said = _advice(("MatMul", "activations", 4.0, 9), ("MatMulInteger", "integer", 5.0, 9))
+    assert rule == "attention" and "40 %" in said
 
 
 def test_rounding_and_scaling_are_weighed_against_the_products():
-    said = _advice(
+    rule, said = _advice(
         ("Mul", "quantizing", 3.0, 0), ("MatMulInteger", "integer", 5.0, 9), ("Add", "other", 2.0, 0)
     )
-    assert said.startswith("30 % of the time is rounding activations and scaling products back, and 50 %")
+    assert rule == "quantizing" and "30 %" in said and "50 %" in said
 
 
 def test_time_outside_products_asks_for_threads_only_where_there_are_more():
     nodes = ("Softmax", "other", 6.2, 0), ("MatMulInteger", "integer", 3.0, 9)
-    said = _advice(*nodes)
-    assert said.startswith(
-        "70 % of the time is outside products (the largest piece: Softmax, 62 %): more threads"
-    )
-    assert "more threads" not in _advice(*nodes, threads=2)
+    rule, said = _advice(*nodes)
+    assert rule == "around" and "70 %" in said and "Softmax, 62 %" in said
+    assert "threads" in said and "threads" not in _advice(*nodes, threads=2)[1]
 
 
-def test_products_of_integers_alone_leave_fewer_multiply_adds():
-    said = _advice(("MatMulInteger", "integer", 8.0, 9), ("Add", "other", 1.0, 0))
-    assert said.startswith("80 % of the time is in products of integers: only fewer multiply-adds")
+def test_integer_products_alone_leave_fewer_multiply_adds():
+    rule, said = _advice(("MatMulInteger", "integer", 8.0, 9), ("Add", "other", 1.0, 0))
+    assert rule == "no_dominant_part" and "80 %" in said and "multiply-adds" in said
 
 
-def test_where_nothing_stands_out_that_is_said_and_no_rule_fails_on_an_empty_file():
-    said = _advice(
+def test_where_no_part_dominates_that_is_the_advice_and_no_rule_fails_on_an_empty_file():
+    rule, said = _advice(
         ("A", "float_weight", 1.0, 9), ("B", "low_bit", 2.0, 9), ("C", "activations", 2.5, 9),
         ("D", "quantizing", 2.0, 0), ("E", "other", 2.0, 0),
     )  # fmt: skip
-    assert said.startswith("No one part stands out")
+    assert rule == "no_dominant_part" and "%" not in said
     figures = Figures(_described(), threads=1, cores=1)
-    assert isinstance(advice(figures), str)
-    assert [rule(figures) for rule in RULES][0] is None
+    assert advice(figures)[1]
+    assert RULES["unpacking"](figures) is None
 
 
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
-        (("avx2", "avx512_vnni", "amx_int8"), "AMX"),
-        (("avx2", "avx512_vnni"), "VNNI (avx512_vnni), no AMX"),
-        (("avx2", "avx_vnni"), "VNNI (avx_vnni)"),
-        (("avx2", "avx512f"), "neither VNNI nor AMX"),
-        (("asimd", "asimddp"), "Arm's products of integers (asimddp)"),
-        ((), "not known"),
+        (("avx2", "avx512_vnni", "amx_int8"), "amx_int8"),
+        (("avx2", "avx512_vnni"), "avx512_vnni"),
+        (("avx2", "avx_vnni"), "avx_vnni"),
+        (("avx2", "avx512f"), "reduce_range"),
+        (("asimd", "asimddp"), "asimddp"),
+        ((), "unknown"),
     ],
 )
 def test_instruction_sets_are_put_in_words(sets, words):
@@ -267,10 +263,10 @@ def test_ids_stay_within_a_table_that_has_fewer_than_100_rows(token_model):
 def test_a_length_that_the_file_fixes_is_taken_and_another_is_refused(save):
     path = save({"x": (TensorProto.FLOAT, ["b", 6])})
     assert explain_file(path).sequence == 6
-    with pytest.raises(ModelError, match=r"takes sequence 6 only, not 7; leave --sequence out"):
+    with pytest.raises(ModelError, match=r"--sequence 7: .*bare\.onnx takes sequence 6"):
         explain_file(path, sequence=7)
     fixed = save({"x": (TensorProto.FLOAT, [1, 6])}, "one.onnx")
-    with pytest.raises(ModelError, match=r"takes batch 1 only \(input 'x'\), not 2"):
+    with pytest.raises(ModelError, match=r"--batch 2: .*one\.onnx takes batch 1 .*'x'"):
         explain_file(fixed, batch=2)
 
 
@@ -295,35 +291,33 @@ def test_a_bundle_says_its_longest_text_and_what_its_report_measured(token_model
     assert explain_file(bundle).sequence == 16
     (bundle / "report.json").write_text(json.dumps({"measurement": {"latency": [{"sequence": 7}]}}))
     assert explain_file(bundle).sequence == 7
-    with pytest.raises(ModelError, match="takes 16 tokens at most, not --sequence 17"):
+    with pytest.raises(ModelError, match="--sequence 17: .* 16 tokens"):
         explain_file(bundle, sequence=17)
     (bundle / "manifest.json").write_text("{")
-    with pytest.raises(ModelError, match=r"manifest\.json: cannot be read"):
+    with pytest.raises(ModelError, match=r"manifest\.json"):
         explain_file(bundle)
 
 
-def test_what_cannot_be_explained_is_refused_in_one_sentence(save, token_model, tmp_path):
+def test_what_cannot_be_explained_is_refused_by_file_and_input(save, token_model, tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.onnx").write_bytes(b"")
     words = save({"x": (TensorProto.STRING, ["b"])}, "words.onnx")
     unsaid = save({"x": (TensorProto.FLOAT, None)}, "unsaid.onnx")
     for path, match in (
-        (tmp_path / "gone.onnx", "there is no such file or directory"),
-        (tmp_path / "empty", r"no onnx/model\.onnx in it"),
-        (tmp_path / "text.onnx", r"text\.onnx: not an ONNX file"),
-        (tmp_path / "empty.onnx", r"empty\.onnx: not an ONNX file"),
-        (words, "no batch can be made for input 'x': it is no tensor of numbers"),
-        (unsaid, "no batch can be made for input 'x': its shape is not said"),
+        (tmp_path / "gone.onnx", r"gone\.onnx"),
+        (tmp_path / "empty", r"empty.*onnx/model\.onnx"),
+        (tmp_path / "text.onnx", r"text\.onnx"),
+        (tmp_path / "empty.onnx", r"empty\.onnx"),
+        (words, r"words\.onnx.*'x'.*tensor"),
+        (unsaid, r"unsaid\.onnx.*'x'.*shape"),
     ):
         with pytest.raises(ModelError, match=match):
             explain_file(path)
-    with pytest.raises(ModelError, match="--threads 4096: this process may use"):
+    with pytest.raises(ModelError, match="--threads 4096"):
         explain_file(token_model(), threads=4096)
     other = save({"input_ids": (TensorProto.FLOAT, ["b", 6])}, "other.onnx")
-    with pytest.raises(
-        ModelError, match=r"other\.onnx: input 'input_ids' is float32 \[1, 6\] here and int64"
-    ):
+    with pytest.raises(ModelError, match=r"'input_ids' is float32 \[1, 6\] in .*other\.onnx and int64"):
         explain_file(token_model(), other)
 
 
@@ -339,7 +333,5 @@ def test_a_sequence_that_a_model_has_no_positions_for_is_refused_before_it_is_ti
     path = tmp_path / "positions.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     assert explain_file(path, sequence=8).sequence == 8
-    with pytest.raises(
-        ModelError, match=r"positions\.onnx: can't take batch 1, sequence 9; ONNX Runtime says: "
-    ):
+    with pytest.raises(ModelError, match=r"positions\.onnx: .*batch 1, sequence 9"):
         explain_file(path, sequence=9)

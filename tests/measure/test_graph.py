@@ -239,9 +239,9 @@ def test_no_file_stays_behind_and_a_wrong_batch_is_a_measure_error(save, tmp_pat
     monkeypatch.setattr(tempfile, "tempdir", str(own))
     path = save([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight(WIDTH, 64)})
     assert graph_of(path, X).nodes == 1
-    with pytest.raises(MeasureError, match=r"model\.onnx: ONNX Runtime fails on this batch"):
+    with pytest.raises(MeasureError, match=r"model\.onnx"):
         graph_of(path, {"x": np.ones((1, 1, 3), dtype=np.float32)})
-    with pytest.raises(MeasureError, match="wants input 'x'"):
+    with pytest.raises(MeasureError, match="input 'x'"):
         graph_of(path, {"other": X["x"]})
     assert list(own.iterdir()) == []
 

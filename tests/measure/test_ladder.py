@@ -7,6 +7,7 @@ import pytest
 
 from compress.errors import MeasureError
 from compress.measure.ladder import Step, measure_ladder
+from compress.measure.latency import Rounds
 from compress.progress import Silent
 from compress.timing import Setting
 
@@ -19,8 +20,8 @@ ALL_ONE = np.array([[0, 1], [0, 1]], dtype=np.float32)
 
 
 def ladder(steps, **changed):
-    options = {"rounds": 5, "seconds": 1e-4, "seed": 0, "progress": Silent(), **changed}
-    return measure_ladder(steps, TOKENS, Setting(batch=2, sequence=4, threads=1), **options)
+    setting = Setting(batch=2, sequence=4, threads=1)
+    return measure_ladder(steps, TOKENS, setting, Rounds(5, 1e-4), **{"progress": Silent(), **changed})
 
 
 def test_rungs_by_hand(token_model, token_split, make_tokens):

@@ -7,15 +7,18 @@ from compress.errors import MeasureError
 from compress.measure import create_session
 from compress.measure.latency import (
     Round,
+    Rounds,
     compare_latency,
     median_interval,
     rounds_in_turns,
     summarize,
     time_in_turns,
 )
-from compress.measure.process.watch import Load
+from compress.measure.process.monitor import Load
+from compress.timing import Setting
 
 MS = 1_000_000  # ns
+ONE = Setting(batch=1, sequence=1, threads=1)
 
 
 class Machine:
@@ -54,8 +57,8 @@ class FakeSession:
         return [np.zeros((len(input_feed["x"]), 2), dtype=np.float32)]
 
 
-class Watched:
-    """Says of each look what was planted, and then that nothing ran; the first look is before any round."""
+class PlantedLoad:
+    """Returns a planted load at each look, then no load; the first look is before any round."""
 
     def __init__(self, *shares: float, throttled: float = 0.0):
         self.loads = [Load(), *(Load(share, 0.9, throttled if share else 0.0) for share in shares)]
@@ -64,30 +67,27 @@ class Watched:
         return self.loads.pop(0) if self.loads else Load()
 
 
-def disturbed_run(watch: Watched, *, rounds: int = 3, ms: float = 2):
+def disturbed_run(monitor: PlantedLoad, *, rounds: int = 3, ms: float = 2):
     machine, told = Machine(), []
     timed = time_in_turns(
         machine.work("b", ms),
         machine.work("c", 1),
-        rounds=rounds,
-        seconds=0.001,
+        Rounds(rounds, 0.001, clock=machine.clock, monitor=monitor),
         on_round=told.append,
-        clock=machine.clock,
-        watch=watch,
     )
     assert sorted(told, key=lambda this: this.number) == timed and len(timed) == rounds
-    return summarize(timed, batch=1, sequence=1, threads=1), [this.number for this in timed], machine
+    return summarize(timed, ONE), [this.number for this in timed], machine
 
 
 def test_rounds_that_other_work_disturbed_are_timed_again():
-    found, numbers, machine = disturbed_run(Watched(0, 0.8, 0, 0))
+    found, numbers, machine = disturbed_run(PlantedLoad(0, 0.8, 0, 0))
     assert numbers == [0, 2, 3] and machine.calls.count("b") == 3 + 4 * 3
     assert (found.disturbed_rounds, found.used_by_others) == (0, 0.0)
     assert not found.is_disturbed
 
 
 def test_on_a_machine_that_stays_busy_the_least_disturbed_of_twice_as_many_rounds_count():
-    found, numbers, machine = disturbed_run(Watched(0.9, 0.5, 0, 0.8, 0.6, 0.7))
+    found, numbers, machine = disturbed_run(PlantedLoad(0.9, 0.5, 0, 0.8, 0.6, 0.7))
     assert numbers == [1, 2, 4] and machine.calls.count("b") == 3 + 6 * 3
     assert (found.disturbed_rounds, found.throttled_rounds) == (2, 0)
     assert found.used_by_others == pytest.approx((0.5 + 0 + 0.6) / 3)
@@ -95,14 +95,14 @@ def test_on_a_machine_that_stays_busy_the_least_disturbed_of_twice_as_many_round
 
 
 def test_a_quota_that_stops_the_process_is_told_apart():
-    found, _, _ = disturbed_run(Watched(*[0.01] * 6, throttled=0.3))
+    found, _, _ = disturbed_run(PlantedLoad(*[0.01] * 6, throttled=0.3))
     assert (found.disturbed_rounds, found.throttled_rounds) == (3, 3)
 
 
 def test_rounds_are_timed_again_for_about_a_minute_at_most():
     # A round takes 3 * 15 s and a little: the second that is timed again ends after 90 s.
-    assert disturbed_run(Watched(*[0.5] * 4), ms=15_000)[1] == [0, 1, 4]
-    found, numbers, machine = disturbed_run(Watched(*[0.5] * 5), ms=15_000)  # a sixth would be quiet
+    assert disturbed_run(PlantedLoad(*[0.5] * 4), ms=15_000)[1] == [0, 1, 4]
+    found, numbers, machine = disturbed_run(PlantedLoad(*[0.5] * 5), ms=15_000)  # a sixth would be quiet
     assert found.disturbed_rounds == 3 and numbers == [0, 1, 2] and machine.calls.count("b") == 3 + 5 * 3
 
 
@@ -112,11 +112,8 @@ def test_functions_in_turns_go_there_and_back_and_disturbed_rounds_are_repeated(
     ticks = []
     found = rounds_in_turns(
         calls,
-        rounds=2,
-        seconds=0,
+        Rounds(2, 0, clock=machine.clock, monitor=PlantedLoad(0.7, 0, 0)),
         on_round=lambda: ticks.append(1),
-        clock=machine.clock,
-        watch=Watched(0.7, 0, 0),
     )
     # The warm-up, a disturbed round, one back and one there.
     assert "".join(machine.calls[::3]) == "abc" + "abc" + "cba" + "abc"
@@ -130,11 +127,8 @@ def test_compare_latency_finds_a_planted_factor_of_three():
         FakeSession(machine.work("baseline", 6)),
         FakeSession(machine.work("candidate", 2)),
         {"x": np.zeros((4, 7))},
-        sequence=7,
-        threads=1,
-        rounds=5,
-        seconds=0.03,
-        clock=machine.clock,
+        Setting(batch=4, sequence=7, threads=1),
+        Rounds(5, 0.03, clock=machine.clock),
     )
     assert (found.speedup, found.speedup_low, found.speedup_high) == (3.0, 3.0, 3.0)
     assert (found.batch, found.sequence, found.threads, found.rounds) == (4, 7, 1, 5)
@@ -150,11 +144,9 @@ def test_speedup_survives_a_machine_that_gets_three_times_slower_on_the_way():
     timed = time_in_turns(
         machine.work("baseline", 2),
         machine.work("candidate", 1),
-        rounds=9,
-        seconds=0.02,
-        clock=machine.clock,
+        Rounds(9, 0.02, clock=machine.clock),
     )
-    found = summarize(timed, batch=1, sequence=1, threads=1)
+    found = summarize(timed, ONE)
     # 20 ms of drift at 2/600 ms stand between the two: at most 7 % a round, and turns alternate around 0.
     assert found.speedup == pytest.approx(2.0, rel=0.07)
     assert found.speedup_low <= 2.0 <= found.speedup_high
@@ -163,7 +155,7 @@ def test_speedup_survives_a_machine_that_gets_three_times_slower_on_the_way():
 
 def test_time_in_turns_warms_both_up_and_alternates_who_goes_first():
     machine = Machine()
-    time_in_turns(machine.work("b", 5), machine.work("c", 5), rounds=3, seconds=0.001, clock=machine.clock)
+    time_in_turns(machine.work("b", 5), machine.work("c", 5), Rounds(3, 0.001, clock=machine.clock))
     # 3 calls each time, although the first already outlasts 1 ms.
     assert "".join(machine.calls) == "bbbccc" + "bbbccc" + "cccbbb" + "bbbccc"
 
@@ -174,10 +166,8 @@ def test_time_in_turns_reports_each_round():
     timed = time_in_turns(
         machine.work("b", 4),
         machine.work("c", 2),
-        rounds=2,
-        seconds=0.001,
+        Rounds(2, 0.001, clock=machine.clock),
         on_round=seen.append,
-        clock=machine.clock,
     )
     assert seen == timed
     assert [this.ratio for this in seen] == [2.0, 2.0]
@@ -189,7 +179,7 @@ def test_a_round_compares_medians_so_that_one_hiccup_does_not_count():
 
 def test_speedup_is_the_median_of_rounds_so_that_one_bad_round_does_not_count():
     rounds = [Round((2.0,) * 3, (1.0,) * 3)] * 4 + [Round((2.0,) * 3, (20.0,) * 3)]
-    assert summarize(rounds, batch=1, sequence=1, threads=1).speedup == 2.0
+    assert summarize(rounds, ONE).speedup == 2.0
 
 
 def test_median_interval_is_seeded_and_brackets_the_median():
@@ -207,8 +197,8 @@ def test_median_interval_of_five_rounds_covers_the_truth_in_94_of_100_runs():
     assert held / 400 == pytest.approx(0.9375, abs=0.03)
 
 
-def test_compare_latency_says_in_words_that_a_model_refuses_the_shape(feature_model):
+def test_compare_latency_names_the_shape_that_a_model_refuses(feature_model):
     session = create_session(feature_model(), threads=1)
     batch = {"features": np.zeros((1, 5, 2), dtype=np.float32)}
-    with pytest.raises(MeasureError, match=r"fails on features \[1, 5, 2\]"):
-        compare_latency(session, session, batch, sequence=5, threads=1, rounds=1, seconds=0.001)
+    with pytest.raises(MeasureError, match=r"features \[1, 5, 2\]"):
+        compare_latency(session, session, batch, ONE, Rounds(1, 0.001))

@@ -50,5 +50,5 @@ def test_measure_load_says_which_file_a_process_died_of(token_split, tmp_path):
     probe = Probe(
         model=tmp_path / "broken.onnx", rows=tmp_path / "rows.npz", inputs=token_split.inputs, threads=1
     )
-    with pytest.raises(MeasureError, match="broken.onnx: the process that loads this file died"):
+    with pytest.raises(MeasureError, match=r"broken\.onnx"):
         measure_load(probe, folder=tmp_path, processes=1)

@@ -21,13 +21,13 @@ def comparison(low: float, high: float, rounds: int = 5) -> LatencyComparison:
 
 def test_spread_notes_name_in_one_line_the_settings_whose_interval_is_wider_than_a_fifth():
     (note,) = spread_notes([comparison(1.9, 2.1), comparison(1.7, 2.2), comparison(1.5, 2.5)])
-    assert "loosely: 1.70x to 2.20x at batch 1, sequence 128, 2 threads; 1.50x to 2.50x at batch 1" in note
+    assert "1.70x to 2.20x at batch 1, sequence 128, 2 threads; 1.50x to 2.50x at batch 1" in note
     assert "measure.rounds" in note
 
 
 def test_spread_notes_warn_once_of_few_rounds():
     (note,) = spread_notes([comparison(2, 2, rounds=3), comparison(2, 2, rounds=3)])
-    assert note.startswith("fewer than 5 rounds")
+    assert "fewer than 5 rounds" in note and "measure.rounds" in note
 
 
 def test_disturbed_notes_name_the_settings_and_what_disturbed_them():
@@ -44,17 +44,17 @@ def test_disturbed_notes_name_the_settings_and_what_disturbed_them():
 def test_busy_note_speaks_when_others_use_more_than_a_fifth_of_the_cores():
     assert busy_note(0.2) == ()
     (note,) = busy_note(0.63)
-    assert note.startswith("other work used 63% of this machine's cores")
+    assert "63%" in note
 
 
 def test_usable_threads_drops_what_exceeds_the_cores_and_says_so():
     assert usable_threads([1, 2], 2) == ((1, 2), ())
     kept, (note,) = usable_threads([1, 4, 8], 2)
     assert kept == (1,)
-    assert note.startswith("threads 4, 8 not measured: this process may use 2 cores; measured with 1")
+    assert note.startswith("measure.threads: 4, 8 ") and "2 cores" in note and note.endswith(" 1")
 
 
 def test_usable_threads_takes_the_cores_when_all_are_too_many():
     kept, (note,) = usable_threads([16, 16], 1)
     assert kept == (1,)
-    assert "threads 16 not measured: this process may use 1 core;" in note
+    assert note.startswith("measure.threads: 16 ") and "1 core;" in note

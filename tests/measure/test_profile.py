@@ -33,7 +33,7 @@ def test_a_batch_that_a_file_refuses_is_a_measure_error_and_leaves_no_file(token
     wrong = {"input_ids": np.array([[99]]), "attention_mask": np.array([[1]])}
     folder = tmp_path / "own"
     folder.mkdir()
-    with pytest.raises(MeasureError, match=r"model\.onnx: ONNX Runtime fails on input_ids \[1, 1\]"):
+    with pytest.raises(MeasureError, match=r"model\.onnx: .*input_ids \[1, 1\]"):
         profile_in_turns([token_model()], wrong, threads=1, folder=folder)
     assert list(folder.iterdir()) == []
 

@@ -37,9 +37,7 @@ def test_resolve_sequence_takes_the_one_length_that_all_rows_have(feature_split)
 
 
 def test_resolve_sequence_refuses_another_length_than_the_patches_have(feature_split):
-    with pytest.raises(
-        MeasureError, match="measure.sequence: 16 is not possible: input 'features' is 3 long"
-    ):
+    with pytest.raises(MeasureError, match=r"measure\.sequence: 16 .*'features' .* 3 "):
         resolve_sequence(feature_split, 16)
 
 

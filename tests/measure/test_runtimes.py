@@ -8,19 +8,21 @@ import pytest
 from onnx import TensorProto, helper
 
 from compress.errors import MeasureError, RecipeError
-from compress.measure import check_runtimes, installed_runtimes, measure_pair
-from compress.measure.latency import rounds_in_turns
-from compress.measure.process.watch import Watch, read_counters
+from compress.measure import FilePair, check_runtimes, installed_runtimes, measure_pair
+from compress.measure.latency import Rounds, rounds_in_turns
+from compress.measure.process.monitor import LoadMonitor, read_counters
 from compress.measure.rows import steady_batch
 from compress.measure.runtimes import openvino_session
 from compress.measure.runtimes import others as measuring
 from compress.measure.runtimes.others import Answered, OpenRuntime, measure_runtimes
 from compress.measure.runtimes.session import create_session
+from compress.recipe import MeasureConfig
+from compress.timing import Setting
 
 from .conftest import TOKENS
 
 needs_openvino = pytest.mark.skipif(not openvino_session.is_installed(), reason="OpenVINO is not installed")
-QUICK = {"rounds": 2, "seconds": 0.001}
+QUICK = Rounds(2, 0.001)
 
 
 def _as_onnxruntime(name="other", refused=""):
@@ -58,16 +60,15 @@ def test_rounds_in_turns_gives_each_function_its_median_in_each_round():
     # 3 calls a round at least; the first round is the warm-up.
     first, second = work(9, 9, 9, 1, 2, 6, 4, 4, 4), work(9, 9, 9, 5, 5, 5, 3, 1, 2)
     reading = read_counters()()  # always the same one: nothing runs beside
-    quiet = Watch(lambda: reading)
-    found = rounds_in_turns([first, second], rounds=2, seconds=0, clock=lambda: now[0], watch=quiet)
+    quiet = LoadMonitor(lambda: reading)
+    found = rounds_in_turns([first, second], Rounds(2, 0, clock=lambda: now[0], monitor=quiet))
     assert found.rounds_ms == ((2.0, 4.0), (5.0, 2.0))
 
 
 def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(files, token_split):
-    batch, steps = steady_batch(token_split, 2, 3), []
-    found = measure_runtimes(
-        [_as_onnxruntime()], files, TOKENS, [(batch, 3, 1)], **QUICK, on_step=steps.append
-    )
+    steps: list[str] = []
+    at = (Setting(batch=2, sequence=3, threads=1), steady_batch(token_split, 2, 3))
+    found = measure_runtimes([_as_onnxruntime()], files, TOKENS, [at], QUICK, on_step=steps.append)
 
     baseline, candidate = found.files
     assert (baseline.file, baseline.agreement, baseline.accuracy) == ("baseline", 1.0, 0.75)
@@ -79,12 +80,13 @@ def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(fil
         ("other", "candidate"),
     ]
     assert {(x.batch, x.sequence, x.threads, len(x.rounds_ms)) for x in found.timings} == {(2, 3, 1, 2)}
-    assert len(steps) == 3  # two files and one setting, as `Job.steps` counts them
+    assert len(steps) == 3  # two files and one setting, as `Request.steps` counts them
 
 
 def test_a_file_that_a_runtime_refuses_is_said_and_not_timed(files, token_split):
     way = _as_onnxruntime(refused="small.onnx")
-    found = measure_runtimes([way], files, TOKENS, [(steady_batch(token_split, 1, 3), 3, 1)], **QUICK)
+    at = (Setting(batch=1, sequence=3, threads=1), steady_batch(token_split, 1, 3))
+    found = measure_runtimes([way], files, TOKENS, [at], QUICK)
     assert found.files[0].refused == ""
     assert found.files[1].refused == "cannot run QuantizeLinear"
     assert found.files[1].agreement is None
@@ -94,7 +96,7 @@ def test_a_file_that_a_runtime_refuses_is_said_and_not_timed(files, token_split)
 
 def test_a_recipe_that_asks_for_openvino_without_it_is_told_how_to_install_it(monkeypatch):
     monkeypatch.setattr(measuring, "is_installed", lambda: False)
-    with pytest.raises(RecipeError, match=r"measure.runtimes: openvino .*: pip install openvino"):
+    with pytest.raises(RecipeError, match=r"measure\.runtimes: openvino .*pip install openvino"):
         check_runtimes(("onnxruntime", "openvino"))
     check_runtimes(None)
     check_runtimes(("onnxruntime",))
@@ -115,18 +117,16 @@ def test_openvinos_reason_is_the_operator_that_it_could_not_convert():
 
 @needs_openvino
 def test_openvino_answers_a_tiny_file_as_onnxruntime_does(token_model, token_split):
-    found = measure_pair(
-        token_model(),
-        token_model("small.onnx"),
-        token_split,
-        TOKENS,
-        batch=[1],
-        sequence=[3],
-        threads=[1],
+    how = MeasureConfig(
+        batch=(1,),
+        sequence=(3,),
+        threads=(1,),
         rounds=3,
         seconds=0.01,
-        seed=0,
         runtimes=("onnxruntime", "openvino"),
+    )
+    found = measure_pair(
+        FilePair(token_model(), token_model("small.onnx"), token_split, TOKENS), how
     ).runtimes
     assert found is not None
     own = [each for each in found.files if each.runtime == "openvino"]
@@ -180,5 +180,5 @@ def test_openvino_names_an_operator_that_it_does_not_have(tmp_path):
     graph = helper.make_graph([node], "tiny", ends[:1], ends[1:])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("of.nobody", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "nonsense.onnx")
-    with pytest.raises(MeasureError, match="OpenVINO cannot load this file: .*Nonsense"):
+    with pytest.raises(MeasureError, match=r"nonsense\.onnx: .*Nonsense"):
         openvino_session.create_openvino_session(tmp_path / "nonsense.onnx", threads=1)

@@ -24,7 +24,7 @@ def test_create_session_sets_what_session_options_says(token_model):
 def test_create_session_names_a_file_that_onnxruntime_refuses(tmp_path):
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(MeasureError, match=r"broken.onnx: ONNX Runtime cannot load"):
+    with pytest.raises(MeasureError, match=r"broken\.onnx"):
         create_session(path, threads=1)
 
 
@@ -36,7 +36,7 @@ def test_feeds_leaves_out_inputs_and_labels_that_the_file_does_not_take(token_mo
 
 def test_feeds_names_an_input_that_the_data_lacks(token_model, feature_split):
     session = create_session(token_model(), threads=1)
-    with pytest.raises(MeasureError, match="wants input 'input_ids', 'attention_mask'.*it has features"):
+    with pytest.raises(MeasureError, match="'input_ids', 'attention_mask'.*features"):
         feeds(next(feature_split.batches(1)), session)
 
 

@@ -78,7 +78,7 @@ def test_work_that_ends_early_leaves_nothing(tmp_path: Path, error: type[BaseExc
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path, model: nn.Module) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write .*file/.cache: Not a directory"):
+    with pytest.raises(OutputError, match=r"file/\.cache"):
         Cache(tmp_path / "file" / ".cache").module(KEY, _Maker(model).module)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -15,11 +16,11 @@ import pytest
 
 from compress.cli import main
 from compress.errors import DataError, OutputError, ParityError, RecipeError
-from compress.measure.results import Measurement
+from compress.measure import FilePair, Measurement
 from compress.pipeline import check_bundle, export_model, run
 from compress.report import CheckReport, check_summary, load_report
 
-CHECK = import_module("compress.pipeline.check")
+CHECK = import_module("compress.pipeline.bundles.check")
 MEASURED = import_module("compress.pipeline.measuring")
 QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.batch=[1]", "measure.threads=[1]")
 
@@ -39,8 +40,8 @@ def measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Measure
     def use(measurement: Measurement | None = None) -> list[Any]:
         asked: list[Any] = []
 
-        def measure_pair(*files: Any, **options: Any) -> Measurement:
-            asked.append((files, options))
+        def measure_pair(pair: FilePair, *how: Any, **options: Any) -> Measurement:
+            asked.append(pair)
             return measurement or beside_other_work(load_report(bundle).measurement, 0)
 
         monkeypatch.setattr(MEASURED, "measure_pair", measure_pair)
@@ -109,8 +110,8 @@ def test_a_bundle_as_it_was_written_holds_and_is_measured(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda file: file.write_bytes(file.read_bytes() + b"x"), "is not the file that was written"),
-        (lambda file: file.unlink(), "is missing"),
+        (lambda file: file.write_bytes(file.read_bytes() + b"x"), "onnx/model.onnx was changed"),
+        (lambda file: file.unlink(), "onnx/model.onnx is missing"),
     ],
 )
 def test_a_changed_file_fails_and_is_not_run(
@@ -135,7 +136,7 @@ def test_a_manifest_that_names_files_elsewhere_is_not_followed(bundle: Path) -> 
     manifest = json.loads(file.read_text())
     manifest["sha256"]["../other"] = "0" * 64
     file.write_text(json.dumps(manifest))
-    assert failed(check_bundle(bundle)) == {"files of digits": "../other is outside of the bundle"}
+    assert failed(check_bundle(bundle)) == {"files of digits": "../other is outside the bundle"}
 
 
 @pytest.mark.parametrize("change", ["empty", "more", "without_onnx"])
@@ -212,7 +213,7 @@ def test_gates_that_compare_need_something_to_compare_with(
     bundle: Path, measured: Callable[..., list[Any]]
 ) -> None:
     asked = measured()
-    with pytest.raises(RecipeError, match=r"gates.min_speedup compares with a baseline: give --against"):
+    with pytest.raises(RecipeError, match=r"gates\.min_speedup .*--against"):
         check_bundle(bundle, values=["gates.min_speedup=2"])
     assert asked == []
 
@@ -221,9 +222,9 @@ def test_gates_where_nothing_is_measured_and_data_of_another_kind_are_refused(
     bundle: Path, measured: Callable[..., list[Any]]
 ) -> None:
     asked = measured()
-    with pytest.raises(RecipeError, match=r"gates.batch: 77 is not measured; measure.batch is "):
+    with pytest.raises(RecipeError, match=r"gates\.batch: 77 .*measure\.batch is "):
         check_bundle(bundle, values=["gates.batch=77", "gates.max_p95_ms=1"])
-    with pytest.raises(DataError, match="texts need a tokenizer"):  # which a model of numbers hasn't
+    with pytest.raises(DataError, match="tokenizer"):  # which a model of numbers hasn't
         check_bundle(bundle, values=["data={source: file, train: gone.csv}"])
     assert asked == []
 
@@ -238,9 +239,9 @@ def test_another_bundle_is_measured_in_turns_with_it(
     said = " ".join(capsys.readouterr().out.split())  # lines are broken at the terminal's width
     assert code == 3 and "fails: gate min_speedup" in said and "holds: files of other" in said
     assert "/other: accuracy " in said
-    ((files, options),) = asked
-    assert [file.parent.parent for file in files[:2]] == [other, bundle]
-    assert len(options["candidate_test"]) == len(files[2])
+    (pair,) = asked
+    assert [file.parent.parent for file in (pair.baseline, pair.candidate)] == [other, bundle]
+    assert pair.candidate_test is not None and len(pair.candidate_test) == len(pair.test)
 
 
 def test_an_accuracy_outside_of_the_reports_interval_fails(
@@ -273,14 +274,14 @@ def test_answers_that_are_not_the_modules_fail_and_nothing_is_timed(
 
 
 def test_what_is_no_run_is_refused(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="not a finished bundle"):
+    with pytest.raises(OutputError, match=re.escape(str(tmp_path))):
         check_bundle(tmp_path)
     (bundle / "recipe.resolved.yaml").unlink()
-    with pytest.raises(OutputError, match="nothing says which rows to answer"):
+    with pytest.raises(OutputError, match=r"recipe\.resolved\.yaml"):
         check_bundle(bundle)
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "variants": []}))
-    with pytest.raises(OutputError, match="holds variants"):
+    with pytest.raises(OutputError, match="variants"):
         check_bundle(bundle)
 
 

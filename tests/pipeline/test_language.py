@@ -25,7 +25,7 @@ from compress.errors import ModelError, RecipeError
 from compress.measure import explain_file
 from compress.model.decoder_cache import CachedDecoder
 from compress.pipeline import export_model, inspect_model, inspection_recipe, run
-from compress.pipeline.check import check_bundle
+from compress.pipeline.bundles.check import check_bundle
 from compress.recipe import load_recipe
 from compress.report import load_report
 
@@ -139,7 +139,7 @@ def test_check_proves_it_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> N
         f"files of {made.name}",
         f"files of {made.name}",
         "parity",
-        "accuracy as reported",
+        "next-token accuracy as reported",
         "gate max_perplexity_ratio",
         "gate min_decode_speedup",
     ]
@@ -155,7 +155,7 @@ def test_check_fails_where_the_file_answers_otherwise_than_reported(
     worse = found.model_copy(update={"candidate": candidate})
     monkeypatch.setattr(import_module("compress.pipeline.measuring"), "measure_pair", lambda *_, **__: worse)
     failed = [record.name for record in check_bundle(made, made).checks if record.fails]
-    assert failed == ["accuracy as reported"]
+    assert failed == ["next-token accuracy as reported"]
 
 
 def test_variants_of_language_models_are_chosen_by_perplexity(made: Path, tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_its_time_is_explained_and_its_heads_are_not(made: Path, tmp_path: Path)
     found = explain_file(made, threads=1)
     assert found.candidate.wall_ms > 0 and found.candidate.low_bits_by_block
     recipe = _write(tmp_path / "r.yaml")
-    with pytest.raises(RecipeError, match="inspect is for classifiers"):
+    with pytest.raises(RecipeError, match=r"data\.task"):
         inspect_model(inspection_recipe(str(recipe)))
-    with pytest.raises(RecipeError, match="prune/vocabulary can't cut what a language model writes"):
+    with pytest.raises(RecipeError, match="prune/vocabulary"):
         load_recipe(_write(tmp_path / "v.yaml", stages=["prune/vocabulary"]))
 
 
@@ -262,26 +262,26 @@ def _classifies(made: Path) -> None:
     ("change", "prompt", "said"),
     [
         (lambda made: None, "", "the prompt is empty"),
-        (lambda made: None, "x" * 96, "the prompt has 96 tokens, and the model sees 96 at most"),
-        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"no onnx.model\.onnx in it; give"),
+        (lambda made: None, "x" * 96, "the prompt has 96 tokens, .* 96 "),
+        (lambda made: (made / "onnx" / "model.onnx").unlink(), "x", r"onnx.model\.onnx"),
         (
             lambda made: _rename(made / "onnx" / "model.onnx", "m.onnx"),
             "x",
-            r"one that is: onnx/m\.onnx",
+            r"--file: onnx/m\.onnx",
         ),
-        (lambda made: _of_another(made, "onnx/model.onnx"), "x", r"model\.onnx: its SHA-256 is not that in"),
+        (lambda made: _of_another(made, "onnx/model.onnx"), "x", r"onnx/model\.onnx .*SHA-256"),
         (
             lambda made: _of_another(made, "tokenizer.json"),
             "x",
-            r"json: its SHA-256 is not .* copy",
+            r"tokenizer\.json .*SHA-256",
         ),
         (
             lambda made: _classifies(made),
             "x",
-            r"no language model \(its manifest\.json says class",
+            r"manifest\.json: classification",
         ),
-        (lambda made: (made / "tokenizer.json").unlink(), "x", r"tokenizer\.json: no such file"),
-        (lambda made: shutil.rmtree(made), "x", "there is no such directory"),
+        (lambda made: (made / "tokenizer.json").unlink(), "x", r"tokenizer\.json"),
+        (lambda made: shutil.rmtree(made), "x", r"bundle: "),
     ],
 )
 def test_what_can_t_be_written_from_is_refused(
@@ -296,9 +296,9 @@ def test_what_can_t_be_written_from_is_refused(
 
 def test_a_hugging_face_directory_is_told_how_to_become_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"modelpress export .* -o DIR makes one"):
+    with pytest.raises(ModelError, match=r"modelpress export .* -o DIR"):
         Writer(tmp_path)
-    with pytest.raises(ModelError, match=r"safetensors is a file; give a bundle's directory: modelp"):
+    with pytest.raises(ModelError, match=r"safetensors is a file.*modelpress export"):
         Writer(tmp_path / "model.safetensors")
 
 
@@ -325,9 +325,9 @@ def test_generate_does_with_onnxruntime_and_tokenizers(made: Path) -> None:
     [
         (
             {"model": {**RECIPE["model"], "args": {**ARGS, "output_dim": 200}}},
-            r"answers each of the 48 positions with 257 numbers at least",
+            r"48 .* 257 ",
         ),
-        ({"model": {**RECIPE["model"], "args": {**ARGS, "max_length": 32}}}, "at most 32 tokens"),
+        ({"model": {**RECIPE["model"], "args": {**ARGS, "max_length": 32}}}, "32 tokens"),
     ],
 )
 def test_a_model_that_does_not_fit_its_tokens_is_refused(changes: Any, said: str, tmp_path: Path) -> None:
@@ -344,11 +344,11 @@ def test_rows_longer_than_a_hugging_face_model_sees_are_refused(made: Path, tmp_
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(made / name, tmp_path / "llama" / name)
     recipe = _write(tmp_path / "r.yaml", model={"hf": str(tmp_path / "llama")})
-    with pytest.raises(ModelError, match=r"at most 40 tokens"):
+    with pytest.raises(ModelError, match=r"40 tokens"):
         run(load_recipe(recipe), tmp_path / "out")
 
 
 def test_gates_of_language_are_for_language_models(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path / "r.yaml"), ["gates.min_decode_speedup=2"])
-    with pytest.raises(RecipeError, match="only a language model can be judged by it"):
+    with pytest.raises(RecipeError, match=r"gates\.min_decode_speedup .*language model"):
         run(recipe, tmp_path / "out")

@@ -367,9 +367,7 @@ def _copied(runs: _Runs, folder: Path, name: str) -> Path:
 def test_another_recipe_in_the_same_place_is_refused(runs: _Runs) -> None:
     recipe = load_recipe(runs.recipes["int8"], ["quantize/int8_dynamic.embeddings=false"])
     before = _everything_in(runs.output)
-    with pytest.raises(
-        OutputError, match=r"int8 holds a run of another recipe.*--overwrite.*name=\.\.\. or -o"
-    ):
+    with pytest.raises(OutputError, match=r"int8 .*--overwrite.*name=\.\.\. or -o"):
         run(recipe, runs.output)
     assert _everything_in(runs.output) == before
 
@@ -392,7 +390,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(runs: _Runs, tmp_path: Path) 
     (tmp_path / "int8").mkdir()
     (tmp_path / "int8" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"int8 exists and is not a run of modelpress"):
+        with pytest.raises(OutputError, match=r"int8 .*-o"):
             run(runs.recipes["int8"], tmp_path, overwrite=overwrite)
     assert _everything_in(tmp_path) == ["int8", "int8/thesis.txt"]
 
@@ -434,7 +432,7 @@ def test_an_export_that_answers_otherwise_publishes_nothing(
         return path
 
     monkeypatch.setattr(EXPORTED, "export_onnx", export_onnx)
-    with pytest.raises(ParityError, match=r"they agree on .*nothing was published"):
+    with pytest.raises(ParityError, match=r"export\.min_agreement"):
         run(runs.recipes["heads"], tmp_path)
     assert _everything_in(tmp_path) == before
 
@@ -465,7 +463,7 @@ def test_a_replacement_that_fails_keeps_the_old_run(
 def test_an_output_that_cannot_be_written_is_refused_before_training(runs: _Runs, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     trained = len(runs.trainings)
-    with pytest.raises(OutputError, match=r"cannot write .*file/deep/int8: .*file is not a directory"):
+    with pytest.raises(OutputError, match=r"file/deep/int8: .*file "):
         run(runs.recipes["int8"], tmp_path / "file" / "deep")
     assert len(runs.trainings) == trained
 

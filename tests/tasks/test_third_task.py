@@ -20,7 +20,7 @@ from compress.data.split import NO_LABEL, Split
 from compress.export import check_parity, export_onnx
 from compress.losses import LossConfig, Objective, TargetPlace
 from compress.losses.config import LogitsTerm, Term
-from compress.measure.process.job import Job
+from compress.measure.process.request import Request
 from compress.measure.process.worker import measure
 from compress.progress import Silent
 from compress.quantize.mixed.sensitivity import damage_of
@@ -195,7 +195,7 @@ def test_it_is_exported_measured_and_judged(
     torch.manual_seed(2)
     worse = export_onnx(Net(), rows["validation"], TASK, other / "model.onnx")
     rows["test"].save(tmp_path / "rows.npz")
-    job = Job(
+    request = Request(
         baseline=path,
         candidate=worse,
         rows=tmp_path / "rows.npz",
@@ -207,7 +207,7 @@ def test_it_is_exported_measured_and_judged(
         folder=tmp_path,
         result=tmp_path / "result.json",
     )
-    found = measure(job, lambda *_: None)
+    found = measure(request, lambda *_: None)
     accuracy = found.baseline.accuracy
     assert (accuracy.metric, accuracy.rows, accuracy.units, accuracy.unit) == ("micro F1", 96, 288, "tag")
     assert found.answers is not None and found.answers.positions == 3

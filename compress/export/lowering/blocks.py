@@ -52,7 +52,7 @@ def extract_blocks(
     inputs, outputs = _boundaries(model, owner, len(scopes), constants | set(weights))
     for scope, produced in zip(scopes, outputs, strict=True):
         if not produced:
-            raise ExportError(f"the exported graph has no node of {scope}, so it can't be timed")
+            raise ExportError(f"{scope} cannot be timed: the exported graph has no node of it")
     values = _values(model, sorted(set().union(*inputs)), feeds)
     blocks = []
     for index in range(len(scopes)):

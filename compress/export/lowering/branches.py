@@ -9,7 +9,7 @@ from torch import nn
 
 from compress.data.split import Split
 from compress.errors import ExportError, ModelError
-from compress.export.onnx_file import DEFAULT_OPSET, export_onnx, graph_of
+from compress.export.onnx_file import DEFAULT_OPSET, TracePlan, export_onnx, trace_plan
 from compress.export.parity import cannot_answer, check_repeats
 from compress.export.proof import longest_row, proof_lengths, proof_rows
 from compress.export.ranges import is_within, needed_sizes
@@ -59,33 +59,19 @@ def _check_answers(module: nn.Module, rows: Split, task: Task, length: int) -> N
 
 def _does_without_values(module: nn.Module, split: Split, task: Task, longest: int | None) -> bool:
     """Whether a fake-tensor forward pass succeeds without excluding input sizes that may occur."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    graph = graph_of(module, split, task)
+    plan = trace_plan(module, split, task)
     # All sizes are symbolic: 0 and 1 are not special, and sizes that happen to be equal stay separate.
     shapes = ShapeEnv(specialize_zero_one=False, duck_shape=False)
-    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
     try:
-        inputs = [
-            mode.from_tensor(
-                tensor,
-                symbolic_context=StatelessSymbolicContext(
-                    dynamic_sizes=[
-                        DimDynamic.DYNAMIC if isinstance(size, str) else DimDynamic.STATIC for size in shape
-                    ]
-                ),
-            )
-            for tensor, (_, shape) in zip(graph.example, graph.inputs, strict=True)
-        ]
-        with evaluating(graph.module), torch.no_grad(), mode:
-            graph.module(*inputs)
+        inputs = _fake_forward(plan, shapes)
     except Exception:  # torch reports a branch as one of several errors, as it does its own problems
         return False
     needed = needed_sizes(split, task, longest)
     sizes: list[tuple[Any, int | str]] = [
         pair
-        for tensor, (_, shape) in zip(inputs, graph.inputs, strict=True)
+        for tensor, (_, shape) in zip(inputs, plan.inputs, strict=True)
         for pair in zip(tensor.shape, shape, strict=True)
     ]
     ranges = {
@@ -97,3 +83,19 @@ def _does_without_values(module: nn.Module, split: Split, task: Task, longest: i
         return False  # specialized to a single size, e.g. where rows are flattened for a Linear
     ranges.pop("batch_size", None)  # convolutions choose kernels by it; not a branch of the module
     return all(bounds is None or is_within(needed[str(name)], bounds) for name, bounds in ranges.items())
+
+
+def _fake_forward(plan: TracePlan, shapes: Any) -> list[Any]:
+    """Run a module on fake tensors, and return them; `shapes` collects the sizes that it tests."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
+    inputs = []
+    for tensor, (_, shape) in zip(plan.example, plan.inputs, strict=True):
+        sizes = [DimDynamic.DYNAMIC if isinstance(size, str) else DimDynamic.STATIC for size in shape]
+        context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
+        inputs.append(mode.from_tensor(tensor, symbolic_context=context))
+    with evaluating(plan.module), torch.no_grad(), mode:
+        plan.module(*inputs)
+    return inputs

@@ -66,9 +66,9 @@ def _check(name: str, layer: QuantizedModule, opset: int) -> None:
     off = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
     if not off <= _ROUNDING:  # also true for NaN
         raise ParityError(
-            f"{name}: ONNX Runtime {ort.__version__} computes {type(layer).__name__} in another way than it "
-            f"is defined: outputs differ by up to {off:.1%} of the largest, which is no rounding. Try "
-            "another version of onnxruntime, or leave such layers float with the stage's `skip`"
+            f"{name}: ONNX Runtime {ort.__version__} computes {type(layer).__name__} incorrectly: outputs "
+            f"differ by up to {off:.1%} of the largest, more than rounding explains; use another version of "
+            "onnxruntime, or leave such layers float with the stage's `skip`"
         )
 
 

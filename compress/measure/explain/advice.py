@@ -1,4 +1,4 @@
-"""The single most useful change: an ordered table of rules, of which the first match wins.
+"""The single most useful change: an ordered table of rules; the first match wins.
 
 Order: problems that a setting fixes, then those whose fix costs accuracy, then those without a fix. Each rule
 is a function of measured figures only; its threshold (a share of the time) is a constant below.
@@ -75,12 +75,12 @@ def _unpacking(figures: Figures) -> str | None:
     if share < _UNPACKING:
         return None
     nodes = _count(sum(each.nodes for each in made), "DequantizeLinear node")
-    stage = "quantize/int8_dynamic writes MatMulInteger"
+    stage = "use quantize/int8_dynamic, which writes MatMulInteger"
     if any(each.made and each.kind in _CONVOLUTIONS for each in figures.file.float_products):
-        stage = "quantize/int8_static does so for convolutions, too"
+        stage = "use quantize/int8_static, which also does this for convolutions"
     return (
-        f"{_percent(share)} of the time goes to {nodes}, making the same floats out of stored integers in "
-        f"every call. Let the products take the integers: {stage}."
+        f"{_percent(share)} of the time is spent in {nodes} that convert the same stored integers to float "
+        f"in every call. Multiply the integers directly instead: {stage}."
     )
 
 
@@ -91,33 +91,33 @@ def _float_weights(figures: Figures) -> str | None:
     names = ", ".join(each.name for each in file.float_products[:_NAMED])
     more = file.float_product_count - min(_NAMED, len(file.float_products))
     named = names + (f" and {more} more" if more else "")
-    count = _count(file.float_product_count, "product")
-    begin = f"{_percent(part.share)} of the time is in {count} of float weights ({named})"
+    count = _count(file.float_product_count, "matrix product")
+    begin = f"{_percent(part.share)} of the time is spent in {count} with float weights ({named})"
     if {each.kind for each in file.float_products} <= _ALWAYS_FLOAT:
         return (
-            f"{begin}, and ONNX Runtime has no GRU or RNN of integers: fewer hidden units (prune/channels, "
-            "distill/student), or an LSTM, which it has."
+            f"{begin}. ONNX Runtime has no integer GRU or RNN: use fewer hidden units (prune/channels, "
+            "distill/student), or an LSTM, which has an integer kernel."
         )
     transposed, convolutions = figures.float_share(_TRANSPOSED), figures.float_share(_CONVOLUTIONS)
     if transposed > part.share / 2:
         return (
-            f"{begin}, most of it in transposed convolutions, which no stage quantizes: fewer or narrower "
-            "layers (distill/student) shrink them."
+            f"{begin}, mostly in transposed convolutions, which no stage quantizes: use fewer or narrower "
+            "layers (distill/student)."
         )
     if convolutions > part.share / 2:
         return (
-            f"{begin}, most of it in convolutions: quantize/int8_static makes them products of integers "
-            "(quantize/int8_dynamic leaves them float), prune/channels makes them narrower."
+            f"{begin}, mostly in convolutions: use quantize/int8_static to make them integer products "
+            "(quantize/int8_dynamic leaves them float), or prune/channels to make them narrower."
         )
     gain = ""
     if file.if_quantized is not None:
         gain = (
-            " At the rate of the integer products measured here, and if rounding the activations cost "
-            f"nothing, a call would be {file.if_quantized:.1f}x faster."
+            f" A call would be {file.if_quantized:.1f}x faster if they ran at the rate of the integer "
+            "products measured here and rounding the activations cost nothing."
         )
     if figures.quantized:
-        return f"{begin}: quantize them too, don't skip them.{gain}"
-    return f"{begin}: quantize/int8_dynamic makes them products of integers.{gain}"
+        return f"{begin}: quantize them too instead of skipping them.{gain}"
+    return f"{begin}: use quantize/int8_dynamic to make them integer products.{gain}"
 
 
 def _low_bit(figures: Figures) -> str | None:
@@ -126,14 +126,14 @@ def _low_bit(figures: Figures) -> str | None:
         return None
     bits = " and ".join(map(str, file.low_bits)) or "few"
     how = (
-        "multiplies with activations rounded block by block"
+        "multiplies with activations that are rounded block by block"
         if file.low_bits_by_block
-        else "makes float first"
+        else "converts to float first"
     )
     return (
-        f"{_percent(part.share)} of the time is in {_count(part.nodes, 'product')} of {bits}-bit weights, "
-        f"which ONNX Runtime {how}: with more than a few tokens a call that buys size, not speed. For speed "
-        "use quantize/int8_dynamic, whose products are of integers."
+        f"{_percent(part.share)} of the time is spent in {_count(part.nodes, 'matrix product')} with "
+        f"{bits}-bit weights, which ONNX Runtime {how}. With more than a few tokens per call this saves "
+        "size, not time: for speed use quantize/int8_dynamic, whose products are of integers."
     )
 
 
@@ -145,10 +145,11 @@ def _fused_norm(figures: Figures) -> str | None:
     if fused.share < _FUSED_NORM or times < _SLOW_NORM:
         return None
     return (
-        f"{_percent(fused.share)} of the time is in {_count(fused.nodes, 'SkipLayerNormalization node')}: "
-        f"{times:.1f} times as long for each number as LayerNormalization takes in this file. ONNX Runtime "
-        "makes it of Add and LayerNormalization when it loads the file; an Add that is written as a Sum of "
-        "two stays apart, which changes no answer. modelpress run and modelpress export write it so."
+        f"{_percent(fused.share)} of the time is spent in "
+        f"{_count(fused.nodes, 'SkipLayerNormalization node')}, {times:.1f} times as long per element as in "
+        "LayerNormalization in this file. ONNX Runtime fuses Add and LayerNormalization into it when it "
+        "loads the file; it does not fuse a Sum of two inputs, which gives the same result. modelpress run "
+        "and modelpress export write Sum."
     )
 
 
@@ -156,15 +157,15 @@ def _between(figures: Figures) -> str | None:
     share, each_ms = figures.file.between_share, figures.file.wall_ms / max(figures.file.nodes, 1)
     if share < _BETWEEN and each_ms < _LAUNCH_MS:
         return (
-            f"A call takes {1e3 * figures.file.wall_ms:.0f} µs for {figures.file.nodes:,} nodes, "
-            f"{1e3 * each_ms:.1f} µs for each, about what launching one takes: send more rows in a call, or "
-            "take layers away; smaller weights won't help."
+            f"A call takes {1e3 * figures.file.wall_ms:.0f} µs for {figures.file.nodes:,} nodes, or "
+            f"{1e3 * each_ms:.1f} µs per node, about the time to launch one: send more rows per call, or "
+            "remove layers; smaller weights won't help."
         )
     if share < _BETWEEN:
         return None
     return (
-        f"{_percent(share)} of the time is the runtime's own, launching {figures.file.nodes:,} nodes: "
-        "send more rows in a call, or take layers away; smaller weights won't help."
+        f"{_percent(share)} of the time is overhead of the runtime, which launches {figures.file.nodes:,} "
+        "nodes: send more rows per call, or remove layers; smaller weights won't help."
     )
 
 
@@ -173,9 +174,9 @@ def _attention(figures: Figures) -> str | None:
     if part.share < _ATTENTION:
         return None
     return (
-        f"{_percent(part.share)} of the time is in products of two activations (attention scores and "
-        "context), which quantizing weights can't touch: remove heads (prune/heads, prune/structured) or "
-        "send shorter texts; they grow with the square of the length."
+        f"{_percent(part.share)} of the time is spent in products of two activations (attention scores and "
+        "context), which weight quantization does not change and which grow with the square of the length: "
+        "remove heads (prune/heads, prune/structured) or send shorter texts."
     )
 
 
@@ -184,9 +185,9 @@ def _quantizing(figures: Figures) -> str | None:
     if part.share < _QUANTIZING:
         return None
     return (
-        f"{_percent(part.share)} of the time is rounding activations and scaling products back, and "
-        f"{_percent(integer.share)} the products of integers themselves: fewer bits won't help. Narrower or "
-        "fewer layers shrink both (prune/structured, prune/width, distill/logits)."
+        f"{_percent(part.share)} of the time is spent rounding activations and rescaling products, and "
+        f"{_percent(integer.share)} in the integer products themselves, so fewer bits won't help: use "
+        "narrower or fewer layers (prune/structured, prune/width, distill/logits)."
     )
 
 
@@ -196,69 +197,68 @@ def _around(figures: Figures) -> str | None:
         return None
     threads = "more threads, " if figures.threads < figures.cores else ""
     longest = next((each for each in figures.file.kinds if each.role in ("other", "quantizing")), None)
-    most = "" if longest is None else f" (the largest piece: {longest.kind}, {_percent(longest.share)})"
+    most = "" if longest is None else f" (mostly {longest.kind}, {_percent(longest.share)})"
     return (
-        f"{_percent(share)} of the time is outside products{most}: {threads}fewer or narrower layers "
-        "(distill/logits, prune/structured, prune/width) help, more quantization doesn't."
+        f"{_percent(share)} of the time is spent outside matrix products{most}, where more quantization "
+        f"won't help: use {threads}fewer or narrower layers (distill/logits, prune/structured, prune/width)."
     )
 
 
-def _nothing_stands_out(figures: Figures) -> str:
+def _no_dominant_part(figures: Figures) -> str:
     file = figures.file
     largest = max(file.parts, key=lambda part: part.share, default=None)
     if largest is not None and largest.role == "integer":
         return (
-            f"{_percent(largest.share)} of the time is in products of integers: only fewer multiply-adds are "
-            "faster (prune/structured, prune/width, distill/logits), or a processor with wider integer units."
+            f"{_percent(largest.share)} of the time is spent in integer products: only fewer multiply-adds "
+            "(prune/structured, prune/width, distill/logits) or a processor with wider integer units are "
+            "faster."
         )
     return (
-        "No one part stands out: fewer or narrower layers (prune/structured, prune/width, distill/logits) "
-        "shrink all of them."
+        "No single part dominates: use fewer or narrower layers (prune/structured, prune/width, "
+        "distill/logits), which shrink all parts."
     )
 
 
-RULES: tuple[Callable[[Figures], str | None], ...] = (
-    _unpacking,
-    _float_weights,
-    _low_bit,
-    _fused_norm,
-    _between,
-    _attention,
-    _quantizing,
-    _around,
-    _nothing_stands_out,
-)
+RULES: dict[str, Callable[[Figures], str | None]] = {
+    "unpacking": _unpacking,
+    "float_weights": _float_weights,
+    "low_bit": _low_bit,
+    "fused_norm": _fused_norm,
+    "between": _between,
+    "attention": _attention,
+    "quantizing": _quantizing,
+    "around": _around,
+    "no_dominant_part": _no_dominant_part,
+}
 
 
-def advice(figures: Figures) -> str:
-    """Return the sentence of the first rule that matches."""
-    said = (rule(figures) for rule in RULES)
-    return next(sentence for sentence in said if sentence is not None)
+def advice(figures: Figures) -> tuple[str, str]:
+    """Return the name and the sentence of the first rule that matches."""
+    said = ((name, rule(figures)) for name, rule in RULES.items())
+    return next((name, sentence) for name, sentence in said if sentence is not None)
 
 
 def instruction_words(instruction_sets: Sequence[str]) -> str:
-    """Describe what this processor's instruction sets mean for integer products."""
+    """Describe what this processor's instruction sets mean for integer products, as a phrase after "has"."""
     have = set(instruction_sets)
     if "amx_int8" in have:
-        return (
-            "AMX (amx_int8): products of integers are made in tiles, many multiply-adds in the place of one "
-            "of floats."
-        )
+        return "AMX (amx_int8), which computes integer products in tiles, far faster than float products."
     if have & {"avx512_vnni", "avx_vnni"}:
         name = "avx512_vnni" if "avx512_vnni" in have else "avx_vnni"
         return (
-            f"VNNI ({name}), no AMX for integers: four multiply-adds of integers in the place of one of "
-            "floats, at best."
+            f"VNNI ({name}) but no integer AMX: at best four integer multiply-adds in the time of one float "
+            "multiply-add."
         )
     if have & {"i8mm", "asimddp"}:
         name = "i8mm" if "i8mm" in have else "asimddp"
         return (
-            f"Arm's products of integers ({name}): four multiply-adds or more in the place of one of floats."
+            f"Arm's integer dot products ({name}): four or more integer multiply-adds in the time of one "
+            "float multiply-add."
         )
     if have & {"avx2", "avx512f"}:
         return (
-            "neither VNNI nor AMX: products of integers take three instructions where newer processors take "
-            "one, so expect less of int8 here; sums of large weights can saturate (reduce_range: true avoids "
+            "neither VNNI nor AMX: integer products take three instructions where newer processors take one, "
+            "so int8 gains less here, and sums of large weights can saturate (reduce_range: true prevents "
             "that)."
         )
-    return "the instruction sets of this processor are not known."
+    return "unknown instruction sets."

@@ -18,7 +18,7 @@ __all__ = [
     "FileExplanation",
     "FloatProduct",
     "KindTime",
-    "Part",
+    "RoleTime",
     "describe",
     "with_integer_rate",
 ]
@@ -28,11 +28,11 @@ _ROUNDING = 1e-9
 _PER_GIGA = 1e6  # 1 MAC/ms is 1e-6 GMAC/s
 
 
-class _Part(BaseModel):
+class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Part(_Part):
+class RoleTime(_Facts):
     """The nodes of one role.
 
     Attributes:
@@ -59,12 +59,12 @@ class Part(_Part):
         return self.macs / self.ms / _PER_GIGA if self.macs and self.ms else None
 
 
-class KindTime(_Part):
+class KindTime(_Facts):
     """All nodes of one operator kind and role; `numbers` is how many elements they output.
 
     Attributes:
         kind: operator.
-        role: as in Part.
+        role: as in PartTime.
         nodes: number of nodes.
         ms: time per call.
         share: share of a call's time.
@@ -79,7 +79,7 @@ class KindTime(_Part):
     numbers: int
 
 
-class FloatProduct(_Part):
+class FloatProduct(_Facts):
     """A product with a float weight, which quantization could change.
 
     Attributes:
@@ -99,7 +99,7 @@ class FloatProduct(_Part):
     made: bool
 
 
-class FileExplanation(_Part):
+class FileExplanation(_Facts):
     """One file on one batch. Shares are of `wall_ms`.
 
     Attributes:
@@ -133,7 +133,7 @@ class FileExplanation(_Part):
     floor_ms: float
     profiling_ms: float
     calls: int
-    parts: tuple[Part, ...]
+    parts: tuple[RoleTime, ...]
     kinds: tuple[KindTime, ...]
     float_products: tuple[FloatProduct, ...]
     float_product_count: int
@@ -148,9 +148,9 @@ class FileExplanation(_Part):
         """All multiply-adds of a call."""
         return sum(part.macs for part in self.parts)
 
-    def part(self, role: Role) -> Part:
+    def part(self, role: Role) -> RoleTime:
         """Totals of one role; zeros if it has no nodes."""
-        none = Part(role=role, nodes=0, macs=0, macs_share=0.0, ms=0.0, share=0.0, bound=1.0)
+        none = RoleTime(role=role, nodes=0, macs=0, macs_share=0.0, ms=0.0, share=0.0, bound=1.0)
         return next((part for part in self.parts if part.role == role), none)
 
     @property
@@ -169,7 +169,7 @@ class FileExplanation(_Part):
         return 1 - sum(self.part(role).share for role in PRODUCT_ROLES) - self.uncounted_share
 
 
-class Explanation(_Part):
+class Explanation(_Facts):
     """Where the candidate's time goes, compared with a baseline if there is one.
 
     Attributes:
@@ -197,42 +197,22 @@ class Explanation(_Part):
 
 def describe(file: str, profile: Profile) -> FileExplanation:
     """Summarize one file's profile."""
-    graph = profile.graph
-    total = profile.wall_ms
-    kinds: dict[tuple[str, Role], list[float]] = defaultdict(lambda: [0, 0.0, 0])
-    for key, node in profile.nodes.items():
-        sums = kinds[node.kind, graph.roles.get(key, "other")]
-        for place, value in enumerate((1, node.ms, node.numbers)):
-            sums[place] += value
-    floats = [
-        FloatProduct(
-            name=product.name,
-            kind=product.kind,
-            macs=product.macs,
-            ms=profile.nodes[product.key].ms,
-            share=profile.nodes[product.key].ms / total,
-            made=product.made,
-        )
-        for product in graph.products
-        if product.role == "float_weight"
-    ]
+    graph, total = profile.graph, profile.wall_ms
+    floats = _float_products(profile)
     low = [product for product in graph.products if product.role == "low_bit"]
     parts = [_part(profile, role, total) for role in ROLES]
     return FileExplanation(
         file=file,
         nodes=graph.nodes,
-        wall_ms=profile.wall_ms,
+        wall_ms=total,
         nodes_ms=profile.nodes_ms,
         between_ms=_left(total, profile.nodes_ms),
         floor_ms=profile.floor_ms,
-        profiling_ms=max(profile.profiled_ms - profile.wall_ms, 0.0),
+        profiling_ms=max(profile.profiled_ms - total, 0.0),
         calls=profile.calls,
         parts=tuple(part for part in parts if part.nodes or part.macs),
-        kinds=tuple(
-            KindTime(kind=kind, role=role, nodes=int(n), ms=ms, share=ms / total, numbers=int(numbers))
-            for (kind, role), (n, ms, numbers) in sorted(kinds.items(), key=lambda each: -each[1][1])
-        ),
-        float_products=tuple(sorted(floats, key=lambda each: -each.ms)[:_MOST_PRODUCTS]),
+        kinds=_kinds(profile),
+        float_products=tuple(floats[:_MOST_PRODUCTS]),
         float_product_count=len(floats),
         low_bits=tuple(sorted({product.bits for product in low if product.bits is not None})),
         low_bits_by_block=bool(low) and all(product.by_block for product in low),
@@ -241,14 +221,44 @@ def describe(file: str, profile: Profile) -> FileExplanation:
     )
 
 
+def _float_products(profile: Profile) -> list[FloatProduct]:
+    """Products with float weights, longest first."""
+    found = [
+        FloatProduct(
+            name=product.name,
+            kind=product.kind,
+            macs=product.macs,
+            ms=profile.nodes[product.key].ms,
+            share=profile.nodes[product.key].ms / profile.wall_ms,
+            made=product.made,
+        )
+        for product in profile.graph.products
+        if product.role == "float_weight"
+    ]
+    return sorted(found, key=lambda each: -each.ms)
+
+
+def _kinds(profile: Profile) -> tuple[KindTime, ...]:
+    """Sums of each operator kind and role, longest first."""
+    kinds: dict[tuple[str, Role], list[float]] = defaultdict(lambda: [0, 0.0, 0])
+    for key, node in profile.nodes.items():
+        sums = kinds[node.kind, profile.graph.roles.get(key, "other")]
+        for place, value in enumerate((1, node.ms, node.numbers)):
+            sums[place] += value
+    return tuple(
+        KindTime(kind=kind, role=role, nodes=int(n), ms=ms, share=ms / profile.wall_ms, numbers=int(numbers))
+        for (kind, role), (n, ms, numbers) in sorted(kinds.items(), key=lambda each: -each[1][1])
+    )
+
+
 def _left(total: float, nodes: float) -> float:
     return total - nodes if nodes < total * (1 - _ROUNDING) else 0.0
 
 
-def _part(profile: Profile, role: Role, total: float) -> Part:
+def _part(profile: Profile, role: Role, total: float) -> RoleTime:
     times = [node.ms for key, node in profile.nodes.items() if profile.graph.roles.get(key, "other") == role]
     ms = sum(times)
-    return Part(
+    return RoleTime(
         role=role,
         nodes=len(times),
         macs=profile.graph.macs(role),

@@ -30,28 +30,27 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
 def _walk(
     graph: Any, outer: dict[str, tuple[int, ...]], made_outside: set[str], numbers: Iterator[int]
 ) -> list[Node]:
-    import onnx
+    """Nodes of a graph and its subgraphs.
 
-    own = next(numbers)
-
-    constants = {**outer, **{each.name: tuple(each.dims) for each in graph.initializer}}
-    for given in graph.input:  # old files list weights as inputs too; a graph's own input hides an outer name
-        if given.name not in {each.name for each in graph.initializer}:
-            constants.pop(given.name, None)
+    Args:
+        outer: shapes of the constants visible from the outer graphs, by name.
+        made_outside: names of those that are computed from stored constants.
+        numbers: gives each graph its number.
+    """
+    own, constants = next(numbers), _constants(graph, outer)
     made = set(made_outside)
     nodes: list[Node] = []
     for proto in graph.node:
-        attributes, holds = {}, []
-        for each in proto.attribute:
-            if each.type == onnx.AttributeProto.GRAPH:
-                before = len(nodes)
-                nodes += _walk(each.g, constants, made, numbers)
-                holds.append(min((node.graph for node in nodes[before:]), default=-1))
-            elif each.type not in (onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR):
-                attributes[each.name] = onnx.helper.get_attribute_value(each)
-            elif each.type == onnx.AttributeProto.TENSOR and proto.op_type == "Constant":
-                constants[proto.output[0]] = tuple(each.t.dims)
+        attributes, subgraphs = _attributes(proto)
+        holds = []
+        for each in subgraphs:
+            inner = _walk(each, constants, made, numbers)
+            nodes += inner
+            holds.append(min((node.graph for node in inner), default=-1))
         if proto.op_type in _NOT_RUN:
+            value = next((each.t for each in proto.attribute if each.HasField("t")), None)
+            if value is not None:
+                constants[proto.output[0]] = tuple(value.dims)
             constants.setdefault(proto.output[0], ())
             continue
         given = [name for name in proto.input if name]
@@ -74,6 +73,26 @@ def _walk(
             made.update(proto.output)
             constants.update(dict.fromkeys(proto.output, ()))  # the profile has the shapes of these
     return nodes
+
+
+def _constants(graph: Any, outer: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a graph's own stored constants and of the outer ones that it can see."""
+    own = {each.name: tuple(each.dims) for each in graph.initializer}
+    hidden = {each.name for each in graph.input} - set(own)  # old files list weights as inputs too
+    return {name: shape for name, shape in outer.items() if name not in hidden} | own
+
+
+def _attributes(proto: Any) -> tuple[dict[str, Any], list[Any]]:
+    """Plain attributes of a node by name, and its subgraphs."""
+    import onnx
+
+    kinds = onnx.AttributeProto
+    plain = {
+        each.name: onnx.helper.get_attribute_value(each)
+        for each in proto.attribute
+        if each.type not in (kinds.GRAPH, kinds.GRAPHS, kinds.TENSOR)
+    }
+    return plain, [each.g for each in proto.attribute if each.type == kinds.GRAPH]
 
 
 def layer_names(path: Path) -> dict[str, str]:

@@ -18,23 +18,22 @@ from compress.measure.runtimes.session import create_session, feeds
 from compress.measure.size import model_files
 from compress.system.cores import available_cores
 from compress.system.files import read_json
+from compress.timing import Setting
 
 __all__ = ["explain_batch", "explain_file"]
 
 _ONNX_IN_BUNDLE = Path("onnx") / "model.onnx"
 _USUAL_SEQUENCE = 128
 _LOG_SEVERITY_FATAL = 4
-_MADE_UP = "made up: ids from the first 100, masks of ones, other numbers normal"
+_MADE_UP = "synthetic: ids from the first 100, masks of ones, other numbers normally distributed"
 
 
 def explain_batch(
     candidate: Path,
     baseline: Path | None,
     batch: Batch,
+    setting: Setting,
     *,
-    rows: int,
-    sequence: int,
-    threads: int,
     made_up: str = "",
     folder: Path | None = None,
     names: tuple[str, str] = ("candidate", "baseline"),
@@ -45,9 +44,7 @@ def explain_batch(
         candidate: the file to explain.
         baseline: the file to compare it with, if any.
         batch: input of every call; each file takes the inputs that it needs.
-        rows: rows of the batch, for the result.
-        sequence: tokens per row, for the result.
-        threads: intra-op threads.
+        setting: of the batch, and the threads to open the files with.
         made_up: describes the batch if it isn't real rows.
         folder: parent of temporary files; None uses the system's.
         names: names of the files in the result.
@@ -56,21 +53,19 @@ def explain_batch(
         MeasureError: if ONNX Runtime refuses a file or the batch.
     """
     files = [candidate] if baseline is None else [candidate, baseline]
-    profiles = profile_in_turns(files, batch, threads=threads, folder=folder)
+    profiles = profile_in_turns(files, batch, threads=setting.threads, folder=folder)
     found = [describe(name, profile) for name, profile in zip(names, profiles, strict=False)]
     first, second = found[0], found[1] if len(found) > 1 else None
     first = with_integer_rate(first, second)
     cores = available_cores()
     return Explanation(
-        batch=rows,
-        sequence=sequence,
-        threads=threads,
+        **setting.model_dump(),
         cores=cores,
         made_up=made_up,
         baseline=None if second is None else with_integer_rate(second, first),
         candidate=first,
         instruction_sets=environment().instruction_sets,
-        advice=advice(Figures(first, threads=threads, cores=cores)),
+        advice=advice(Figures(first, threads=setting.threads, cores=cores))[1],
     )
 
 
@@ -98,10 +93,31 @@ def explain_file(
     """
     given = [_given(each) for each in (path, against) if each is not None]
     if threads > available_cores():
-        raise ModelError(f"--threads {threads}: this process may use {available_cores()} cores")
+        raise ModelError(f"--threads {threads}: this process may use {available_cores()} cores at most")
     for each in given:
         if sequence is not None and each.longest is not None and sequence > each.longest:
-            raise ModelError(f"{each.shown}: takes {each.longest} tokens at most, not --sequence {sequence}")
+            raise ModelError(f"--sequence {sequence}: {each.shown} takes {each.longest} tokens at most")
+    values, own = _common_batch(given, batch, sequence)
+    setting = Setting(batch=batch, sequence=own, threads=threads)
+    for each in given:
+        model_files(each.onnx)  # refuses external data outside the file's folder
+        _try(each, values, setting)
+    return explain_batch(
+        given[0].onnx,
+        given[1].onnx if len(given) > 1 else None,
+        values,
+        setting,
+        made_up=_MADE_UP,
+        names=(given[0].shown, given[-1].shown),
+    )
+
+
+def _common_batch(given: Sequence[_Given], batch: int, sequence: int | None) -> tuple[Batch, int]:
+    """A batch that all files accept, and its sequence.
+
+    Raises:
+        ModelError: the files' inputs differ, or one cannot take such a batch.
+    """
     wanted = sequence or min(each.usual for each in given)
     values: Batch = {}
     own = wanted
@@ -113,25 +129,13 @@ def explain_file(
             known = values.setdefault(name, array)
             if known.shape != array.shape or known.dtype != array.dtype:
                 raise ModelError(
-                    f"{each.shown}: input '{name}' is {array.dtype} {list(array.shape)} here and "
-                    f"{known.dtype} {list(known.shape)} in {given[0].shown}, so the two can't be given the "
-                    "same batch"
+                    f"input '{name}' is {array.dtype} {list(array.shape)} in {each.shown} and "
+                    f"{known.dtype} {list(known.shape)} in {given[0].shown}; both files must take the same "
+                    "batch"
                 )
             if array.dtype.kind == "i" and array.max(initial=0) < known.max(initial=0):
                 values[name] = array  # ids below the smaller table's size are valid in both
-    for each in given:
-        model_files(each.onnx)  # refuses external data outside the file's folder
-        _try(each, values, rows=batch, sequence=own, threads=threads)
-    return explain_batch(
-        given[0].onnx,
-        given[1].onnx if len(given) > 1 else None,
-        values,
-        rows=batch,
-        sequence=own,
-        threads=threads,
-        made_up=_MADE_UP,
-        names=(given[0].shown, given[-1].shown),
-    )
+    return values, own
 
 
 @dataclass(frozen=True)
@@ -152,12 +156,12 @@ class _Given:
 
 def _given(path: Path) -> _Given:
     if not path.exists():
-        raise ModelError(f"{path}: there is no such file or directory")
+        raise ModelError(f"{path}: no such file or directory")
     if path.is_file():
         return _Given(str(path), path, None, _USUAL_SEQUENCE)
     onnx = path / _ONNX_IN_BUNDLE
     if not onnx.is_file():
-        raise ModelError(f"{path}: no {_ONNX_IN_BUNDLE} in it; give a bundle's directory or an .onnx file")
+        raise ModelError(f"{path} contains no {_ONNX_IN_BUNDLE}; give a bundle's directory or an .onnx file")
     longest = _at(path / "manifest.json", ("max_length",))
     measured = _at(path / "report.json", ("measurement", "latency", 0, "sequence"))
     return _Given(str(path), onnx, longest, measured or min(_USUAL_SEQUENCE, longest or _USUAL_SEQUENCE))
@@ -178,14 +182,14 @@ def _at(path: Path, keys: Sequence[str | int]) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def _try(given: _Given, batch: Batch, *, rows: int, sequence: int, threads: int) -> None:
+def _try(given: _Given, batch: Batch, setting: Setting) -> None:
     """Run the batch once, so that a file that can't take it is refused before timing."""
     import onnxruntime
 
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = _LOG_SEVERITY_FATAL  # onnxruntime would print its own message before ours
     try:
-        session = create_session(given.onnx, threads=threads)
+        session = create_session(given.onnx, threads=setting.threads)
         inputs = feeds(batch, session)
     except MeasureError as error:
         raise ModelError(str(error)) from error
@@ -194,5 +198,5 @@ def _try(given: _Given, batch: Batch, *, rows: int, sequence: int, threads: int)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         said = str(error).rpartition("Status Message: ")[2].strip()
         raise ModelError(
-            f"{given.shown}: can't take batch {rows}, sequence {sequence}; ONNX Runtime says: {said}"
+            f"{given.shown}: ONNX Runtime fails at batch {setting.batch}, sequence {setting.sequence}: {said}"
         ) from error

@@ -70,7 +70,7 @@ def measure_load(
             )
             if ended.returncode != 0:
                 said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-                raise MeasureError(f"{probe.model}: the process that loads this file died: {said[0]}")
+                raise MeasureError(f"{probe.model}: the process that loads this file failed: {said[0]}")
             answered = json.loads(ended.stdout)
             loads.append(float(answered["load_ms"]))
             peaks.append(int(answered["peak_bytes"]))

@@ -23,8 +23,8 @@ def busy_note(used_by_others: float) -> tuple[str, ...]:
     if used_by_others <= _BUSY:
         return ()
     return (
-        f"other work used {used_by_others:.0%} of this machine's cores as measuring began; "
-        "close it and measure again",
+        f"other processes used {used_by_others:.0%} of this machine's cores when measuring began; stop them "
+        "and measure again",
     )
 
 
@@ -41,15 +41,15 @@ def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]
     notes = []
     if others:
         notes.append(
-            "other work ran on this machine while these were timed, also when they were timed again: it used "
-            f"{'; '.join(dict.fromkeys(others))}. On a quiet machine times and speed-ups are others: close "
-            "other work and measure again"
+            "other processes disturbed these timings, and their repetitions: they used "
+            f"{'; '.join(dict.fromkeys(others))}. Times and speed-ups are different on a quiet machine: stop "
+            "other processes and measure again"
         )
     if throttled:
         notes.append(
-            "the CPU quota of this container stopped the process while it was timed, in "
-            f"{'; '.join(dict.fromkeys(throttled))}: give the container a whole core for each thread, or "
-            "measure fewer threads"
+            "the CPU quota of this container paused the process while it was timed, in "
+            f"{'; '.join(dict.fromkeys(throttled))}: give the container a whole core per thread, or measure "
+            "fewer threads"
         )
     return tuple(notes)
 
@@ -66,13 +66,13 @@ def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
     notes = []
     if loose:
         notes.append(
-            f"timings were noisy, so the speed-up is only known loosely: {'; '.join(loose)}. "
-            "Close other work, or raise measure.rounds or measure.seconds"
+            f"timings were noisy, so the speed-up is imprecise: {'; '.join(loose)}. Stop other processes, or "
+            "raise measure.rounds or measure.seconds"
         )
     if few:
         notes.append(
-            f"fewer than {_FEW_ROUNDS} rounds: the intervals of the speedups are narrower than they "
-            f"should be; raise measure.rounds to {_FEW_ROUNDS} or more"
+            f"with fewer than {_FEW_ROUNDS} rounds, the intervals of the speed-ups are too narrow; raise "
+            f"measure.rounds to {_FEW_ROUNDS} or more"
         )
     return tuple(notes)
 
@@ -85,6 +85,6 @@ def usable_threads(threads: Sequence[int], cores: int) -> tuple[tuple[int, ...],
         return kept, ()
     listed = ", ".join(map(str, dropped))
     return kept, (
-        f"threads {listed} not measured: this process may use {cores} core{'' if cores == 1 else 's'}; "
-        f"measured with {', '.join(map(str, kept))}",
+        f"measure.threads: {listed} not measured, because this process may use {cores} "
+        f"core{'' if cores == 1 else 's'}; measured with {', '.join(map(str, kept))}",
     )

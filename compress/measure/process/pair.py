@@ -6,18 +6,18 @@ import itertools
 import json
 import logging
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from compress.data.split import Split
 from compress.errors import MeasureError
-from compress.measure.process.job import Job
 from compress.measure.process.noise import usable_threads
+from compress.measure.process.request import Request
 from compress.measure.process.spawn import (
     END_WITH_PARENT,
     how_it_ended,
@@ -35,28 +35,55 @@ from compress.system.exclusive import idle
 from compress.tasks import Task
 from compress.timing import Setting
 
-__all__ = ["measure_pair"]
+if TYPE_CHECKING:
+    from compress.recipe import MeasureConfig  # not needed by the measuring process
+
+__all__ = ["FilePair", "measure_pair"]
 
 _log = logging.getLogger(__name__)
 _WORKER = "compress.measure.process.worker"
 _STDERR_LINES = 5
 
 
+@dataclass(frozen=True)
+class FilePair:
+    """Two ONNX files of one task, and the rows to measure them on, which neither model was trained on.
+
+    Attributes:
+        baseline: the uncompressed .onnx file, with its external data next to it.
+        candidate: the compressed file; may be the same file.
+        test: the rows in the baseline's encoding.
+        task: its inputs are those of `test`.
+        candidate_test: the same rows in the candidate's encoding, if its vocabulary is smaller; else None.
+    """
+
+    baseline: Path
+    candidate: Path
+    test: Split
+    task: Task
+    candidate_test: Split | None = None
+
+    @property
+    def candidate_rows(self) -> Split:
+        """The rows in the candidate's encoding."""
+        return self.test if self.candidate_test is None else self.candidate_test
+
+    def check(self) -> None:
+        """Check that both files exist and have the same rows.
+
+        Raises:
+            MeasureError: they do not.
+        """
+        if not np.array_equal(self.candidate_rows.answers, self.test.answers):
+            raise MeasureError("candidate_test must have the rows of test, in the same order")
+        for path in (self.baseline, self.candidate):
+            if not path.is_file():
+                raise MeasureError(f"{path}: this ONNX file does not exist")
+            model_files(path)  # refuses external data outside the file's folder
+
+
 def measure_pair(
-    baseline: Path,
-    candidate: Path,
-    test: Split,
-    task: Task,
-    *,
-    candidate_test: Split | None = None,
-    batch: Sequence[int],
-    sequence: Sequence[int] | None,
-    threads: Sequence[int],
-    rounds: int,
-    seconds: float,
-    seed: int,
-    runtimes: Sequence[str] = (),
-    progress: Progress | None = None,
+    pair: FilePair, how: MeasureConfig, *, seed: int = 0, progress: Progress | None = None
 ) -> Measurement:
     """Measure accuracy, latency, size and memory of two ONNX files on the same rows.
 
@@ -64,72 +91,59 @@ def measure_pair(
     with the largest thread count.
 
     Args:
-        baseline: the uncompressed .onnx file, with its external data next to it.
-        candidate: the compressed file; may be the same file.
-        test: rows that neither model was trained on.
-        task: task of the files; its inputs are those of `test`.
-        candidate_test: the same rows in the candidate's encoding, if its vocabulary is smaller.
-        batch: rows per call.
-        sequence: tokens per row; None uses a length that covers nearly all rows (see
-            `rows.resolve_sequence`).
-        threads: intra-op threads; counts above the available cores are dropped, with a note in `noise`.
-        rounds: timing rounds per setting; the interval is trustworthy from 5 on.
-        seconds: duration per file and round.
+        how: thread counts above the available cores are dropped, with a note in `noise`; a sequence of None
+            is a length that covers nearly all rows (see `rows.resolve_sequence`); `runtimes` of None: only
+            ONNX Runtime. The interval of a speedup is trustworthy from 5 rounds on.
         seed: of the bootstrap, and of the rows that memory is measured on.
-        runtimes: additional runtimes to measure both files in: openvino.
         progress: progress display; None shows nothing.
 
     Raises:
         MeasureError: if a file is missing, refused by ONNX Runtime or does not fit the rows, a setting is
-            impossible, `candidate_test` holds other rows, or the measuring process dies.
+            impossible, the candidate has other rows, or the measuring process dies.
     """
-    other = test if candidate_test is None else candidate_test
-    if not np.array_equal(other.answers, test.answers):
-        raise MeasureError("candidate_test must hold the rows of test, in their order")
-    for path in (baseline, candidate):
-        if not path.is_file():
-            raise MeasureError(f"{path}: there is no such ONNX file to measure")
-        model_files(path)  # refuses external data outside the file's folder
-    kept, notes = usable_threads(threads, available_cores())
-    lengths = [resolve_sequence(test, length) for length in (sequence if sequence is not None else [None])]
+    pair.check()
+    settings, notes = _settings(pair.test, how)
     with scratch_directory("measure") as folder:
-        candidate_rows = folder / "candidate_rows.npz"
-        try:
-            settings = [
-                Setting(batch=rows, sequence=length, threads=count)
-                for rows, length, count in itertools.product(batch, lengths, kept)
-            ]
-            job = Job(
-                baseline=baseline.resolve(),
-                candidate=candidate.resolve(),
-                rows=folder / "rows.npz",
-                candidate_rows=candidate_rows,
-                split=test.name,
-                task=task.facts(),
-                candidate_inputs=other.inputs,
-                settings=tuple(dict.fromkeys(settings)),
-                rounds=rounds,
-                seconds=seconds,
-                seed=seed,
-                runtimes=tuple(runtimes),
-                notes=notes,
-                folder=folder,
-                result=folder / "result.json",
-            )
-        except ValidationError as error:
-            raise MeasureError(f"measure: {_first_complaint(error)}") from error
-        test.save(job.rows)
-        other.save(candidate_rows)
-        with (progress or Silent()).bar("measure", job.steps) as bar:
-            _run(job, bar)
-        return Measurement.model_validate_json(job.result.read_text(encoding="utf-8"))
+        request = Request(
+            baseline=pair.baseline.resolve(),
+            candidate=pair.candidate.resolve(),
+            rows=folder / "rows.npz",
+            candidate_rows=folder / "candidate_rows.npz",
+            split=pair.test.name,
+            task=pair.task.facts(),
+            candidate_inputs=pair.candidate_rows.inputs,
+            settings=settings,
+            rounds=how.rounds,
+            seconds=how.seconds,
+            seed=seed,
+            runtimes=how.runtimes or (),
+            notes=notes,
+            folder=folder,
+            result=folder / "result.json",
+        )
+        pair.test.save(request.rows)
+        pair.candidate_rows.save(folder / "candidate_rows.npz")
+        with (progress or Silent()).bar("measure", request.steps) as bar:
+            _run(request, bar)
+        return Measurement.model_validate_json(request.result.read_text(encoding="utf-8"))
 
 
-def _run(job: Job, bar: Bar) -> None:
-    """Run the job in the worker; if this function exits early, the worker is killed too."""
-    file = job.folder / "job.json"
-    file.write_text(job.model_dump_json(), encoding="utf-8")
-    stderr = job.folder / "stderr.txt"
+def _settings(test: Split, how: MeasureConfig) -> tuple[tuple[Setting, ...], tuple[str, ...]]:
+    """All settings to time at, and notes on those that are not possible here."""
+    threads, notes = usable_threads(how.threads, available_cores())
+    lengths = [resolve_sequence(test, length) for length in how.sequence or (None,)]
+    settings = (
+        Setting(batch=rows, sequence=length, threads=count)
+        for rows, length, count in itertools.product(how.batch, lengths, threads)
+    )
+    return tuple(dict.fromkeys(settings)), notes
+
+
+def _run(request: Request, bar: Bar) -> None:
+    """Carry out the request in the worker; if this function exits early, the worker is killed too."""
+    file = request.folder / "request.json"
+    file.write_text(request.model_dump_json(), encoding="utf-8")
+    stderr = request.folder / "stderr.txt"
     done, complaint = 0, ""
     with idle(), _worker(file, stderr) as process:
         assert process.stdout is not None
@@ -143,7 +157,7 @@ def _run(job: Job, bar: Bar) -> None:
         code = process.wait()
     if complaint:
         raise MeasureError(complaint)
-    if code != 0 or not job.result.is_file():
+    if code != 0 or not request.result.is_file():
         tail = " / ".join(
             stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_STDERR_LINES:]
         )
@@ -151,7 +165,7 @@ def _run(job: Job, bar: Bar) -> None:
 
 
 @contextmanager
-def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
+def _worker(request: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the worker in its own process group, and kill the whole group at the end.
 
     In its own group, Ctrl-C reaches only this process, which then kills the worker and its children;
@@ -159,7 +173,7 @@ def _worker(job: Path, stderr: Path) -> Iterator[subprocess.Popen[str]]:
     """
     with stderr.open("wb") as file:
         process = subprocess.Popen(
-            python_command(_WORKER, job, END_WITH_PARENT),
+            python_command(_WORKER, request, END_WITH_PARENT),
             env=python_environment(),
             stdin=subprocess.PIPE,  # keeps the worker alive; see `end_with_parent`
             stdout=subprocess.PIPE,
@@ -186,10 +200,5 @@ def _said(line: str) -> dict[str, Any]:
         said = None
     if isinstance(said, dict):
         return said
-    _log.info("the measuring process says: %s", line.rstrip())  # printed by a native library
+    _log.info("output of the measuring process: %s", line.rstrip())  # printed by a native library
     return {}
-
-
-def _first_complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['input']!r} is not allowed: {first['msg']}"

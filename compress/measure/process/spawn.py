@@ -83,6 +83,6 @@ def end_own_group() -> None:
 def how_it_ended(code: int) -> str:
     """Describe how a process without a result ended, from its return code."""
     if code >= 0:
-        return f"with exit code {code} and no result"
-    hint = "; the system kills a process like this when memory runs out" if -code == signal.SIGKILL else ""
+        return f"with exit code {code} without a result"
+    hint = "; the system does this when it runs out of memory" if -code == signal.SIGKILL else ""
     return f"by signal {-code} ({signal.Signals(-code).name}){hint}"

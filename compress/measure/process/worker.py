@@ -1,9 +1,9 @@
 """The measuring process: runs without torch or the calling run, so that its memory and threads are its own.
 
-    python -m compress.measure.process.worker JOB.json [--end-with-parent]
+    python -m compress.measure.process.worker REQUEST.json [--end-with-parent]
 
 It prints one JSON object per line: {"done": 3, "total": 50, "facts": "..."} after each step, or {"error":
-"..."} as the last line. It exits with 0 once the result is at the path given in the job.
+"..."} as the last line. It exits with 0 once the result is at the path given in the request.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from compress.measure.environment import environment
 from compress.measure.explain.explanation import Explanation
 from compress.measure.explain.operators import operators_of
 from compress.measure.explain.profiled import explain_batch
-from compress.measure.latency import Round, compare_latency
-from compress.measure.process.job import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Job
+from compress.measure.latency import Round, Rounds, compare_latency
 from compress.measure.process.loading import Probe, measure_load
 from compress.measure.process.noise import busy_note, disturbed_notes, spread_notes
+from compress.measure.process.request import BATCHED_STEPS, EXPLAIN_STEPS, SINGLE_STEPS, Request
 from compress.measure.process.spawn import END_WITH_PARENT, end_with_parent
 from compress.measure.results import (
     Answers,
@@ -52,34 +52,36 @@ from compress.timing import Setting
 
 __all__ = ["main", "measure"]
 
-Step = Callable[[int, str], None]
+OnStep = Callable[[int, str], None]
 """Called with the number of steps done since the last call, and their result in words."""
 
 _PROBE_ROWS = 32
 _LOOK_SECONDS = 0.5
 
 
-def measure(job: Job, step: Step) -> Measurement:
-    """Measure both files of a job in this process (load time and memory in separate processes)."""
+def measure(request: Request, step: OnStep) -> Measurement:
+    """Measure both files of a request in this process (load time and memory in separate processes)."""
     begin = time.perf_counter()
     with alone():
         busy = busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100)
-    task = task_from(job.task)
-    test = Split.load(job.rows, job.split, task.inputs)
+    task = task_from(request.task)
+    test = Split.load(request.rows, request.split, task.inputs)
     candidate_test = test
-    if job.candidate_rows is not None:
-        candidate_test = Split.load(job.candidate_rows, job.split, job.candidate_inputs)
+    if request.candidate_rows is not None:
+        candidate_test = Split.load(request.candidate_rows, request.split, request.candidate_inputs)
     before, after = task.tally(), task.tally()
-    baseline, base_named = _measure_model(job, "baseline", job.baseline, test, task, before, step)
-    candidate, named = _measure_model(job, "candidate", job.candidate, candidate_test, task, after, step)
+    baseline, base_named = _measure_model(request, "baseline", request.baseline, test, task, before, step)
+    candidate, named = _measure_model(
+        request, "candidate", request.candidate, candidate_test, task, after, step
+    )
     # Both are timed on the candidate's rows, whose ids are also valid in the baseline's larger vocabulary.
-    latency = tuple(_time(job, setting, candidate_test, step) for setting in job.settings)
-    explanation, doubts = _explain(job, candidate_test, step)
-    language = _language(job, task, (before, after), candidate_test, step) if task.keeps_past else None
+    latency = tuple(_time(request, setting, candidate_test, step) for setting in request.settings)
+    explanation, doubts = _explain(request, candidate_test, step)
+    language = _language(request, task, (before, after), candidate_test, step) if task.keeps_past else None
     disturbed = disturbed_notes([*latency, *(language.decode if language is not None else ())])
     files = (
-        Answered("baseline", job.baseline, test, base_named),
-        Answered("candidate", job.candidate, candidate_test, named),
+        Answered("baseline", request.baseline, test, base_named),
+        Answered("candidate", request.candidate, candidate_test, named),
     )
     return Measurement(
         task=task.name,
@@ -87,39 +89,41 @@ def measure(job: Job, step: Step) -> Measurement:
         candidate=candidate,
         difference=task.difference(base_named, named, test.answers, test.answer_lengths),
         latency=latency,
-        environment=environment(job.threads),
-        noise=(*job.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
+        environment=environment(request.threads),
+        noise=(*request.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
-        runtimes=_others(job, files, task, candidate_test, step),
+        runtimes=_others(request, files, task, candidate_test, step),
         answers=_packed(test, base_named, named),
         language=language,
     )
 
 
 def _measure_model(
-    job: Job, role: str, path: Path, test: Split, task: Task, tally: Tally | None, step: Step
+    request: Request, role: str, path: Path, test: Split, task: Task, tally: Tally | None, step: OnStep
 ) -> tuple[ModelMeasurement, Integers]:
-    threads = max(job.threads)
+    threads = max(request.threads)
     session = create_session(path, threads=threads)
-    one_by_one = _Tenths(f"{role}: accuracy", len(test), SINGLE_STEPS, step)
+    one_by_one = _Tenths(f"{role}: {task.words.metric}", len(test), SINGLE_STEPS, step)
     single = predict(session, test, 1, task, on_rows=one_by_one.at, tally=tally)
-    in_batches = _Tenths(f"{role}: accuracy in batches", len(test), BATCHED_STEPS, step)
+    in_batches = _Tenths(f"{role}: {task.words.metric} in batches", len(test), BATCHED_STEPS, step)
     at_once = batched_size(test, task)
     batched = predict(session, test, at_once, task, on_rows=in_batches.at)
     found = accuracy(single, batched, test, task, batched_size=at_once)
     del session
 
-    operators = operators_of(path, next(test.take(1, seed=0).batches(1)), threads=threads, folder=job.folder)
+    operators = operators_of(
+        path, next(test.take(1, seed=0).batches(1)), threads=threads, folder=request.folder
+    )
     step(1, f"{role}: {sum(operators.values())} operators")
     size = model_size(path)
     step(1, f"{role}: {size.file_bytes / 1e6:.1f} MB")
 
-    rows = job.folder / "probe_rows.npz"
-    test.take(_PROBE_ROWS, seed=job.seed).save(rows)
+    rows = request.folder / "probe_rows.npz"
+    test.take(_PROBE_ROWS, seed=request.seed).save(rows)
     load_ms, peak_bytes = measure_load(
         Probe(model=path, rows=rows, inputs=test.inputs, threads=threads),
-        folder=job.folder,
+        folder=request.folder,
         on_process=lambda: step(1, f"{role}: loading time and memory"),
     )
     measured = ModelMeasurement(
@@ -128,21 +132,22 @@ def _measure_model(
     return measured, single
 
 
-def _time(job: Job, setting: Setting, test: Split, step: Step) -> LatencyComparison:
+def _time(request: Request, setting: Setting, test: Split, step: OnStep) -> LatencyComparison:
     def on_round(this: Round) -> None:
         step(1, f"{setting}: {this.ratio:.2f}x")
 
     return compare_latency(
-        create_session(job.baseline, threads=setting.threads),
-        create_session(job.candidate, threads=setting.threads),
+        create_session(request.baseline, threads=setting.threads),
+        create_session(request.candidate, threads=setting.threads),
         steady_batch(test, setting.batch, setting.sequence),
-        sequence=setting.sequence,
-        threads=setting.threads,
-        rounds=job.rounds,
-        seconds=job.seconds,
-        seed=job.seed,
+        setting,
+        _rounds(request),
         on_round=on_round,
     )
+
+
+def _rounds(request: Request) -> Rounds:
+    return Rounds(request.rounds, request.seconds, request.seed)
 
 
 def _packed(test: Split, baseline: Integers, candidate: Integers) -> Answers:
@@ -158,13 +163,13 @@ def _packed(test: Split, baseline: Integers, candidate: Integers) -> Answers:
 
 
 def _language(
-    job: Job, task: Task, tallies: tuple[Tally | None, Tally | None], test: Split, step: Step
+    request: Request, task: Task, tallies: tuple[Tally | None, Tally | None], test: Split, step: OnStep
 ) -> Language:
     """Summarize the losses, and time one more token at each setting."""
     decode, cache_bytes = [], (0, 0)
-    for setting in job.settings:
-        baseline = create_session(job.baseline, threads=setting.threads)
-        candidate = create_session(job.candidate, threads=setting.threads)
+    for setting in request.settings:
+        baseline = create_session(request.baseline, threads=setting.threads)
+        candidate = create_session(request.candidate, threads=setting.threads)
         cache_bytes = (cache_bytes_per_token(baseline), cache_bytes_per_token(candidate))
 
         def on_round(this: Round, setting: Setting = setting) -> None:
@@ -175,10 +180,8 @@ def _language(
                 baseline,
                 candidate,
                 steady_batch(test, setting.batch, setting.sequence),
-                threads=setting.threads,
-                rounds=job.rounds,
-                seconds=job.seconds,
-                seed=job.seed,
+                setting,
+                _rounds(request),
                 on_round=on_round,
             )
         )
@@ -188,40 +191,36 @@ def _language(
     return Language.model_validate({**found, "decode": decode})
 
 
-def _explain(job: Job, test: Split, step: Step) -> tuple[Explanation | None, tuple[str, ...]]:
+def _explain(request: Request, test: Split, step: OnStep) -> tuple[Explanation | None, tuple[str, ...]]:
     """Explain both files at the first setting; on failure return None and a note, keeping other results."""
-    setting = job.settings[0]
+    setting = request.settings[0]
     try:
         explanation = explain_batch(
-            job.candidate,
-            job.baseline,
+            request.candidate,
+            request.baseline,
             steady_batch(test, setting.batch, setting.sequence),
-            rows=setting.batch,
-            sequence=setting.sequence,
-            threads=setting.threads,
-            folder=job.folder,
+            setting,
+            folder=request.folder,
         )
     except (MeasureError, OSError) as error:  # the optimized graph may not fit on the disk
-        step(EXPLAIN_STEPS, "where the time goes: not known")
+        step(EXPLAIN_STEPS, "where the time goes: unknown")
         return None, (f"where the time goes could not be measured: {error}",)
     step(EXPLAIN_STEPS, "where the time goes")
     return explanation, ()
 
 
-def _others(job: Job, files: tuple[Answered, ...], task: Task, test: Split, step: Step) -> Runtimes | None:
+def _others(
+    request: Request, files: tuple[Answered, ...], task: Task, test: Split, step: OnStep
+) -> Runtimes | None:
     """Measure the other runtimes, if requested."""
-    if OPENVINO not in job.runtimes:
+    if OPENVINO not in request.runtimes:
         return None
     return measure_runtimes(
         openvino_ways(),
         files,
         task,
-        [
-            (steady_batch(test, setting.batch, setting.sequence), setting.sequence, setting.threads)
-            for setting in job.settings
-        ],
-        rounds=job.rounds,
-        seconds=job.seconds,
+        [(each, steady_batch(test, each.batch, each.sequence)) for each in request.settings],
+        _rounds(request),
         on_step=lambda facts: step(1, facts),
     )
 
@@ -233,7 +232,7 @@ class _Tenths:
     facts: str
     rows: int
     steps: int
-    step: Step
+    step: OnStep
     done: int = 0
 
     def at(self, rows: int) -> None:
@@ -244,21 +243,21 @@ class _Tenths:
 
 
 def main(arguments: list[str]) -> int:
-    """Read the job, measure, write the result; return the exit code."""
+    """Read the request, measure, write the result; return the exit code."""
     done = 0
 
     def step(steps: int, facts: str) -> None:
         nonlocal done
         done += steps
-        _say({"done": done, "total": job.steps, "facts": facts})
+        _say({"done": done, "total": request.steps, "facts": facts})
         make_way()
 
     if END_WITH_PARENT in arguments:
         end_with_parent()
     work()
     try:
-        job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-        _write(job.result, measure(job, step).model_dump_json())
+        request = Request.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        _write(request.result, measure(request, step).model_dump_json())
     except CompressError as error:
         _say({"error": str(error)})
         return 1

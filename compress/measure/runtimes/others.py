@@ -15,7 +15,7 @@ from typing import Any, Literal
 from compress.data.split import Batch, Split
 from compress.errors import MeasureError, RecipeError
 from compress.measure.accuracy import predict
-from compress.measure.latency import rounds_in_turns
+from compress.measure.latency import Rounds, rounds_in_turns
 from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.measure.runtimes.openvino_session import (
     INSTALL,
@@ -25,6 +25,7 @@ from compress.measure.runtimes.openvino_session import (
 )
 from compress.measure.runtimes.session import Session, answer, create_session, feeds
 from compress.tasks import Integers, Task
+from compress.timing import Setting
 
 __all__ = [
     "Answered",
@@ -42,14 +43,14 @@ OPENVINO = "openvino"
 _PROVIDER = "OpenVINOExecutionProvider"
 _THROUGH_ONNXRUNTIME = "onnxruntime-openvino"
 
-Role = Literal["baseline", "candidate"]
+Side = Literal["baseline", "candidate"]
 
 
 @dataclass(frozen=True)
 class Answered:
     """A file, its rows, and ONNX Runtime's predictions for each of their units."""
 
-    file: Role
+    file: Side
     path: Path
     rows: Split
     named: Integers
@@ -78,8 +79,8 @@ def check_runtimes(names: Sequence[str] | None) -> None:
     """
     if names is not None and OPENVINO in names and not is_installed():
         raise RecipeError(
-            f"measure.runtimes: openvino is not installed here: {INSTALL} (the extra [openvino] of "
-            "modelpress), or leave it out"
+            f"measure.runtimes: openvino is not installed; install it with `{INSTALL}` (or the extra "
+            "modelpress[openvino]), or remove it from the list"
         )
 
 
@@ -108,10 +109,9 @@ def measure_runtimes(
     ways: Sequence[OpenRuntime],
     files: Sequence[Answered],
     task: Task,
-    settings: Sequence[tuple[Batch, int, int]],
+    settings: Sequence[tuple[Setting, Batch]],
+    rounds: Rounds,
     *,
-    rounds: int,
-    seconds: float,
     on_step: Callable[[str], None] = lambda facts: None,
 ) -> Runtimes:
     """Predict all test rows of two files in other runtimes, and time them together with ONNX Runtime.
@@ -119,46 +119,45 @@ def measure_runtimes(
     Args:
         ways: the other runtimes.
         files: baseline and candidate.
-        settings: (batch, tokens per row, threads) for each setting.
-        rounds: timing rounds per setting.
-        seconds: duration per file and round.
+        settings: each with a batch of its size.
         on_step: called after each file and each setting.
 
     Raises:
         MeasureError: if ONNX Runtime fails; refusals of other runtimes are in the result.
     """
-    threads = max(count for _, _, count in settings)
+    threads = max(setting.threads for setting, _ in settings)
     found: list[RuntimeFile] = []
     for each in files:
         found += [_agreement(way, each, task, threads) for way in ways]
-        on_step(f"other runtimes: answers of the {each.file}")
+        on_step(f"other runtimes: predictions of the {each.file}")
     runs = {(each.runtime, each.file) for each in found if not each.refused}
-    timings: list[RuntimeTiming] = []
     own = OpenRuntime(ONNXRUNTIME, "", lambda path, count: create_session(path, threads=count))
-    for batch, sequence, count in settings:
-        arms = [
-            (way, each)
-            for way in (own, *ways)
-            for each in files
-            if way is own or (way.name, each.file) in runs
-        ]
-        calls = [_call(way.open(each.path, count), batch) for way, each in arms]
-        turns = rounds_in_turns(calls, rounds=rounds, seconds=seconds)
-        rows = len(next(iter(batch.values())))
-        timings += [
-            RuntimeTiming(
-                runtime=way.name,
-                file=each.file,
-                batch=rows,
-                sequence=sequence,
-                threads=count,
-                rounds_ms=ms,
-                disturbed_rounds=turns.disturbance.rounds,
-            )
-            for (way, each), ms in zip(arms, turns.rounds_ms, strict=True)
-        ]
-        on_step(f"other runtimes: batch {rows}, sequence {sequence}, threads {count}")
+    arms = [
+        (way, each) for way in (own, *ways) for each in files if way is own or (way.name, each.file) in runs
+    ]
+    timings: list[RuntimeTiming] = []
+    for setting, batch in settings:
+        timings += _timings(arms, setting, batch, rounds)
+        on_step(f"other runtimes: {setting}")
     return Runtimes(files=tuple(found), timings=tuple(timings))
+
+
+def _timings(
+    arms: Sequence[tuple[OpenRuntime, Answered]], setting: Setting, batch: Batch, rounds: Rounds
+) -> list[RuntimeTiming]:
+    """Time files in runtimes, in turns at one setting."""
+    calls = [_call(way.open(each.path, setting.threads), batch) for way, each in arms]
+    turns = rounds_in_turns(calls, rounds)
+    return [
+        RuntimeTiming(
+            runtime=way.name,
+            file=each.file,
+            **setting.model_dump(),
+            rounds_ms=ms,
+            disturbed_rounds=turns.disturbance.rounds,
+        )
+        for (way, each), ms in zip(arms, turns.rounds_ms, strict=True)
+    ]
 
 
 def _agreement(way: OpenRuntime, given: Answered, task: Task, threads: int) -> RuntimeFile:

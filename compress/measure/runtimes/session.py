@@ -111,8 +111,8 @@ def feeds(batch: Batch, session: Session) -> Batch:
     missing = [name for name in wanted if name not in given]
     if missing:
         raise MeasureError(
-            f"the ONNX file wants input {', '.join(map(repr, missing))}, which the data does not have; "
-            f"it has {', '.join(sorted(batch))}"
+            f"the ONNX file needs input {', '.join(map(repr, missing))}, but the data has only "
+            f"{', '.join(sorted(batch))}"
         )
     return {name: given[name] for name in wanted}
 
@@ -134,6 +134,6 @@ def answer(session: Session, batch: Batch) -> Array:
     rows = next(iter(inputs.values())).shape[0]
     if logits.ndim < 2 or logits.shape[0] != rows:
         raise MeasureError(
-            f"output '{name}' has shape {list(logits.shape)} for {shapes}; wanted [{rows}, ...]"
+            f"output '{name}' has shape {list(logits.shape)} for {shapes}; expected [{rows}, ...]"
         )
     return logits

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from compress.measure.explain.advice import instruction_words
-from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, Part
+from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, RoleTime
 from compress.measure.explain.products import ROLES, Role
 from compress.page import Part as PagePart
 from compress.page import Section, Table, Text
@@ -158,11 +158,11 @@ def _between_cells(file: FileExplanation) -> tuple[str, ...]:
     return _time_cells(file.between_ms, file.between_share, f"{file.wall_ms / left:.2f}x")
 
 
-def _has(part: Part) -> bool:
+def _has(part: RoleTime) -> bool:
     return bool(part.nodes or part.macs)
 
 
-def _part_cells(part: Part) -> tuple[str, ...]:
+def _part_cells(part: RoleTime) -> tuple[str, ...]:
     if not _has(part):
         return "", "", "", "", ""
     rate = part.gmacs_per_s

@@ -23,7 +23,7 @@ from compress.export import (
 )
 from compress.measure.results import LatencyComparison
 from compress.measure.size import model_files
-from compress.pipeline.export import may_replace
+from compress.pipeline.output import may_replace
 from compress.report import RunReport, load_report, to_variants_card
 from compress.system.disk import new_directory, remove_leftovers
 from compress.tasks import task_of_measurement
@@ -46,8 +46,8 @@ _SHARED = ("task", "inputs", "outputs", "max_length")
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A bundle; `report` is None for the uncompressed model, as written by `modelpress export`."""
+class _Member:
+    """A bundle to combine; `report` is None for the uncompressed model, from `modelpress export`."""
 
     directory: Path
     manifest: dict[str, Any]
@@ -94,83 +94,81 @@ def bundle_variants(
         (directory / ONNX_PATH.parent).mkdir()
         for run, file in zip(found, files, strict=True):
             shutil.copyfile(run.onnx, directory / file)
-        first = next(run for run in found if run.report is not None)  # its labels are the data's
-        for name in HUB_FILES:
-            if (first.directory / name).is_file():
-                shutil.copyfile(first.directory / name, directory / name)
         entries = [_entry(run, file, found, settings) for run, file in zip(found, files, strict=True)]
-        inputs = [each["name"] for each in first.manifest["inputs"]]
-        card = to_variants_card(output.name, entries, _of(first), inputs)
-        (directory / "README.md").write_text(card, encoding="utf-8")
-        shared = {key: first.manifest.get(key) for key in ("labels", *_SHARED)}
-        seal_(
-            directory,
-            {
-                "manifest_version": MANIFEST_VERSION,
-                **shared,
-                "modelpress": __version__,
-                "variants": entries,
-            },
-        )
+        first = next(run for run in found if run.report is not None)  # its labels are the data's
+        _describe_(directory, output.name, first, entries)
     return entries
 
 
-def _read(directory: Path) -> _Run:
+def _describe_(directory: Path, name: str, first: _Member, entries: list[dict[str, Any]]) -> None:
+    """Write the files that all variants share, the README and the manifest."""
+    for file in HUB_FILES:
+        if (first.directory / file).is_file():
+            shutil.copyfile(first.directory / file, directory / file)
+    inputs = [each["name"] for each in first.manifest["inputs"]]
+    card = to_variants_card(name, entries, _of(first), inputs)
+    (directory / "README.md").write_text(card, encoding="utf-8")
+    shared = {key: first.manifest.get(key) for key in ("labels", *_SHARED)}
+    facts = {"modelpress": __version__, "variants": entries}
+    seal_(directory, {"manifest_version": MANIFEST_VERSION, **shared, **facts})
+
+
+def _read(directory: Path) -> _Member:
     manifest = read_manifest(directory)
     if "variants" in manifest:
-        raise OutputError(f"{directory}: holds variants already; give the runs that they came from")
+        raise OutputError(f"{directory} contains variants; give the runs that they came from")
     path = directory / ONNX_PATH
     if not path.is_file() or sha256_of(path) != manifest["sha256"].get(ONNX_PATH.as_posix()):
-        raise OutputError(f"{path}: is missing, or not the file that the run wrote (SHA-256 differs)")
+        raise OutputError(f"{path} is missing or was changed (its SHA-256 is not that in manifest.json)")
     if len(model_files(path)) > 1:
-        raise OutputError(f"{path}: keeps its weights in a file beside it; only single files can be variants")
+        raise OutputError(f"{path} stores its weights in a second file; only single files can be variants")
     has_report = (directory / "report.json").is_file()
     if has_report and "figures_hold" not in manifest:
         raise OutputError(
-            f"{directory}: an older modelpress made it, which did not note where its figures hold; run its "
-            "recipe again with --overwrite"
+            f"{directory} was written by an older modelpress, which did not record where its figures hold; "
+            "run its recipe again with --overwrite"
         )
-    return _Run(directory, manifest, load_report(directory) if has_report else None)
+    return _Member(directory, manifest, load_report(directory) if has_report else None)
 
 
-def _reports(runs: Sequence[_Run]) -> list[RunReport]:
+def _reports(runs: Sequence[_Member]) -> list[RunReport]:
     return [run.report for run in runs if run.report is not None]
 
 
-def _belong_together(runs: Sequence[_Run]) -> None:
+def _belong_together(runs: Sequence[_Member]) -> None:
     """Check that the runs share model, task, tokenizer, test rows and machine."""
     if len(runs) < 2:
-        raise OutputError(f"variants are made of at least two runs; {len(runs)} given")
+        raise OutputError(f"variants need at least two runs; got {len(runs)}")
     measured = [run for run in runs if run.report is not None]
     if not measured or len(runs) - len(measured) > 1:
         raise OutputError(
-            "at most one of the directories may be without a report.json (the uncompressed model, as "
-            "modelpress export writes it), and at least one must have one: give runs"
+            "at least one directory must be a run with a report.json, and at most one may be without (the "
+            "uncompressed model, written by modelpress export)"
         )
     # A bundle of a model without label names has synthetic ones; see `_is_the_baseline`.
     _same(measured, "labels", lambda run: run.manifest.get("labels"))
     for key in _SHARED:
         _same(runs, key, lambda run, key=key: run.manifest.get(key))  # type: ignore[misc]
     cut = next((run for run in runs if "prune/vocabulary" in run.stages), None)
-    why = f"; prune/vocabulary in {cut.directory} gives tokens other ids" if cut else ""
+    why = f"; prune/vocabulary in {cut.directory} changes token ids" if cut else ""
     _same(runs, "tokenizer.json", lambda run: run.manifest["sha256"].get("tokenizer.json"), why)
     _same(measured, "test rows", lambda run: _of(run).data.test_fingerprint)
     _same(measured, "baseline's answers", lambda run: _of(run).measurement.baseline.accuracy)
-    hint = "; latencies of two machines don't compare: measure again on one"
+    hint = "; latencies of two machines are not comparable, so measure all of them on one"
     _same(measured, "machine or ONNX Runtime", lambda run: _of(run).measurement.environment.fingerprint, hint)
     names = [run.name for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise OutputError(f"two of the runs are named {twice}: give each a name: in its recipe")
+        raise OutputError(f"two of the runs are named {twice}; give each recipe another name:")
     _is_the_baseline(runs, measured)
 
 
-def _of(run: _Run) -> RunReport:
+def _of(run: _Member) -> RunReport:
     assert run.report is not None
     return run.report
 
 
-def _is_the_baseline(runs: Sequence[_Run], measured: Sequence[_Run]) -> None:
+def _is_the_baseline(runs: Sequence[_Member], measured: Sequence[_Member]) -> None:
     """Check that a bundle without a report is the file that the runs' baseline figures were measured on."""
     for run in runs:
         if run.report is not None:
@@ -179,35 +177,35 @@ def _is_the_baseline(runs: Sequence[_Run], measured: Sequence[_Run]) -> None:
         other = next((x for x in measured if x.manifest.get("baseline_sha256") != own), None)
         if other is not None:
             raise OutputError(
-                f"{run.directory}: has no report, and its ONNX file is not the baseline that "
-                f"{other.directory} was measured against; export the same model "
-                "with the same opset, or leave it out"
+                f"{run.directory} has no report, and its ONNX file is not the baseline that "
+                f"{other.directory} was measured against; export the same model with the same opset, or "
+                "leave it out"
             )
 
 
-def _same(runs: Sequence[_Run], what: str, value: Callable[[_Run], object], why: str = "") -> None:
+def _same(runs: Sequence[_Member], what: str, value: Callable[[_Member], object], why: str = "") -> None:
     first = runs[0]
     for run in runs[1:]:
         if value(run) != value(first):
             raise OutputError(
-                f"{first.directory} and {run.directory} differ in their {what}, so they can't be variants of "
-                f"one model{why}"
+                f"{first.directory} and {run.directory} cannot be variants of one model: their {what} differ"
+                f"{why}"
             )
 
 
-def _common_settings(runs: Sequence[_Run]) -> list[Setting]:
+def _common_settings(runs: Sequence[_Member]) -> list[Setting]:
     """Settings at which all runs were timed, in the order of the first run."""
     timed = [[x.setting for x in report.measurement.latency] for report in _reports(runs)]
     common = [setting for setting in timed[0] if all(setting in other for other in timed)]
     if not common:
         raise OutputError(
-            "the runs have no batch, sequence and threads in common that they were timed at: give measure: "
-            "the same values, and run them again"
+            "the runs were timed at no common setting of batch, sequence and threads; give all recipes the "
+            "same measure: and run them again"
         )
     return common
 
 
-def _file_names(runs: Sequence[_Run]) -> list[str]:
+def _file_names(runs: Sequence[_Member]) -> list[str]:
     """File names with the Hub's suffixes; the run's name if a suffix is taken or does not exist."""
     names: list[str] = []
     for run in runs:
@@ -216,7 +214,7 @@ def _file_names(runs: Sequence[_Run]) -> list[str]:
     return names
 
 
-def _suffix(run: _Run) -> str:
+def _suffix(run: _Member) -> str:
     schemes = [stage for stage in run.stages if stage.startswith("quantize/")]
     integers = [stage for stage in schemes if stage != _FLOAT16]
     if not schemes:
@@ -227,12 +225,12 @@ def _suffix(run: _Run) -> str:
     return f"{suffix}f16" if suffix == "_q4" and _FLOAT16 in schemes else suffix
 
 
-def _half_type(run: _Run) -> str:
+def _half_type(run: _Member) -> str:
     stages = () if run.report is None else run.report.stages
     return next((str(each.settings.get("dtype")) for each in stages if each.name == _FLOAT16), "float16")
 
 
-def _entry(run: _Run, file: str, runs: Sequence[_Run], settings: Sequence[Setting]) -> dict[str, Any]:
+def _entry(run: _Member, file: str, runs: Sequence[_Member], settings: Sequence[Setting]) -> dict[str, Any]:
     """The manifest's entry of one variant."""
     report = run.report or _reports(runs)[0]
     measured = report.measurement

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from compress.measure.process.watch import Load, Reading, Watch, read_counters, wait_until_quiet
+from compress.measure.process.monitor import Load, LoadMonitor, Reading, read_counters, wait_until_quiet
 
 
 def counters(
@@ -48,21 +48,21 @@ def counters(
 def test_other_work_disturbs_where_it_takes_cores_that_are_wanted(
     own: float, others: float, cores: int, disturbed: bool
 ) -> None:
-    load = Watch(counters(0.5, own=own, others=others, cores=cores)).look()
+    load = LoadMonitor(counters(0.5, own=own, others=others, cores=cores)).look()
     assert load.used_by_others == pytest.approx(others / cores)
     assert (load.is_disturbed, load.is_throttled) == (disturbed, False)
 
 
 def test_a_process_that_its_quota_stops_is_disturbed() -> None:
-    assert not Watch(counters(0.5, throttled=0.01)).look().is_disturbed
-    load = Watch(counters(0.5, throttled=0.3)).look()
+    assert not LoadMonitor(counters(0.5, throttled=0.01)).look().is_disturbed
+    load = LoadMonitor(counters(0.5, throttled=0.3)).look()
     assert load.throttled == pytest.approx(0.3)
     assert load.is_throttled and load.is_disturbed
 
 
 def test_short_rounds_are_judged_by_the_last_quarter_of_a_second() -> None:
     # Counters move in steps of 10 ms: after 60 ms they tell nothing.
-    watch = Watch(counters(0.06, others=1.0, last=4))
+    watch = LoadMonitor(counters(0.06, others=1.0, last=4))
     loads = [watch.look() for _ in range(10)]
     assert loads[0] == Load()
     assert [load.is_disturbed for load in loads] == [False] + 6 * [True] + 3 * [False]

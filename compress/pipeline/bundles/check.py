@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.data import Split, Splits, load_splits
+from compress.data import Splits, load_splits
 from compress.errors import OutputError, ParityError, RecipeError
 from compress.export import ONNX_PATH, broken_seals, read_manifest
-from compress.measure import Measurement
+from compress.measure import FilePair, Measurement
 from compress.measure.answers import unpack_classes
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.page.format import percent
@@ -41,11 +42,11 @@ def check_bundle(
     *,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Measure a bundle again: checksums, parity with the PyTorch module, accuracy, latency, gates.
+    """Measure a bundle again: checksums, parity with the PyTorch module, score, latency, gates.
 
     Args:
         bundle: a run's directory, with the recipe that made it.
-        against: another bundle of the same task to compare accuracy and latency with.
+        against: another bundle of the same task to compare score and latency with.
         values: `key=value` overrides of the recipe: `gates.min_speedup=2`, `data.test=FILE`.
 
     Returns:
@@ -56,23 +57,20 @@ def check_bundle(
     """
     began, progress = time.perf_counter(), progress or Silent()
     limit_threads_()
-    directory = Path(bundle)
-    manifest = _manifest(directory)
-    recipe = _recipe(directory, values)
-    other = None if against is None else Path(against)
+    mine = _Bundle.open(Path(bundle))
+    recipe = _recipe(mine.directory, values)
+    other = None if against is None else _Bundle.open(Path(against))
     if other is None and recipe.gates.needs_baseline:
         raise RecipeError(
             f"gates.{recipe.gates.needs_baseline[0]} compares with a baseline: give --against BUNDLE "
-            "(modelpress export makes one of the uncompressed model)"
+            "(modelpress export writes one of the uncompressed model)"
         )
-    sealed = [_sealed(directory, manifest)]
-    if other is not None:
-        sealed.append(_sealed(other, _manifest(other)))
-    with scratch_directory() as scratch:
-        checks, measurement = sealed, None
-        if all(check.holds for check in sealed):
-            more, measurement = _answers(directory, other, recipe, scratch, progress)
-            checks = [*sealed, *more]
+    checks = [each.sealed() for each in (mine, other) if each is not None]
+    measurement = None
+    if all(check.holds for check in checks):
+        with scratch_directory() as scratch:
+            more, measurement = _answers(mine, other, recipe, scratch, progress)
+        checks += more
     return CheckReport(
         bundle=str(bundle),
         against=None if against is None else str(against),
@@ -84,72 +82,72 @@ def check_bundle(
     )
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
-    manifest = read_manifest(directory)
-    if "variants" in manifest:
-        raise OutputError(f"{directory}: holds variants; give the run that one of them came from")
-    return manifest
+@dataclass(frozen=True)
+class _Bundle:
+    """A bundle's directory and its manifest."""
+
+    directory: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, directory: Path) -> _Bundle:
+        manifest = read_manifest(directory)
+        if "variants" in manifest:
+            raise OutputError(f"{directory} contains variants; give the run that one of them came from")
+        return cls(directory, manifest)
+
+    @property
+    def onnx(self) -> Path:
+        return self.directory / ONNX_PATH
+
+    def sealed(self) -> CheckRecord:
+        """Check that each file is the one that was written, and that there are no others."""
+        wrong = broken_seals(self.directory, self.manifest)
+        if ONNX_PATH.as_posix() not in self.manifest["sha256"]:
+            wrong.insert(0, f"manifest.json does not name {ONNX_PATH.as_posix()}")
+        more = f"; and {len(wrong) - _MOST_WRONG:,} more" if len(wrong) > _MOST_WRONG else ""
+        found = "; ".join(wrong[:_MOST_WRONG]) + more
+        found = found or f"all {len(self.manifest['sha256'])} files are unchanged, and there are no others"
+        return CheckRecord(name=f"files of {self.directory.name}", holds=not wrong, found=found)
+
+    def opened(self, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
+        """The module, and the recipe's rows as read by this bundle."""
+        loaded = load_model(ModelConfig(bundle=self.directory), seed=recipe.seed, scratch=scratch)
+        splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
+        return loaded, fitting(loaded, splits)
 
 
 def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
     if not (directory / _RECIPE).is_file():
         raise OutputError(
-            f"{directory}: no {_RECIPE} in it, so nothing says which rows to answer; give a run's directory"
+            f"{directory} contains no {_RECIPE}, which says which rows to measure on; give a run's directory"
         )
     return load_recipe(directory / _RECIPE, values)
 
 
-def _sealed(directory: Path, manifest: dict[str, Any]) -> CheckRecord:
-    """Check that each file is the one that was written, and that there are no others."""
-    wrong = broken_seals(directory, manifest)
-    if ONNX_PATH.as_posix() not in manifest["sha256"]:
-        wrong.insert(0, f"manifest.json does not name {ONNX_PATH.as_posix()}")
-    more = f"; and {len(wrong) - _MOST_WRONG:,} more" if len(wrong) > _MOST_WRONG else ""
-    found = "; ".join(wrong[:_MOST_WRONG]) + more
-    found = found or f"{len(manifest['sha256'])} files are those that were written, and there is no other"
-    return CheckRecord(name=f"files of {directory.name}", holds=not wrong, found=found)
-
-
 def _answers(
-    directory: Path, other: Path | None, recipe: Recipe, scratch: Path, progress: Progress
+    mine: _Bundle, other: _Bundle | None, recipe: Recipe, scratch: Path, progress: Progress
 ) -> tuple[list[CheckRecord], Measurement | None]:
-    loaded, splits = _opened(directory, recipe, scratch)
+    loaded, splits = mine.opened(recipe, scratch)
     check_gates(recipe, splits)
-    onnx = directory / ONNX_PATH
-    baseline, base_splits = onnx, splits
+    pair = FilePair(mine.onnx, mine.onnx, splits.test, splits.task)
     if other is not None:
-        _, base_splits = _opened(other, recipe, scratch)
-        baseline = other / ONNX_PATH
-        _same_task(splits, base_splits, directory, other)
-    progress.say("comparing the file's answers with PyTorch's")
-    checks = [_parity(loaded, onnx, splits, recipe)]
+        _, theirs = other.opened(recipe, scratch)
+        _same_task(splits, theirs, mine.directory, other.directory)
+        pair = FilePair(other.onnx, mine.onnx, theirs.test, theirs.task, splits.test)
+    progress.say("comparing the ONNX file's outputs with PyTorch's")
+    checks = [_parity(loaded, mine.onnx, splits, recipe)]
     if not checks[0].holds:
         return checks, None
-    measurement = measured(
-        recipe,
-        baseline,
-        onnx,
-        base_splits.test,
-        splits.test,
-        base_splits.task,
-        runtimes=(),
-        progress=progress,
-    )
-    checks += _as_reported(directory, measurement.candidate.accuracy.value, splits.test)
+    measurement = measured(recipe, pair, runtimes=(), progress=progress)
+    checks += _as_reported(mine.directory, measurement.candidate.accuracy.value, splits)
     return [*checks, *gate_checks(judged(recipe.gates, measurement), splits.task.words)], measurement
-
-
-def _opened(directory: Path, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
-    """The module, and the recipe's rows as read by this bundle."""
-    loaded = load_model(ModelConfig(bundle=directory), seed=recipe.seed, scratch=scratch)
-    splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
-    return loaded, fitting(loaded, splits)
 
 
 def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> None:
     same = mine.task.labels == theirs.task.labels and np.array_equal(mine.test.answers, theirs.test.answers)
     if not same:
-        raise OutputError(f"{other} answers other labels than {directory}, or reads other rows")
+        raise OutputError(f"{other} and {directory} have other labels or other test rows")
 
 
 def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> CheckRecord:
@@ -157,16 +155,17 @@ def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> 
         found = parity_of(loaded.module, onnx, splits, recipe)
     except ParityError as error:
         return CheckRecord(name="parity", holds=False, found=str(error))
-    words = f"answers as the PyTorch module on {percent(found.agreement)} of {found.rows} validation rows"
+    words = f"agrees with the PyTorch module on {percent(found.agreement)} of {found.rows} validation rows"
     return CheckRecord(name="parity", holds=True, found=words)
 
 
-def _as_reported(directory: Path, here: float, test: Split) -> list[CheckRecord]:
-    """Whether accuracy is within the interval in the run's own report; empty for other rows.
+def _as_reported(directory: Path, here: float, splits: Splits) -> list[CheckRecord]:
+    """Whether the metric is within the interval in the run's own report; empty for other rows.
 
     Args:
-        here: the metric measured on `test`.
+        here: the metric measured on the test rows.
     """
+    test = splits.test
     if not (directory / "report.json").is_file():
         return []
     measured = load_report(directory).measurement
@@ -180,4 +179,5 @@ def _as_reported(directory: Path, here: float, test: Split) -> list[CheckRecord]
         f"{percent(here)} of {then.units:,} test {then.unit}s; the report says {percent(then.value)} "
         f"({percent(then.low)} to {percent(then.high)})"
     )
-    return [CheckRecord(name="accuracy as reported", holds=then.low <= here <= then.high, found=found)]
+    name = f"{splits.task.words.metric} as reported"
+    return [CheckRecord(name=name, holds=then.low <= here <= then.high, found=found)]

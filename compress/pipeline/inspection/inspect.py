@@ -9,18 +9,20 @@ import datetime
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.data import Split
 from compress.errors import ModelError, RecipeError
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.layers.quantized import QuantizedModule
-from compress.pipeline.attention_summary import attention_facts
+from compress.pipeline.bundles.export import model_config_of, own_recipe
 from compress.pipeline.cache import Cache
-from compress.pipeline.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
-from compress.pipeline.export import model_config_of, own_recipe
+from compress.pipeline.inspection.attention import attention_facts
+from compress.pipeline.inspection.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
 from compress.pipeline.prepare import Run, prepare
 from compress.pipeline.stages import trained_model
 from compress.progress import Progress, Silent
@@ -98,63 +100,111 @@ def inspect_model(
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    kind = task_class(recipe.data.task)
-    if kind.names_tokens or kind.several_labels:
-        raise RecipeError(
-            f"{recipe.path or recipe.run_name}: inspect is for classifiers with one label a row: "
-            f"for a {kind.words.model} begin with prune/structured, whose report says what is kept where"
-        )
+    _check_task(recipe)
+    how = _Options(calibration_rows, validation_rows, sentences, max_drop, quick)
     with scratch_directory() as scratch:
         kept = Cache(cache or scratch / "cache", progress.say)
         run = prepare(recipe.model_copy(update={"stages": ()}), scratch, cache=kept, progress=progress)
-        structure = _structure(run.loaded)
-        for note in run.splits.notes:
-            progress.say(f"note: {note}")
-        module, _ = trained_model(run)
-        bench = bench_of(run, module.eval(), structure, validation_rows)
-        calibration = run.splits.train.take(calibration_rows, seed=recipe.seed)
-        progress.say(f"scoring heads and neurons on {len(calibration):,} train rows")
-        scores = taylor_importance(module, structure.sites, calibration, bench.task, device=recipe.device)
-        likeness, tokens = unit_likeness(
-            module, structure.attention, calibration, bench.task, device=recipe.device
+        return Inspection(
+            name=recipe.run_name,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            modelpress_version=__version__,
+            command=command,
+            model=run.loaded.source,
+            data=run.splits.source,
+            max_drop=max_drop,
+            **_measured(run, how),
+            seconds=time.perf_counter() - began,
         )
-        curves = curves_of(bench, scores, max_drop, quick, progress)
-        quantization = () if quick else _quantization(bench, module, calibration, recipe, progress)
-        attention = attention_facts(run, module, structure.attention, sentences)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What to inspect; see `inspect_model`."""
+
+    calibration_rows: int
+    validation_rows: int
+    sentences: int
+    max_drop: float
+    quick: bool
+
+
+def _measured(run: Run, how: _Options) -> dict[str, Any]:
+    """Everything that an inspection measures, as fields of `Inspection`."""
+    structure = _structure(run.loaded)
+    for note in run.splits.notes:
+        run.progress.say(f"note: {note}")
+    module, _ = trained_model(run)
+    bench = bench_of(run, module.eval(), structure, how.validation_rows)
+    calibration = run.splits.train.take(how.calibration_rows, seed=run.recipe.seed)
+    units = _units(run, bench, calibration)
+    curves = curves_of(bench, units.scores, how.max_drop, how.quick, run.progress)
+    quantization = () if how.quick else _quantization(run, bench, calibration)
+    return {
+        "calibration_rows": len(calibration),
+        "tokens": units.tokens,
+        **_accuracy(bench),
+        "evaluations": curves.passes,
+        "need": curves.need,
+        "joint": curves.joint,
+        "neuron_curve": curves.neurons,
+        "heads": _heads(structure, units, curves),
+        "neurons": _neurons(structure, units.scores),
+        "quantization": quantization,
+        "quantization_rows": min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
+        "attention": attention_facts(run, module, structure.attention, how.sentences),
+        "notes": _notes(run, bench),
+    }
+
+
+def _check_task(recipe: Recipe) -> None:
+    kind = task_class(recipe.data.task)
+    if kind.names_tokens or kind.several_labels:
+        raise RecipeError(
+            f"{recipe.path or recipe.run_name}: data.task: inspect needs a classifier with one label per "
+            f"row, and this is a {kind.words.model}; use prune/structured, whose report shows what each "
+            "layer keeps"
+        )
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Importance and likeness of heads and neurons on calibration rows.
+
+    Attributes:
+        scores: of the units of each site of the structure, [u] each.
+        likeness: between the heads of each attention site, [u, u] each.
+        tokens: number of tokens that likeness was measured on.
+    """
+
+    scores: Sequence[Tensor]
+    likeness: Sequence[Tensor]
+    tokens: int
+
+
+def _units(run: Run, bench: Bench, calibration: Split) -> _Units:
+    run.progress.say(f"scoring heads and neurons on {len(calibration):,} train rows")
+    device, structure = run.recipe.device, bench.structure
+    scores = taylor_importance(bench.model, structure.sites, calibration, bench.task, device=device)
+    likeness, tokens = unit_likeness(bench.model, structure.attention, calibration, bench.task, device=device)
+    return _Units(scores, likeness, tokens)
+
+
+def _accuracy(bench: Bench) -> dict[str, Any]:
+    """Accuracy of the full model on the validation rows, with its interval."""
     low, high = proportion_interval(int(bench.full.sum()), len(bench.full))
-    return Inspection(
-        name=recipe.run_name,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        modelpress_version=__version__,
-        command=command,
-        model=run.loaded.source,
-        data=run.splits.source,
-        calibration_rows=len(calibration),
-        validation_rows=len(bench.full),
-        tokens=tokens,
-        evaluations=curves.passes,
-        max_drop=max_drop,
-        accuracy=_share(bench.full),
-        accuracy_low=low,
-        accuracy_high=high,
-        need=curves.need,
-        heads=_heads(structure, scores, likeness, curves),
-        joint=curves.joint,
-        neurons=_neurons(structure, scores),
-        neuron_curve=curves.neurons,
-        attention=attention,
-        quantization=quantization,
-        quantization_rows=min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
-        notes=_notes(run, bench),
-        seconds=time.perf_counter() - began,
-    )
+    return {
+        "validation_rows": len(bench.full),
+        "accuracy": _share(bench.full),
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
 
 
-def _quantization(
-    bench: Bench, module: nn.Module, calibration: Split, recipe: Recipe, progress: Progress
-) -> tuple[QuantizedGroup, ...]:
+def _quantization(run: Run, bench: Bench, calibration: Split) -> tuple[QuantizedGroup, ...]:
+    seed = run.recipe.seed
     context = Context(
-        bench.task, calibration, bench.rows, device=recipe.device, seed=recipe.seed, progress=progress
+        bench.task, calibration, bench.rows, device=run.recipe.device, seed=seed, progress=run.progress
     )
     rows = min(len(calibration), _CALIBRATION_ROWS)
     stages: dict[str, QuantizeLayers] = {
@@ -164,8 +214,8 @@ def _quantization(
     }
     if rows >= LEAST_ROWS:
         stages = {"int8_static": Int8Static(calibration_rows=rows), **stages}
-    parts = Parts(module, stages, context)
-    few = bench.rows.take(_QUANTIZED_ROWS, seed=recipe.seed).by_length()
+    parts = Parts(bench.model, stages, context)
+    few = bench.rows.take(_QUANTIZED_ROWS, seed=seed).by_length()
     return tuple(
         QuantizedGroup(
             name=group.name,
@@ -178,10 +228,10 @@ def _quantization(
 
 def _structure(loaded: LoadedModel) -> Structure:
     if any(isinstance(module, QuantizedModule) for module in loaded.module.modules()):
-        raise ModelError(f"{loaded.source} is quantized: inspect the float model that it was made from")
+        raise ModelError(f"{loaded.source} is quantized; inspect the float model that it was made from")
     structure = structure_of(loaded.module)
     if not structure.attention:
-        raise ModelError(f"{loaded.source} has no attention block with heads left to inspect")
+        raise ModelError(f"{loaded.source} has no attention heads to inspect")
     return structure
 
 
@@ -193,10 +243,8 @@ def _share(right: Tensor) -> float:
     return int(right.sum()) / len(right)
 
 
-def _heads(
-    structure: Structure, scores: Sequence[Tensor], likeness: Sequence[Tensor], curves: Curves
-) -> tuple[LayerHeads, ...]:
-    importance = scores_of_kind(structure, scores, "attention")
+def _heads(structure: Structure, units: _Units, curves: Curves) -> tuple[LayerHeads, ...]:
+    importance = scores_of_kind(structure, units.scores, "attention")
     gone = set(weakest_first(importance)[: curves.need.silenced])
     return tuple(
         LayerHeads(
@@ -205,7 +253,7 @@ def _heads(
             importance=_plain(normalised(importance[i])),
             needed=tuple(head for head in range(len(importance[i])) if (i, head) not in gone),
             curve=curves.layers[i] if curves.layers else (),
-            likeness=tuple(_plain(row) for row in likeness[i]),
+            likeness=tuple(_plain(row) for row in units.likeness[i]),
         )
         for i, site in enumerate(structure.attention)
     )
@@ -236,15 +284,16 @@ def _notes(run: Run, bench: Bench) -> tuple[str, ...]:
     chance = float(constant.mean())
     if paired_interval(gained, lost, len(right))[0] <= 0:
         found.append(
-            "the full model is not measurably better than always naming the commonest label: it answers "
-            f"{_share(bench.full):.1%} of the validation rows right, and {chance:.1%} of them have that "
-            "label. Which heads such a model doesn't need says nothing about the task; was it trained?"
+            "the full model is not measurably better than always predicting the most frequent label: it "
+            f"predicts {_share(bench.full):.1%} of the validation rows correctly, and {chance:.1%} of them "
+            "have that label. Which heads such a model does not need says nothing about the task; check that "
+            "it was trained"
         )
     trained_before = recipe.model.file is None and recipe.model.train is None
     if trained_before and getattr(recipe.data, "validation", "") is None:
         found.append(
-            "the validation rows were drawn from the train file: if the model was trained on them, accuracy "
-            "is too high here and hides what silencing costs; give rows that it has not seen as "
-            "data.validation"
+            "the validation rows were drawn from the train file: if the model was trained on them, its "
+            "accuracy is too high here, which hides the cost of silencing; give rows that it has not seen "
+            "as data.validation"
         )
     return tuple(note[:1].upper() + note[1:] for note in (*found, *splits.notes))

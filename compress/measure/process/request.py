@@ -1,4 +1,4 @@
-"""Input of the measuring process, as a JSON file that can also be written by hand."""
+"""Request to the measuring process, as a JSON file that can also be written by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compress.measure.process.loading import PROCESSES
 from compress.tasks import InputSpec, task_class
 from compress.timing import Setting
 
-__all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Job", "SINGLE_STEPS"]
+__all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Request", "SINGLE_STEPS"]
 
 SINGLE_STEPS = 10
 BATCHED_STEPS = 5
@@ -21,7 +21,7 @@ _STEPS_PER_MODEL = (
 )  # size, loading, operators, accuracy in both modes
 
 
-class Job(BaseModel):
+class Request(BaseModel):
     """Two ONNX files, the rows to measure them on, and the path of the result.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,40 +29,25 @@ def attention_facts(run: Run, module: nn.Module, sites: Sequence[Site], sentence
     task, seed = run.splits.task, run.recipe.seed
     rows = run.splits.validation.take(_ROWS, seed=seed)
     module.to("cpu")
-    sums: list[Tensor] = []
-    maps: list[list[Tensor]] = []
     count = positions_of(module, sites, rows.rows[0], task)
     tokens = [_tokens(run.splits.reader, rows, index, count) for index in range(len(rows))]
     shown = _short_rows(tokens, sentences)
-    same_length = len({len(each) for each in tokens}) == 1
-    looked: list[Tensor] = []
+    sums = _Sums(same_length=len({len(each) for each in tokens}) == 1)
+    maps: list[list[Tensor]] = []
     for index, batch in enumerate(rows.batches(1)):
         found = attention_of_row(module, sites, to_tensors(batch, task.input_names))
         for site, attention in zip(sites, found, strict=True):
             if attention.error > CLOSE_ENOUGH or attention.weights.shape[-1] != len(tokens[index]):
                 return AttentionFacts(rows=0, left_out=_why(site, attention.error))
-        separators = [i for i, token in enumerate(tokens[index]) if i and token in _SEPARATORS]
-        shares = [look_shares(attention.weights, separators) for attention in found]
-        sums = [a + b for a, b in zip(sums, shares, strict=True)] if sums else shares
-        if same_length:
-            columns = [attention.weights.mean(1) for attention in found]  # [h, s]
-            looked = [a + b for a, b in zip(looked, columns, strict=True)] if looked else columns
+        weights = [attention.weights for attention in found]
+        sums.add(weights, tokens[index])
         if index in shown:
-            maps.append([attention.weights for attention in found])
+            maps.append(weights)
     reads_text = run.splits.reader.modality == "text"
     firsts = {each[0] for each in tokens}
     return AttentionFacts(
         rows=len(rows),
-        looks=tuple(
-            HeadLook(
-                layer=site.layer,
-                head=head,
-                **_shares(sums[i][head] / len(rows)),
-                **(_position(looked[i][head] / len(rows)) if looked else {}),
-            )
-            for i, site in enumerate(sites)
-            for head in range(len(sums[i]))
-        ),
+        looks=sums.looks(sites, len(rows)),
         sentences=tuple(
             Sentence(tokens=tokens[index], maps=tuple(_nested(each) for each in per_site))
             for index, per_site in zip(shown, maps, strict=True)
@@ -70,12 +56,50 @@ def attention_facts(run: Run, module: nn.Module, sites: Sequence[Site], sentence
     )
 
 
+@dataclass
+class _Sums:
+    """Sums over rows of what each head looks at.
+
+    Attributes:
+        same_length: all rows have the same length, so that positions can be compared.
+        shares: of each site, [h, LOOKS].
+        positions: of each site, [h, s]; empty unless `same_length`.
+    """
+
+    same_length: bool
+    shares: list[Tensor] = field(default_factory=list)
+    positions: list[Tensor] = field(default_factory=list)
+
+    def add(self, weights: Sequence[Tensor], tokens: Sequence[str]) -> None:
+        """Add the attention of one row, [h, s, s] of each site."""
+        separators = [i for i, token in enumerate(tokens) if i and token in _SEPARATORS]
+        shares = [look_shares(each, separators) for each in weights]
+        self.shares = [a + b for a, b in zip(self.shares, shares, strict=True)] if self.shares else shares
+        if self.same_length:
+            looked = [each.mean(1) for each in weights]  # [h, s]
+            before = self.positions
+            self.positions = [a + b for a, b in zip(before, looked, strict=True)] if before else looked
+
+    def looks(self, sites: Sequence[Site], rows: int) -> tuple[HeadLook, ...]:
+        """Means over rows, for each head."""
+        return tuple(
+            HeadLook(
+                layer=site.layer,
+                head=head,
+                **_shares(self.shares[i][head] / rows),
+                **(_position(self.positions[i][head] / rows) if self.positions else {}),
+            )
+            for i, site in enumerate(sites)
+            for head in range(len(self.shares[i]))
+        )
+
+
 def _why(site: Site, error: float) -> str:
-    how = f"off by {error:.2g}" if np.isfinite(error) else "of other shapes"
+    how = f"off by {error:.2g}" if np.isfinite(error) else "of another shape"
     return (
-        "The attention view is left out: recomputed as softmax(q k^T / sqrt(d)) v from the projections, the "
-        f"output of {site.name} is {how}, so this model's attention is computed in another way (rotary or "
-        "relative positions, another scale), and maps would show what isn't there."
+        "The attention view is omitted: recomputed as softmax(q k^T / sqrt(d)) v from the projections, the "
+        f"output of {site.name} is {how}. This model computes attention differently (e.g. with rotary or "
+        "relative positions, or another scale), so the maps would be wrong."
     )
 
 

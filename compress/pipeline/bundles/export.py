@@ -11,15 +11,15 @@ from torch import nn
 from compress.data import CommandLineText, Reader, Split, Splits
 from compress.data.readers.synthetic import synthetic_corpus
 from compress.data.readers.tokenize import encoder_among
-from compress.errors import DataError, ModelError, OutputError
+from compress.errors import DataError, ModelError
 from compress.export import ONNX_PATH, check_answers, export_onnx, write_bundle_, write_manifest_
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.files.load import task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
 from compress.pipeline.fitting import fitting, limit_of, reader_of
+from compress.pipeline.output import check_can_be_made, check_room_for, may_replace, weight_bytes
 from compress.pipeline.prepare import Run, prepare
-from compress.pipeline.requirements import check_can_be_made, check_room_for, weight_bytes
 from compress.pipeline.stages import trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
@@ -29,10 +29,9 @@ from compress.tasks import Task, TaskName, task_class
 from compress.train.threads import limit_threads_
 from compress.version import __version__
 
-__all__ = ["export_model", "may_replace", "model_config_of", "own_recipe"]
+__all__ = ["export_model", "model_config_of", "own_recipe"]
 
 _OWN_RECIPE = "recipe.resolved.yaml"
-_WORK = "exporting to ONNX and comparing its answers with PyTorch's"
 _SYNTHETIC_ROWS = 64
 _SYNTHETIC_CORPUS = 8  # rows for a language model, which has one answer per position
 _LONGEST_SYNTHETIC = 64  # tokens
@@ -74,8 +73,7 @@ def export_model(
             directory or name (compared on synthetic rows: random tokens of random length, or random pixels).
         output: the bundle's directory.
         max_length: tokens to which texts are truncated; None: the recipe's value, or 128, or the model's
-            limit
-            if that is less.
+            limit if that is less.
 
     Returns:
         Parity: rows, agreement, metric_difference, max_abs_error, relative_error; and a recipe's limits.
@@ -94,7 +92,7 @@ def export_model(
         source = _of_run(run) if run is not None else _of_model(model, scratch, max_length, progress)
         size = weight_bytes(source.module)
         check_room_for(output, output=2 * size, scratch=size)
-        progress.say(_WORK)
+        progress.say("exporting to ONNX and comparing the outputs with PyTorch's")
         onnx_file, parity = _exported(source, scratch)
         with new_directory(output, replace=replace) as directory:
             write_bundle_(
@@ -138,8 +136,8 @@ def _of_model(model: str | Path, scratch: Path, max_length: int | None, progress
     reader = reader_of(loaded)
     if reader is None:
         raise ModelError(
-            f"{loaded.source} reads no text, so rows to trace it with can't be made up: give a recipe with "
-            "this model and its data"
+            f"{loaded.source} has neither a tokenizer nor an image processor, so no synthetic rows can be "
+            "made to trace it with; give a recipe with this model and its data"
         )
     task, rows = _synthetic(loaded, reader, longest, task_name)
     rows_from = f"synthetic rows ({reader.made_up}), not real ones"
@@ -187,27 +185,10 @@ def _with_rows(
         recipe = recipe.model_copy(update={"export": own.export})
         return prepare(recipe, scratch, cache=cache, progress=progress)
     except DataError as error:
-        progress.say(f"the rows of the bundle's own recipe can't be read: {error}")
-        return None
-
-
-def may_replace(output: Path, overwrite: bool) -> bool:
-    """Whether something will be replaced: an empty directory, or with `overwrite` a bundle.
-
-    Raises:
-        OutputError: something else exists there.
-    """
-    if not output.exists():
-        return False
-    if output.is_dir() and not any(output.iterdir()):
-        return True
-    if not (output / "manifest.json").is_file():
-        raise OutputError(
-            f"{output} exists and is not a bundle of modelpress: choose another place with -o, or move it"
+        progress.say(
+            f"the rows of the bundle's own recipe cannot be read, so synthetic rows are used: {error}"
         )
-    if not overwrite:
-        raise OutputError(f"{output} exists already; give --overwrite to replace it")
-    return True
+        return None
 
 
 def model_config_of(model: str | Path) -> ModelConfig:
@@ -220,12 +201,12 @@ def model_config_of(model: str | Path) -> ModelConfig:
     key = "bundle" if (path / "manifest.json").is_file() else "hf"
     if path.suffix == ".py":
         raise ModelError(
-            f"{model}: a model file needs its builder, arguments and data: give a recipe that names it"
+            f"{model}: a Python file needs its builder, arguments and data; give a recipe that names them"
         )
     try:
         return ModelConfig.model_validate({key: CommandLineText(model)})
     except RuntimeError as error:  # unknown home directory, as in ~somebody
-        raise ModelError(f"{model}: the path cannot be looked up: {error}") from error
+        raise ModelError(f"{model}: this path cannot be resolved: {error}") from error
 
 
 def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> int:
@@ -233,8 +214,8 @@ def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> in
     limit = limit_of(loaded.module, task)
     if wanted is not None and limit is not None and wanted > limit:
         raise ModelError(
-            f"--max-length {wanted:,} is more than {loaded.source} takes: at most {limit:,} tokens, special "
-            f"ones counted; give {limit} or less"
+            f"--max-length {wanted:,} exceeds the limit of {loaded.source}: {limit:,} tokens including "
+            f"special ones; give {limit} or less"
         )
     return wanted or (_LONGEST if limit is None else min(_LONGEST, limit))
 

@@ -22,7 +22,15 @@ from typing import Any
 
 from compress.system.cores import quota_directories, throttled_seconds
 
-__all__ = ["Disturbance", "Load", "Reading", "Watch", "disturbance_of", "read_counters", "wait_until_quiet"]
+__all__ = [
+    "Disturbance",
+    "Load",
+    "Reading",
+    "LoadMonitor",
+    "disturbance_of",
+    "read_counters",
+    "wait_until_quiet",
+]
 
 _BUSY = 0.15  # share of the cores; an idle desktop uses less than a tenth
 _THROTTLED = 0.02  # share of the time
@@ -83,7 +91,7 @@ class Load:
         return self.is_throttled or (self.used_by_others > _BUSY and self.used > 0.5)
 
 
-class Watch:
+class LoadMonitor:
     """Monitors the load since the last look, or over the last quarter of a second if that is longer."""
 
     def __init__(self, counters: Counters | None = None) -> None:
@@ -151,10 +159,10 @@ def wait_until_quiet(
         seconds: maximum wait, provided that `sleep` really sleeps.
     """
     read = read_counters() if counters is None else counters
-    watch, cores = Watch(read), read().cores
+    monitor, cores = LoadMonitor(read), read().cores
     for _ in range(math.ceil(seconds / _LOOK_S)):
         sleep(_LOOK_S)
-        load = watch.look()
+        load = monitor.look()
         if not replace(load, used=load.used_by_others + threads / cores).is_disturbed:
             return True
     return False

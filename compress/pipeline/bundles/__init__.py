@@ -1,0 +1,1 @@
+"""Commands on bundles: export a model, combine variants, check a bundle again."""

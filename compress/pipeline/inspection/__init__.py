@@ -1,0 +1,1 @@
+"""What `modelpress inspect` measures of a model: attention, silencing curves, the cost of quantization."""
