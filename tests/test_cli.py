@@ -329,9 +329,9 @@ def refused_run(call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRe
         ("txt,label\na film,1\n", ["rows.csv: no column 'text'; did you mean 'txt'?"]),
         (
             "text,label\na film,1\nthe plot,1\n",
-            ["all rows have the label '1'; classification needs two or more"],
+            ["all rows have the label '1'"],
         ),
-        (GOOD.replace(",1\n", ",[5]\n"), ["the model does not know the label [5]: the data has 0, [5]"]),
+        (GOOD.replace(",1\n", ",[5]\n"), ["label [5]: the data has 0, [5]"]),
     ],
 )
 def test_bad_data_is_refused(

@@ -57,17 +57,17 @@ def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
     present = column_names(config)
     second = second_texts(present, text=config.text, labels=config.labels.names)
     alone = config.text if config.text in present or not second else "NAME"
-    advice = f"if one column alone is what the model was trained on, name it: data.text={alone}"
+    advice = f"if the model was trained on one column alone, set data.text={alone}"
     if second:
         raise DataError(
-            f"{config.where}: {_columns(second)}: pairs of texts are not supported, one text a row is read "
-            f"(data.text, by default '{config.text}'); {advice}"
+            f"{config.where}: {_columns(second)}, and pairs of texts are not supported: one text per row is "
+            f"read (data.text, by default '{config.text}'); {advice}"
         )
     of_pairs = [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
     if of_pairs:
         raise DataError(
-            f"{config.where}: the model's labels ({listed(of_pairs)}) judge a pair of texts, and pairs are "
-            f"not supported, one text a row is read; {advice}"
+            f"{config.where}: the model's labels ({listed(of_pairs)}) are for pairs of texts, which are not "
+            f"supported: one text per row is read; {advice}"
         )
 
 
@@ -77,8 +77,8 @@ def one_text_notes(config: TextRows) -> tuple[str, ...]:
     if not second:
         return ()
     return (
-        f"only column '{config.text}' is read (data.text), though {_columns(second)}: if the model was "
-        "trained on pairs, it is given half of its input, and no accuracy here is that of the whole",
+        f"only column '{config.text}' is read (data.text), although {_columns(second)}: if the model was "
+        "trained on pairs, it gets half of its input, and all accuracies here are for that half",
     )
 
 
@@ -104,7 +104,7 @@ def column_names(config: TextRows) -> tuple[str, ...]:
 def _columns(names: Sequence[str]) -> str:
     quoted = listed([f"'{name}'" for name in names])
     return (
-        f"columns {quoted} look like texts of pairs"
+        f"columns {quoted} look like text pairs"
         if len(names) > 1
         else f"column {quoted} looks like a second text"
     )

@@ -48,7 +48,7 @@ def assemble(
     absent = [name for name in train.declared if kind.several_labels and name not in present]
     labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
     if absent:
-        label_notes += (Note(f"train has no row of {listed(absent)}: nothing is learnt of such a label"),)
+        label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)
     number = numbers_of(labels)
     splits = {
         part: Split(

@@ -43,8 +43,8 @@ def unknown_token_notes(split: Split, encoder: TextEncoder, whose: str = "the to
     if share <= _LARGEST_SHARE:
         return ()
     return (
-        f"{share:.0%} of the {split.name} rows' tokens are unknown to {whose}: the model sees the same token "
-        "for each of them; check that it is the model's own and that the texts are in its language",
+        f"{share:.0%} of the {split.name} rows' tokens are unknown to {whose}, so the model sees the same "
+        "token for each of them; check that it is the model's own and that the texts are in its language",
     )
 
 

@@ -148,7 +148,7 @@ def made_batch(
                 f"{path}: no batch is made for input '{each.name}': {shape} is more than fits; ask for less"
             )
         if len(shape) > 1:
-            lengths.add(1 if _is_picture(each) else shape[1])
+            lengths.add(1 if _is_image(each) else shape[1])
         made[each.name] = _values(each, shape, draw)
     own = lengths.pop() if len(lengths) == 1 else sequence
     if fixed and own != sequence:
@@ -156,7 +156,7 @@ def made_batch(
     return made, own
 
 
-def _is_picture(given: FileInput) -> bool:
+def _is_image(given: FileInput) -> bool:
     """Whether the input has channels, height and width after the batch; such an image has sequence 1."""
     shape = given.shape or ()
     return len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])

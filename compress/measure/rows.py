@@ -35,14 +35,14 @@ def resolve_sequence(split: Split, sequence: int | None) -> int:
     elastic = split.elastic
     lengths = _lengths((elastic or split.inputs)[0], split)
     if not elastic and sequence not in (None, lengths[0]):
-        if _is_picture(split.inputs[0]):
+        if _is_image(split.inputs[0]):
             raise MeasureError(
                 f"measure.sequence: {sequence} is not possible: input '{split.inputs[0].name}' is a picture; "
                 "leave measure.sequence out"
             )
         raise MeasureError(
             f"measure.sequence: {sequence} is not possible: input '{split.inputs[0].name}' is {lengths[0]} "
-            f"long in every row; leave measure.sequence out"
+            "long in every row; leave measure.sequence out"
         )
     if sequence is not None:
         return sequence
@@ -74,9 +74,9 @@ def _repeated(array: Array, sequence: int) -> Array:
 
 
 def _lengths(spec: InputSpec, split: Split) -> list[int]:
-    return [1 if _is_picture(spec) else row[spec.name].shape[0] for row in split.rows]
+    return [1 if _is_image(spec) else row[spec.name].shape[0] for row in split.rows]
 
 
-def _is_picture(spec: InputSpec) -> bool:
+def _is_image(spec: InputSpec) -> bool:
     """Whether a row is an image (channels, height and width)."""
     return len(spec.shape) == 3 and all(isinstance(size, int) for size in spec.shape)

@@ -66,7 +66,7 @@ def test_a_bundle_of_a_vision_transformer_is_smaller_and_says_how_it_reads(ran: 
     manifest = json.loads((ran / "manifest.json").read_text())
     assert manifest["inputs"][0]["shape"] == ["batch_size", 3, 12, 12]
     assert manifest["image"]["colours"] == "RGB"
-    assert manifest["accuracy"]["how"] == "one image at a time, read as preprocessor_config.json says"
+    assert "preprocessor_config.json" in manifest["accuracy"]["how"]
     config = json.loads((ran / "config.json").read_text())
     assert (config["model_type"], config["id2label"]["2"]) == ("vit", "class-2")
 
@@ -176,9 +176,7 @@ def test_a_folder_that_is_not_there_and_calibrating_on_texts(
     tmp_path: Path,
     write_recipe: Callable[..., Path],
 ) -> None:
-    with pytest.raises(
-        DataError, match=r"data\.train: .*nowhere does not exist; give yours with data\.train=DIR"
-    ):
+    with pytest.raises(DataError, match=r"data\.train: .*nowhere does not exist; .*data\.train=DIR"):
         prepared(model={"hf": str(vit_directory)}, data={"source": "images", "train": "nowhere"})
     stage = {"quantize/int8_static": {"calibration": "synthetic"}}
     recipe = write_recipe(tmp_path / "s.yaml", stage, data={"source": "images", "train": str(pictures)})

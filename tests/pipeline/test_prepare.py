@@ -88,12 +88,12 @@ def test_keys_follow_what_they_depend_on(prepared: Callable[..., Run]) -> None:
         ("text,labels\ngood,1\n", r"no column 'label'; did you mean 'labels'\?"),
         (
             "text,label\na film,1\nthe plot,1\n",
-            r"all rows have the label '1'; classification needs two or more",
+            "all rows have the label '1'",
         ),
-        ("text,label\ngood,1\n,0\n", r"no text in column 'text' at line 3"),
+        ("text,label\ngood,1\n,0\n", "column 'text' .*line 3"),
         (
             GOOD.replace(",1\n", ",yes\n"),
-            r"the model does not know the label yes: the data has 0, yes; the model has 0, 1",
+            "label yes: the data has 0, yes; the model has 0, 1",
         ),
     ],
 )
@@ -104,9 +104,7 @@ def test_data_that_cannot_be_learned_from(on_text: Callable[..., Run], csv: str,
 
 def test_a_label_of_the_test_rows_that_training_lacks(on_text: Callable[..., Run], tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("text,label\nwas not,0\nvery fine,2\n")
-    with pytest.raises(
-        DataError, match=r"test\.csv: label '2' \(line 3\) is not among those of rows\.csv: 0, 1"
-    ):
+    with pytest.raises(DataError, match=r"test\.csv: label '2' \(line 3\) .*rows\.csv; allowed: 0, 1"):
         on_text(test=str(tmp_path / "test.csv"))
 
 
@@ -234,7 +232,7 @@ def test_a_corrupt_safetensors_file(
 
 
 def test_digits_for_a_model_that_reads_text(prepared: Callable[..., Run], bert_directory: Path) -> None:
-    with pytest.raises(DataError, match=r"the model does not know the labels 2, 3, .*; the model has 0, 1"):
+    with pytest.raises(DataError, match=r"labels 2, 3, .*; the model has 0, 1"):
         prepared(model={"hf": str(bert_directory)})
 
 

@@ -93,5 +93,5 @@ def test_what_can_not_be_factorized_is_refused(
     once = EmbeddingFactorization(rank=3).apply(text_model, text_context).model
     with pytest.raises(StageError, match="is factorized already, with rank 3"):
         EmbeddingFactorization(rank=2).apply(once, text_context)
-    with pytest.raises(DataError, match="the train rows hold no input_ids"):
+    with pytest.raises(DataError, match="train rows .*input_ids"):
         EmbeddingFactorization(rank=2).apply(text_model, context)

@@ -45,7 +45,7 @@ def synthetic_split(encoder: TextEncoder, lengths: Sequence[int], *, seed: int) 
     vocabulary = encoder.tokenizer.get_vocab(with_added_tokens=True).values()
     ids = np.array(sorted(set(vocabulary) - special - {encoder.pad_id}), dtype=np.int64)
     if not len(ids):
-        raise DataError(f"{encoder.directory / 'tokenizer.json'}: has no tokens but special ones")
+        raise DataError(f"{encoder.directory / 'tokenizer.json'}: has only special tokens")
     wrapped = _wrapped(encoder, ids)
     draw = np.random.default_rng(seed)
     rows = tuple(_row(encoder, wrapped, draw, ids, length) for length in lengths)
@@ -86,4 +86,4 @@ def _wrapped(encoder: TextEncoder, ids: NDArray[np.int64]) -> Encoding:
         encoding = encoder.tokenizer.encode(encoder.tokenizer.decode([int(index)]))
         if 0 in encoding.special_tokens_mask:
             return encoding
-    raise DataError(f"{encoder.directory / 'tokenizer.json'}: none of its tokens is a text")
+    raise DataError(f"{encoder.directory / 'tokenizer.json'}: no token decodes to a text")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from compress.data.readers.image_processor import ImageProcessor
 from compress.data.readers.reader import Modality, Reader, reader_of_numbers
 from compress.data.source import DataSource
-from compress.data.sources.images import Pictures, splits_of_pictures
+from compress.data.sources.images import Images, image_splits
 from compress.data.split import Splits
 from compress.data.splits import assemble
 from compress.data.table import Table
@@ -71,7 +71,7 @@ class DigitImagesData(DataSource):
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`; preprocessing is fixed."""
-        return splits_of_pictures(self, {"train": read_digit_images()}, DIGIT_PROCESSOR, label_order)
+        return image_splits(self, {"train": read_digit_images()}, DIGIT_PROCESSOR, label_order)
 
 
 def _properties(digit: str) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _patches(images: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(patches / 8 - 1, dtype=np.float32)
 
 
-def read_digit_images() -> Pictures:
+def read_digit_images() -> Images:
     """Read scikit-learn's digits (Alpaydin and Kaynak 1998) as images [n, 1, 8, 8] in [-1, 1]."""
     from sklearn.datasets import load_digits
 
@@ -113,7 +113,7 @@ def read_digit_images() -> Pictures:
     table = Table(
         name="scikit-learn digits",
         where="scikit-learn digits",
-        items=tuple(picture.tobytes() for picture in values),
+        items=tuple(image.tobytes() for image in values),
         labels=tuple(str(label) for label in bunch.target),
     )
-    return Pictures(table, values)
+    return Images(table, values)

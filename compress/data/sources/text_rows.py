@@ -54,9 +54,11 @@ class TextRows(DataSource):
         labels = self.labels
         if not labels.several and (labels.declared or labels.separator):
             key = "label_separator" if labels.separator else "label"
-            raise ValueError(f"{key} says that rows have several labels; give {says_task()} too")
+            raise ValueError(f"{key} is for several labels per row; set {says_task()} too")
         if labels.declared and labels.separator:
-            raise ValueError("label_separator is for one column of labels; label names several")
+            raise ValueError(
+                "label_separator is for one column of labels, but label names several; give one of the two"
+            )
         return self
 
     @property
@@ -122,7 +124,7 @@ class TextRows(DataSource):
         self, encoder: TextEncoder, part: str, texts: Sequence[str]
     ) -> tuple[tuple[Row, ...], tuple[Note, ...]]:
         rows, cut = encoder.encode(texts, max_length=self.max_length)
-        line = f"{part}: {cut} of {len(texts)} texts cut to {self.max_length} tokens (max_length)"
+        line = f"{part}: {cut} of {len(texts)} texts truncated to {self.max_length} tokens (max_length)"
         return rows, (Note(line, "cut"),) if cut else ()
 
 
