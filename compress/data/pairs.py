@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from compress.data.sources.label_columns import LabelColumns
 from compress.data.table import listed
 from compress.errors import DataError
 
-if TYPE_CHECKING:
-    from compress.data.sources.text_rows import TextRows
-
-__all__ = ["check_one_text", "column_names", "one_text_notes", "second_texts"]
+__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "second_texts"]
 
 _SECOND_ENDINGS = ("2", "b", "two", "second", "right", "pair")
 _SECOND_NAMES = {
@@ -42,7 +40,25 @@ _PAIR_LABELS = {
 }
 
 
-def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
+class TextSource(Protocol):
+    """What is asked of a source of texts; its `where` is named in errors."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def labels(self) -> LabelColumns: ...
+
+    @property
+    def where(self) -> object: ...
+
+    @property
+    def model_fields_set(self) -> set[str]: ...
+
+    def columns(self) -> tuple[str, ...]: ...
+
+
+def check_one_text(config: TextSource, label_order: Sequence[str] | None) -> None:
     """Check that rows have one text, or that the recipe chooses one of a pair.
 
     Args:
@@ -71,7 +87,7 @@ def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
         )
 
 
-def one_text_notes(config: TextRows) -> tuple[str, ...]:
+def one_text_notes(config: TextSource) -> tuple[str, ...]:
     """Caveats for the report if one text of a pair was chosen."""
     second = second_texts(column_names(config), text=config.text, labels=config.labels.names)
     if not second:
@@ -93,7 +109,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[ _-]", "", name.lower())
 
 
-def column_names(config: TextRows) -> tuple[str, ...]:
+def column_names(config: TextSource) -> tuple[str, ...]:
     """Columns of a source's training rows; empty if they can't be read (its reader reports why)."""
     try:
         return config.columns()

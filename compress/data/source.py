@@ -24,14 +24,14 @@ from pydantic import (
 from compress.data.partition import Partition, partition
 from compress.data.paths import what_is_there
 from compress.data.readers.reader import Modality, Reader
-from compress.data.split import Splits
+from compress.data.splits import Splits
 from compress.data.table import Table
 from compress.errors import DataError
-from compress.tasks import task_class
+from compress.tasks import Task, task_class
 from compress.tasks.registry import default_task, tasks_of_rows
 from compress.tasks.spec import RowKind, TaskName
 
-__all__ = ["DataSource"]
+__all__ = ["DataSource", "load_splits"]
 
 _PARTS = ("train", "validation", "test", "unlabelled")
 
@@ -106,6 +106,11 @@ class DataSource(BaseModel, ABC):
         """
 
     @property
+    def kind(self) -> type[Task]:
+        """The class of the task."""
+        return task_class(self.task)
+
+    @property
     def longest(self) -> int | None:
         """Maximum tokens of a row; None if rows are not truncated."""
         return getattr(self, "max_length", None)
@@ -137,8 +142,16 @@ class DataSource(BaseModel, ABC):
             DataError: as in `partition`.
         """
         fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
-        kind = task_class(self.task)
-        return partition(tables, fractions=fractions, task=kind, train_limit=self.train_limit, seed=self.seed)
+        return partition(
+            tables, fractions=fractions, task=self.kind, train_limit=self.train_limit, seed=self.seed
+        )
+
+
+def load_splits(
+    config: DataSource, *, reader: Reader | None = None, label_order: Sequence[str] | None = None
+) -> Splits:
+    """Read, deduplicate, split and encode the rows of a source; see `DataSource.read`."""
+    return config.read(reader, label_order)
 
 
 def _wrong(path: Path, wanted: str) -> tuple[str, str]:

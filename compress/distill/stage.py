@@ -189,7 +189,6 @@ class StudentDistillation(Distillation):
     def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
         """Training and unlabelled rows, modified copies of both, and synthetic rows; and their counts."""
         from compress.data.readers.augment import augmented
-        from compress.data.readers.synthetic import random_lengths, synthetic_split
 
         given, counts = self.rows, {}
         parts: list[Split] = [context.train] if given.train else []
@@ -208,8 +207,7 @@ class StudentDistillation(Distillation):
         if given.synthetic:
             assert context.encoder is not None
             longest = max(len(row["input_ids"]) for row in context.validation.rows)
-            lengths = random_lengths(given.synthetic, longest, seed=context.seed)
-            parts.append(synthetic_split(context.encoder, lengths, seed=context.seed))
+            parts.append(context.encoder.synthetic(given.synthetic, longest, seed=context.seed))
             counts["synthetic"] = given.synthetic
         rows = parts[0]
         for part in parts[1:]:

@@ -102,8 +102,6 @@ def calibration_rows(context: Context, count: int, source: Calibration = "train"
 
 
 def _made_up(context: Context, count: int) -> Split:
-    from compress.data.readers.synthetic import random_lengths, synthetic_split
-
     encoder = context.encoder
     if encoder is None:
         raise StageError(
@@ -116,8 +114,7 @@ def _made_up(context: Context, count: int) -> Split:
             "calibration: synthetic: the tokenizer has not been told where texts are cut: "
             "encoder.tokenizer.enable_truncation(...)"
         )
-    lengths = random_lengths(count, longest, seed=context.seed)
-    return synthetic_split(encoder, lengths, seed=context.seed)
+    return encoder.synthetic(count, longest, seed=context.seed)
 
 
 def described(source: Calibration) -> str:

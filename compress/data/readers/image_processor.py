@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.readers.reader import Modality, Reader
+from compress.data.split import Split
 from compress.errors import DataError, ModelError
 from compress.system.files import read_json
 from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from compress.data.split import Split
 
 __all__ = ["ImageProcessor", "PIXELS", "PREPROCESSOR_FILE"]
 
@@ -211,8 +210,6 @@ class ImageProcessor(Reader):
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
         """Make rows of random pixels; see `Reader.synthetic`."""
-        from compress.data.split import Split
-
         del longest
         if self.result is None:
             raise DataError("the model's files don't give an image size; use a recipe with data")

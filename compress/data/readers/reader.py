@@ -9,13 +9,11 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from compress.data.split import Row, Split
 from compress.errors import DataError
 from compress.tasks import InputSpec
-
-if TYPE_CHECKING:
-    from compress.data.split import Row, Split
 
 __all__ = ["Modality", "NumbersReader", "Reader", "reader_of_numbers"]
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compress.data.readers.reader import Modality, Reader
+from compress.data.readers.synthetic import random_lengths, random_texts
 from compress.data.split import Array, Row, Split
 from compress.data.table import shown
+from compress.data.words import unknown_token_notes
 from compress.errors import DataError
 from compress.system.files import read_json
 from compress.tasks import InputSpec
@@ -181,9 +183,24 @@ class TextEncoder(Reader):
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
         """Make rows of random tokens and random lengths; see `Reader.synthetic`."""
-        from compress.data.readers.synthetic import random_lengths, synthetic_split
+        return self.random_rows(random_lengths(count, longest, seed=seed), seed=seed)
 
-        return synthetic_split(self, random_lengths(count, longest, seed=seed), seed=seed)
+    def random_rows(self, lengths: Sequence[int], *, seed: int) -> Split:
+        """Make rows of random tokens with these lengths; see `random_texts`."""
+        found = random_texts(self.tokenizer, lengths, pad_id=self.pad_id, seed=seed, file=self._file)
+        columns = (dict(zip(TEXT_INPUTS, each, strict=True)) for each in found)
+        rows = tuple({name: each[name] for name in self.input_names} for each in columns)
+        return Split.without_labels("synthetic", rows, self.inputs)
+
+    def random_stream(self, count: int, length: int, *, seed: int) -> Split:
+        """Make rows of random tokens for a language model, labelled with the next token at each position."""
+        ids = np.array(sorted(set(self.tokenizer.get_vocab(with_added_tokens=True).values())), dtype=np.int64)
+        drawn = np.random.default_rng(seed).choice(ids, (count, length + 1))
+        ones = np.ones(length, dtype=np.int64)
+        rows = tuple(
+            {name: row[:-1] if name == "input_ids" else ones for name in self.input_names} for row in drawn
+        )
+        return Split("synthetic", rows, drawn[:, 1:], self.inputs)
 
     def shipped(self) -> tuple[Path, ...]:
         """Files of the model and the tokenizer; see `Reader.shipped`."""
@@ -219,9 +236,7 @@ class TextEncoder(Reader):
 
     def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
         """Warn if more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
-        from compress.data.words import unknown_token_notes
-
-        return unknown_token_notes(split, self, whose)
+        return unknown_token_notes(split, self.tokenizer, whose)
 
     @property
     def how(self) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.readers.tokenize import TextEncoder
-from compress.data.split import Split, Splits
+from compress.data.split import Split
+from compress.data.splits import Splits
 from compress.errors import DataError
 from compress.system.files import read_json
 

@@ -19,11 +19,11 @@ from compress.data.readers.reader import Reader, reader_of_numbers
 from compress.data.source import DataSource
 from compress.data.sources.arrays import derived_inputs, rows_of
 from compress.data.sources.label_columns import LABEL_NAMES_KEY, labels_of_matrix, says_task
-from compress.data.split import Row, Splits
-from compress.data.splits import assemble
+from compress.data.split import Row
+from compress.data.splits import Splits, assemble
 from compress.data.table import Label, Table
 from compress.errors import DataError, did_you_mean
-from compress.tasks import LABELS_KEY, InputSpec, task_class
+from compress.tasks import LABELS_KEY, InputSpec
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
 
@@ -54,7 +54,7 @@ class ArraysData(DataSource):
             for part, picked in parts.indices.items()
         }
         return assemble(
-            self, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
+            self.kind, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
         )
 
 
@@ -82,8 +82,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
     columns = {part: _read(path) for part, path in paths.items()}
-    several = task_class(config.task).several_labels
-    read = {part: _labels(path, columns[part], several) for part, path in paths.items()}
+    read = {part: _labels(path, columns[part], config.kind.several_labels) for part, path in paths.items()}
     labels = {part: found for part, (found, _) in read.items()}
     inputs = derived_inputs(str(paths["train"]), columns["train"])
     rows = {

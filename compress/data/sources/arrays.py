@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.sources.label_columns import labels_of_matrix
-from compress.data.split import Array, Row, Split, Splits
+from compress.data.split import Array, Row, Split
+from compress.data.splits import Splits
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
 from compress.tasks.registry import default_task, several_labels_task

@@ -23,10 +23,10 @@ from compress.data.source import DataSource
 from compress.data.sources.datasets import DatasetsData, read_unlabelled_dataset
 from compress.data.sources.file import read_unlabelled_file
 from compress.data.sources.text_files import read_document
-from compress.data.split import Array, Split, Splits
+from compress.data.split import Array, Split
+from compress.data.splits import Splits
 from compress.data.table import Note, counted, loose_key
 from compress.errors import DataError
-from compress.tasks import task_class
 from compress.tasks.spec import RowKind
 
 __all__ = ["CorpusData", "Documents", "TextStream", "distinct_documents", "with_end_token"]
@@ -97,7 +97,7 @@ class TextStream(DataSource):
         if encoder.end_id is None:
             notes += (Note("data.end_token is false: there is no token between documents"),)
         source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
-        task = task_class(self.task).of_model(encoder.inputs, None, encoder.vocab_size)
+        task = self.kind.of_model(encoder.inputs, None, encoder.vocab_size)
         return Splits(task, **splits, source=source, notes=notes, reader=encoder)
 
 

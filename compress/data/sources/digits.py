@@ -17,10 +17,9 @@ from compress.data.readers.image_processor import ImageProcessor
 from compress.data.readers.reader import Modality, Reader, reader_of_numbers
 from compress.data.source import DataSource
 from compress.data.sources.images import Images, image_splits
-from compress.data.split import Splits
-from compress.data.splits import assemble
+from compress.data.splits import Splits, assemble
 from compress.data.table import Table
-from compress.tasks import InputSpec, task_class
+from compress.tasks import InputSpec
 
 __all__ = [
     "DIGITS_INPUTS",
@@ -50,7 +49,7 @@ class DigitsData(DataSource):
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
         table, features = read_digits()
-        if task_class(self.task).several_labels:
+        if self.kind.several_labels:
             table = replace(table, labels=tuple(_properties(str(label)) for label in table.labels))
         tables = {"train": table}
         parts = self.divided(tables)
@@ -58,7 +57,7 @@ class DigitsData(DataSource):
             part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()
         }
         return assemble(
-            self, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
+            self.kind, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
         )
 
 

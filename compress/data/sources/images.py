@@ -24,8 +24,8 @@ from compress.data.paths import RecipePath
 from compress.data.readers.image_processor import PIXELS, ImageProcessor
 from compress.data.readers.reader import Modality, Reader
 from compress.data.source import DataSource
-from compress.data.split import Row, Splits
-from compress.data.splits import assemble
+from compress.data.split import Row
+from compress.data.splits import Splits, assemble
 from compress.data.table import Note, Table, counted, listed
 from compress.errors import DataError
 from compress.system.cores import available_cores
@@ -115,7 +115,7 @@ def image_splits(
     _, height, width = read["train"].values.shape[1:]
     notes = tuple(note for images in read.values() for note in images.notes)
     inputs = processor.inputs(height, width)
-    return assemble(config, tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
+    return assemble(config.kind, tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
 
 
 def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Images]:

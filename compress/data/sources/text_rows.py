@@ -17,10 +17,9 @@ from compress.data.readers.reader import Modality, Reader
 from compress.data.readers.tokenize import TextEncoder, encoder_among
 from compress.data.source import DataSource
 from compress.data.sources.label_columns import LabelColumns, says_task
-from compress.data.split import Row, Split, Splits
-from compress.data.splits import assemble, table_of
+from compress.data.split import Row, Split
+from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, counted
-from compress.tasks import task_class
 
 __all__ = ["TextRows"]
 
@@ -47,7 +46,7 @@ class TextRows(DataSource):
     def labels(self) -> LabelColumns:
         """Where the labels are."""
         names = (self.label,) if isinstance(self.label, str) else self.label
-        return LabelColumns(names, task_class(self.task).several_labels, self.label_separator)
+        return LabelColumns(names, self.kind.several_labels, self.label_separator)
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:
@@ -103,7 +102,15 @@ class TextRows(DataSource):
             rows[part], more = self._encoded(encoder, part, raw)
             notes += more
         splits = assemble(
-            self, tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes, reader=encoder
+            self.kind,
+            tables,
+            parts,
+            rows,
+            encoder.inputs,
+            label_order,
+            texts=texts,
+            notes=notes,
+            reader=encoder,
         )
         further = self.unlabelled_table()
         return splits if further is None else self._with_unlabelled(splits, further, encoder)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.structure.sites import Site, Structure
-    from compress.prune.structured.stage import StructuredPruning
+    from compress.prune.structured.settings import StructuredSettings
 
 __all__ = ["CutJob"]
 
@@ -60,7 +60,7 @@ class CutJob:
     """One application of the stage: state shared by its steps."""
 
     def __init__(
-        self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
+        self, stage: StructuredSettings, context: Context, dense: nn.Module, calibration: Split
     ) -> None:
         from compress.model.observe.capture import positions_of
         from compress.model.structure.find import structure_of

@@ -115,15 +115,21 @@ class Mixed(Stage):
             StageError: nothing can be quantized within the drop (the message names the nearest candidate);
                 latency needs a running recipe; or as the schemes' own stages.
         """
-        from compress.quantize.mixed.assignment import Search
+        from compress.quantize.mixed.assignment import Goal, Search
         from compress.quantize.mixed.sensitivity import Parts, damages
 
-        if self.is_timed and context.timer is None:
-            raise StageError(f"{self.name}: latency needs a recipe that is run: nothing here tells it")
+        timer, setting = context.timer, None
+        if self.is_timed:
+            if timer is None:
+                raise StageError(
+                    f"{self.name}: objective: latency needs a timer, which only `modelpress run` provides; "
+                    "use objective: size"
+                )
+            setting = timer.setting(self.batch, self.sequence, self.threads)
         parts = Parts(model, self._stages(), context)
         rows = context.validation.take(self.sensitivity_rows, seed=context.seed).by_length()
         found = damages(parts, rows, context)
-        search = Search(self, parts, found, context)
+        search = Search(Goal(self.name, self.max_accuracy_drop, setting), parts, found, context)
         best = search.best()
         facts = search.facts(best, len(rows))
         return StageResult(copy.deepcopy(parts.together(best.schemes)).eval(), facts)
