@@ -212,8 +212,7 @@ class Stage(BaseModel, ABC):
             if self.kind == "quantize":
                 return "the weights are quantized already"
             return (
-                "it changes float weights, and the stages before it have already turned them into integers; "
-                "put quantize stages last"
+                "it changes float weights, but an earlier stage has quantized them; put quantize stages last"
             )
         return None
 

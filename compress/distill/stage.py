@@ -61,7 +61,8 @@ class StudentDistillation(Distillation):
 
     name: ClassVar[str] = "distill/student"
     summary: ClassVar[str] = (
-        "train any student on a teacher's answers, hidden states, attention or relations; few rows, or none"
+        "train any student on a teacher's outputs, hidden states, attention or relations; needs few rows, "
+        "or none"
     )
 
     student: StudentConfig = StudentConfig()
@@ -76,7 +77,7 @@ class StudentDistillation(Distillation):
         if self.student.model is not None or self.teachers:
             for stage in before:
                 if stage.name == "prune/vocabulary":
-                    return f"another model reads the whole vocabulary; put {stage.name} after {self.name}"
+                    return f"another model needs the whole vocabulary; put {stage.name} after {self.name}"
         return super().objection(before)
 
     def loss_config(self) -> LossConfig:
@@ -88,19 +89,23 @@ class StudentDistillation(Distillation):
         rows = self.rows
         if (rows.augment or rows.synthetic) and context.encoder is None:
             raise StageError(
-                f"{self.name}: rows.augment and rows.synthetic make up texts: the model reads none"
+                f"{self.name}: rows.augment and rows.synthetic are for texts only, and this model does not "
+                "read text; omit them"
             )
         if not context.task.takes_made_up_rows and (rows.augment or rows.synthetic):
             raise StageError(
-                f"{self.name}: rows.augment and rows.synthetic make up texts that a "
-                f"{context.task.words.model} learns nothing from: leave them out"
+                f"{self.name}: rows.augment and rows.synthetic are not useful for a "
+                f"{context.task.words.model}; omit them"
             )
         if not (rows.train or rows.synthetic or (rows.unlabelled and context.unlabelled is not None)):
             raise StageError(
-                f"{self.name}: rows: there is nothing to learn on; give data.unlabelled or rows.synthetic"
+                f"{self.name}: rows: there are no rows to train on; give data.unlabelled or rows.synthetic"
             )
         if not rows.train and set(self.losses.terms()) == {"labels"}:
-            raise StageError(f"{self.name}: losses: only training rows have labels, and rows.train is false")
+            raise StageError(
+                f"{self.name}: losses: labels is the only loss, but without rows.train no row has labels; "
+                "add another loss or set rows.train: true"
+            )
         classes = context.task.classes
         others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
         for config in others:
@@ -108,8 +113,8 @@ class StudentDistillation(Distillation):
                 loaded = load_student(config, model, classes, 0, context.task.name, folder)
                 if config in self.teachers and not loaded.has_trained_head:
                     raise StageError(
-                        f"{self.name}: teachers: {loaded.source} has no trained classification head, so it "
-                        "has nothing to teach; give a trained classifier"
+                        f"{self.name}: teachers: {loaded.source} has no trained classification head; give a "
+                        "trained classifier"
                     )
                 self._same_words(config, loaded, context)
         super().check(model, context)
@@ -126,13 +131,16 @@ class StudentDistillation(Distillation):
         has_other_names = order is not None and order != context.task.labels and not are_made_up(order)
         if loaded.has_trained_head and has_other_names and not are_made_up(context.task.labels):
             assert order is not None
-            raise StageError(f"{name} answers {', '.join(order)}, not {', '.join(context.task.labels)}")
+            raise StageError(
+                f"{name} has the labels {', '.join(order)}, not {', '.join(context.task.labels)}"
+            )
         if context.encoder is not None and config.file is None and loaded.tokenizer is not None:
             names = loaded.text_inputs
             theirs = TextEncoder.from_directory(loaded.tokenizer, input_names=names).tokenizer.get_vocab()
             if theirs != context.encoder.tokenizer.get_vocab():
                 raise StageError(
-                    f"{name} has another tokenizer than the recipe's model: ids mean other words"
+                    f"{name} has another tokenizer than the recipe's model, so token ids differ; use a "
+                    "teacher with the same tokenizer"
                 )
         names = context.task.input_names
         batch = to_tensors(next(context.train.batches(2)), names)
@@ -145,17 +153,18 @@ class StudentDistillation(Distillation):
         limit = token_limit(loaded.module)
         if longest is not None and limit is not None and longest > limit:
             raise StageError(
-                f"{name} takes {limit:,} tokens at most, special ones counted, and texts have {longest:,} "
-                f"(data.max_length): give data.max_length={limit} or less"
+                f"{name} takes at most {limit:,} tokens including special ones, but texts have {longest:,}; "
+                f"set data.max_length={limit} or less"
             )
         try:
             shape = list(logits(loaded.module.eval(), batch).shape)
         except Exception as error:
-            raise StageError(f"{name} can't answer the data's rows: {error}") from error
+            raise StageError(f"{name} can't process the data's rows: {error}") from error
         task = context.task
         if shape[-1] != task.classes or len(shape) != 1 + len(task.answer_shape):
             raise StageError(
-                f"{name} answers with {shape[1:]} numbers; the data has {task.classes} {task.words.label}s"
+                f"{name} returns {shape[1:]} numbers per row, but the data has {task.classes} "
+                f"{task.words.label}s"
             )
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -181,8 +190,8 @@ class StudentDistillation(Distillation):
         for each in loaded:
             if each.label_order is not None and each.label_order != task.labels:  # placeholders only
                 context.progress.say(
-                    f"{self.name}: {each.source} and the data don't name the same labels; taken by number: "
-                    f"{', '.join(task.labels)}"
+                    f"{self.name}: {each.source} and the data name their labels differently; they are "
+                    f"matched by index: {', '.join(task.labels)}"
                 )
         return [each.module for each in loaded]
 

@@ -115,7 +115,7 @@ def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -
             os.replace(partial, folder)
     except OSError as error:
         raise StageError(
-            f"can't keep the teacher's answers, which take {size_words(sizes.bytes)}: "
+            f"can't store the teacher's outputs, which take {size_words(sizes.bytes)}: "
             f"{cannot_write(error, folder.parent)}"
         ) from error
 

@@ -96,8 +96,8 @@ def teacher_targets(
     disk = place.folder or Path(tempfile.gettempdir())
     if from_main(lambda: sizes.bytes > min(place.most_bytes, _FREE_PART * free_bytes(disk))):
         progress.say(
-            f"the teacher's states on {len(rows):,} rows would take {size} of disk: not kept, "
-            "the teacher runs at every step"
+            f"the teacher's states on {len(rows):,} rows would take {size} of disk, so they are not stored "
+            "and the teacher runs at every step"
         )
         return _Running(teachers, places, task, device)
     key = targets_key(teachers, rows, places, device)
@@ -105,11 +105,11 @@ def teacher_targets(
     folder = place.folder or from_main(lambda: own.enter_context(scratch_directory("targets")))
     found = folder / f"targets-{key[:32]}"
     try:
-        with only_one(folder, found.name, "asks the same teacher", progress.say):
+        with only_one(folder, found.name, "computes the outputs of the same teacher", progress.say):
             if from_main(lambda: is_whole(found, key)):
-                progress.say(f"the teacher's answers are in the cache ({size}): not asked again")
+                progress.say(f"the teacher's outputs are in the cache ({size})")
             else:
-                progress.say(f"the teacher's answers on {len(rows):,} rows take {size} in {folder}")
+                progress.say(f"the teacher's outputs on {len(rows):,} rows take {size} in {folder}")
                 asked = partial(_asked, teachers, rows, places, task, device, progress)
                 from_main(lambda: keep_targets(found, key, sizes, asked()))
     except BaseException:
@@ -130,15 +130,15 @@ def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -
         if state is None or state.ndim != 3 or len(state) != len(answers) or state.shape[1] < longest:
             shape = "nothing" if state is None else list(state.shape)
             raise StageError(
-                f"{path} of the teacher puts out {shape} for rows of {longest} positions: it can't be "
-                "compared position by position"
+                f"{path} of the teacher returns {shape} for rows of {longest} positions, so it can't be "
+                "compared by position"
             )
         extra = state.shape[1] - longest
     ragged = len(set(lengths.tolist())) > 1
     if places and ragged and (extra or "attention_mask" not in task.input_names):
         raise StageError(
-            "states can't be compared position by position: rows differ in length and "
-            + ("the model adds positions" if extra else "no attention_mask says where they end")
+            "states can't be compared by position, because rows differ in length and "
+            + ("the model adds positions" if extra else "there is no attention_mask")
         )
     large = frozenset(path for path in places if float(seen[path].abs().max()) > _LARGE)
     widths = {path: int(seen[path].shape[-1]) for path in places}
@@ -189,13 +189,11 @@ def _answered(
 def _look(model: nn.Module, places: Sequence[str], inputs: Any, answer: Any) -> tuple[dict[str, Tensor], Any]:
     import torch
 
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), Watch(model, places) as watch:
+    from compress.model.evaluating import evaluating
+
+    with torch.no_grad(), evaluating(model), Watch(model, places) as watch:
         answers = answer()
-        seen = watch.take()
-    model.train(was_training)
-    return seen, answers
+        return watch.take(), answers
 
 
 def _asked(
@@ -212,12 +210,12 @@ def _asked(
     for each in teachers:
         each.to(device)
     try:
-        with progress.bar("asking the teacher", len(rows)) as bar:
+        with progress.bar("computing the teacher's outputs", len(rows)) as bar:
             for batch in rows.batches(_at_once(rows, task), shuffle_seed=0):
                 inputs = to_tensors(batch, task.input_names, device)
                 found = _answered(teachers, places, inputs, task)
                 if not all(bool(each.isfinite().all()) for name, each in found.items() if name not in places):
-                    raise StageError("the teacher answers a row with something that is not a number")
+                    raise StageError("the teacher's output for a row contains NaN or infinity")
                 yield batch[ROW_INDEX_KEY], {name: each.cpu().numpy() for name, each in found.items()}
                 bar.advance(len(batch[ROW_INDEX_KEY]))
     finally:

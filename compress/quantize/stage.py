@@ -83,11 +83,11 @@ class QuantizeLayers(Stage):
             return None
         if data.modality != "text":
             return (
-                f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers or "
-                "pictures use train"
+                f"calibration: {self.calibration} is for texts only; with numbers or images use "
+                "calibration: train"
             )
         if self.calibration == "unlabelled" and getattr(data, "unlabelled", None) is None:
-            return "calibrates on unlabelled rows: give them as data.unlabelled"
+            return "calibration: unlabelled needs data.unlabelled"
         return None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
@@ -103,8 +103,8 @@ class QuantizeLayers(Stage):
                 names += recurrent_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
             if names:
                 raise StageError(
-                    "qat trains linear layers and embeddings, no convolutions and no LSTMs: leave it out, or "
-                    f"name under skip: {', '.join(names)}"
+                    "qat does not train convolutions and LSTMs; omit it, or name under skip: "
+                    f"{', '.join(names)}"
                 )
         return model
 

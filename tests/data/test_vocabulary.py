@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,14 @@ def test_rows_without_tokens_cannot_be_counted() -> None:
     rows = ({"features": np.zeros((2, 4))},)
     with pytest.raises(DataError, match="input_ids"):
         token_counts(Split("train", rows, np.array([0]), ()), 5)
+
+
+def test_an_end_token_gets_its_new_id_and_one_that_is_cut_none(tmp_path: Path) -> None:
+    encoder = _encoder(_word_level(), tmp_path)
+    words = sorted(
+        set(encoder.tokenizer.get_vocab().values()) - set(required_tokens(_read(encoder.tokenizer), []))
+    )
+    ending = replace(encoder, end_id=words[-1])
+    kept = required_tokens(_read(encoder.tokenizer), words[-1:])
+    assert smaller_encoder(ending, kept).end_id == kept.index(words[-1]) < words[-1]
+    assert smaller_encoder(ending, required_tokens(_read(encoder.tokenizer), words[:1])).end_id is None

@@ -180,7 +180,7 @@ def test_a_folder_that_is_not_there_and_calibrating_on_texts(
         prepared(model={"hf": str(vit_directory)}, data={"source": "images", "train": "nowhere"})
     stage = {"quantize/int8_static": {"calibration": "synthetic"}}
     recipe = write_recipe(tmp_path / "s.yaml", stage, data={"source": "images", "train": str(pictures)})
-    with pytest.raises(RecipeError, match="these are texts; with data of numbers or pictures use train"):
+    with pytest.raises(RecipeError, match="for texts only.*calibration: train"):
         load_recipe(recipe)
 
 

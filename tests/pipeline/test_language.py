@@ -227,7 +227,7 @@ def test_its_time_is_explained_and_its_heads_are_not(made: Path, tmp_path: Path)
     recipe = _write(tmp_path / "r.yaml")
     with pytest.raises(RecipeError, match="inspect is for classifiers"):
         inspect_model(inspection_recipe(str(recipe)))
-    with pytest.raises(RecipeError, match="prune/vocabulary can't cut what a language model writes"):
+    with pytest.raises(RecipeError, match="prune/vocabulary .*language model"):
         load_recipe(_write(tmp_path / "v.yaml", stages=["prune/vocabulary"]))
 
 
@@ -325,7 +325,7 @@ def test_generate_does_with_onnxruntime_and_tokenizers(made: Path) -> None:
     [
         (
             {"model": {**RECIPE["model"], "args": {**ARGS, "output_dim": 200}}},
-            r"answers each of the 48 positions with 257 numbers at least",
+            "257 numbers .* 48 positions",
         ),
         ({"model": {**RECIPE["model"], "args": {**ARGS, "max_length": 32}}}, "at most 32 tokens"),
     ],

@@ -67,7 +67,7 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
             candidate=pack_classes((labels + (np.arange(60) >= candidate_right)) % 3),
         )
         found = warnings_of(recipe, splits, measured.model_copy(update={"answers": answers}))
-        lines = [line for line in found if "commonest label" in line]
+        lines = [line for line in found if "most frequent label" in line]
         return [any(f"the {who} model" in line for line in lines) for who in ("uncompressed", "compressed")]
 
     assert said(22, 22) == [True, True]

@@ -241,7 +241,7 @@ def cut(settings: str) -> str:
         ("data: {source: digits}\n" + STAGES, "x.yaml:1: missing key 'model'"),
         (
             "data: {source: digits}\nmodel: {}\n" + STAGES,
-            "x.yaml:2: model: give exactly one of file, hf or bundle (given: none)",
+            "x.yaml:2: model: give exactly one of file, hf and bundle (given: none)",
         ),
         ("model: {hf: a}\ndata: {source: file}\n" + STAGES, "x.yaml:2: missing key 'train' in data"),
         (
@@ -286,8 +286,8 @@ def cut(settings: str) -> str:
         ),
         (
             HEAD + "stages:\n  - quantize/int8_dynamic\n  - prune/heads",
-            "x.yaml:5: prune/heads cannot stand here: it changes float weights, and the stages before "
-            "it have already turned them into integers; put quantize stages last",
+            "x.yaml:5: prune/heads cannot stand here: it changes float weights, but an earlier stage "
+            "has quantized them; put quantize stages last",
         ),
         (
             HEAD + "stages: [quantize/int8_dynamic, quantize/int8_dynamic]",

@@ -151,7 +151,7 @@ def test_a_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch
         ("data.source=file", "x.yaml:2 with override 'data.source=file': missing key 'train' in data"),
         (
             "model.hf=a/b",
-            "x.yaml:1 with override 'model.hf=a/b': model: give exactly one of file, hf or bundle "
+            "x.yaml:1 with override 'model.hf=a/b': model: give exactly one of file, hf and bundle "
             "(given: file, hf)",
         ),
         (

@@ -47,6 +47,7 @@ class Tags(Task):
         unit="tag",
         answer="tag",
         label="tag",
+        constant="always predicting the most frequent tag",
         summary="any tags a row",
         served="taggers",
         hub_metric="f1",

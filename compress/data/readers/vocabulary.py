@@ -141,8 +141,14 @@ def smaller_encoder(encoder: TextEncoder, kept: Sequence[int], directory: Path |
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise DataError(f"{encoder.directory}: the tokenizer can't be cut: {error}") from error
-    pad_id = list(kept).index(encoder.pad_id)
-    made = replace(encoder, tokenizer=tokenizer, pad_id=pad_id, directory=directory or encoder.directory)
+    new = {old: index for index, old in enumerate(kept)}
+    made = replace(
+        encoder,
+        tokenizer=tokenizer,
+        pad_id=new[encoder.pad_id],
+        end_id=None if encoder.end_id is None else new.get(encoder.end_id),
+        directory=directory or encoder.directory,
+    )
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "tokenizer.json").write_text(text, encoding="utf-8")

@@ -214,23 +214,19 @@ _READERS: dict[str, _ReadFile] = {
 
 
 def column_names_of(path: Path, text: str) -> tuple[str, ...]:
-    """Columns of a file.
+    """Columns of a file; of JSONL those of its first line.
 
     Args:
         text: name of the text column, used to detect the separator.
     """
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        try:
-            import pyarrow.parquet as pq
-        except ImportError:
-            return ()
+    kind = format_of(path)
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
         return tuple(pq.read_schema(path).names)
-    with (gzip.open if name.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with _open_text(path, newline="") as file:
         first = file.readline()
-    if name.removesuffix(".gz").endswith(".jsonl"):
-        found = json.loads(first)
-        return tuple(found) if isinstance(found, dict) else ()
-    headers: list[list[str]] = [next(csv.reader([first], delimiter=each), []) for each in _SEPARATORS]
-    found_header = next((each for each in headers if text in each), None)
-    return tuple(found_header or sorted(headers, key=lambda each: -len(each))[0])
+    if kind == ".jsonl":
+        return tuple(parse_json(first))
+    separator = _separator(path, (text,), _OWN_SEPARATORS[kind])
+    return tuple(next(csv.reader([first], delimiter=separator), []))

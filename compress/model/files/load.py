@@ -78,8 +78,8 @@ class LoadedModel:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ModelError(
-                f"{self.source} names two of its {len(names)} classes '{shortened(twice)}': give each class "
-                "its own name in id2label of config.json"
+                f"two of the {len(names)} classes of {self.source} are named '{shortened(twice)}'; give "
+                "each class its own name in id2label of config.json"
             )
 
 
@@ -177,8 +177,8 @@ def load(path: str | Path) -> nn.Module:
         raise ModelError(f"{directory} is not a bundle: it has no manifest.json")
     if not (directory / "pytorch").is_dir():
         raise ModelError(
-            f"{directory} has ONNX files and no PyTorch module, as what modelpress bundle writes; give the "
-            "run that a file came from"
+            f"{directory} has ONNX files but no PyTorch module, like the output of `modelpress bundle`; "
+            "give the directory of a run instead"
         )
     return load_module(directory / "pytorch")
 
@@ -189,7 +189,7 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
     named = _named_task(file)
     if task is not None and named is not None and named != task:
         raise ModelError(
-            f"{directory} is a {task_class(named).words.model} (task in its manifest.json), and the data are "
+            f"{directory} is a {task_class(named).words.model} (task in its manifest.json), but the data is "
             f"for a {task_class(task).words.model}"
         )
     try:

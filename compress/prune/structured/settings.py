@@ -52,11 +52,13 @@ class StructuredSettings(PruneStage):
         given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give one budget of {', '.join(_KINDS)}; there are {len(given)}"
+                f"give exactly one budget of {', '.join(_KINDS)}; got {len(given)}"
                 + (f": {', '.join(given)}" if given else "")
             )
         if self.steps > 1 and self.recovery is None:
-            raise ValueError("steps above 1 need recovery: without training in between, one step is as good")
+            raise ValueError(
+                "steps above 1 need recovery, because without training in between one step gives the same"
+            )
         return self
 
     @property
@@ -85,7 +87,7 @@ class StructuredSettings(PruneStage):
             if not any(fnmatch(site.name, pattern) for site in (*structure.sites, *structure.removed)):
                 names = ", ".join(site.name for site in structure.sites[:4])
                 raise StageError(
-                    f"prune/structured: protect: no block is '{pattern}'; there are {names}, ..."
+                    f"prune/structured: protect: '{pattern}' matches no block; the blocks are {names}, ..."
                 )
             sites = [site for site in sites if not fnmatch(site.name, pattern)]
         if not sites:

@@ -56,7 +56,7 @@ class StructuredPruning(StructuredSettings):
     @property
     def guess(self) -> str:
         """How narrow the layers get; see `Stage.guess`."""
-        return "heads and neurons of each layer (shown: half of them, whatever the budget)"
+        return "heads and neurons of each layer (shown: half of them, for any budget)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Check that there is something to cut; the final widths are unknown, so halve each site."""
@@ -70,6 +70,7 @@ class StructuredPruning(StructuredSettings):
 
     def check(self, model: nn.Module, context: Context) -> None:
         """Check that each layer is called once, if the importance method uses layer inputs."""
+        from compress.model.evaluating import evaluating
         from compress.model.forward import to_tensors
         from compress.model.observe.capture import called_again
 
@@ -77,24 +78,25 @@ class StructuredPruning(StructuredSettings):
             return
         batch = next(context.train.batches(2))
         sites, _ = self.sites_of(model)
-        again = called_again(model.eval(), sites, to_tensors(batch, context.task.input_names))
+        with evaluating(model):
+            again = called_again(model, sites, to_tensors(batch, context.task.input_names))
         if again:
             raise StageError(
-                f"prune/structured: importance: {self.importance} looks at one call of each layer, but "
-                f"{again[0]} is called more than once in a forward pass: use importance: taylor or magnitude"
+                f"prune/structured: importance: {self.importance} needs each layer to be called once per "
+                f"forward pass, but {again[0]} is called several times; use importance: taylor or magnitude"
             )
 
     def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a smaller copy that meets the budget."""
+        from compress.model.evaluating import evaluating
+
         dense = context.teacher if context.teacher is not None else model
         calibration = self._calibration(context, dense)
-        was_training, made = model.training, StageResult(model.eval())
-        job = CutJob(self, context, dense, calibration)
-        try:
+        with evaluating(model):
+            made = StageResult(model)
+            job = CutJob(self, context, dense, calibration)
             for step in range(1, self.steps + 1):
                 job.step_(made, step)  # the step's input model is left unchanged
-        finally:
-            model.train(was_training)
         made.facts |= job.facts(model, made.model)
         made.model.eval()
         return made
@@ -103,16 +105,16 @@ class StructuredPruning(StructuredSettings):
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
         if len(calibration) < LEAST_ROWS:
             raise StageError(
-                f"prune/structured: {len(calibration)} training rows are too few to judge importance by; "
-                f"at least {LEAST_ROWS} are needed"
+                f"prune/structured: {len(calibration)} training rows are too few to estimate importance; "
+                f"give at least {LEAST_ROWS}"
             )
         if self.targets == "teacher":
             calibration = _answered(calibration, dense, context)
         if self.importance in ("fisher", "taylor") and len(set(calibration.answers.tolist())) < 2:
             raise StageError(
-                f"prune/structured: all {len(calibration)} calibration rows have one label, so gradients of "
-                "the loss say nothing about the others; use targets: teacher, or importance: obs, which "
-                "needs no labels"
+                f"prune/structured: all {len(calibration)} calibration rows have the same label, so "
+                "gradients of the loss carry no information about the others; use targets: teacher, or "
+                "importance: obs, which needs no labels"
             )
         return calibration
 

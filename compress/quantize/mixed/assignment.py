@@ -132,7 +132,7 @@ class Search:
             nearest = max(self.tried, key=lambda each: each.metric)
             raise StageError(
                 f"{self.goal.stage}: nothing can be quantized within max_accuracy_drop "
-                f"{self.goal.max_accuracy_drop:g}; the nearest is {nearest.name}, which loses "
+                f"{self.goal.max_accuracy_drop:g}; the closest is {nearest.name}, which loses "
                 f"{-nearest.metric:.4f} on {len(self.rows)} validation rows"
             )
         best = self._cheapest(good, mixed)
@@ -140,7 +140,7 @@ class Search:
             raise StageError(
                 f"{self.goal.stage}: no scheme makes the model "
                 f"{'smaller' if self.goal.timed is None else 'faster here'} within max_accuracy_drop "
-                f"{self.goal.max_accuracy_drop:g}; leave the stage out"
+                f"{self.goal.max_accuracy_drop:g}; allow a larger drop, or omit the stage"
             )
         return best
 

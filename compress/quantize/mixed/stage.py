@@ -46,10 +46,10 @@ class Schemes(BaseModel):
         for name, stage in self.stages().items():
             if stage.smooth != "none":
                 raise ValueError(
-                    f"{name}: smooth changes layers together, which can't be mixed; leave it out"
+                    f"{name}: smooth changes several layers together and can't be mixed; omit it"
                 )
             if stage.qat is not None:
-                raise ValueError(f"{name}: qat trains layers together, which can't be mixed; leave it out")
+                raise ValueError(f"{name}: qat trains all layers together and can't be mixed; omit it")
         return self
 
     def stages(self) -> dict[str, QuantizeLayers]:
@@ -72,7 +72,7 @@ class Mixed(Stage):
 
     name: ClassVar[str] = "quantize/mixed"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
-    summary: ClassVar[str] = "a scheme for each layer: the smallest or fastest within an accuracy drop"
+    summary: ClassVar[str] = "one scheme per layer: the smallest or fastest within an accuracy drop"
 
     max_accuracy_drop: float = Field(default=0.01, ge=0, lt=1)
     objective: Literal["size", "latency"] = "size"
