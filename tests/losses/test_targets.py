@@ -14,7 +14,7 @@ from torch import nn
 
 from compress.data import Splits
 from compress.errors import StageError
-from compress.losses import TargetPlace, Targets, target_files, teacher_targets
+from compress.losses import TargetPlace, Targets, Teaching, target_files, teacher_targets
 from compress.losses.views import Watch, layer_paths
 from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
@@ -32,15 +32,8 @@ class Told(Silent):
 def _targets(
     model: nn.Module, splits: Splits, place: TargetPlace, *more: nn.Module, told: Told | None = None
 ) -> Targets:
-    return teacher_targets(
-        [model, *more],
-        splits.train,
-        layer_paths(model),
-        splits.task,
-        place,
-        device="cpu",
-        progress=told or Told(),
-    )
+    teaching = Teaching([model, *more], splits.train, splits.task, place, progress=told or Told())
+    return teacher_targets(teaching, layer_paths(model))
 
 
 def _batch(splits: Splits) -> dict[str, Any]:
@@ -128,9 +121,7 @@ def test_states_that_are_large_are_kept_in_float32(model: nn.Module, splits: Spl
             return self.loud(features * 1e6).sum(1)
 
     loud = Loud()
-    found = teacher_targets(
-        [loud], splits.train, ["loud"], splits.task, TargetPlace(tmp_path), device="cpu", progress=Silent()
-    )
+    found = teacher_targets(Teaching([loud], splits.train, splits.task, TargetPlace(tmp_path)), ["loud"])
     features = torch.from_numpy(splits.train.rows[7]["features"])[None]
     state = found.at({"features": features}, torch.tensor([7]))["loud"]
     # float32 products of a batch of another size
@@ -160,12 +151,4 @@ def test_a_teacher_that_answers_no_number_is_refused(
 
 def test_a_place_without_positions_is_refused(model: nn.Module, splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"\[32, 3\].*of 5 positions"):
-        teacher_targets(
-            [model],
-            splits.train,
-            ["classifier"],
-            splits.task,
-            TargetPlace(tmp_path),
-            device="cpu",
-            progress=Silent(),
-        )
+        teacher_targets(Teaching([model], splits.train, splits.task, TargetPlace(tmp_path)), ["classifier"])

@@ -45,6 +45,7 @@ from compress.model.forward import accepted_inputs
 from compress.system.files import read_json
 from compress.tasks import TASKS, Task, TaskName, task_class
 from compress.tasks.registry import decoder_task, default_task, task_of_architectures
+from compress.tasks.spec import HubHead
 
 __all__ = ["LoadedModel", "load", "load_model", "task_of"]
 
@@ -201,14 +202,14 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
     _check_bundle(directory, module, labels, named or task)
     tokenizer = directory if (directory / "tokenizer.json").is_file() else None
-    pictures = directory / PREPROCESSOR_FILE
+    images = directory / PREPROCESSOR_FILE
     return LoadedModel(
         module,
         f"bundle {directory.name}",
         tokenizer,
         labels,
         names if tokenizer else (),
-        ImageProcessor.from_file(pictures, channels=channels) if pictures.is_file() else None,
+        ImageProcessor.from_file(images, channels=channels) if images.is_file() else None,
     )
 
 
@@ -235,30 +236,14 @@ def _from_hf(
     given = config_json(name)
     settings: Any = settings_of(name, given)
     head = kind.head_for("image")
-    if head is None or not _sees(settings):
+    if head is None or not _is_for_images(settings):
         head = kind.head_for("text")
     if head is None:
         raise ModelError(f"{name}: Hugging Face has no models for the task {kind.name}")
     trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
     notes += own_code_note(given)
-    options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
-    if head.problem_type is not None:
-        options["problem_type"] = head.problem_type
     with seeded(seed):
-        module: nn.Module
-        module, found = _explained(
-            name,
-            auto_class(head.name).from_pretrained,
-            name,
-            attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
-            dtype="float32",
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name and with both shapes
-            **options,
-        )
-    check_tensors(name, module, found, has_trained_head=trained_head)
+        module = _pretrained(name, head, trained_head=trained_head, num_labels=num_labels)
     if kind.keeps_past:
         module.config.use_cache = False  # type: ignore[union-attr]  # a past is passed explicitly
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
@@ -286,13 +271,35 @@ def _from_hf(
     )
 
 
-def _sees(settings: Any) -> bool:
+def _pretrained(name: str, head: HubHead, *, trained_head: bool, num_labels: int | None) -> nn.Module:
+    """Load a checkpoint's weights in float32; a head that it lacks is random, of `num_labels` outputs."""
+    options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    if head.problem_type is not None:
+        options["problem_type"] = head.problem_type
+    module: nn.Module
+    module, found = _explained(
+        name,
+        auto_class(head.name).from_pretrained,
+        name,
+        attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
+        dtype="float32",
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused by `check_tensors`, by name and with both shapes
+        **options,
+    )
+    check_tensors(name, module, found, has_trained_head=trained_head)
+    return module
+
+
+def _is_for_images(settings: Any) -> bool:
     """Whether a configuration is of an image classifier, and not of a text classifier."""
     from transformers.models.auto import modeling_auto as known
 
     texts = known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    pictures = known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    return settings.model_type in pictures and settings.model_type not in texts
+    images = known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return settings.model_type in images and settings.model_type not in texts
 
 
 def _image_processor(name: str, settings: Any) -> ImageProcessor:

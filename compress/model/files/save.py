@@ -23,7 +23,7 @@ from compress.model.files.definition import Definition, definition_of
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.layers.kinds import QUANTIZED_KINDS
 from compress.model.layers.removed import Removed
-from compress.system.disk import free_bytes, size_words
+from compress.system.disk import bytes_text, free_bytes
 from compress.system.files import read_json
 from compress.tasks.registry import FIRST_HEAD
 
@@ -95,7 +95,7 @@ def save_module(module: nn.Module, directory: Path) -> None:
     try:
         save_model(module, str(directory / _WEIGHTS))
     except SafetensorError as error:  # what safetensors raises on a full disk
-        free = size_words(free_bytes(directory))
+        free = bytes_text(free_bytes(directory))
         failed = OutputError(f"cannot write {directory / _WEIGHTS}: {error} ({free} free on its file system)")
         failed.exit_code = 1  # the input was valid
         raise failed from error

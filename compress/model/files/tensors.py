@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -45,18 +45,7 @@ def check_tensors(name: str, module: nn.Module, info: Mapping[str, Any], *, has_
     def is_needed(key: str) -> bool:
         return has_trained_head or (key.startswith(base) and "pooler" not in key)
 
-    mismatched = {
-        str(key): (tuple(found), tuple(wanted))
-        for key, found, wanted in info.get("mismatched_keys", ())
-        if is_needed(str(key))
-    }
-    if mismatched:
-        first = min(mismatched)
-        found, wanted = mismatched[first]
-        raise ModelError(
-            f"the weights of '{name}' don't match its config.json: {first} is {list(found)}, but {what} "
-            f"needs {list(wanted)}{_more(len(mismatched))}; save the model again, with its own config.json"
-        )
+    _check_shapes(name, what, info, is_needed)
     missing = sorted(
         str(key)
         for key in info.get("missing_keys", ())
@@ -76,6 +65,21 @@ def check_tensors(name: str, module: nn.Module, info: Mapping[str, Any], *, has_
         raise ModelError(
             f"the weights of '{name}' contain tensors that {what} does not have ({_listed(foreign)}) and "
             "would ignore; use the config.json that the model was saved with"
+        )
+
+
+def _check_shapes(name: str, what: str, info: Mapping[str, Any], is_needed: Callable[[str], bool]) -> None:
+    mismatched = {
+        str(key): (tuple(found), tuple(wanted))
+        for key, found, wanted in info.get("mismatched_keys", ())
+        if is_needed(str(key))
+    }
+    if mismatched:
+        first = min(mismatched)
+        found, wanted = mismatched[first]
+        raise ModelError(
+            f"the weights of '{name}' don't match its config.json: {first} is {list(found)}, but {what} "
+            f"needs {list(wanted)}{_more(len(mismatched))}; save the model again, with its own config.json"
         )
 
 
