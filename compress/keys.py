@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.data.split import Split, Splits
+    from compress.data.split import Split
+    from compress.data.splits import Splits
 
 __all__ = [
     "architecture",

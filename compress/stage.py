@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.source import DataSource
 from compress.data.split import Split
-from compress.losses import LossConfig, Objective, TargetPlace
+from compress.losses import LossConfig, Objective, TargetPlace, Teaching
 from compress.progress import Progress, Silent
 from compress.tasks import Task
 from compress.timing import Timer
@@ -121,17 +121,16 @@ class StageResult:
         **options: Any,
     ) -> None:
         """Train the model in place, from labels and teachers; `options` as in `fit_`."""
-        with Objective(
-            losses,
-            self.model,
+        teaching = Teaching(
             teachers,
             context.train,
             context.task,
             context.targets,
-            device=context.device,
-            progress=context.progress,
-            seed=context.seed,
-        ) as objective:
+            context.device,
+            context.progress,
+            context.seed,
+        )
+        with Objective(losses, self.model, teaching) as objective:
             self.fit_(
                 context,
                 config,
@@ -212,8 +211,7 @@ class Stage(BaseModel, ABC):
             if self.kind == "quantize":
                 return "the weights are quantized already"
             return (
-                "it changes float weights, and the stages before it have already turned them into integers; "
-                "put quantize stages last"
+                "it changes float weights, but an earlier stage has quantized them; put quantize stages last"
             )
         return None
 

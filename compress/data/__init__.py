@@ -22,9 +22,10 @@ from compress.data.config import (
 from compress.data.readers.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
 from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.readers.tokenize import TextEncoder
+from compress.data.source import load_splits
 from compress.data.sources.arrays import from_arrays
-from compress.data.split import Batch, Row, Split, Splits, collate
-from compress.data.splits import load_splits
+from compress.data.split import Batch, Row, Split, collate
+from compress.data.splits import Splits
 
 __all__ = [
     "ArraysData",

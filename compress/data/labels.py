@@ -42,7 +42,7 @@ def order_labels(
         return (tuple(name for name in declared if name in set(names)) or names), ()
     given = tuple(label_order)
     if len(set(given)) != len(given):
-        raise DataError(f"the model names a label twice: {listed(given, _SHOWN_LABELS)}")
+        raise DataError(f"two of the model's labels have the same name: {listed(given, _SHOWN_LABELS)}")
     if set(names) <= set(given):
         without = [repr(name) for name in given if name not in names]
         many = "s" if len(without) > 1 else ""
@@ -52,16 +52,20 @@ def order_labels(
         order = _order_for_unnamed(names, len(given), declared)
         return order, (
             Note(
-                f"the model's labels have no names; taken in order: {listed(order, _SHOWN_LABELS)}",
+                "the model's labels have no names; the data's labels are assigned to its outputs in order: "
+                f"{listed(order, _SHOWN_LABELS)}",
                 "guessed-labels",
             ),
         )
     if set(names) <= set(_made_up(len(given))):
-        line = f"the data's labels have no names; taken by number: {listed(given, _SHOWN_LABELS)}"
+        line = (
+            "the data's labels have no names; they are matched to the model's by index: "
+            f"{listed(given, _SHOWN_LABELS)}"
+        )
         return given, (Note(line),)
     lacking = [name for name in names if name not in given]
     raise DataError(
-        f"the model does not know the label{'s' if len(lacking) > 1 else ''} {listed(lacking)}: "
+        f"the model does not have the label{'s' if len(lacking) > 1 else ''} {listed(lacking)}: "
         f"the data has {listed(names, _SHOWN_LABELS)}; the model has {listed(given, _SHOWN_LABELS)} "
         "(rename them in the data, or in id2label of the model's config.json)"
     )

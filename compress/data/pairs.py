@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from compress.data.sources.label_columns import LabelColumns
 from compress.data.table import listed
 from compress.errors import DataError
 
-if TYPE_CHECKING:
-    from compress.data.sources.text_rows import TextRows
-
-__all__ = ["check_one_text", "column_names", "one_text_notes", "second_texts"]
+__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "second_texts"]
 
 _SECOND_ENDINGS = ("2", "b", "two", "second", "right", "pair")
 _SECOND_NAMES = {
@@ -42,7 +40,25 @@ _PAIR_LABELS = {
 }
 
 
-def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
+class TextSource(Protocol):
+    """What is asked of a source of texts; its `where` is named in errors."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def labels(self) -> LabelColumns: ...
+
+    @property
+    def where(self) -> object: ...
+
+    @property
+    def model_fields_set(self) -> set[str]: ...
+
+    def columns(self) -> tuple[str, ...]: ...
+
+
+def check_one_text(config: TextSource, label_order: Sequence[str] | None) -> None:
     """Check that rows have one text, or that the recipe chooses one of a pair.
 
     Args:
@@ -57,28 +73,28 @@ def check_one_text(config: TextRows, label_order: Sequence[str] | None) -> None:
     present = column_names(config)
     second = second_texts(present, text=config.text, labels=config.labels.names)
     alone = config.text if config.text in present or not second else "NAME"
-    advice = f"if one column alone is what the model was trained on, name it: data.text={alone}"
+    advice = f"if the model was trained on one column alone, set data.text={alone}"
     if second:
         raise DataError(
-            f"{config.where}: {_columns(second)}: pairs of texts are not supported, one text a row is read "
-            f"(data.text, by default '{config.text}'); {advice}"
+            f"{config.where}: {_columns(second)}, and pairs of texts are not supported: one text per row is "
+            f"read (data.text, by default '{config.text}'); {advice}"
         )
     of_pairs = [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
     if of_pairs:
         raise DataError(
-            f"{config.where}: the model's labels ({listed(of_pairs)}) judge a pair of texts, and pairs are "
-            f"not supported, one text a row is read; {advice}"
+            f"{config.where}: the model's labels ({listed(of_pairs)}) are for pairs of texts, which are not "
+            f"supported: one text per row is read; {advice}"
         )
 
 
-def one_text_notes(config: TextRows) -> tuple[str, ...]:
+def one_text_notes(config: TextSource) -> tuple[str, ...]:
     """Caveats for the report if one text of a pair was chosen."""
     second = second_texts(column_names(config), text=config.text, labels=config.labels.names)
     if not second:
         return ()
     return (
-        f"only column '{config.text}' is read (data.text), though {_columns(second)}: if the model was "
-        "trained on pairs, it is given half of its input, and no accuracy here is that of the whole",
+        f"only column '{config.text}' is read (data.text), although {_columns(second)}: if the model was "
+        "trained on pairs, it gets half of its input, and all accuracies here are for that half",
     )
 
 
@@ -93,7 +109,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[ _-]", "", name.lower())
 
 
-def column_names(config: TextRows) -> tuple[str, ...]:
+def column_names(config: TextSource) -> tuple[str, ...]:
     """Columns of a source's training rows; empty if they can't be read (its reader reports why)."""
     try:
         return config.columns()
@@ -104,7 +120,7 @@ def column_names(config: TextRows) -> tuple[str, ...]:
 def _columns(names: Sequence[str]) -> str:
     quoted = listed([f"'{name}'" for name in names])
     return (
-        f"columns {quoted} look like texts of pairs"
+        f"columns {quoted} look like text pairs"
         if len(names) > 1
         else f"column {quoted} looks like a second text"
     )

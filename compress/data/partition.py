@@ -72,7 +72,7 @@ def partition(
     strata = _strata(train, task)
     indices |= _draw(train, kept, drawn, strata, task, seed)
     if train_limit is not None and train_limit < len(indices["train"]):
-        notes += (Note(f"train: {train_limit} of {len(indices['train'])} rows taken (train_limit)", "limit"),)
+        notes += (Note(f"train: {train_limit} of {len(indices['train'])} rows used (train_limit)", "limit"),)
         indices["train"] = _limited(train, indices["train"], train_limit, strata, task, seed)
     if strata is None:
         _check_learnt(train, kept, indices["train"], task)
@@ -103,20 +103,14 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
     repeats = len(table) - leaks - len(first)
     notes: tuple[Note, ...] = ()
     if leaks:
-        notes += (
-            Note(
-                f"{table.name}: {counted(leaks, 'row')} dropped: they stand in validation or test", "dropped"
-            ),
-        )
+        notes += (_dropped(table, leaks, "the same input occurs in validation or test"),)
     if repeats:
-        notes += (
-            Note(
-                f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",
-                "dropped",
-            ),
-        )
+        notes += (_dropped(table, repeats, "the same input occurs earlier"),)
     if not first:
-        raise DataError(f"{table.where}: no rows are left: all of them stand in validation or test")
+        raise DataError(
+            f"{table.where}: no rows are left, because all of them also occur in validation or test; "
+            "give rows that are in neither"
+        )
     return np.array(list(first.values()), dtype=np.int64), notes
 
 
@@ -133,18 +127,15 @@ def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     repeats = len(keys) - len(first) - (contradicting - len(torn))
     notes: tuple[Note, ...] = ()
     if repeats:
-        notes += (
-            Note(
-                f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",
-                "dropped",
-            ),
-        )
+        notes += (_dropped(table, repeats, "the same input occurs earlier"),)
     if torn:
-        inputs = counted(len(torn), "input")
-        notes += (
-            Note(f"{table.name}: {contradicting} rows dropped: {inputs} with more than one label", "dropped"),
-        )
+        reason = f"{counted(len(torn), 'input')} with more than one label"
+        notes += (_dropped(table, contradicting, reason),)
     return np.array([index for key, index in first.items() if key not in torn], dtype=np.int64), notes
+
+
+def _dropped(table: Table, rows: int, reason: str) -> Note:
+    return Note(f"{table.name}: {counted(rows, 'row')} dropped: {reason}", "dropped")
 
 
 def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
@@ -156,16 +147,12 @@ def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     torn = len(first) - len(set(table.items))
     notes: tuple[Note, ...] = ()
     if repeats:
-        notes += (
-            Note(
-                f"{table.name}: {counted(repeats, 'row')} dropped: the same input stands there before",
-                "dropped",
-            ),
-        )
+        notes += (_dropped(table, repeats, "the same input occurs earlier"),)
     if torn:
         notes += (
             Note(
-                f"{table.name}: {counted(torn, 'row')} kept though its input has another label before",
+                f"{table.name}: {counted(torn, 'row')} kept although the same input has another label "
+                "earlier",
                 "other",
             ),
         )
@@ -182,12 +169,15 @@ def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
     found = {name for index in kept for name in task.label_names(table.labels[index])}
     present = sorted(found.union(table.declared if task.several_labels else ()))
     if not len(kept):
-        raise DataError(f"{table.where}: no rows are left: each input stands there with more than one label")
+        raise DataError(
+            f"{table.where}: no rows are left, because each input occurs with more than one label; correct "
+            "the labels"
+        )
     if not found:
-        raise DataError(f"{table.where}: no row has a label")
+        raise DataError(f"{table.where}: no row has a label; at least two labels must occur")
     if len(present) < 2:
         raise DataError(
-            f"{table.where}: all rows have the label '{', '.join(present)}'; classification needs two or more"
+            f"{table.where}: all rows have the label '{', '.join(present)}'; at least two labels must occur"
         )
 
 
@@ -197,8 +187,8 @@ def _check_known_labels(table: Table, train: Table, kept: Indices, task: type[Ta
         lacking = [name for name in task.label_names(label) if name not in known]
         if lacking:
             raise DataError(
-                f"{table.where}: label '{lacking[0]}' ({table.place(index)}) is not among those of "
-                f"{train.name}: {listed(sorted(known), 20)}"
+                f"{table.where}: label '{lacking[0]}' ({table.place(index)}) does not occur in {train.name}; "
+                f"allowed: {listed(sorted(known), 20)}"
             )
 
 
@@ -212,16 +202,17 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
             leaks = [index for index in indices[later] if loose_key(target.items[index]) in seen]
             if leaks:
                 # Bytes have neither case nor displayable text.
-                aside, colon = (", case and white space aside", ": ") if _is_text(target) else ("", "")
+                aside, colon = (" (ignoring case and white space)", ": ") if _is_text(target) else ("", "")
                 twins = [(index, seen[loose_key(target.items[index])]) for index in leaks[:2]]
                 examples = "; ".join(
-                    f"{target.place(index)} is {source.place(twin)} there{colon}{shown(target.items[index])}"
+                    f"{target.place(index)} equals {source.place(twin)} of "
+                    f"{earlier}{colon}{shown(target.items[index])}"
                     for index, twin in twins
                 )
                 raise DataError(
-                    f"{target.where}: {len(leaks)} of {len(indices[later])} {later} rows stand in {earlier} "
-                    f"({source.where}) too{aside} ({examples}); "
-                    f"a figure measured on them would be worthless: remove them from {source.name}"
+                    f"{target.where}: {len(leaks)} of {len(indices[later])} {later} rows also occur in "
+                    f"{earlier} ({source.where}){aside}: {examples}. Accuracy measured on them would be too "
+                    f"high; remove them from {source.name}"
                 )
 
 
@@ -245,7 +236,8 @@ def _draw(
     if smallest <= len(fractions):
         raise DataError(
             f"{table.where}: label '{label}' has {counted(smallest, 'distinct row')}, "
-            f"too few for one in each of train, {', '.join(fractions)}{_regression_hint(classes, len(kept))}"
+            f"but train, {' and '.join(fractions)} need at least one each; give more rows of it"
+            f"{_regression_hint(classes, len(kept))}"
         )
     picked = {"train": kept}
     needed = math.ceil(1 / min(fractions.values())) if fractions else 1
@@ -253,9 +245,9 @@ def _draw(
         count = round(fraction * len(kept))
         if min(count, len(picked["train"]) - count) < len(classes):
             raise DataError(
-                f"{table.where}: {part}_fraction {fraction} of {len(kept)} distinct rows cannot hold each of "
-                f"{len(classes)} labels, in {part} and in what is left; give more rows or another fraction"
-                f"{_regression_hint(classes, len(kept))}"
+                f"{table.where}: {part}_fraction {fraction} of {len(kept)} distinct rows does not leave a "
+                f"row of each of {len(classes)} labels in {part} and in the rest; give more rows or another "
+                f"fraction{_regression_hint(classes, len(kept))}"
             )
         picked["train"], picked[part] = _split(picked["train"], count, strata, seed)
         # The rest needs one row of each label, or two if it is stratified again.
@@ -265,7 +257,7 @@ def _draw(
             if short:
                 raise DataError(
                     f"{table.where}: label '{short[0]}' has {counted(classes[short[0]], 'distinct row')}, "
-                    f"too few: {have[short[0]]} fell to {name}; these fractions need about {needed}"
+                    f"of which {name} got {have[short[0]]}; with these fractions give about {needed}"
                 )
     return picked
 
@@ -279,8 +271,8 @@ def _drawn(
     for part, count in counts.items():
         if count <= 0:
             raise DataError(
-                f"{table.where}: validation_fraction and test_fraction of {len(kept)} distinct rows leave no "
-                f"row in {part}; give more rows or other fractions"
+                f"{table.where}: with these validation_fraction and test_fraction, {part} gets none of "
+                f"{len(kept)} distinct rows; give more rows or other fractions"
             )
     return _shared_out(table, kept, counts, task, seed)
 
@@ -334,7 +326,7 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
         lacking = [name for name in task.label_names(table.labels[index]) if name not in seen]
         if lacking:
             raise DataError(
-                f"{table.where}: no row of label '{lacking[0]}' is left to train on; give more rows, other "
+                f"{table.where}: train gets no row of label '{lacking[0]}'; give more rows, other "
                 "fractions, or a higher train_limit"
             )
 
@@ -342,7 +334,7 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
-    return "; if these labels are amounts, not classes: regression is not supported" if amounts else ""
+    return "; if the labels are quantities, not classes: regression is not supported" if amounts else ""
 
 
 def _limited(
@@ -360,7 +352,9 @@ def _limited(
     classes = Counter(strata[index] for index in rows)
     label, smallest = min(classes.items(), key=lambda item: (item[1], str(item[0])))
     if limit < len(classes):
-        raise DataError(f"train_limit {limit} is less than the number of labels, {len(classes)}")
+        raise DataError(
+            f"data.train_limit: {limit} is below the number of labels; allowed: {len(classes)} or more"
+        )
     excess = len(rows) - limit
     if excess < len(classes):  # too few for scikit-learn to stratify: drop one row per largest class
         names = [name for name, _ in classes.most_common(excess)]
@@ -368,13 +362,13 @@ def _limited(
         dropped = [next(index for index in order if strata[index] == name) for name in names]
         limited = rows[~np.isin(rows, dropped)]
     elif smallest < 2:
-        raise DataError(f"{table.where}: label '{label}' has 1 row in train; train_limit needs 2 or more")
+        raise DataError(f"{table.where}: label '{label}' has 1 row in train; with train_limit give 2 or more")
     else:
         _, limited = _split(rows, limit, strata, seed)
     absent = sorted(set(classes) - {strata[index] for index in limited}, key=str)
     if absent:
         raise DataError(
-            f"train_limit {limit} leaves no row of label '{absent[0]}' in train; give a higher one"
+            f"data.train_limit: {limit} leaves no row of label '{absent[0]}' in train; give a higher limit"
         )
     return limited
 

@@ -55,8 +55,8 @@ def empty_past(inputs: Sequence[_Value], batch: int) -> Batch:
         shape = list(value.shape)
         if len(shape) != 4 or not all(isinstance(shape[at], int) for at in (1, 3)):
             raise ModelError(
-                f"the ONNX file takes {value.name} of shape {shape}; a decoder is read whose keys and values "
-                "are [batch, heads, tokens before, head size] with numbers for heads and head size"
+                f"the ONNX file's input {value.name} has shape {shape}; it must be [batch, heads, past "
+                "tokens, head size] with fixed heads and head size"
             )
         dtype = np.float16 if getattr(value, "type", "") == "tensor(float16)" else np.float32
         found[value.name] = np.zeros((batch, shape[1], 0, shape[3]), dtype=dtype)

@@ -56,5 +56,5 @@ def what_is_there(path: Path) -> str:
             for each in path.iterdir()
             if format_of(each) in COLUMN_FORMATS and not each.name.startswith(".")
         )
-        return "is a directory" + (f"; it holds {listed(inside)}" if inside else "")
+        return "is a directory" + (f"; it contains {listed(inside)}" if inside else "")
     return "is not a regular file" if path.exists() else "does not exist"

@@ -24,14 +24,14 @@ from pydantic import (
 from compress.data.partition import Partition, partition
 from compress.data.paths import what_is_there
 from compress.data.readers.reader import Modality, Reader
-from compress.data.split import Splits
+from compress.data.splits import Splits
 from compress.data.table import Table
-from compress.errors import DataError, did_you_mean
-from compress.tasks import task_class
+from compress.errors import DataError
+from compress.tasks import Task, task_class
 from compress.tasks.registry import default_task, tasks_of_rows
 from compress.tasks.spec import RowKind, TaskName
 
-__all__ = ["DataSource"]
+__all__ = ["DataSource", "load_splits"]
 
 _PARTS = ("train", "validation", "test", "unlabelled")
 
@@ -77,7 +77,7 @@ class DataSource(BaseModel, ABC):
             if cls.several_labels or not task_class(each).several_labels
         ]
         if name and name not in allowed:
-            raise ValueError(f"no task '{name}' of these rows{did_you_mean(name, allowed)}")
+            raise ValueError(f"no task '{name}' for the rows of this source; allowed: {', '.join(allowed)}")
         return name or default_task(cls.rows)
 
     @model_serializer(mode="wrap")
@@ -92,7 +92,7 @@ class DataSource(BaseModel, ABC):
         drawn = [part for part in ("validation", "test") if getattr(self, part, None) is None]
         if sum(getattr(self, f"{part}_fraction") for part in drawn) >= 1:
             raise ValueError(
-                "validation_fraction and test_fraction leave no rows to train on: their sum is 1 or more"
+                "validation_fraction and test_fraction leave no rows to train on; their sum must be below 1"
             )
         return self
 
@@ -110,6 +110,11 @@ class DataSource(BaseModel, ABC):
         Raises:
             DataError: if data is missing, empty, leaking between splits or mislabelled, or needs a reader.
         """
+
+    @property
+    def kind(self) -> type[Task]:
+        """The class of the task."""
+        return task_class(self.task)
 
     @property
     def longest(self) -> int | None:
@@ -134,9 +139,7 @@ class DataSource(BaseModel, ABC):
         for part, path in self.paths().items():
             wrong, others = _wrong(path, self.paths_to)
             if wrong:
-                raise DataError(
-                    f"data.{part}: {path} {wrong}; give yours with data.{part}={self.paths_to}{others}"
-                )
+                raise DataError(f"data.{part}: {path} {wrong}; set data.{part}={self.paths_to}{others}")
 
     def divided(self, tables: Mapping[str, Table]) -> Partition:
         """Assign the rows of tables to splits.
@@ -145,8 +148,16 @@ class DataSource(BaseModel, ABC):
             DataError: as in `partition`.
         """
         fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
-        kind = task_class(self.task)
-        return partition(tables, fractions=fractions, task=kind, train_limit=self.train_limit, seed=self.seed)
+        return partition(
+            tables, fractions=fractions, task=self.kind, train_limit=self.train_limit, seed=self.seed
+        )
+
+
+def load_splits(
+    config: DataSource, *, reader: Reader | None = None, label_order: Sequence[str] | None = None
+) -> Splits:
+    """Read, deduplicate, split and encode the rows of a source; see `DataSource.read`."""
+    return config.read(reader, label_order)
 
 
 def _wrong(path: Path, wanted: str) -> tuple[str, str]:
@@ -154,7 +165,7 @@ def _wrong(path: Path, wanted: str) -> tuple[str, str]:
     if path.is_dir() and wanted != "FILE":
         return "", ""
     if wanted == "DIR":
-        return ("is no folder" if path.exists() else "does not exist"), ""
+        return ("is not a directory" if path.exists() else "does not exist"), ""
     return what_is_there(path), _sources_of_directory(path) if path.is_dir() else ""
 
 
@@ -162,4 +173,7 @@ def _sources_of_directory(path: Path) -> str:
     """Hint at data sources that read a directory; only the likely one if its files show which."""
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return f", or read it with data.source=datasets data.name={path}"
-    return "; data.source=images (a folder a class), datasets (save_to_disk) and corpus read directories"
+    return (
+        "; directories are read by data.source=images (one folder per class), datasets (save_to_disk) "
+        "and corpus"
+    )

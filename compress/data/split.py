@@ -1,4 +1,4 @@
-"""Rows, splits and batches; uses only numpy, so that the measuring process needs no torch.
+"""Rows, a split of them, and batches; uses only numpy, so that the measuring process needs no torch.
 
 Shapes: n = rows, b = batch, s = the row's own length; rows are padded only when batched.
 """
@@ -6,9 +6,8 @@ Shapes: n = rows, b = batch, s = the row's own length; rows are padded only when
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.labels import padded_labels
-from compress.data.readers.reader import NumbersReader, Reader
-from compress.data.table import Note
-from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task
+from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec
 
-__all__ = ["Batch", "NO_LABEL", "Row", "Split", "Splits", "collate"]
+__all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate"]
 
 _OF_LABELS = ("label_bytes", "label_lengths")
 
@@ -259,38 +256,3 @@ class Split:
 
 def _unpadded(labels: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [row[:length] for row, length in zip(labels, lengths, strict=True)]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Train, validation and test rows of one task; no row occurs in two of them.
-
-    Attributes:
-        task: inputs and labels.
-        source: description of the rows' origin, for people.
-        notes: what was dropped or decided, a line each (duplicates, truncated texts, label mapping).
-        unlabelled: additional rows without labels, none of which occurs in validation or test; None if not
-            given.
-        reader: the reader that encoded the rows.
-    """
-
-    task: Task
-    train: Split
-    validation: Split
-    test: Split
-    source: str
-    notes: tuple[Note, ...] = ()
-    unlabelled: Split | None = None
-    reader: Reader = field(default_factory=NumbersReader)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the three splits, label names, padding, and the reader's settings."""
-        splits = (self.train, self.validation, self.test)
-        sizes = [each.label_bytes for each in splits]
-        parts = (
-            [each.fingerprint() for each in splits],
-            [None if each is None else each.tolist() for each in sizes],
-            self.task.facts(),
-            self.reader.settings(),
-        )
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

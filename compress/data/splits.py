@@ -1,32 +1,59 @@
-"""Conversion of a recipe's `data:` section to train, validation and test rows for a model."""
+"""Train, validation and test rows of a task, and how sources assemble them from tables."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
-from compress.data.split import Row, Split, Splits
+from compress.data.readers.reader import NumbersReader, Reader
+from compress.data.split import Row, Split
 from compress.data.table import Note, Table, counted, listed
-from compress.tasks import InputSpec, task_class
+from compress.tasks import InputSpec, Task
 
-if TYPE_CHECKING:
-    from compress.data.readers.reader import Reader
-    from compress.data.source import DataSource
-
-__all__ = ["assemble", "load_splits", "table_of"]
+__all__ = ["Splits", "assemble", "table_of"]
 
 
-def load_splits(
-    config: DataSource, *, reader: Reader | None = None, label_order: Sequence[str] | None = None
-) -> Splits:
-    """Read, deduplicate, split and encode the rows of a source; see `DataSource.read`."""
-    return config.read(reader, label_order)
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation and test rows of one task; no row occurs in two of them.
+
+    Attributes:
+        task: inputs and labels.
+        source: description of the rows' origin, for people.
+        notes: what was dropped or decided, a line each (duplicates, truncated texts, label mapping).
+        unlabelled: additional rows without labels, none of which occurs in validation or test; None if not
+            given.
+        reader: the reader that encoded the rows.
+    """
+
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+    notes: tuple[Note, ...] = ()
+    unlabelled: Split | None = None
+    reader: Reader = field(default_factory=NumbersReader)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the three splits, label names, padding, and the reader's settings."""
+        splits = (self.train, self.validation, self.test)
+        sizes = [each.label_bytes for each in splits]
+        parts = (
+            [each.fingerprint() for each in splits],
+            [None if each is None else each.tolist() for each in sizes],
+            self.task.facts(),
+            self.reader.settings(),
+        )
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def assemble(
-    config: DataSource,
+    kind: type[Task],
     tables: Mapping[str, Table],
     parts: Partition,
     rows: Mapping[str, tuple[Row, ...]],
@@ -43,12 +70,12 @@ def assemble(
         rows: rows of each split, as picked by `parts`.
         label_order: class names by the model's output index; None lets the data decide.
     """
-    train, kind = tables["train"], task_class(config.task)
+    train = tables["train"]
     present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
     absent = [name for name in train.declared if kind.several_labels and name not in present]
     labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
     if absent:
-        label_notes += (Note(f"train has no row of {listed(absent)}: nothing is learnt of such a label"),)
+        label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)
     number = numbers_of(labels)
     splits = {
         part: Split(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.data.readers.tokenize import TextEncoder
 from compress.data.split import Split
 
 if TYPE_CHECKING:
@@ -19,32 +18,30 @@ _LARGEST_SHARE = 0.1
 _IDS = "input_ids"
 
 
-def unknown_share(split: Split, encoder: TextEncoder) -> float:
+def unknown_share(split: Split, tokenizer: Tokenizer) -> float:
     """Share of a split's tokens that are unknown, ignoring other special tokens; 0 for non-text rows."""
-    unknown = _unknown_id(encoder.tokenizer)
+    unknown = _unknown_id(tokenizer)
     ids = [row[_IDS] for row in split.rows if _IDS in row]
     if unknown is None or not ids:
         return 0.0
-    special = [
-        index for index, token in encoder.tokenizer.get_added_tokens_decoder().items() if token.special
-    ]
+    special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     tokens = np.concatenate(ids)
     words = tokens[(tokens == unknown) | ~np.isin(tokens, special)]
     return float((words == unknown).mean()) if len(words) else 0.0
 
 
-def unknown_token_notes(split: Split, encoder: TextEncoder, whose: str = "the tokenizer") -> tuple[str, ...]:
+def unknown_token_notes(split: Split, tokenizer: Tokenizer, whose: str = "the tokenizer") -> tuple[str, ...]:
     """Caveat for the report if more than a tenth of a split's tokens are unknown.
 
     Args:
         whose: name of the tokenizer in the sentence.
     """
-    share = unknown_share(split, encoder)
+    share = unknown_share(split, tokenizer)
     if share <= _LARGEST_SHARE:
         return ()
     return (
-        f"{share:.0%} of the {split.name} rows' tokens are unknown to {whose}: the model sees the same token "
-        "for each of them; check that it is the model's own and that the texts are in its language",
+        f"{share:.0%} of the {split.name} rows' tokens are unknown to {whose}, so the model sees the same "
+        "token for each of them; check that it is the model's own and that the texts are in its language",
     )
 
 

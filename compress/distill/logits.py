@@ -54,7 +54,7 @@ class LogitsDistillation(Distillation):
         for stage in before:
             if stage.name in _NOT_IN_A_STUDENT:
                 return (
-                    f"a student is built as the model was, with all that {stage.name} has taken away; put "
+                    f"the student would be built with everything that {stage.name} removed; put "
                     f"{stage.name} after {self.name}"
                 )
         return super().objection(before)

@@ -61,7 +61,8 @@ class StudentDistillation(Distillation):
 
     name: ClassVar[str] = "distill/student"
     summary: ClassVar[str] = (
-        "train any student on a teacher's answers, hidden states, attention or relations; few rows, or none"
+        "train any student on a teacher's outputs, hidden states, attention or relations; needs few rows, "
+        "or none"
     )
 
     student: StudentConfig = StudentConfig()
@@ -76,7 +77,7 @@ class StudentDistillation(Distillation):
         if self.student.model is not None or self.teachers:
             for stage in before:
                 if stage.name == "prune/vocabulary":
-                    return f"another model reads the whole vocabulary; put {stage.name} after {self.name}"
+                    return f"another model needs the whole vocabulary; put {stage.name} after {self.name}"
         return super().objection(before)
 
     def loss_config(self) -> LossConfig:
@@ -88,19 +89,23 @@ class StudentDistillation(Distillation):
         rows = self.rows
         if (rows.augment or rows.synthetic) and context.encoder is None:
             raise StageError(
-                f"{self.name}: rows.augment and rows.synthetic make up texts: the model reads none"
+                f"{self.name}: rows.augment and rows.synthetic are for texts only, and this model does not "
+                "read text; omit them"
             )
         if not context.task.takes_made_up_rows and (rows.augment or rows.synthetic):
             raise StageError(
-                f"{self.name}: rows.augment and rows.synthetic make up texts that a "
-                f"{context.task.words.model} learns nothing from: leave them out"
+                f"{self.name}: rows.augment and rows.synthetic are not useful for a "
+                f"{context.task.words.model}; omit them"
             )
         if not (rows.train or rows.synthetic or (rows.unlabelled and context.unlabelled is not None)):
             raise StageError(
-                f"{self.name}: rows: there is nothing to learn on; give data.unlabelled or rows.synthetic"
+                f"{self.name}: rows: there are no rows to train on; give data.unlabelled or rows.synthetic"
             )
         if not rows.train and set(self.losses.terms()) == {"labels"}:
-            raise StageError(f"{self.name}: losses: only training rows have labels, and rows.train is false")
+            raise StageError(
+                f"{self.name}: losses: labels is the only loss, but without rows.train no row has labels; "
+                "add another loss or set rows.train: true"
+            )
         classes = context.task.classes
         others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
         for config in others:
@@ -108,55 +113,15 @@ class StudentDistillation(Distillation):
                 loaded = load_student(config, model, classes, 0, context.task.name, folder)
                 if config in self.teachers and not loaded.has_trained_head:
                     raise StageError(
-                        f"{self.name}: teachers: {loaded.source} has no trained classification head, so it "
-                        "has nothing to teach; give a trained classifier"
+                        f"{self.name}: teachers: {loaded.source} has no trained classification head; give a "
+                        "trained classifier"
                     )
-                self._same_words(config, loaded, context)
+                name = f"{self.name}: {loaded.source}"
+                _check_labels(name, loaded, context)
+                # A model file of the recipe's own has the recipe's tokenizer.
+                _check_tokens(name, loaded, context, has_own_tokenizer=config.file is None)
+                _check_outputs(name, loaded, context)
         super().check(model, context)
-
-    def _same_words(self, config: ModelConfig, loaded: LoadedModel, context: Context) -> None:
-        """Refuse a model with another tokenizer, other classes, or another class order."""
-        from compress.data.labels import are_made_up
-        from compress.data.readers.tokenize import TextEncoder
-        from compress.model.forward import accepted_inputs, logits, to_tensors
-        from compress.model.limits import token_limit
-
-        name = f"{self.name}: {loaded.source}"
-        order = loaded.label_order
-        has_other_names = order is not None and order != context.task.labels and not are_made_up(order)
-        if loaded.has_trained_head and has_other_names and not are_made_up(context.task.labels):
-            assert order is not None
-            raise StageError(f"{name} answers {', '.join(order)}, not {', '.join(context.task.labels)}")
-        if context.encoder is not None and config.file is None and loaded.tokenizer is not None:
-            names = loaded.text_inputs
-            theirs = TextEncoder.from_directory(loaded.tokenizer, input_names=names).tokenizer.get_vocab()
-            if theirs != context.encoder.tokenizer.get_vocab():
-                raise StageError(
-                    f"{name} has another tokenizer than the recipe's model: ids mean other words"
-                )
-        names = context.task.input_names
-        batch = to_tensors(next(context.train.batches(2)), names)
-        unread = set(names) - set(loaded.text_inputs or names) - set(accepted_inputs(loaded.module))
-        if unread:
-            raise StageError(
-                f"{name} reads {', '.join(loaded.text_inputs)}; the recipe's model reads {', '.join(names)}"
-            )
-        longest = None if context.encoder is None else context.encoder.truncated_at
-        limit = token_limit(loaded.module)
-        if longest is not None and limit is not None and longest > limit:
-            raise StageError(
-                f"{name} takes {limit:,} tokens at most, special ones counted, and texts have {longest:,} "
-                f"(data.max_length): give data.max_length={limit} or less"
-            )
-        try:
-            shape = list(logits(loaded.module.eval(), batch).shape)
-        except Exception as error:
-            raise StageError(f"{name} can't answer the data's rows: {error}") from error
-        task = context.task
-        if shape[-1] != task.classes or len(shape) != 1 + len(task.answer_shape):
-            raise StageError(
-                f"{name} answers with {shape[1:]} numbers; the data has {task.classes} {task.words.label}s"
-            )
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
         """Build the student of the recipe; the best layers are chosen on validation rows."""
@@ -181,15 +146,14 @@ class StudentDistillation(Distillation):
         for each in loaded:
             if each.label_order is not None and each.label_order != task.labels:  # placeholders only
                 context.progress.say(
-                    f"{self.name}: {each.source} and the data don't name the same labels; taken by number: "
-                    f"{', '.join(task.labels)}"
+                    f"{self.name}: {each.source} and the data name their labels differently; they are "
+                    f"matched by index: {', '.join(task.labels)}"
                 )
         return [each.module for each in loaded]
 
     def rows_of(self, context: Context) -> tuple[Split, dict[str, Any]]:
         """Training and unlabelled rows, modified copies of both, and synthetic rows; and their counts."""
         from compress.data.readers.augment import augmented
-        from compress.data.readers.synthetic import random_lengths, synthetic_split
 
         given, counts = self.rows, {}
         parts: list[Split] = [context.train] if given.train else []
@@ -208,11 +172,64 @@ class StudentDistillation(Distillation):
         if given.synthetic:
             assert context.encoder is not None
             longest = max(len(row["input_ids"]) for row in context.validation.rows)
-            lengths = random_lengths(given.synthetic, longest, seed=context.seed)
-            parts.append(synthetic_split(context.encoder, lengths, seed=context.seed))
+            parts.append(context.encoder.synthetic(given.synthetic, longest, seed=context.seed))
             counts["synthetic"] = given.synthetic
         rows = parts[0]
         for part in parts[1:]:
             rows = rows.joined(part)
         facts = {"rows": {"train": len(context.train) if given.train else 0, **counts}}
         return replace(rows, name="train"), facts
+
+
+def _check_labels(name: str, loaded: LoadedModel, context: Context) -> None:
+    """Refuse a trained model with other classes, or another order of them."""
+    from compress.data.labels import are_made_up
+
+    order, labels = loaded.label_order, context.task.labels
+    if not loaded.has_trained_head or order is None or order == labels:
+        return
+    if not are_made_up(order) and not are_made_up(labels):
+        raise StageError(f"{name} has the labels {', '.join(order)}, not {', '.join(labels)}")
+
+
+def _check_tokens(name: str, loaded: LoadedModel, context: Context, *, has_own_tokenizer: bool) -> None:
+    """Refuse a model with another tokenizer or other inputs, or that takes fewer tokens than texts have."""
+    from compress.data.readers.tokenize import TextEncoder
+    from compress.model.forward import accepted_inputs
+    from compress.model.limits import token_limit
+
+    if context.encoder is not None and has_own_tokenizer and loaded.tokenizer is not None:
+        own = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
+        if own.tokenizer.get_vocab() != context.encoder.tokenizer.get_vocab():
+            raise StageError(
+                f"{name} has another tokenizer than the recipe's model, so token ids differ; use a teacher "
+                "with the same tokenizer"
+            )
+    names = context.task.input_names
+    if set(names) - set(loaded.text_inputs or names) - set(accepted_inputs(loaded.module)):
+        raise StageError(
+            f"{name} reads {', '.join(loaded.text_inputs)}; the recipe's model reads {', '.join(names)}"
+        )
+    longest = None if context.encoder is None else context.encoder.truncated_at
+    limit = token_limit(loaded.module)
+    if longest is not None and limit is not None and longest > limit:
+        raise StageError(
+            f"{name} takes at most {limit:,} tokens including special ones, but texts have {longest:,}; set "
+            f"data.max_length={limit} or less"
+        )
+
+
+def _check_outputs(name: str, loaded: LoadedModel, context: Context) -> None:
+    """Refuse a model that can't process the data's rows, or whose outputs are not of the task's shape."""
+    from compress.model.forward import logits, to_tensors
+
+    task = context.task
+    batch = to_tensors(next(context.train.batches(2)), task.input_names)
+    try:
+        shape = list(logits(loaded.module.eval(), batch).shape)
+    except Exception as error:
+        raise StageError(f"{name} can't process the data's rows: {error}") from error
+    if shape[-1] != task.classes or len(shape) != 1 + len(task.answer_shape):
+        raise StageError(
+            f"{name} returns {shape[1:]} numbers per row, but the data has {task.classes} {task.words.label}s"
+        )

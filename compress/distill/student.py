@@ -59,13 +59,15 @@ class StudentConfig(BaseModel):
     def _one_kind(self) -> Self:
         given = [name for name in ("layers", "args", "model") if getattr(self, name)]
         if len(given) > 1:
-            raise ValueError(f"give one of layers, args or model (given: {', '.join(given)})")
+            raise ValueError(f"give exactly one of layers, args and model (given: {', '.join(given)})")
         if isinstance(self.layers, int) and self.layers < 1:
-            raise ValueError(f"layers: at least 1; got {self.layers}")
+            raise ValueError(f"layers must be at least 1; got {self.layers}")
         if self.keep != "spaced" and not isinstance(self.layers, int):
-            raise ValueError(f"keep: {self.keep} goes with a number of layers")
+            raise ValueError(f"keep: {self.keep} is only allowed with layers as a number")
         if self.model is not None and self.model.train is not None:
-            raise ValueError("model.train: the stage trains the student: give its own train")
+            raise ValueError(
+                "model.train is not allowed here, because the stage trains the student; use the stage's train"
+            )
         return self
 
 
@@ -126,8 +128,8 @@ def rebuilt(model: nn.Module, arguments: dict[str, Any], seed: int) -> nn.Module
     definition = definition_of(model)
     if definition is None:
         raise StageError(
-            "a student is built as the model was, but modelpress did not build this one; load it by a model "
-            "file and builder"
+            "modelpress can't build a student like this model, because it did not build it; load it with "
+            "model.file and model.builder"
         )
     try:
         changed = definition.changed(arguments)
@@ -198,11 +200,11 @@ def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:
     try:
         layers = structure_of(model).layers
         if layers is None:
-            raise ModelError(f"{type(model).__name__}.structure() does not say where its layers are")
+            raise ModelError(f"{type(model).__name__}.structure() does not name its layers")
         total, count = (len(list(each.get_submodule(layers).children())) for each in (model, student))
         chosen = layers_to_keep(total, count, keep)
     except (ModelError, ValueError) as error:
-        raise StageError(f"a student that begins as its teacher: {error}") from error
+        raise StageError(f"a student initialized from its teacher: {error}") from error
     pattern = re.compile(rf"^{re.escape(layers)}\.(\d+)\.")
     source, target = model.state_dict(), student.state_dict()
     copied = 0

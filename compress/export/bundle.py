@@ -97,7 +97,8 @@ def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]
 def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[str, Any]:
     """Remaining heads and neurons after pruning, under the configuration's own names.
 
-    If layers differ, the configuration has no key for it, so they are listed per layer.
+    If layers differ, the configuration has no key for it, so they are listed per layer. `hidden_size` stays
+    the trained one, because loaders divide it by the number of heads; a cut width has a key of its own.
     """
     try:
         structure = structure_of(module)
@@ -132,6 +133,11 @@ def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[s
     if "num_attention_heads" in counts and heads and set(counts["num_attention_heads"]) != {heads}:
         # If absent, it is derived from the number of heads, which has changed.
         found["head_dim"] = known.get("head_dim") or int(config.hidden_size) // int(heads)
+    trained, paths = getattr(config, "hidden_size", None), structure.hidden.norms if structure.hidden else ()
+    weights = (getattr(module.get_submodule(path), "weight", None) for path in paths)
+    widths = {len(weight) for weight in weights if weight is not None}  # norms are never quantized
+    if trained is not None and len(widths) == 1 and widths != {trained}:
+        found["hidden_size_after_pruning"] = widths.pop()
     return found
 
 

@@ -10,6 +10,6 @@ from __future__ import annotations
 
 from compress.losses.config import LossConfig
 from compress.losses.objective import Objective
-from compress.losses.targets import TargetPlace, Targets, teacher_targets
+from compress.losses.targets import TargetPlace, Targets, Teaching, teacher_targets
 
-__all__ = ["LossConfig", "Objective", "TargetPlace", "Targets", "teacher_targets"]
+__all__ = ["LossConfig", "Objective", "TargetPlace", "Targets", "Teaching", "teacher_targets"]

@@ -37,8 +37,8 @@ def check_plain(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Te
         if not found.error <= CLOSE_ENOUGH or not bool(found.weights.triu(1).any()):
             raise ModelError(
                 f"losses.attention: layer {site.layer} of {type(model).__name__} does not compute plain "
-                "attention from its queries and keys (rotary positions, a relative bias, a causal mask?); "
-                "leave it out, or take relations, which need no maps"
+                "attention from its queries and keys (it may use rotary positions, a relative bias or a "
+                "causal mask); omit it, or use losses.relations"
             )
 
 

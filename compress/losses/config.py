@@ -45,7 +45,8 @@ class Term(BaseModel):
         begin, end = self.between
         if not 0 <= begin < end <= 1:
             raise ValueError(
-                f"between: two fractions of the training, such as [0, 0.5]; got [{begin:g}, {end:g}]"
+                "between must be two ascending fractions of the training, such as [0, 0.5]; got "
+                f"[{begin:g}, {end:g}]"
             )
         return self
 
@@ -129,8 +130,8 @@ class LossConfig(BaseModel):
         for moment in moments:
             if not any(term.counts_at(moment) for term in terms.values()):
                 raise ValueError(
-                    f"no loss counts when {moment:.0%} of the training is done: give one a weight above 0, "
-                    "and see each one's between"
+                    f"no loss is active after {moment:.0%} of the training; give one a weight above 0 and a "
+                    "`between` that covers it"
                 )
         return self
 

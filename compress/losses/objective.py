@@ -7,7 +7,6 @@ Shapes: b = batch, s = positions, m = hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from compress.losses.attention import attention_divergence
@@ -16,16 +15,13 @@ from compress.losses.embedding import cosine_distance, pooled
 from compress.losses.hidden import hidden_distance
 from compress.losses.plan import Comparison, comparisons
 from compress.losses.relations import relation_divergence
-from compress.losses.targets import TargetPlace, teacher_targets
+from compress.losses.targets import Teaching, teacher_targets
 from compress.losses.views import Watch
-from compress.progress import Progress
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.data.split import Split
-    from compress.tasks import Task
 
 __all__ = ["Objective"]
 
@@ -45,40 +41,20 @@ class Objective:
         state: state for checkpoints that changes at each step: the training's progress.
     """
 
-    def __init__(
-        self,
-        config: LossConfig,
-        student: nn.Module,
-        teachers: Sequence[nn.Module],
-        rows: Split,
-        task: Task,
-        place: TargetPlace,
-        *,
-        device: str,
-        progress: Progress,
-        seed: int,
-    ) -> None:
+    def __init__(self, config: LossConfig, student: nn.Module, teaching: Teaching) -> None:
         """Run the teachers, unless only labels are used.
-
-        Args:
-            teachers: provide targets: the mean output of all, and the states of the first.
-            rows: training rows; batches refer to them by `row_index`.
 
         Raises:
             ModelError: as in `plan.comparisons`.
             StageError: as in `targets.teacher_targets`.
         """
-        self._config, self._student, self._task = config, student, task
+        self._config, self._student, self._task = config, student, teaching.task
         self.state = {"done": 0.0}
-        self.plan = comparisons(config, student, teachers[0])
+        self.plan = comparisons(config, student, teaching.teachers[0])
         paths = [path for each in self.plan for path in each.teacher]
         asks = set(config.terms()) != {"labels"}
-        self._targets = (
-            teacher_targets(teachers, rows, paths, task, place, device=device, progress=progress)
-            if asks
-            else None
-        )
-        self._add_projections_(rows, device, seed)
+        self._targets = teacher_targets(teaching, paths) if asks else None
+        self._add_projections_(teaching)
         self._watch = Watch(student, [p for each in self.plan for p in each.student], only_training=True)
 
     def __enter__(self) -> Self:
@@ -142,7 +118,7 @@ class Objective:
         found: Tensor = projections[name](states)
         return found
 
-    def _add_projections_(self, rows: Split, device: str, seed: int) -> None:
+    def _add_projections_(self, teaching: Teaching) -> None:
         """Add projections where widths differ, fitted by least squares from student to teacher states."""
         import torch
         from torch import nn
@@ -154,8 +130,8 @@ class Objective:
         if not pairs or self._targets is None:
             return
         grams: dict[str, Gram] = {}
-        picked = rows.drawn(_FITTING_ROWS, seed=seed)
-        few = rows.at(picked)
+        picked = teaching.rows.drawn(_FITTING_ROWS, seed=teaching.seed)
+        few, device = teaching.rows.at(picked), teaching.device
         with Watch(self._student, [pair.student[0] for pair in pairs.values()]) as watch:
             batches = placed_batches(self._student, few.batches(_FITTED_AT_ONCE), self._task, device)
             for number, inputs in enumerate(batches):

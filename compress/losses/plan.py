@@ -60,8 +60,8 @@ def map_layers(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, 
         return list(enumerate(spread_layers(teacher, student)))
     if len(layers) != student or any(not 0 <= layer < teacher for layer in layers):
         raise ModelError(
-            f"layers: {list(layers)} must name a teacher layer, 0 to {teacher - 1}, for each of the "
-            f"student's {student} layers"
+            f"layers must name one teacher layer (0 to {teacher - 1}) per student layer ({student}); got "
+            f"{list(layers)}"
         )
     return list(enumerate(int(layer) for layer in layers))
 
@@ -107,8 +107,8 @@ def _attention(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list
         for site in (mine, theirs):
             if len({rows for _, rows in site.producers}) > 1:
                 raise ModelError(
-                    f"attention: in {site.name} several queries share a head of keys and values, whose maps "
-                    "are not compared: leave losses.attention out"
+                    f"losses.attention: {site.name} uses grouped queries, whose maps can't be compared; "
+                    "omit losses.attention"
                 )
         heads = (head_count(student, mine), head_count(teacher, theirs))
         found.append(Comparison("attention", _paths(mine)[:2], _paths(theirs)[:2], heads))
@@ -118,7 +118,7 @@ def _attention(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list
 def _relations(heads: int | None, layer: int, student: nn.Module, teacher: nn.Module) -> Comparison:
     count = len(layer_paths(teacher))
     if not -count <= layer < count:
-        raise ModelError(f"relations: teacher_layer {layer}: the teacher has layers 0 to {count - 1}")
+        raise ModelError(f"losses.relations.teacher_layer: {layer} does not exist; allowed: 0 to {count - 1}")
     mine = attention_at(student, len(layer_paths(student)) - 1)
     theirs = attention_at(teacher, layer % count)
     widths = [
@@ -126,7 +126,7 @@ def _relations(heads: int | None, layer: int, student: nn.Module, teacher: nn.Mo
         for model, site in ((student, mine), (teacher, theirs))
     ]
     if any(len(set(each)) > 1 for each in widths):
-        raise ModelError("relations: queries, keys and values must be equally wide")
+        raise ModelError("losses.relations: queries, keys and values must have the same width")
     try:
         count = relation_heads(widths[0][0], widths[1][0], heads)
     except ValueError as error:

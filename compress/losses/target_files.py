@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import StageError
-from compress.system.disk import cannot_write, owned_directory, size_words
+from compress.system.disk import bytes_text, cannot_write, owned_directory
 from compress.system.files import read_json
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def keep_targets(folder: Path, key: str, sizes: Sizes, found: Iterable[Found]) -
             os.replace(partial, folder)
     except OSError as error:
         raise StageError(
-            f"can't keep the teacher's answers, which take {size_words(sizes.bytes)}: "
+            f"can't store the teacher's outputs, which take {bytes_text(sizes.bytes)}: "
             f"{cannot_write(error, folder.parent)}"
         ) from error
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,8 +22,8 @@ from compress.errors import StageError
 from compress.keys import targets_key
 from compress.losses.target_files import KeptTargets, Sizes, is_whole, keep_targets
 from compress.losses.views import Watch
-from compress.progress import Progress
-from compress.system.disk import free_bytes, scratch_directory, size_words
+from compress.progress import Progress, Silent
+from compress.system.disk import bytes_text, free_bytes, scratch_directory
 from compress.system.distributed import from_main
 from compress.system.locks import only_one
 from compress.tasks import ROW_INDEX_KEY
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from compress.data.split import Split
     from compress.tasks import Task
 
-__all__ = ["TargetPlace", "Targets", "teacher_targets"]
+__all__ = ["TargetPlace", "Targets", "Teaching", "teacher_targets"]
 
 _LARGE = 1e3  # places with larger values are stored in float32; float16 ends at 65,504
 _ROWS = 32  # teacher's batch size
@@ -55,6 +54,26 @@ class TargetPlace:
     most_bytes: int = 4 << 30
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """What a student learns from.
+
+    Attributes:
+        teachers: provide the targets: the mean output of all, and the states of the first.
+        rows: training rows; batches refer to them by `row_index`.
+        place: where targets are kept.
+        seed: for sampling rows.
+    """
+
+    teachers: Sequence[nn.Module]
+    rows: Split
+    task: Task
+    place: TargetPlace = TargetPlace()
+    device: str = "cpu"
+    progress: Progress = field(default_factory=Silent)
+    seed: int = 0
+
+
 class Targets(Protocol):
     """Teachers' outputs and states on some rows."""
 
@@ -71,16 +90,7 @@ class Targets(Protocol):
         """Remove temporary files."""
 
 
-def teacher_targets(
-    teachers: Sequence[nn.Module],
-    rows: Split,
-    paths: Sequence[str],
-    task: Task,
-    place: TargetPlace,
-    *,
-    device: str,
-    progress: Progress,
-) -> Targets:
+def teacher_targets(teaching: Teaching, paths: Sequence[str]) -> Targets:
     """Teachers' outputs (the mean of their logits) and the states of the first teacher, on all rows.
 
     Args:
@@ -90,37 +100,38 @@ def teacher_targets(
         StageError: if a place's output does not match the rows' positions, an output is NaN or infinite, or
             the disk is full.
     """
+    place, progress, rows = teaching.place, teaching.progress, teaching.rows
     places = sorted(set(paths))
-    sizes = _sizes(teachers[0], rows, places, task)
-    size = size_words(sizes.bytes)
+    sizes = _sizes(teaching, places)
+    size = bytes_text(sizes.bytes)
     disk = place.folder or Path(tempfile.gettempdir())
     if from_main(lambda: sizes.bytes > min(place.most_bytes, _FREE_PART * free_bytes(disk))):
         progress.say(
-            f"the teacher's states on {len(rows):,} rows would take {size} of disk: not kept, "
-            "the teacher runs at every step"
+            f"the teacher's states on {len(rows):,} rows would take {size} of disk, so they are not stored "
+            "and the teacher runs at every step"
         )
-        return _Running(teachers, places, task, device)
-    key = targets_key(teachers, rows, places, device)
+        return _Running(teaching, places)
+    key = targets_key(teaching.teachers, rows, places, teaching.device)
     own = ExitStack()
     folder = place.folder or from_main(lambda: own.enter_context(scratch_directory("targets")))
     found = folder / f"targets-{key[:32]}"
     try:
-        with only_one(folder, found.name, "asks the same teacher", progress.say):
+        with only_one(folder, found.name, "computes the outputs of the same teacher", progress.say):
             if from_main(lambda: is_whole(found, key)):
-                progress.say(f"the teacher's answers are in the cache ({size}): not asked again")
+                progress.say(f"the teacher's outputs are in the cache ({size})")
             else:
-                progress.say(f"the teacher's answers on {len(rows):,} rows take {size} in {folder}")
-                asked = partial(_asked, teachers, rows, places, task, device, progress)
-                from_main(lambda: keep_targets(found, key, sizes, asked()))
+                progress.say(f"the teacher's outputs on {len(rows):,} rows take {size} in {folder}")
+                from_main(lambda: keep_targets(found, key, sizes, _asked(teaching, places)))
     except BaseException:
         own.close()
         raise
     return KeptTargets(found, sizes, temporary=own)
 
 
-def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -> Sizes:
+def _sizes(teaching: Teaching, places: Sequence[str]) -> Sizes:
     from compress.model.forward import logits, to_tensors
 
+    teacher, rows, task = teaching.teachers[0], teaching.rows, teaching.task
     lengths = np.array([len(row[rows.inputs[0].name]) for row in rows.rows])
     batch = to_tensors(next(rows.batches(_at_once(rows, task))), task.input_names)
     seen, answers = _look(teacher, places, batch, lambda: logits(teacher, batch))
@@ -130,15 +141,15 @@ def _sizes(teacher: nn.Module, rows: Split, places: Sequence[str], task: Task) -
         if state is None or state.ndim != 3 or len(state) != len(answers) or state.shape[1] < longest:
             shape = "nothing" if state is None else list(state.shape)
             raise StageError(
-                f"{path} of the teacher puts out {shape} for rows of {longest} positions: it can't be "
-                "compared position by position"
+                f"{path} of the teacher returns {shape} for rows of {longest} positions, so it can't be "
+                "compared by position"
             )
         extra = state.shape[1] - longest
     ragged = len(set(lengths.tolist())) > 1
     if places and ragged and (extra or "attention_mask" not in task.input_names):
         raise StageError(
-            "states can't be compared position by position: rows differ in length and "
-            + ("the model adds positions" if extra else "no attention_mask says where they end")
+            "states can't be compared by position, because rows differ in length and "
+            + ("the model adds positions" if extra else "there is no attention_mask")
         )
     large = frozenset(path for path in places if float(seen[path].abs().max()) > _LARGE)
     widths = {path: int(seen[path].shape[-1]) for path in places}
@@ -156,11 +167,12 @@ def _at_once(rows: Split, task: Task) -> int:
 class _Running:
     """Targets from teachers that run at each request."""
 
-    def __init__(self, teachers: Sequence[nn.Module], places: Sequence[str], task: Task, device: str) -> None:
+    def __init__(self, teaching: Teaching, places: Sequence[str]) -> None:
         import copy
 
-        copies = [copy.deepcopy(each).to(device).eval().requires_grad_(False) for each in teachers]
-        self._teachers, self._places, self._task = copies, places, task
+        copies = [copy.deepcopy(each).to(teaching.device) for each in teaching.teachers]
+        self._teachers = [each.eval().requires_grad_(False) for each in copies]
+        self._places, self._task = places, teaching.task
 
     def at(self, inputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         del rows
@@ -189,35 +201,29 @@ def _answered(
 def _look(model: nn.Module, places: Sequence[str], inputs: Any, answer: Any) -> tuple[dict[str, Tensor], Any]:
     import torch
 
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), Watch(model, places) as watch:
+    from compress.model.evaluating import evaluating
+
+    with torch.no_grad(), evaluating(model), Watch(model, places) as watch:
         answers = answer()
-        seen = watch.take()
-    model.train(was_training)
-    return seen, answers
+        return watch.take(), answers
 
 
 def _asked(
-    teachers: Sequence[nn.Module],
-    rows: Split,
-    places: Sequence[str],
-    task: Task,
-    device: str,
-    progress: Progress,
+    teaching: Teaching, places: Sequence[str]
 ) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]]:
     """Run the teachers on all rows, in batches of similar length; yields row indices and their targets."""
     from compress.model.forward import to_tensors
 
+    teachers, rows, task = teaching.teachers, teaching.rows, teaching.task
     for each in teachers:
-        each.to(device)
+        each.to(teaching.device)
     try:
-        with progress.bar("asking the teacher", len(rows)) as bar:
+        with teaching.progress.bar("computing the teacher's outputs", len(rows)) as bar:
             for batch in rows.batches(_at_once(rows, task), shuffle_seed=0):
-                inputs = to_tensors(batch, task.input_names, device)
+                inputs = to_tensors(batch, task.input_names, teaching.device)
                 found = _answered(teachers, places, inputs, task)
                 if not all(bool(each.isfinite().all()) for name, each in found.items() if name not in places):
-                    raise StageError("the teacher answers a row with something that is not a number")
+                    raise StageError("the teacher's output for a row contains NaN or infinity")
                 yield batch[ROW_INDEX_KEY], {name: each.cpu().numpy() for name, each in found.items()}
                 bar.advance(len(batch[ROW_INDEX_KEY]))
     finally:

@@ -67,7 +67,7 @@ def layer_paths(model: nn.Module) -> list[str]:
 
     path = structure_of(model).layers
     if path is None:
-        raise ModelError(f"{type(model).__name__}.structure() doesn't say where its layers are ('layers')")
+        raise ModelError(f"{type(model).__name__}.structure() does not name its layers ('layers')")
     return [f"{path}.{name}" for name, _ in model.get_submodule(path).named_children()]
 
 
@@ -83,8 +83,8 @@ def attention_at(model: nn.Module, layer: int) -> Site:
         if site.layer == layer and len(site.producers) == 3:
             return site
     raise ModelError(
-        f"layer {layer} of {type(model).__name__} has no attention with queries, keys and values in "
-        "projections of their own: leave losses.attention and losses.relations out"
+        f"layer {layer} of {type(model).__name__} has no attention with separate projections of queries, "
+        "keys and values; omit losses.attention and losses.relations"
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.model.evaluating import evaluating
 from compress.model.forward import device_of, logits
 from compress.model.limits import token_limit, unproven_from
 
@@ -63,15 +64,15 @@ class KeyValues:
         if self._past:
             if index >= len(self._past):
                 raise ModelError(
-                    f"the keys and values before are of {len(self._past)} layers, and this model keeps those "
-                    "of more: they are another model's"
+                    f"the past keys and values have {len(self._past)} layers, but this model has more; they "
+                    "are from another model"
                 )
             key, value = self._past[index]
             before, now = (tuple(each.shape[1::2]) for each in (key, key_states))
             if before != now:
                 raise ModelError(
-                    f"the keys and values before are of {before[0]} heads of {before[1]}, and layer {index} "
-                    f"keeps {now[0]} of {now[1]}: they are another model's"
+                    f"the past keys and values have {before[0]} heads of {before[1]}, but layer {index} has "
+                    f"{now[0]} of {now[1]}; they are from another model"
                 )
             key_states = torch.cat((key, key_states), dim=2)
             value_states = torch.cat((value, value_states), dim=2)
@@ -140,8 +141,8 @@ class CachedDecoder(nn.Module):
         answer = logits(self.module, inputs)
         if pairs and len(cache.present) != len(pairs):
             raise ModelError(
-                f"the keys and values before are of {len(pairs)} layers, and this model keeps those of "
-                f"{len(cache.present)}: they are another model's"
+                f"the past keys and values have {len(pairs)} layers, but this model has "
+                f"{len(cache.present)}; they are from another model"
             )
         return (answer, *(tensor for pair in cache.present.values() for tensor in pair))
 
@@ -189,8 +190,8 @@ def _windows_of(module: nn.Module) -> int | None | dict[str, int | None]:
     unknown = [kind for kind in kinds if kind not in _LAYER_KINDS]
     if unknown:
         raise ModelError(
-            f"{type(module).__name__} has layers of the kind {unknown[0]} (layer_types in its config.json), "
-            f"which can't be exported; known: {', '.join(_LAYER_KINDS)}"
+            f"{type(module).__name__} has {unknown[0]} layers (layer_types in its config.json), which can't "
+            f"be exported; allowed: {', '.join(_LAYER_KINDS)}"
         )
     if list(kinds) == ["full_attention"]:
         return None
@@ -205,22 +206,19 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
     """
     decoder = CachedDecoder(module)
     ids = torch.zeros((1, _LENGTH), dtype=torch.long, device=device_of(module))
-    was_training = module.training
     try:
-        with torch.no_grad():
-            _, *present = decoder.eval()(ids, torch.ones_like(ids))
+        with torch.no_grad(), evaluating(decoder):
+            _, *present = decoder(ids, torch.ones_like(ids))
     except AttributeError as error:
         if KeyValues.__name__ not in str(error):
             raise
         raise ModelError(
-            f"{type(module).__name__} asks more of its cache of keys and values than a graph can hold "
-            f"({error}): it can't be exported as a language model"
+            f"{type(module).__name__} uses its key/value cache in a way that a graph can't express "
+            f"({error}), so it can't be exported as a language model"
         ) from error
-    finally:
-        module.train(was_training)
     if not present:
         raise ModelError(
-            f"{type(module).__name__} takes {_cache_parameter(module)} and never calls its update()"
+            f"{type(module).__name__} takes {_cache_parameter(module)} but never calls its update()"
         )
     return tuple(CacheLayer(key.shape[1], key.shape[3]) for key in present[0::2])
 
@@ -240,7 +238,7 @@ def _cache_parameter(module: nn.Module) -> str:
     found = next((name for name in _PARAMETERS if name in taken), None)
     if found is None:
         raise ModelError(
-            f"{type(module).__name__}.forward() takes no past_key_values: a decoder without a cache computes "
-            "the whole text again for each token; models/transformer.py shows how one takes it"
+            f"{type(module).__name__}.forward() takes no past_key_values, so each new token would recompute "
+            "the whole text; models/transformer.py shows how to accept it"
         )
     return found

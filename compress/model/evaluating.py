@@ -15,13 +15,21 @@ _OTHER_FLOATS = (torch.float16, torch.bfloat16, torch.float64)
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode; on exit restore the mode of each of its modules."""
+def evaluating(module: nn.Module, device: str | None = None) -> Iterator[None]:
+    """Put a module in eval mode; on exit restore the mode of each of its modules.
+
+    Args:
+        device: where the module is meanwhile, and then on the CPU; None leaves it where it is.
+    """
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
+        if device is not None:
+            module.to(device)
         yield
     finally:
+        if device is not None:
+            module.to("cpu")
         for each, mode in modes:
             each.training = mode
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.model.evaluating import evaluating
 from compress.tasks import LABELS_KEY, Task
 
 __all__ = ["accepted_inputs", "device_of", "logits", "predict_logits", "to_tensors"]
@@ -34,8 +35,8 @@ def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         found = output.get("logits")
     if not isinstance(found, Tensor):
         raise ModelError(
-            f"{type(module).__name__}.forward() returned {type(output).__name__}; "
-            "it must return logits, an object with .logits, or a tuple that begins with logits"
+            f"{type(module).__name__}.forward() returned {type(output).__name__}; it must return logits, an "
+            "object with .logits, or a tuple whose first item is logits"
         )
     return found
 
@@ -55,9 +56,7 @@ def predict_logits(
     module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu"
 ) -> Tensor:
     """Logits of all scored units of a split, in order, [u, c], on the CPU."""
-    was_training = module.training
-    module.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(module):
         parts = [
             task.judged(
                 logits(module, to_tensors(batch, task.input_names, device)).float().cpu(),
@@ -65,7 +64,6 @@ def predict_logits(
             )
             for batch in split.batches(batch_size)
         ]
-    module.train(was_training)
     return torch.cat(parts)
 
 

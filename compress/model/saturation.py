@@ -26,7 +26,7 @@ from compress.model.layers.int8 import Int8Linear
 from compress.model.layers.recurrent import Int8LSTM
 from compress.tasks import Task
 
-__all__ = ["lost_to_saturation", "pairs_at_risk", "saturation_risk"]
+__all__ = ["AtRisk", "pairs_at_risk", "saturation_risk"]
 
 _LARGEST_ACTIVATION = 255
 _LOWEST, _HIGHEST = -(2**15), 2**15 - 1
@@ -55,7 +55,7 @@ def pairs_at_risk(qdata: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _AtRisk:
+class AtRisk:
     """The pairs of one weight that can saturate: their positions and their weights [n, 2]."""
 
     pair: Tensor
@@ -65,11 +65,16 @@ class _AtRisk:
 
     @classmethod
     def of(cls, qdata: Tensor) -> Self:
+        """Find them in a weight, int8 [i, o]."""
         pair, output = pairs_at_risk(qdata).nonzero(as_tuple=True)
         return cls(pair, output, _paired(qdata).transpose(1, 2)[pair, output], qdata.shape[1])
 
     def lost(self, activations: Tensor) -> Tensor:
-        """What saturation loses for activations that are whole numbers in [0, 255], [t, i]: int32 [t, o]."""
+        """The exact sums minus those of a processor without VNNI: int32 [t, o].
+
+        Args:
+            activations: whole numbers in [0, 255], [t, i].
+        """
         lost = torch.zeros(len(activations), self.outputs, dtype=torch.int32)
         inputs = _paired(activations.t())  # [p, 2, t]
         step = max(1, _CHUNK // max(len(activations), 1))
@@ -78,19 +83,6 @@ class _AtRisk:
             sums = (inputs[self.pair[some]] * self.weights[some].unsqueeze(-1)).sum(1, dtype=torch.int32)
             lost.index_add_(1, self.output[some], (sums - sums.clamp(_LOWEST, _HIGHEST)).t())
         return lost
-
-
-def lost_to_saturation(activations: Tensor, qdata: Tensor) -> Tensor:
-    """Total lost to saturation: the exact sums minus those of a processor without VNNI.
-
-    Args:
-        activations: whole numbers in [0, 255], [t, i].
-        qdata: int8 [i, o].
-
-    Returns:
-        int32 [t, o].
-    """
-    return _AtRisk.of(qdata).lost(activations)
 
 
 def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | None:
@@ -155,7 +147,7 @@ class _Tally:
 def _without_vnni(layers: list[Int8Linear]) -> Iterator[_Tally]:
     """Subtract what saturation would lose from the layers' outputs, and count it."""
     tally = _Tally()
-    risks = {layer: _AtRisk.of(layer.qdata) for layer in layers}
+    risks = {layer: AtRisk.of(layer.qdata) for layer in layers}
 
     def cut(layer: nn.Module, given: tuple[Tensor, ...], answered: Tensor) -> Tensor:
         assert isinstance(layer, Int8Linear)

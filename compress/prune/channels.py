@@ -62,7 +62,7 @@ class ChannelPruning(PruneStage):
     @property
     def guess(self) -> str:
         """Which channels are removed from each group; see `Stage.guess`."""
-        return "which groups lose channels (shown: as many from each)"
+        return "how many channels each group loses (shown: equal shares)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Check that this many channels can be removed, and remove the last ones."""
@@ -122,13 +122,14 @@ class ChannelPruning(PruneStage):
         known = {group.name: group for group in structure_of(model).channels}
         if not known:
             raise ModelError(
-                f"{type(model).__name__}.structure() names no channels: prune/channels has nothing to cut "
-                "(models/cnn.py and models/rnn.py show how; Transformers: prune/structured, prune/width)",
+                f"{type(model).__name__}.structure() names no channels, so prune/channels has nothing to "
+                "cut (examples: models/cnn.py, models/rnn.py; for Transformers use prune/structured or "
+                "prune/width)",
                 see="how-to/own-modules",
             )
         for name in self.groups:
             if name not in known:
-                raise StageError(f"prune/channels: there is no group '{name}'{did_you_mean(name, known)}")
+                raise StageError(f"prune/channels: no group '{name}'{did_you_mean(name, known)}")
         chosen = [group for name, group in known.items() if not self.groups or name in self.groups]
         return chosen, [feature_count(model, group) for group in chosen]
 

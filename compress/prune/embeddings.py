@@ -61,9 +61,7 @@ class EmbeddingFactorization(PruneStage):
     """
 
     name: ClassVar[str] = "prune/embeddings"
-    summary: ClassVar[str] = (
-        "factorize the token embedding, weighted by how often tokens occur: smaller, no faster"
-    )
+    summary: ClassVar[str] = "factorize the token embedding, weighted by token frequency: smaller, not faster"
 
     rank: int = Field(ge=1)
     recovery: RecoveryConfig | None = None
@@ -116,9 +114,9 @@ class EmbeddingFactorization(PruneStage):
 
         path, wide = token_embedding(model)
         if isinstance(wide, FactorizedEmbedding):
-            raise StageError(f"prune/embeddings: {path} is factorized already, with rank {wide.rank}")
+            raise StageError(f"prune/embeddings: {path} is already factorized, with rank {wide.rank}")
         if wide.max_norm is not None:
-            raise StageError(f"prune/embeddings: {path} has max_norm, which factors can't keep")
+            raise StageError(f"prune/embeddings: {path} has max_norm, which factors can't reproduce")
         tokens, width = wide.num_embeddings, wide.embedding_dim
         most = (tokens * width - 1) // (tokens + width)
         if self.rank > most:

@@ -38,7 +38,7 @@ class LayerPruning(PruneStage):
 
     name: ClassVar[str] = "prune/layers"
     summary: ClassVar[str] = (
-        "remove whole layers, those that are missed least on validation: smaller, and faster in proportion"
+        "remove whole layers, least important for validation first: smaller, and proportionally faster"
     )
 
     layers: int | tuple[int, ...]
@@ -49,17 +49,17 @@ class LayerPruning(PruneStage):
     def _some_layers(self) -> Self:
         if isinstance(self.layers, int):
             if self.layers < 1:
-                raise ValueError(f"layers: at least 1; got {self.layers}")
+                raise ValueError(f"layers must be at least 1; got {self.layers}")
         elif not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-            raise ValueError(f"layers: numbers from 0, ascending; got {list(self.layers)}")
+            raise ValueError(f"layers must be ascending numbers from 0; got {list(self.layers)}")
         elif self.keep != "best":
-            raise ValueError(f"keep: {self.keep} goes with a number of layers")
+            raise ValueError(f"keep: {self.keep} is only allowed with layers as a number")
         return self
 
     @property
     def guess(self) -> str:
         """Which layers are kept; see `Stage.guess`."""
-        return "which layers stay (shown: the first ones)" if self._chosen_by_trying else ""
+        return "which layers are kept (shown: the first ones)" if self._chosen_by_trying else ""
 
     @property
     def _chosen_by_trying(self) -> bool:
@@ -104,14 +104,14 @@ class LayerPruning(PruneStage):
         if not isinstance(self.layers, int):
             if self.layers[-1] >= total or len(self.layers) == total:
                 raise StageError(
-                    f"{self.name}: layers {list(self.layers)}: the model has {total} (0 to {total - 1}); "
-                    "name some of them, not all"
+                    f"{self.name}: layers {list(self.layers)} must be some, but not all, of the model's "
+                    f"layers 0 to {total - 1}"
                 )
             return list(self.layers), {}
         if self.layers >= total:
             raise StageError(
-                f"{self.name}: layers: {self.layers} would stay and the model has {total}; "
-                f"allowed: 1 to {total - 1}"
+                f"{self.name}: layers: {self.layers} of the model's {total} would be kept; allowed: 1 to "
+                f"{total - 1}"
             )
         if self.keep != "best":
             return layers_to_keep(total, self.layers, self.keep), {}

@@ -91,11 +91,13 @@ class MagnitudePruning(PruneStage):
     @model_validator(mode="after")
     def _cubic_fits_its_training(self) -> Self:
         if self.schedule == "cubic" and self.recovery is None:
-            raise ValueError("schedule cubic cuts during training: give recovery, e.g. recovery: {epochs: 3}")
+            raise ValueError(
+                "schedule cubic prunes during training; set recovery, e.g. recovery: {epochs: 3}"
+            )
         if self.schedule == "cubic" and self.recovery is not None and self.recovery.ema is not None:
             raise ValueError(
-                "recovery.ema averages over weights from before they were cut, which are not zero: with "
-                "schedule cubic leave it out, or use one_shot"
+                "recovery.ema with schedule cubic would average in weights from before they were set to "
+                "zero; omit recovery.ema or use schedule one_shot"
             )
         return self
 
@@ -129,7 +131,7 @@ class MagnitudePruning(PruneStage):
             "weights_zeroed": sum(int((~mask).sum()) for mask in masks.values()),
             "weights_in_scope": sum(mask.numel() for mask in masks.values()),
             "sparsity_per_layer": {n: round(1 - float(mask.float().mean()), 4) for n, mask in masks.items()},
-            "speed": "none to expect: zeros are stored and multiplied like other numbers",
+            "speed": "no speed-up is expected: zeros are stored and multiplied like other numbers",
         }
         pruned.eval()
         return made
@@ -179,8 +181,8 @@ def _linear_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Linear
     for name, module in linear.items():
         if name not in skipped and id(module.weight) in dense:
             raise StageError(
-                f"prune/magnitude: skip leaves {dense[id(module.weight)]} dense, but {name} has the same "
-                "weight (shared, or tied): skip both, or neither"
+                f"prune/magnitude: skip leaves {dense[id(module.weight)]} dense, but {name} shares its "
+                "weight; skip both or neither"
             )
         if name not in skipped and id(module.weight) not in seen:
             seen.add(id(module.weight))

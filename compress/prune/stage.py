@@ -58,8 +58,8 @@ def _verify(stage: str, model: nn.Module, facts: Mapping[str, Any]) -> None:
         claimed, found = facts[key], measure(model, facts[key])
         if found != claimed:
             raise StageError(
-                f"{stage}: the new model isn't what was asked for: {key} should be {claimed} and is {found}; "
-                "does the model compute or copy the weights that it multiplies with?"
+                f"{stage}: the cut failed: {key} should be {claimed} but is {found}; the model may compute "
+                "or copy the weights that it multiplies with"
             )
 
 

@@ -48,7 +48,7 @@ def tokens_of_words(encoder: TextEncoder, words: Sequence[str]) -> set[int]:
             ids |= set(tokenizer.encode(text, add_special_tokens=False).ids)
         known = {index for index in ids if index is not None and index != unknown}
         if not known:
-            raise StageError(f"prune/vocabulary: protect: the tokenizer doesn't know '{word}'")
+            raise StageError(f"prune/vocabulary: protect: '{word}' is not a token of the tokenizer")
         found |= known
     return found
 
@@ -76,7 +76,7 @@ class VocabularyPruning(PruneStage):
 
     name: ClassVar[str] = "prune/vocabulary"
     summary: ClassVar[str] = (
-        "remove tokens that the training rows don't need from tokenizer and embedding: smaller, no faster"
+        "remove tokens that the training rows don't need from tokenizer and embedding: smaller, not faster"
     )
 
     min_count: int = Field(default=1, ge=1)
@@ -86,7 +86,7 @@ class VocabularyPruning(PruneStage):
     @property
     def guess(self) -> str:
         """How many tokens are removed; see `Stage.guess`."""
-        return "how many tokens go (shown: none, so the most that it leaves)"
+        return "how many tokens are removed (shown: none)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Check that the model has an embedding that can be cut; how many tokens go depends on the rows."""
@@ -99,7 +99,7 @@ class VocabularyPruning(PruneStage):
         """Refuse models whose outputs are tokens."""
         kind = task_class(data.task)
         if kind.names_tokens:
-            return f"can't cut what a {kind.words.model} writes: it works on classifiers of texts"
+            return f"can't cut the output vocabulary of a {kind.words.model}; it works on text classifiers"
         return None
 
     def pruned(self, model: nn.Module, context: Context) -> StageResult:
@@ -117,8 +117,8 @@ class VocabularyPruning(PruneStage):
         encoder = context.encoder
         if encoder is None:
             raise StageError(
-                "prune/vocabulary: these rows come from no tokenizer; it works on text only, with its "
-                "TextEncoder given as the context's encoder"
+                "prune/vocabulary: these rows were not tokenized; it works on text only, with a TextEncoder "
+                "as the context's reader"
             )
         kept = self._kept(made, context, encoder, before)
         keep_tokens_(made, kept)
@@ -149,8 +149,8 @@ class VocabularyPruning(PruneStage):
         kept = required_tokens(json.loads(encoder.tokenizer.to_str()), wanted)
         if len(kept) == before:
             raise StageError(
-                f"prune/vocabulary: all {before} tokens are needed: each occurs {self.min_count} times or "
-                "more in the training rows, or is a special token or a single character"
+                f"prune/vocabulary: all {before} tokens are needed: each occurs at least {self.min_count} "
+                "times in the training rows, or is a special token or a single character"
             )
         return kept
 

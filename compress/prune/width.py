@@ -132,7 +132,7 @@ class WidthPruning(PruneStage):
         }
         made = StageResult(pruned, facts)
         if self.recovery is None:
-            facts["recovery"] = "none: the cut touches every layer; train on to win accuracy back"
+            facts["recovery"] = "none: the cut affects every layer; add recovery to regain accuracy"
         else:
             recover_(made, model, self.recovery, context, "prune/width recovery")
         pruned.eval()

@@ -89,42 +89,39 @@ def calibration_rows(context: Context, count: int, source: Calibration = "train"
     if source == "synthetic":
         rows = _made_up(context, count)
     elif source == "unlabelled" and context.unlabelled is None:
-        raise StageError("calibration: unlabelled: the context has no rows without labels")
+        raise StageError("calibration: unlabelled: the context has no unlabelled rows")
     else:
         pool = context.train if source == "train" else context.unlabelled
         assert pool is not None
         rows = pool.take(count, seed=context.seed)
     if len(rows) < LEAST_ROWS:
         raise StageError(
-            f"{len(rows)} {_WORDS[source]} are too few to calibrate on; at least {LEAST_ROWS} are needed"
+            f"{len(rows)} {_WORDS[source]} are too few for calibration; give at least {LEAST_ROWS}"
         )
     return rows.by_length()
 
 
 def _made_up(context: Context, count: int) -> Split:
-    from compress.data.readers.synthetic import random_lengths, synthetic_split
-
     encoder = context.encoder
     if encoder is None:
         raise StageError(
-            "calibration: synthetic: rows can be made up for texts only, from the tokenizer; this model "
-            "reads something else: calibrate on train"
+            "calibration: synthetic: synthetic rows need a tokenizer, and this model does not read text; "
+            "use calibration: train"
         )
     longest = encoder.truncated_at
     if longest is None:
         raise StageError(
-            "calibration: synthetic: the tokenizer has not been told where texts are cut: "
+            "calibration: synthetic: the tokenizer has no truncation length; call "
             "encoder.tokenizer.enable_truncation(...)"
         )
-    lengths = random_lengths(count, longest, seed=context.seed)
-    return synthetic_split(encoder, lengths, seed=context.seed)
+    return encoder.synthetic(count, longest, seed=context.seed)
 
 
 def described(source: Calibration) -> str:
     """Describe the calibration rows for the report."""
     if source == "synthetic":
-        return "synthetic rows (random tokens): no data was looked at"
-    return f"{_WORDS[source]}, no label looked at" if source == "train" else _WORDS[source]
+        return "synthetic rows (random tokens), no data used"
+    return f"{_WORDS[source]}, no labels used" if source == "train" else _WORDS[source]
 
 
 def shared_inputs(model: nn.Module, names: Sequence[str], rows: Split, context: Context) -> list[SharedInput]:

@@ -64,7 +64,7 @@ def ends_of(model: nn.Module, names: Sequence[str], rows: Split, context: Contex
     def meet(name: str, given: Tensor, made: Tensor) -> None:
         ends = found.setdefault(name, Ends(Histogram(), Histogram()))
         if given.ndim != made.ndim or given.ndim != 2 + len(model.get_submodule(name).kernel_size):  # type: ignore[arg-type]
-            raise StageError(f"is given {list(given.shape)}, without a batch; name it under `skip`")
+            raise StageError(f"gets {list(given.shape)}, without a batch dimension; name it under `skip`")
         ends.inputs.add_(given.cpu())
         ends.outputs.add_((made.relu() if name in before_relu else made).cpu())
 

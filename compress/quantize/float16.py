@@ -30,7 +30,7 @@ class Float16(Stage):
 
     name: ClassVar[str] = "quantize/float16"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
-    summary: ClassVar[str] = "weights stored as 16-bit floats: half the size, all but exact, no faster"
+    summary: ClassVar[str] = "weights stored as 16-bit floats: half the size, almost exact, not faster"
 
     dtype: Literal["float16", "bfloat16"] = "float16"
     skip: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class Float16(Stage):
         if not bool(torch.isfinite(values).all()):
             largest = float(weight.detach().abs().max())
             raise StageError(
-                f"{name}: a weight of {largest:g} is too large for {self.dtype}, which ends at "
-                f"{torch.finfo(values.dtype).max:g}; set dtype: bfloat16, or name the layer under skip"
+                f"{name}: a weight of {largest:g} is too large for {self.dtype} (maximum "
+                f"{torch.finfo(values.dtype).max:g}); use dtype: bfloat16, or name the layer under skip"
             )
         return values

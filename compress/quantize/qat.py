@@ -75,5 +75,7 @@ def learn_twins_(
     made.facts |= {
         "validation_before_training": first[0],
         "validation_after_training": last[0],
-        "kept": "the trained integers" if better else "the first integers: training won nothing",
+        "kept": "the trained integers"
+        if better
+        else "the first integers, because training did not improve them",
     }

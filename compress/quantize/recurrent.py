@@ -25,9 +25,9 @@ def objection_to(layer: nn.RNNBase) -> str:
     """Why a recurrent layer can't be quantized; empty if it can."""
     if layer.mode != "LSTM":
         kind = "GRU" if layer.mode == "GRU" else "RNN"
-        return f"ONNX Runtime has no int8 kernel for a {kind}, only for an LSTM"
+        return f"ONNX Runtime has no int8 kernel for {kind}, only for LSTM"
     if layer.proj_size:
-        return f"ONNX Runtime's int8 LSTM has no projection (proj_size: {layer.proj_size})"
+        return f"ONNX Runtime's int8 LSTM does not support a projection (proj_size: {layer.proj_size})"
     return ""
 
 

@@ -198,7 +198,7 @@ def _choose(
     check_plain(model)
     done = next((name for name, each in model.named_modules() if isinstance(each, QuantizedModule)), None)
     if done is not None:
-        raise StageError(f"{done} holds integers or 16-bit floats already; begin with the float model")
+        raise StageError(f"{done} is already quantized; start from the float model")
     found: Found = [
         (name, layer)
         for name, layer in model.named_modules(remove_duplicate=False)
@@ -244,7 +244,7 @@ def _floats_outside(model: nn.Module, layers: Collection[str], total: int) -> di
         elif type(holder).__module__.startswith("torch.nn."):
             found[name] = f"no stage quantizes nn.{type(holder).__name__}"
         else:
-            found[name] = f"{type(holder).__name__} reads {own} itself: only layers are replaced"
+            found[name] = f"{type(holder).__name__} uses {own} directly; only layers are replaced"
     return found
 
 
@@ -282,7 +282,7 @@ def _reason_to_leave(
 ) -> str:
     """Why a layer stays float; empty if it doesn't."""
     if type(layer).forward is not _plain(layer).forward:
-        return f"{type(layer).__name__} has a forward of its own"
+        return f"{type(layer).__name__} overrides forward"
     if isinstance(layer, nn.Linear):
         parent = model.get_submodule(name.rpartition(".")[0]) if name else None
         inside = isinstance(parent, nn.MultiheadAttention)
@@ -298,7 +298,7 @@ def _reason_to_leave(
     if not embeddings:
         return "embeddings: false"
     if layer.max_norm is not None:
-        return "max_norm changes its rows as they are read"
+        return "max_norm changes its rows when they are read"
     return "too small to matter" if layer.weight.nbytes < SMALL_TABLE_FRACTION * total else ""
 
 
@@ -323,7 +323,7 @@ def tables_by_weight(model: nn.Module) -> dict[int, str]:
 def _check_float32(name: str, weight: Tensor) -> None:
     if weight.dtype != torch.float32:
         raise StageError(
-            f"{name}: weights are {weight.dtype}; quantizing takes float32, so load the model in it"
+            f"{name}: weights are {weight.dtype}; load the model in float32, which quantizing needs"
         )
 
 

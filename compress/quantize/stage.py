@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -83,11 +85,11 @@ class QuantizeLayers(Stage):
             return None
         if data.modality != "text":
             return (
-                f"can't calibrate on {self.calibration} rows: these are texts; with data of numbers or "
-                "pictures use train"
+                f"calibration: {self.calibration} is for texts only; with numbers or images use "
+                "calibration: train"
             )
         if self.calibration == "unlabelled" and getattr(data, "unlabelled", None) is None:
-            return "calibrates on unlabelled rows: give them as data.unlabelled"
+            return "calibration: unlabelled needs data.unlabelled"
         return None
 
     def rehearse(self, model: nn.Module) -> nn.Module:
@@ -103,8 +105,8 @@ class QuantizeLayers(Stage):
                 names += recurrent_to_replace(model, self.embeddings, self.skip, self.takes_convolutions)
             if names:
                 raise StageError(
-                    "qat trains linear layers and embeddings, no convolutions and no LSTMs: leave it out, or "
-                    f"name under skip: {', '.join(names)}"
+                    "qat does not train convolutions and LSTMs; omit it, or name under skip: "
+                    f"{', '.join(names)}"
                 )
         return model
 
@@ -139,89 +141,58 @@ class QuantizeLayers(Stage):
             StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few
                 calibration rows; a layer's input is not finite; training diverged in its first epoch.
         """
-        from compress.quantize.calibrate import SharedInput, calibration_rows, described, shared_inputs
-        from compress.quantize.integers.choose import choose_integers_
-        from compress.quantize.recurrent import int8_lstm_of
-        from compress.quantize.replace import copy_to_change, replace_layers
-        from compress.quantize.trainable import TrainableEmbedding, TrainableLinear
+        from compress.quantize.calibrate import described
+        from compress.quantize.replace import replace_layers
         from compress.quantize.weight_readers import mark_weight_readers_
 
         mark_weight_readers_(model, context)
         names = self.linears(model)
+        chosen = self._choose(model, names, context)
+        makers = _Makers(self, chosen, self.tied(chosen.model, names))
+        done = replace_layers(
+            chosen.model,
+            makers.linear,
+            makers.embedding if self.embeddings else None,
+            self.skip,
+            chosen.convolution,
+            makers.recurrent if self.takes_recurrent else None,
+        )
+        facts = chosen.facts | done.facts()
+        if chosen.rows is not None:
+            facts |= {"calibration": described(self.calibration), "calibration_rows": len(chosen.rows)}
+        made = StageResult(done.model, facts)
+        if self.qat is not None:
+            learn_twins_(made, makers.twins, chosen.model, self.qat, context, self.name)
+        return made
+
+    def _choose(self, model: nn.Module, names: Sequence[str], context: Context) -> _Chosen:
+        """Choose integers and ranges, on a copy of the model that doesn't outlive this method."""
+        from compress.quantize.calibrate import SharedInput, calibration_rows, shared_inputs
+        from compress.quantize.integers.choose import choose_integers_
+        from compress.quantize.replace import copy_to_change
+
         work = copy_to_change(model, names, context.device)
-        rows, ranges, facts = None, {}, dict[str, Any]()
-        make_convolution: Callable[[str, Any], QuantizedModule] | None = None
+        found = _Chosen(model)
         places = [SharedInput((name,)) for name in names]
         if self.looks_at_data:
-            rows = calibration_rows(context, self.calibration_rows, self.calibration)
+            found.rows = rows = calibration_rows(context, self.calibration_rows, self.calibration)
             if self.takes_convolutions:
-                facts |= self.prepare_convolutions_(work, rows, context)
+                found.facts |= self.prepare_convolutions_(work, rows, context)
             places = shared_inputs(work, names, rows, context)
             if self.smooth != "none":
                 smoothed = smooth_(work, self.smooth, self.strength, places, self.grid(), rows, context)
-                facts["smoothed"] = smoothed or "no exact pair"
-            if facts:
-                model = copy_to_change(work, names, context.device)  # same outputs from other weights
-            ranges = self.ranges(work, places, rows, context)
-            facts |= self.about_ranges()
+                found.facts["smoothed"] = smoothed or "no exact pair"
+            if found.facts:
+                found.model = copy_to_change(work, names, context.device)  # same outputs, other weights
+            found.ranges = self.ranges(work, places, rows, context)
+            found.facts |= self.about_ranges()
             if self.takes_convolutions:
-                make_convolution = self.convolutions_(work, rows, context)
-        chosen = choose_integers_(
-            work, places, self.grid_of, self.algorithm, rows, context, bias_correction=self.bias_correction
+                found.convolution = self.convolutions_(work, rows, context)
+        correct = self.bias_correction
+        found.integers = choose_integers_(
+            work, places, self.grid_of, self.algorithm, found.rows, context, bias_correction=correct
         )
-        del work  # so that no more than two models are held at once
-        twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
-
-        heads = self.tied(model, names)
-        shared: dict[str, LinearModule] = {}  # linear layers made early, for a tied table
-
-        def linear(name: str, layer: nn.Linear) -> LinearModule:
-            if name in shared:
-                return shared[name]
-            integers = chosen.pop(name)  # so that it is not held twice
-            bias = layer.bias if integers.bias is None else integers.bias
-            new = self.linear(layer, integers, bias, ranges.get(name))
-            if self.qat is not None:
-                twins.append(
-                    (new, TrainableLinear(layer, integers, bias, self._linear_within(ranges.get(name))))
-                )
-            return new
-
-        def embedding(name: str, layer: nn.Embedding) -> QuantizedModule:
-            head = heads.get(id(layer.weight))
-            if head is not None:
-                tied: nn.Linear = model.get_submodule(head)  # type: ignore[assignment]
-                shared[head] = linear(head, tied)
-                return self.shared_table(shared[head], layer)
-            integers = self.table(name, layer.weight.detach())
-            new = self.embedding(layer, integers)
-            if self.qat is not None:
-                twins.append((new, TrainableEmbedding(layer, integers, self.embedding)))
-            return new
-
-        def recurrent(name: str, layer: nn.LSTM) -> QuantizedModule:
-            return int8_lstm_of(name, layer, self.grid(), self.algorithm)
-
-        done = replace_layers(
-            model,
-            linear,
-            embedding if self.embeddings else None,
-            self.skip,
-            make_convolution,
-            recurrent if self.takes_recurrent else None,
-        )
-        facts |= done.facts()
-        if rows is not None:
-            facts |= {"calibration": described(self.calibration), "calibration_rows": len(rows)}
-        made = StageResult(done.model, facts)
-        if self.qat is not None:
-            learn_twins_(made, twins, model, self.qat, context, self.name)
-        return made
-
-    def _linear_within(
-        self, input_range: tuple[float, float] | None
-    ) -> Callable[[nn.Linear, Integers, Tensor | None], LinearModule]:
-        return lambda layer, integers, bias: self.linear(layer, integers, bias, input_range)
+        return found
 
     @abstractmethod
     def grid(self) -> Grid:
@@ -280,3 +251,72 @@ class QuantizeLayers(Stage):
             model: its convolution weights are replaced by their dequantized integers.
         """
         raise NotImplementedError
+
+
+@dataclass
+class _Chosen:
+    """What is decided before layers are replaced.
+
+    Attributes:
+        model: the float model to replace layers of: the stage's own, or a copy with smoothed weights.
+        rows: calibration rows, if any were needed.
+        integers, ranges: of linear layers, and of their inputs if these are fixed in advance.
+        convolution: makes the new layer of a convolution.
+    """
+
+    model: nn.Module
+    rows: Split | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    integers: dict[str, Integers] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    convolution: Callable[[str, Any], QuantizedModule] | None = None
+
+
+class _Makers:
+    """Makes the new layers of a model, and their trainable twins if the stage trains.
+
+    Attributes:
+        twins: each new layer with its trainable version.
+    """
+
+    def __init__(self, stage: QuantizeLayers, chosen: _Chosen, heads: dict[int, str]) -> None:
+        """Make none yet; `heads` as from `tied`."""
+        self._stage, self._chosen, self._heads = stage, chosen, heads
+        self._shared: dict[str, LinearModule] = {}  # linear layers made early, for a tied table
+        self.twins: list[tuple[QuantizedModule, TrainableLinear | TrainableEmbedding]] = []
+
+    def linear(self, name: str, layer: nn.Linear) -> LinearModule:
+        """Make the new layer of a linear layer."""
+        from compress.quantize.trainable import TrainableLinear
+
+        if name in self._shared:
+            return self._shared[name]
+        stage, limits = self._stage, self._chosen.ranges.get(name)
+        integers = self._chosen.integers.pop(name)  # so that it is not held twice
+        bias = layer.bias if integers.bias is None else integers.bias
+        new = stage.linear(layer, integers, bias, limits)
+        if stage.qat is not None:
+            within = partial(stage.linear, input_range=limits)
+            self.twins.append((new, TrainableLinear(layer, integers, bias, within)))
+        return new
+
+    def embedding(self, name: str, layer: nn.Embedding) -> QuantizedModule:
+        """Make the new table of an embedding."""
+        from compress.quantize.trainable import TrainableEmbedding
+
+        stage, head = self._stage, self._heads.get(id(layer.weight))
+        if head is not None:
+            tied: nn.Linear = self._chosen.model.get_submodule(head)  # type: ignore[assignment]
+            self._shared[head] = self.linear(head, tied)
+            return stage.shared_table(self._shared[head], layer)
+        integers = stage.table(name, layer.weight.detach())
+        new = stage.embedding(layer, integers)
+        if stage.qat is not None:
+            self.twins.append((new, TrainableEmbedding(layer, integers, stage.embedding)))
+        return new
+
+    def recurrent(self, name: str, layer: nn.LSTM) -> QuantizedModule:
+        """Make the new layer of an LSTM."""
+        from compress.quantize.recurrent import int8_lstm_of
+
+        return int8_lstm_of(name, layer, self._stage.grid(), self._stage.algorithm)

@@ -36,7 +36,7 @@ class _WeightOnly(QuantizeLayers):
     @model_validator(mode="after")
     def _trained_as_exported(self) -> Self:
         if self.qat is not None and self.activations == "int8":
-            raise ValueError("activations: int8 is not trained by qat: leave one of them out")
+            raise ValueError("activations: int8 can't be combined with qat; omit one of them")
         return self
 
     def grid(self) -> Grid:
@@ -95,8 +95,8 @@ class Int4WeightOnly(_WeightOnly):
 
     name: ClassVar[str] = "quantize/int4_weight_only"
     summary: ClassVar[str] = (
-        "4-bit weights in groups that share a scale, float activations: smallest; decoders write faster, "
-        "encoders are no faster"
+        "4-bit weights in groups with one scale each, float activations: smallest; faster text generation, "
+        "encoders not faster"
     )
     bits: ClassVar[Literal[4, 8]] = 4
 
@@ -114,8 +114,8 @@ class Int4WeightOnly(_WeightOnly):
             table = tables.get(weight, linear)
             if self.grid_of(table) != self.grid() == self.grid_of(linear):
                 raise StageError(
-                    f"int8_layers: {table} is tied to {linear} and stored as its weight: "
-                    f"name {linear}, for both"
+                    f"int8_layers: {table} is tied to {linear} and stored as its weight; name {linear}, "
+                    "which covers both"
                 )
         return names
 
@@ -161,7 +161,7 @@ class Int8WeightOnly(_WeightOnly):
 
     name: ClassVar[str] = "quantize/int8_weight_only"
     summary: ClassVar[str] = (
-        "8-bit weights, float activations: a quarter of the size, near exact; decoders write faster, "
-        "encoders are no faster"
+        "8-bit weights, float activations: a quarter of the size, almost exact; faster text generation, "
+        "encoders not faster"
     )
     bits: ClassVar[Literal[4, 8]] = 8

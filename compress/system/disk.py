@@ -34,7 +34,7 @@ __all__ = [
     "owned_directory",
     "remove_leftovers",
     "scratch_directory",
-    "size_words",
+    "bytes_text",
 ]
 
 _RANDOM = "[a-z0-9_]{8}"  # suffix added by tempfile.mkdtemp
@@ -253,7 +253,7 @@ def cannot_write(error: OSError, place: Path, partial: Path | None = None) -> Ou
     at = place if inside or named is None else named
     if full:
         advice = "free some" if inside else "free some, or set TMPDIR to another directory"
-        reason += f" ({size_words(free_bytes(at))} free on its file system; {advice})"
+        reason += f" ({bytes_text(free_bytes(at))} free on its file system; {advice})"
     return OutputError(f"cannot write {at}: {reason}")
 
 
@@ -275,7 +275,7 @@ def check_room(needs: dict[Path, tuple[int, str]]) -> None:
         need, free = wanted[_existing(folder).stat().st_dev], free_bytes(folder)
         if free < need:
             raise OutputError(
-                f"{folder}: {size_words(free)} free on its file system, but at least {size_words(need)} are "
+                f"{folder}: {bytes_text(free)} free on its file system, but at least {bytes_text(need)} are "
                 f"needed; free some, or {advice}"
             )
 
@@ -285,7 +285,7 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(_existing(path)).free
 
 
-def size_words(count: int) -> str:
+def bytes_text(count: int) -> str:
     """Bytes in words."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 

@@ -121,7 +121,7 @@ class Task(ABC):
             return None
         return (
             f"{rows} rows with logits of shape {list(shape)}; the data has {self.classes} labels "
-            f"({', '.join(self.labels[:8])}), so [{rows}, {self.classes}] is needed"
+            f"({', '.join(self.labels[:8])}), so they must be [{rows}, {self.classes}]"
         )
 
     def widened(self, shape: Sequence[int]) -> Self:

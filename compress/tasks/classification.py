@@ -33,7 +33,7 @@ class Classification(OneOfSeveral):
         unit="row",
         answer="class",
         label="label",
-        summary="one label a row; text (CSV, JSONL, Parquet, datasets), images (folders), arrays (digits)",
+        summary="one label per row; text (CSV, JSONL, Parquet, datasets), images (folders), arrays (digits)",
         served="classifiers of texts or images that give each row one of two or more labels",
         hub_metric="accuracy",
     )
@@ -71,7 +71,7 @@ class Classification(OneOfSeveral):
     def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
         """Print the label's name, or its index if there are many labels."""
         if len(labels) > most:
-            return ["print(int(logits[0].argmax()))  # the place of the label in manifest.json"]
+            return ["print(int(logits[0].argmax()))  # index of the label in manifest.json"]
         return [
             f"labels = {json.dumps(list(labels), ensure_ascii=False)}",
             "print(labels[int(logits[0].argmax())])",

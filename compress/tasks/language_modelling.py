@@ -71,6 +71,7 @@ class LanguageModelling(OneOfSeveral):
         "(stdlib)",
         served="language models",
         hub_metric="perplexity",
+        constant="always predicting the most frequent token",
         batches="batches",
         alone="one at a time",
     )
@@ -82,14 +83,13 @@ class LanguageModelling(OneOfSeveral):
             ("ForCausalLM", "LMHeadModel"),
             "text-generation",
             not_endings=("WithLMHeadModel",),
-            what="names the next token of a text, and no class",
-            wants="the data are texts to write on from, which wants a model whose architecture ends in "
-            "ForCausalLM or LMHeadModel",
+            what="predicts the next token of a text, not a class",
+            wants="language modelling needs a model whose architecture ends in ForCausalLM or LMHeadModel",
         ),
     )
     gates = {
-        "max_perplexity_ratio": Gate("perplexity over the baseline's", "ratio", _perplexity_ratio),
-        "min_decode_speedup": Gate("speed-up of writing a token", "speedup", _decode_speedup),
+        "max_perplexity_ratio": Gate("perplexity relative to the baseline", "ratio", _perplexity_ratio),
+        "min_decode_speedup": Gate("speed-up of generating a token", "speedup", _decode_speedup),
     }
     record = "language"
     keeps_past = True
@@ -119,8 +119,8 @@ class LanguageModelling(OneOfSeveral):
         if len(shape) == 3 and shape[1] == positions and shape[2] >= self.vocabulary:
             return None
         return (
-            f"with logits of shape {list(shape)}; a language model answers each of the {positions} positions "
-            f"with {self.vocabulary:,} numbers at least, the tokens of its tokenizer"
+            f"with logits of shape {list(shape)}; a language model must return at least "
+            f"{self.vocabulary:,} numbers (the tokens of its tokenizer) for each of the {positions} positions"
         )
 
     def widened(self, shape: Sequence[int]) -> Self:

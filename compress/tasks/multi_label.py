@@ -43,33 +43,26 @@ _ANSWERS = "answers"
 _COUNTS = 2  # of one model and row: right names, and names given plus names that are true
 
 
-class _Words(TaskWords):
-    def not_above_constant(self, model: str, value: str, constant: str) -> str:
-        """Say that a model is no better than one that gives each row the same labels."""
-        return (
-            f"the {model} model is not measurably better than giving each row the same labels: its micro F1 "
-            f"on the test rows is {value}, and that of the best such choice {constant}"
-        )
-
-
 @dataclass(frozen=True)
 class MultiLabel(Task):
     """Any number of labels a row; logits [b, c], labels int64 [b, c] of 0 and 1."""
 
     name = "multi-label"
     rows = "labelled"
-    words = _Words(
+    words = TaskWords(
         model="multi-label classifier",
         metric="micro F1",
         score="micro F1",
         right="with a micro F1 of {}",
-        constant="giving each row the same labels",
+        constant="predicting the same labels for each row",
         unit="label",
         answer="labels",
         label="label",
-        summary="any number of labels a row (data.task=multi-label); text (lists, a separated column or "
-        "columns of 0 and 1), arrays (a matrix of 0 and 1), digits",
-        served="classifiers that give each row any number of labels (data.task=multi-label)",
+        summary=(
+            "any number of labels per row (data.task=multi-label); text (lists, a separated column or "
+            "columns of 0 and 1), arrays (a matrix of 0 and 1), digits"
+        ),
+        served="classifiers with any number of labels per row (data.task=multi-label)",
         hub_metric="f1",
     )
     heads = (
@@ -257,8 +250,8 @@ class MultiLabel(Task):
         return Breakdown(
             title="Each label",
             sentences=(
-                f"A label is named where its probability is above {THRESHOLD}, of both models alike. Macro "
-                f"F1, the mean over {len(names)} labels, is {new.mean():.3f}, after {old.mean():.3f} for the "
+                f"A label is predicted if its probability is above {THRESHOLD}, for both models. Macro F1, "
+                f"the mean over {len(names)} labels, is {new.mean():.3f}, after {old.mean():.3f} for the "
                 f"baseline: {points}, with the 95 % interval of the change.",
             ),
             columns=("label", "test rows", "baseline F1", "F1", "precision", "recall"),
@@ -298,7 +291,7 @@ class MultiLabel(Task):
         lines = ["probabilities = 1 / (1 + np.exp(-logits[0]))"]
         if len(labels) > most:
             places = f"[i for i, p in enumerate(probabilities) if p > {THRESHOLD}]"
-            return [*lines, f"print({places})  # places of the labels in manifest.json"]
+            return [*lines, f"print({places})  # indices of the labels in manifest.json"]
         return [
             f"labels = {json.dumps(list(labels), ensure_ascii=False)}",
             *lines,

@@ -144,7 +144,7 @@ class TaskWords:
     hub_metric: str
     score: str = "accuracy"
     right: str = "and is right on {}"
-    constant: str = "always naming the commonest label"
+    constant: str = "always predicting the most frequent label"
     batches: str = "padded batches"
     alone: str = "one row at a time"
 
@@ -155,8 +155,8 @@ class TaskWords:
             value, constant: their metrics, formatted.
         """
         return (
-            f"the {model} model is not measurably better than always naming the commonest {self.label}: it "
-            f"answers {value} of the test {self.unit}s right, and {constant} of them have that {self.label}"
+            f"the {model} model is not measurably better than {self.constant}: its {self.score} on the test "
+            f"rows is {value}, compared with {constant}"
         )
 
 

@@ -52,10 +52,10 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RuntimeError, pickle.UnpicklingError):
-            self._say(f"the checkpoint {path} is damaged: training begins anew")
+            self._say(f"the checkpoint {path} is damaged; training starts again from the first epoch")
             return None
         if found.get("key") != self._key:
-            self._say(f"the checkpoint {path} is of another training: this one begins anew")
+            self._say(f"the checkpoint {path} is from another training; this one starts from the first epoch")
             return None
         return found
 
@@ -79,8 +79,9 @@ class Checkpoints:
         except OSError as error:
             if not self._refused:
                 self._say(
-                    f"cannot write a checkpoint in {self._folder}: {error.strerror or error}; training goes "
-                    "on, but if it is killed it begins again from the last checkpoint, or anew"
+                    f"cannot write a checkpoint in {self._folder}: {error.strerror or error}; training "
+                    "continues, but if it is killed it resumes from the last checkpoint or from the first "
+                    "epoch"
                 )
             self._refused = True
         finally:
@@ -120,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
         while part := file.read(min(_READ_AT_ONCE, max(0, size - file.tell()))):
             digest.update(part)
         if file.read() != digest.digest():
-            raise ValueError(f"{path} is not as it was written")
+            raise ValueError(f"the checksum of {path} is wrong")
         file.seek(0)
         found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return found

@@ -106,7 +106,7 @@ def fit_(
         loop = Loop(job, found)
         with progress.bar(description, loop.total_steps) as bar:
             if found is not None:
-                where = "was finished before" if loop.finished else f"resuming at epoch {loop.epoch}"
+                where = "already finished" if loop.finished else f"resuming at epoch {loop.epoch}"
                 progress.say(f"{description}: {where}")
                 bar.advance(loop.steps, where)
             diverged = loop.run(bar, checkpoints)
@@ -114,7 +114,7 @@ def fit_(
     if diverged and not loop.best_epoch:
         raise StageError(f"{description}: {diverged}; {advice}")
     if diverged:
-        diverged = f"{diverged}: stopped, and epoch {loop.best_epoch} kept; {advice}"
+        diverged = f"{diverged}; stopped with the weights of epoch {loop.best_epoch}; {advice}"
         progress.say(f"{description}: {diverged}")
     loop.keep_best_()
     resumed = None if found is None else min(found["progress"]["epoch"], config.epochs)
@@ -129,7 +129,9 @@ def _start_alike_(module: nn.Module, description: str) -> None:
     try:
         module.load_state_dict(first)
     except RuntimeError as error:
-        raise StageError(f"{description}: the processes have models of different shapes: {error}") from error
+        raise StageError(
+            f"{description}: the models of the processes have different shapes: {error}"
+        ) from error
 
 
 def _checkpoints(folder: Path, job: Job, description: str, progress: Progress) -> Checkpoints:

@@ -42,13 +42,12 @@ def evaluate(
     """Loss and metric of a module on a split: `validation_loss`, `validation_metric`."""
     import torch
 
+    from compress.model.evaluating import evaluating
     from compress.model.forward import logits, to_tensors
 
-    was_training = module.training
-    module.eval()
     total, count = 0.0, 0
     answers = []
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(module):
         for batch in split.batches(task.rows_at_once(split.labels[:1].size, batch_size)):
             answered = logits(module, to_tensors(batch, task.input_names, device)).float()
             labels = torch.from_numpy(batch[LABELS_KEY]).to(answered.device)
@@ -56,6 +55,5 @@ def evaluate(
             total += float(task.loss(answered, labels)) * len(judged)
             count += len(judged)
             answers.append(task.named(judged).cpu().numpy())
-    module.train(was_training)
     metric = task.value(np.concatenate(answers), split.answers)
     return {"validation_loss": total / count, "validation_metric": metric}

@@ -68,13 +68,12 @@ def test_a_repeated_row_is_dropped_and_a_leak_refused_whatever_the_type(tmp_path
     columns = _columns()
     repeated = {name: np.concatenate([each, each[:2]]) for name, each in columns.items()}
     path = _file(tmp_path / "rows.npz", **repeated)
-    assert load_splits(_config(path)).notes == (
-        "rows.npz: 2 rows dropped: the same input stands there before",
-    )
+    (note,) = load_splits(_config(path)).notes
+    assert note.kind == "dropped" and note.startswith("rows.npz: 2 rows")
     leaking = {
         name: each[:4].astype("float32") if name == "about" else each[:4] for name, each in columns.items()
     }
-    with pytest.raises(DataError, match=r"test\.npz: 4 of 4 test rows stand in train"):
+    with pytest.raises(DataError, match=r"test\.npz: 4 of 4 test rows .*train"):
         load_splits(_config(path, test=str(_file(tmp_path / "test.npz", **leaking))))
 
 
@@ -82,17 +81,17 @@ def test_a_repeated_row_is_dropped_and_a_leak_refused_whatever_the_type(tmp_path
     ("change", "message"),
     [
         ({"labels": None}, r"rows\.npz: no 'labels'"),
-        ({"labels": np.arange(40) / 2}, "labels are float64: .* regression"),
-        ({"labels": np.arange(40) - 1}, "label -1 is negative; classes are counted from 0"),
+        ({"labels": np.arange(40) / 2}, "float64"),
+        ({"labels": np.arange(40) - 1}, "label -1"),
         ({"labels": np.zeros(40, int)}, r"rows\.npz: all rows have the label '0'"),
         ({"labels": np.arange(39) % 2}, r"rows\.npz: input 'input_ids' has 40 rows, but there are 39 labels"),
-        ({"about": np.full((40, 3), np.nan)}, r"rows\.npz: row 0 of input 'about' holds a value that is not"),
-        ({"about": np.array(["x"] * 40)}, r"rows\.npz: input 'about' holds <U1, neither whole numbers nor"),
+        ({"about": np.full((40, 3), np.nan)}, r"rows\.npz: row 0 .*'about'"),
+        ({"about": np.array(["x"] * 40)}, r"rows\.npz.*'about'.*<U1"),
         (
             {"about": np.array([[1], [1, 2]] * 20, dtype=object)},
-            "holds objects, not numbers; pad rows of several lengths to one, and give a mask as another",
+            "objects.*mask",
         ),
-        ({"about": None, "input_ids": None}, r"rows\.npz: has no input beside 'labels'"),
+        ({"about": None, "input_ids": None}, r"rows\.npz.*'labels'"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -106,12 +105,10 @@ def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("a,b\n")
     (tmp_path / "empty.npz").write_bytes(b"")
     (tmp_path / "cut.npz").write_bytes(_file(tmp_path / "rows.npz", **_columns()).read_bytes()[:500])
-    with pytest.raises(
-        DataError, match=r"one\.npy: holds one array without a name; write it with numpy\.savez"
-    ):
+    with pytest.raises(DataError, match=r"one\.npy.*numpy\.savez"):
         load_splits(_config(tmp_path / "one.npy"))
     for name in ("text", "empty", "cut"):
-        with pytest.raises(DataError, match=rf"{name}\.npz: is not a file that numpy\.savez writes"):
+        with pytest.raises(DataError, match=rf"{name}\.npz: .*numpy\.savez"):
             load_splits(_config(tmp_path / f"{name}.npz"))
 
 
@@ -120,10 +117,8 @@ def test_a_recipe_names_the_file_that_is_not_there_and_what_numbers_cannot_do(tm
     text = "model: {file: m.py, builder: build}\ndata: {source: arrays, train: rows.npz}\nstages:\n"
     recipe = tmp_path / "own.yaml"
     recipe.write_text(text + "  - quantize/int8_dynamic\n")
-    with pytest.raises(
-        DataError, match=r"data\.train: .*rows\.npz does not exist; give yours with data.train=FILE"
-    ):
+    with pytest.raises(DataError, match=r"data\.train.*rows\.npz.*data\.train=FILE"):
         check_files(load_recipe(recipe))
     recipe.write_text(text + "  - quantize/int8_static: {calibration: synthetic}\n")
-    with pytest.raises(Exception, match="these are texts; with data of numbers or pictures use train"):
+    with pytest.raises(Exception, match="for texts only.*calibration: train"):
         load_recipe(recipe)

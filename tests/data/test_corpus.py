@@ -100,7 +100,7 @@ def test_one_file_is_cut_at_its_lines(tmp_path: Path, encoder: TextEncoder) -> N
     }
     assert all(text.startswith("line ") for text in texts.values())
     assert "line 10 " in texts["train"] and "line 350 " not in texts["train"]
-    assert any("last parts of its 1 document" in note for note in splits.notes)
+    assert any("validation and test" in note and "1 document" in note for note in splits.notes)
 
 
 def test_limits_draw_rows_and_say_so(folder: Path, encoder: TextEncoder) -> None:
@@ -136,10 +136,10 @@ def test_the_standard_library_is_the_same_each_time(encoder: TextEncoder) -> Non
     [
         (
             lambda root: (root / "empty").mkdir(),
-            r"no file in it is called \*\.txt; say which with data\.files",
+            r"\*\.txt.*data\.files",
         ),
-        (lambda root: (root / "empty").write_bytes(b"a\xff"), "not UTF-8 text"),
-        (lambda root: (root / "empty").write_text(" \n"), "there is no text in it"),
+        (lambda root: (root / "empty").write_bytes(b"a\xff"), "UTF-8"),
+        (lambda root: (root / "empty").write_text(" \n"), "empty: .*no text"),
         (lambda root: (root / "empty").write_text("few"), "too few for two rows of 32"),
         (lambda root: None, "does not exist"),
     ],
@@ -153,7 +153,7 @@ def test_what_is_no_corpus_is_refused(make, said: str, tmp_path: Path, encoder: 
 def test_a_document_in_two_files_is_refused(folder: Path, tmp_path: Path, encoder: TextEncoder) -> None:
     other = tmp_path / "test.txt"
     other.write_text(_document(3).upper(), encoding="utf-8")
-    with pytest.raises(DataError, match=r"a document stands in train and in test \('DOCUMENT 3: "):
+    with pytest.raises(DataError, match=r"\('DOCUMENT.*3"):
         _load(folder, encoder, test=str(other))
 
 
@@ -170,7 +170,7 @@ def test_a_tokenizer_without_an_end_token_is_refused_and_told_of_its_tokens(
 ) -> None:
     with pytest.raises(DataError, match=r"endless names no end token.*data\.end_token=TOKEN \(.*<\|end"):
         _load(folder, TextEncoder.from_directory(endless))
-    with pytest.raises(DataError, match=r"data\.end_token: '</s>' is no token of .*tokenizer\.json"):
+    with pytest.raises(DataError, match=r"data\.end_token.*'</s>'.*tokenizer\.json"):
         _load(folder, TextEncoder.from_directory(endless), end_token="</s>")
 
 

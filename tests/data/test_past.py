@@ -32,5 +32,5 @@ def test_an_empty_past_has_the_shapes_and_types_of_the_inputs() -> None:
 
 @pytest.mark.parametrize("shape", [["b", "heads", "p", 8], ["b", 2, 8]])
 def test_a_graph_that_says_no_heads_is_refused(shape: list[Any]) -> None:
-    with pytest.raises(ModelError, match=r"takes past_key_values\.0\.key of shape .*; a decoder"):
+    with pytest.raises(ModelError, match=r"past_key_values\.0\.key has shape"):
         empty_past([_Value("past_key_values.0.key", shape)], 1)

@@ -52,3 +52,8 @@ def test_every_source_reads_itself_and_names_its_rows() -> None:
     assert len(sources) == 8 and all(issubclass(each, DataSource) for each in sources)
     assert not any(getattr(each, "__abstractmethods__", ()) for each in sources)
     assert {each.modality for each in sources} == {"text", "image", "numbers"}
+
+
+def test_a_manifest_says_truncated_only_of_rows_that_are(encoder: TextEncoder) -> None:
+    assert "max_length" in encoder.how
+    assert "max_length" not in NumbersReader().how

@@ -50,7 +50,7 @@ def test_notes_say_of_which_kind_they_are(write_csv: Write, encoder: TextEncoder
     splits = load_splits(FileData(train=path, max_length=3, train_limit=20), reader=encoder)
     kinds = [note.kind for note in splits.notes]
     assert kinds == ["dropped", "limit", "other", "cut", "cut", "cut"]
-    assert "train: 20 of 20 texts cut to 3 tokens (max_length)" in splits.notes
+    assert splits.notes[3].startswith("train: 20 of 20 texts") and "3 tokens (max_length)" in splits.notes[3]
 
 
 def test_labels_that_are_amounts_are_told_the_word_regression(write_csv: Write, encoder: TextEncoder) -> None:
@@ -97,7 +97,8 @@ def test_pool_is_deduplicated_before_it_is_split(write_csv: Write, encoder: Text
     rows = [row for text, label in _pool() for row in ((text, label), (f"  {text.upper()} ", label))]
     splits = load_splits(FileData(train=write_csv("a.csv", rows)), reader=encoder)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
-    assert splits.notes == ("a.csv: 40 rows dropped: the same input stands there before",)
+    (note,) = splits.notes
+    assert note.kind == "dropped" and note.startswith("a.csv: 40 rows")
 
 
 def test_train_drops_repeats_and_all_rows_of_an_input_with_two_labels(
@@ -107,10 +108,9 @@ def test_train_drops_repeats_and_all_rows_of_an_input_with_two_labels(
     held = {part: write_csv(f"{part}.csv", [(f"good {part}", 0)]) for part in ("validation", "test")}
     splits = load_splits(FileData(train=write_csv("a.csv", rows), **held), reader=encoder)
     assert splits.train.texts == ("film w0", "film w1", "film w2", "film w3")
-    assert splits.notes == (
-        "a.csv: 1 row dropped: the same input stands there before",
-        "a.csv: 3 rows dropped: 1 input with more than one label",
-    )
+    repeats, torn = splits.notes
+    assert repeats.kind == torn.kind == "dropped"
+    assert repeats.startswith("a.csv: 1 row ") and torn.startswith("a.csv: 3 rows ") and "1 input" in torn
 
 
 def test_held_out_file_loses_exact_repeats_only(write_csv: Write, encoder: TextEncoder) -> None:
@@ -118,18 +118,15 @@ def test_held_out_file_loses_exact_repeats_only(write_csv: Write, encoder: TextE
     config = FileData(train=write_csv("a.csv", _pool()), test=write_csv("t.csv", rows))
     splits = load_splits(config, reader=encoder)
     assert splits.test.texts == ("good", "Good", "good")
-    assert splits.notes == (
-        "t.csv: 1 row dropped: the same input stands there before",
-        "t.csv: 1 row kept though its input has another label before",
-    )
+    dropped, kept = splits.notes
+    assert (dropped.kind, kept.kind) == ("dropped", "other")
+    assert dropped.startswith("t.csv: 1 row ") and kept.startswith("t.csv: 1 row kept")
 
 
 def test_text_in_two_files_is_a_leak_with_places_and_a_remedy(write_csv: Write, encoder: TextEncoder) -> None:
     leaking = [("Film  W3", 1), ("good", 0), ("film w5", 1), ("film w7 ", 1)]
     _refused(
-        r"t\.csv: 3 of 4 test rows stand in train \(.*a\.csv\) too, case and white space aside "
-        r"\(line 2 is line 5 there: 'Film  W3'; line 4 is line 7 there: 'film w5'\); "
-        r".* remove them from a\.csv",
+        r"t\.csv: 3 of 4 test rows .*a\.csv\).*line 2 .*line 5 .*'Film  W3'.*line 4 .*line 7 .*'film w5'",
         encoder,
         train=write_csv("a.csv", _pool()),
         test=write_csv("t.csv", leaking),
@@ -140,21 +137,21 @@ def test_leak_between_validation_and_test_and_the_same_file_twice_are_refused(
     write_csv: Write, encoder: TextEncoder
 ) -> None:
     train, held = write_csv("a.csv", _pool()), write_csv("h.csv", [("good", 0)])
-    _refused("1 of 1 test rows stand in validation", encoder, train=train, validation=held, test=held)
-    _refused("40 of 40 validation rows stand in train", encoder, train=train, validation=train)
+    _refused("1 of 1 test rows .*validation", encoder, train=train, validation=held, test=held)
+    _refused("40 of 40 validation rows .*train", encoder, train=train, validation=train)
 
 
 def test_one_class_and_contradictions_only_are_refused(write_csv: Write, encoder: TextEncoder) -> None:
     one = write_csv("one.csv", [(f"w{i}", "x") for i in range(9)])
-    _refused(r"one\.csv: all rows have the label 'x'; classification needs two", encoder, train=one)
+    _refused(r"one\.csv.*'x'", encoder, train=one)
     torn = write_csv("torn.csv", [("good", 0), ("good", 1)])
-    _refused(r"torn\.csv: no rows are left: each input stands there with more than one", encoder, train=torn)
+    _refused(r"torn\.csv: no rows .*more than one label", encoder, train=torn)
 
 
 def test_label_that_train_lacks_is_refused_with_its_place(write_csv: Write, encoder: TextEncoder) -> None:
     held = write_csv("t.csv", [("good", 1), ("bad", 7)])
     _refused(
-        r"t\.csv: label '7' \(line 3\) is not among those of a\.csv: 0, 1",
+        r"t\.csv.*'7'.*\(line.*3\).*a\.csv.*0.*1",
         encoder,
         train=write_csv("a.csv", _pool()),
         test=held,
@@ -163,20 +160,16 @@ def test_label_that_train_lacks_is_refused_with_its_place(write_csv: Write, enco
 
 def test_class_too_small_for_each_split_is_refused(write_csv: Write, encoder: TextEncoder) -> None:
     two = write_csv("two.csv", [*_pool(), ("good", "x"), ("bad", "x")])
-    _refused(
-        "label 'x' has 2 distinct rows, too few for one in each of train, validation, test",
-        encoder,
-        train=two,
-    )
+    _refused("label 'x' has 2 distinct rows", encoder, train=two)
     three = write_csv("three.csv", [*_pool(100), *((f"good w{i}", "x") for i in range(3))])
-    for fraction, message in [(0.05, "0 fell to validation; .* about 20"), (0.6, "1 fell to train")]:
-        message = f"label 'x' has 3 distinct rows, too few: {message}"
+    for fraction, message in [(0.05, "validation .*0.* about 20"), (0.6, "train .*1")]:
+        message = f"label 'x' has 3 distinct rows.* {message}"
         _refused(message, encoder, train=three, validation_fraction=fraction)
 
 
 def test_fraction_that_cannot_hold_every_class_is_refused(write_csv: Write, encoder: TextEncoder) -> None:
     path = write_csv("a.csv", _pool(30, classes=5))
-    _refused("validation_fraction 0.1 of 30 distinct rows cannot hold each of 5 labels", encoder, train=path)
+    _refused("validation_fraction.*0.1.*30.*5", encoder, train=path)
 
 
 @pytest.mark.parametrize("limit", [10, 27])
@@ -191,7 +184,8 @@ def test_train_limit_takes_a_stratified_subset_of_train_only(
     assert set(limited.train.texts) < set(whole.train.texts)
     assert limited.test.fingerprint() == whole.test.fingerprint()
     assert limited.validation.fingerprint() == whole.validation.fingerprint()
-    assert limited.notes == (f"train: {limit} of 28 rows taken (train_limit)",)
+    (note,) = limited.notes
+    assert note.kind == "limit" and f"train: {limit} of 28 rows" in note and "train_limit" in note
 
 
 def test_train_limit_above_the_rows_there_are_takes_all(write_csv: Write, encoder: TextEncoder) -> None:
@@ -202,24 +196,20 @@ def test_train_limit_above_the_rows_there_are_takes_all(write_csv: Write, encode
 def test_train_limit_that_would_lose_a_class_is_refused(write_csv: Write, encoder: TextEncoder) -> None:
     held = {part: write_csv(f"{part}.csv", [(f"good {part}", 0)]) for part in ("validation", "test")}
     three = write_csv("a.csv", _pool(30, classes=3))
-    _refused(
-        "train_limit 2 is less than the number of labels, 3", encoder, train=three, train_limit=2, **held
-    )
+    _refused("train_limit.*2.*3", encoder, train=three, train_limit=2, **held)
     rare = write_csv("b.csv", [*_pool(), ("bad", "x"), ("bad film", "x")])
-    _refused("train_limit 4 leaves no row of label 'x'", encoder, train=rare, train_limit=4, **held)
+    _refused("train_limit: 4 .*label 'x'", encoder, train=rare, train_limit=4, **held)
     lone = write_csv("c.csv", [*_pool(), ("bad", "x")])
-    _refused("label 'x' has 1 row in train; train_limit needs 2", encoder, train=lone, train_limit=9, **held)
+    _refused("label 'x' has 1 row in train.*train_limit", encoder, train=lone, train_limit=9, **held)
 
 
 def test_cut_texts_are_noted_by_split(write_csv: Write, encoder: TextEncoder) -> None:
     held = {part: write_csv(f"{part}.csv", [(f"good w1 {part}", 0)]) for part in ("validation", "test")}
     rows = [*_pool(4), ("bad w1 w2", 1)]
     splits = load_splits(FileData(train=write_csv("a.csv", rows), max_length=4, **held), reader=encoder)
-    assert splits.notes == (
-        "train: 1 of 5 texts cut to 4 tokens (max_length)",
-        "validation: 1 of 1 texts cut to 4 tokens (max_length)",
-        "test: 1 of 1 texts cut to 4 tokens (max_length)",
-    )
+    assert {note.kind for note in splits.notes} == {"cut"}
+    for note, said in zip(splits.notes, ("train: 1 of 5", "validation: 1 of 1", "test: 1 of 1"), strict=True):
+        assert note.startswith(said) and "4 tokens (max_length)" in note
 
 
 def test_label_order_decides_the_class_indices_and_its_notes_are_kept(
@@ -233,13 +223,13 @@ def test_label_order_decides_the_class_indices_and_its_notes_are_kept(
         1 - y for y in ordered.test.labels
     ]
     unnamed = load_splits(config, reader=encoder, label_order=["LABEL_0", "LABEL_1"])
-    assert unnamed.notes == ("the model's labels have no names; taken in order: n, p",)
-    with pytest.raises(DataError, match="the model does not know the label p: the data has n, p"):
+    assert [note.kind for note in unnamed.notes] == ["guessed-labels"]
+    with pytest.raises(DataError, match="label p: the data has n, p"):
         load_splits(config, reader=encoder, label_order=["n", "q"])
 
 
 def test_texts_without_a_tokenizer_say_how_to_give_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"texts need a tokenizer: set model\.tokenizer .* model\.hf"):
+    with pytest.raises(DataError, match=r"model\.tokenizer.*model\.hf"):
         load_splits(FileData(train=tmp_path / "absent.csv"))
 
 

@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from compress.data import TextEncoder
-from compress.data.readers.synthetic import random_lengths, synthetic_split
+from compress.data.readers.synthetic import random_lengths
 from compress.data.split import NO_LABEL
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -25,7 +25,7 @@ def bert(bert_directory: Path) -> TextEncoder:
 
 
 def test_random_tokens_stand_between_the_special_ones(bert: TextEncoder) -> None:
-    made = synthetic_split(bert, [3, 4, 9], seed=0)
+    made = bert.random_rows([3, 4, 9], seed=0)
     assert made.name == "synthetic" and made.inputs == bert.inputs
     for row, length in zip(made.rows, (3, 4, 9), strict=True):
         ids = row["input_ids"].tolist()
@@ -37,7 +37,7 @@ def test_random_tokens_stand_between_the_special_ones(bert: TextEncoder) -> None
 
 
 def test_every_token_that_is_not_special_comes_about_as_often(bert: TextEncoder) -> None:
-    made = synthetic_split(bert, [102] * 50, seed=0)
+    made = bert.random_rows([102] * 50, seed=0)
     counts = Counter(int(i) for row in made.rows for i in row["input_ids"][1:-1])
     assert set(counts) == set(range(5, bert.vocab_size))
     # 5,000 draws of 11 tokens: 455 each on average, with a standard deviation of 20; five of them here.
@@ -45,18 +45,18 @@ def test_every_token_that_is_not_special_comes_about_as_often(bert: TextEncoder)
 
 
 def test_a_row_holds_a_token_beside_the_special_ones_however_short_it_is_to_be(bert: TextEncoder) -> None:
-    (row,) = synthetic_split(bert, [1], seed=0).rows
+    (row,) = bert.random_rows([1], seed=0).rows
     assert len(row["input_ids"]) == 3
 
 
 def test_padding_that_a_tokenizer_file_asks_for_is_no_part_of_a_row(bert: TextEncoder) -> None:
     bert.tokenizer.enable_padding(length=12)
-    (row,) = synthetic_split(bert, [5], seed=0).rows
+    (row,) = bert.random_rows([5], seed=0).rows
     assert len(row["input_ids"]) == 5 and row["attention_mask"].tolist() == [1] * 5
 
 
 def test_the_same_seed_gives_the_same_rows(bert: TextEncoder) -> None:
-    prints = [synthetic_split(bert, [9, 9], seed=seed).fingerprint() for seed in (0, 0, 1)]
+    prints = [bert.random_rows([9, 9], seed=seed).fingerprint() for seed in (0, 0, 1)]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -65,7 +65,7 @@ def test_a_tokenizer_without_special_tokens_gives_bare_rows(tmp_path: Path) -> N
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     encoder = TextEncoder.from_directory(tmp_path)
-    (row,) = synthetic_split(encoder, [30], seed=0).rows
+    (row,) = encoder.random_rows([30], seed=0).rows
     assert set(row) == {"input_ids", "attention_mask"} and len(row["input_ids"]) == 30
     assert set(row["input_ids"].tolist()) == {1, 2}, "0 fills shorter rows"
 

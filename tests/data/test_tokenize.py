@@ -99,13 +99,13 @@ def test_pad_id_falls_back_to_the_special_tokens_then_to_padding_then_to_zero(
 
 
 def test_missing_tokenizer_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="tokenizer.json: no such file; .*save_pretrained"):
+    with pytest.raises(DataError, match="tokenizer.json.*save_pretrained"):
         TextEncoder.from_directory(tmp_path)
 
 
 def test_corrupt_tokenizer_is_refused(tokenizer_directory: Path) -> None:
     (tokenizer_directory / "tokenizer.json").write_text("{not json")
-    with pytest.raises(DataError, match="tokenizer.json: not a tokenizer that can be read"):
+    with pytest.raises(DataError, match="tokenizer.json"):
         TextEncoder.from_directory(tokenizer_directory)
 
 
@@ -115,7 +115,7 @@ def test_corrupt_tokenizer_is_refused(tokenizer_directory: Path) -> None:
         ("{oops", "tokenizer_config.json: not JSON"),
         ("[]", "tokenizer_config.json: must be a JSON object, not list"),
         ('{"pad_token": "<pad>"}', "tokenizer_config.json: pad_token '<pad>' is not in tokenizer.json"),
-        ('{"truncation_side": "middle"}', "truncation_side 'middle' is neither left nor right"),
+        ('{"truncation_side": "middle"}', "truncation_side.*'middle'"),
     ],
 )
 def test_broken_tokenizer_config_is_refused(tokenizer_directory: Path, config: str, message: str) -> None:
@@ -129,9 +129,9 @@ def test_broken_tokenizer_config_is_refused(tokenizer_directory: Path, config: s
     [
         (
             ("input_ids", "position_ids"),
-            "cannot fill the model's input 'position_ids'; allowed: input_ids, att",
+            "model's.*'position_ids'.*input_ids",
         ),
-        (("attention_mask",), "needs input_ids, each input once; it takes: attention_mask"),
+        (("attention_mask",), "input_ids.*attention_mask"),
         (("input_ids", "input_ids"), "each input once"),
     ],
 )
@@ -143,7 +143,7 @@ def test_inputs_that_texts_cannot_fill_are_refused(
 
 
 def test_max_length_must_leave_room_beside_special_tokens(encoder: TextEncoder) -> None:
-    with pytest.raises(DataError, match="max_length 2 leaves no room for text: .* adds 2 special tokens"):
+    with pytest.raises(DataError, match="max_length 2 .*2 special"):
         encoder.encode(["good"], max_length=2)
 
 

@@ -83,13 +83,13 @@ def test_rows_of_validation_and_test_and_repeats_are_left_out_and_counted(
     path.write_text("\n".join([*held_out, *TEXTS, "GOOD  w1", without.train.texts[0]]), encoding="utf-8")
     splits = load(path)
     assert splits.unlabelled is not None
-    assert splits.unlabelled.texts == (*TEXTS, without.train.texts[0]), "text of train may stand there"
-    assert splits.notes == (
-        "u.txt: 2 rows dropped: they stand in validation or test",
-        "u.txt: 1 row dropped: the same input stands there before",
-    )
+    assert splits.unlabelled.texts == (*TEXTS, without.train.texts[0]), "a text of train may occur"
+    leaks, repeats = splits.notes
+    assert leaks.kind == repeats.kind == "dropped"
+    assert leaks.startswith("u.txt: 2 rows ") and "validation or test" in leaks
+    assert repeats.startswith("u.txt: 1 row ")
     path.write_text("\n".join(without.test.texts), encoding="utf-8")
-    with pytest.raises(DataError, match=r"u\.txt: no rows are left: all of them stand in validation or test"):
+    with pytest.raises(DataError, match=r"u\.txt: no rows .*validation or test"):
         load(path)
 
 
@@ -100,7 +100,10 @@ def test_the_other_splits_stay_as_they_are(tmp_path: Path, load: Callable[..., S
 def test_texts_are_cut_where_the_others_are(tmp_path: Path, load: Callable[..., Splits]) -> None:
     splits = load(write(tmp_path, "txt"), max_length=4)
     assert splits.unlabelled is not None and len(splits.unlabelled.rows[1]["input_ids"]) == 4
-    assert splits.notes == ("unlabelled: 1 of 2 texts cut to 4 tokens (max_length)",)
+    (note,) = splits.notes
+    assert (
+        note.kind == "cut" and note.startswith("unlabelled: 1 of 2 texts") and "4 tokens (max_length)" in note
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,10 +116,10 @@ def test_texts_are_cut_where_the_others_are(tmp_path: Path, load: Callable[..., 
         (
             "u.jsonl",
             '{"text": "good"}\n{"text": " "}\n',
-            "no text in column 'text' at line 2; fill or remove it",
+            "'text'.*2",
         ),
-        ("u.jsonl", '{"text": 5}\n', r"column 'text' holds int, not text \(line 1\)"),
-        ("u.pdf", "good", r"cannot read files ending in '\.pdf'; allowed: .*\.csv.*\.txt"),
+        ("u.jsonl", '{"text": 5}\n', r"'text'.*\(line.*1\)"),
+        ("u.pdf", "good", r"'\.pdf'.*\.csv.*\.txt"),
     ],
 )
 def test_a_file_that_holds_no_texts_is_refused(

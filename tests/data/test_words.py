@@ -30,10 +30,10 @@ def _encoder(directory: Path, model: Any) -> TextEncoder:
 def test_special_tokens_do_not_count(bert_directory: Path) -> None:
     encoder = TextEncoder.from_directory(bert_directory)  # [CLS] ... [SEP] around each text
     split = _encoded(encoder, "good film", "xyzzy film")
-    assert unknown_share(split, encoder) == 1 / 4
-    (note,) = unknown_token_notes(split, encoder)
+    assert unknown_share(split, encoder.tokenizer) == 1 / 4
+    (note,) = unknown_token_notes(split, encoder.tokenizer)
     assert "25%" in note
-    assert unknown_token_notes(_encoded(encoder, "a good film", "bad"), encoder) == ()
+    assert unknown_token_notes(_encoded(encoder, "a good film", "bad"), encoder.tokenizer) == ()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_special_tokens_do_not_count(bert_directory: Path) -> None:
 )  # a tenth is let pass
 def test_more_than_a_tenth_is_noted(tmp_path: Path, words: str, expected: int) -> None:
     encoder = _encoder(tmp_path, models.WordLevel({"?": 0, "a": 1}, unk_token="?"))
-    assert len(unknown_token_notes(_encoded(encoder, words), encoder)) == expected
+    assert len(unknown_token_notes(_encoded(encoder, words), encoder.tokenizer)) == expected
 
 
 def test_the_unknown_token_of_every_kind_of_tokenizer_is_found(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_unknown_token_of_every_kind_of_tokenizer_is_found(tmp_path: Path) -
         models.Unigram([("?", 0.0), ("a", -1.0)], unk_id=0),
     ):
         encoder = _encoder(tmp_path, model)
-        assert unknown_share(_encoded(encoder, "a x"), encoder) == 0.5
+        assert unknown_share(_encoded(encoder, "a x"), encoder.tokenizer) == 0.5
     assert NumbersReader().doubts(_encoded(encoder, "x")) == ()
 
 

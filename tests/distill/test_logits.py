@@ -66,14 +66,12 @@ def test_the_teacher_of_the_context_is_asked_not_the_model(
 def test_a_wrong_student_is_refused_before_training(model: nn.Module) -> None:
     with pytest.raises(StageError, match=r"no argument 'num_layer'; did you mean 'num_layers'\?"):
         LogitsDistillation(student={"num_layer": 1}).rehearse(model)
-    with pytest.raises(
-        StageError, match=r"a student of 3 layers is deeper than its teacher of 2; or use init: random"
-    ):
+    with pytest.raises(StageError, match="3 layers .*teacher of 2"):
         LogitsDistillation(student={"num_layers": 3}).rehearse(model)
 
 
 def test_a_module_that_we_did_not_build_has_no_student() -> None:
-    with pytest.raises(StageError, match="modelpress did not build this one"):
+    with pytest.raises(StageError, match="model.builder"):
         LogitsDistillation(student={"num_layers": 1}).rehearse(nn.Linear(2, 2))
 
 

@@ -23,6 +23,7 @@ from compress.export import (
     write_manifest_,
 )
 from compress.model import Definition, keep_units_, load_module, structure_of
+from compress.model.cutting.width import keep_features_
 from compress.tasks import LanguageModelling
 
 from ..conftest import TRANSFORMER
@@ -233,3 +234,21 @@ def test_config_json_says_the_heads_and_neurons_that_are_left(tmp_path: Path) ->
     left = config_of(model, "left")
     assert left["layers_after_pruning"] == {"intermediate_size": [48, 10, 48]}
     assert left["num_attention_heads"] == 2
+
+
+def test_config_json_states_a_cut_width_beside_the_size_that_loaders_divide_by_heads(
+    text_model: nn.Module, text_splits: Splits, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig
+
+    (tmp_path / "model.onnx").write_bytes(b"")
+    task, reader = text_splits.task, text_splits.reader
+    for name, width in (("whole", None), ("cut", 30)):
+        if width is not None:
+            keep_features_(text_model, range(width))
+        (tmp_path / name).mkdir()
+        file = tmp_path / "model.onnx"
+        write_bundle_(tmp_path / name, text_model, file, task, reader=reader, max_length=16)
+        config = AutoConfig.from_pretrained(tmp_path / name)
+        assert config.hidden_size == 32 and config.hidden_size % config.num_attention_heads == 0
+        assert getattr(config, "hidden_size_after_pruning", None) == width

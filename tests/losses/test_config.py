@@ -24,11 +24,11 @@ def test_a_weight_of_nothing_leaves_a_loss_out() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "no loss counts when 0% of the training is done"),
-        ({"labels": 0, "logits": 0}, "no loss counts"),
-        ({"hidden": {"between": [0, 0.5]}}, "no loss counts when 50% of the training is done"),
-        ({"labels": {"between": [0.5, 0.5]}}, "between: two fractions"),
-        ({"labels": {"between": [0, 2]}}, "between: two fractions"),
+        ({}, "no loss is active after 0%"),
+        ({"labels": 0, "logits": 0}, "no loss is active"),
+        ({"hidden": {"between": [0, 0.5]}}, "after 50%"),
+        ({"labels": {"between": [0.5, 0.5]}}, "between must be"),
+        ({"labels": {"between": [0, 2]}}, "between must be"),
         ({"logits": True}, "logits"),
         ({"relation": 1}, "relation"),
     ],

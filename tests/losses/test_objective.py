@@ -11,10 +11,9 @@ from torch import nn
 
 from compress.data import Splits
 from compress.data.split import NO_LABEL
-from compress.losses import LossConfig, Objective, TargetPlace
+from compress.losses import LossConfig, Objective, Teaching
 from compress.model.files.definition import Definition
 from compress.model.forward import logits, to_tensors
-from compress.progress import Silent
 from compress.stage import Context, StageResult
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY
 from compress.tasks.softmax import softmax_divergence
@@ -23,15 +22,7 @@ from compress.train_config import TrainConfig
 
 def _objective(given: dict[str, Any], student: nn.Module, teacher: nn.Module, splits: Splits) -> Objective:
     return Objective(
-        LossConfig.model_validate(given),
-        student,
-        [teacher],
-        splits.train,
-        splits.task,
-        TargetPlace(),
-        device="cpu",
-        progress=Silent(),
-        seed=0,
+        LossConfig.model_validate(given), student, Teaching([teacher], splits.train, splits.task)
     )
 
 

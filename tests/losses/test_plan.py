@@ -30,9 +30,7 @@ def test_layers_are_mapped_evenly_last_or_as_given() -> None:
     assert map_layers("last", 3, 6) == [(2, 5)]
     assert map_layers((0, 0, 4), 3, 6) == [(0, 0), (1, 0), (2, 4)]
     for wrong in ((0, 1), (0, 1, 6), (-1, 0, 1)):
-        with pytest.raises(
-            ModelError, match="must name a teacher layer, 0 to 5, for each of the student's 3"
-        ):
+        with pytest.raises(ModelError, match="layers .*0 to 5.*3"):
             map_layers(wrong, 3, 6)
 
 
@@ -59,9 +57,9 @@ def test_a_cut_students_own_heads_are_counted(model: nn.Module, definition: Defi
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"relations": {"teacher_layer": 2}}, "teacher_layer 2: the teacher has layers 0 to 1"),
+        ({"relations": {"teacher_layer": 2}}, "teacher_layer: 2 .*allowed: 0 to 1"),
         ({"relations": {"heads": 5}}, "relation heads 5 must divide"),
-        ({"hidden": {"layers": [0, 7]}}, "must name a teacher layer, 0 to 1"),
+        ({"hidden": {"layers": [0, 7]}}, "layers .*0 to 1"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(model: nn.Module, given: dict[str, Any], message: str) -> None:
@@ -77,7 +75,7 @@ def test_a_layer_without_attention_has_no_relations(model: nn.Module, definition
 
 
 def test_a_model_that_does_not_say_where_its_layers_are_is_refused(model: nn.Module) -> None:
-    with pytest.raises(ModelError, match="the structure of module Linear is not known"):
+    with pytest.raises(ModelError, match="structure of module Linear"):
         comparisons(_config(hidden=1), nn.Linear(2, 2), model)
 
 

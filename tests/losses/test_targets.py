@@ -14,7 +14,7 @@ from torch import nn
 
 from compress.data import Splits
 from compress.errors import StageError
-from compress.losses import TargetPlace, Targets, target_files, teacher_targets
+from compress.losses import TargetPlace, Targets, Teaching, target_files, teacher_targets
 from compress.losses.views import Watch, layer_paths
 from compress.model.forward import logits, to_tensors
 from compress.progress import Silent
@@ -32,15 +32,8 @@ class Told(Silent):
 def _targets(
     model: nn.Module, splits: Splits, place: TargetPlace, *more: nn.Module, told: Told | None = None
 ) -> Targets:
-    return teacher_targets(
-        [model, *more],
-        splits.train,
-        layer_paths(model),
-        splits.task,
-        place,
-        device="cpu",
-        progress=told or Told(),
-    )
+    teaching = Teaching([model, *more], splits.train, splits.task, place, progress=told or Told())
+    return teacher_targets(teaching, layer_paths(model))
 
 
 def _batch(splits: Splits) -> dict[str, Any]:
@@ -78,7 +71,7 @@ def test_the_teacher_is_asked_once_for_the_same_rows(
     again = _targets(model, splits, TargetPlace(tmp_path), told=told)
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     # 96 rows of 5 positions in two layers of 32 numbers of 2 bytes, and 3 answers of 4: 62.6 kB.
-    assert "96 rows take 0.1 MB" in told.lines[0] and "not asked again" in told.lines[1]
+    assert "96 rows take 0.1 MB" in told.lines[0] and "in the cache" in told.lines[1]
     assert again.at({"features": torch.zeros(2, 5, 4)}, torch.tensor([5, 1]))["layers.0"].shape == (2, 5, 32)
 
 
@@ -128,9 +121,7 @@ def test_states_that_are_large_are_kept_in_float32(model: nn.Module, splits: Spl
             return self.loud(features * 1e6).sum(1)
 
     loud = Loud()
-    found = teacher_targets(
-        [loud], splits.train, ["loud"], splits.task, TargetPlace(tmp_path), device="cpu", progress=Silent()
-    )
+    found = teacher_targets(Teaching([loud], splits.train, splits.task, TargetPlace(tmp_path)), ["loud"])
     features = torch.from_numpy(splits.train.rows[7]["features"])[None]
     state = found.at({"features": features}, torch.tensor([7]))["loud"]
     # float32 products of a batch of another size
@@ -144,7 +135,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(target_files, "_store", full)
-    with pytest.raises(StageError, match="can't keep the teacher's answers.*: No space left on device"):
+    with pytest.raises(StageError, match="teacher's outputs.*: No space left on device"):
         _targets(model, splits, TargetPlace(tmp_path))
     assert not list(tmp_path.glob("targets-*"))
 
@@ -154,18 +145,10 @@ def test_a_teacher_that_answers_no_number_is_refused(
 ) -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
-    with pytest.raises(StageError, match="something that is not a number"):
+    with pytest.raises(StageError, match="teacher's output.*NaN"):
         _targets(model, splits, TargetPlace(tmp_path))
 
 
 def test_a_place_without_positions_is_refused(model: nn.Module, splits: Splits, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"puts out \[32, 3\] for rows of 5 positions"):
-        teacher_targets(
-            [model],
-            splits.train,
-            ["classifier"],
-            splits.task,
-            TargetPlace(tmp_path),
-            device="cpu",
-            progress=Silent(),
-        )
+    with pytest.raises(StageError, match=r"\[32, 3\].*of 5 positions"):
+        teacher_targets(Teaching([model], splits.train, splits.task, TargetPlace(tmp_path)), ["classifier"])

@@ -233,9 +233,9 @@ def test_a_decoder_that_is_quantized_throughout_still_keeps_keys_and_values(text
 @pytest.mark.parametrize(
     ("layers", "heads", "said"),
     [
-        (3, 4, "are of 4 heads of 8, and layer 0 keeps 2 of 8: they are another model's"),
-        (2, 2, "are of 2 layers, and this model keeps those of more"),
-        (4, 2, "are of 4 layers, and this model keeps those of 3"),
+        (3, 4, "4 heads.*of 8.*layer 0.*2 of.*8"),
+        (2, 2, "2 layers.*more"),
+        (4, 2, "4 layers.*3"),
     ],
 )
 def test_keys_and_values_of_another_model_are_refused(layers: int, heads: int, said: str) -> None:

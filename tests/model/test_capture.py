@@ -93,9 +93,9 @@ def test_padding_is_found_in_a_batch_a_flat_batch_and_not_behind_a_pooler(shape:
 
 def test_not_a_number_and_an_unknown_layout_and_a_site_out_of_reach_are_refused_by_name() -> None:
     model, ones = FeedForward(), torch.ones(2, 3)
-    with pytest.raises(StageError, match="what passes ffn is not a number at down"):
+    with pytest.raises(StageError, match=r"input of down \(ffn\)"):
         list(inputs_of_sites(model, [SITE], rows([[1, float("nan")]]), TASK))
-    with pytest.raises(StageError, match=r"down is given \[3, 2, 2\].* attention_mask \[2, 3\]"):
+    with pytest.raises(StageError, match=r"down gets \[3, 2, 2\].* attention_mask \[2, 3\]"):
         input_at(model, SITE, {"x": torch.ones(3, 2, 2), "attention_mask": ones})
     model.spare = nn.Linear(2, 1)
     with pytest.raises(StageError, match="ffn: the forward pass does not call spare"):

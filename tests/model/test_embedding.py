@@ -90,7 +90,7 @@ def test_tokens_that_positions_are_counted_from_may_not_move(tmp_path: Path) -> 
     )
     model = transformers.RobertaForSequenceClassification(config)
     assert positions_start_at(model) == 1  # RoBERTa's own pad_token_id
-    with pytest.raises(ModelError, match="counts positions from token 1: it and all below it must be kept"):
+    with pytest.raises(ModelError, match="token 1 "):
         keep_tokens_(model, [1, 2, 3])
     keep_tokens_(model, [0, 1, 5])
     assert positions_start_at(_classifier()) is None
@@ -103,7 +103,7 @@ def test_ids_that_are_not_there_are_refused() -> None:
 
 
 def test_what_has_no_float_table_of_its_own_is_refused(model: nn.Module, context: Context) -> None:
-    with pytest.raises(ModelError, match=r"Transformer has no embedding of a vocabulary"):
+    with pytest.raises(ModelError, match="Transformer .*token_embedding"):
         token_embedding(model)
     tied = Definition.from_file(TRANSFORMER, "causal_lm", {**SIZES, "tie_embeddings": True}).build()
     with pytest.raises(ModelError, match=r"embedding shares its weight with classifier \(tied embeddings\)"):

@@ -25,7 +25,7 @@ def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     file = tmp_path / "model.gguf"
     file.write_bytes(b"ONNX and nothing else")
-    with pytest.raises(ModelError, match=r"model\.gguf is no GGUF file"):
+    with pytest.raises(ModelError, match=r"model\.gguf is not a GGUF file"):
         _load(file, tmp_path)
 
 

@@ -41,9 +41,7 @@ def test_models_with_one_token_type_get_no_token_types(hf_directory: Path, tmp_p
 
 def test_a_name_that_is_nowhere_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read once, when it is imported
-    with pytest.raises(
-        ModelError, match=r"cannot load the Hugging Face model from directory or hub name \(is there a"
-    ):
+    with pytest.raises(ModelError, match="nobody/nothing-here"):
         load_hf("nobody/nothing-here", tmp_path)
 
 
@@ -239,7 +237,7 @@ def _has_an_adapter(weights: dict[str, Tensor]) -> None:
     ("change", "said"),
     [
         (_lacks_its_head, r"lack .*classifier\.weight"),
-        (_has_another_shape, r"classifier\.weight is \[5, 32\] .* needs \[2, 32\]"),
+        (_has_another_shape, r"classifier\.weight.*is \[5.*32\].*needs \[2.*32\]"),
         (_has_more_layers, r"layer\.2\.output\.dense\.weight"),
         (_has_an_adapter, "adapter"),
     ],

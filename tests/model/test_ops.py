@@ -99,7 +99,7 @@ def test_int8_static_linear_clips_what_is_out_of_its_range_and_adds_a_whole_bias
     assert layer.bias is not None and layer.bias.tolist() == [3]
     assert layer(torch.tensor([[3.0, 1000.0]])).item() == 2 * 10 + 205 + 3
     assert layer(torch.tensor([[-1000.0, 0.0]])).item() == -50 * 10 + 3
-    with pytest.raises(ValueError, match=r"a range of activations holds 0; \[1, 2\] does not"):
+    with pytest.raises(ValueError, match=r"contain 0; got \[1, 2\]"):
         layer.range_(1, 2)
 
 
@@ -231,16 +231,16 @@ def test_a_backward_pass_through_a_quantized_layer_raises() -> None:
 
 
 def test_filling_with_the_wrong_shape_or_type_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"qdata takes torch.int8 \[4, 2\], not torch.int8 \[3, 2\]"):
+    with pytest.raises(ValueError, match=r"torch.int8.*\[4, 2\].*2\]"):
         Int8Linear(4, 2, bias=False).fill_(torch.zeros(2, 3, dtype=torch.int8), torch.ones(2))
-    with pytest.raises(ValueError, match="bias takes none"):
+    with pytest.raises(ValueError, match="bias must be none"):
         Int8Linear(4, 2, bias=False).fill_(
             torch.zeros(2, 4, dtype=torch.int8), torch.ones(2), bias=torch.ones(2)
         )
 
 
 def test_reading_the_float_weight_says_how_to_keep_it() -> None:
-    with pytest.raises(AttributeError, match="name it under the stage's `skip`"):
+    with pytest.raises(AttributeError, match="Int8Embedding.*`skip`"):
         _ = Int8Embedding(4, 4).weight
     assert not hasattr(Int4Linear(4, 4), "weight")
 

@@ -117,13 +117,13 @@ def test_a_model_may_ask_it_what_it_asks_an_lstm() -> None:
 
 def test_packed_sequences_are_refused_in_plain_words() -> None:
     packed = nn.utils.rnn.pack_sequence([torch.randn(3, 5), torch.randn(2, 5)])
-    with pytest.raises(ModelError, match="takes no PackedSequence.*padded tensor, or leave the layer float"):
+    with pytest.raises(ModelError, match="PackedSequence"):
         _pair()[1](packed)
 
 
 def test_integers_of_another_shape_or_type_are_refused() -> None:
     new = Int8LSTM(5, 8)
-    with pytest.raises(ValueError, match=r"qdata_ih_l0 takes int8 \[32, 5\], not torch.int8 \[32, 8\]"):
+    with pytest.raises(ValueError, match=r"qdata_ih_l0.*int8.*int8 \[32.*8\]"):
         new.fill_part_("ih", 0, 0, torch.zeros(32, 8, dtype=torch.int8), torch.ones(32))
     with pytest.raises(ValueError, match=r"not torch.int32 \[32, 5\]"):
         new.fill_part_("ih", 0, 0, torch.zeros(32, 5, dtype=torch.int32), torch.ones(32))

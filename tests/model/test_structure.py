@@ -56,7 +56,7 @@ def test_a_wrong_structure_names_what_is_wrong() -> None:
                 "layers": "",
             }
 
-    with pytest.raises(ModelError, match=r"Odd\.structure\(\) is wrong: there is no o that takes units"):
+    with pytest.raises(ModelError, match=r"Odd\.structure\(\) .*consumer o "):
         structure_of(Odd())
 
 
@@ -153,10 +153,10 @@ def test_units_go_from_every_part_of_a_fused_projection(kept: list[int]) -> None
 def test_a_projection_is_fused_or_not() -> None:
     model = _Fused()
     model.structure = lambda: {"attention": [{"qkv": "qkv", "q": "qkv", "out": "out", "head_size": 4}]}  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match="a site has 'qkv' or 'q', not both"):
+    with pytest.raises(ModelError, match="'qkv'.*'q'"):
         structure_of(model)
     model.structure = lambda: {"attention": [{"qkv": "out", "out": "out", "head_size": 4}]}  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match="puts out 12 features, but out takes 3 units of 4, 3 times"):
+    with pytest.raises(ModelError, match="12 features, but out takes 3 units of 4, 3 times"):
         structure_of(model)
 
 
@@ -188,7 +188,7 @@ def test_grouped_queries_that_a_structure_is_silent_about_are_named() -> None:
     with pytest.raises(ModelError, match="queries_per_group: 2"):
         structure_of(model)
     model.says["queries_per_group"] = 4  # type: ignore[operator, index]
-    with pytest.raises(ModelError, match=r"layers\.0\.k puts out 16"):
+    with pytest.raises(ModelError, match=r"layers\.0\.k.*16"):
         structure_of(model)
 
 
@@ -218,12 +218,12 @@ HEADS = {"q": "a", "k": "b", "v": "c", "out": "d", "head_size": 2}
         ({"feed_forward": [{"up": "a", "donw": "b"}]}, "'donw'.*'down'"),
         ({"hidden": {"reader": ["a"]}}, "'reader'.*'readers'"),
         ({"channels": {"c": {"writer": ["a"]}}}, "'writer'.*'writers'"),
-        ({"hidden": {"readers": "classifier"}}, "'readers' is a list"),
-        ({"attention": HEADS}, "'attention' is a list"),
+        ({"hidden": {"readers": "classifier"}}, "'readers' .*list"),
+        ({"attention": HEADS}, "'attention' .*list"),
         ({"attention": [{**HEADS, "head_size": 0}]}, "head_size 0"),
         (
             {"attention": [{"qkv": "a", "out": "d", "head_size": 2, "queries_per_group": 2}]},
-            "needs q, k and v",
+            "queries_per_group needs",
         ),
         ({"feed_forward": [{"up": "a", "down": "b", "removed": [("b", "zero")]}]}, "'zero'"),
         ({"attention": [{"k": "b", "v": "c", "out": "d", "head_size": 2}]}, "'q'"),

@@ -170,17 +170,17 @@ class _Named(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "channels", "said"),
     [
-        ({"a": nn.LSTM(4, 6, num_layers=2)}, {"writers": ["a"]}, "a has 2 layers: only one plain layer"),
-        ({"a": nn.GRU(4, 6, bidirectional=True)}, {"writers": ["a"]}, "reads in both directions"),
-        ({"a": nn.Conv2d(4, 6, 3, groups=2)}, {"writers": ["a"]}, "a has 2 groups of its 4 channels"),
-        ({"a": nn.Conv2d(4, 6, 3)}, {"norms": ["a"]}, "only convolutions of one group, and depthwise ones"),
+        ({"a": nn.LSTM(4, 6, num_layers=2)}, {"writers": ["a"]}, "a has 2 layers"),
+        ({"a": nn.GRU(4, 6, bidirectional=True)}, {"writers": ["a"]}, "bidirectional"),
+        ({"a": nn.Conv2d(4, 6, 3, groups=2)}, {"writers": ["a"]}, "a has 2 groups for 4 channels"),
+        ({"a": nn.Conv2d(4, 6, 3)}, {"norms": ["a"]}, "only convolutions with one group"),
         (
             {"a": nn.Conv2d(4, 6, 3), "b": nn.Linear(7, 2)},
             {"writers": ["a"], "readers": ["b"]},
             "b has 7 all",
         ),
-        ({"a": nn.Linear(4, 6)}, {"writers": ["c"]}, "names c, but there is no such module"),
-        ({"a": nn.Linear(4, 6)}, {"makers": ["a"]}, "structure\\(\\) is wrong"),
+        ({"a": nn.Linear(4, 6)}, {"writers": ["c"]}, "names c"),
+        ({"a": nn.Linear(4, 6)}, {"makers": ["a"]}, r"_Named\.structure\(\) .*makers"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_by_name(

@@ -66,7 +66,7 @@ def test_a_bundle_of_a_vision_transformer_is_smaller_and_says_how_it_reads(ran: 
     manifest = json.loads((ran / "manifest.json").read_text())
     assert manifest["inputs"][0]["shape"] == ["batch_size", 3, 12, 12]
     assert manifest["image"]["colours"] == "RGB"
-    assert manifest["accuracy"]["how"] == "one image at a time, read as preprocessor_config.json says"
+    assert "preprocessor_config.json" in manifest["accuracy"]["how"]
     config = json.loads((ran / "config.json").read_text())
     assert (config["model_type"], config["id2label"]["2"]) == ("vit", "class-2")
 

@@ -64,9 +64,9 @@ def test_each_guess_says_what_is_shown_instead() -> None:
     mixed = replace(SHAPE, after="quantize/mixed", guess=Mixed().guess)
     note = shapes_note([SHAPE, vocabulary, structured, structured, mixed])
     assert note.endswith(
-        "* Found only by work, so not known here: prune/vocabulary: how many tokens go (shown: none, so the "
-        "most that it leaves); prune/structured: heads and neurons of each layer (shown: half of them, "
-        "whatever the budget); quantize/mixed: the scheme of each layer (shown: int8_dynamic for all)."
+        "* Found only by work, so not known here: prune/vocabulary: how many tokens are removed (shown: "
+        "none); prune/structured: heads and neurons of each layer (shown: half of them, "
+        "for any budget); quantize/mixed: the scheme of each layer (shown: int8_dynamic for all)."
     )
 
 

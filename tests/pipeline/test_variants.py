@@ -293,5 +293,5 @@ def test_files_have_the_hub_s_suffixes(
 
 def test_a_directory_of_variants_is_no_model_to_go_on_from(runs: list[Path], tmp_path: Path) -> None:
     bundle_variants(runs, tmp_path / "all")
-    with pytest.raises(ModelError, match="has ONNX files and no PyTorch module.*give the run"):
+    with pytest.raises(ModelError, match="has ONNX files but no PyTorch module"):
         load(tmp_path / "all")

@@ -37,5 +37,5 @@ def test_a_candidate_without_a_bias_has_none_in_its_file(tmp_path: Path) -> None
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="prune: can't write in .*nowhere"):
+    with pytest.raises(StageError, match="can't write to .*nowhere"):
         Candidate((0,), 0.0, WEIGHT).put_away(tmp_path / "nowhere" / "one.safetensors")

@@ -83,7 +83,7 @@ def test_rehearsing_gives_the_shapes(text_model: nn.Module, text_context: Contex
 def test_what_can_not_be_factorized_is_refused(
     model: nn.Module, text_model: nn.Module, context: Context, text_context: Context
 ) -> None:
-    with pytest.raises(ModelError, match="Transformer has no embedding of a vocabulary"):
+    with pytest.raises(ModelError, match="Transformer .*token_embedding"):
         EmbeddingFactorization(rank=2).rehearse(model)
     # 16 * 32 = 512 weights: rank 10 has 480, rank 11 has 528.
     with pytest.raises(
@@ -91,7 +91,7 @@ def test_what_can_not_be_factorized_is_refused(
     ):
         EmbeddingFactorization(rank=11).rehearse(text_model)
     once = EmbeddingFactorization(rank=3).apply(text_model, text_context).model
-    with pytest.raises(StageError, match="is factorized already, with rank 3"):
+    with pytest.raises(StageError, match="already factorized, with rank 3"):
         EmbeddingFactorization(rank=2).apply(once, text_context)
-    with pytest.raises(DataError, match="the train rows hold no input_ids"):
+    with pytest.raises(DataError, match="train rows .*input_ids"):
         EmbeddingFactorization(rank=2).apply(text_model, context)

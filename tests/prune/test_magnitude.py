@@ -71,10 +71,10 @@ def test_a_skip_pattern_that_matches_nothing_is_an_error(model: nn.Module) -> No
 
 
 def test_a_cubic_schedule_does_not_average_weights_over_its_cuts() -> None:
-    with pytest.raises(ValidationError, match=r"recovery\.ema averages over weights from before"):
+    with pytest.raises(ValidationError, match=r"recovery\.ema"):
         MagnitudePruning(sparsity=0.5, schedule="cubic", recovery=TrainConfig(ema=0.9))
 
 
 def test_a_cubic_schedule_without_training_is_refused() -> None:
-    with pytest.raises(ValidationError, match="give recovery"):
+    with pytest.raises(ValidationError, match="set recovery"):
         MagnitudePruning(sparsity=0.5, schedule="cubic")

@@ -191,11 +191,11 @@ def test_what_does_not_fit_is_refused_before_work(model: nn.Module, splits: Spli
     task, split, (attention, *_) = splits.task, splits.train, structure_of(model).sites
     with pytest.raises(StageError, match="2 gates for 1 sites"):
         tune_masks(model, model, [attention], [torch.ones(4)] * 2, split, task)
-    with pytest.raises(StageError, match=r"has 4 heads, but its gates are \[3\]"):
+    with pytest.raises(StageError, match=r"has 4.*\[3\]"):
         tune_masks(model, model, [attention], [torch.ones(3)], split, task)
-    with pytest.raises(StageError, match=r"has 4 heads, but its gates are \[32\]"):
+    with pytest.raises(StageError, match=r"has 4 heads, .*\[32\]"):
         fold_gates_(model, attention, torch.ones(32))
-    with pytest.raises(StageError, match="no row"):
+    with pytest.raises(StageError, match="no calibration rows"):
         empty = Split("train", (), split.labels[:0], split.inputs)
         tune_masks(model, model, [attention], [torch.ones(4)], empty, task)
     narrow = copy.deepcopy(model)
@@ -212,5 +212,5 @@ def test_what_does_not_fit_is_refused_before_work(model: nn.Module, splits: Spli
 
 
 def test_outputs_that_are_not_numbers_are_refused() -> None:
-    with pytest.raises(StageError, match="not numbers"):
+    with pytest.raises(StageError, match="contain NaN"):
         solve_scales(torch.tensor([[float("inf")]]), torch.ones(1))

@@ -121,21 +121,21 @@ def test_a_factorized_embedding_loses_rows_of_its_table(text_model: nn.Module, t
 def test_a_word_is_protected_with_all_its_pieces(text_context: Context) -> None:
     assert text_context.encoder is not None
     assert tokens_of_words(text_context.encoder, ["very fine", "[MASK]"]) == {4, 7, 14}
-    with pytest.raises(StageError, match="protect: the tokenizer doesn't know 'zebra'"):
+    with pytest.raises(StageError, match="'zebra'"):
         tokens_of_words(text_context.encoder, ["zebra"])
 
 
 def test_models_and_rows_without_tokens_are_refused(
     model: nn.Module, context: Context, text_model: nn.Module, text_context: Context
 ) -> None:
-    with pytest.raises(ModelError, match="Transformer has no embedding of a vocabulary"):
+    with pytest.raises(ModelError, match="Transformer .*token_embedding"):
         VocabularyPruning().rehearse(model)
-    with pytest.raises(StageError, match="these rows come from no tokenizer; it works on text only"):
+    with pytest.raises(StageError, match="not tokenized"):
         VocabularyPruning().apply(text_model, replace(text_context, reader=NumbersReader()))
 
 
 def test_a_vocabulary_of_which_all_is_needed_is_refused(text_model: nn.Module, text_context: Context) -> None:
-    with pytest.raises(StageError, match="all 16 tokens are needed: each occurs 1 times or more"):
+    with pytest.raises(StageError, match="all 16.*1 times"):
         VocabularyPruning(protect=("fine", "poor", "plot", "very", "not")).apply(text_model, text_context)
 
 

@@ -71,7 +71,7 @@ def test_as_many_features_stay_as_are_asked_for(
     assert hidden_width(narrow) == left and hidden_width(model) == 32
     assert (made.facts["width_before"], made.facts["width_kept"]) == (32, left)
     assert left / 32 < made.facts["importance_kept"] < 1
-    assert made.facts["recovery"].startswith("none: the cut touches every layer")
+    assert made.facts["recovery"].startswith("none: ")
 
 
 def test_recovery_trains_the_narrow_model(model: nn.Module, context: Context) -> None:

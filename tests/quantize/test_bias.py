@@ -46,7 +46,7 @@ def test_weights_that_quantize_exactly_leave_the_bias_as_it_is() -> None:
 
 def test_what_is_not_a_number_is_refused() -> None:
     one, bad = torch.ones(1, 1), torch.full((1, 1), float("nan"))
-    with pytest.raises(StageError, match="^weights hold NaN"):
+    with pytest.raises(StageError, match="NaN"):
         corrected_bias(bad, one, None, one[0])
     with pytest.raises(StageError, match="quantized weights hold NaN"):
         corrected_bias(one, bad, None, one[0])

@@ -44,7 +44,7 @@ def test_rows_without_labels_calibrate_as_the_same_rows_with_labels_do(
     made = stage.apply(text_model, without)
     first, second = labelled.model.state_dict(), made.model.state_dict()
     assert all(first[name].equal(second[name]) for name in first) and first.keys() == second.keys()
-    assert labelled.facts["calibration"] == "training rows, no label looked at"
+    assert labelled.facts["calibration"] == "training rows, no labels used"
     assert (made.facts["calibration"], made.facts["calibration_rows"]) == ("rows without labels", ROWS)
 
 
@@ -54,7 +54,7 @@ def test_synthetic_rows_need_no_data_at_all(text_model: nn.Module, text_context:
     made = Int8Static(calibration_rows=ROWS, calibration="synthetic").apply(text_model, context)
     done = made.model
     assert all(float(layer.input_scale) > 0 for layer in done.modules() if hasattr(layer, "input_scale"))
-    assert made.facts["calibration"] == "synthetic rows (random tokens): no data was looked at"
+    assert made.facts["calibration"] == "synthetic rows (random tokens), no data used"
     assert made.facts["calibration_rows"] == ROWS
 
 
@@ -80,16 +80,16 @@ def test_an_algorithm_that_looks_at_data_takes_each_source(
 def test_what_cannot_be_had_is_refused(
     text_context: Context, context: Context, unlabelled: Split, splits: Splits
 ) -> None:
-    with pytest.raises(StageError, match="calibration: unlabelled: the context has no rows without labels"):
+    with pytest.raises(StageError, match="calibration: unlabelled: "):
         calibration_rows(text_context, ROWS, "unlabelled")
     few = replace(text_context, unlabelled=unlabelled.take(3, seed=0))
-    with pytest.raises(StageError, match="3 rows without labels are too few to calibrate on; at least 16"):
+    with pytest.raises(StageError, match="3 rows without labels .*at least 16"):
         calibration_rows(few, ROWS, "unlabelled")
-    with pytest.raises(StageError, match="synthetic: rows can be made up for texts only.*calibrate on train"):
+    with pytest.raises(StageError, match="calibration: synthetic: .*calibration: train"):
         calibration_rows(context, ROWS, "synthetic")
     assert text_context.encoder is not None
     text_context.encoder.tokenizer.no_truncation()
-    with pytest.raises(StageError, match="has not been told where texts are cut"):
+    with pytest.raises(StageError, match="enable_truncation"):
         calibration_rows(text_context, ROWS, "synthetic")
 
 
@@ -99,17 +99,17 @@ def test_what_cannot_be_had_is_refused(
         (
             {"quantize/int8_static": {"calibration": "unlabelled"}},
             {"source": "file", "train": "a.csv"},
-            "calibrates on unlabelled rows: give them as data.unlabelled",
+            "calibration: unlabelled needs data.unlabelled",
         ),
         (
             {"quantize/int8_static": {"calibration": "synthetic"}},
             {"source": "digits"},
-            "can't calibrate on synthetic rows: these are texts; with data of numbers or pictures use train",
+            "calibration: synthetic is for texts only.*calibration: train",
         ),
         (
             {"quantize/int4_weight_only": {"calibration": "unlabelled", "algorithm": "gptq"}},
             {"source": "digits"},
-            "can't calibrate on unlabelled rows",
+            "calibration: unlabelled is for texts only",
         ),
         (
             {"quantize/int8_static": {"calibration": "none"}},

@@ -161,14 +161,12 @@ def test_numbers_that_are_too_large_are_refused_and_those_too_small_are_counted(
     made = Float16().apply(model, context)
     assert made.facts["too_small_and_now_zero"] == {"0": 2}
     model[1].weight.data[0, 1] = -70000.0
-    with pytest.raises(
-        StageError, match=r"1: a weight of 70000 is too large for float16, which ends at 65504"
-    ):
+    with pytest.raises(StageError, match="1: a.*of 70000.*float16"):
         made = Float16().apply(model, context)
     made = Float16(skip=("1",)).apply(model, context)
     made = Float16(dtype="bfloat16").apply(model, context)
     model[1].weight.data[0, 1] = torch.nan
-    with pytest.raises(StageError, match="1: weights hold NaN or infinity"):
+    with pytest.raises(StageError, match="1: weights contain NaN"):
         made = Float16(dtype="bfloat16").apply(model, context)
 
 

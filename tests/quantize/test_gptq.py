@@ -130,14 +130,14 @@ def test_damping_grows_until_moments_of_few_tokens_can_be_factored() -> None:
 @pytest.mark.parametrize("bad", [-torch.eye(4), torch.diag(torch.tensor([1.0, 1.0, 1.0, -2000.0]))])
 def test_moments_that_no_damping_makes_positive_are_refused(bad: Tensor) -> None:
     steps, grid = Steps(torch.ones(1, 1), None), Grid(4, None)
-    with pytest.raises(StageError, match="second moments of the inputs are not positive, even with 100 of"):
+    with pytest.raises(StageError, match="adding 100 of"):
         gptq(torch.ones(1, 4), bad, steps, grid)
 
 
 def test_what_is_not_a_number_is_refused() -> None:
     steps, grid = Steps(torch.ones(1, 1), None), Grid(4, None)
     bad = torch.full((1, 1), float("nan"))
-    with pytest.raises(StageError, match="^weights hold NaN"):
+    with pytest.raises(StageError, match="NaN"):
         gptq(bad, torch.eye(1), steps, grid)
-    with pytest.raises(StageError, match="second moments of the inputs hold NaN"):
+    with pytest.raises(StageError, match="second moments of the inputs contain NaN"):
         gptq(torch.ones(1, 1), bad, steps, grid)

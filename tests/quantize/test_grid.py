@@ -48,7 +48,7 @@ def test_a_grid_of_too_few_or_too_many_bits_is_refused(bits: int, reduce_range: 
 
 
 def test_groups_without_inputs_are_refused() -> None:
-    with pytest.raises(ValueError, match="groups of 0 inputs"):
+    with pytest.raises(ValueError, match="group_size: 0"):
         Grid(4, 0)
 
 
@@ -152,9 +152,9 @@ def test_rounding_steps_given_by_hand_saturates() -> None:
 def test_weights_that_are_not_numbers_are_refused(bad: float) -> None:
     grid = Grid(4, None)
     weight = torch.tensor([[1.0, bad]])
-    with pytest.raises(StageError, match="weights hold NaN or infinity"):
+    with pytest.raises(StageError, match="NaN"):
         fit_steps(weight, grid)
-    with pytest.raises(StageError, match="weights hold NaN or infinity"):
+    with pytest.raises(StageError, match="NaN"):
         round_to(weight, fit_steps(torch.ones(1, 2), grid), grid)
     with pytest.raises(StageError, match="there are no weights"):
         fit_steps(torch.empty(3, 0), grid)

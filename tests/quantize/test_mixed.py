@@ -195,7 +195,7 @@ class Clock:
 def test_the_fastest_is_what_was_timed_whole(model: nn.Module, context: Context) -> None:
     stage, context = mixed(context, objective="latency", max_accuracy_drop=0.99)
     assert stage.is_timed
-    with pytest.raises(StageError, match="latency needs a recipe that is run"):
+    with pytest.raises(StageError, match="objective: latency"):
         stage.apply(model, context)
     made = stage.apply(model, replace(context, timer=Clock()))  # type: ignore[arg-type]
     done = made.model
@@ -221,9 +221,7 @@ def test_nothing_within_the_drop_is_said_with_the_nearest(
 
     monkeypatch.setattr(sensitivity, "damage_of", worse)
     stage, context = mixed(context, max_accuracy_drop=0.1)
-    with pytest.raises(
-        StageError, match=r"within max_accuracy_drop 0\.1; the nearest is .* loses 0\.2500 on 48"
-    ):
+    with pytest.raises(StageError, match=r"max_accuracy_drop.*0\.1.*0\.2500.*on 48"):
         stage.apply(model, context)
 
 
@@ -238,7 +236,7 @@ def test_answers_that_are_no_numbers_are_refused(model: nn.Module, context: Cont
     parts = Parts(model, STAGES, context)
     with torch.no_grad():
         parts.whole["int8_dynamic"].classifier.scale[0] = float("nan")
-    with pytest.raises(StageError, match="the quantized model's answers to validation rows are not all num"):
+    with pytest.raises(StageError, match="quantized model's outputs for validation rows"):
         damages(parts, context.validation, context)
 
 
@@ -246,7 +244,7 @@ def test_answers_that_are_no_numbers_are_refused(model: nn.Module, context: Cont
     ("settings", "says"),
     [
         ({"schemes": {}}, "name at least one of int8_dynamic, int8_static"),
-        ({"schemes": {"int8_static": {"smooth": "awq"}}}, "int8_static: smooth changes layers together"),
+        ({"schemes": {"int8_static": {"smooth": "awq"}}}, "int8_static: smooth"),
         ({"schemes": {"int2": {}}}, "int2"),
         ({"max_accuracy_drop": -0.1}, "max_accuracy_drop"),
         ({"schemes": {"int4_weight_only": {"group_size": 7}}}, "group_size"),

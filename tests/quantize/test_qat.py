@@ -116,7 +116,7 @@ def test_what_training_wins_nothing_for_stays_as_it_was_rounded(taught: nn.Modul
     ruins = QatConfig(epochs=1, batch_size=16, learning_rate=0.9, clip_norm=1e6)
     made = stage.model_copy(update={"qat": ruins}).apply(taught, context)
     done = weights(made.model)
-    assert made.facts["kept"] == "the first integers: training won nothing"
+    assert made.facts["kept"] == "the first integers, because training did not improve them"
     assert made.facts["validation_after_training"] <= made.facts["validation_before_training"]
     assert all(torch.equal(rounded[name], done[name]) for name in rounded)
 
@@ -158,7 +158,7 @@ def test_pruned_weights_stay_pruned(taught: nn.Module, context: Context) -> None
 
 def test_convolutions_are_refused_before_work_begins_unless_they_are_skipped() -> None:
     model = nn.Sequential(nn.Conv1d(4, 8, 3), nn.Flatten(), nn.Linear(24, 3))
-    with pytest.raises(StageError, match=r"qat trains linear layers.*no convolutions.*skip: 0$"):
+    with pytest.raises(StageError, match="qat .*skip: 0$"):
         Int8Static(qat=QAT).rehearse(model)
     Int8Static(qat=QAT, skip=("0",)).rehearse(model)
     Int8Static().rehearse(model)
@@ -189,11 +189,11 @@ def test_a_convolution_that_is_left_float_learns_too(context: Context) -> None:
 
 
 def test_it_is_no_part_of_a_mixture_and_of_no_stand_in() -> None:
-    with pytest.raises(ValueError, match="int8_dynamic: qat trains layers together"):
+    with pytest.raises(ValueError, match="int8_dynamic: qat"):
         Mixed(schemes=Schemes(int8_dynamic=Int8Dynamic(qat=QAT)))
     assert Int8Dynamic(qat=QAT).stand_in() == Int8Dynamic(calibration_rows=16)
 
 
 def test_the_weights_of_losses_must_sum_to_something() -> None:
-    with pytest.raises(ValueError, match="no loss counts"):
+    with pytest.raises(ValueError, match="no loss is active"):
         QatConfig(labels=0, logits=0, hidden=0)

@@ -182,7 +182,7 @@ def test_layers_with_a_forward_of_their_own_stay_float(context: Context) -> None
             return 2 * super().forward(x)
 
     made = Int8Dynamic().apply(nn.Sequential(nn.Linear(4, 4), Doubling(4, 4)), context)
-    assert made.facts["left_float"] == {"1": "Doubling has a forward of its own"}
+    assert made.facts["left_float"] == {"1": "Doubling overrides forward"}
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")

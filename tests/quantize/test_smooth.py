@@ -70,7 +70,7 @@ def test_awq_changes_nothing_where_all_channels_are_alike() -> None:
 @pytest.mark.parametrize("what", ["weights", "activation maxima", "second moments"])
 def test_what_is_not_a_number_is_refused(what: str) -> None:
     one, bad = torch.ones(1, 1), torch.full((1, 1), float("nan"))
-    with pytest.raises(StageError, match=f"{what}.* hold NaN"):
+    with pytest.raises(StageError, match=f"{what}.* contain NaN"):
         if what == "second moments":
             awq_factors([one], bad, Grid(4, None))
         else:

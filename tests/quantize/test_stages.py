@@ -160,9 +160,7 @@ def test_a_model_that_is_quantized_already_is_refused_even_where_some_layers_are
 ) -> None:
     done = Int8Dynamic(skip=("classifier",)).apply(model, context).model
     for stage in (Int8Dynamic(), Int4WeightOnly(), Int8Static(calibration_rows=ROWS)):
-        with pytest.raises(
-            StageError, match=r"holds integers or 16-bit floats already; begin with the float"
-        ):
+        with pytest.raises(StageError, match=r"already quantized"):
             stage.rehearse(done)
 
 
@@ -255,17 +253,17 @@ def test_some_algorithms_look_at_no_data(algorithm: Any, model: nn.Module, no_ro
     "stage", [Int8Static(), Int4WeightOnly(algorithm="gptq"), Int8Dynamic(bias_correction=True)], ids=str
 )
 def test_too_few_rows_to_calibrate_on_are_refused(stage: Stage, model: nn.Module, no_rows: Context) -> None:
-    with pytest.raises(StageError, match="0 training rows are too few to calibrate on; at least 16"):
+    with pytest.raises(StageError, match="0 training rows .*at least 16"):
         stage.apply(model, no_rows)
 
 
 def test_what_is_not_a_number_is_named(model: nn.Module, context: Context) -> None:
     broken = copy.deepcopy(model)
     broken.get_submodule("layers.0.feed_forward.up").bias.data[0] = math.inf
-    with pytest.raises(StageError, match=r"layers\.0\.feed_forward\.down is not a number"):
+    with pytest.raises(StageError, match=r"layers\.0\.feed_forward\.down"):
         Int8Static(calibration_rows=ROWS).apply(broken, context)
     model.get_submodule("layers.0.feed_forward.up").weight.data[0, 0] = math.nan
-    with pytest.raises(StageError, match=r"layers\.0\.feed_forward\.up: weights hold NaN"):
+    with pytest.raises(StageError, match=r"layers\.0\.feed_forward\.up: weights contain NaN"):
         Int8Dynamic().apply(model, context)
 
 

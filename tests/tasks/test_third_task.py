@@ -18,11 +18,10 @@ from torch.nn import functional as F
 
 from compress.data.split import NO_LABEL, Split
 from compress.export import check_parity, export_onnx
-from compress.losses import LossConfig, Objective, TargetPlace
+from compress.losses import LossConfig, Objective, TargetPlace, Teaching
 from compress.losses.config import LogitsTerm, Term
 from compress.measure.process.request import Request
 from compress.measure.process.worker import measure
-from compress.progress import Silent
 from compress.quantize.mixed.sensitivity import damage_of
 from compress.recipe.gates import GatesConfig
 from compress.report import judged
@@ -47,6 +46,7 @@ class Tags(Task):
         unit="tag",
         answer="tag",
         label="tag",
+        constant="always predicting the most frequent tag",
         summary="any tags a row",
         served="taggers",
         hub_metric="f1",
@@ -169,9 +169,8 @@ def test_a_student_learns_from_what_is_kept_of_its_teacher(
     both = rows["train"].at(np.arange(8)).joined(unlabelled)
     losses = LossConfig(labels=Term(weight=0.1), logits=LogitsTerm(temperature=1.0))
     torch.manual_seed(1)
-    student, place = Net(), TargetPlace(tmp_path)
-    options = {"device": "cpu", "progress": Silent(), "seed": 0}
-    with Objective(losses, student, [trained], both, TASK, place, **options) as objective:  # type: ignore[arg-type]
+    student, teaching = Net(), Teaching([trained], both, TASK, TargetPlace(tmp_path))
+    with Objective(losses, student, teaching) as objective:
         fit_(student, both, rows["validation"], TASK, TRAIN, loss=objective.loss, state=objective.state)
     assert evaluate(student, rows["test"], TASK)["validation_metric"] > 0.9
     assert len(list(tmp_path.glob("targets-*/tags.npy"))) == 1

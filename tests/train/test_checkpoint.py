@@ -54,14 +54,14 @@ def test_every_changed_byte_and_every_cut_is_noticed(tmp_path: Path) -> None:
             assert checkpoints.load() is None
             tries += 1
     assert len(said) == tries > 50
-    assert all(line.endswith("checkpoint.pt is damaged: training begins anew") for line in said)
+    assert all("checkpoint.pt is damaged" in line for line in said)
 
 
 def test_that_of_another_training_is_not_used(tmp_path: Path) -> None:
     _checkpoints(tmp_path, "mine")[0].save(STATE)
     other, said = _checkpoints(tmp_path, "yours")
     assert other.load() is None
-    assert said == [f"the checkpoint {tmp_path}/checkpoint.pt is of another training: this one begins anew"]
+    assert len(said) == 1 and f"{tmp_path}/checkpoint.pt is from another training" in said[0]
 
 
 class _Code:

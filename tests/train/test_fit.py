@@ -82,7 +82,7 @@ def test_a_loss_that_explodes_later_stops_and_keeps_the_best_epoch(
     made = StageResult(model)
     made.fit_(context, config, "training", loss=loss)
     assert made.facts["best_epoch"] == 1 and len(made.curve) == 1
-    assert "the loss became inf in epoch 2: stopped, and epoch 1 kept; try" in made.facts["diverged"]
+    assert "the loss became inf in epoch 2" in made.facts["diverged"]
     assert all(bool(torch.isfinite(each).all()) for each in model.state_dict().values())
     found = evaluate(model, splits.validation, splits.task)["validation_metric"]
     assert found == made.curve[0]["validation_metric"]

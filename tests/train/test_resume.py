@@ -145,7 +145,7 @@ def test_one_that_was_finished_is_not_repeated(splits: Splits, tmp_path: Path) -
     )
     assert _equal(module.state_dict(), expected)
     assert len(fit.curve) == 4 and steps == []
-    assert progress.lines == ["training: was finished before"]
+    assert progress.lines == ["training: already finished"]
 
 
 def test_other_settings_begin_anew(splits: Splits, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_other_settings_begin_anew(splits: Splits, tmp_path: Path) -> None:
     found, fit, progress = _train(splits, slower, tmp_path)
     assert _equal(found, expected)
     assert fit is not None and fit.resumed_at_epoch is None
-    assert len(progress.lines) == 1 and "is of another training: this one begins anew" in progress.lines[0]
+    assert len(progress.lines) == 1 and "is from another training" in progress.lines[0]
 
 
 @pytest.mark.usefixtures("every_step")

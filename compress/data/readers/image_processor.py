@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.readers.reader import Modality, Reader
+from compress.data.split import Split
 from compress.errors import DataError, ModelError
 from compress.system.files import read_json
 from compress.tasks import InputSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from compress.data.split import Split
 
 __all__ = ["ImageProcessor", "PIXELS", "PREPROCESSOR_FILE"]
 
@@ -75,7 +74,7 @@ class ImageProcessor(Reader):
         try:
             config = read_json(path)
             if not isinstance(config, dict):
-                raise TypeError(f"it holds {type(config).__name__}, not an object")
+                raise TypeError(f"must be a JSON object, not {type(config).__name__}")
             return cls._from_config(config, channels)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"cannot use {path}: {error}") from error
@@ -86,7 +85,7 @@ class ImageProcessor(Reader):
         known = {**(_DEIT if kind.startswith("DeiT") else {}), **config}
         for name in _CHANGES_SIZE:
             if known.get(name):
-                raise ValueError(f"{name} is not known here; give data.size, data.mean and data.std")
+                raise ValueError(f"{name} is not supported; set data.size, data.mean and data.std")
         normalized = known.get("do_normalize", True)
         return cls(
             size=_resized_to(known.get("size", 224)) if known.get("do_resize", True) else None,
@@ -158,7 +157,7 @@ class ImageProcessor(Reader):
             height, width = self.crop
             top, left = (image.height - height) // 2, (image.width - width) // 2
             if top < 0 or left < 0:
-                raise DataError(f"is {image.width}x{image.height}, smaller than the crop, {width}x{height}")
+                raise DataError(f"is {image.width}x{image.height}, smaller than the crop of {width}x{height}")
             image = image.crop((left, top, left + width, top + height))
         return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, self.channels)
 
@@ -211,11 +210,9 @@ class ImageProcessor(Reader):
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
         """Make rows of random pixels; see `Reader.synthetic`."""
-        from compress.data.split import Split
-
         del longest
         if self.result is None:
-            raise DataError("the model doesn't say how large its images are: give a recipe with data")
+            raise DataError("the model's files don't give an image size; use a recipe with data")
         shape = (*self.result, self.channels)
         draw = np.random.default_rng(seed)
         images = (draw.integers(0, 256, shape).astype(np.uint8) for _ in range(count))
@@ -226,7 +223,7 @@ class ImageProcessor(Reader):
         """Size of all images; see `Reader.longest_words`."""
         del length
         channels, height, width = inputs[0].shape
-        return f"images of {width}x{height} in {channels} channels; data.size and data.channels set that"
+        return f"images of {width}x{height} with {channels} channels (set by data.size and data.channels)"
 
     def write_(self, directory: Path, longest: int | None, *, generates: bool = False) -> None:
         """Write preprocessor_config.json; see `Reader.write_`."""
@@ -249,7 +246,7 @@ class ImageProcessor(Reader):
     @property
     def how(self) -> str:
         """Refers to `preprocessor_config.json`; see `Reader.how`."""
-        return f"one image at a time, read as {PREPROCESSOR_FILE} says"
+        return f"one image at a time, preprocessed as in {PREPROCESSOR_FILE}"
 
 
 def _resized_to(size: Any) -> tuple[int, int] | int:
@@ -265,12 +262,12 @@ def _sides(size: Any, name: str) -> tuple[int, int]:
         return _side(size["height"], name), _side(size["width"], name)
     if isinstance(size, list | tuple) and len(size) == 2:
         return _side(size[0], name), _side(size[1], name)
-    raise ValueError(f"{name} {size} is not known here (known: a number, height and width); give data.size")
+    raise ValueError(f"{name} {size} is not supported; allowed: a number, or height and width (data.size)")
 
 
 def _side(value: Any, name: str) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"{name}: {value} is no number of pixels")
+        raise ValueError(f"{name} must be a positive whole number of pixels, not {value}")
     return value
 
 
@@ -285,7 +282,7 @@ def _each_channel(given: Any, channels: int, name: str) -> tuple[float, ...]:
     if len(set(values)) == 1:  # equal values apply to any number of channels
         values = values[:1] * channels
     if len(values) != channels:
-        raise ValueError(f"{name} has {len(values)} numbers, but a picture has {channels} channels")
+        raise ValueError(f"{name} has {len(values)} values; an image has {channels} channels")
     if "std" in name and min(values) <= 0:
         raise ValueError(f"{name} must be above 0, not {min(values)}")
     return values
@@ -293,5 +290,5 @@ def _each_channel(given: Any, channels: int, name: str) -> tuple[float, ...]:
 
 def _filter(value: Any) -> int:
     if type(value) is not int or value not in _RESAMPLES:
-        raise ValueError(f"resample {value} is no filter of Pillow; allowed: 0 to 5")
+        raise ValueError(f"resample {value} is not a Pillow filter; allowed: 0 to 5")
     return value

@@ -9,13 +9,11 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from compress.data.split import Row, Split
 from compress.errors import DataError
 from compress.tasks import InputSpec
-
-if TYPE_CHECKING:
-    from compress.data.split import Row, Split
 
 __all__ = ["Modality", "NumbersReader", "Reader", "reader_of_numbers"]
 
@@ -46,7 +44,9 @@ class Reader(ABC):
         Raises:
             DataError: if that is not possible.
         """
-        raise DataError("rows of numbers can't be made up: give a recipe with this model and its data")
+        raise DataError(
+            "synthetic rows of numbers are not supported; use a recipe with this model and its data"
+        )
 
     def shown(self, row: Row) -> tuple[str, ...] | None:
         """A word for each position of a row; None if positions only have numbers."""
@@ -93,7 +93,7 @@ class Reader(ABC):
     @property
     def how(self) -> str:
         """How rows were read when accuracy was measured, for a manifest."""
-        return "one row at a time, truncated to max_length, no padding"
+        return "one row at a time, no padding"
 
 
 class NumbersReader(Reader):

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compress.data.readers.reader import Modality, Reader
+from compress.data.readers.synthetic import random_lengths, random_texts
 from compress.data.split import Array, Row, Split
 from compress.data.table import shown
+from compress.data.words import unknown_token_notes
 from compress.errors import DataError
 from compress.system.files import read_json
 from compress.tasks import InputSpec
@@ -83,7 +85,8 @@ class TextEncoder(Reader):
         side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
         if str(side).lower() not in ("left", "right"):
             raise DataError(
-                f"{directory / 'tokenizer_config.json'}: truncation_side '{side}' is neither left nor right"
+                f"{directory / 'tokenizer_config.json'}: truncation_side '{side}' is not allowed; allowed: "
+                "left, right"
             )
         return cls(
             directory,
@@ -180,9 +183,24 @@ class TextEncoder(Reader):
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
         """Make rows of random tokens and random lengths; see `Reader.synthetic`."""
-        from compress.data.readers.synthetic import random_lengths, synthetic_split
+        return self.random_rows(random_lengths(count, longest, seed=seed), seed=seed)
 
-        return synthetic_split(self, random_lengths(count, longest, seed=seed), seed=seed)
+    def random_rows(self, lengths: Sequence[int], *, seed: int) -> Split:
+        """Make rows of random tokens with these lengths; see `random_texts`."""
+        found = random_texts(self.tokenizer, lengths, pad_id=self.pad_id, seed=seed, file=self._file)
+        columns = (dict(zip(TEXT_INPUTS, each, strict=True)) for each in found)
+        rows = tuple({name: each[name] for name in self.input_names} for each in columns)
+        return Split.without_labels("synthetic", rows, self.inputs)
+
+    def random_stream(self, count: int, length: int, *, seed: int) -> Split:
+        """Make rows of random tokens for a language model, labelled with the next token at each position."""
+        ids = np.array(sorted(set(self.tokenizer.get_vocab(with_added_tokens=True).values())), dtype=np.int64)
+        drawn = np.random.default_rng(seed).choice(ids, (count, length + 1))
+        ones = np.ones(length, dtype=np.int64)
+        rows = tuple(
+            {name: row[:-1] if name == "input_ids" else ones for name in self.input_names} for row in drawn
+        )
+        return Split("synthetic", rows, drawn[:, 1:], self.inputs)
 
     def shipped(self) -> tuple[Path, ...]:
         """Files of the model and the tokenizer; see `Reader.shipped`."""
@@ -218,9 +236,12 @@ class TextEncoder(Reader):
 
     def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
         """Warn if more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
-        from compress.data.words import unknown_token_notes
+        return unknown_token_notes(split, self.tokenizer, whose)
 
-        return unknown_token_notes(split, self, whose)
+    @property
+    def how(self) -> str:
+        """Names the truncation; see `Reader.how`."""
+        return "one row at a time, truncated to max_length, no padding"
 
     @property
     def _file(self) -> Path:
@@ -230,7 +251,8 @@ class TextEncoder(Reader):
         special = self.tokenizer.num_special_tokens_to_add(False)
         if max_length <= special:
             raise DataError(
-                f"max_length {max_length} leaves no room for text: {self._file} adds {special} special tokens"
+                f"max_length {max_length} leaves no room for text, because {self._file} adds {special} "
+                f"special tokens; allowed: {special + 1} or more"
             )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=self.truncation_side)
@@ -244,7 +266,7 @@ def encoder_among(reader: Reader | None) -> TextEncoder:
     """
     if not isinstance(reader, TextEncoder):
         raise DataError(
-            "texts need a tokenizer: set model.tokenizer to a directory with tokenizer.json, "
+            "texts need a tokenizer; set model.tokenizer to a directory with tokenizer.json, "
             "or use a model.hf that has one"
         )
     return reader
@@ -269,11 +291,11 @@ def _check_input_names(input_names: tuple[str, ...]) -> None:
     unknown = [name for name in input_names if name not in TEXT_INPUTS]
     if unknown:
         raise DataError(
-            f"texts cannot fill the model's input '{unknown[0]}'; allowed: {', '.join(TEXT_INPUTS)}"
+            f"the model's input '{unknown[0]}' can't come from a text; allowed: {', '.join(TEXT_INPUTS)}"
         )
     if "input_ids" not in input_names or len(set(input_names)) != len(input_names):
         raise DataError(
-            f"a model of texts needs input_ids, each input once; it takes: {', '.join(input_names)}"
+            f"a text model must take input_ids, and each input once; it takes: {', '.join(input_names)}"
         )
 
 
@@ -284,17 +306,17 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         raise DataError("reading texts needs the tokenizers library: pip install 'modelpress[hf]'") from error
     if not path.is_file():
         raise DataError(
-            f"{path}: no such file; a text model needs a fast tokenizer "
+            f"{path} does not exist; a text model needs a fast tokenizer "
             "(AutoTokenizer.from_pretrained(...).save_pretrained(directory) writes one)"
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{path}: not a tokenizer that can be read: {error}") from error
+        raise DataError(f"{path}: cannot read the tokenizer: {error}") from error
     if not has_words(tokenizer):
         raise DataError(
-            f"{path}: has no tokens but special ones, so that every word would be unknown; give the "
-            "tokenizer that the model was trained with"
+            f"{path}: has only special tokens, so every word would be unknown; give the tokenizer that the "
+            "model was trained with"
         )
     return tokenizer
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.readers.tokenize import TextEncoder
-from compress.data.split import Split, Splits
+from compress.data.split import Split
+from compress.data.splits import Splits
 from compress.errors import DataError
 from compress.system.files import read_json
 
@@ -43,13 +44,13 @@ def token_counts(split: Split, size: int) -> NDArray[np.int64]:
         DataError: if the rows hold no token ids, or one outside the range.
     """
     if any("input_ids" not in row for row in split.rows):
-        raise DataError(f"the {split.name} rows hold no input_ids: there are no tokens to count")
+        raise DataError(f"the {split.name} rows have no input_ids to count")
     ids = [np.zeros(0, np.int64), *(row["input_ids"] for row in split.rows)]
     counts = np.bincount(np.concatenate(ids), minlength=size).astype(np.int64)
     if len(counts) > size:
         raise DataError(
-            f"the {split.name} rows hold token {len(counts) - 1}, but there are only {size} tokens: were "
-            "they encoded by another tokenizer?"
+            f"the {split.name} rows contain token {len(counts) - 1}, but the highest id is {size - 1}; "
+            "encode them with the model's own tokenizer"
         )
     return counts
 
@@ -73,8 +74,7 @@ def required_tokens(tokenizer: Mapping[str, Any], wanted: Iterable[int]) -> tupl
     model = tokenizer["model"]
     if model.get("type") not in _KINDS:
         raise DataError(
-            f"a tokenizer of kind {model.get('type')} can't get a smaller vocabulary; "
-            f"allowed: {', '.join(_KINDS)}"
+            f"the vocabulary of a {model.get('type')} tokenizer can't be cut; allowed: {', '.join(_KINDS)}"
         )
     vocabulary = _vocabulary(model)
     kept = set(wanted) | {int(token["id"]) for token in tokenizer["added_tokens"]}
@@ -140,9 +140,15 @@ def smaller_encoder(encoder: TextEncoder, kept: Sequence[int], directory: Path |
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{encoder.directory}: its tokenizer can't be made smaller: {error}") from error
-    pad_id = list(kept).index(encoder.pad_id)
-    made = replace(encoder, tokenizer=tokenizer, pad_id=pad_id, directory=directory or encoder.directory)
+        raise DataError(f"{encoder.directory}: the tokenizer can't be cut: {error}") from error
+    new = {old: index for index, old in enumerate(kept)}
+    made = replace(
+        encoder,
+        tokenizer=tokenizer,
+        pad_id=new[encoder.pad_id],
+        end_id=None if encoder.end_id is None else new.get(encoder.end_id),
+        directory=directory or encoder.directory,
+    )
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "tokenizer.json").write_text(text, encoding="utf-8")
@@ -158,7 +164,7 @@ def encode_again(split: Split, encoder: TextEncoder) -> Split:
         DataError: if the split has no texts.
     """
     if len(split.texts) != len(split) or encoder.truncated_at is None:
-        raise DataError(f"the {split.name} split holds no texts that could be encoded anew")
+        raise DataError(f"the {split.name} split has no texts to encode again")
     rows, _ = encoder.encode(split.texts, max_length=encoder.truncated_at)
     return replace(split, rows=rows, inputs=encoder.inputs)
 

@@ -19,11 +19,11 @@ from compress.data.readers.reader import Reader, reader_of_numbers
 from compress.data.source import DataSource
 from compress.data.sources.arrays import derived_inputs, rows_of
 from compress.data.sources.label_columns import LABEL_NAMES_KEY, labels_of_matrix, says_task
-from compress.data.split import Row, Splits
-from compress.data.splits import assemble
+from compress.data.split import Row
+from compress.data.splits import Splits, assemble
 from compress.data.table import Label, Table
 from compress.errors import DataError, did_you_mean
-from compress.tasks import LABELS_KEY, InputSpec, task_class
+from compress.tasks import LABELS_KEY, InputSpec
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
 
@@ -59,7 +59,7 @@ class ArraysData(DataSource):
             for part, picked in parts.indices.items()
         }
         return assemble(
-            self, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
+            self.kind, files.tables, parts, rows, files.inputs, label_order, reader=reader_of_numbers(reader)
         )
 
 
@@ -87,8 +87,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
     columns = {part: _read(path) for part, path in paths.items()}
-    several = task_class(config.task).several_labels
-    read = {part: _labels(path, columns[part], several) for part, path in paths.items()}
+    read = {part: _labels(path, columns[part], config.kind.several_labels) for part, path in paths.items()}
     labels = {part: found for part, (found, _) in read.items()}
     inputs = derived_inputs(str(paths["train"]), columns["train"])
     rows = {
@@ -113,16 +112,16 @@ def _read(path: Path) -> Columns:
         with path.open("rb") as file:
             opened = np.load(file, allow_pickle=False)
             if isinstance(opened, np.ndarray):
-                raise DataError(f"{path}: holds one array without a name; write it with numpy.savez")
+                raise DataError(f"{path}: contains one unnamed array; write it with numpy.savez")
             with opened:
                 return {name: opened[name] for name in opened.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             raise DataError(
-                f"{path}: an array in it holds objects, not numbers; pad rows of several lengths to one, and "
-                "give a mask as another input"
+                f"{path}: one of its arrays contains objects, not numbers; pad rows to one length, and give "
+                "a mask as another input"
             ) from error
-        raise DataError(f"{path}: is not a file that numpy.savez writes (.npz): {error}") from error
+        raise DataError(f"{path}: is not an .npz file as written by numpy.savez: {error}") from error
 
 
 def _labels(path: Path, columns: Columns, several: bool) -> tuple[tuple[Label, ...], tuple[str, ...]]:
@@ -137,20 +136,19 @@ def _labels(path: Path, columns: Columns, several: bool) -> tuple[tuple[Label, .
         return labels_of_matrix(str(path), values, names)
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
-            f"{path}: labels are {values.dtype}: to predict an amount is regression, which is not supported; "
-            "give class indices or names"
+            f"{path}: labels are {values.dtype}, and regression is not supported; give class indices or names"
         )
     if values.ndim == 2:
         raise DataError(
-            f"{path}: labels are {list(values.shape)}, several a row: for 0 and 1 in a column a label give "
-            f"{says_task()}"
+            f"{path}: labels are {list(values.shape)}, several per row; for one column of 0 and 1 per label "
+            f"set {says_task()}"
         )
     if values.ndim != 1 or values.dtype.kind not in "iuU":
         raise DataError(
             f"{path}: labels must be class indices or names [n], not {values.dtype} {list(values.shape)}"
         )
     if values.dtype.kind == "i" and values.min() < 0:
-        raise DataError(f"{path}: label {values.min()} is negative; classes are counted from 0")
+        raise DataError(f"{path}: label {values.min()} is negative; class indices start at 0")
     return tuple(str(value) for value in values), ()
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.sources.label_columns import labels_of_matrix
-from compress.data.split import Array, Row, Split, Splits
+from compress.data.split import Array, Row, Split
+from compress.data.splits import Splits
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
 from compress.tasks.registry import default_task, several_labels_task
@@ -82,7 +83,7 @@ def _column_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str
     names = tuple(map(str, range(widths["train"]))) if labels is None else tuple(labels)
     for part, width in widths.items():
         if width != len(names):
-            raise DataError(f"{part}: labels have {width} columns; there are {len(names)} labels")
+            raise DataError(f"{part}: labels have {width} columns, but there are {len(names)} label names")
     return names
 
 
@@ -92,8 +93,7 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
     values = np.asarray(columns[LABELS_KEY])
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
-            f"{part}: labels are {values.dtype}: to predict an amount is regression, which is not supported; "
-            "give class indices"
+            f"{part}: labels are {values.dtype}, and regression is not supported; give class indices"
         )
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{part}: labels must be whole numbers [n], not {values.dtype} {list(values.shape)}")
@@ -120,22 +120,20 @@ def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
         if not rows:
             raise DataError(f"{where}: input '{name}' has no rows")
         if name == ROW_INDEX_KEY:
-            raise DataError(f"{where}: '{name}' is a name that batches use themselves; rename the input")
+            raise DataError(f"{where}: '{name}' is reserved for batches; rename the input")
         kinds = {row.dtype.kind for row in rows if row.size}  # numpy treats an empty list as floats
         if not kinds <= set("biuf"):
-            raise DataError(
-                f"{where}: input '{name}' holds {rows[0].dtype}, neither whole numbers nor floats"
-            )
+            raise DataError(f"{where}: input '{name}' is {rows[0].dtype}; allowed: whole numbers and floats")
         dtype: Literal["int64", "float32"] = "float32" if "f" in kinds else "int64"
         shape = rows[0].shape
         if not shape:
             raise DataError(
-                f"{where}: input '{name}' needs rows of one dimension or more: an array [n, s, ...]"
+                f"{where}: rows of input '{name}' have no dimension; it must be an array [n, s, ...]"
             )
         dynamic = ragged or dtype == "int64" or len(shape) == 2
         specs.append(InputSpec(name, dtype, ("sequence_length", *shape[1:]) if dynamic else shape))
     if not specs:
-        raise DataError(f"{where}: has no input beside '{LABELS_KEY}'")
+        raise DataError(f"{where}: has no input besides '{LABELS_KEY}'")
     return tuple(sorted(specs, key=lambda spec: isinstance(spec.shape[0], int)))
 
 
@@ -153,7 +151,7 @@ def rows_of(part: str, columns: Columns, specs: tuple[InputSpec, ...], count: in
     names = {spec.name for spec in specs}
     for name in columns:
         if name not in names | {LABELS_KEY}:
-            raise DataError(f"{part}: input '{name}' is not among the task's{did_you_mean(name, names)}")
+            raise DataError(f"{part}: the task has no input '{name}'{did_you_mean(name, names)}")
     arrays: dict[str, list[Array]] = {}
     for spec in specs:
         if spec.name not in columns:
@@ -176,14 +174,14 @@ def _row(part: str, index: int, spec: InputSpec, value: Any) -> Array:
     if not row.size:
         raise DataError(f"{where} is empty")
     if row.dtype.kind not in ("biuf" if spec.dtype == "float32" else "biu"):
-        raise DataError(f"{where} holds {row.dtype}, not {spec.dtype}")
+        raise DataError(f"{where} is {row.dtype}, not {spec.dtype}")
     fits = len(row.shape) == len(spec.shape) and all(
         isinstance(want, str) or want == have for want, have in zip(spec.shape, row.shape, strict=True)
     )
     if not fits:
-        raise DataError(f"{where} has the shape {list(row.shape)}, not [{', '.join(map(str, spec.shape))}]")
+        raise DataError(f"{where} has shape {list(row.shape)}, not [{', '.join(map(str, spec.shape))}]")
     if not np.isfinite(row).all():
-        raise DataError(f"{where} holds a value that is not finite")
+        raise DataError(f"{where} contains a value that is not finite")
     return np.ascontiguousarray(row, dtype=spec.dtype)
 
 
@@ -197,13 +195,13 @@ def _check_shared_dimensions(part: str, index: int, row: Row, specs: tuple[Input
             if first != size:
                 raise DataError(
                     f"{part}: row {index}: {name} is {first} in '{owner}' and {size} in '{spec.name}'; "
-                    "give `inputs` with another dimension name if they are not the same"
+                    "give `inputs` with different dimension names if these are different dimensions"
                 )
 
 
 def _label_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str] | None) -> tuple[str, ...]:
     if len(set(indices["train"].tolist())) < 2:
-        raise DataError("train: all rows have one label; classification needs two or more")
+        raise DataError("train: all rows have the same label; at least two labels must occur")
     highest = max(int(values.max()) for values in indices.values())
     names = tuple(labels) if labels is not None else tuple(str(index) for index in range(highest + 1))
     for part, values in indices.items():
@@ -212,7 +210,7 @@ def _label_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str]
             raise DataError(f"{part}: label {wrong} is outside 0..{len(names) - 1}")
         unseen = sorted(set(values.tolist()) - set(indices["train"].tolist()))
         if unseen:
-            raise DataError(f"{part}: label {unseen[0]} ('{names[unseen[0]]}') is not among those of train")
+            raise DataError(f"{part}: label {unseen[0]} ('{names[unseen[0]]}') does not occur in train")
     return names
 
 
@@ -224,7 +222,7 @@ def _check_leaks(rows: Mapping[str, tuple[Row, ...]], specs: tuple[InputSpec, ..
         if leaks:
             index, earlier = leaks[0]
             raise DataError(
-                f"{part}: {len(leaks)} of {len(keys)} rows stand in {earlier} too (row {index}); "
-                f"a figure measured on them would be worthless: remove them from {earlier}"
+                f"{part}: {len(leaks)} of {len(keys)} rows also occur in {earlier} (row {index}). Accuracy "
+                f"measured on them would be too high; remove them from {earlier}"
             )
         seen |= dict.fromkeys(keys, part)

@@ -23,10 +23,10 @@ from compress.data.source import DataSource
 from compress.data.sources.datasets import DatasetsData, read_unlabelled_dataset
 from compress.data.sources.file import read_unlabelled_file
 from compress.data.sources.text_files import read_document
-from compress.data.split import Array, Split, Splits
+from compress.data.split import Array, Split
+from compress.data.splits import Splits
 from compress.data.table import Note, counted, loose_key
 from compress.errors import DataError
-from compress.tasks import task_class
 from compress.tasks.spec import RowKind
 
 __all__ = ["CorpusData", "Documents", "TextStream", "distinct_documents", "with_end_token"]
@@ -90,14 +90,14 @@ class TextStream(DataSource):
             rows = _rows(part, parts[part].texts, encoder, self.max_length)
             limit = limits[part]
             if limit is not None and limit < len(rows):
-                more += (Note(f"{part}: {limit} of {len(rows)} rows taken ({part}_limit)", "limit"),)
+                more += (Note(f"{part}: {limit} of {len(rows)} rows used ({part}_limit)", "limit"),)
                 rows = rows.take(limit, seed=self.seed)
             splits[part] = rows
         notes += tuple(note for each in read.values() for note in each.notes) + more
         if encoder.end_id is None:
-            notes += (Note("data.end_token is false: documents follow each other without an end token"),)
+            notes += (Note("data.end_token is false: there is no token between documents"),)
         source = ", ".join(f"{each.name} ({counted(len(each.texts), 'document')})" for each in read.values())
-        task = task_class(self.task).of_model(encoder.inputs, None, encoder.vocab_size)
+        task = self.kind.of_model(encoder.inputs, None, encoder.vocab_size)
         return Splits(task, **splits, source=source, notes=notes, reader=encoder)
 
 
@@ -142,16 +142,16 @@ def with_end_token(encoder: TextEncoder, config: TextStream) -> TextEncoder:
         found = encoder.tokenizer.token_to_id(config.end_token)
         if found is None:
             raise DataError(
-                f"data.end_token: '{config.end_token}' is no token of {encoder.directory / 'tokenizer.json'}"
+                f"data.end_token: '{config.end_token}' is not a token of "
+                f"{encoder.directory / 'tokenizer.json'}"
             )
         return replace(encoder, end_id=found)
     if encoder.end_id is None:
         special = [token.content for token in encoder.tokenizer.get_added_tokens_decoder().values()]
         have = f" (its special tokens: {', '.join(special[:8])})" if special else ""
         raise DataError(
-            f"the tokenizer in {encoder.directory} names no end token, which stands between documents and "
-            f"ends what the model writes: name one of its tokens with data.end_token=TOKEN{have}, or do "
-            "without with data.end_token=false"
+            f"the tokenizer in {encoder.directory} names no end token, which separates documents and ends "
+            f"generated text; set data.end_token=TOKEN{have}, or data.end_token=false for none"
         )
     return encoder
 
@@ -172,7 +172,7 @@ def _read(path: Path, config: CorpusData) -> Documents:
     if path.is_dir():
         files = sorted(file for file in path.rglob(config.files) if file.is_file())
         if not files:
-            raise DataError(f"{path}: no file in it is called {config.files}; say which with data.files")
+            raise DataError(f"{path}: no file matches {config.files}; set data.files to a pattern that does")
         return distinct_documents(f"{path.name}/{config.files}", [read_document(file) for file in files])
     if format_of(path) in COLUMN_FORMATS:
         table = read_unlabelled_file(path, text=config.text)
@@ -192,9 +192,9 @@ def distinct_documents(name: str, texts: Sequence[str]) -> Documents:
         if text.strip():
             kept.setdefault(loose_key(text), text)
     if not kept:
-        raise DataError(f"{name}: there is no text in it")
+        raise DataError(f"{name}: contains no text")
     dropped = len(texts) - len(kept)
-    line = f"{name}: {counted(dropped, 'document')} dropped: empty, or the same again"
+    line = f"{name}: {counted(dropped, 'document')} dropped: empty or duplicate"
     return Documents(name, tuple(kept.values()), (Note(line, "dropped"),) if dropped else ())
 
 
@@ -211,7 +211,7 @@ def _divided(
     few = len(train.texts) < _FEW_DOCUMENTS
     pieces = _cut(train.texts, drawn) if few else _drawn(train.texts, drawn, config.seed)
     of = counted(len(train.texts), "document")
-    notes = (Note(f"{train.name}: {' and '.join(drawn)} are the last parts of its {of}"),) if few else ()
+    notes = (Note(f"{train.name}: {' and '.join(drawn)} are the ends of its {of}"),) if few else ()
     parts |= {part: Documents(train.name, tuple(texts)) for part, texts in pieces.items()}
     return parts, notes
 
@@ -252,8 +252,8 @@ def _check_leaks(parts: Mapping[str, Documents]) -> None:
             if before != part:
                 beginning = " ".join(text.split())[:60]
                 raise DataError(
-                    f"{parts[part].name}: a document stands in {before} and in {part} ('{beginning}...'): "
-                    "take it out of one"
+                    f"{parts[part].name}: a document occurs in both {before} and {part} ('{beginning}...'); "
+                    "remove it from one"
                 )
 
 
@@ -268,8 +268,8 @@ def _rows(part: str, texts: Sequence[str], encoder: TextEncoder, length: int) ->
     count = (len(stream) - 1) // length
     if count < 2:
         raise DataError(
-            f"{part}: {len(stream):,} tokens are too few for two rows of {length} (max_length); give more "
-            "text, or shorter rows"
+            f"{part}: {len(stream):,} tokens are too few for two rows of {length}; give more text, or a "
+            "lower max_length"
         )
     used = count * length
     inputs = stream[:used].reshape(count, length)

@@ -111,20 +111,20 @@ def _open_datasets(config: DatasetsData) -> Any:
             return datasets.load_from_disk(str(path))
         except Exception as error:  # the library raises many kinds; each means that it is no saved data set
             raise DataError(
-                f"{path}: not a directory that datasets' save_to_disk wrote ({error}); "
+                f"{path}: not a directory written by datasets' save_to_disk ({error}); "
                 "for CSV, JSONL or Parquet files use `source: file`"
             ) from error
     if path.exists():
         raise DataError(f"{path}: is a file; for CSV, JSONL or Parquet files use `source: file`")
     if path.is_absolute() or config.name.startswith(".") or config.name.count("/") > 1:
-        raise DataError(f"{config.name}: no such directory")
+        raise DataError(f"{config.name}: directory does not exist")
     try:
         return datasets.load_dataset(config.name, config.config)
     except Exception as error:  # network, Hub, cache and builder errors share no base class
         raise DataError(
-            f"data set '{config.name}' is no directory here and could not be loaded from the Hugging Face "
-            f"Hub ({type(error).__name__}: {error}); check its name and the network, or save it elsewhere "
-            "with save_to_disk and give that directory as name"
+            f"data set '{config.name}' is not a directory and could not be loaded from the Hugging Face Hub "
+            f"({type(error).__name__}: {error}); check its name and the network, or save it on another "
+            "machine with save_to_disk and set data.name to that directory"
         ) from error
 
 

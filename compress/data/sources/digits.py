@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from compress.data.readers.image_processor import ImageProcessor
 from compress.data.readers.reader import Modality, Reader, reader_of_numbers
 from compress.data.source import DataSource
-from compress.data.sources.images import Pictures, splits_of_pictures
-from compress.data.split import Splits
-from compress.data.splits import assemble
+from compress.data.sources.images import Images, image_splits
+from compress.data.splits import Splits, assemble
 from compress.data.table import Table
-from compress.tasks import InputSpec, task_class
+from compress.tasks import InputSpec
 
 __all__ = [
     "DIGITS_INPUTS",
@@ -50,7 +49,7 @@ class DigitsData(DataSource):
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
         table, features = read_digits()
-        if task_class(self.task).several_labels:
+        if self.kind.several_labels:
             table = replace(table, labels=tuple(_properties(str(label)) for label in table.labels))
         tables = {"train": table}
         parts = self.divided(tables)
@@ -58,7 +57,7 @@ class DigitsData(DataSource):
             part: tuple({"features": features[i]} for i in picked) for part, picked in parts.indices.items()
         }
         return assemble(
-            self, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
+            self.kind, tables, parts, rows, DIGITS_INPUTS, label_order, reader=reader_of_numbers(reader)
         )
 
 
@@ -71,7 +70,7 @@ class DigitImagesData(DataSource):
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`; preprocessing is fixed."""
-        return splits_of_pictures(self, {"train": read_digit_images()}, DIGIT_PROCESSOR, label_order)
+        return image_splits(self, {"train": read_digit_images()}, DIGIT_PROCESSOR, label_order)
 
 
 def _properties(digit: str) -> tuple[str, ...]:
@@ -104,7 +103,7 @@ def _patches(images: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(patches / 8 - 1, dtype=np.float32)
 
 
-def read_digit_images() -> Pictures:
+def read_digit_images() -> Images:
     """Read scikit-learn's digits (Alpaydin and Kaynak 1998) as images [n, 1, 8, 8] in [-1, 1]."""
     from sklearn.datasets import load_digits
 
@@ -113,7 +112,7 @@ def read_digit_images() -> Pictures:
     table = Table(
         name="scikit-learn digits",
         where="scikit-learn digits",
-        items=tuple(picture.tobytes() for picture in values),
+        items=tuple(image.tobytes() for image in values),
         labels=tuple(str(label) for label in bunch.target),
     )
-    return Pictures(table, values)
+    return Images(table, values)

@@ -24,8 +24,8 @@ from compress.data.paths import RecipePath
 from compress.data.readers.image_processor import PIXELS, ImageProcessor
 from compress.data.readers.reader import Modality, Reader
 from compress.data.source import DataSource
-from compress.data.split import Row, Splits
-from compress.data.splits import assemble
+from compress.data.split import Row
+from compress.data.splits import Splits, assemble
 from compress.data.table import Note, Table, counted, listed
 from compress.errors import DataError
 from compress.system.cores import available_cores
@@ -33,7 +33,7 @@ from compress.system.cores import available_cores
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImagesData", "Pictures", "read_image_folders", "splits_of_pictures"]
+__all__ = ["ImagesData", "Images", "read_image_folders", "image_splits"]
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
@@ -49,7 +49,7 @@ _Channels = Annotated[
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Images of one folder.
 
     Attributes:
@@ -95,12 +95,12 @@ class ImagesData(DataSource):
         """See `DataSource.read`; settings given here override the model's."""
         known = reader if isinstance(reader, ImageProcessor) else ImageProcessor()
         processor = known.changed(size=self.size, mean=self.mean, std=self.std, channels=self.channels)
-        return splits_of_pictures(self, read_image_folders(self, processor), processor, label_order)
+        return image_splits(self, read_image_folders(self, processor), processor, label_order)
 
 
-def splits_of_pictures(
+def image_splits(
     config: DataSource,
-    read: Mapping[str, Pictures],
+    read: Mapping[str, Images],
     processor: ImageProcessor,
     label_order: Sequence[str] | None,
 ) -> Splits:
@@ -109,19 +109,19 @@ def splits_of_pictures(
     Args:
         read: train, and validation and test if given.
     """
-    tables = {part: pictures.table for part, pictures in read.items()}
+    tables = {part: images.table for part, images in read.items()}
     parts = config.divided(tables)
     rows: dict[str, tuple[Row, ...]] = {
         part: tuple({PIXELS: read.get(part, read["train"]).values[i]} for i in picked)
         for part, picked in parts.indices.items()
     }
     _, height, width = read["train"].values.shape[1:]
-    notes = tuple(note for pictures in read.values() for note in pictures.notes)
+    notes = tuple(note for images in read.values() for note in images.notes)
     inputs = processor.inputs(height, width)
-    return assemble(config, tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
+    return assemble(config.kind, tables, parts, rows, inputs, label_order, notes=notes, reader=processor)
 
 
-def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Pictures]:
+def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[str, Images]:
     """Read the folders of train, and of validation and test if given.
 
     All folders are listed before the first image is read.
@@ -135,8 +135,8 @@ def read_image_folders(config: ImagesData, processor: ImageProcessor) -> dict[st
     if len(found["train"].classes) < 2:
         only = found["train"].classes[0]
         raise DataError(
-            f"{config.train}: has one sub-folder with pictures, '{only}'; classification needs two classes "
-            "or more, a sub-folder each"
+            f"{config.train}: has only one sub-folder with images, '{only}'; give two classes or more, one "
+            "sub-folder per class"
         )
     shape: tuple[int, ...] | None = None
     read = {}
@@ -159,35 +159,37 @@ class _Folder:
     @classmethod
     def look(cls, root: Path, part: str) -> _Folder:
         if not root.is_dir():
-            raise DataError(f"data.{part}: {root} is no folder; pictures are in one, a sub-folder a class")
+            raise DataError(
+                f"data.{part}: {root} is not a directory; it must have one sub-folder of images per class"
+            )
         below = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
         files: list[Path] = []
         labels: list[str] = []
         others: list[str] = []
         for each in below:
             inside = list(_files_below(each))
-            pictures = [file for file in inside if file.suffix.lower() in _ENDINGS]
-            if not pictures:
+            images = [file for file in inside if file.suffix.lower() in _ENDINGS]
+            if not images:
                 raise DataError(
-                    f"{each}: this class has no picture ({', '.join(_ENDINGS)}); remove it or fill it"
+                    f"{each}: this class has no image ({', '.join(_ENDINGS)}); add some or remove the folder"
                 )
             others += [file.name for file in inside if file.suffix.lower() not in _ENDINGS]
-            files += pictures
-            labels += [each.name] * len(pictures)
+            files += images
+            labels += [each.name] * len(images)
         if not files:
             loose = any(file.suffix.lower() in _ENDINGS for file in root.iterdir())
-            what = "has pictures but no sub-folder" if loose else "has no pictures in sub-folders"
-            raise DataError(f"{root}: {what}; put the pictures of each class into a sub-folder of its name")
+            what = "has images but no sub-folder" if loose else "has no images in sub-folders"
+            raise DataError(f"{root}: {what}; put the images of each class into a sub-folder named after it")
         names = [each.name for each in below]
         if len(names) > 1 and {name.casefold() for name in names} <= _SPLIT_NAMES:
             train = next((name for name in names if name.casefold().startswith("train")), names[0])
             raise DataError(
-                f"{root}: its sub-folders are splits, not classes ({', '.join(names)}); give each split as a "
-                f"folder of its own: data.train={root / train} and so on"
+                f"{root}: its sub-folders are splits, not classes ({', '.join(names)}); give each split its "
+                f"own folder, as in data.train={root / train}"
             )
         return cls(root, tuple(names), tuple(files), tuple(labels), tuple(others))
 
-    def read(self, processor: ImageProcessor, shape: tuple[int, ...] | None) -> Pictures:
+    def read(self, processor: ImageProcessor, shape: tuple[int, ...] | None) -> Images:
         """Decode all images.
 
         Args:
@@ -201,8 +203,8 @@ class _Folder:
             pixels, seen = _read(self.files[index], processor)
             if pixels.shape[:2] != wanted[1:]:
                 raise DataError(
-                    f"{self.files[index]}: is {pixels.shape[1]}x{pixels.shape[0]} where others are "
-                    f"{wanted[2]}x{wanted[1]}: give data.size, to which all are resized"
+                    f"{self.files[index]}: is {pixels.shape[1]}x{pixels.shape[0]}, but others are "
+                    f"{wanted[2]}x{wanted[1]}; set data.size to resize all"
                 )
             values[index] = processor.values(pixels)
             return hashlib.sha256(pixels.tobytes()).digest(), seen
@@ -218,7 +220,7 @@ class _Folder:
             places=tuple(file.relative_to(self.root).as_posix() for file in self.files),
         )
         notes = _notes(table.name, [seen for _, seen in done], processor, wanted, self.others)
-        return Pictures(table, values, notes + where)
+        return Images(table, values, notes + where)
 
 
 _Seen = tuple[str, tuple[int, int]]
@@ -241,11 +243,9 @@ def _read(path: Path, processor: ImageProcessor) -> tuple[NDArray[np.uint8], _Se
             image = ImageOps.exif_transpose(file)
             image.load()
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError ... for broken files
-        raise DataError(f"{path}: can't be read as a picture ({error}): mend or remove it") from error
+        raise DataError(f"{path}: can't be read as an image ({error}); replace or remove it") from error
     if seen[0].startswith(("I", "F")):
-        raise DataError(
-            f"{path}: has pixels of more than 8 bits ('{seen[0]}'); save it with 8 bits a channel"
-        )
+        raise DataError(f"{path}: has more than 8 bits per channel ('{seen[0]}'); save it with 8 bits")
     try:
         return processor.pixels(image), seen
     except DataError as error:
@@ -268,10 +268,10 @@ def _space(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[Note, ...
             values = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
     except OSError as error:
         raise DataError(
-            f"{shape[0]} pictures take {size / 1e9:.1f} GB, and there is no room for them in "
-            f"{tempfile.gettempdir()} ({error.strerror}); set TMPDIR to another place, or take fewer"
+            f"{shape[0]} images take {size / 1e9:.1f} GB, and {tempfile.gettempdir()} has no room for them "
+            f"({error.strerror}); set TMPDIR to another directory, or use fewer images"
         ) from error
-    line = f"{counted(shape[0], 'picture')} take {size / 1e9:.1f} GB: kept in a temporary file"
+    line = f"{counted(shape[0], 'image')} take {size / 1e9:.1f} GB, kept in a temporary file"
     return values, (Note(line),)
 
 
@@ -282,9 +282,9 @@ def _notes(
     colours = Counter(mode for mode, _ in seen if mode != processor.mode)
     if colours:
         kinds = ", ".join(f"{count} {mode}" for mode, count in sorted(colours.items()))
-        lost = "; transparency is dropped" if any("A" in mode or " " in mode for mode in colours) else ""
+        lost = "; transparency dropped" if any("A" in mode or " " in mode for mode in colours) else ""
         line = (
-            f"{name}: {colours.total()} of {counted(len(seen), 'picture')} converted to {processor.mode} "
+            f"{name}: {colours.total()} of {counted(len(seen), 'image')} converted to {processor.mode} "
             f"({kinds}){lost}"
         )
         notes += (Note(line),)
@@ -292,9 +292,9 @@ def _notes(
     if sizes != {(shape[2], shape[1])}:
         small, large = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
         span = small if len(sizes) == 1 else f"{len(sizes)} sizes, {small} to {large}"
-        notes += (Note(f"{name}: pictures of {span} became {shape[2]}x{shape[1]}"),)
+        notes += (Note(f"{name}: images of {span} resized to {shape[2]}x{shape[1]}"),)
     if others:
-        left_out = f"{name}: {counted(len(others), 'file')} left out, not a picture: {listed(others)}"
+        left_out = f"{name}: {counted(len(others), 'file')} ignored, not an image: {listed(others)}"
         notes += (Note(left_out),)
     return notes
 

@@ -84,12 +84,12 @@ def labels_of_matrix(
     if values.ndim != 2 or values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
         raise DataError(
             f"{where}: labels must be 0 and 1 [rows, labels], not {values.dtype} {list(values.shape)} with "
-            "other values; for one label a row leave data.task out"
+            "other values; for one label per row omit data.task"
         )
     known = tuple(map(str, range(values.shape[1]) if names is None else names))
     if len(known) != values.shape[1] or len(set(known)) != len(known):
         raise DataError(
-            f"{where}: {LABEL_NAMES_KEY} must have {values.shape[1]} different names, one a column"
+            f"{where}: {LABEL_NAMES_KEY} must have {values.shape[1]} different names, one per column"
         )
     rows = tuple(tuple(sorted(known[at] for at in np.flatnonzero(row))) for row in values)
     return rows, known
@@ -106,8 +106,8 @@ def _cell(value: Any, labels: LabelColumns, place: str) -> Sequence[Any]:
     if isinstance(value, str) and not value.strip():
         return ()
     raise DataError(
-        f"{place}: column '{labels.names[0]}' holds {shortened(repr(value))}, which is no list: say what "
-        "stands between labels with data.label_separator=','; or name a column of 0 and 1 for each label "
+        f"{place}: column '{labels.names[0]}' contains {shortened(repr(value))}, which is not a list; set "
+        "the separator of labels with data.label_separator=',', or name one column of 0 and 1 per label "
         "with data.label=[NAME,NAME]"
     )
 
@@ -116,7 +116,7 @@ def _holds(value: Any, name: str, place: str) -> bool:
     text = str(value).strip().lower()
     if text not in _YES | _NO:
         raise DataError(
-            f"{place}: column '{name}' holds {shortened(repr(value))}; allowed where each label has a column "
+            f"{place}: column '{name}' contains {shortened(repr(value))}; allowed in a column per label "
             "(data.label): 0, 1, true, false"
         )
     return text in _YES

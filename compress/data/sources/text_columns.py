@@ -29,7 +29,9 @@ def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> 
             near = "" if near.startswith("; allowed") else near
             raise DataError(f"{where}: no column '{name}'{near} (columns: {listed(present, 20)})")
         if present.count(name) > 1:
-            raise DataError(f"{where}: column '{name}' stands there {present.count(name)} times")
+            raise DataError(
+                f"{where}: column '{name}' occurs {present.count(name)} times; column names must be unique"
+            )
 
 
 def labelled_table(
@@ -92,7 +94,7 @@ def _check_texts(
     for number, value in zip(at, texts, strict=True):
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise DataError(f"{where}: column '{column}' holds {kind}, not text ({unit} {number})")
+            raise DataError(f"{where}: column '{column}' contains {kind}, not text ({unit} {number})")
     lacking = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
     _refuse_gaps(where, "text", column, unit, lacking)
 
@@ -101,7 +103,7 @@ def _refuse_gaps(where: str, word: str, column: str, unit: str, lacking: Sequenc
     if lacking:
         many = "s" if len(lacking) > 1 else ""
         raise DataError(
-            f"{where}: no {word} in column '{column}' at {unit}{many} {listed(lacking)}; "
+            f"{where}: column '{column}' has no {word} in {unit}{many} {listed(lacking)}; "
             f"fill or remove {'them' if many else 'it'}"
         )
 
@@ -112,8 +114,8 @@ def _label_name(value: Any, where: str) -> str:
         return ""
     if isinstance(value, list | dict):
         raise DataError(
-            f"{where}: a label is {shortened(repr(value))}: for several labels a row give {says_task()}, or "
-            "give one class a row"
+            f"{where}: a label is {shortened(repr(value))}; for several labels per row set {says_task()}, "
+            "otherwise give one class per row"
         )
     if not isinstance(value, str | int | float):
         raise DataError(
@@ -138,6 +140,6 @@ def _class_names(names: tuple[str, ...], where: str, column: str) -> tuple[str, 
 
 def _refuse_amount(where: str, value: object) -> NoReturn:
     raise DataError(
-        f"{where}: the label {value} is a number with a fraction: to predict an amount is regression, which "
-        "is not supported; for a classification give each class a name or a whole number"
+        f"{where}: the label {value} is a fraction, and regression is not supported; for classification give "
+        "each class a name or a whole number"
     )

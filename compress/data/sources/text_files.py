@@ -62,8 +62,8 @@ def read_columns(path: Path, columns: Sequence[str], *, lines: bool = False) -> 
     reader = readers.get(format_of(path))
     if reader is None:
         raise DataError(
-            f"{path}: cannot read files ending in '{path.suffix}'; allowed: {', '.join(readers)}, and all "
-            "but .parquet compressed as .gz"
+            f"{path}: cannot read '{path.suffix}' files; allowed: {', '.join(readers)}, all but .parquet "
+            "also compressed as .gz"
         )
     with _explained(path):
         return reader(path, columns)
@@ -85,7 +85,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from error
+        raise DataError(f"{path}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
@@ -100,7 +100,7 @@ def _open_text(path: Path, *, newline: str | None = None) -> IO[str]:
     with opened(path, "rb") as file:
         beginning: bytes = file.read(_LOOKED_AT_BYTES)
     marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if beginning.startswith(mark))
-    encoding = next(marks, "UTF-16 or no text: it has NUL bytes" if b"\0" in beginning else "")
+    encoding = next(marks, "UTF-16 or binary (it contains NUL bytes)" if b"\0" in beginning else "")
     if encoding:
         raise DataError(
             f"{path}: is {encoding}; save it as UTF-8 (iconv -f UTF-16 -t UTF-8 FILE > NEW, or in a "
@@ -135,19 +135,19 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Columns:
             for fields in reader:
                 if fields and len(fields) != len(header):
                     raise DataError(
-                        f"{path}:{start}: {len(fields)} fields where the header has {len(header)} (separated "
-                        f"by {_SEPARATORS[separator]}): a text with a separator, a quote or a line break "
-                        "must be quoted"
+                        f"{path}:{start}: {len(fields)} fields, but the header has {len(header)} (separated "
+                        f"by {_SEPARATORS[separator]}); quote texts that contain a separator, a quote or a "
+                        "line break"
                     )
                 if fields:
                     rows.append([fields[at] for at in places])
                     numbers.append(start)
                 start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num if reader else 1}: not CSV: {error}") from error
+        raise DataError(f"{path}:{reader.line_num if reader else 1}: not valid CSV: {error}") from error
     finally:
         csv.field_size_limit(previous_limit)
-    line = f"{path.name}: its columns are separated by {_SEPARATORS[separator]}"
+    line = f"{path.name}: columns are separated by {_SEPARATORS[separator]}"
     notes = () if separator == own else (Note(line),)
     return Columns([[row[at] for row in rows] for at in range(len(columns))], tuple(numbers), notes)
 
@@ -180,9 +180,11 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = parse_json(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
+                raise DataError(
+                    f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}"
+                ) from error
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: a line must be a JSON object, not {type(row).__name__}")
+                raise DataError(f"{path}:{number}: each line must be a JSON object, not {type(row).__name__}")
             yield number, row
 
 
@@ -198,7 +200,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
             check_columns(str(path), file.schema_arrow.names, columns)
             table = file.read(columns=list(columns))
     except pa.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
     return Columns([table.column(name).to_pylist() for name in columns])
 
 
@@ -212,23 +214,19 @@ _READERS: dict[str, _ReadFile] = {
 
 
 def column_names_of(path: Path, text: str) -> tuple[str, ...]:
-    """Columns of a file.
+    """Columns of a file; of JSONL those of its first line.
 
     Args:
         text: name of the text column, used to detect the separator.
     """
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        try:
-            import pyarrow.parquet as pq
-        except ImportError:
-            return ()
+    kind = format_of(path)
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
         return tuple(pq.read_schema(path).names)
-    with (gzip.open if name.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with _open_text(path, newline="") as file:
         first = file.readline()
-    if name.removesuffix(".gz").endswith(".jsonl"):
-        found = json.loads(first)
-        return tuple(found) if isinstance(found, dict) else ()
-    headers: list[list[str]] = [next(csv.reader([first], delimiter=each), []) for each in _SEPARATORS]
-    found_header = next((each for each in headers if text in each), None)
-    return tuple(found_header or sorted(headers, key=lambda each: -len(each))[0])
+    if kind == ".jsonl":
+        return tuple(parse_json(first))
+    separator = _separator(path, (text,), _OWN_SEPARATORS[kind])
+    return tuple(next(csv.reader([first], delimiter=separator), []))

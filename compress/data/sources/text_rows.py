@@ -17,10 +17,9 @@ from compress.data.readers.reader import Modality, Reader
 from compress.data.readers.tokenize import TextEncoder, encoder_among
 from compress.data.source import DataSource
 from compress.data.sources.label_columns import LabelColumns, says_task
-from compress.data.split import Row, Split, Splits
-from compress.data.splits import assemble, table_of
+from compress.data.split import Row, Split
+from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, counted
-from compress.tasks import task_class
 
 __all__ = ["TextRows"]
 
@@ -47,16 +46,18 @@ class TextRows(DataSource):
     def labels(self) -> LabelColumns:
         """Where the labels are."""
         names = (self.label,) if isinstance(self.label, str) else self.label
-        return LabelColumns(names, task_class(self.task).several_labels, self.label_separator)
+        return LabelColumns(names, self.kind.several_labels, self.label_separator)
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:
         labels = self.labels
         if not labels.several and (labels.declared or labels.separator):
             key = "label_separator" if labels.separator else "label"
-            raise ValueError(f"{key} says that rows have several labels; give {says_task()} too")
+            raise ValueError(f"{key} is for several labels per row; set {says_task()} too")
         if labels.declared and labels.separator:
-            raise ValueError("label_separator is for one column of labels; label names several")
+            raise ValueError(
+                "label_separator is for one column of labels, but label names several; give one of the two"
+            )
         return self
 
     @property
@@ -101,7 +102,15 @@ class TextRows(DataSource):
             rows[part], more = self._encoded(encoder, part, raw)
             notes += more
         splits = assemble(
-            self, tables, parts, rows, encoder.inputs, label_order, texts=texts, notes=notes, reader=encoder
+            self.kind,
+            tables,
+            parts,
+            rows,
+            encoder.inputs,
+            label_order,
+            texts=texts,
+            notes=notes,
+            reader=encoder,
         )
         further = self.unlabelled_table()
         return splits if further is None else self._with_unlabelled(splits, further, encoder)
@@ -122,7 +131,7 @@ class TextRows(DataSource):
         self, encoder: TextEncoder, part: str, texts: Sequence[str]
     ) -> tuple[tuple[Row, ...], tuple[Note, ...]]:
         rows, cut = encoder.encode(texts, max_length=self.max_length)
-        line = f"{part}: {cut} of {len(texts)} texts cut to {self.max_length} tokens (max_length)"
+        line = f"{part}: {cut} of {len(texts)} texts truncated to {self.max_length} tokens (max_length)"
         return rows, (Note(line, "cut"),) if cut else ()
 
 

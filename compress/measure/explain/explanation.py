@@ -64,7 +64,7 @@ class KindTime(_Facts):
 
     Attributes:
         kind: operator.
-        role: as in PartTime.
+        role: as in RoleTime.
         nodes: number of nodes.
         ms: time per call.
         share: share of a call's time.

@@ -76,7 +76,8 @@ def keep_layers_(model: nn.Module, kept: Sequence[int]) -> None:
     definition = definition_of(model)
     if definition is None:
         raise ModelError(
-            f"{type(model).__name__} was not built by modelpress: it can't be built again with fewer layers"
+            f"{type(model).__name__} was not built by modelpress, so it can't be rebuilt with fewer layers; "
+            "load it with model.file and model.builder"
         )
     path = structure_of(model).layers
     assert path is not None
@@ -108,8 +109,7 @@ def _layers(model: nn.Module) -> nn.ModuleList:
     found = None if path is None else model.get_submodule(path)
     if not isinstance(found, nn.ModuleList):
         raise ModelError(
-            f"{type(model).__name__} doesn't declare a list of layers that can be left out ('layers' of "
-            "structure(), an nn.ModuleList)",
+            f"{type(model).__name__} does not declare its layers ('layers' in structure(), an nn.ModuleList)",
             see="how-to/own-modules",
         )
     return found
@@ -171,7 +171,8 @@ def _shallower(definition: Definition, path: str, total: int, kept: Sequence[int
             if isinstance(found, nn.ModuleList) and len(found) == len(kept):
                 return name, changed
     raise ModelError(
-        f"none of the model's arguments is its number of layers ({total}): it can't be built with {len(kept)}"
+        f"none of the model's arguments is its number of layers ({total}), so it can't be rebuilt with "
+        f"{len(kept)}"
     )
 
 

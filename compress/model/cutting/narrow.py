@@ -60,23 +60,23 @@ def count_features(module: nn.Module, path: str, role: Role) -> int:
         return len(module.weight)  # type: ignore[arg-type]
     if not isinstance(module, _KINDS[role]):
         wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in _KINDS[role]))
-        raise ModelError(f"{path} is {type(module).__name__}, not {wanted}: its features can't be cut")
+        raise ModelError(f"{path} is {type(module).__name__}, not {wanted}, so its features can't be cut")
     if isinstance(module, _CONVOLUTIONS):
         each = module.groups == module.in_channels == module.out_channels
         if not each if role == "norm" else module.groups > 1:
             raise ModelError(
-                f"{path} has {module.groups} groups of its {module.in_channels} channels: only convolutions "
-                "of one group, and depthwise ones among the norms, can be cut"
+                f"{path} has {module.groups} groups for {module.in_channels} channels; only convolutions "
+                "with one group, and depthwise ones listed among the norms, can be cut"
             )
     if isinstance(module, _RECURRENT) and (module.num_layers, module.bidirectional, module.proj_size) != (
         1,
         False,
         0,
     ):
+        both = ", is bidirectional" if module.bidirectional else ""
+        projected = ", has a projection" if module.proj_size else ""
         raise ModelError(
-            f"{path} has {module.num_layers} layers"
-            f"{', reads in both directions' if module.bidirectional else ''}"
-            f"{', projects its output' if module.proj_size else ''}: only one plain layer a module can be cut"
+            f"{path} has {module.num_layers} layers{both}{projected}; only single plain layers can be cut"
         )
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return int(module.normalized_shape[-1])

@@ -44,9 +44,8 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
         return
     if site.tied is not None:
         raise ModelError(
-            f"{site.name}: {site.tied} has weights of it too (shared, or tied), and would not be cut with "
-            "it: give both their own weights, let them share the whole block, or leave the block out of "
-            "structure()",
+            f"{site.name}: {site.tied} shares some of its weights but would not be cut with it; untie them, "
+            "share the whole block, or leave the block out of structure()",
             see="how-to/own-modules",
         )
     consumer = float_linear(model, site.consumer)
@@ -83,7 +82,8 @@ def float_linear(model: nn.Module, path: str) -> nn.Linear:
     module = model.get_submodule(path)
     if not isinstance(module, nn.Linear):
         raise ModelError(
-            f"{path} is {type(module).__name__}, not a float Linear: it can't be cut (cut before quantizing)"
+            f"{path} is {type(module).__name__}, not a float Linear, so it can't be cut; put prune stages "
+            "before quantize stages"
         )
     return module
 

@@ -29,24 +29,26 @@ def token_embedding(model: nn.Module) -> tuple[str, nn.Embedding | FactorizedEmb
     path = structure_of(model).token_embedding
     if path is None:
         raise ModelError(
-            f"{type(model).__name__} has no embedding of a vocabulary: its structure() names no "
-            "token_embedding"
+            f"{type(model).__name__} has no token embedding: its structure() lacks token_embedding"
         )
     found = model.get_submodule(path)
     if type(found) is not nn.Embedding and not isinstance(found, FactorizedEmbedding):
         raise ModelError(
-            f"{path} is {type(found).__name__}, not a float embedding: it can't be cut (cut before "
-            "quantizing)"
+            f"{path} is {type(found).__name__}, not a float embedding, so it can't be cut; put prune stages "
+            "before quantize stages"
         )
     table = found.table if isinstance(found, FactorizedEmbedding) else found
     if not isinstance(table, nn.Embedding):
-        raise ModelError(f"{path}.table is {type(table).__name__}: it can't be cut (cut before quantizing)")
+        raise ModelError(
+            f"{path}.table is {type(table).__name__}, so it can't be cut; put prune stages before quantize "
+            "stages"
+        )
     for name, module in model.named_modules():
         own = module.parameters(recurse=False)
         if module is not table and any(parameter is table.weight for parameter in own):
             raise ModelError(
-                f"{path} shares its weight with {name} (tied embeddings): it can't be cut alone; "
-                "build the model without tying"
+                f"{path} shares its weight with {name} (tied embeddings), so it can't be cut alone; build "
+                "the model without tying"
             )
     return path, found
 
@@ -74,7 +76,9 @@ def keep_tokens_(model: nn.Module, kept: Sequence[int]) -> None:
         raise ModelError(f"tokens to keep must be some of 0..{table.num_embeddings - 1}, ascending")
     start = positions_start_at(model)
     if start is not None and ids[start : start + 1] != [start]:
-        raise ModelError(f"the model counts positions from token {start}: it and all below it must be kept")
+        raise ModelError(
+            f"token {start} and all below it must be kept, because the model derives positions from it"
+        )
     new = {old: index for index, old in enumerate(ids)}
     table.weight = nn.Parameter(table.weight.detach()[ids].clone(), table.weight.requires_grad)
     for module in {id(each): each for each in (table, found)}.values():

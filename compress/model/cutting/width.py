@@ -31,8 +31,8 @@ def hidden_group(model: nn.Module) -> Coupled:
     hidden = structure_of(model).hidden
     if hidden is None:
         raise ModelError(
-            f"{type(model).__name__} doesn't declare what has the hidden width ('hidden' of structure()): "
-            "the width can't be cut",
+            f"{type(model).__name__} does not declare its hidden width ('hidden' in structure()), so the "
+            "width can't be cut",
             see="how-to/own-modules",
         )
     return hidden
@@ -55,7 +55,7 @@ def feature_count(model: nn.Module, group: Coupled) -> int:
     """
     counts = {path: _count(holder, path, role) for path, role, holder in _parts(model, group)}
     if not counts:
-        raise ModelError(f"{type(model).__name__}.structure() names nothing that has {group.name} features")
+        raise ModelError(f"{type(model).__name__}.structure() names no module with {group.name} features")
     first, width = min(counts.items(), key=lambda item: item[1])
     for path, other in counts.items():
         several = path in group.readers and other % width == 0 and _reads_several(model, path)
@@ -117,8 +117,8 @@ def _nothing_outside(model: nn.Module, group: Coupled, parts: Sequence[_Part]) -
         for parameter in module.parameters(recurse=False):
             if id(parameter) in cut:
                 raise ModelError(
-                    f"{name} has the weight of {cut[id(parameter)]} (tied) and is not among the {group.name} "
-                    "features of structure(), so it would not be cut with it: name both there, or untie them"
+                    f"{name} shares the weight of {cut[id(parameter)]} but is not among the {group.name} "
+                    "features of structure(), so it would not be cut with it; list both there, or untie them"
                 )
 
 
@@ -167,10 +167,12 @@ def _holder(model: nn.Module, path: str, *, is_table: bool) -> nn.Module | None:
             return at  # its own embedding is `rank` wide; its projection has the hidden width
         found = getattr(at, name, None)
         if not isinstance(found, nn.Module):
-            raise ModelError(f"structure() names {path}, but there is no such module")
+            raise ModelError(f"structure() names {path}, which is not a module of the model")
         at = found
     if isinstance(at, FactorizedEmbedding) and not isinstance(at.projection, nn.Linear):
-        raise ModelError(f"{path}.projection is quantized: it can't be cut (cut before quantizing)")
+        raise ModelError(
+            f"{path}.projection is quantized, so it can't be cut; put prune stages before quantize stages"
+        )
     return None if isinstance(at, Removed) else at
 
 
@@ -189,7 +191,7 @@ def _count(holder: nn.Module, path: str, role: Role | None) -> int:
 def _table(holder: nn.Module, path: str) -> Tensor:
     table = getattr(holder, path.rpartition(".")[2], None)
     if not isinstance(table, Tensor):
-        raise ModelError(f"structure() names the table {path}, but there is no such tensor")
+        raise ModelError(f"structure() names the table {path}, which is not a tensor of the model")
     return table
 
 

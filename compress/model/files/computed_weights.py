@@ -65,9 +65,9 @@ def check_plain(model: nn.Module) -> None:
     """
     for name, how in computed_weights(model).items():
         raise ModelError(
-            f"{name} is {how}, so that it can't be changed. A recipe's model is made plain after its "
-            "training; do it to a module that you give from Python with remove_parametrizations of "
-            "torch.nn.utils.parametrize, remove_weight_norm, remove_spectral_norm, or prune.remove"
+            f"{name} is {how}, so it can't be changed. Replace it by a plain parameter with "
+            "remove_parametrizations of torch.nn.utils.parametrize, remove_weight_norm, "
+            "remove_spectral_norm or prune.remove (recipes do that after training)"
         )
 
 

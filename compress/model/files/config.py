@@ -41,11 +41,9 @@ class ModelConfig(BaseModel):
     def _one_origin(self) -> Self:
         given = [name for name in ("file", "hf", "bundle") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of file, hf or bundle (given: {', '.join(given) or 'none'})")
+            raise ValueError(f"give exactly one of file, hf and bundle (given: {', '.join(given) or 'none'})")
         if self.file is not None and self.builder is None:
-            raise ValueError(
-                "a model file needs builder: the name of the function in it that makes the model"
-            )
+            raise ValueError("file needs builder: the name of the function in it that returns the model")
         if self.file is None and (self.builder is not None or self.args or self.tokenizer is not None):
-            raise ValueError("builder, args and tokenizer go with file only")
+            raise ValueError("builder, args and tokenizer are only allowed with file")
         return self

@@ -215,9 +215,9 @@ def _check_initialised(module: nn.Module) -> None:
         for name, tensor in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
             if is_lazy(tensor):
                 raise ModelError(
-                    f"{path or 'the model'} is {type(child).__name__}: its {name} has no shape before it is "
-                    "run; give its sizes, as nn.Linear(in_features, out_features), or run the module once in "
-                    "the builder"
+                    f"{path or 'the model'} is {type(child).__name__}: its {name} has no shape yet; give "
+                    "its sizes, as in nn.Linear(in_features, out_features), or run the module once in the "
+                    "builder"
                 )
 
 

@@ -33,7 +33,7 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
         raise ModelError(f"{file}: reading GGUF files needs the gguf package: pip install gguf")
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
-            raise ModelError(f"{file} is no GGUF file: it doesn't begin with these four letters")
+            raise ModelError(f"{file} is not a GGUF file: it does not start with the letters GGUF")
     place: dict[str, Any] = {
         "pretrained_model_name_or_path": str(file.parent),
         "gguf_file": file.name,
@@ -47,7 +47,7 @@ def directory_of_gguf(file: Path, scratch: Path) -> Path:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{file}: transformers {transformers.__version__} cannot read this GGUF file: "
-            f"{said[0].rstrip('.')}; convert it to a Hugging Face directory with the tools of its makers"
+            f"{said[0].rstrip('.')}; convert it to a Hugging Face directory"
         ) from error
     # transformers refuses to save a model read from GGUF, so a plain model of the same weights is saved.
     config = read.config

@@ -38,11 +38,10 @@ def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
             raise needs_own_code(name) from error
         if "backend tokenizer" in str(error):
             raise _no_tokenizer(name, {"vocab.txt", "vocab.json", "*.model"}) from error
-        where = "directory" if Path(name).exists() else "directory or hub name (is there a network?)"
+        where = "directory" if Path(name).exists() else "directory or Hub name (check the network)"
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"cannot load the Hugging Face model from {where} '{name}': {first}; "
-            "give another with model.hf=..."
+            f"cannot load the Hugging Face model from {where} '{name}': {first}; set model.hf to another one"
         ) from error
 
 
@@ -54,7 +53,7 @@ def config_json(name: str) -> dict[str, Any]:
     """
     path = Path(name)
     if not path.exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
-        raise ModelError(f"there is no directory '{name}', and it can't be a name on the Hugging Face Hub")
+        raise ModelError(f"'{name}' is neither a directory nor a valid name on the Hugging Face Hub")
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
         task = task_of_files((), None, is_encoder_decoder=False, is_sentence_transformer=True)
         assert task is not None
@@ -122,7 +121,7 @@ def check_head(
             return True, ()
         model = next(task_class(each).words.model for each, known in all_heads() if known == head)
         raise ModelError(
-            f"{name} is no {model} (architectures: {', '.join(architectures) or 'none named'}): {head.wants}"
+            f"{name} is not a {model} (architectures: {', '.join(architectures) or 'none'}): {head.wants}"
         )
     sees = head.modality == "image"
     # The family's classifier is an encoder-decoder even if the checkpoint is only the encoder.
@@ -139,7 +138,7 @@ def check_head(
         if refusal is not None:
             raise ModelError(refusal, see="reference/tasks")
         if head.problem_type is not None and getattr(settings, "problem_type", None) is None:
-            return True, (f"config.json has no problem_type: taken for {head.problem_type}",)
+            return True, (f"config.json has no problem_type; {head.problem_type} is assumed",)
         return True, ()
     if not is_trained_first or task.new_head != "checkpoint":
         raise ModelError(task.refusal(name, architectures), see="reference/tasks")
@@ -150,8 +149,8 @@ def check_head(
     )
     if settings.model_type not in classifiers:
         raise ModelError(
-            f"{name}: transformers has no classifier of the model_type '{settings.model_type}' "
-            f"({', '.join(architectures)}), so no head can be trained on it; give another with model.hf=..."
+            f"{name}: transformers has no classifier for model_type '{settings.model_type}' "
+            f"({', '.join(architectures)}), so no head can be trained on it; set model.hf to another model"
         )
     return False, (task.note(architectures),)
 
@@ -174,8 +173,8 @@ def check_vocabulary(name: str, tokenizer: Any) -> None:
 def _no_tokenizer(name: str, files: set[str]) -> ModelError:
     looked_for = ", ".join(["tokenizer.json", *sorted(files - {"tokenizer.json"})])
     return ModelError(
-        f"'{name}' has no tokenizer (looked for {looked_for}): copy the files of the one that the model was "
-        "trained with into it (tokenizer.save_pretrained writes them)"
+        f"'{name}' has no tokenizer (looked for {looked_for}); copy the files of the model's own tokenizer "
+        "into it (tokenizer.save_pretrained writes them)"
     )
 
 

@@ -45,6 +45,7 @@ from compress.model.forward import accepted_inputs
 from compress.system.files import read_json
 from compress.tasks import TASKS, Task, TaskName, task_class
 from compress.tasks.registry import decoder_task, default_task, task_of_architectures
+from compress.tasks.spec import HubHead
 
 __all__ = ["LoadedModel", "load", "load_model", "task_of"]
 
@@ -78,8 +79,8 @@ class LoadedModel:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ModelError(
-                f"{self.source} names two of its {len(names)} classes '{shortened(twice)}': give each class "
-                "its own name in id2label of config.json"
+                f"two of the {len(names)} classes of {self.source} are named '{shortened(twice)}'; give "
+                "each class its own name in id2label of config.json"
             )
 
 
@@ -177,8 +178,8 @@ def load(path: str | Path) -> nn.Module:
         raise ModelError(f"{directory} is not a bundle: it has no manifest.json")
     if not (directory / "pytorch").is_dir():
         raise ModelError(
-            f"{directory} has ONNX files and no PyTorch module, as what modelpress bundle writes; give the "
-            "run that a file came from"
+            f"{directory} has ONNX files but no PyTorch module, like the output of `modelpress bundle`; "
+            "give the directory of a run instead"
         )
     return load_module(directory / "pytorch")
 
@@ -189,7 +190,7 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
     named = _named_task(file)
     if task is not None and named is not None and named != task:
         raise ModelError(
-            f"{directory} is a {task_class(named).words.model} (task in its manifest.json), and the data are "
+            f"{directory} is a {task_class(named).words.model} (task in its manifest.json), but the data is "
             f"for a {task_class(task).words.model}",
             see="reference/tasks",
         )
@@ -202,14 +203,14 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
     _check_bundle(directory, module, labels, named or task)
     tokenizer = directory if (directory / "tokenizer.json").is_file() else None
-    pictures = directory / PREPROCESSOR_FILE
+    images = directory / PREPROCESSOR_FILE
     return LoadedModel(
         module,
         f"bundle {directory.name}",
         tokenizer,
         labels,
         names if tokenizer else (),
-        ImageProcessor.from_file(pictures, channels=channels) if pictures.is_file() else None,
+        ImageProcessor.from_file(images, channels=channels) if images.is_file() else None,
     )
 
 
@@ -236,30 +237,14 @@ def _from_hf(
     given = config_json(name)
     settings: Any = settings_of(name, given)
     head = kind.head_for("image")
-    if head is None or not _sees(settings):
+    if head is None or not _is_for_images(settings):
         head = kind.head_for("text")
     if head is None:
         raise ModelError(f"{name}: Hugging Face has no models for the task {kind.name}")
     trained_head, notes = check_head(name, settings, head, is_trained_first=config.train is not None)
     notes += own_code_note(given)
-    options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
-    if head.problem_type is not None:
-        options["problem_type"] = head.problem_type
     with seeded(seed):
-        module: nn.Module
-        module, found = _explained(
-            name,
-            auto_class(head.name).from_pretrained,
-            name,
-            attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
-            dtype="float32",
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name and with both shapes
-            **options,
-        )
-    check_tensors(name, module, found, has_trained_head=trained_head)
+        module = _pretrained(name, head, trained_head=trained_head, num_labels=num_labels)
     if kind.keeps_past:
         module.config.use_cache = False  # type: ignore[union-attr]  # a past is passed explicitly
     arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
@@ -287,13 +272,35 @@ def _from_hf(
     )
 
 
-def _sees(settings: Any) -> bool:
+def _pretrained(name: str, head: HubHead, *, trained_head: bool, num_labels: int | None) -> nn.Module:
+    """Load a checkpoint's weights in float32; a head that it lacks is random, of `num_labels` outputs."""
+    options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
+    if head.problem_type is not None:
+        options["problem_type"] = head.problem_type
+    module: nn.Module
+    module, found = _explained(
+        name,
+        auto_class(head.name).from_pretrained,
+        name,
+        attn_implementation=None,  # the fastest that the architecture has: SDPA, or else eager
+        dtype="float32",
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused by `check_tensors`, by name and with both shapes
+        **options,
+    )
+    check_tensors(name, module, found, has_trained_head=trained_head)
+    return module
+
+
+def _is_for_images(settings: Any) -> bool:
     """Whether a configuration is of an image classifier, and not of a text classifier."""
     from transformers.models.auto import modeling_auto as known
 
     texts = known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    pictures = known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    return settings.model_type in pictures and settings.model_type not in texts
+    images = known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return settings.model_type in images and settings.model_type not in texts
 
 
 def _image_processor(name: str, settings: Any) -> ImageProcessor:

@@ -10,8 +10,8 @@ from compress.errors import ModelError
 __all__ = ["NAMES_CODE", "check_code", "needs_own_code", "own_code_note"]
 
 _INSTEAD = (
-    "modelpress never runs code of a checkpoint: give a model that transformers itself has, or write the "
-    "model into a Python file of your own and name that in a recipe: model.file and model.builder"
+    "modelpress never runs a checkpoint's code; use a model that transformers has, or put the model "
+    "into a Python file of your own and name it in a recipe with model.file and model.builder"
 )
 _KERNELS = (
     "attn_implementation",
@@ -50,7 +50,7 @@ def needs_own_code(name: str, auto_map: object = None) -> ModelError:
     """The error for a checkpoint that can't be loaded without its own code."""
     classes = [str(each) for each in auto_map.values()] if isinstance(auto_map, dict) else []
     which = f" ({', '.join(classes[:3])})" if classes else ""
-    return ModelError(f"{name} needs Python code of its own{which}, which its auto_map names; {_INSTEAD}")
+    return ModelError(f"{name} needs its own Python code{which} (auto_map in its config.json); {_INSTEAD}")
 
 
 def own_code_note(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -58,6 +58,6 @@ def own_code_note(config: Mapping[str, Any]) -> tuple[str, ...]:
     if not config.get("auto_map"):
         return ()
     return (
-        "the checkpoint brings code of its own (auto_map in its config.json), which is not run: the model is "
-        "what transformers' own class makes of its weights",
+        "the checkpoint has its own code (auto_map in its config.json), which is not run; its weights are "
+        "loaded into the class of transformers",
     )

@@ -71,16 +71,16 @@ def check_padding(name: str, module: nn.Module, pad_id: int) -> None:
         with torch.no_grad():
             return logits(module, {"input_ids": ids, "attention_mask": mask})
 
-    advice = f"set pad_token_id in config.json of '{name}' to {pad_id}, which its tokenizer fills rows with"
+    advice = f"set pad_token_id in config.json of '{name}' to {pad_id}, the pad token of its tokenizer"
     wanted = answer(alone, mask[:, :3])
     try:
         found = answer(padded.repeat(2, 1), mask.repeat(2, 1))[:1]
     except ValueError as error:
         raise ModelError(
-            f"{type(module).__name__} cannot answer several rows at once without a pad token: {advice}"
+            f"{type(module).__name__} can't process several rows at once without a pad token; {advice}"
         ) from error
     if (found - wanted).abs().max() > 1e-3 * wanted.abs().max().clamp(min=1e-6):
         raise ModelError(
-            f"{type(module).__name__} would answer padded rows wrongly: it takes token {said} for padding; "
-            f"{advice}"
+            f"{type(module).__name__} would compute padded rows wrongly, because it treats token {said} as "
+            f"padding; {advice}"
         )

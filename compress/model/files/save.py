@@ -23,7 +23,7 @@ from compress.model.files.definition import Definition, definition_of
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.layers.kinds import QUANTIZED_KINDS
 from compress.model.layers.removed import Removed
-from compress.system.disk import free_bytes, size_words
+from compress.system.disk import bytes_text, free_bytes
 from compress.system.files import read_json
 from compress.tasks.registry import FIRST_HEAD
 
@@ -73,8 +73,8 @@ def save_module(module: nn.Module, directory: Path) -> None:
     definition = definition_of(module)
     if definition is None:
         raise ModelError(
-            f"{type(module).__name__} was not built by modelpress, so it can't be saved to be loaded again; "
-            "load it by a model file and builder"
+            f"{type(module).__name__} was not built by modelpress, so it can't be saved for loading; load "
+            "it with model.file and model.builder"
         )
     plain = not computed_weights(module)
     fresh = definition.build(plain=plain)
@@ -95,7 +95,7 @@ def save_module(module: nn.Module, directory: Path) -> None:
     try:
         save_model(module, str(directory / _WEIGHTS))
     except SafetensorError as error:  # what safetensors raises on a full disk
-        free = size_words(free_bytes(directory))
+        free = bytes_text(free_bytes(directory))
         failed = OutputError(f"cannot write {directory / _WEIGHTS}: {error} ({free} free on its file system)")
         failed.exit_code = 1  # the input was valid
         raise failed from error
@@ -114,8 +114,8 @@ def load_module(directory: Path) -> nn.Module:
         raise
     except Exception as error:  # missing keys, wrong types and wrong shapes share no class
         raise ModelError(
-            f"{directory / _STRUCTURE} does not describe a module: {type(error).__name__}: "
-            f"{shortened(str(error), 200)}; is the file whole?"
+            f"{directory / _STRUCTURE} does not describe a module ({type(error).__name__}: "
+            f"{shortened(str(error), 200)}); the file may be damaged"
         ) from error
     load_weights_(module, directory / _WEIGHTS)
     return module.eval()
@@ -151,7 +151,7 @@ def load_weights_(module: nn.Module, path: Path) -> None:
     try:
         state = load_file(str(path))
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read weights {path}: {error}; is the file whole?") from error
+        raise ModelError(f"cannot read weights {path} ({error}); the file may be damaged") from error
     own = module.state_dict()
     # safetensors stores tensors that share memory once; the omitted names are filled by sharing.
     pointers = {own[name].data_ptr() for name in state if name in own}
@@ -159,7 +159,7 @@ def load_weights_(module: nn.Module, path: Path) -> None:
     wrong = [name for name in state if name not in own or own[name].shape != state[name].shape]
     if missing or wrong:
         raise ModelError(
-            f"{path} does not fit the model: missing {missing[:3]}, unknown or misshapen {wrong[:3]}"
+            f"{path} does not match the model: missing {missing[:3]}, unknown or of another shape {wrong[:3]}"
         )
     module.load_state_dict(state, strict=False)
 
@@ -253,7 +253,7 @@ def _build_changed(changed: dict[str, Any]) -> nn.Module:
     kind = arguments.pop("kind")
     cls = _TORCH.get(kind) or _OWN.get(kind)
     if cls is None:
-        raise ModelError(f"structure.json names a module kind '{kind}' that this version does not know")
+        raise ModelError(f"structure.json has a module kind '{kind}', unknown to this version")
     built: nn.Module = cls(**arguments)
     return built
 
@@ -262,7 +262,7 @@ def _read_structure(path: Path) -> dict[str, Any]:
     try:
         structure: dict[str, Any] = read_json(path)
         if not isinstance(structure, dict):
-            raise ValueError(f"it holds {type(structure).__name__}, not an object")
+            raise ValueError(f"it must be a JSON object, not {type(structure).__name__}")
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     if structure.get("format") != _FORMAT:

@@ -41,8 +41,8 @@ class CheckpointTask:
             )
         if self.new_head == "encoder":
             return (
-                f"{said}. To train a classifier on its encoder, save AutoModel.from_pretrained(...) and the "
-                "tokenizer to a new directory, and give that one in a recipe with model.train"
+                f"{said}. To train a classifier on its encoder, save AutoModel.from_pretrained(...) and "
+                "the tokenizer to a new directory, and set model.hf to it in a recipe with model.train"
             )
         return said
 
@@ -57,7 +57,7 @@ class CheckpointTask:
 _EMBEDDING = CheckpointTask(
     "sentence embedding", "turns a text into a vector (modules.json of sentence-transformers)", "checkpoint"
 )
-_ENCODER_DECODER = CheckpointTask("sequence-to-sequence", "is an encoder-decoder, as T5 and BART are")
+_ENCODER_DECODER = CheckpointTask("sequence-to-sequence", "is an encoder-decoder, like T5 and BART")
 _GENERATION = CheckpointTask("generation", "writes a text about an image or a sound")
 _OTHER = CheckpointTask("another task", "has no classification head", "checkpoint")
 _PRETRAINED = CheckpointTask("pretraining", "has no classification head", "checkpoint")
@@ -70,22 +70,18 @@ _BY_ENDING = {
     ),
     "ForVisualQuestionAnswering": CheckpointTask("visual question answering", "reads images and texts"),
     "ForDocumentQuestionAnswering": CheckpointTask("document question answering", "reads images and texts"),
-    "QuestionAnswering": CheckpointTask(
-        "question answering", "marks where an answer is in a text", "encoder"
-    ),
-    "QuestionAnsweringSimple": CheckpointTask(
-        "question answering", "marks where an answer is in a text", "encoder"
-    ),
+    "QuestionAnswering": CheckpointTask("question answering", "marks the answer in a text", "encoder"),
+    "QuestionAnsweringSimple": CheckpointTask("question answering", "marks the answer in a text", "encoder"),
     **dict.fromkeys(
         ("ForMultipleChoice", "DoubleHeadsModel"),
         CheckpointTask("multiple choice", "chooses one of several texts", "encoder"),
     ),
     **dict.fromkeys(
         ("ForMaskedLM", "WithLMHeadModel"),
-        CheckpointTask("masked language modelling", "names masked tokens of a text", "checkpoint"),
+        CheckpointTask("masked language modelling", "predicts masked tokens of a text", "checkpoint"),
     ),
     "ForNextSentencePrediction": CheckpointTask(
-        "next sentence prediction", "says whether one text follows another", "checkpoint"
+        "next sentence prediction", "predicts whether one text follows another", "checkpoint"
     ),
     "ForMaskedImageModeling": CheckpointTask(
         "masked image modelling", "fills in patches of an image", "checkpoint"
@@ -102,13 +98,13 @@ _BY_ENDING = {
     "ObjectDetection": CheckpointTask("object detection", "gives boxes"),
     "Segmentation": CheckpointTask("segmentation", "labels each pixel of an image"),
     "ForDepthEstimation": CheckpointTask("depth estimation", "gives each pixel a depth"),
-    "ForVideoClassification": CheckpointTask("video classification", "reads several images a row"),
+    "ForVideoClassification": CheckpointTask("video classification", "reads several images per row"),
     "QuestionEncoder": CheckpointTask("retrieval", "turns a text into a vector"),
     "ContextEncoder": CheckpointTask("retrieval", "turns a text into a vector"),
     **dict.fromkeys(
         ("CLIPModel", "SiglipModel", "Siglip2Model", "AlignModel", "BlipModel", "DualEncoderModel"),
         CheckpointTask(
-            "comparing images with texts (two towers, as CLIP)", "answers with similarities", "checkpoint"
+            "comparing images with texts (two towers, as CLIP)", "returns similarities", "checkpoint"
         ),
     ),
 }
@@ -160,24 +156,24 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
     of_type = [(name, each) for name, each in all_heads() if each.problem_type == problem_type]
     if problem_type is not None and of_type and wanted != problem_type:
         name, found = of_type[0]
-        advice = f": give data.task={name}"
+        advice = f"; set data.task={name}"
         if head is not None and head.modality != found.modality:
-            advice = f"; it is not supported for {head.modality}s"
+            advice = f"; it is not supported for {head.modality} data"
         return (
             f"{checkpoint} is a {task_class(name).words.model} (problem_type in its config.json, "
-            f"{num_labels} labels), and the data are for another task{advice}; {_served()}"
+            f"{num_labels} labels), but the data is for another task{advice}; {_served()}"
         )
     if wanted is not None and problem_type not in (None, wanted):
         return (
-            f"{checkpoint} is for {problem_type} (problem_type in its config.json), and the data for "
+            f"{checkpoint} is for {problem_type} (problem_type in its config.json), but the data is for "
             f"{wanted}; {_served()}"
         )
     if problem_type == "regression" or num_labels == 1:
-        what = "regression" if problem_type == "regression" else "regression, or scores as a reranker does"
+        what = "regression" if problem_type == "regression" else "regression, or scores like a reranker"
         key = "problem_type" if problem_type == "regression" else "num_labels: 1"
         return (
-            f"{checkpoint} is for {what} ({key} in its config.json): its head gives numbers ({num_labels} a "
-            f"row), and no class; {_served()}"
+            f"{checkpoint} is for {what} ({key} in its config.json): its head returns {num_labels} "
+            f"numbers per row instead of classes; {_served()}"
         )
     return None
 
@@ -185,8 +181,8 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
 def _served() -> str:
     """Sentence with the supported tasks."""
     *first, last = (task_class(name).words.served for name in TASKS)
-    return f"modelpress takes {', '.join(first)}, and {last}"
+    return f"modelpress supports {', '.join(first)} and {last}"
 
 
 def _listed(architectures: Sequence[str]) -> str:
-    return ", ".join(architectures) or "config.json names no architecture"
+    return ", ".join(architectures) or "no architecture in config.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -37,14 +37,38 @@ def check_tensors(name: str, module: nn.Module, info: Mapping[str, Any], *, has_
     adapter = [key for key in unexpected if any(part in key for part in _ADAPTER)]
     if adapter:
         raise ModelError(
-            f"the weights of '{name}' hold an adapter that was not merged ({_listed(adapter)}): {what} would "
-            "answer without it; merge it (merge_and_unload() of peft) and save the model again"
+            f"the weights of '{name}' contain an adapter that is not merged ({_listed(adapter)}), which "
+            f"{what} would ignore; merge it (merge_and_unload() of peft) and save the model again"
         )
     base = f"{getattr(module, 'base_model_prefix', '')}."
 
     def is_needed(key: str) -> bool:
         return has_trained_head or (key.startswith(base) and "pooler" not in key)
 
+    _check_shapes(name, what, info, is_needed)
+    missing = sorted(
+        str(key)
+        for key in info.get("missing_keys", ())
+        if is_needed(str(key)) and not str(key).endswith(_COUNTERS)
+    )
+    if missing:
+        raise ModelError(
+            f"the weights of '{name}' lack tensors that {what} needs ({_listed(missing)}), which would get "
+            "random values; save the whole model again, or correct the architecture in config.json"
+        )
+    foreign = [
+        key
+        for key in unexpected
+        if key.startswith(base) and "pooler" not in key and not key.endswith(_LEFT_OVER)
+    ]
+    if foreign:
+        raise ModelError(
+            f"the weights of '{name}' contain tensors that {what} does not have ({_listed(foreign)}) and "
+            "would ignore; use the config.json that the model was saved with"
+        )
+
+
+def _check_shapes(name: str, what: str, info: Mapping[str, Any], is_needed: Callable[[str], bool]) -> None:
     mismatched = {
         str(key): (tuple(found), tuple(wanted))
         for key, found, wanted in info.get("mismatched_keys", ())
@@ -54,28 +78,8 @@ def check_tensors(name: str, module: nn.Module, info: Mapping[str, Any], *, has_
         first = min(mismatched)
         found, wanted = mismatched[first]
         raise ModelError(
-            f"the weights of '{name}' don't fit its config.json: {first} is {list(found)} and {what} needs "
-            f"{list(wanted)}{_more(len(mismatched))}; save the model again, with its own config.json"
-        )
-    missing = sorted(
-        str(key)
-        for key in info.get("missing_keys", ())
-        if is_needed(str(key)) and not str(key).endswith(_COUNTERS)
-    )
-    if missing:
-        raise ModelError(
-            f"the weights of '{name}' lack tensors that {what} needs ({_listed(missing)}): they would be "
-            "random numbers; save the whole model again, or name its real architecture in config.json"
-        )
-    foreign = [
-        key
-        for key in unexpected
-        if key.startswith(base) and "pooler" not in key and not key.endswith(_LEFT_OVER)
-    ]
-    if foreign:
-        raise ModelError(
-            f"the weights of '{name}' hold tensors that {what} has no place for ({_listed(foreign)}): it "
-            "would answer without them; config.json is of another model, or has fewer layers than were saved"
+            f"the weights of '{name}' don't match its config.json: {first} is {list(found)}, but {what} "
+            f"needs {list(wanted)}{_more(len(mismatched))}; save the model again, with its own config.json"
         )
 
 

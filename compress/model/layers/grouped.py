@@ -70,7 +70,7 @@ class _GroupLinear(LinearModule):
     def zero_points_(self, zero_point: Tensor) -> Self:
         """Set zero points, whole numbers [o, g] in the range of the unsigned integers. Before `fill_`."""
         if self.zero_point is None:
-            raise ValueError(f"{type(self).__name__} was made without zero points")
+            raise ValueError(f"{type(self).__name__} was created without zero points")
         unsigned = zero_point.to(torch.uint8)
         self.zero_point = ops.pack_int4(unsigned) if self.bits == 4 else unsigned
         return self
@@ -150,7 +150,7 @@ class Int4Embedding(EmbeddingModule):
     def zero_points_(self, zero_point: Tensor) -> Self:
         """Set zero points, whole numbers [v, g] in [0, 15]. Call before `fill_`."""
         if self.zero_point is None:
-            raise ValueError("Int4Embedding was made without zero points")
+            raise ValueError("Int4Embedding was created without zero points")
         self.zero_point = ops.pack_int4(zero_point)
         return self
 

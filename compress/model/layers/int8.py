@@ -28,7 +28,7 @@ _LARGEST_BIAS = 2**30  # as an integer: with as much again in products the sum s
 def steps_of_range(low: float, high: float) -> tuple[Tensor, Tensor]:
     """Scale (float32 []) and zero point (uint8 []) of activations in a range, which must contain 0."""
     if not low <= 0 <= high:
-        raise ValueError(f"a range of activations holds 0; [{low:g}, {high:g}] does not")
+        raise ValueError(f"a range of activations must contain 0; got [{low:g}, {high:g}]")
     scale = torch.tensor((high - low) / 255 or 1.0)
     return scale, (-low / scale).round().clamp(0, 255).to(torch.uint8)
 

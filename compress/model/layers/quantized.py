@@ -69,7 +69,7 @@ class QuantizedModule(nn.Module):
         for name, new in (("qdata", self._layout(values)), ("scale", scale), ("bias", bias)):
             empty: Tensor | None = getattr(self, name, None)
             if _form(new) != _form(empty):
-                raise ValueError(f"{type(self).__name__}.{name} takes {_form(empty)}, not {_form(new)}")
+                raise ValueError(f"{type(self).__name__}.{name} must be {_form(empty)}, not {_form(new)}")
             if new is not None:
                 setattr(self, name, new.detach().clone())
         return self
@@ -81,8 +81,8 @@ class QuantizedModule(nn.Module):
         """Explain what to do when a model reads the float weight, which doesn't exist."""
         if name.startswith("weight"):  # an LSTM's have longer names
             raise AttributeError(
-                f"{type(self).__name__} has no float weight; a model that reads one itself must keep this "
-                "layer float: name it under the stage's `skip`"
+                f"{type(self).__name__} has no float weight, but the model reads it; keep this layer float "
+                "by naming it in the stage's `skip`"
             )
         return super().__getattr__(name)
 

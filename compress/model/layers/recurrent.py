@@ -97,8 +97,8 @@ class Int8LSTM(QuantizedModule):
         """
         if isinstance(x, PackedSequence):
             raise ModelError(
-                "an LSTM of int8 takes no PackedSequence, which no ONNX file can either: give it the padded "
-                "tensor, or leave the layer float by the stage's `skip`"
+                "an int8 LSTM does not accept a PackedSequence, and neither does ONNX; pass the padded "
+                "tensor, or keep the layer float with the stage's `skip`"
             )
         single = x.dim() == 2
         if single:
@@ -141,7 +141,7 @@ class Int8LSTM(QuantizedModule):
         held = getattr(self, f"qdata_{part}_l{layer}")[direction]
         if values.dtype != torch.int8 or values.t().shape != held.shape:
             form = f"{values.dtype} {list(values.shape)}"
-            raise ValueError(f"qdata_{part}_l{layer} takes int8 {list(held.t().shape)}, not {form}")
+            raise ValueError(f"qdata_{part}_l{layer} must be int8 {list(held.t().shape)}, not {form}")
         held.copy_(_in_onnx_order(values).t())
         getattr(self, f"scale_{part}_l{layer}")[direction].copy_(_in_onnx_order(scale))
         return self

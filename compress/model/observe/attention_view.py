@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.model.evaluating import evaluating
 from compress.model.forward import logits
 from compress.model.structure.sites import Site
 
@@ -66,8 +67,8 @@ def attention_of_row(
             model.get_submodule(site.consumer).register_forward_pre_hook(keep_input(site.consumer))
         )
     try:
-        with torch.inference_mode():
-            logits(model.eval(), inputs)
+        with torch.inference_mode(), evaluating(model):
+            logits(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -95,15 +95,12 @@ def placed_batches(
     model: nn.Module, batches: Iterable[Batch], task: Task, device: str
 ) -> Iterator[dict[str, Tensor]]:
     """Yield batches as tensors on a device; the model is there in eval mode until the last one."""
+    from compress.model.evaluating import evaluating
     from compress.model.forward import to_tensors
 
-    was_training = model.training
-    model.to(device).eval()
-    try:
+    with evaluating(model, device):
         for batch in batches:
             yield to_tensors(batch, task.input_names, device)
-    finally:
-        model.to("cpu").train(was_training)
 
 
 def input_at(model: nn.Module, site: Place, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -181,6 +178,7 @@ def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task)
     Args:
         sites: of the model; without any, an image counts as one position.
     """
+    from compress.model.evaluating import evaluating
     from compress.model.forward import to_tensors
 
     first = task.inputs[0]
@@ -188,11 +186,9 @@ def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task)
         return len(row[first.name])
     if not sites:
         return 1
-    was_training = model.training
     batch = {name: row[name][None] for name in task.input_names}
-    given = input_at(model.eval(), sites[0], to_tensors(batch, task.input_names))  # [t, i]
-    model.train(was_training)
-    return len(given)
+    with evaluating(model):
+        return len(input_at(model, sites[0], to_tensors(batch, task.input_names)))  # of [t, i]
 
 
 def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
@@ -208,7 +204,7 @@ def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
 
     tokens = _kept(x, mask, site)
     if not bool(torch.isfinite(tokens).all()):
-        raise StageError(f"calibration: what passes {site.name} is not a number at {site.consumer}")
+        raise StageError(f"calibration: the input of {site.consumer} ({site.name}) contains NaN or infinity")
     return tokens
 
 
@@ -220,7 +216,7 @@ def _kept(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
         return tokens  # the same for all rows, like DeBERTa's relative positions
     if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
         raise StageError(
-            f"calibration: {site.name}: {site.consumer} is given {list(x.shape)}, which doesn't say where "
-            f"the padding of an {_MASK} {list(mask.shape)} is; it must be given [b, s, i] or [b*s, i]"
+            f"calibration: {site.name}: {site.consumer} gets {list(x.shape)}, so padding can't be located "
+            f"with {_MASK} {list(mask.shape)}; it must get [b, s, i] or [b*s, i]"
         )
     return tokens[mask.flatten().bool()]  # [t, i]

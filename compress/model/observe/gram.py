@@ -5,7 +5,6 @@ Shapes: t = tokens, i = input features, o = outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from compress.errors import StageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Gram", "gram_of"]
+__all__ = ["Gram"]
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Gram:
         import torch
 
         if self.tokens == 0 or self.cross is None or not bool(torch.isfinite(self.matrix).all()):
-            raise StageError("calibration: the inputs hold no token, or not only numbers")
+            raise StageError("calibration: the inputs have no tokens, or contain NaN or infinity")
         last = torch.tensor([len(self.matrix) - 1])
         used = torch.arange(len(self.matrix)) if columns is None else torch.cat((columns, last))
         matrix = (self.matrix[used][:, used] / self.tokens).double()
@@ -75,13 +74,3 @@ class Gram:
 
         moments = self.matrix / self.tokens
         return moments[:-1, :-1] - torch.outer(moments[:-1, -1], moments[-1, :-1])
-
-
-def gram_of(chunks: Iterable[Tensor], features: int) -> Gram:
-    """Accumulate chunks of inputs, [t, i] each."""
-    import torch
-
-    gram = Gram(torch.zeros(features + 1, features + 1))
-    for chunk in chunks:
-        gram.add_(chunk)
-    return gram

@@ -101,7 +101,7 @@ class Relay:
             np.savez(file, **arrays)
         except OSError as error:
             raise StageError(
-                f"calibration: can't write in {file.parent}: {error.strerror or error}"
+                f"calibration: can't write to {file.parent}: {error.strerror or error}"
             ) from error
 
 

@@ -64,7 +64,7 @@ class _Paths:
         if "{layer}" not in repr(layout):
             return cls(model, base, layers, ())
         if layers is None:
-            raise ValueError("a path has {layer}, and there is no 'layers'")
+            raise ValueError("a path contains {layer}, but 'layers' is missing")
         outer, star, inner = layers.partition(".*")
         lists = [path + inner for path in _entries(model, outer)] if star else [layers]
         each = tuple(path for found in lists for path in _entries(model, found))
@@ -117,7 +117,7 @@ def _blocks(blocks: Sequence[_Block], paths: _Paths) -> Iterator[_Block]:
 def _attention_site(block: Attention, position: int, paths: _Paths) -> Site:
     size, queries = _head_size(paths.model, block), _queries_per_group(paths.model, block)
     if queries > 1 and block.qkv is not None:
-        raise ValueError("queries_per_group needs q, k and v: what makes all three in one can't be cut by it")
+        raise ValueError("queries_per_group needs separate q, k and v; a fused projection can't be cut by it")
     rows = [size * queries, size, size, *(size for _ in block.positions)]
     return Site(
         name=block.name or _block_name(block.producers[0], block.out),

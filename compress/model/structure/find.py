@@ -78,8 +78,8 @@ def structure_of(model: nn.Module) -> Structure:
         return _from_table(model, layout, str(model_type))
     what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
     raise UnknownStructureError(
-        f"the structure of {what} is not known; known: {', '.join(known_architectures())}, and any module "
-        "that offers structure() (models/transformer.py shows how)"
+        f"the structure of {what} is unknown; known: {', '.join(known_architectures())}, and any module "
+        "with structure() (example: models/transformer.py)"
     )
 
 
@@ -89,8 +89,8 @@ def _from_table(model: nn.Module, layout: Layout, model_type: str) -> Structure:
     except AttributeError as error:
         needed = f"transformers {layout.since} or newer" if layout.since else "a newer transformers"
         raise UnknownStructureError(
-            f"a Hugging Face {model_type} can be cut with {needed}; install that, or quantize without "
-            f"cutting ({error})"
+            f"cutting a Hugging Face {model_type} needs {needed}; install that, or quantize without cutting "
+            f"({error})"
         ) from error
 
 
@@ -100,7 +100,7 @@ def _from_module(model: nn.Module, offered: Mapping[str, Any]) -> Structure:
         _paths_exist(model, structure)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(
-            f"{type(model).__name__}.structure() is wrong: {error}", see="how-to/own-modules"
+            f"{type(model).__name__}.structure() is not valid: {error}", see="how-to/own-modules"
         ) from error
     return structure
 
@@ -150,14 +150,14 @@ def _one_of(given: Mapping[str, Any], whole: str, parts: tuple[str, ...]) -> Non
     """Refuse a fused projection together with a separate one."""
     twice = [key for key in parts if given.get(key) is not None]
     if whole in given and twice:
-        raise TypeError(f"a site has '{whole}' or '{twice[0]}', not both")
+        raise TypeError(f"a site can't have both '{whole}' and '{twice[0]}'")
 
 
 def _stubs(given: Mapping[str, Any]) -> tuple[Stub, ...]:
     stubs = tuple(Stub(*_list("removed", each)) for each in _list("removed", given.get("removed", ())))
     for stub in stubs:
         if stub.returns not in ("input", "bias"):
-            raise ValueError(f"removed: {stub.path} gives back '{stub.returns}'; allowed: input, bias")
+            raise ValueError(f"removed: {stub.path} returns '{stub.returns}'; allowed: input, bias")
     return stubs
 
 
@@ -168,7 +168,7 @@ def _coupled(name: str, given: Mapping[str, Any]) -> Coupled:
 
 def _check_keys(what: str, given: Any, allowed: Sequence[str]) -> None:
     if not isinstance(given, Mapping):
-        raise TypeError(f"{what} is {type(given).__name__}, not a dict")
+        raise TypeError(f"{what} must be a dict, not {type(given).__name__}")
     for key in given:
         if key not in allowed:
             raise TypeError(f"{what} has no '{key}'{did_you_mean(str(key), allowed)}")
@@ -176,7 +176,7 @@ def _check_keys(what: str, given: Any, allowed: Sequence[str]) -> None:
 
 def _list(what: str, given: Any) -> Sequence[Any]:
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise TypeError(f"'{what}' is a list, not {type(given).__name__}")
+        raise TypeError(f"'{what}' must be a list, not {type(given).__name__}")
     return given
 
 
@@ -188,12 +188,12 @@ def _paths_exist(model: nn.Module, structure: Structure) -> None:
             if features != rows * site.units(model) * site.stacked:
                 times = f", {site.stacked} times" if site.stacked > 1 else ""
                 raise ValueError(
-                    f"{path} puts out {features} features, but {site.consumer} takes {site.units(model)} "
+                    f"{path} returns {features} features, but {site.consumer} takes {site.units(model)} "
                     f"units of {rows}{times}{_grouped(model, site)}"
                 )
     for site in structure.removed:
         if not any(_is_removed(model, stub.path) for stub in site.removal):
-            raise AttributeError(f"there is no {site.consumer} that takes units")
+            raise AttributeError(f"the consumer {site.consumer} does not exist")
     for path in filter(None, (structure.layers, structure.token_embedding)):
         model.get_submodule(path)
 
@@ -205,7 +205,7 @@ def _grouped(model: nn.Module, site: Site) -> str:
     q, k, v = (getattr(model.get_submodule(path), "out_features", 0) for path, _ in site.producers)
     if k != v or k < 1 or q <= k or q % k or site.producers[0][1] != site.producers[1][1]:
         return ""
-    return f"; where {q // k} query heads share one head of keys and values: queries_per_group: {q // k}"
+    return f"; if {q // k} query heads share a key/value head, set queries_per_group: {q // k}"
 
 
 def _is_removed(model: nn.Module, path: str) -> bool:

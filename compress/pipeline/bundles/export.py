@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from compress.data import CommandLineText, Reader, Split, Splits
-from compress.data.readers.synthetic import synthetic_corpus
 from compress.data.readers.tokenize import encoder_among
 from compress.errors import DataError, ModelError
 from compress.export import ONNX_PATH, check_answers, export_onnx, write_bundle_, write_manifest_
@@ -227,7 +226,7 @@ def _synthetic(
     kind, longest = task_class(task_name), min(max_length, _LONGEST_SYNTHETIC)
     try:
         if kind.names_tokens:
-            rows = synthetic_corpus(encoder_among(reader), _SYNTHETIC_CORPUS, longest, seed=0)
+            rows = encoder_among(reader).random_stream(_SYNTHETIC_CORPUS, longest, seed=0)
         else:
             rows = reader.synthetic(_SYNTHETIC_ROWS, longest, seed=0)
     except DataError as error:

@@ -57,7 +57,7 @@ def fisher_information(
     import torch
 
     if len(split) == 0:
-        raise StageError("calibration: there is no row to take the Fisher information over")
+        raise StageError("calibration: there are no rows to compute the Fisher information from")
     totals = [torch.zeros(site.units(model), site.units(model)) for site in sites]
     batches = gate_gradients(model, sites, split, task, batch_size=batch_size, device=device, loss=loss)
     for gradients in batches:
@@ -88,9 +88,9 @@ def rearrange(fisher: Tensor, keep: int) -> list[int]:
 
     units = len(fisher)
     if fisher.shape != (units, units) or not bool(torch.isfinite(fisher).all()):
-        raise StageError(f"Fisher information must be a square of numbers, not {list(fisher.shape)}")
+        raise StageError(f"Fisher information must be a square matrix, not {list(fisher.shape)}")
     if not 0 <= keep <= units:
-        raise StageError(f"units to keep: {keep} is not allowed; 0 to {units}")
+        raise StageError(f"units to keep: got {keep}; allowed: 0 to {units}")
     matrix = fisher.double().cpu()
     order = matrix.diagonal().argsort(descending=True, stable=True)
     gone = torch.zeros(units, dtype=torch.bool)

@@ -63,15 +63,18 @@ def units_to_remove(
     room = sum(max(0, count - least) for count in before)
     if room == 0:
         raise StageError(
-            f"{stage}: no {unit} can go: layers have {max(before)} at most, and each keeps {least} ({option})"
+            f"{stage}: no {unit} can be removed: layers have at most {max(before)}, and each keeps {least} "
+            f"({option})"
         )
     if remove > room:
         raise StageError(
-            f"{stage}: sparsity {sparsity:g} would remove {remove} of {sum(before)} {unit}s, but with "
-            f"{option} {least} at most {room} can go; use a sparsity up to {room / sum(before):.2f}"
+            f"{stage}: sparsity {sparsity:g} would remove {remove} of {sum(before)} {unit}s, but {option} "
+            f"{least} allows at most {room}; use a sparsity up to {room / sum(before):.2f}"
         )
     if remove == 0:
-        raise StageError(f"{stage}: sparsity {sparsity:g} of {sum(before)} {unit}s removes none")
+        raise StageError(
+            f"{stage}: sparsity {sparsity:g} of {sum(before)} {unit}s removes none; use a higher sparsity"
+        )
     return remove
 
 

@@ -13,6 +13,7 @@ c = classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from compress.model.observe.capture import without_padding
@@ -51,20 +52,13 @@ def felt_inputs(
     """
     import torch
 
+    from compress.model.evaluating import evaluating
     from compress.model.forward import logits, to_tensors
 
     draw = torch.Generator().manual_seed(seed)
-    model = model.to(device).eval()
     inputs: list[Any] = [None] * len(sites)
     outputs: list[Any] = [None] * len(sites)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    handles = [
-        model.get_submodule(site.consumer).register_forward_hook(_keep(inputs, outputs, index))
-        for index, site in enumerate(sites)
-    ]
-    try:
+    with evaluating(model, device), _watched(model, sites, inputs, outputs):
         for batch in split.batches(batch_size):
             tensors = to_tensors(batch, task.input_names, device)
             slopes = _slopes(logits(model, tensors), outputs, draw)  # frees the graph
@@ -78,12 +72,27 @@ def felt_inputs(
             inputs[:], slopes = [None] * len(sites), ()
             yield list(zip(given, felt, strict=True))
             del given, felt
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, sites: Sequence[Site], inputs: list[Any], outputs: list[Any]
+) -> Iterator[None]:
+    """Fill the lists with the consumers' inputs and outputs of each pass; no weight needs a gradient."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    handles = [
+        model.get_submodule(site.consumer).register_forward_hook(_keep(inputs, outputs, index))
+        for index, site in enumerate(sites)
+    ]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
         for parameter in learning:
             parameter.requires_grad_(True)
-        model.to("cpu")
 
 
 def _slopes(answers: Tensor, outputs: list[Any], draw: torch.Generator) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.split import Split
+from compress.model.evaluating import evaluating
 from compress.model.forward import device_of, logits, to_tensors
 from compress.model.structure.sites import Site
 from compress.prune.importance.unit_gates import gated
@@ -86,9 +87,8 @@ def right_answers(
 
     If a row has several scored units, one boolean for each.
     """
-    model.eval()
     task, answers = batches.task, []
-    with torch.inference_mode(), gated(model, sites, list(gates)):
+    with torch.inference_mode(), evaluating(model), gated(model, sites, list(gates)):
         for inputs, labels in zip(batches.inputs, batches.labels, strict=True):
             answers.append(task.named(task.judged(logits(model, inputs), labels)).cpu())
     return torch.cat(answers) == batches.truth

@@ -80,24 +80,21 @@ def gate_gradients(
     """
     import torch
 
+    from compress.model.evaluating import evaluating
     from compress.model.forward import logits, to_tensors
 
-    model = model.to(device).eval()
     counts = [site.units(model) for site in sites]
     gates: list[Tensor] = []
-    try:
-        with gated(model, sites, gates):
-            for batch in split.batches(batch_size):
-                tensors = to_tensors(batch, task.input_names, device)
-                labels = torch.from_numpy(batch["labels"]).to(device)
-                rows = len(labels)
-                gates[:] = [torch.ones(rows, count, device=device, requires_grad=True) for count in counts]
-                answers = logits(model, tensors)
-                value = task.loss(answers, labels) if loss is None else loss(answers, tensors)
-                gradients = torch.autograd.grad(value * rows, gates)  # of the sum over rows
-                for site, gradient in zip(sites, gradients, strict=True):
-                    if not bool(torch.isfinite(gradient).all()):
-                        raise StageError(f"calibration: the gradient at {site.name} is not a number")
-                yield [gradient.cpu() for gradient in gradients]
-    finally:
-        model.to("cpu")
+    with evaluating(model, device), gated(model, sites, gates):
+        for batch in split.batches(batch_size):
+            tensors = to_tensors(batch, task.input_names, device)
+            labels = torch.from_numpy(batch["labels"]).to(device)
+            rows = len(labels)
+            gates[:] = [torch.ones(rows, count, device=device, requires_grad=True) for count in counts]
+            answers = logits(model, tensors)
+            value = task.loss(answers, labels) if loss is None else loss(answers, tensors)
+            gradients = torch.autograd.grad(value * rows, gates)  # of the sum over rows
+            for site, gradient in zip(sites, gradients, strict=True):
+                if not bool(torch.isfinite(gradient).all()):
+                    raise StageError(f"calibration: the gradient at {site.name} is NaN or infinite")
+            yield [gradient.cpu() for gradient in gradients]

@@ -85,7 +85,7 @@ class Budget:
             StageError: gives the current and the best possible value.
         """
         asked = f"prune/structured: {self.kind} {self.value:g}"
-        counted = f", with {self.counted}, which follows and is counted in" if self.counted else ""
+        counted = f", including {self.counted}, which follows" if self.counted else ""
         met, out_of_reach = now <= self.limit, best > self.limit
         at, at_best = _said(self.kind, self.promise(now)), _said(self.kind, self.promise(best))
         disturbed = self.table is not None and self.table.disturbed_rounds > 0
@@ -93,22 +93,22 @@ class Budget:
         if disturbed and (out_of_reach or (met and self.kind == "speedup")):
             assert self.table is not None
             raise StageError(
-                f"{asked}: whether that can be met here is not known: other work ran beside "
+                f"{asked}: can't tell whether this can be met, because other work disturbed "
                 f"{self.table.disturbed_rounds} of the {self.table.rounds} rounds of the latency table, "
-                f"which has {at} before anything is cut and {at_best} with the fewest units in every layer"
-                f"{counted}. Close other work and run again, or give a budget of macs, size_mb or sparsity, "
-                "which needs no clock",
+                f"which has {at} before the cut and {at_best} with the fewest units in every "
+                f"layer{counted}. Stop other work and run again, or use a budget of macs, size_mb or "
+                "sparsity, which is not timed",
                 see="how-to/prune-to-a-latency",
             )
         if met:
             raise StageError(
-                f"{asked} is met already: {at} before anything is cut{counted}; ask for more, or leave the "
-                "stage out",
+                f"{asked} is already met: {at} before the cut{counted}; use a tighter budget, or omit the "
+                "stage",
                 see="how-to/prune-to-a-latency",
             )
         if out_of_reach:
             raise StageError(
-                f"{asked} can't be met: {at_best} is the best that can be had with the fewest units in every "
+                f"{asked} can't be met: {at_best} is the best, with the fewest units in every "
                 f"layer{counted}; {self._way_out()}",
                 see="how-to/prune-to-a-latency",
             )
@@ -116,7 +116,7 @@ class Budget:
     def _way_out(self) -> str:
         """Advice: what can't be cut, and which stages missing from the recipe would shrink it."""
         if self.kind in ("macs", "sparsity"):
-            return "ask for less, or lower min_heads and min_neurons"
+            return "use a looser budget, or lower min_heads and min_neurons"
         shrink = _SHRINK_TIME if self.kind in ("speedup", "latency_ms") else _SHRINK_SIZE
         quantized = any(name.startswith("quantize/") for name in self.stages)
         more = [
@@ -125,7 +125,7 @@ class Budget:
             if name not in self.stages and not (quantized and name.startswith("quantize/"))
         ]
         add = f", or add a stage that shrinks those: {', '.join(more)}" if more else ""
-        return f"embeddings, norms and classifier stay. Ask for less{add}"
+        return f"embeddings, norms and classifier are not cut. Use a looser budget{add}"
 
 
 def _said(kind: BudgetKind, promise: dict[str, float]) -> str:

@@ -55,7 +55,7 @@ class Candidate:
         try:
             save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file)
         except (OSError, SafetensorError) as error:
-            raise StageError(f"prune: can't write in {file.parent}: {error}") from error
+            raise StageError(f"prune/structured: can't write to {file.parent}: {error}") from error
         return Candidate(self.kept, self.loss, file=file)
 
     def consumer(self) -> tuple[Tensor | None, Tensor | None]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.model.structure.sites import Site, Structure
-    from compress.prune.structured.stage import StructuredPruning
+    from compress.prune.structured.settings import StructuredSettings
 
 __all__ = ["CutJob"]
 
@@ -60,7 +60,7 @@ class CutJob:
     """One application of the stage: state shared by its steps."""
 
     def __init__(
-        self, stage: StructuredPruning, context: Context, dense: nn.Module, calibration: Split
+        self, stage: StructuredSettings, context: Context, dense: nn.Module, calibration: Split
     ) -> None:
         from compress.model.observe.capture import positions_of
         from compress.model.structure.find import structure_of
@@ -118,7 +118,10 @@ class CutJob:
         stage, timer = self.stage, self.context.timer
         kind, value = stage.budget()
         if timer is None and (stage.is_timed or kind == "size_mb"):
-            raise StageError(f"prune/structured: {kind} needs a recipe that is run: nothing here tells it")
+            raise StageError(
+                f"prune/structured: {kind} needs a timer, which only `modelpress run` provides; use macs or "
+                "sparsity"
+            )
         if stage.is_timed:
             assert timer is not None
             self.setting = timer.setting(stage.batch, stage.sequence, stage.threads)
@@ -214,7 +217,7 @@ class CutJob:
             ratio = timings[-1].expected * miss / wanted
             self.context.progress.say(
                 f"prune/structured: {wanted:.2f}x wanted, {timings[-1].found.speedup:.2f}x measured at "
-                f"{point}, {ratio * wanted:.2f}x with what was measured before"
+                f"{point}, {ratio * wanted:.2f}x pooled with earlier measurements"
             )
             if len(timings) >= _AGREEING and 1 - _KEPT_WITHIN <= ratio <= 1 + _KEPT_WITHIN:
                 break

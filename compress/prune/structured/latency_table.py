@@ -105,8 +105,8 @@ def measure_table(
     """
     if structure.layers is None:
         raise StageError(
-            f"{type(model).__name__}.structure() does not say where its layers are, so they can't be timed; "
-            "add 'layers', or use a budget of macs, size_mb or sparsity",
+            f"{type(model).__name__}.structure() does not name its layers, so they can't be timed; add "
+            "'layers', or use a budget of macs, size_mb or sparsity",
             see="how-to/own-modules",
         )
     sites = [
@@ -203,17 +203,17 @@ def _anchored(table: LatencyTable, layers_ms: float, times: BlockTimes, empty_ms
 
 def _contradiction(layers_ms: float, times: BlockTimes) -> str:
     """Error message for a table that contradicts itself, with advice."""
-    left = "" if times.least_ms is None else f" and what is left without them {times.least_ms:.2f} ms"
+    left = "" if times.least_ms is None else f" and the model without them {times.least_ms:.2f} ms"
     words = (
-        f"prune/structured: the latency table contradicts itself, {_TRIES} times: the whole model takes "
-        f"{times.model_ms:.2f} ms, its layers by themselves {layers_ms:.2f} ms{left}; "
+        f"prune/structured: the latency table was inconsistent {_TRIES} times: the whole model takes "
+        f"{times.model_ms:.2f} ms, its layers alone {layers_ms:.2f} ms{left}; "
     )
     if times.disturbed_rounds:
         return (
-            f"{words}other work used {times.used_by_others:.0%} of this machine's cores meanwhile. Close it "
-            "and run again, or give a budget of macs, size_mb or sparsity, which needs no clock"
+            f"{words}other work used {times.used_by_others:.0%} of this machine's cores at the same "
+            "time. Stop it and run again, or use a budget of macs, size_mb or sparsity, which is not timed"
         )
-    return f"{words}no other work was seen. Give a budget of macs, size_mb or sparsity, which needs no clock"
+    return f"{words}no other work was seen. Use a budget of macs, size_mb or sparsity, which is not timed"
 
 
 def _kinds(

@@ -69,33 +69,32 @@ def tune_masks(
         ModelError: a consumer is not a float Linear.
     """
     from compress.model.cutting.units import float_linear, unit_features
+    from compress.model.evaluating import evaluating
     from compress.model.forward import to_tensors
 
     tuned = _checked(student, teacher, sites, gates, split)
-    student.to(device).eval()
-    teacher.to(device).eval()
-    try:
-        with (progress or Silent()).bar("tuning the units that stay", len(sites)) as bar:
-            masked = False
-            for index, site in enumerate(sites):
-                kept = tuned[index].nonzero().flatten()  # [k]
-                masked = masked or len(kept) < len(tuned[index])
-                if masked and len(kept) > 0:
-                    columns = unit_features(kept.tolist(), site.unit_size).to(device)  # [i]
-                    # Order doesn't matter to a sum, and shuffled batches hold rows of similar length.
-                    batches = (
-                        to_tensors(batch, task.input_names, device)
-                        for batch in split.batches(batch_size, shuffle_seed=0)
-                    )
-                    before = (sites[:index], [gate.to(device) for gate in tuned[:index]])
-                    weight = float_linear(student, site.consumer).weight.detach()[:, columns].float()
-                    pairs = _pairs(student, teacher, site, before, batches, columns)
-                    scales = solve_scales(*normal_equations(pairs, weight, site.unit_size))
-                    tuned[index][kept] = scales.float()
-                bar.advance(1, site.name)
-    finally:
-        student.to("cpu")
-        teacher.to("cpu")
+    with (
+        evaluating(student, device),
+        evaluating(teacher, device),
+        (progress or Silent()).bar("tuning the kept units", len(sites)) as bar,
+    ):
+        masked = False
+        for index, site in enumerate(sites):
+            kept = tuned[index].nonzero().flatten()  # [k]
+            masked = masked or len(kept) < len(tuned[index])
+            if masked and len(kept) > 0:
+                columns = unit_features(kept.tolist(), site.unit_size).to(device)  # [i]
+                # Order doesn't matter to a sum, and shuffled batches hold rows of similar length.
+                batches = (
+                    to_tensors(batch, task.input_names, device)
+                    for batch in split.batches(batch_size, shuffle_seed=0)
+                )
+                before = (sites[:index], [gate.to(device) for gate in tuned[:index]])
+                weight = float_linear(student, site.consumer).weight.detach()[:, columns].float()
+                pairs = _pairs(student, teacher, site, before, batches, columns)
+                scales = solve_scales(*normal_equations(pairs, weight, site.unit_size))
+                tuned[index][kept] = scales.float()
+            bar.advance(1, site.name)
     return tuned
 
 
@@ -117,7 +116,7 @@ def solve_scales(normal: Tensor, right: Tensor) -> Tensor:
     import torch
 
     if not bool(torch.isfinite(normal).all() and torch.isfinite(right).all()):
-        raise StageError("mask tuning: the outputs of the units are not numbers, or too large to be squared")
+        raise StageError("mask tuning: the outputs of the units contain NaN, or are too large to be squared")
     normal, right = normal.double(), right.double()
     damping = _DAMPING * float(normal.diagonal().mean())
     scales, free = torch.ones_like(right), torch.ones(len(right), dtype=torch.bool)
@@ -211,22 +210,27 @@ def _checked(
     from compress.model.cutting.units import float_linear
 
     if len(split) == 0:
-        raise StageError("mask tuning: there is no row to calibrate on")
+        raise StageError("mask tuning: there are no calibration rows")
     if len(gates) != len(sites):
-        raise StageError(f"mask tuning: {len(gates)} gates for {len(sites)} sites; it must be one a site")
+        raise StageError(f"mask tuning: {len(gates)} gates for {len(sites)} sites; give one per site")
     for site, gate in zip(sites, gates, strict=True):
         if gate.shape != (site.units(student),):
             raise StageError(_misfit(site, gate, site.units(student)))
         if site.units(teacher) == 0:
-            raise StageError(f"mask tuning: the teacher has no {site.consumer} to tune {site.name} to")
+            raise StageError(
+                f"mask tuning: the teacher has no {site.consumer}, which {site.name} is tuned to"
+            )
         outputs = [float_linear(model, site.consumer).out_features for model in (student, teacher)]
         if outputs[0] != outputs[1]:
             raise StageError(
-                f"mask tuning: {site.consumer} puts out {outputs[0]} features in the student and "
-                f"{outputs[1]} in the teacher; they must be the same"
+                f"mask tuning: {site.consumer} returns {outputs[0]} features in the student and "
+                f"{outputs[1]} in the teacher; they must be equal"
             )
     return [gate.detach().cpu().float().clone() for gate in gates]
 
 
 def _misfit(site: Site, gates: Tensor, units: int) -> str:
-    return f"mask tuning: {site.name} has {units} {site.unit_name}s, but its gates are {list(gates.shape)}"
+    return (
+        f"mask tuning: {site.name} has {units} {site.unit_name}s, but its gates have shape "
+        f"{list(gates.shape)}"
+    )

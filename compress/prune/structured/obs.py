@@ -58,7 +58,7 @@ def remove_one_by_one(
     import torch
 
     if gram.tokens == 0 or not bool(torch.isfinite(gram.matrix).all()):
-        raise StageError("calibration: the inputs hold no token, or not only numbers")
+        raise StageError("calibration: the inputs have no tokens, or contain NaN or infinity")
     features = weight.shape[1]
     moments = (gram.matrix / gram.tokens).double()  # [i + 1, i + 1]
     offset = torch.zeros(len(weight)) if bias is None else bias

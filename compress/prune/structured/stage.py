@@ -9,30 +9,22 @@ speed-up is then measured on the cut model, and the search is repeated if the ta
 from __future__ import annotations
 
 import copy
-from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, ClassVar
 
 from compress.errors import StageError
-from compress.prune.stage import PruneStage
-from compress.prune.structured.budget import BudgetKind
 from compress.prune.structured.cut_job import CutJob
-from compress.recovery import RecoveryConfig
+from compress.prune.structured.settings import LEAST_ROWS, StructuredSettings
 from compress.stage import Context, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.data.split import Split
-    from compress.model.structure.sites import Site
 
 __all__ = ["StructuredPruning"]
 
-_LEAST_ROWS = 16
 
-
-class StructuredPruning(PruneStage):
+class StructuredPruning(StructuredSettings):
     """Cut heads, neurons and sub-layers to a budget, unevenly, where it costs the least accuracy.
 
     Attributes:
@@ -61,57 +53,10 @@ class StructuredPruning(PruneStage):
         "cut heads, neurons and sub-layers to a speed-up, latency, size or MACs (ZipLM, Kwon et al. 2022)"
     )
 
-    speedup: float | None = Field(default=None, gt=1, le=1000)
-    latency_ms: float | None = Field(default=None, gt=0)
-    size_mb: float | None = Field(default=None, gt=0)
-    macs: float | None = Field(default=None, gt=0, lt=1)
-    sparsity: float | None = Field(default=None, gt=0, lt=1)
-    cut: Annotated[tuple[Literal["heads", "neurons"], ...], Field(min_length=1)] = ("heads", "neurons")
-    min_heads: int = Field(default=0, ge=0)
-    min_neurons: int = Field(default=0, ge=0)
-    protect: tuple[str, ...] = ()
-    importance: Literal["obs", "fisher", "taylor", "magnitude"] = "obs"
-    batch: int | None = Field(default=None, ge=1, le=65_536)
-    sequence: int | None = Field(default=None, ge=1, le=65_536)
-    threads: int | None = Field(default=None, ge=1, le=65_536)
-    calibration_rows: int = Field(default=512, ge=_LEAST_ROWS)
-    targets: Literal["labels", "teacher"] = "labels"
-    search_rows: int = Field(default=128, ge=_LEAST_ROWS)
-    search_steps: int = Field(default=60, ge=0, le=100_000)
-    steps: int = Field(default=1, ge=1, le=100)
-    step_epochs: int = Field(default=1, ge=1, le=10_000)
-    recovery: RecoveryConfig | None = None
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> StructuredPruning:
-        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give one budget of {', '.join(_KINDS)}; there are {len(given)}"
-                + (f": {', '.join(given)}" if given else "")
-            )
-        if self.steps > 1 and self.recovery is None:
-            raise ValueError("steps above 1 need recovery: without training in between, one step is as good")
-        return self
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether the budget is a time on this machine."""
-        return self.speedup is not None or self.latency_ms is not None
-
-    @property
-    def sees_later(self) -> bool:
-        """Whether costs are measured after the recipe's later quantize stages: times and bytes are."""
-        return self.is_timed or self.size_mb is not None
-
-    def budget(self) -> tuple[BudgetKind, float]:
-        """The given budget."""
-        return next((kind, getattr(self, kind)) for kind in _KINDS if getattr(self, kind) is not None)
-
     @property
     def guess(self) -> str:
         """How narrow the layers get; see `Stage.guess`."""
-        return "heads and neurons of each layer (shown: half of them, whatever the budget)"
+        return "heads and neurons of each layer (shown: half of them, for any budget)"
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Check that there is something to cut; the final widths are unknown, so halve each site."""
@@ -125,6 +70,7 @@ class StructuredPruning(PruneStage):
 
     def check(self, model: nn.Module, context: Context) -> None:
         """Check that each layer is called once, if the importance method uses layer inputs."""
+        from compress.model.evaluating import evaluating
         from compress.model.forward import to_tensors
         from compress.model.observe.capture import called_again
 
@@ -132,68 +78,45 @@ class StructuredPruning(PruneStage):
             return
         batch = next(context.train.batches(2))
         sites, _ = self.sites_of(model)
-        again = called_again(model.eval(), sites, to_tensors(batch, context.task.input_names))
+        with evaluating(model):
+            again = called_again(model, sites, to_tensors(batch, context.task.input_names))
         if again:
             raise StageError(
-                f"prune/structured: importance: {self.importance} looks at one call of each layer, but "
-                f"{again[0]} is called more than once in a forward pass: use importance: taylor or magnitude"
+                f"prune/structured: importance: {self.importance} needs each layer to be called once per "
+                f"forward pass, but {again[0]} is called several times; use importance: taylor or magnitude"
             )
 
     def pruned(self, model: nn.Module, context: Context) -> StageResult:
         """Return a smaller copy that meets the budget."""
+        from compress.model.evaluating import evaluating
+
         dense = context.teacher if context.teacher is not None else model
         calibration = self._calibration(context, dense)
-        was_training, made = model.training, StageResult(model.eval())
-        job = CutJob(self, context, dense, calibration)
-        try:
+        with evaluating(model):
+            made = StageResult(model)
+            job = CutJob(self, context, dense, calibration)
             for step in range(1, self.steps + 1):
                 job.step_(made, step)  # the step's input model is left unchanged
-        finally:
-            model.train(was_training)
         made.facts |= job.facts(model, made.model)
         made.model.eval()
         return made
 
-    def sites_of(self, model: nn.Module) -> tuple[list[Site], list[int]]:
-        """Sites that may be cut, and the fewest units that each must keep."""
-        from compress.model.structure.find import structure_of
-
-        kinds = {"heads": "attention", "neurons": "feed_forward"}
-        wanted = {kinds[name] for name in self.cut}
-        structure = structure_of(model)
-        sites = [site for site in structure.sites if site.kind in wanted]
-        for pattern in self.protect:
-            if not any(fnmatch(site.name, pattern) for site in (*structure.sites, *structure.removed)):
-                names = ", ".join(site.name for site in structure.sites[:4])
-                raise StageError(
-                    f"prune/structured: protect: no block is '{pattern}'; there are {names}, ..."
-                )
-            sites = [site for site in sites if not fnmatch(site.name, pattern)]
-        if not sites:
-            raise StageError(f"prune/structured: the model has no {' or '.join(self.cut)} to cut")
-        floors = {"attention": self.min_heads, "feed_forward": self.min_neurons}
-        least = [min(site.units(model), max(floors[site.kind], 0 if site.removal else 1)) for site in sites]
-        return sites, least
-
     def _calibration(self, context: Context, dense: nn.Module) -> Split:
         calibration = context.train.take(self.calibration_rows, seed=context.seed)
-        if len(calibration) < _LEAST_ROWS:
+        if len(calibration) < LEAST_ROWS:
             raise StageError(
-                f"prune/structured: {len(calibration)} training rows are too few to judge importance by; "
-                f"at least {_LEAST_ROWS} are needed"
+                f"prune/structured: {len(calibration)} training rows are too few to estimate importance; "
+                f"give at least {LEAST_ROWS}"
             )
         if self.targets == "teacher":
             calibration = _answered(calibration, dense, context)
         if self.importance in ("fisher", "taylor") and len(set(calibration.answers.tolist())) < 2:
             raise StageError(
-                f"prune/structured: all {len(calibration)} calibration rows have one label, so gradients of "
-                "the loss say nothing about the others; use targets: teacher, or importance: obs, which "
-                "needs no labels"
+                f"prune/structured: all {len(calibration)} calibration rows have the same label, so "
+                "gradients of the loss carry no information about the others; use targets: teacher, or "
+                "importance: obs, which needs no labels"
             )
         return calibration
-
-
-_KINDS: tuple[BudgetKind, ...] = ("speedup", "latency_ms", "size_mb", "macs", "sparsity")
 
 
 def _answered(split: Split, dense: nn.Module, context: Context) -> Split:

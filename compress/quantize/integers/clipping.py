@@ -98,7 +98,7 @@ class Histogram:
     def __post_init__(self) -> None:
         """Start with empty bins."""
         if self.bins < 4 or self.bins % 4:
-            raise ValueError(f"{self.bins} bins; allowed: multiples of 4")
+            raise ValueError(f"bins: {self.bins}; allowed: multiples of 4")
         self.counts = torch.zeros(self.bins, dtype=torch.int64)
 
     @property
@@ -164,7 +164,7 @@ def percentile_range(histogram: Histogram, q: float) -> tuple[float, float]:
     """
     _check_values(histogram)
     if not 50 < q <= 100:
-        raise StageError(f"percentile is {q}; allowed: above 50 and up to 100")
+        raise StageError(f"percentile: {q}; allowed: above 50, up to 100")
     outside = math.floor(histogram.total * (100 - q) / 200)
     counts, middle = histogram.counts.clone(), histogram.bins // 2
     counts[middle] += histogram.zeros  # this bin starts at 0

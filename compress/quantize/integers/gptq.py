@@ -110,8 +110,8 @@ def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
                 upper: Tensor = damped.float().flip(0, 1)
                 return upper
     raise StageError(
-        "second moments of the inputs are not positive, even with "
-        f"{damping * _DAMPING_GROWTH ** (_DAMPING_TRIES - 1):g} of their mean added"
+        "second moments of the inputs are not positive, even after adding "
+        f"{damping * _DAMPING_GROWTH ** (_DAMPING_TRIES - 1):g} of their mean"
     )
 
 

@@ -55,7 +55,7 @@ class Grid:
         if not 2 <= self.bits - self.reduce_range <= self.bits <= 8:
             raise ValueError(f"{self.bits} bits{' less one' * self.reduce_range}; allowed: 2 to 8")
         if self.group_size is not None and self.group_size < 1:
-            raise ValueError(f"groups of {self.group_size} inputs; allowed: 1 and more, or None")
+            raise ValueError(f"group_size: {self.group_size}; allowed: 1 or more, or None")
 
     @property
     def low(self) -> int:
@@ -227,4 +227,4 @@ def check_finite(tensor: Tensor, what: str) -> None:
     if tensor.numel() == 0:
         raise StageError(f"there are no {what}")
     if not bool(torch.isfinite(tensor).all()):
-        raise StageError(f"{what} hold NaN or infinity")
+        raise StageError(f"{what} contain NaN or infinity")

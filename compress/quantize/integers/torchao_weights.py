@@ -93,5 +93,5 @@ def _unusable(name: str, error: ImportError) -> StageError:
     from importlib.metadata import version
 
     return StageError(
-        f"torchao {version('torchao')} has no {name}, needed for quantizing; 0.17 and later have it ({error})"
+        f"torchao {version('torchao')} has no {name}, which quantizing needs; install 0.17 or later ({error})"
     )

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.quantize.mixed.sensitivity import Damage, Parts
-    from compress.quantize.mixed.stage import Mixed
     from compress.stage import Context
+    from compress.timing import Setting
 
-__all__ = ["Candidate", "Search", "cheapest_first"]
+__all__ = ["Candidate", "Goal", "Search", "cheapest_first"]
 
 _TIE = 1e-3  # of the float model's time, for all its bytes: at equal times, prefer smaller weights
 _ROUNDING = 1e-9
@@ -73,6 +73,21 @@ def cheapest_first(
     return [(index, name) for _, index, _, name in sorted(moves)]
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What a scheme for each group must achieve.
+
+    Attributes:
+        stage: name of the stage, for messages.
+        max_accuracy_drop: largest allowed drop of validation accuracy, as a fraction.
+        timed: setting in which time is minimized; None minimizes bytes.
+    """
+
+    stage: str
+    max_accuracy_drop: float
+    timed: Setting | None
+
+
 class Search:
     """Candidates of one model, and the best of them.
 
@@ -82,7 +97,7 @@ class Search:
     """
 
     def __init__(
-        self, stage: Mixed, parts: Parts, found: Sequence[Mapping[str, Damage]], context: Context
+        self, goal: Goal, parts: Parts, found: Sequence[Mapping[str, Damage]], context: Context
     ) -> None:
         """Evaluate the float model on the validation rows; for latency, time the model in each scheme.
 
@@ -91,7 +106,7 @@ class Search:
         """
         from compress.quantize.mixed.sensitivity import FLOAT, answers
 
-        self.stage, self.parts, self.found, self.context = stage, parts, found, context
+        self.goal, self.parts, self.found, self.context = goal, parts, found, context
         self.disturbed_rounds = 0
         self.float, self.count = FLOAT, len(parts.groups)
         self.rows: Split = context.validation.by_length()
@@ -99,7 +114,7 @@ class Search:
         self.bytes = [
             {name: float(parts.stored_bytes(group, name)) for name in parts.whole} for group in parts.groups
         ]
-        self.costs = self._times() if stage.is_timed else self.bytes
+        self.costs = self.bytes if goal.timed is None else self._times()
         self.tried: list[Candidate] = []
 
     def best(self) -> Candidate:
@@ -116,23 +131,23 @@ class Search:
         if not good:
             nearest = max(self.tried, key=lambda each: each.metric)
             raise StageError(
-                f"{self.stage.name}: nothing can be quantized within max_accuracy_drop "
-                f"{self.stage.max_accuracy_drop:g}; the nearest is {nearest.name}, which loses "
+                f"{self.goal.stage}: nothing can be quantized within max_accuracy_drop "
+                f"{self.goal.max_accuracy_drop:g}; the closest is {nearest.name}, which loses "
                 f"{-nearest.metric:.4f} on {len(self.rows)} validation rows",
                 see="how-to/quantize",
             )
         best = self._cheapest(good, mixed)
         if best.cost >= sum(costs[self.float] for costs in self.costs):
             raise StageError(
-                f"{self.stage.name}: no scheme makes the model "
-                f"{'faster here' if self.stage.is_timed else 'smaller'} within max_accuracy_drop "
-                f"{self.stage.max_accuracy_drop:g}; leave the stage out",
+                f"{self.goal.stage}: no scheme makes the model "
+                f"{'smaller' if self.goal.timed is None else 'faster here'} within max_accuracy_drop "
+                f"{self.goal.max_accuracy_drop:g}; allow a larger drop, or omit the stage",
                 see="how-to/quantize",
             )
         return best
 
     def _cheapest(self, good: list[Candidate], mixed: Candidate | None) -> Candidate:
-        if self.stage.is_timed and mixed is not None:
+        if self.goal.timed is not None and mixed is not None:
             cost = self._time(self.parts.together(mixed.schemes))
             timed = replace(mixed, cost=cost, measured=True)
             self.tried[self.tried.index(mixed)] = timed
@@ -145,7 +160,7 @@ class Search:
         from compress.model.counts import weight_counts
         from compress.quantize.replace import replaced_share, tensor_bytes
 
-        timed, whole = self.stage.is_timed, self.parts.whole[self.float]
+        timed, whole = self.goal.timed is not None, self.parts.whole[self.float]
         mixed = self.parts.together(best.schemes)
         return {
             "chosen": best.name,
@@ -205,15 +220,15 @@ class Search:
         found = answers(self.parts.together(schemes), self.rows, self.context)
         damage = damage_of(found, self.truth, self.rows, self.context.task)
         cost = sum(costs[scheme] for costs, scheme in zip(self.costs, schemes, strict=True))
-        measured = not self.stage.is_timed or len(set(schemes)) == 1
+        measured = self.goal.timed is None or len(set(schemes)) == 1
         self.tried.append(Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric, measured))
         self.context.progress.say(
-            f"{self.stage.name}: {name}: {damage.metric:+.4f} on {len(self.rows)} validation rows"
+            f"{self.goal.stage}: {name}: {damage.metric:+.4f} on {len(self.rows)} validation rows"
         )
         return self.tried[-1]
 
     def _keeps(self, candidate: Candidate) -> bool:
-        return candidate.metric >= -self.stage.max_accuracy_drop - _ROUNDING
+        return candidate.metric >= -self.goal.max_accuracy_drop - _ROUNDING
 
     def _times(self) -> list[dict[str, float]]:
         """Time of the whole model in each scheme, split by multiply-adds; fixed costs cancel out."""
@@ -226,15 +241,15 @@ class Search:
 
     def _time(self, model: nn.Module) -> float:
         """Time of a call, as a multiple of the baseline's."""
-        timer, stage = self.context.timer, self.stage
-        assert timer is not None
-        found = timer.compare(model, timer.setting(stage.batch, stage.sequence, stage.threads))
+        timer, setting = self.context.timer, self.goal.timed
+        assert timer is not None and setting is not None
+        found = timer.compare(model, setting)
         self.disturbed_rounds += found.disturbed_rounds
         return 1 / found.speedup
 
     def _with_ties(self) -> list[dict[str, float]]:
         """Costs plus a small term for size if timed: quantizing a table saves no time, only bytes."""
-        if not self.stage.is_timed:
+        if self.goal.timed is None:
             return self.costs
         time, total = (sum(each[self.float] for each in part) for part in (self.costs, self.bytes))
         return [

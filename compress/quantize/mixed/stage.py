@@ -53,10 +53,10 @@ class Schemes(BaseModel):
         for name, stage in self.stages().items():
             if stage.smooth != "none":
                 raise ValueError(
-                    f"{name}: smooth changes layers together, which can't be mixed; leave it out"
+                    f"{name}: smooth changes several layers together and can't be mixed; omit it"
                 )
             if stage.qat is not None:
-                raise ValueError(f"{name}: qat trains layers together, which can't be mixed; leave it out")
+                raise ValueError(f"{name}: qat trains all layers together and can't be mixed; omit it")
         return self
 
     def stages(self) -> dict[str, QuantizeLayers]:
@@ -79,7 +79,7 @@ class Mixed(Stage):
 
     name: ClassVar[str] = "quantize/mixed"
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
-    summary: ClassVar[str] = "a scheme for each layer: the smallest or fastest within an accuracy drop"
+    summary: ClassVar[str] = "one scheme per layer: the smallest or fastest within an accuracy drop"
 
     max_accuracy_drop: float = Field(default=0.01, ge=0, lt=1)
     objective: Literal["size", "latency"] = "size"
@@ -122,15 +122,21 @@ class Mixed(Stage):
             StageError: nothing can be quantized within the drop (the message names the nearest candidate);
                 latency needs a running recipe; or as the schemes' own stages.
         """
-        from compress.quantize.mixed.assignment import Search
+        from compress.quantize.mixed.assignment import Goal, Search
         from compress.quantize.mixed.sensitivity import Parts, damages
 
-        if self.is_timed and context.timer is None:
-            raise StageError(f"{self.name}: latency needs a recipe that is run: nothing here tells it")
+        timer, setting = context.timer, None
+        if self.is_timed:
+            if timer is None:
+                raise StageError(
+                    f"{self.name}: objective: latency needs a timer, which only `modelpress run` provides; "
+                    "use objective: size"
+                )
+            setting = timer.setting(self.batch, self.sequence, self.threads)
         parts = Parts(model, self._stages(), context)
         rows = context.validation.take(self.sensitivity_rows, seed=context.seed).by_length()
         found = damages(parts, rows, context)
-        search = Search(self, parts, found, context)
+        search = Search(Goal(self.name, self.max_accuracy_drop, setting), parts, found, context)
         best = search.best()
         facts = search.facts(best, len(rows))
         return StageResult(copy.deepcopy(parts.together(best.schemes)).eval(), facts)
