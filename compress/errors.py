@@ -188,8 +188,8 @@ def nearest_name(name: str, allowed: Iterable[str]) -> str | None:
     # No name is this long, and the comparison takes quadratic time.
     compared = name if len(name) <= _LONGEST_NAME else ""
     for near in difflib.get_close_matches(compared, sorted(allowed), n=3, cutoff=0.6):
-        ends = [each.rpartition("/")[2] for each in (compared, near)]
-        if difflib.SequenceMatcher(None, *ends).ratio() >= 0.5:  # a folder in common is not enough
+        given, known = compared.rpartition("/")[2], near.rpartition("/")[2]
+        if difflib.SequenceMatcher(None, given, known).ratio() >= 0.5:  # a folder in common is not enough
             return near
     return None
 
