@@ -188,8 +188,11 @@ def nearest_name(name: str, allowed: Iterable[str]) -> str | None:
     """The allowed name that resembles `name` most; None if none does."""
     # No name is this long, and the comparison takes quadratic time.
     compared = name if len(name) <= _LONGEST_NAME else ""
-    near = difflib.get_close_matches(compared, sorted(allowed), n=1, cutoff=0.6)
-    return near[0] if near else None
+    for near in difflib.get_close_matches(compared, sorted(allowed), n=3, cutoff=0.6):
+        given, known = compared.rpartition("/")[2], near.rpartition("/")[2]
+        if difflib.SequenceMatcher(None, given, known).ratio() >= 0.5:  # a folder in common is not enough
+            return near
+    return None
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -433,7 +433,7 @@ HEAD = "model: {hf: x}\ndata: {source: digits}\n"
 @pytest.mark.parametrize(
     ("yaml", "kind", "line", "key", "nearest"),
     [
-        (HEAD + "stages: [prune/wandaa]\n", UnknownNameError, 3, "prune/wandaa", "prune/width"),
+        (HEAD + "stages: [prune/wandaa]\n", UnknownNameError, 3, "prune/wandaa", None),
         (HEAD + "stages:\n  - prune/headz: {a: 1}\n", UnknownNameError, 4, "prune/headz", "prune/heads"),
         (
             HEAD + "stages:\n  - prune/heads: {sparsity: 0.5, scop: x}\n",

@@ -41,10 +41,11 @@ def test_an_exception_survives_pickling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("prune/headz", "prune/heads"), ("x", None), ("y" * 9999, None)]
+    ("name", "nearest"),
+    [("prune/headz", "prune/heads"), ("prune/wanda", None), ("x", None), ("y" * 9999, None)],
 )
 def test_the_nearest_name_or_all_that_are_allowed(name: str, nearest: str | None) -> None:
-    allowed = ["prune/heads", "quantize/float16"]
+    allowed = ["prune/heads", "prune/width", "quantize/float16"]
     assert nearest_name(name, allowed) == nearest
     hint = did_you_mean(name, allowed)
     assert all(each in hint for each in ([nearest] if nearest else allowed))

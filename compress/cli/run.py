@@ -126,7 +126,7 @@ def run(
         names = ", ".join(outcome.directory.name for outcome in not_judged)
         echo(
             f"the machine was too busy to judge speed gates: {names} (the runs are complete and kept; "
-            "`modelpress check RUN` judges them on a quiet machine)",
+            "measure again on a quiet machine, with `modelpress check` or with --overwrite)",
             err=True,
         )
     if failed or not_judged:
