@@ -184,6 +184,12 @@ def test_a_long_warning_is_one_line_with_details_and_nothing_of_it_is_lost(int8:
     assert section.parts == (Bullets((Line(first.text, first.detail), Line(second.text))),)
 
 
+def test_a_long_warning_is_not_split_after_a_name_or_an_abbreviation(int8: RunReport) -> None:
+    long = f"data.text: of the texts, e.g. the first, {'many ' * 20}were cut. Raise max_length"
+    (found,) = caveats(int8.model_copy(update={"warnings": (long,)}))
+    assert found.text.endswith("were cut.") and found.detail == "Raise max_length."
+
+
 def test_the_key_figures_come_before_the_warnings(int8: RunReport) -> None:
     report = int8.model_copy(update={"warnings": ("mind",)})
     assert [x.key for x in report_sections(report)][:2] == ["glance", "warnings"]

@@ -19,7 +19,9 @@ __all__ = ["Caveat", "caveats", "section", "verdict"]
 
 _ZEROS_WORTH_SAYING = 0.05
 _POINTS_WORTH_SAYING = 2.0
-_LINE = 90  # characters of a warning above which the rest of it is folded
+_LINE = 90  # characters of a warning above which all after its first clause is folded
+_SHORTEST = 25  # characters of a clause; a shorter one is a name, such as `data.text: ...`
+_CLAUSE = re.compile(r"[:;] |\. (?=[A-Z])")
 # Warnings of older reports that are derived here from the figures instead.
 _DERIVED = re.compile(
     r"slower than the baseline at \d+ of \d+ settings \("
@@ -80,7 +82,7 @@ def caveats(report: RunReport) -> tuple[Caveat, ...]:
 def _stored(kind: Literal["run", "noise"], text: str) -> Caveat:
     """A sentence of the report; if it is long, all after its first clause is a detail."""
     first, detail = text, ""
-    if len(text) > _LINE and (end := re.search(r"[:;.] ", text)):
+    if len(text) > _LINE and (end := _CLAUSE.search(text, _SHORTEST)):
         first, detail = text[: end.start()], text[end.end() :]
     return Caveat(kind, _sentence(first), _sentence(detail))
 
