@@ -123,27 +123,11 @@ def scatter(
     for each in dots:
         if each.is_baseline:
             axes.axhline(each.quality, color=BASELINE, linestyle=(0, (5, 4)), linewidth=1)
-    candidates = [x for x in dots if not x.is_baseline]
-    if candidates:
-        below = [abs(x.quality - min(x.low, x.quality)) for x in candidates]
-        above = [abs(max(x.high, x.quality) - x.quality) for x in candidates]
-        at = [x.x for x in candidates], [x.quality for x in candidates]
-        axes.errorbar(*at, yerr=(below, above), fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+    _draw_intervals(axes, [x for x in dots if not x.is_baseline])
     front = _front(dots)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color=SOFT, linewidth=1.2)
-    for is_baseline, who in ((True, "baseline"), (False, "candidate")):
-        chosen = [(place, x) for place, x in enumerate(dots) if x.is_baseline == is_baseline]
-        axes.scatter(
-            [x.x for _, x in chosen],
-            [x.quality for _, x in chosen],
-            s=70 if len(dots) <= _MANY else 24,
-            linewidths=1.5,
-            zorder=3,
-            urls=[spot(place) for place, _ in chosen],
-            facecolors=LOOKS[who]["facecolor"],
-            edgecolors=BASELINE if is_baseline else CANDIDATE,
-        )
+    _draw_dots(axes, dots)
     axes.set_xlabel(over, loc="right")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}" if perplexity else percent(y))
     axes.locator_params(axis="both", nbins=6)
@@ -156,6 +140,29 @@ def scatter(
         f"{'Perplexity' if perplexity else capital(quality)} over {over} of each model",
         [Spot(x.words or x.label, x.link) for x in dots],
     )
+
+
+def _draw_intervals(axes: Axes, dots: Sequence[Dot]) -> None:
+    if dots:
+        below = [max(x.quality - x.low, 0.0) for x in dots]
+        above = [max(x.high - x.quality, 0.0) for x in dots]
+        at = [x.x for x in dots], [x.quality for x in dots]
+        axes.errorbar(*at, yerr=(below, above), fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+
+
+def _draw_dots(axes: Axes, dots: Sequence[Dot]) -> None:
+    for is_baseline, who in ((True, "baseline"), (False, "candidate")):
+        chosen = [(place, x) for place, x in enumerate(dots) if x.is_baseline == is_baseline]
+        axes.scatter(
+            [x.x for _, x in chosen],
+            [x.quality for _, x in chosen],
+            s=70 if len(dots) <= _MANY else 24,
+            linewidths=1.5,
+            zorder=3,
+            urls=[spot(place) for place, _ in chosen],
+            facecolors=LOOKS[who]["facecolor"],
+            edgecolors=BASELINE if is_baseline else CANDIDATE,
+        )
 
 
 def _front(dots: Sequence[Dot]) -> list[tuple[float, float]]:
