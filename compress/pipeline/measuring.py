@@ -34,8 +34,8 @@ def measured(recipe: Recipe, pair: FilePair, *, runtimes: Sequence[str], progres
         if not _not_judged(recipe, found):
             break
         progress.say(
-            "not all gates can be judged because the machine was busy; measuring again when it is quiet, or "
-            f"in {_WAIT_S} s"
+            "not all gates can be judged because the machine was busy; measuring again if it becomes quiet "
+            f"within {_WAIT_S} s"
         )
         with alone():  # other jobs would be paused during timing
             if not wait_until_quiet(_WAIT_S, threads=max(how.threads)):

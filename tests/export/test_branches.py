@@ -203,7 +203,7 @@ def test_a_branch_on_the_length_is_refused_with_its_range(tmp_path: Path) -> Non
 
 def test_what_rows_of_another_length_may_meet_counts_as_well(tmp_path: Path) -> None:
     module, data = _text_module(tmp_path, ON_LENGTH), _texts(range(3, 12))
-    with pytest.raises(ModelError, match=r"sequence_length.* 16 .* 1 to 20 "):
+    with pytest.raises(ModelError, match=r"sequence_length.* 16,.* 1 to 20 "):
         check_branches(module, data.train, data.task, longest=20)
     check_branches(module, data.train, data.task, longest=16)
 

@@ -25,8 +25,8 @@ from compress.system.cores import quota_directories, throttled_seconds
 __all__ = [
     "Disturbance",
     "Load",
-    "Reading",
     "LoadMonitor",
+    "Reading",
     "disturbance_of",
     "read_counters",
     "wait_until_quiet",
