@@ -48,9 +48,9 @@ def test_what_is_not_a_number_is_refused() -> None:
     one, bad = torch.ones(1, 1), torch.full((1, 1), float("nan"))
     with pytest.raises(StageError, match="NaN"):
         corrected_bias(bad, one, None, one[0])
-    with pytest.raises(StageError, match="quantized weights hold NaN"):
+    with pytest.raises(StageError, match="quantized weights contain NaN"):
         corrected_bias(one, bad, None, one[0])
-    with pytest.raises(StageError, match="mean inputs hold NaN"):
+    with pytest.raises(StageError, match="mean inputs contain NaN"):
         corrected_bias(one, one, None, bad[0])
-    with pytest.raises(StageError, match="biases hold NaN"):
+    with pytest.raises(StageError, match="biases contain NaN"):
         corrected_bias(one, one, bad[0], one[0])

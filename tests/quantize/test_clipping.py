@@ -208,7 +208,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     histogram.add_(torch.ones(1))
     with pytest.raises(StageError, match="percentile: 0.99; allowed: above 50"):
         percentile_range(histogram, 0.99)
-    with pytest.raises(ValueError, match="6 bins; allowed: multiples of 4"):
+    with pytest.raises(ValueError, match="bins: 6; allowed: multiples of 4"):
         Histogram(bins=6)
 
 

@@ -89,5 +89,5 @@ def test_rows_of_zeros_stay_zero(grid: Grid) -> None:
 
 
 def test_weights_that_are_not_numbers_are_refused() -> None:
-    with pytest.raises(StageError, match="weights hold NaN"):
+    with pytest.raises(StageError, match="weights contain NaN"):
         hqq(torch.tensor([[float("nan")]]), Grid(4, None))

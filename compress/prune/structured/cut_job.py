@@ -6,9 +6,11 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.errors import StageError
 from compress.prune.structured.budget import Budget, budget_of, macs_of, weights_of
@@ -54,6 +56,55 @@ class _Step:
     search: dict[str, float]
     validation_cut: float
     validation_recovered: float | None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What one step chooses from, and what it may cost."""
+
+    model: nn.Module
+    sites: Sequence[Site]
+    least: Sequence[int]
+    budget: Budget
+    limit: float
+    stitched: Stitched
+
+    @cached_property
+    def losses(self) -> list[NDArray[Any]]:
+        """Loss of each candidate alone, by site."""
+        return [np.array([each.loss for each in site]) for site in self.stitched.candidates]
+
+    @cached_property
+    def costs(self) -> list[NDArray[Any]]:
+        """Cost of each candidate, by site."""
+        places = enumerate(zip(self.sites, self.least, self.stitched.candidates, strict=True))
+        return [
+            np.array([self.budget.cost(self.model, index, site, len(each.kept), few) for each in options])
+            for index, (site, few, options) in places
+        ]
+
+    def picked(self, choice: Sequence[int]) -> list[Candidate]:
+        """The chosen candidate of each site."""
+        return [options[index] for options, index in zip(self.stitched.candidates, choice, strict=True)]
+
+    def cost(self, choice: Sequence[int]) -> float:
+        """Cost of the model with this choice."""
+        chosen = sum(each[index] for each, index in zip(self.costs, choice, strict=True))
+        return float(self.budget.fixed + chosen)
+
+    def promise(self, choice: Sequence[int]) -> dict[str, float]:
+        """What the budget promises of the model with this choice."""
+        widths = [len(each.kept) for each in self.picked(choice)]
+        return self.budget.promise(self.budget.total(self.model, self.sites, widths, self.least))
+
+    def cut(self, choice: Sequence[int]) -> nn.Module:
+        """A copy of the model with this choice, without compensation."""
+        from compress.model.cutting.units import keep_units_
+
+        cut = copy.deepcopy(self.model)
+        for site, candidate in zip(self.sites, self.picked(choice), strict=True):
+            keep_units_(cut, site, candidate.kept)
+        return cut
 
 
 class CutJob:
@@ -105,11 +156,13 @@ class CutJob:
                 folder,
             )
             stitched = Stitched.judge(asked)
-            chosen, promised, checked, search = self._choose(model, sites, least, budget, limit, stitched)
-            made.model = stitched.cut(chosen)
+            options = _Options(model, sites, least, budget, limit, stitched)
+            choice, checked, search = self._choose(options)
+            made.model = stitched.cut(options.picked(choice))
         metric = self._metric(made.model)
         recovered = self._recover_(made, number)
         target = budget.promise(limit)[budget.kind]
+        promised = options.promise(choice)
         self.steps.append(_Step(target, promised, checked, search, metric, recovered))
 
     def _budget(
@@ -143,76 +196,44 @@ class CutJob:
         self.reference = budget.reference  # of the first step: later steps start with a cut model
         return budget
 
-    def _choose(
-        self,
-        model: nn.Module,
-        sites: Sequence[Site],
-        least: Sequence[int],
-        budget: Budget,
-        limit: float,
-        stitched: Stitched,
-    ) -> tuple[list[Candidate], dict[str, float], Compared | None, dict[str, float]]:
+    def _choose(self, options: _Options) -> tuple[list[int], Compared | None, dict[str, float]]:
         """Search; if the cut model misses the promised speed, search again with the corrected limit."""
-        stage, context = self.stage, self.context
-        losses = [np.array([each.loss for each in site]) for site in stitched.candidates]
-        costs = [
-            np.array([budget.cost(model, index, site, len(each.kept), few) for each in options])
-            for index, (site, few, options) in enumerate(zip(sites, least, stitched.candidates, strict=True))
-        ]
-        room = limit - budget.fixed
+        stage, context, budget = self.stage, self.context, options.budget
         with context.progress.bar("prune/structured: searching widths", stage.search_steps) as bar:
             found = refine(
-                losses,
-                costs,
-                room,
-                stitched.loss,
+                options.losses,
+                options.costs,
+                options.limit - budget.fixed,
+                options.stitched.loss,
                 steps=stage.search_steps,
                 seed=context.seed,
                 on_step=lambda loss: bar.advance(1, f"loss {loss:.4f}"),
             )
         if found is None:
             raise StageError(f"prune/structured: no choice of widths meets {budget.kind} {budget.value:g}")
-        choice, scaled = (
-            found.choice,
-            [loss * factor for loss, factor in zip(losses, found.coefficients, strict=True)],
-        )
+        choice = found.choice
         checked: Compared | None = None
         if stage.is_timed:
-            choice, checked = self._check(model, sites, budget, limit, scaled, costs, choice, stitched)
-        chosen = [options[index] for options, index in zip(stitched.candidates, choice, strict=True)]
-        widths = [len(each.kept) for each in chosen]
-        promised = budget.promise(budget.total(model, sites, widths, least))
+            pairs = zip(options.losses, found.coefficients, strict=True)
+            choice, checked = self._check(options, [loss * factor for loss, factor in pairs], choice)
         search = {
             "evaluations": found.evaluations,
             "loss_first": found.first_loss,
-            "loss_best": stitched.loss(choice),
+            "loss_best": options.stitched.loss(choice),
         }
-        return chosen, promised, checked, search
+        return choice, checked, search
 
     def _check(
-        self,
-        model: nn.Module,
-        sites: Sequence[Site],
-        budget: Budget,
-        limit: float,
-        losses: list[np.ndarray[Any, Any]],
-        costs: list[np.ndarray[Any, Any]],
-        choice: list[int],
-        stitched: Stitched,
+        self, options: _Options, losses: list[NDArray[Any]], choice: list[int]
     ) -> tuple[list[int], Compared]:
         """Time the cut model, correct the limit by the measured error, and choose again, a few times."""
-        from compress.model.cutting.units import keep_units_
-
-        timer, point = self.context.timer, self.setting
+        timer, point, budget = self.context.timer, self.setting, options.budget
         assert timer is not None and point is not None
-        wanted = budget.reference / limit
+        wanted = budget.reference / options.limit
         timings: list[_Timing] = []
         for _ in range(_TRIES):
-            cut = copy.deepcopy(model)
-            for site, options, index in zip(sites, stitched.candidates, choice, strict=True):
-                keep_units_(cut, site, options[index].kept)
-            cost = budget.fixed + sum(each[index] for each, index in zip(costs, choice, strict=True))
-            timings.append(_Timing(choice, budget.reference / cost, timer.compare(cut, point)))
+            found = timer.compare(options.cut(choice), point)
+            timings.append(_Timing(choice, budget.reference / options.cost(choice), found))
             miss = _table_miss(timings)
             ratio = timings[-1].expected * miss / wanted
             self.context.progress.say(
@@ -221,7 +242,7 @@ class CutJob:
             )
             if len(timings) >= _AGREEING and 1 - _KEPT_WITHIN <= ratio <= 1 + _KEPT_WITHIN:
                 break
-            again = best_within(losses, costs, limit * miss - budget.fixed)
+            again = best_within(losses, options.costs, options.limit * miss - budget.fixed)
             if again is None:
                 break
             choice = again
