@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from compress.tasks.spec import TaskWords
 
 __all__ = [
+    "AsJson",
     "GATES_FAILED",
     "INTERRUPTED",
-    "NOT_JUDGED",
-    "AsJson",
     "Markdown",
+    "NOT_JUDGED",
     "Quiet",
     "ReplaceDirectory",
     "append_text",

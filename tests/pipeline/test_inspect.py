@@ -152,7 +152,7 @@ def test_attention_that_is_computed_otherwise_is_left_out_with_the_reason(
 @pytest.mark.parametrize(
     ("overrides", "kind", "part"),
     [
-        ([], RecipeError, "data"),
+        ([], RecipeError, "data.source=digits"),
         (["seed=1"], RecipeError, "data.train=FILE"),
         (["data.validation=x.csv"], RecipeError, "data.validation=x.csv"),
         (["data.trian=x.csv"], RecipeError, "train"),
