@@ -6,7 +6,7 @@ from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
 from compress.recipe import Recipe
-from compress.report import Saturation, commonest_words, saturation_sentence
+from compress.report import commonest_words
 from compress.tasks import Task, task_of_measurement
 
 __all__ = ["doubts_of_data", "lines_before_work", "warnings_of"]
@@ -71,13 +71,9 @@ def _chance_level(measurement: Measurement) -> list[str]:
     return found
 
 
-def warnings_of(
-    recipe: Recipe, splits: Splits, measurement: Measurement, saturation: Saturation | None = None
-) -> tuple[str, ...]:
-    """Caveats that a report's sections do not derive from its figures: the data, chance level, saturation."""
+def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tuple[str, ...]:
+    """Caveats that a report's sections do not derive from its figures: the data and chance level."""
     found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
-    if saturation is not None and saturation.is_possible:
-        found.append(saturation_sentence(saturation, measurement.environment.instruction_sets))
     difference = measurement.difference
     if difference.high < 0:
         found.append(

@@ -67,7 +67,7 @@ def _report(run: Run, base: Base, work: Work, candidate: Exported) -> RunReport:
     steps = work.with_step(candidate.path, len(names), names).steps
     few = work.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed)
     saturation = saturation_risk(work.module, few, splits.task)
-    doubts = warnings_of(recipe, splits, measurement, saturation)
+    doubts = warnings_of(recipe, splits, measurement)
     return RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,7 @@ from compress.measure.answers import pack_classes
 from compress.measure.results import Answers
 from compress.pipeline.caveats import doubts_of_data, lines_before_work, warnings_of
 from compress.recipe import load_recipe
-from compress.report import Saturation, load_report
+from compress.report import load_report
 
 RECIPE = """
 model: {hf: some-model}
@@ -70,29 +70,3 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
 
     others = count(50, 50)
     assert (count(22, 22), count(50, 22)) == (others + 2, others + 1)
-
-
-def test_int8_that_can_saturate_elsewhere_is_a_warning_and_what_cannot_is_none(
-    splits: Splits, digits_run: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "r.yaml").write_text(RECIPE)
-    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
-    measured = load_report(digits_run / "reports" / "digits").measurement
-
-    def count(pairs_at_risk: int) -> int:
-        risk = Saturation(
-            layers=1,
-            pairs=9,
-            pairs_at_risk=pairs_at_risk,
-            outputs=9,
-            outputs_at_risk=1,
-            convolutions=0,
-            convolutions_at_risk=0,
-            rows=4,
-            sums=9,
-            sums_cut=0,
-            answers_changed=0,
-        )
-        return len(warnings_of(recipe, splits, measured, risk))
-
-    assert count(1) == count(0) + 1

@@ -121,7 +121,7 @@ def saturation_summary(found: Saturation) -> str:
     return f"On {_NO_VNNI}, integer overflow changes the answers of {found.answers_changed:,} of {rows}."
 
 
-def saturation_sentence(found: Saturation, instruction_sets: Sequence[str], score: str = "accuracy") -> str:
+def saturation_sentence(found: Saturation, instruction_sets: Sequence[str], score: str) -> str:
     """Validity of int8 figures on x86 processors without VNNI.
 
     Args:
