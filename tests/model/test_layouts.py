@@ -259,3 +259,10 @@ def test_the_file_of_a_cut_model_answers_as_the_model(name: str, build: Build, t
         feed = {key: value[:count, :length].contiguous() for key, value in rows.items()}
         (found,) = session.run(None, {key: value.numpy() for key, value in feed.items()})
         np.testing.assert_allclose(found, logits(model, feed).detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "modernbert"])
+def test_a_configuration_key_that_the_model_ignores_changes_no_structure(build: Build, name: str) -> None:
+    plain = structure_of(build(name))
+    assert structure_of(build(name, num_key_value_heads=2)) == plain
+    assert {site.queries for site in plain.sites} == {1}

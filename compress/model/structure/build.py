@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from inspect import signature
 from typing import Any, TypeVar
 
 from torch import nn
@@ -143,6 +144,10 @@ def _queries_per_group(model: nn.Module, block: Attention) -> int:
     if block.queries_per_group:
         return block.queries_per_group
     config: Any = getattr(model, "config", None)
+    kind = type(config)
+    # Any key of a config.json becomes an attribute; GPT-2, say, ignores this one.
+    if not hasattr(kind, "num_key_value_heads") and "num_key_value_heads" not in signature(kind).parameters:
+        return 1
     heads = int(config.num_attention_heads)
     return heads // int(getattr(config, "num_key_value_heads", None) or heads)
 
