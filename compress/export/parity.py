@@ -113,11 +113,12 @@ def _difference_words(pair: _Pair, split: Split, found: Parity) -> str:
         )
     return (
         f"{pair.path.name} differs from the PyTorch model that it was exported from: on {found.rows} "
-        f"{split.name} rows, predictions agree on {found.agreement:.1%} (export.min_agreement: "
-        f"{found.min_agreement:.1%}), {pair.task.words.metric} differs by {found.metric_difference:+.4f} "
-        f"(export.max_metric_difference: {found.max_metric_difference:g}), and outputs differ by "
-        f"{found.relative_error or 0.0:.2g} of their spread (export.max_relative_error: "
-        f"{found.max_relative_error:g}){hint}"
+        f"{split.name} rows, predictions agree on {found.agreement:.1%} (limit: "
+        f"export.min_agreement={found.min_agreement:g}), {pair.task.words.metric} differs by "
+        f"{found.metric_difference:+.4f} (limit: "
+        f"export.max_metric_difference={found.max_metric_difference:g}), and outputs differ by "
+        f"{found.relative_error or 0.0:.2g} of their spread (limit: "
+        f"export.max_relative_error={found.max_relative_error:g}){hint}"
     )
 
 

@@ -142,7 +142,7 @@ def test_missing_file_and_folder_and_unknown_ending_are_refused(tmp_path: Path) 
         ("a.csv", "text,label\na,1\n".encode("utf-16-le"), "a.csv.*UTF-16"),
         ("a.jsonl", "{}".encode("utf-32"), "a.jsonl: is UTF-32; save it as UTF-8"),
         ("a.csv.gz", b"text,label\na,1\n", "a.csv.gz: cannot be read: Not a gzipped file"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,1\n")[:-9], "a.csv.gz: cannot be read"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,1\n", mtime=0)[:-9], "a.csv.gz: cannot be read"),
         ("a.csv", b"txt;label\na;1\n", r"no column 'text'; did you mean 'txt'\? \(columns: txt, label\)"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl:1.*JSON"),
         ("a.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}", "a.jsonl:1.*JSON"),

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure.explain.explanation import Explanation, FileExplanation, FloatProduct, KindTime, Part
+from compress.measure.explain.explanation import (
+    Explanation,
+    FileExplanation,
+    FloatProduct,
+    KindTime,
+    RoleTime,
+)
 from compress.page import Table, Text
 from compress.report import (
     RunReport,
@@ -31,9 +37,16 @@ def _file(name: str, role: str, kind: str, ms: float, wall_ms: float, *, floats:
         profiling_ms=0.4,
         calls=20,
         parts=(
-            Part(role=role, nodes=1, macs=9_000_000, macs_share=1.0, ms=ms, share=shares[0], bound=1 / (1 -
-            shares[0])), Part(role="other", nodes=1, macs=0, macs_share=0.0, ms=around, share=shares[1],
-            bound=2.0),
+            RoleTime(
+                role=role,
+                nodes=1,
+                macs=9_000_000,
+                macs_share=1.0,
+                ms=ms,
+                share=shares[0],
+                bound=1 / (1 - shares[0]),
+            ),
+            RoleTime(role="other", nodes=1, macs=0, macs_share=0.0, ms=around, share=shares[1], bound=2.0),
         ),
         kinds=(
             KindTime(kind=kind, role=role, nodes=1, ms=ms, share=shares[0], numbers=10),

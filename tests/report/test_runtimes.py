@@ -40,16 +40,16 @@ def _found(openvino=(2.0, 2.1, 2.0), baseline=(3.0, 3.0, 3.1), refused=""):
 
 
 def _wins(found):
-    return [(win.setting, win.runtime, round(win.ratio.value, 2)) for win in fastest_runtimes(found)]
+    return [(str(win.setting), win.runtime, round(win.ratio.value, 2)) for win in fastest_runtimes(found)]
 
 
 def test_the_fastest_runtime_is_found_with_its_ratio_to_onnxruntime():
-    assert _wins(_found()) == [((1, 32, 1), "openvino", 2.0)]
+    assert _wins(_found()) == [("batch 1, sequence 32, 1 thread", "openvino", 2.0)]
     assert "OpenVINO" in fastest_sentence(_found()) and "2.0x" in fastest_sentence(_found())
 
 
 def test_onnxruntime_is_the_fastest_where_it_is_faster():
-    assert _wins(_found((8.0, 8.4, 8.0))) == [((1, 32, 1), "onnxruntime", 2.0)]
+    assert _wins(_found((8.0, 8.4, 8.0))) == [("batch 1, sequence 32, 1 thread", "onnxruntime", 2.0)]
 
 
 def test_no_runtime_is_the_fastest_while_the_interval_contains_one():
@@ -61,7 +61,10 @@ def test_each_setting_has_its_own_fastest_runtime():
     one, other = _found(), _found((8.0, 8.4, 8.0))
     moved = tuple(x.model_copy(update={"batch": 8}) for x in other.timings)
     found = Runtimes(files=one.files, timings=(*one.timings, *moved))
-    assert _wins(found) == [((1, 32, 1), "openvino", 2.0), ((8, 32, 1), "onnxruntime", 2.0)]
+    assert _wins(found) == [
+        ("batch 1, sequence 32, 1 thread", "openvino", 2.0),
+        ("batch 8, sequence 32, 1 thread", "onnxruntime", 2.0),
+    ]
     for words in ("batch 1, sequence 32, 1 thread", "batch 8, sequence 32, 1 thread"):
         assert words in fastest_sentence(found)
 
@@ -74,7 +77,11 @@ def test_a_runtime_that_cannot_run_the_bundle_is_not_ranked_and_its_reason_is_sh
 
 def test_an_uncompressed_model_that_is_faster_elsewhere_is_found():
     (win,) = baseline_wins(_found(baseline=(1.0, 1.0, 1.0)))
-    assert (win.setting, win.runtime, round(win.ratio.value, 2)) == ((1, 32, 1), "openvino", 2.0)
+    assert (str(win.setting), win.runtime, round(win.ratio.value, 2)) == (
+        "batch 1, sequence 32, 1 thread",
+        "openvino",
+        2.0,
+    )
     assert baseline_wins(_found()) == []
     said = [len(runtime_sentences(x, WORDS)) for x in (_found(baseline=(1.0, 1.0, 1.0)), _found())]
     assert said[0] == said[1] + 1

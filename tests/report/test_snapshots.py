@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from compress.facts import Saturation
-from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, Part
+from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, RoleTime
 from compress.measure.results import (
     AccuracyDifference,
     Interval,
@@ -53,7 +53,7 @@ Kept = Callable[[str, str], None]
 
 
 def _explained(file: str, ms: float) -> FileExplanation:
-    part = Part(role="integer", nodes=1, macs=9_000_000, macs_share=1.0, ms=ms, share=0.5, bound=2.0)
+    part = RoleTime(role="integer", nodes=1, macs=9_000_000, macs_share=1.0, ms=ms, share=0.5, bound=2.0)
     kind = KindTime(kind="MatMulInteger", role="integer", nodes=1, ms=ms, share=0.5, numbers=10)
     return FileExplanation(
         file=file,

@@ -9,10 +9,11 @@ from statistics import median
 from compress.measure.latency import median_interval
 from compress.measure.results import Interval, RuntimeFile, Runtimes, RuntimeTiming
 from compress.page import Section, Table, Text, parts_of
-from compress.page.format import interval_text, milliseconds, percent, place, ratio_text
+from compress.page.format import interval_text, milliseconds, percent, ratio_text
 from compress.report.schema import RunReport
 from compress.tasks import task_of_measurement
 from compress.tasks.spec import TaskWords
+from compress.timing import Setting
 
 __all__ = [
     "Win",
@@ -31,7 +32,6 @@ _SHOWN = {
     "onnxruntime-openvino": "ONNX Runtime with OpenVINO's provider",
 }
 _SEED = 0
-_Setting = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Win:
         ratio: speed-up over the file or runtime that it is compared with.
     """
 
-    setting: _Setting
+    setting: Setting
     runtime: str
     ratio: Interval
 
@@ -75,10 +75,10 @@ def _shown(runtime: str) -> str:
     return _SHOWN.get(runtime, runtime)
 
 
-def _by_setting(found: Runtimes) -> dict[_Setting, dict[tuple[str, str], RuntimeTiming]]:
-    grouped: dict[_Setting, dict[tuple[str, str], RuntimeTiming]] = defaultdict(dict)
+def _by_setting(found: Runtimes) -> dict[Setting, dict[tuple[str, str], RuntimeTiming]]:
+    grouped: dict[Setting, dict[tuple[str, str], RuntimeTiming]] = defaultdict(dict)
     for each in found.timings:
-        grouped[each.batch, each.sequence, each.threads][each.runtime, each.file] = each
+        grouped[each.setting][each.runtime, each.file] = each
     return grouped
 
 
@@ -126,7 +126,7 @@ def fastest_sentence(found: Runtimes) -> str:
     parts = []
     for runtime in dict.fromkeys(x.runtime for x in wins):
         won = [x for x in wins if x.runtime == runtime]
-        where = "every setting" if len(won) == len(wins) else "; ".join(place(*x.setting) for x in won)
+        where = "every setting" if len(won) == len(wins) else "; ".join(str(x.setting) for x in won)
         values = [x.ratio.value for x in won]
         span = (
             _ratio_words(won[0].ratio)
@@ -150,7 +150,7 @@ def runtime_sentences(found: Runtimes, words: TaskWords) -> list[str]:
     said = [fastest_sentence(found)]
     wins = baseline_wins(found)
     if wins:
-        where = "; ".join(f"{place(*x.setting)} ({_shown(x.runtime)}, {_ratio_words(x.ratio)})" for x in wins)
+        where = "; ".join(f"{x.setting} ({_shown(x.runtime)}, {_ratio_words(x.ratio)})" for x in wins)
         said.append(f"The uncompressed model is faster than this bundle in any runtime at {where}.")
     said += [_refusal(each) if each.refused else _agreement(each, words) for each in found.files]
     said.append(
@@ -185,13 +185,13 @@ def _agreement(each: RuntimeFile, words: TaskWords) -> str:
 def runtime_table(found: Runtimes) -> Table:
     """Every file in every runtime at every setting, relative to the baseline in ONNX Runtime."""
     rows = []
-    for (batch, sequence, threads), arms in _by_setting(found).items():
+    for setting, arms in _by_setting(found).items():
         for (runtime, file), arm in arms.items():
             ratio = _ratio(arm, arms[_OWN, "baseline"])
             is_self = (runtime, file) == (_OWN, "baseline")
             rows.append(
                 (
-                    *map(str, (batch, sequence, threads)),
+                    *map(str, (setting.batch, setting.sequence, setting.threads)),
                     _shown(runtime),
                     file,
                     milliseconds(median(arm.rounds_ms), unit=False),
