@@ -27,6 +27,7 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
+    "bytes_text",
     "cannot_write",
     "check_room",
     "free_bytes",
@@ -34,7 +35,6 @@ __all__ = [
     "owned_directory",
     "remove_leftovers",
     "scratch_directory",
-    "bytes_text",
 ]
 
 _RANDOM = "[a-z0-9_]{8}"  # suffix added by tempfile.mkdtemp

@@ -101,7 +101,7 @@ def test_rehearsing_gives_the_shapes_and_leaves_the_model(model: nn.Module) -> N
 
 
 def test_too_much_and_too_little_are_refused_with_what_is_possible(model: nn.Module) -> None:
-    with pytest.raises(StageError, match=r"would remove 7 of 8 heads, but with min_heads 1 at most 6 can go"):
+    with pytest.raises(StageError, match=r"would remove 7 of 8 heads, .*min_heads 1 .*at most 6"):
         HeadPruning(sparsity=0.9).rehearse(model)
     with pytest.raises(StageError, match=r"of 8 heads removes none"):
         HeadPruning(sparsity=0.01).rehearse(model)
@@ -138,5 +138,5 @@ def test_a_group_of_queries_with_its_keys_is_spoken_of_as_one(splits: Splits) ->
     assert {site.unit_name for site in structure_of(grouped).attention} == {"key-value group"}
     shape = HeadPruning(sparsity=0.5).rehearse(grouped)
     assert [site.units(shape) for site in structure_of(shape).attention] == [1, 1, 1]
-    with pytest.raises(StageError, match="no key-value group can go"):
+    with pytest.raises(StageError, match="no key-value group "):
         HeadPruning(sparsity=0.5).rehearse(shape)

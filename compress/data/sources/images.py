@@ -33,7 +33,7 @@ from compress.system.cores import available_cores
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImagesData", "Images", "read_image_folders", "image_splits"]
+__all__ = ["Images", "ImagesData", "image_splits", "read_image_folders"]
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
