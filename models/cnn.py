@@ -89,9 +89,9 @@ class ResidualNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(before, classes)
 
-    def classify(self, pictures: Tensor) -> Tensor:
+    def classify(self, images: Tensor) -> Tensor:
         """Map [b, p, h, w] to logits [b, c]."""
-        x = self.activation(self.stem_norm(self.stem(pictures)))
+        x = self.activation(self.stem_norm(self.stem(images)))
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.classifier(self.dropout(x.mean(dim=(2, 3))))
@@ -133,7 +133,7 @@ class PatchClassifier(ResidualNetwork):
         """Map [b, s, f] to logits [b, c]; patches, and the pixels in each, are in row-major order."""
         # Skipped during export: the number of patches must stay dynamic.
         if not torch.compiler.is_exporting() and features.shape[1] != self.grid**2:
-            raise ValueError(f"{features.shape[1]} patches are no picture of {self.grid} x {self.grid}")
+            raise ValueError(f"{features.shape[1]} patches are not an image of {self.grid} x {self.grid}")
         parts = features.reshape(-1, self.grid, self.grid, self.patch, self.patch)  # [b, y, x, v, u]
         side = self.grid * self.patch
         return self.classify(parts.transpose(2, 3).reshape(-1, 1, side, side))
