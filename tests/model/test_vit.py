@@ -151,5 +151,5 @@ def test_a_transformers_whose_heads_cannot_be_cut_is_named(vit_directory: Path, 
     model.vit.encoder = nn.Module()  # where layers were before
     model.vit.encoder.layer, model.vit.layers = model.vit.layers, None
     del model.vit.layers
-    with pytest.raises(ModelError, match=r"vit can be cut with transformers 5\.10 or newer"):
+    with pytest.raises(ModelError, match=r"vit .*transformers 5\.10 or newer"):
         structure_of(model)

@@ -94,7 +94,7 @@ def test_the_report_has_perplexity_and_the_time_of_a_token(made: Path) -> None:
         ("token", 12, 12 * 48)
     ] * 3
     text = (made / "report.md").read_text(encoding="utf-8")
-    assert "## Language" in text and "| write a token | batch 1, token 48, 1 thread |" in text
+    assert "## Language model" in text and "batch 1, token 48, 1 thread |" in text
     assert "next-token accuracy, 576 test tokens" in text and "labels (" not in text
     assert 'id="language"' in (made / "report.html").read_text(encoding="utf-8")
     assert "text-generation" in (made / "README.md").read_text(encoding="utf-8")
@@ -325,7 +325,7 @@ def test_generate_does_with_onnxruntime_and_tokenizers(made: Path) -> None:
     [
         (
             {"model": {**RECIPE["model"], "args": {**ARGS, "output_dim": 200}}},
-            r"48 .* 257 ",
+            r"257 .* 48 ",
         ),
         ({"model": {**RECIPE["model"], "args": {**ARGS, "max_length": 32}}}, "32 tokens"),
     ],

@@ -29,7 +29,7 @@ SHAPES = [
 ALLOWED = {
     "deploy/generate.py": "picks the next token: it is the program that writes",
     "measure/accuracy.py": "the row of the first NaN",
-    "pipeline/attention_summary.py": "where a head looks",
+    "pipeline/inspection/attention.py": "where a head looks",
     # Perplexity as a second way to rank, and the section on writing tokens: the report's own figures.
     "report/compare/read.py": "a report's perplexity columns",
     "report/sections/language.py": "the section on perplexity and on writing tokens",
