@@ -31,6 +31,8 @@ LONGEST_FILES = (
     "test_run.py",
     "test_killed.py",
     "test_cli.py",
+    "test_readme.py",
+    "test_tutorial.py",
     "test_many.py",
     "test_jobs.py",
     "test_language.py",
