@@ -126,7 +126,8 @@ def run(
         names = ", ".join(outcome.directory.name for outcome in not_judged)
         echo(
             f"the machine was too busy to judge speed gates: {names} (the runs are complete and kept; "
-            "measure again on a quiet machine, with `modelpress check` or with --overwrite)",
+            "measure again on a quiet machine, with `modelpress check BUNDLE --against BASELINE` or "
+            "--overwrite)",
             err=True,
         )
     if failed or not_judged:

@@ -1,6 +1,7 @@
 """Result types of a measurement. All figures are of an ONNX file run by ONNX Runtime.
 
-Names include the unit. Intervals are 95 % intervals.
+Names include the unit. Intervals are 95 % intervals. One file, because they are one JSON schema;
+its length is the meaning of each field, from which the reference is generated.
 """
 
 from __future__ import annotations

@@ -258,7 +258,7 @@ def promise_sentences(report: RunReport, cut: StageCut, promise: Promise) -> lis
         return [
             "Whether the target is met on an idle machine is not known: other processes disturbed the final "
             f"measurement, which is {_relative(promise)}. Close them and measure the bundle again with "
-            "modelpress check."
+            "modelpress check BUNDLE --against BASELINE."
         ]
     if abs(off) <= KEPT_WITHIN:
         said = [f"Target met within {100 * KEPT_WITHIN:.0f} %: the measurement is {_relative(promise)}."]
