@@ -29,6 +29,7 @@ def _run(recipe: Path, output: Path, *launcher: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="gloo")
 def test_two_processes_train_the_model_of_one(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     # Batches of 9: shares of different sizes.
