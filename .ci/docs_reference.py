@@ -611,7 +611,8 @@ def _paragraphs(text: str) -> str:
 
 def _inline(text: str) -> str:
     """Text outside of code in which nothing is taken for Markdown."""
-    pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    text = re.sub(r"'([^'`]*[<>][^'`]*)'", r"`\1`", " ".join(text.split()))  # conditions
+    pieces = re.split(r"(`[^`]*`)", text)
     return "".join(piece if i % 2 else re.sub(r"([*<|])", r"\\\1", piece) for i, piece in enumerate(pieces))
 
 

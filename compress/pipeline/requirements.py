@@ -13,9 +13,9 @@ from compress.measure.rows import resolve_sequence
 from compress.model import ModelConfig
 from compress.recipe import Recipe
 from compress.system.cores import available_cores
-from compress.tasks import TASKS, task_class
+from compress.tasks import TASKS, Task, task_class
 
-__all__ = ["check_files", "check_gates"]
+__all__ = ["check_files", "check_gates", "check_task_gates"]
 
 
 def check_files(recipe: Recipe) -> None:
@@ -40,20 +40,30 @@ def _check_model(model: ModelConfig) -> None:
         raise ModelError(f"model.bundle: {model.bundle} {what}; give a directory that modelpress wrote")
 
 
+def check_task_gates(recipe: Recipe, task: type[Task]) -> None:
+    """Check that the gates apply to the task.
+
+    Raises:
+        RecipeError: one belongs to another task.
+    """
+    for name in recipe.gates.of_tasks:
+        if name not in task.gates:
+            owner = next(each for each in map(task_class, TASKS) if name in each.gates)
+            raise RecipeError(
+                f"{recipe.path or recipe.run_name}: gates.{name} applies to a {owner.words.model} only, and "
+                f"this is a {task.words.model}; remove the gate",
+                see="reference/gates",
+            )
+
+
 def check_gates(recipe: Recipe, splits: Splits) -> None:
     """Check that the gates apply to the task, and their setting is measured.
 
     Raises:
         RecipeError: they do not.
     """
+    check_task_gates(recipe, type(splits.task))
     gates, measured = recipe.gates, recipe.measure
-    for name in gates.of_tasks:
-        if name not in splits.task.gates:
-            owner = next(each for each in map(task_class, TASKS) if name in each.gates)
-            raise RecipeError(
-                f"{recipe.path or recipe.run_name}: gates.{name} applies to a {owner.words.model} only, and "
-                f"this is a {splits.task.words.model}; remove the gate"
-            )
     lengths = measured.sequence or (resolve_sequence(splits.test, None),)
     threads, _ = usable_threads(measured.threads, available_cores())
     places = {"batch": measured.batch, "sequence": lengths, "threads": threads}

@@ -213,6 +213,8 @@ def test_gates_that_compare_need_something_to_compare_with(
     bundle: Path, measured: Callable[..., list[Any]]
 ) -> None:
     asked = measured()
+    with pytest.raises(RecipeError, match=r"gates\.max_perplexity_ratio .*language model"):
+        check_bundle(bundle, values=["gates.max_perplexity_ratio=1.1"])
     with pytest.raises(RecipeError, match=r"gates\.min_speedup .*--against"):
         check_bundle(bundle, values=["gates.min_speedup=2"])
     assert asked == []

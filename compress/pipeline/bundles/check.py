@@ -21,11 +21,12 @@ from compress.page.format import percent
 from compress.pipeline.exported import parity_of
 from compress.pipeline.fitting import fitting, reader_of
 from compress.pipeline.measuring import measured
-from compress.pipeline.requirements import check_gates
+from compress.pipeline.requirements import check_gates, check_task_gates
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
 from compress.system.disk import scratch_directory
+from compress.tasks import TASKS, task_class
 from compress.train.threads import limit_threads_
 from compress.version import __version__
 
@@ -60,6 +61,8 @@ def check_bundle(
     mine = _Bundle.open(Path(bundle))
     recipe = _recipe(mine.directory, values)
     other = None if against is None else _Bundle.open(Path(against))
+    if (name := mine.manifest.get("task")) in TASKS:
+        check_task_gates(recipe, task_class(name))
     if other is None and recipe.gates.needs_baseline:
         raise RecipeError(
             f"gates.{recipe.gates.needs_baseline[0]} compares with a baseline: give --against BUNDLE "
