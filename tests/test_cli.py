@@ -240,6 +240,7 @@ def test_the_meaning_and_the_values_of_a_key_are_those_of_its_class() -> None:
     keys = {key.name: key for key in keys_of(part_named("quantize/int8_dynamic"))}
     assert keys["algorithm"].allowed == ("rtn", "mse", "hqq", "gptq")
     assert keys["bias_correction"].meaning
+    assert all(key.meaning for key in keys_of(part_named("gates")))
     assert {key.default for key in keys_of(part_named("file")) if key.name == "train"} == {""}
 
 

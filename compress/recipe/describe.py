@@ -67,7 +67,7 @@ def _sections() -> dict[str, type[BaseModel]]:
 
 def about(part: type[BaseModel]) -> str:
     """First paragraph of a class's docstring, on one line."""
-    return " ".join((inspect.getdoc(part) or "").split("\n\n")[0].split())
+    return _in_yaml(" ".join((inspect.getdoc(part) or "").split("\n\n")[0].split()))
 
 
 def keys_of(part: type[BaseModel]) -> list[Key]:
@@ -81,8 +81,8 @@ def keys_of(part: type[BaseModel]) -> list[Key]:
     for name in order:
         field = part.model_fields[name]
         default = "" if field.is_required() else _yaml(field.get_default(call_default_factory=True))
-        meaning = re.sub(r"\bNone\b", "null", meanings.get(name, ""))
-        made.append(Key(name, default, tuple(_choices(field.annotation)), meaning))
+        meaning = meanings.get(name) or field.description or ""
+        made.append(Key(name, default, tuple(_choices(field.annotation)), _in_yaml(meaning)))
     return made
 
 
@@ -93,6 +93,10 @@ def _meanings(part: type) -> Iterator[tuple[str, str]]:
         for entry in _ENTRY.finditer(re.split(r"\n\S", text)[0]):
             for name in entry[1].split(","):
                 yield name.strip(), " ".join(entry[2].split())
+
+
+def _in_yaml(text: str) -> str:
+    return re.sub(r"\bNone\b", "null", text)
 
 
 def _choices(annotation: Any) -> Iterator[str]:

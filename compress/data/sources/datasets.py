@@ -21,7 +21,7 @@ _INSTALL_HF = "pip install 'modelpress[hf]'"
 class DatasetsData(TextRows):
     """Text classification from a Hugging Face `datasets` directory (save_to_disk) or Hub name.
 
-    A split whose name is None is drawn from train, stratified by label and seeded.
+    A split without a name is drawn from train, stratified by label and seeded.
 
     Attributes:
         name: the directory, or the name on the Hub.
