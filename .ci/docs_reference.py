@@ -405,24 +405,14 @@ def _settings(model: type[BaseModel], skip: Iterable[str] = (), *, own: bool = F
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, default and meaning of each field, as Markdown."""
+    from compress.recipe.describe import meanings_of
+
     schema = model.model_json_schema()
     meanings = meanings_of(model)
     for name, field in model.model_fields.items():
         found = schema["properties"][name]
         meaning = re.sub(r"\bNone\b", "`null`", _inline(meanings.get(name, "")))
         yield name, _type(found), _default(field), meaning
-
-
-def meanings_of(model: type[BaseModel]) -> dict[str, str]:
-    """What each field means: its description, or its line under "Attributes:" in a docstring."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if "__doc__" in vars(base) and base.__doc__ and issubclass(base, BaseModel) and base is not BaseModel:
-            entries = _sections(base.__doc__).get("Attributes", "")
-            for names, text in _entries(entries):
-                found |= dict.fromkeys(names.split(", "), text)
-    described = {name: field.description for name, field in model.model_fields.items() if field.description}
-    return found | described
 
 
 def _type(schema: dict[str, Any]) -> str:

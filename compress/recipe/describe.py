@@ -15,7 +15,7 @@ from compress.recipe.config import Recipe
 from compress.recipe.yaml_source import shown
 from compress.registry import STAGES, stage_class
 
-__all__ = ["Key", "about", "data_sources", "keys_of", "part_named", "part_names"]
+__all__ = ["Key", "about", "data_sources", "keys_of", "meanings_of", "part_named", "part_names"]
 
 _ENTRY = re.compile(r"^    (\w[\w, ]*):(?: |$)(.*(?:\n {8,}.*)*)", re.MULTILINE)
 
@@ -72,7 +72,7 @@ def about(part: type[BaseModel]) -> str:
 
 def keys_of(part: type[BaseModel]) -> list[Key]:
     """The keys of a part, in the order of its class; those it shares with others come last."""
-    meanings = dict(_meanings(part))
+    meanings = meanings_of(part)
     own = [name for name in part.model_fields if name in part.__dict__.get("__annotations__", {})]
     order = [*own, *(name for name in part.model_fields if name not in own)]
     if issubclass(part, DataSource):
@@ -81,18 +81,19 @@ def keys_of(part: type[BaseModel]) -> list[Key]:
     for name in order:
         field = part.model_fields[name]
         default = "" if field.is_required() else _yaml(field.get_default(call_default_factory=True))
-        meaning = meanings.get(name) or field.description or ""
-        made.append(Key(name, default, tuple(_choices(field.annotation)), _in_yaml(meaning)))
+        made.append(Key(name, default, tuple(_choices(field.annotation)), _in_yaml(meanings.get(name, ""))))
     return made
 
 
-def _meanings(part: type) -> Iterator[tuple[str, str]]:
-    """Entries of the "Attributes:" sections of a class and its bases; those of the class come last."""
+def meanings_of(part: type[BaseModel]) -> dict[str, str]:
+    """What each field means: its description, or its entry under "Attributes:" in the class or a base."""
+    found: dict[str, str] = {}
     for kind in reversed(part.__mro__):
         text = inspect.cleandoc(kind.__dict__.get("__doc__") or "").partition("\nAttributes:\n")[2]
         for entry in _ENTRY.finditer(re.split(r"\n\S", text)[0]):
-            for name in entry[1].split(","):
-                yield name.strip(), " ".join(entry[2].split())
+            names = (name.strip() for name in entry[1].split(","))
+            found |= dict.fromkeys(names, " ".join(entry[2].split()))
+    return found | {name: field.description for name, field in part.model_fields.items() if field.description}
 
 
 def _in_yaml(text: str) -> str:

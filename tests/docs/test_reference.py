@@ -16,6 +16,7 @@ from compress import Context, HeadPruning, Int8Dynamic, LayerPruning, WidthPruni
 from compress.model import Definition, structure_of
 from compress.model.structure.layouts import Attention, FeedForward
 from compress.model.structure.sites import Coupled
+from compress.recipe.describe import meanings_of
 from compress.registry import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,10 +67,8 @@ def test_every_stage_has_a_row_that_says_what_to_expect() -> None:
     assert sorted(rows) == sorted(STAGES)
 
 
-def test_the_meaning_of_a_key_is_read_from_docstrings_of_the_class_and_its_bases(
-    generator: ModuleType,
-) -> None:
-    meanings = generator.meanings_of(Int8Dynamic)
+def test_the_meaning_of_a_key_is_read_from_docstrings_of_the_class_and_its_bases() -> None:
+    meanings = meanings_of(Int8Dynamic)
     assert meanings["skip"].startswith("patterns of layer names to leave float")  # of the base class
     assert meanings["activations"].startswith("token: one scale per token.")
     assert "unit" not in meanings
