@@ -194,7 +194,7 @@ def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:
                 {"name": task.output, "dtype": "float32", "shape": ["batch_size", *task.answer_shape]}
             ],
             "labels": list(task.labels),
-            **task.manifest_entries(),
+            **task.decision(),
             **facts,
         },
     )

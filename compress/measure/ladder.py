@@ -35,17 +35,19 @@ class Step:
     Attributes:
         name: its stage, or several stages joined.
         validation: rows in this file's encoding.
+        task: the task with this file's decision.
         stages: number of stages between the previous file and this one.
     """
 
     name: str
     onnx: Path
     validation: Split
+    task: Task
     stages: int = 1
 
 
 def measure_ladder(
-    steps: Sequence[Step], task: Task, setting: Setting, rounds: Rounds, *, progress: Progress
+    steps: Sequence[Step], setting: Setting, rounds: Rounds, *, progress: Progress
 ) -> tuple[Rung, ...]:
     """Compare each file with the first and with the previous one.
 
@@ -61,8 +63,8 @@ def measure_ladder(
     rows = [step.validation.take(_MOST_ROWS, seed=rounds.seed) for step in steps]
     with progress.bar("measure the model after every stage", len(steps) + rounds.count + 1) as bar:
         answers = []
-        for session, split in zip(sessions, rows, strict=True):
-            answers.append(predict(session, split, 1, task))
+        for session, split, step in zip(sessions, rows, steps, strict=True):
+            answers.append(predict(session, split, 1, step.task))
             bar.advance(1)
         batches = [steady_batch(split, setting.batch, setting.sequence) for split in rows]
         calls = [
@@ -70,14 +72,14 @@ def measure_ladder(
             for session, batch in zip(sessions, batches, strict=True)
         ]
         turns = rounds_in_turns(calls, rounds, on_round=lambda: bar.advance(1))
-    return _rungs(steps, task, rows[0], answers, turns, rounds.seed)
+    return _rungs(steps, rows[0], answers, turns, rounds.seed)
 
 
 def _rungs(
-    steps: Sequence[Step], task: Task, rows: Split, answers: Sequence[Integers], turns: Turns, seed: int
+    steps: Sequence[Step], rows: Split, answers: Sequence[Integers], turns: Turns, seed: int
 ) -> tuple[Rung, ...]:
     """Combine the predictions and times of each file; `rows` has the true answers."""
-    times, found = turns.rounds_ms, []
+    times, found, task = turns.rounds_ms, [], steps[0].task
     for at, step in enumerate(steps):
         before = max(at - 1, 0)
         found.append(

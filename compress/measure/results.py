@@ -184,6 +184,8 @@ class ModelMeasurement(_Result):
             loads the file and predicts up to 32 test rows one at a time.
         operators: number of nodes of each kind that ONNX Runtime runs for one row, after its own
             optimization.
+        decision: settings by which the task turns outputs into answers, chosen on validation rows, such as a
+            threshold; empty if it has none.
     """
 
     size: Size
@@ -191,6 +193,7 @@ class ModelMeasurement(_Result):
     load_ms: float
     peak_memory_bytes: int
     operators: dict[str, int]
+    decision: dict[str, float] = {}
 
 
 class RuntimeFile(_Result):

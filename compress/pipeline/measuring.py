@@ -61,7 +61,6 @@ def ladder_of(run: Run, steps: Sequence[Step], measurement: Measurement) -> tupl
         return ()
     return measure_ladder(
         steps,
-        run.splits.task,
         measurement.latency[0].setting,
         Rounds(recipe.measure.rounds, recipe.measure.seconds, recipe.seed),
         progress=run.progress,

@@ -60,13 +60,15 @@ def published(run: Run, base: Base, work: Work, directory: Path, began: float) -
 def _report(run: Run, base: Base, work: Work, candidate: Exported) -> RunReport:
     """Measure, and collect all facts; `seconds` is still 0."""
     recipe, splits = run.recipe, run.splits
-    pair = FilePair(base.onnx.path, candidate.path, splits.test, splits.task, work.splits.test)
+    pair = FilePair(
+        base.onnx.path, candidate.path, splits.test, splits.task, work.splits.test, work.splits.task
+    )
     runtimes = recipe.measure.runtimes or installed_runtimes()
     measurement = measured(recipe, pair, runtimes=runtimes, progress=run.progress)
     names = [stage.name for stage in recipe.stages]
     steps = work.with_step(candidate.path, len(names), names).steps
     few = work.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed)
-    saturation = saturation_risk(work.module, few, splits.task)
+    saturation = saturation_risk(work.module, few, work.splits.task)
     doubts = warnings_of(recipe, splits, measurement)
     return RunReport(
         name=recipe.run_name,
@@ -100,7 +102,7 @@ def _model_facts(run: Run, base: Base) -> ModelFacts:
 
 
 def _cut_vocabulary_notes(run: Run, work: Work) -> tuple[str, ...]:
-    if work.splits is run.splits:
+    if work.splits.test is run.splits.test:
         return ()
     return work.splits.reader.doubts(work.splits.test, "the smaller tokenizer of the candidate")
 

@@ -21,6 +21,7 @@ from compress.measure import Step
 from compress.model.counts import weight_counts
 from compress.model.cutting.vocabulary import keep_tokens_
 from compress.model.files.computed_weights import plain_weights_
+from compress.model.forward import predict_logits
 from compress.pipeline.exported import Exported, exported
 from compress.pipeline.prepare import Run
 from compress.pipeline.timer import OnnxTimer
@@ -30,7 +31,7 @@ from compress.stage import Context
 from compress.system.cost import Cost
 from compress.train import evaluate, fit_
 
-__all__ = ["Base", "Work", "epochs_of", "metric_of", "run_stages", "trained_model", "with_file"]
+__all__ = ["Base", "Work", "decided", "epochs_of", "metric_of", "run_stages", "trained_model", "with_file"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Work:
     """The result of the stages so far.
 
     Attributes:
-        splits: the recipe's rows, as the module now reads them.
+        splits: the recipe's rows, as the module now reads them, and the task as it now decides.
         teacher: the uncompressed model, which reads the same rows.
         records: one per stage.
         steps: the ladder's files.
@@ -83,7 +84,7 @@ class Work:
     def with_step(self, onnx: Path, done: int, names: Sequence[str]) -> Work:
         """Add the file after the first `done` stages, which also covers stages whose export failed."""
         since = names[sum(step.stages for step in self.steps) : done]
-        step = Step(" + ".join(since), onnx, self.splits.validation, len(since))
+        step = Step(" + ".join(since), onnx, self.splits.validation, self.splits.task, len(since))
         return replace(self, steps=(*self.steps, step))
 
 
@@ -126,7 +127,7 @@ def trained_model(run: Run) -> tuple[nn.Module, dict[str, Any]]:
 
 def run_stages(run: Run, base: Base) -> Work:
     """Apply all stages; if a ladder is wanted, export the model after each stage except the last."""
-    original = Step("original", base.onnx.path, run.splits.validation, stages=0)
+    original = Step("original", base.onnx.path, run.splits.validation, run.splits.task, stages=0)
     work = Work(base.module, run.splits, base.module, steps=(original,))
     for index in range(len(run.recipe.stages)):
         work = _staged(run, work, index, base.onnx.path)
@@ -143,7 +144,7 @@ def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
         with Cost() as cost:
             made = stage.apply(work.module, _context(run, work, index, baseline))
         parameters, nonzero = weight_counts(made.model)
-        rows = work.with_vocabulary(made.kept_tokens, run.scratch).splits
+        rows = decided(made.model, work.with_vocabulary(made.kept_tokens, run.scratch).splits)
         return made.model, {
             "facts": made.facts,
             "curve": made.curve,
@@ -163,7 +164,8 @@ def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
     settings = run.recipe.resolved(relative_to=Path.cwd())["stages"][index][stage.name]
     record = StageRecord(name=stage.name, settings=settings, **facts)
     made = work.with_vocabulary(kept, run.scratch)
-    return replace(made, module=piece.module, records=(*work.records, record))
+    splits = decided(piece.module, made.splits)
+    return replace(made, module=piece.module, splits=splits, records=(*work.records, record))
 
 
 def _context(run: Run, work: Work, index: int, baseline: Path) -> Context:
@@ -203,6 +205,14 @@ def with_file(run: Run, work: Work, index: int) -> Work:
         return work
     names = [stage.name for stage in run.recipe.stages]
     return work.with_step(directory / ONNX_PATH.name, index + 1, names)
+
+
+def decided(module: nn.Module, splits: Splits) -> Splits:
+    """The rows, with the task as it decides for this module on validation rows."""
+    task, rows = splits.task, splits.validation
+    if not task.decides:
+        return splits
+    return replace(splits, task=task.decided(predict_logits(module, rows, task).numpy(), rows.answers))
 
 
 def metric_of(module: nn.Module, splits: Splits) -> float:

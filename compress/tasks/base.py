@@ -56,6 +56,7 @@ class Task(ABC):
         several_labels: a row has any number of labels; in a table they are a sorted tuple of names.
         names_tokens: answers are tokens of the model's own vocabulary.
         takes_made_up_rows: a teacher's outputs for synthetic rows are useful for training.
+        decides: how outputs become answers is chosen on validation rows; see `decided`.
 
     Attributes:
         inputs: the model's inputs.
@@ -73,6 +74,7 @@ class Task(ABC):
     several_labels: ClassVar[bool] = False
     names_tokens: ClassVar[bool] = False
     takes_made_up_rows: ClassVar[bool] = True
+    decides: ClassVar[bool] = False
 
     inputs: tuple[InputSpec, ...]
     labels: tuple[str, ...] = ()
@@ -183,10 +185,26 @@ class Task(ABC):
         """
         return logits
 
-    @classmethod
     @abstractmethod
-    def named(cls, judged: Logits) -> Logits:
+    def named(self, judged: Logits) -> Logits:
         """The answers for logits [u, c], int64, one per unit; an array or a tensor, like the input."""
+
+    def decision(self) -> dict[str, float]:
+        """Settings of `named`, by name: part of a bundle's manifest and config.json, and of a measurement."""
+        return {}
+
+    def decided(self, judged: NDArray[Any], labels: Integers) -> Self:
+        """The task with the settings that give the best metric; called if `decides`.
+
+        Args:
+            judged: a model's logits on validation rows, [u, c].
+            labels: of these units.
+        """
+        return self
+
+    def with_decision(self, settings: Mapping[str, Any]) -> Self:
+        """The task with the settings in a manifest or config.json, which have other entries too."""
+        return self
 
     @classmethod
     @abstractmethod
@@ -267,11 +285,13 @@ class Task(ABC):
         labels: Integers,
         lengths: Integers,
         names: Sequence[str],
+        decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown | None:
         """A section of its own in the report; None: it has none.
 
         Args:
             names: of the labels.
+            decisions: of the baseline and the candidate, as returned by `decision`.
         """
         return None
 
@@ -302,17 +322,13 @@ class Task(ABC):
         return {
             "id2label": {str(index): label for index, label in enumerate(self.labels)},
             "label2id": {label: index for index, label in enumerate(self.labels)},
+            **self.decision(),
         }
 
     @classmethod
     def head_for(cls, modality: Modality) -> HubHead | None:
         """The head for a modality; None if there is none."""
         return next((head for head in cls.heads if head.modality == modality), None)
-
-    @classmethod
-    def manifest_entries(cls) -> dict[str, Any]:
-        """What a bundle's manifest says of how answers are read; config.json has it of `hub_entries`."""
-        return {}
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
@@ -342,6 +358,11 @@ class Task(ABC):
         return None
 
     @classmethod
-    def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
-        """Lines of a program that print the answer given by `logits` [rows, ...] for one row."""
+    def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
+        """Lines of a program that print the answer given by `logits` [rows, ...] for one row.
+
+        Args:
+            most: labels that are listed in the program.
+            decision: as returned by `decision`.
+        """
         raise NotImplementedError

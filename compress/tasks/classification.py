@@ -68,7 +68,7 @@ class Classification(OneOfSeveral):
         return softmax_divergence(logits, kept[_ANSWERS], temperature)
 
     @classmethod
-    def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
+    def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
         """Print the label's name, or its index if there are many labels."""
         if len(labels) > most:
             return ["print(int(logits[0].argmax()))  # index of the label in manifest.json"]

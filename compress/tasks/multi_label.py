@@ -1,6 +1,7 @@
 """Multi-label classification: any number of labels a row, or none, of texts or numbers.
 
-A label is named where its probability is above `THRESHOLD`. The metric is micro F1: over all labels of all
+A label is named where its probability is above a threshold, one for all labels, which is chosen on validation
+rows for each model: the one with the best micro F1. The metric is micro F1: over all labels of all
 rows, twice the names that are right by the names that were given plus those that are true. Intervals are
 percentiles of a bootstrap over rows, since labels of one row depend on each other. Where all rows are right,
 or both models answer alike, resampling shows no spread at all; so each interval also covers that of the same
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -35,9 +36,9 @@ from compress.tasks.statistics import bootstrap_interval, wider
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["MultiLabel", "THRESHOLD"]
+__all__ = ["MultiLabel"]
 
-THRESHOLD = 0.5  # of the probability, which is a logit of 0
+_STEPS = 100  # thresholds are multiples of 1 / _STEPS
 PROBLEM_TYPE = "multi_label_classification"
 _ANSWERS = "answers"
 _COUNTS = 2  # of one model and row: right names, and names given plus names that are true
@@ -45,7 +46,11 @@ _COUNTS = 2  # of one model and row: right names, and names given plus names tha
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """Any number of labels a row; logits [b, c], labels int64 [b, c] of 0 and 1."""
+    """Any number of labels a row; logits [b, c], labels int64 [b, c] of 0 and 1.
+
+    Attributes:
+        threshold: a label is named if its probability is above it.
+    """
 
     name = "multi-label"
     rows = "labelled"
@@ -76,6 +81,9 @@ class MultiLabel(Task):
         ),
     )
     several_labels = True
+    decides = True
+
+    threshold: float = 0.5
 
     @classmethod
     def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
@@ -138,11 +146,28 @@ class MultiLabel(Task):
 
     # Answers and scores
 
-    @classmethod
-    def named(cls, judged: Logits) -> Logits:
+    def named(self, judged: Logits) -> Logits:
         """1 where a label is named, row after row, [u]."""
-        found: Logits = ((judged > math.log(THRESHOLD / (1 - THRESHOLD))) * 1).reshape(-1)
+        found: Logits = ((judged > math.log(self.threshold / (1 - self.threshold))) * 1).reshape(-1)
         return found
+
+    def decision(self) -> dict[str, float]:
+        """The threshold."""
+        return {"threshold": self.threshold}
+
+    def decided(self, judged: NDArray[Any], labels: Integers) -> Self:
+        """The threshold with the best micro F1; of several, the one nearest to 0.5."""
+        tried = [replace(self, threshold=step / _STEPS) for step in range(1, _STEPS)]
+        return max(
+            tried, key=lambda task: (task.value(task.named(judged), labels), -abs(task.threshold - 0.5))
+        )
+
+    def with_decision(self, settings: Mapping[str, Any]) -> Self:
+        """The threshold, if it is a probability between 0 and 1."""
+        found = settings.get("threshold")
+        if isinstance(found, (int, float)) and 0 < found < 1:
+            return replace(self, threshold=float(found))
+        return self
 
     @classmethod
     def value(cls, answers: Integers, labels: Integers) -> float:
@@ -221,6 +246,7 @@ class MultiLabel(Task):
         labels: Integers,
         lengths: Integers,
         names: Sequence[str],
+        decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown:
         """F1, precision and recall of each label, and macro F1 with the interval of its change."""
         truth, before, after = (each.reshape(len(lengths), -1) for each in (labels, baseline, candidate))
@@ -250,9 +276,11 @@ class MultiLabel(Task):
         return Breakdown(
             title="Each label",
             sentences=(
-                f"A label is predicted if its probability is above {THRESHOLD}, for both models. Macro F1, "
-                f"the mean over {len(names)} labels, is {new.mean():.3f}, after {old.mean():.3f} for the "
-                f"baseline: {points}, with the 95 % interval of the change.",
+                f"A label is predicted if its probability is above {_threshold(decisions[1])}, or "
+                f"{_threshold(decisions[0])} for the baseline: for each model, the threshold with the best "
+                f"micro F1 on validation rows. Macro F1, the mean over {len(names)} labels, is "
+                f"{new.mean():.3f}, after {old.mean():.3f} for the baseline: {points}, with the "
+                "95 % interval of the change.",
             ),
             columns=("label", "test rows", "baseline F1", "F1", "precision", "recall"),
             rows=rows,
@@ -267,8 +295,8 @@ class MultiLabel(Task):
     # Hugging Face
 
     def hub_entries(self) -> dict[str, Any]:
-        """Also the kind of labels, by which pipelines take a sigmoid, and the threshold."""
-        return {**super().hub_entries(), "problem_type": PROBLEM_TYPE, "threshold": THRESHOLD}
+        """Also the kind of labels, by which pipelines take a sigmoid."""
+        return {**super().hub_entries(), "problem_type": PROBLEM_TYPE}
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
@@ -277,31 +305,33 @@ class MultiLabel(Task):
 
     @classmethod
     def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """The metric."""
-        return {"metric": cls.words.metric}
+        """The metric, and the threshold of this file."""
+        model = measurement.baseline if is_baseline else measurement.candidate
+        return {"metric": cls.words.metric, **model.decision}
 
     @classmethod
-    def manifest_entries(cls) -> dict[str, Any]:
-        """The threshold."""
-        return {"threshold": THRESHOLD}
-
-    @classmethod
-    def snippet(cls, labels: Sequence[str], most: int) -> list[str]:
+    def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
         """The names of labels above the threshold, or their places where there are many."""
+        above = _threshold(decision)
         lines = ["probabilities = 1 / (1 + np.exp(-logits[0]))"]
         if len(labels) > most:
-            places = f"[i for i, p in enumerate(probabilities) if p > {THRESHOLD}]"
+            places = f"[i for i, p in enumerate(probabilities) if p > {above}]"
             return [*lines, f"print({places})  # indices of the labels in manifest.json"]
         return [
             f"labels = {json.dumps(list(labels), ensure_ascii=False)}",
             *lines,
-            f"print([name for name, p in zip(labels, probabilities) if p > {THRESHOLD}])",
+            f"print([name for name, p in zip(labels, probabilities) if p > {above}])",
         ]
 
 
 def _f1(right: Any, total: Any) -> Any:
     """2 right / total; 0 where total is 0."""
     return 2 * np.asarray(right) / np.maximum(total, 1)
+
+
+def _threshold(decision: Mapping[str, float]) -> str:
+    """Formatted; 0.5 in reports from before it was chosen."""
+    return f"{decision.get('threshold', 0.5):g}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -63,8 +63,7 @@ class OneOfSeveral(Task):
 
         return torch.multinomial(judged.float().softmax(-1), 1, generator=generator)[:, 0]
 
-    @classmethod
-    def named(cls, judged: Logits) -> Logits:
+    def named(self, judged: Logits) -> Logits:
         """Index of the largest logit, [u]."""
         found: Logits = judged.argmax(-1)
         return found

@@ -21,15 +21,15 @@ ALL_ONE = np.array([[0, 1], [0, 1]], dtype=np.float32)
 
 def ladder(steps, **changed):
     setting = Setting(batch=2, sequence=4, threads=1)
-    return measure_ladder(steps, TOKENS, setting, Rounds(5, 1e-4), **{"progress": Silent(), **changed})
+    return measure_ladder(steps, setting, Rounds(5, 1e-4), **{"progress": Silent(), **changed})
 
 
 def test_rungs_by_hand(token_model, token_split, make_tokens):
     smaller = make_tokens([1, 1, 0], [0, 0, 1, 0, 0, 0], [0], [1], labels=token_split.labels.tolist())
     steps = [
-        Step("original", token_model("a.onnx"), token_split, stages=0),
-        Step("prune/heads", token_model("b.onnx", evidence=WRONG_ON_3), token_split),
-        Step("prune/vocabulary", token_model("c.onnx", evidence=ALL_ONE), smaller),
+        Step("original", token_model("a.onnx"), token_split, TOKENS, stages=0),
+        Step("prune/heads", token_model("b.onnx", evidence=WRONG_ON_3), token_split, TOKENS),
+        Step("prune/vocabulary", token_model("c.onnx", evidence=ALL_ONE), smaller, TOKENS),
     ]
     first, second, third = ladder(steps)
     # The first answers 0 1 1 0, the second 0 1 0 0, the third 1 1 1 1; right is 0 1 1 1.
@@ -54,7 +54,7 @@ def test_many_rows_are_drawn_alike_for_every_file(token_model, make_tokens, monk
     labels = [i % 2 for i in range(40)]
     rows = make_tokens(*[[1 + label] for label in labels], labels=labels)  # all right by the first file
     path = token_model()
-    found = ladder([Step("original", path, rows), Step("again", path, rows)])
+    found = ladder([Step("original", path, rows, TOKENS), Step("again", path, rows, TOKENS)])
     assert [rung.rows for rung in found] == [10, 10]
     assert [rung.accuracy for rung in found] == [1.0, 1.0] and found[1].agreement == 1.0
 
@@ -63,4 +63,9 @@ def test_a_file_that_cannot_be_opened_is_an_error(token_model, token_split, tmp_
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no ONNX")
     with pytest.raises(MeasureError, match=r"broken.onnx"):
-        ladder([Step("original", token_model(), token_split), Step("broken", broken, token_split)])
+        ladder(
+            [
+                Step("original", token_model(), token_split, TOKENS),
+                Step("broken", broken, token_split, TOKENS),
+            ]
+        )

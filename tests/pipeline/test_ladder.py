@@ -75,7 +75,7 @@ def test_the_next_file_stands_for_stages_whose_models_cannot_be_exported(
     run = prepare(recipe, tmp_path, cache=Cache(tmp_path / "cache"), progress=progress)
     module, splits = run.loaded.module, run.splits
     for _ in range(2):  # what is in the cache is not made again; what failed is not there
-        original = Step("original", tmp_path / "base.onnx", splits.validation, stages=0)
+        original = Step("original", tmp_path / "base.onnx", splits.validation, splits.task, stages=0)
         work = Work(module, splits, module, steps=(original,))
         for index in range(len(STAGES) - 1):
             work = with_file(run, work, index)

@@ -17,10 +17,10 @@ from compress.data.partition import partition
 from compress.data.table import Table
 from compress.errors import DataError, ModelError, RecipeError
 from compress.model import ModelConfig, load_model
-from compress.pipeline import export_model, inspect_model, run
+from compress.pipeline import bundle_variants, check_bundle, export_model, inspect_model, run
 from compress.recipe import load_recipe
 from compress.report import to_markdown
-from compress.tasks import NO_LABEL, InputSpec, MultiLabel, task_class
+from compress.tasks import NO_LABEL, InputSpec, MultiLabel, task_class, task_from
 from compress.tasks.registry import task_of_architectures
 
 TASK = MultiLabel((InputSpec("x", "float32", (3,)),), ("a", "b", "c"))
@@ -91,11 +91,30 @@ def test_chance_level_is_that_of_the_best_constant_labels() -> None:
 def test_each_label_and_macro_f1_are_scikit_learns() -> None:
     truth, before = _answers(0, 0.1)
     _, after = _answers(0, 0.2)
-    found = MultiLabel.breakdown(before.ravel(), after.ravel(), truth.ravel(), LENGTHS, list("uvwxyz"))
+    found = MultiLabel.breakdown(
+        before.ravel(), after.ravel(), truth.ravel(), LENGTHS, list("uvwxyz"), ({}, {"threshold": 0.25})
+    )
     each = f1_score(truth, after, average=None)
     assert [row[0] for row in found.rows] == list("uvwxyz")
     assert [row[3] for row in found.rows] == [f"{value:.3f}" for value in each]
     assert f"{each.mean():.3f}" in found.sentences[0]
+    assert "0.25" in found.sentences[0] and "0.5 " in found.sentences[0]
+
+
+def test_the_threshold_is_that_of_the_best_micro_f1_on_validation() -> None:
+    draw = np.random.default_rng(0)
+    truth = (draw.random((ROWS, LABELS)) < 0.2).astype(np.int64).ravel()
+    logits = (draw.normal(0, 1, truth.shape) + 2 * truth - 2.5).reshape(ROWS, LABELS)
+    found = TASK.decided(logits, truth)
+    probabilities = 1 / (1 + np.exp(-logits.ravel()))
+    tried = {step / 100: f1_score(truth, probabilities > step / 100) for step in range(1, 100)}
+    assert tried[found.threshold] == max(tried.values()) > tried[0.5] + 0.05
+    assert TASK.threshold == 0.5 and task_from(found.facts()) == found
+    certain = np.where(truth, 9.0, -9.0).reshape(ROWS, LABELS)
+    assert TASK.decided(certain, truth).threshold == 0.5  # of many that are equally good
+    assert TASK.with_decision(found.decision()) == found
+    for other in ({}, {"threshold": None}, {"threshold": 1.5}, {"threshold": "0.2"}):
+        assert TASK.with_decision(other) is TASK
 
 
 def test_loss_is_binary_cross_entropy_of_known_labels() -> None:
@@ -215,12 +234,25 @@ def test_texts_are_learnt_compressed_measured_and_shipped(
     assert [gate.name for gate in outcome.gates] == ["min_agreement", "above_commonest"]
     page = to_markdown(outcome.report)
     assert "## Each label" in page and "micro F1" in page and "change in accuracy" not in page
+    threshold = measured.candidate.decision["threshold"]
+    assert threshold != measured.baseline.decision["threshold"]  # each model has its own
     config = json.loads((outcome.directory / "config.json").read_text())
-    assert config["problem_type"] == "multi_label_classification" and config["threshold"] == 0.5
+    assert config["problem_type"] == "multi_label_classification" and config["threshold"] == threshold
     assert config["id2label"] == {"0": "good", "1": "bad"}
     manifest = json.loads((outcome.directory / "manifest.json").read_text())
-    assert (manifest["task"], manifest["threshold"]) == ("multi-label", 0.5)
-    assert "p > 0.5" in (outcome.directory / "README.md").read_text()
+    assert (manifest["task"], manifest["threshold"]) == ("multi-label", threshold)
+    assert f"p > {threshold}]" in (outcome.directory / "README.md").read_text()
+    checked = check_bundle(outcome.directory, against=outcome.directory)
+    assert checked.measurement is not None
+    assert checked.measurement.candidate.decision == {"threshold": threshold}
+    assert checked.measurement.candidate.accuracy.value == measured.candidate.accuracy.value
+    export_model(outcome.directory, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "manifest.json").read_text())["threshold"] == threshold
+    export_model(path, tmp_path / "plain")
+    entries = bundle_variants([outcome.directory, tmp_path / "plain"], tmp_path / "variants")
+    assert [each["threshold"] for each in entries] == [threshold, measured.baseline.decision["threshold"]]
+    assert json.loads((tmp_path / "plain" / "manifest.json").read_text())["threshold"] != threshold
+    assert "threshold" not in json.loads((tmp_path / "variants" / "config.json").read_text())
     with pytest.raises(ModelError):
         load_model(
             ModelConfig.model_validate({"bundle": outcome.directory}),

@@ -76,8 +76,7 @@ class Tags(Task):
     def draw(self, judged: Tensor, generator: torch.Generator) -> Tensor:
         return torch.bernoulli(judged.sigmoid(), generator=generator).long()
 
-    @classmethod
-    def named(cls, judged: Logits) -> Logits:
+    def named(self, judged: Logits) -> Logits:
         return ((judged > 0) * 1).reshape(-1)
 
     @classmethod

@@ -8,7 +8,7 @@ import logging
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class FilePair:
         test: the rows in the baseline's encoding.
         task: its inputs are those of `test`.
         candidate_test: the same rows in the candidate's encoding, if its vocabulary is smaller; else None.
+        candidate_task: the task with the candidate's decision; None: as the baseline's.
     """
 
     baseline: Path
@@ -62,6 +63,7 @@ class FilePair:
     test: Split
     task: Task
     candidate_test: Split | None = None
+    candidate_task: Task | None = None
 
     @property
     def candidate_rows(self) -> Split:
@@ -111,7 +113,9 @@ def measure_pair(
             candidate_rows=folder / "candidate_rows.npz",
             split=pair.test.name,
             task=pair.task.facts(),
-            candidate_inputs=pair.candidate_rows.inputs,
+            candidate_task=replace(
+                pair.candidate_task or pair.task, inputs=pair.candidate_rows.inputs
+            ).facts(),
             settings=settings,
             rounds=how.rounds,
             seconds=how.seconds,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from compress.measure.process.loading import PROCESSES
-from compress.tasks import InputSpec, task_class
+from compress.tasks import task_class
 from compress.timing import Setting
 
 __all__ = ["BATCHED_STEPS", "EXPLAIN_STEPS", "Request", "SINGLE_STEPS"]
@@ -29,7 +29,7 @@ class Request(BaseModel):
         candidate_rows: the same rows in the candidate's encoding; None if it equals the baseline's.
         split: name of that split.
         task: `Task.facts` of the task, with the baseline's inputs.
-        candidate_inputs: inputs in each of the candidate's rows.
+        candidate_task: the candidate's, with its own inputs and decision; None: as the baseline's.
         settings: settings to time latency at.
         rounds: timing rounds per setting.
         seconds: duration per file and round.
@@ -48,7 +48,7 @@ class Request(BaseModel):
     split: str
     candidate_rows: Path | None = None
     task: dict[str, Any]
-    candidate_inputs: tuple[InputSpec, ...] = ()
+    candidate_task: dict[str, Any] | None = None
     settings: tuple[Setting, ...] = Field(min_length=1)
     rounds: int = Field(ge=1)
     seconds: float = Field(gt=0)

@@ -65,14 +65,15 @@ def measure(request: Request, step: OnStep) -> Measurement:
     with alone():
         busy = busy_note(psutil.cpu_percent(interval=_LOOK_SECONDS) / 100)
     task = task_from(request.task)
+    own_task = task_from(request.candidate_task or request.task)
     test = Split.load(request.rows, request.split, task.inputs)
     candidate_test = test
     if request.candidate_rows is not None:
-        candidate_test = Split.load(request.candidate_rows, request.split, request.candidate_inputs)
+        candidate_test = Split.load(request.candidate_rows, request.split, own_task.inputs)
     before, after = task.tally(), task.tally()
     baseline, base_named = _measure_model(request, "baseline", request.baseline, test, task, before, step)
     candidate, named = _measure_model(
-        request, "candidate", request.candidate, candidate_test, task, after, step
+        request, "candidate", request.candidate, candidate_test, own_task, after, step
     )
     # Both are timed on the candidate's rows, whose ids are also valid in the baseline's larger vocabulary.
     latency = tuple(_time(request, setting, candidate_test, step) for setting in request.settings)
@@ -80,8 +81,8 @@ def measure(request: Request, step: OnStep) -> Measurement:
     language = _language(request, task, (before, after), candidate_test, step) if task.keeps_past else None
     disturbed = disturbed_notes([*latency, *(language.decode if language is not None else ())])
     files = (
-        Answered("baseline", request.baseline, test, base_named),
-        Answered("candidate", request.candidate, candidate_test, named),
+        Answered("baseline", request.baseline, test, task, base_named),
+        Answered("candidate", request.candidate, candidate_test, own_task, named),
     )
     return Measurement(
         task=task.name,
@@ -93,7 +94,7 @@ def measure(request: Request, step: OnStep) -> Measurement:
         noise=(*request.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
-        runtimes=_others(request, files, task, candidate_test, step),
+        runtimes=_others(request, files, candidate_test, step),
         answers=_packed(test, base_named, named),
         language=language,
     )
@@ -127,7 +128,12 @@ def _measure_model(
         on_process=lambda: step(1, f"{role}: loading time and memory"),
     )
     measured = ModelMeasurement(
-        size=size, accuracy=found, load_ms=load_ms, peak_memory_bytes=peak_bytes, operators=operators
+        size=size,
+        accuracy=found,
+        load_ms=load_ms,
+        peak_memory_bytes=peak_bytes,
+        operators=operators,
+        decision=task.decision(),
     )
     return measured, single
 
@@ -209,16 +215,13 @@ def _explain(request: Request, test: Split, step: OnStep) -> tuple[Explanation |
     return explanation, ()
 
 
-def _others(
-    request: Request, files: tuple[Answered, ...], task: Task, test: Split, step: OnStep
-) -> Runtimes | None:
+def _others(request: Request, files: tuple[Answered, ...], test: Split, step: OnStep) -> Runtimes | None:
     """Measure the other runtimes, if requested."""
     if OPENVINO not in request.runtimes:
         return None
     return measure_runtimes(
         openvino_ways(),
         files,
-        task,
         [(each, steady_batch(test, each.batch, each.sequence)) for each in request.settings],
         _rounds(request),
         on_step=lambda facts: step(1, facts),

@@ -48,11 +48,12 @@ Side = Literal["baseline", "candidate"]
 
 @dataclass(frozen=True)
 class Answered:
-    """A file, its rows, and ONNX Runtime's predictions for each of their units."""
+    """A file, its rows and task, and ONNX Runtime's predictions for each of their units."""
 
     file: Side
     path: Path
     rows: Split
+    task: Task
     named: Integers
 
 
@@ -108,7 +109,6 @@ def openvino_ways() -> tuple[OpenRuntime, ...]:
 def measure_runtimes(
     ways: Sequence[OpenRuntime],
     files: Sequence[Answered],
-    task: Task,
     settings: Sequence[tuple[Setting, Batch]],
     rounds: Rounds,
     *,
@@ -128,7 +128,7 @@ def measure_runtimes(
     threads = max(setting.threads for setting, _ in settings)
     found: list[RuntimeFile] = []
     for each in files:
-        found += [_agreement(way, each, task, threads) for way in ways]
+        found += [_agreement(way, each, threads) for way in ways]
         on_step(f"other runtimes: predictions of the {each.file}")
     runs = {(each.runtime, each.file) for each in found if not each.refused}
     own = OpenRuntime(ONNXRUNTIME, "", lambda path, count: create_session(path, threads=count))
@@ -160,7 +160,8 @@ def _timings(
     ]
 
 
-def _agreement(way: OpenRuntime, given: Answered, task: Task, threads: int) -> RuntimeFile:
+def _agreement(way: OpenRuntime, given: Answered, threads: int) -> RuntimeFile:
+    task = given.task
     try:
         session = way.open(given.path, threads)
         named = predict(session, given.rows, 1, task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ from compress.tasks import TASKS, Task, TaskName, task_class
 from compress.tasks.registry import decoder_task, default_task, task_of_architectures
 from compress.tasks.spec import HubHead
 
-__all__ = ["LoadedModel", "load", "load_model", "task_of"]
+__all__ = ["LoadedModel", "load", "load_model", "own_entries", "task_of"]
 
 
 @dataclass(frozen=True)
@@ -146,22 +147,34 @@ def task_of(config: ModelConfig) -> TaskName:
         ModelError: a Hugging Face directory or name has no readable config.json.
     """
     found: TaskName | None
+    settings = own_entries(config)
     if config.bundle is not None:
-        found = _named_task(config.bundle / "manifest.json")
+        found = _named_task(settings)
     elif Path(config.hf or "").suffix == ".gguf":
         found = decoder_task()
     else:
-        settings = config_json(config.hf or "")
         found = task_of_architectures(architectures_of(settings), settings.get("problem_type"))
     return found or default_task("labelled")
 
 
-def _named_task(manifest: Path) -> TaskName | None:
+def _named_task(manifest: Mapping[str, Any]) -> TaskName | None:
+    named = manifest.get("task")
+    return named if isinstance(named, str) and named in TASKS else None
+
+
+def own_entries(config: ModelConfig) -> dict[str, Any]:
+    """The manifest of a bundle, or config.json of a Hugging Face model; empty if it has neither.
+
+    Raises:
+        ModelError: a Hugging Face directory or name has no readable config.json.
+    """
+    if config.bundle is None:
+        return {} if Path(config.hf or "").suffix == ".gguf" else config_json(config.hf or "")
     try:
-        named = read_json(manifest)["task"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return named if named in TASKS else None
+        found = read_json(config.bundle / "manifest.json")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def load(path: str | Path) -> nn.Module:
@@ -187,7 +200,7 @@ def load(path: str | Path) -> nn.Module:
 def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
     module = load(directory)
     file = directory / "manifest.json"
-    named = _named_task(file)
+    named = _named_task(own_entries(ModelConfig(bundle=directory)))
     if task is not None and named is not None and named != task:
         raise ModelError(
             f"{directory} is a {task_class(named).words.model} (task in its manifest.json), but the data is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,8 @@ class _Bundle:
         """The module, and the recipe's rows as read by this bundle."""
         loaded = load_model(ModelConfig(bundle=self.directory), seed=recipe.seed, scratch=scratch)
         splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
-        return loaded, fitting(loaded, splits)
+        splits = fitting(loaded, splits)
+        return loaded, replace(splits, task=splits.task.with_decision(self.manifest))
 
 
 def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
@@ -137,7 +138,7 @@ def _answers(
     if other is not None:
         _, theirs = other.opened(recipe, scratch)
         _same_task(splits, theirs, mine.directory, other.directory)
-        pair = FilePair(other.onnx, mine.onnx, theirs.test, theirs.task, splits.test)
+        pair = FilePair(other.onnx, mine.onnx, theirs.test, theirs.task, splits.test, splits.task)
     progress.say("comparing the ONNX file's outputs with PyTorch's")
     checks = [_parity(loaded, mine.onnx, splits, recipe)]
     if not checks[0].holds:

@@ -13,13 +13,13 @@ from compress.data.readers.tokenize import encoder_among
 from compress.errors import DataError, ModelError
 from compress.export import ONNX_PATH, check_answers, export_onnx, write_bundle_, write_manifest_
 from compress.model import LoadedModel, ModelConfig, load_model
-from compress.model.files.load import task_of
+from compress.model.files.load import own_entries, task_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported
 from compress.pipeline.fitting import fitting, limit_of, reader_of
 from compress.pipeline.output import check_can_be_made, check_room_for, may_replace, weight_bytes
 from compress.pipeline.prepare import Run, prepare
-from compress.pipeline.stages import trained_model
+from compress.pipeline.stages import decided, trained_model
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.recipe.config import ExportConfig
@@ -119,6 +119,7 @@ def _manifest_facts(source: _Source, parity: dict[str, float]) -> dict[str, Any]
 def _of_run(run: Run) -> _Source:
     """The model of a recipe, trained if configured."""
     module, _ = trained_model(run)
+    run = replace(run, splits=decided(module, run.splits))
     longest, splits = run.recipe.data.longest, run.splits
     return _Source(module, splits.task, splits.reader, longest, "validation rows", run, splits.validation)
 
@@ -139,6 +140,7 @@ def _of_model(model: str | Path, scratch: Path, max_length: int | None, progress
             "made to trace it with; give a recipe with this model and its data"
         )
     task, rows = _synthetic(loaded, reader, longest, task_name)
+    task = task.with_decision(own_entries(config))
     rows_from = f"synthetic rows ({reader.made_up}), not real ones"
     return _Source(loaded.module, task, reader, longest, rows_from, None, rows)
 

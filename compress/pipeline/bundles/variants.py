@@ -6,8 +6,9 @@ loader choose among them by the manifest.
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from compress.measure.size import model_files
 from compress.pipeline.output import may_replace
 from compress.report import RunReport, load_report, to_variants_card
 from compress.system.disk import new_directory, remove_leftovers
+from compress.system.files import read_json
 from compress.tasks import task_of_measurement
 from compress.timing import Setting
 from compress.version import __version__
@@ -105,12 +107,20 @@ def _describe_(directory: Path, name: str, first: _Member, entries: list[dict[st
     for file in HUB_FILES:
         if (first.directory / file).is_file():
             shutil.copyfile(first.directory / file, directory / file)
+    _drop_decision_(directory / "config.json", _of(first).measurement.candidate.decision)
     inputs = [each["name"] for each in first.manifest["inputs"]]
     card = to_variants_card(name, entries, _of(first), inputs)
     (directory / "README.md").write_text(card, encoding="utf-8")
     shared = {key: first.manifest.get(key) for key in ("labels", *_SHARED)}
     facts = {"modelpress": __version__, "variants": entries}
     seal_(directory, {"manifest_version": MANIFEST_VERSION, **shared, **facts})
+
+
+def _drop_decision_(config: Path, decision: Mapping[str, float]) -> None:
+    """Remove settings that each variant has its own value of, which is in the manifest."""
+    if decision and config.is_file():
+        entries = {key: value for key, value in read_json(config).items() if key not in decision}
+        config.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read(directory: Path) -> _Member:

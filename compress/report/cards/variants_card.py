@@ -78,6 +78,7 @@ def to_variants_card(
     what = f"{capital(entries[0].get('metric', 'accuracy'))} was measured on {rows}"
     if language is not None:
         what = f"Perplexity and next-token accuracy were measured on {language.tokens:,} tokens of {rows}"
+    decision = {key: entries[0][key] for key in report.measurement.candidate.decision}
     labels = "inputs and labels" if language is None else "inputs and tokenizer"
     parts = [
         front_matter(report, inputs),
@@ -90,7 +91,7 @@ def to_variants_card(
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then in this directory, with the file of your "
         "choice:",
-        fenced(deploy_snippet(report, inputs, str(entries[0]["file"])), "python"),
+        fenced(deploy_snippet(report, inputs, str(entries[0]["file"]), decision), "python"),
         "manifest.json has all figures and the SHA-256 of every file. With modelpress installed, "
         "`compress.load_variant(DIRECTORY, prefer='fastest', max_drop=0.01)` chooses a file by these "
         "figures, and its `.session()` opens it.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compress.data.readers.feeds import Feed, feed_of
 from compress.page import Code, Section, Text
@@ -28,8 +28,19 @@ def deploy_packages(inputs: Sequence[str]) -> tuple[str, ...]:
     return ("numpy", "onnxruntime", *feed_of(inputs).packages)
 
 
-def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/model.onnx") -> str:
-    """A program that runs one row, from inside the bundle's directory."""
+def deploy_snippet(
+    report: RunReport,
+    inputs: Sequence[str],
+    file: str = "onnx/model.onnx",
+    decision: Mapping[str, float] | None = None,
+) -> str:
+    """A program that runs one row, from inside the bundle's directory.
+
+    Args:
+        decision: that of the file; None: the candidate's.
+    """
+    if decision is None:
+        decision = report.measurement.candidate.decision
     task, latency = task_of_measurement(report.measurement), headline(report)
     # ONNX Runtime would use all cores of the host even in a container.
     threads = (
@@ -52,7 +63,7 @@ def deploy_snippet(report: RunReport, inputs: Sequence[str], file: str = "onnx/m
         f'session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])',
         *feed.lines,
         "logits = session.run(None, feed)[0]  # [rows, labels]",
-        *map(visible, task.snippet(report.data.labels, _MOST_LABELS)),
+        *map(visible, task.snippet(report.data.labels, _MOST_LABELS, decision)),
     ]
     return "\n".join(lines) + "\n"
 

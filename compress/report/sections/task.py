@@ -56,6 +56,7 @@ def _sections(report: RunReport) -> tuple[Section, ...]:
         unpack_classes(kept.labels),
         kept.row_lengths,
         report.data.labels,
+        (report.measurement.baseline.decision, report.measurement.candidate.decision),
     )
     if found is None:
         return ()
