@@ -41,8 +41,8 @@ def files(token_model, token_split):
     """The tiny model says 0, 1, 1, 0; the classes of the candidate were noted otherwise on the last row."""
     baseline, candidate = token_model(), token_model("small.onnx")
     return (
-        Answered("baseline", baseline, token_split, np.array([0, 1, 1, 0])),
-        Answered("candidate", candidate, token_split, np.array([0, 1, 1, 1])),
+        Answered("baseline", baseline, token_split, TOKENS, np.array([0, 1, 1, 0])),
+        Answered("candidate", candidate, token_split, TOKENS, np.array([0, 1, 1, 1])),
     )
 
 
@@ -68,7 +68,7 @@ def test_rounds_in_turns_gives_each_function_its_median_in_each_round():
 def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(files, token_split):
     steps: list[str] = []
     at = (Setting(batch=2, sequence=3, threads=1), steady_batch(token_split, 2, 3))
-    found = measure_runtimes([_as_onnxruntime()], files, TOKENS, [at], QUICK, on_step=steps.append)
+    found = measure_runtimes([_as_onnxruntime()], files, [at], QUICK, on_step=steps.append)
 
     baseline, candidate = found.files
     assert (baseline.file, baseline.agreement, baseline.accuracy) == ("baseline", 1.0, 0.75)
@@ -86,7 +86,7 @@ def test_another_runtime_is_compared_row_by_row_and_timed_beside_onnxruntime(fil
 def test_a_file_that_a_runtime_refuses_is_said_and_not_timed(files, token_split):
     way = _as_onnxruntime(refused="small.onnx")
     at = (Setting(batch=1, sequence=3, threads=1), steady_batch(token_split, 1, 3))
-    found = measure_runtimes([way], files, TOKENS, [at], QUICK)
+    found = measure_runtimes([way], files, [at], QUICK)
     assert found.files[0].refused == ""
     assert found.files[1].refused == "cannot run QuantizeLinear"
     assert found.files[1].agreement is None
