@@ -167,12 +167,14 @@ def _strata(table: Table, task: type[Task]) -> Sequence[Hashable] | None:
 
 def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
     found = {name for index in kept for name in task.label_names(table.labels[index])}
-    present = sorted(found.union(table.declared if task.several_labels else ()))
+    present = sorted(found.union(table.declared if task.label_kind == "classes" else ()))
     if not len(kept):
         raise DataError(
             f"{table.where}: no rows are left, because each input occurs with more than one label; correct "
             "the labels"
         )
+    if not task.has_classes():
+        return
     if not found:
         raise DataError(f"{table.where}: no row has a label; at least two labels must occur")
     if len(present) < 2:

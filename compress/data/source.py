@@ -29,7 +29,7 @@ from compress.data.table import Table
 from compress.errors import DataError
 from compress.tasks import Task, task_class
 from compress.tasks.registry import default_task, tasks_of_rows
-from compress.tasks.spec import RowKind, TaskName
+from compress.tasks.spec import LabelKind, RowKind, TaskName
 
 __all__ = ["DataSource", "load_splits"]
 
@@ -40,8 +40,8 @@ class DataSource(BaseModel, ABC):
     """Source of rows: the `data:` section of a recipe.
 
     Class attributes:
-        rows: kind of labels, which determines the possible tasks.
-        several_labels: whether rows can have several labels each, if the task has.
+        rows: kind of rows, which determines the possible tasks too.
+        label_kinds: the labels that its rows can have, which determine the possible tasks.
         modality: type of a row.
         paths_to: what its paths refer to.
 
@@ -56,7 +56,7 @@ class DataSource(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: ClassVar[RowKind] = "labelled"
-    several_labels: ClassVar[bool] = False
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class",)
     modality: ClassVar[Modality] = "numbers"
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE"
     if TYPE_CHECKING:
@@ -71,11 +71,7 @@ class DataSource(BaseModel, ABC):
     @field_validator("task")
     @classmethod
     def _known_task(cls, name: str) -> str:
-        allowed = [
-            each
-            for each in tasks_of_rows(cls.rows)
-            if cls.several_labels or not task_class(each).several_labels
-        ]
+        allowed = [each for each in tasks_of_rows(cls.rows) if task_class(each).label_kind in cls.label_kinds]
         if name and name not in allowed:
             raise ValueError(f"no task '{name}' for the rows of this source; allowed: {', '.join(allowed)}")
         return name or default_task(cls.rows)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.labels import padded_labels
-from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec
+from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task, Truth
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate"]
 
@@ -49,7 +49,7 @@ class Split:
     Attributes:
         name: train, validation, test, unlabelled or synthetic.
         rows: one dict per row, input name -> array [s, ...], unpadded.
-        labels: int64 [n] or [n, k], depending on the task; `NO_LABEL` if unknown.
+        labels: int64 or float64, [n] or [n, k], depending on the task; unknown ones are `NO_LABEL` or NaN.
         inputs: input specifications of a row.
         texts: the raw text of each row, or empty if rows are not texts.
         label_bytes: bytes of text that each row's labels represent, int64 [n], if labels are tokens.
@@ -59,7 +59,7 @@ class Split:
 
     name: str
     rows: tuple[Row, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     inputs: tuple[InputSpec, ...]
     texts: tuple[str, ...] = ()
     label_bytes: NDArray[np.int64] | None = None
@@ -165,17 +165,9 @@ class Split:
             None if self.label_lengths is None else self.label_lengths[picked],
         )
 
-    @property
-    def answers(self) -> NDArray[np.int64]:
-        """Labels of all judged units, row after row, int64 [u]."""
-        return self.labels.reshape(-1) if self.label_lengths is None else self.labels[self.labels != NO_LABEL]
-
-    @property
-    def answer_lengths(self) -> NDArray[np.int64]:
-        """Number of judged units per row, int64 [n]."""
-        if self.label_lengths is None:
-            return np.full(len(self), self.labels[:1].size, dtype=np.int64)
-        return (self.labels != NO_LABEL).sum(axis=1)  # type: ignore[no-any-return]
+    def truth(self, task: Task) -> Truth:
+        """True answers of the judged units."""
+        return task.truth(self.labels, self.label_lengths)
 
     def relabelled(self, answers: NDArray[np.int64]) -> Split:
         """Return the same rows with other labels for the judged units, [u]."""
@@ -188,14 +180,15 @@ class Split:
     def joined(self, other: Split) -> Split:
         """Append the rows of another split; texts are dropped.
 
-        If the other rows have no labels, theirs are `NO_LABEL` in the shape of this split's labels.
+        If the other rows have no labels, theirs are blank in the shape of this split's labels.
         """
-        theirs, lengths = other.labels, self.label_lengths
-        if theirs.ndim < self.labels.ndim:
-            theirs = np.full((len(other), *self.labels.shape[1:]), NO_LABEL, dtype=np.int64)
+        theirs, lengths, own = other.labels, self.label_lengths, self.labels
+        if theirs.ndim < own.ndim or theirs.dtype != own.dtype:
+            blank = np.nan if own.dtype.kind == "f" else NO_LABEL
+            theirs = np.full((len(other), *own.shape[1:]), blank, dtype=own.dtype)
         if lengths is not None:
-            own = other.label_lengths
-            more = np.zeros(len(other), dtype=np.int64) if own is None else own
+            given = other.label_lengths
+            more = np.zeros(len(other), dtype=np.int64) if given is None else given
             rows = [*_unpadded(self.labels, lengths), *_unpadded(theirs, more)]
             labels, lengths = padded_labels(rows)
         else:

@@ -72,7 +72,9 @@ def assemble(
     """
     train = tables["train"]
     present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
-    absent = [name for name in train.declared if kind.several_labels and name not in present]
+    if not kind.has_classes():
+        label_order = ()
+    absent = [name for name in train.declared if kind.label_kind == "classes" and name not in present]
     labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
     if absent:
         label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)

@@ -179,10 +179,11 @@ class _Tally:
     def result(self, split: Split, limits: _Limits) -> Parity:
         """Results on the rows of a split, with the limits."""
         found, expected = np.concatenate(self.found), np.concatenate(self.expected)
+        truth = split.truth(self.task)
         return Parity(
             rows=len(split),
-            agreement=self.task.agreement(found, expected),
-            metric_difference=self.task.change(expected, found, split.answers),
+            agreement=self.task.agreement(found, expected, truth),
+            metric_difference=self.task.change(expected, found, truth),
             max_abs_error=self.largest,
             relative_error=_all_but(np.concatenate(self.errors), limits.min_agreement) / self.spread,
             **asdict(limits),

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from compress.data.split import Split
+from compress.data.split import Array, Split
 from compress.errors import MeasureError
 from compress.measure.results import Accuracy
 from compress.measure.runtimes.session import Session, answer
-from compress.tasks import LABELS_KEY, Integers, Task
+from compress.tasks import LABELS_KEY, Task
 from compress.tasks.spec import Tally
 
 __all__ = ["BATCHED_SIZE", "accuracy", "batched_size", "predict"]
@@ -29,7 +29,7 @@ def predict(
     *,
     on_rows: Callable[[int], None] | None = None,
     tally: Tally | None = None,
-) -> Integers:
+) -> Array:
     """Predict every row of a split, in order.
 
     Args:
@@ -48,7 +48,7 @@ def predict(
     """
     if len(split) == 0:
         raise MeasureError(f"the {split.name} split has no rows to measure on")
-    found: list[Integers] = []
+    found: list[Array] = []
     rows = 0
     for batch in split.batches(batch_size):
         logits, labels = answer(session, batch), batch[LABELS_KEY]
@@ -75,7 +75,7 @@ def batched_size(split: Split, task: Task) -> int:
 
 
 def accuracy(
-    single: Integers, batched: Integers, split: Split, task: Task, *, batched_size: int = BATCHED_SIZE
+    single: Array, batched: Array, split: Split, task: Task, *, batched_size: int = BATCHED_SIZE
 ) -> Accuracy:
     """Score the predictions made one row at a time and those made in padded batches.
 
@@ -84,11 +84,11 @@ def accuracy(
         batched: predictions in batches of `batched_size`, [u].
         split: the rows.
     """
-    labels = split.answers
+    truth = split.truth(task)
     return Accuracy(
-        **task.score(single, labels, split.answer_lengths).model_dump(),
-        correct=int((single == labels).sum()),
-        batched_value=task.value(batched, labels),
+        **task.score(single, truth).model_dump(),
+        correct=task.correct(single, truth),
+        batched_value=task.value(batched, truth),
         batched_size=batched_size,
-        batched_disagreements=int((single != batched).sum()),
+        batched_disagreements=int((~task.same(single, batched)).sum()),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.split import Split
+from compress.data.split import Array, Split
 from compress.measure.accuracy import predict
 from compress.measure.latency import Rounds, Turns, median_interval, rounds_in_turns
 from compress.measure.results import Interval, Rung
@@ -20,7 +20,7 @@ from compress.measure.rows import steady_batch
 from compress.measure.runtimes.session import create_session, feeds
 from compress.measure.size import model_files
 from compress.progress import Progress
-from compress.tasks import Integers, Task
+from compress.tasks import Task
 from compress.timing import Setting
 
 __all__ = ["Step", "measure_ladder"]
@@ -76,19 +76,20 @@ def measure_ladder(
 
 
 def _rungs(
-    steps: Sequence[Step], rows: Split, answers: Sequence[Integers], turns: Turns, seed: int
+    steps: Sequence[Step], rows: Split, answers: Sequence[Array], turns: Turns, seed: int
 ) -> tuple[Rung, ...]:
     """Combine the predictions and times of each file; `rows` has the true answers."""
     times, found, task = turns.rounds_ms, [], steps[0].task
+    truth = rows.truth(task)
     for at, step in enumerate(steps):
         before = max(at - 1, 0)
         found.append(
             Rung(
                 name=step.name,
                 rows=len(rows),
-                accuracy=task.value(answers[at], rows.answers),
-                agreement=task.agreement(answers[at], answers[0]),
-                change=task.difference(answers[before], answers[at], rows.answers, rows.answer_lengths),
+                accuracy=task.value(answers[at], truth),
+                agreement=task.agreement(answers[at], answers[0], truth),
+                change=task.difference(answers[before], answers[at], truth),
                 p50_ms=float(np.median(times[at])),
                 speedup=_ratio(times[0], times[at], seed),
                 gain=_ratio(times[before], times[at], seed),

@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from compress.errors import did_you_mean
-from compress.measure.answers import unpack_classes
+from compress.measure.answers import unpack_answers
 from compress.measure.explain.explanation import Explanation
-from compress.tasks import TASKS, Difference, Integers, Score
+from compress.tasks import TASKS, Difference, Integers, Score, Truth
 from compress.timing import Setting
 
 __all__ = [
@@ -46,13 +46,13 @@ class Accuracy(Score):
 
     Attributes:
         batched_size: rows per batch of that second pass.
-        correct: number of correct units.
+        correct: number of correct units; None if units are not right or wrong.
         batched_value: score of the same rows in padded batches of `batched_size`; a different value means
             that predictions depend on other rows of the batch or on padding.
         batched_disagreements: units with different predictions in the two modes.
     """
 
-    correct: int
+    correct: int | None
     batched_value: float
     batched_size: int
     batched_disagreements: int
@@ -82,13 +82,18 @@ class Answers(_Result):
     def row_lengths(self) -> Integers:
         """Units of each row, [n]."""
         if self.lengths:
-            return unpack_classes(self.lengths)
-        rows = len(unpack_classes(self.labels)) // self.positions
+            return unpack_answers(self.lengths)
+        rows = len(unpack_answers(self.labels)) // self.positions
         return np.full(rows, self.positions, dtype=np.int64)
+
+    @property
+    def truth(self) -> Truth:
+        """The true labels."""
+        return Truth(unpack_answers(self.labels), self.row_lengths)
 
     @model_validator(mode="after")
     def _of_the_same_rows(self) -> Self:
-        lengths = {len(unpack_classes(each)) for each in (self.labels, self.baseline, self.candidate)}
+        lengths = {len(unpack_answers(each)) for each in (self.labels, self.baseline, self.candidate)}
         if len(lengths) > 1:
             raise ValueError(f"labels and predictions have different numbers of rows: {sorted(lengths)}")
         return self
@@ -385,11 +390,13 @@ class Measurement(_Result):
         explanation: where the time goes at the first setting of `latency`; None in old reports, and if it
             could not be measured (`noise` then says why).
         runtimes: the same files in other runtimes; None if only ONNX Runtime was requested.
-        answers: predictions row by row; None in old reports.
+        answers: predictions row by row; None in old reports, and for vectors.
+        labels: class names by index; empty in old reports, and if answers are not classes.
         language: measurements of files with a key/value cache; None for other files.
     """
 
     task: str = ""
+    labels: tuple[str, ...] = ()
     baseline: ModelMeasurement
     candidate: ModelMeasurement
     difference: Difference

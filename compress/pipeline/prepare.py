@@ -83,12 +83,12 @@ def _loaded(recipe: Recipe, scratch: Path) -> tuple[Recipe, LoadedModel, Splits]
     data = within_limit(loaded, recipe.data)
     splits = load_splits(data, reader=reader_of(loaded), label_order=loaded.label_order)
     if not loaded.has_trained_head:  # a new head has as many outputs as the data has labels
-        labels = len(splits.task.labels)
+        outputs = splits.task.classes
         loaded = load_model(
             model,
             seed=recipe.seed,
             scratch=scratch,
-            num_labels=labels,
+            num_labels=outputs,
             task=recipe.data.task,
             for_training=trained,
         )

@@ -212,7 +212,7 @@ def decided(module: nn.Module, splits: Splits) -> Splits:
     task, rows = splits.task, splits.validation
     if not task.decides:
         return splits
-    return replace(splits, task=task.decided(predict_logits(module, rows, task).numpy(), rows.answers))
+    return replace(splits, task=task.decided(predict_logits(module, rows, task).numpy(), rows.truth(task)))
 
 
 def metric_of(module: nn.Module, splits: Splits) -> float:

@@ -14,6 +14,8 @@ from compress.tasks.spec import (
     Integers,
     Score,
     TaskName,
+    Truth,
+    flat_truth,
 )
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "TASKS",
     "Task",
     "TaskName",
+    "Truth",
+    "flat_truth",
     "task_class",
     "task_from",
     "task_of_measurement",

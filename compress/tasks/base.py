@@ -18,18 +18,22 @@ from numpy.typing import NDArray
 
 from compress.tasks.spec import (
     NO_LABEL,
+    AnswerKind,
     Breakdown,
     Difference,
     Gate,
     HubHead,
     InputSpec,
     Integers,
+    LabelKind,
     Modality,
     RowKind,
     Score,
     Tally,
     TaskName,
     TaskWords,
+    Truth,
+    flat_truth,
 )
 
 if TYPE_CHECKING:
@@ -53,14 +57,15 @@ class Task(ABC):
         gates: task-specific limits, by recipe key.
         record: field of a stored measurement that only this task fills; empty if there is none.
         keeps_past: models keep keys and values of earlier tokens, which their file takes and returns.
-        several_labels: a row has any number of labels; in a table they are a sorted tuple of names.
+        label_kind: what labels are in a table; several classes are a sorted tuple of names.
+        answer_kind: what `named` returns for a unit.
         names_tokens: answers are tokens of the model's own vocabulary.
         takes_made_up_rows: a teacher's outputs for synthetic rows are useful for training.
         decides: how outputs become answers is chosen on validation rows; see `decided`.
 
     Attributes:
         inputs: the model's inputs.
-        labels: class names in class index order; empty if answers are tokens.
+        labels: class names in class index order; empty if answers are not classes.
         output: name of the logits in the ONNX file.
     """
 
@@ -71,7 +76,8 @@ class Task(ABC):
     gates: ClassVar[Mapping[str, Gate]] = {}
     record: ClassVar[str] = ""
     keeps_past: ClassVar[bool] = False
-    several_labels: ClassVar[bool] = False
+    label_kind: ClassVar[LabelKind] = "class"
+    answer_kind: ClassVar[AnswerKind] = "classes"
     names_tokens: ClassVar[bool] = False
     takes_made_up_rows: ClassVar[bool] = True
     decides: ClassVar[bool] = False
@@ -79,6 +85,11 @@ class Task(ABC):
     inputs: tuple[InputSpec, ...]
     labels: tuple[str, ...] = ()
     output: str = "logits"
+
+    @classmethod
+    def has_classes(cls) -> bool:
+        """Whether labels in a table are names of classes, which a model has an output for each of."""
+        return cls.label_kind in ("class", "classes")
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -187,18 +198,17 @@ class Task(ABC):
 
     @abstractmethod
     def named(self, judged: Logits) -> Logits:
-        """The answers for logits [u, c], int64, one per unit; an array or a tensor, like the input."""
+        """The answers for logits [u, c], [u] or [u, ...]; an array or a tensor, like the input."""
 
     def decision(self) -> dict[str, float]:
         """Settings of `named`, by name: part of a bundle's manifest and config.json, and of a measurement."""
         return {}
 
-    def decided(self, judged: NDArray[Any], labels: Integers) -> Self:
+    def decided(self, judged: NDArray[Any], truth: Truth) -> Self:
         """The task with the settings that give the best metric; called if `decides`.
 
         Args:
             judged: a model's logits on validation rows, [u, c].
-            labels: of these units.
         """
         return self
 
@@ -206,50 +216,51 @@ class Task(ABC):
         """The task with the settings in a manifest or config.json, which have other entries too."""
         return self
 
-    @classmethod
-    @abstractmethod
-    def value(cls, answers: Integers, labels: Integers) -> float:
-        """The metric of answers against labels, both as returned by `named`."""
-
-    @classmethod
-    def change(cls, before: Integers, after: Integers, labels: Integers) -> float:
-        """The metric of `after` minus that of `before`."""
-        return cls.value(after, labels) - cls.value(before, labels)
-
-    @classmethod
-    def agreement(cls, one: Integers, other: Integers) -> float:
-        """Share of units with the same answer."""
-        return float((one == other).mean())
-
-    @classmethod
-    @abstractmethod
-    def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
-        """The metric with its interval.
+    def truth(self, labels: NDArray[Any], label_lengths: Integers | None) -> Truth:
+        """True answers of the units that `named` answers.
 
         Args:
-            answers, labels: of all rows, concatenated.
-            lengths: units per row, [n].
+            labels, label_lengths: those of a split.
         """
+        return flat_truth(labels, label_lengths)
 
-    @classmethod
     @abstractmethod
-    def difference(
-        cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
-    ) -> Difference:
-        """Candidate minus baseline with its paired interval; arguments as in `score`."""
+    def value(self, answers: NDArray[Any], truth: Truth) -> float:
+        """The metric of answers, as returned by `named`; higher is better."""
 
-    @classmethod
+    def change(self, before: NDArray[Any], after: NDArray[Any], truth: Truth) -> float:
+        """The metric of `after` minus that of `before`."""
+        return self.value(after, truth) - self.value(before, truth)
+
+    def same(self, one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether two models give a unit the same answer, [u]."""
+        found: NDArray[np.bool_] = one == other
+        return found
+
+    def agreement(self, one: NDArray[Any], other: NDArray[Any], truth: Truth) -> float:
+        """Share of units with the same answer."""
+        return float(self.same(one, other).mean())
+
+    def correct(self, answers: NDArray[Any], truth: Truth) -> int | None:
+        """Number of correct units; None if units are not right or wrong."""
+        return int((answers == truth.labels).sum())
+
     @abstractmethod
-    def constant(cls, labels: Integers, lengths: Integers) -> Integers:
+    def score(self, answers: NDArray[Any], truth: Truth) -> Score:
+        """The metric with its interval, over all rows of a split."""
+
+    @abstractmethod
+    def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
+        """Candidate minus baseline with its paired interval, over all rows of a split."""
+
+    @abstractmethod
+    def constant(self, truth: Truth) -> NDArray[Any]:
         """Answers of the best model that ignores its inputs, which define chance level."""
 
-    @classmethod
-    def above_constant(
-        cls, answers: Integers, labels: Integers, lengths: Integers
-    ) -> tuple[float, Difference]:
+    def above_constant(self, answers: NDArray[Any], truth: Truth) -> tuple[float, Difference]:
         """The metric of `constant` answers, and the model's gain over it: measurable if `low` > 0."""
-        constant = cls.constant(labels, lengths)
-        return cls.value(constant, labels), cls.difference(constant, answers, labels, lengths)
+        constant = self.constant(truth)
+        return self.value(constant, truth), self.difference(constant, answers, truth)
 
     @classmethod
     def tally(cls) -> Tally | None:
@@ -277,20 +288,16 @@ class Task(ABC):
         """Indices of the labels that rows have, whose labels these are, [n, ...]."""
         return set(labels.reshape(-1).tolist())
 
-    @classmethod
     def breakdown(
-        cls,
-        baseline: Integers,
-        candidate: Integers,
-        labels: Integers,
-        lengths: Integers,
-        names: Sequence[str],
+        self,
+        baseline: NDArray[Any],
+        candidate: NDArray[Any],
+        truth: Truth,
         decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown | None:
         """A section of its own in the report; None: it has none.
 
         Args:
-            names: of the labels.
             decisions: of the baseline and the candidate, as returned by `decision`.
         """
         return None

@@ -30,6 +30,7 @@ from compress.tasks.spec import (
     Integers,
     Score,
     TaskWords,
+    Truth,
 )
 from compress.tasks.statistics import bootstrap_interval, wider
 
@@ -80,7 +81,7 @@ class MultiLabel(Task):
             problem_type=PROBLEM_TYPE,
         ),
     )
-    several_labels = True
+    label_kind = "classes"
     decides = True
 
     threshold: float = 0.5
@@ -155,11 +156,11 @@ class MultiLabel(Task):
         """The threshold."""
         return {"threshold": self.threshold}
 
-    def decided(self, judged: NDArray[Any], labels: Integers) -> Self:
+    def decided(self, judged: NDArray[Any], truth: Truth) -> Self:
         """The threshold with the best micro F1; of several, the one nearest to 0.5."""
         tried = [replace(self, threshold=step / _STEPS) for step in range(1, _STEPS)]
         return max(
-            tried, key=lambda task: (task.value(task.named(judged), labels), -abs(task.threshold - 0.5))
+            tried, key=lambda task: (task.value(task.named(judged), truth), -abs(task.threshold - 0.5))
         )
 
     def with_decision(self, settings: Mapping[str, Any]) -> Self:
@@ -169,58 +170,54 @@ class MultiLabel(Task):
             return replace(self, threshold=float(found))
         return self
 
-    @classmethod
-    def value(cls, answers: Integers, labels: Integers) -> float:
+    def value(self, answers: NDArray[Any], truth: Truth) -> float:
         """Micro F1; 0 where no label is true and none is named. `NO_LABEL` doesn't count."""
+        labels = truth.labels
         known = labels != NO_LABEL
         answers, labels = answers[known], labels[known]
         return float(_f1((answers & labels).sum(), answers.sum() + labels.sum()))
 
-    @classmethod
-    def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
+    def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """Micro F1 with its bootstrap interval over rows."""
-        counts = _row_counts(answers, labels, lengths)
+        counts = _row_counts(answers, truth)
         right, wrong = _made_up_rows(counts)
-        value = cls.value(answers, labels)
+        value = self.value(answers, truth)
         low, high = _interval(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
         return Score(
-            metric=cls.words.metric,
+            metric=self.words.metric,
             value=value,
             low=low,
             high=high,
-            rows=len(lengths),
-            units=len(labels),
-            unit=cls.words.unit,
+            rows=len(truth.lengths),
+            units=len(truth.labels),
+            unit=self.words.unit,
         )
 
-    @classmethod
-    def difference(
-        cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
-    ) -> Difference:
+    def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """Change of micro F1 with its paired bootstrap interval; gained and lost are labels of rows."""
-        before, after = (_row_counts(each, labels, lengths) for each in (baseline, candidate))
+        labels = truth.labels
+        before, after = (_row_counts(each, truth) for each in (baseline, candidate))
         right, wrong = _made_up_rows(before)
         made_up = np.stack((np.append(right, wrong), np.append(wrong, right)))
-        value = cls.change(baseline, candidate, labels)
+        value = self.change(baseline, candidate, truth)
         counts = np.concatenate((before, after), axis=1)
         low, high = _interval(counts, made_up, _change_of_sums, value, least=-1.0)
         return Difference(
-            metric=cls.words.metric,
+            metric=self.words.metric,
             value=value,
             low=low,
             high=high,
-            rows=len(lengths),
+            rows=len(truth.lengths),
             units=len(labels),
             gained=int(((candidate == labels) & (baseline != labels)).sum()),
             lost=int(((baseline == labels) & (candidate != labels)).sum()),
-            agreement=cls.agreement(baseline, candidate),
-            unit=cls.words.unit,
+            agreement=self.agreement(baseline, candidate, truth),
+            unit=self.words.unit,
         )
 
-    @classmethod
-    def constant(cls, labels: Integers, lengths: Integers) -> Integers:
+    def constant(self, truth: Truth) -> NDArray[Any]:
         """The commonest labels for every row, as many of them as give the best micro F1."""
-        table = labels.reshape(len(lengths), -1)
+        table = truth.labels.reshape(len(truth.lengths), -1)
         counts = table.sum(axis=0)
         order = np.argsort(-counts, kind="stable")
         named = len(table) * np.arange(1, len(order) + 1)
@@ -238,19 +235,17 @@ class MultiLabel(Task):
         """Those that a row has."""
         return set(np.flatnonzero((labels == 1).any(axis=0)).tolist())
 
-    @classmethod
     def breakdown(
-        cls,
-        baseline: Integers,
-        candidate: Integers,
-        labels: Integers,
-        lengths: Integers,
-        names: Sequence[str],
+        self,
+        baseline: NDArray[Any],
+        candidate: NDArray[Any],
+        truth: Truth,
         decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown:
         """F1, precision and recall of each label, and macro F1 with the interval of its change."""
-        truth, before, after = (each.reshape(len(lengths), -1) for each in (labels, baseline, candidate))
-        parts = np.stack((before & truth, before + truth, after & truth, after + truth), axis=2)  # [n, c, 4]
+        count, names = len(truth.lengths), self.labels
+        true, before, after = (each.reshape(count, -1) for each in (truth.labels, baseline, candidate))
+        parts = np.stack((before & true, before + true, after & true, after + true), axis=2)  # [n, c, 4]
 
         def macro(sums: NDArray[Any]) -> NDArray[Any]:
             each = sums.reshape(len(sums), -1, 4)
@@ -264,10 +259,10 @@ class MultiLabel(Task):
         rows = tuple(
             (
                 name,
-                f"{truth[:, at].sum():,}",
+                f"{true[:, at].sum():,}",
                 *(f"{share:.3f}" for share in (old[at], new[at])),
                 _share(totals[at, 2], after[:, at].sum()),
-                _share(totals[at, 2], truth[:, at].sum()),
+                _share(totals[at, 2], true[:, at].sum()),
             )
             for at, name in enumerate(names)
         )
@@ -338,9 +333,9 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.3f}" if whole else "-"
 
 
-def _row_counts(answers: Integers, labels: Integers, lengths: Integers) -> Integers:
+def _row_counts(answers: NDArray[Any], truth: Truth) -> Integers:
     """Of each row: right names, and names given plus names that are true, [n, 2]."""
-    given, true = (each.reshape(len(lengths), -1) for each in (answers, labels))
+    given, true = (each.reshape(len(truth.lengths), -1) for each in (answers, truth.labels))
     return np.stack(((given & true).sum(axis=1), given.sum(axis=1) + true.sum(axis=1)), axis=1)
 
 

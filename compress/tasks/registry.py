@@ -67,7 +67,7 @@ def default_task(kind: RowKind) -> TaskName:
 
 def several_labels_task() -> TaskName:
     """The first task whose rows have any number of labels."""
-    return next(name for name in TASKS if task_class(name).several_labels)
+    return next(name for name in TASKS if task_class(name).label_kind == "classes")
 
 
 def all_gates() -> dict[str, Gate]:
@@ -105,12 +105,16 @@ def task_of_architectures(architectures: tuple[str, ...], problem_type: object =
     return next(iter([*exact, *(name for name, _ in found)]), None)
 
 
-def task_of_measurement(measurement: Any) -> type[Task]:
-    """Task of a measurement; inferred for older reports, which do not name it.
+def task_of_measurement(measurement: Any) -> Task:
+    """Task of a measurement, without its inputs; inferred for older reports, which do not name it.
 
     Args:
         measurement: a `measure.results.Measurement`.
     """
+    return _kind_of(measurement)((), tuple(measurement.labels))
+
+
+def _kind_of(measurement: Any) -> type[Task]:
     if measurement.task:
         return task_class(measurement.task)
     for task in map(task_class, TASKS):

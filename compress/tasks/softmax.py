@@ -7,12 +7,13 @@ Shapes: ... = rows or positions, c = classes or tokens, u = units, n = rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.spec import NO_LABEL, Difference, Integers, Score
+from compress.tasks.spec import NO_LABEL, Difference, Score, Truth
 from compress.tasks.statistics import clustered_interval, paired_interval, proportion_interval, wider
 
 if TYPE_CHECKING:
@@ -68,61 +69,56 @@ class OneOfSeveral(Task):
         found: Logits = judged.argmax(-1)
         return found
 
-    @classmethod
-    def value(cls, answers: Integers, labels: Integers) -> float:
+    def value(self, answers: NDArray[Any], truth: Truth) -> float:
         """Share of correct units."""
-        return int((answers == labels).sum()) / len(labels)
+        return int((answers == truth.labels).sum()) / len(truth.labels)
 
-    @classmethod
-    def change(cls, before: Integers, after: Integers, labels: Integers) -> float:
+    def change(self, before: NDArray[Any], after: NDArray[Any], truth: Truth) -> float:
         """Difference of the shares, computed with a single rounding."""
+        labels = truth.labels
         return (int((after == labels).sum()) - int((before == labels).sum())) / len(labels)
 
-    @classmethod
-    def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
+    def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """Exact interval; if rows have several units, at least as wide as that of the mean over rows."""
-        right = answers == labels
-        correct, units = int(right.sum()), len(labels)
+        right = answers == truth.labels
+        correct, units = int(right.sum()), len(right)
         low, high = proportion_interval(correct, units)
-        if not cls.units_are_rows:
-            low, high = wider((low, high), clustered_interval(right, lengths), least=0.0)
+        if not self.units_are_rows:
+            low, high = wider((low, high), clustered_interval(right, truth.lengths), least=0.0)
         return Score(
-            metric=cls.words.metric,
+            metric=self.words.metric,
             value=correct / units,
             low=low,
             high=high,
-            rows=len(lengths),
+            rows=len(truth.lengths),
             units=units,
-            unit=cls.words.unit,
+            unit=self.words.unit,
         )
 
-    @classmethod
-    def difference(
-        cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
-    ) -> Difference:
+    def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """Tango's interval; if rows have several units, at least as wide as that of the mean over rows."""
+        labels = truth.labels
         units = len(labels)
         gained = int(((candidate == labels) & (baseline != labels)).sum())
         lost = int(((baseline == labels) & (candidate != labels)).sum())
         low, high = paired_interval(gained, lost, units)
-        if not cls.units_are_rows:
+        if not self.units_are_rows:
             change = (candidate == labels).astype(np.float64) - (baseline == labels)
-            low, high = wider((low, high), clustered_interval(change, lengths), least=-1.0)
+            low, high = wider((low, high), clustered_interval(change, truth.lengths), least=-1.0)
         return Difference(
-            metric=cls.words.metric,
+            metric=self.words.metric,
             value=(gained - lost) / units,
             low=low,
             high=high,
-            rows=len(lengths),
+            rows=len(truth.lengths),
             units=units,
             gained=gained,
             lost=lost,
             agreement=int((baseline == candidate).sum()) / units,
-            unit=cls.words.unit,
+            unit=self.words.unit,
         )
 
-    @classmethod
-    def constant(cls, labels: Integers, lengths: Integers) -> Integers:
+    def constant(self, truth: Truth) -> NDArray[Any]:
         """The most common label, for every unit."""
-        classes, counts = np.unique(labels, return_counts=True)
-        return np.full_like(labels, classes[counts.argmax()])
+        classes, counts = np.unique(truth.labels, return_counts=True)
+        return np.full_like(truth.labels, classes[counts.argmax()])

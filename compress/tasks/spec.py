@@ -18,9 +18,11 @@ __all__ = [
     "Difference",
     "Gate",
     "HubHead",
+    "AnswerKind",
     "InputSpec",
     "Integers",
     "LABELS_KEY",
+    "LabelKind",
     "Modality",
     "NO_LABEL",
     "ROW_INDEX_KEY",
@@ -29,6 +31,8 @@ __all__ = [
     "Tally",
     "TaskName",
     "TaskWords",
+    "Truth",
+    "flat_truth",
 ]
 
 TaskName = str
@@ -36,9 +40,15 @@ TaskName = str
 
 Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
-"""Rows with one label each, or documents that are cut into rows and provide their own labels."""
+"""Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-NO_LABEL = -1  # marks unlabelled rows and padding; never a class index, and ignored by losses
+LabelKind = Literal["class", "classes"]
+"""What labels of a row are in a table: the name of a class, or any number of them."""
+
+AnswerKind = Literal["classes", "numbers", "vectors"]
+"""A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
+
+NO_LABEL = -1  # marks unlabelled rows and padding (NaN among floats); never a class, ignored by losses
 LABELS_KEY = "labels"
 ROW_INDEX_KEY = "row_index"
 
@@ -60,6 +70,32 @@ class InputSpec:
     dtype: Literal["int64", "float32"]
     shape: tuple[int | str, ...]
     pad_value: int | float = 0
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True answers of rows.
+
+    Attributes:
+        labels: of the judged units, row after row, [u] or [u, ...].
+        lengths: judged units of each row, int64 [n].
+    """
+
+    labels: NDArray[Any]
+    lengths: Integers
+
+
+def flat_truth(labels: NDArray[Any], label_lengths: Integers | None) -> Truth:
+    """Truth where each label is a unit of its own, except `NO_LABEL` in ragged labels.
+
+    Args:
+        labels: [n] or [n, k]; ragged ones are padded with `NO_LABEL`.
+        label_lengths: labels of each row, [n], if they are ragged.
+    """
+    if label_lengths is None:
+        return Truth(labels.reshape(-1), np.full(len(labels), labels[:1].size, dtype=np.int64))
+    known = labels != NO_LABEL
+    return Truth(labels[known], known.sum(axis=1))
 
 
 class _Result(BaseModel):

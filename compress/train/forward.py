@@ -55,5 +55,5 @@ def evaluate(
             total += float(task.loss(answered, labels)) * len(judged)
             count += len(judged)
             answers.append(task.named(judged).cpu().numpy())
-    metric = task.value(np.concatenate(answers), split.answers)
+    metric = task.value(np.concatenate(answers), split.truth(task))
     return {"validation_loss": total / count, "validation_metric": metric}

@@ -151,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         splits, context, model = loaded(given, folder)
-        print(f"test text: {splits.source}, {splits.test.answers.size:,} tokens")
+        print(f"test text: {splits.source}, {splits.test.labels.size:,} tokens")
         columns = ["weights", "perplexity", "ratio (95 %)", "MB", "memory MB", "export s"]
         for count in given.threads:
             columns += [f"write/s, {count} thr.", "speed-up", f"read/s, {count} thr.", "speed-up"]

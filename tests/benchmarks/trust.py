@@ -19,7 +19,7 @@ import numpy as np
 from compress.measure import create_session
 from compress.measure.latency import Rounds, compare_latency
 from compress.measure.made_inputs import inputs_of, made_batch
-from compress.tasks import Classification
+from compress.tasks import Classification, flat_truth
 from compress.timing import Setting
 
 RATIOS = ((1, 1), (11, 10), (3, 2), (2, 1))
@@ -71,7 +71,7 @@ def print_accuracy() -> None:
                 both_wrong = luck > 0.85
                 baseline = (both_wrong | (luck < gained)).astype(np.int64)
                 candidate = (both_wrong | ((luck >= gained) & (luck < gained + lost))).astype(np.int64)
-                found = Classification.difference(baseline, candidate, labels, np.ones_like(labels))
+                found = Classification(()).difference(baseline, candidate, flat_truth(labels, None))
                 held += found.low <= gained - lost <= found.high
                 alarms += not found.low <= 0 <= found.high
                 widths.append(100 * (found.high - found.low))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from compress.data import DigitsData, FileData, Split, collate
 from compress.data.labels import padded_labels
-from compress.tasks import NO_LABEL, InputSpec
+from compress.tasks import NO_LABEL, InputSpec, flat_truth
 
 IDS = InputSpec("input_ids", "int64", ("sequence_length",), 9)
 MASK = InputSpec("attention_mask", "int64", ("sequence_length",))
@@ -131,10 +131,13 @@ def test_ragged_labels_are_padded_to_the_longest_of_a_batch() -> None:
 
 def test_ragged_labels_without_a_label_are_not_judged() -> None:
     split = _ragged()
-    assert split.answers.tolist() == [1, 0, 2, 0, 1, 1]
-    assert split.answer_lengths.tolist() == [2, 3, 1]
-    again = split.relabelled(split.answers + 5)
-    assert again.answers.tolist() == [6, 5, 7, 5, 6, 6] and again.labels[1, 1] == NO_LABEL
+    truth = flat_truth(split.labels, split.label_lengths)
+    assert truth.labels.tolist() == [1, 0, 2, 0, 1, 1] and truth.lengths.tolist() == [2, 3, 1]
+    again = split.relabelled(truth.labels + 5)
+    assert (
+        flat_truth(again.labels, again.label_lengths).labels.tolist() == [6, 5, 7, 5, 6, 6]
+        and again.labels[1, 1] == NO_LABEL
+    )
 
 
 def test_ragged_labels_survive_a_file_and_a_join(tmp_path: Path) -> None:
@@ -143,7 +146,8 @@ def test_ragged_labels_survive_a_file_and_a_join(tmp_path: Path) -> None:
     again = Split.load(tmp_path / "rows.npz", "train", split.inputs)
     assert again.fingerprint() == split.fingerprint()
     both = split.at(np.array([2])).joined(Split.without_labels("more", split.rows[:2], split.inputs))
-    assert both.answers.tolist() == [1] and both.answer_lengths.tolist() == [1, 0, 0]
+    truth = flat_truth(both.labels, both.label_lengths)
+    assert truth.labels.tolist() == [1] and truth.lengths.tolist() == [1, 0, 0]
 
 
 def test_rows_of_several_labels_stay_so_beside_rows_without_labels() -> None:

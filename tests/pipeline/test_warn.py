@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.data import Splits
 from compress.data.table import Note
-from compress.measure.answers import pack_classes
+from compress.measure.answers import pack_answers
 from compress.measure.results import Answers
 from compress.pipeline.caveats import doubts_of_data, lines_before_work, warnings_of
 from compress.recipe import load_recipe
@@ -62,9 +62,9 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
 
     def count(baseline_right: int, candidate_right: int) -> int:
         answers = Answers(
-            labels=pack_classes(labels),
-            baseline=pack_classes((labels + (np.arange(60) >= baseline_right)) % 3),
-            candidate=pack_classes((labels + (np.arange(60) >= candidate_right)) % 3),
+            labels=pack_answers(labels),
+            baseline=pack_answers((labels + (np.arange(60) >= baseline_right)) % 3),
+            candidate=pack_answers((labels + (np.arange(60) >= candidate_right)) % 3),
         )
         return len(warnings_of(recipe, splits, measured.model_copy(update={"answers": answers})))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from compress.measure.answers import pack_classes
+from compress.measure.answers import pack_answers
 from compress.measure.results import Answers, Measurement
 from compress.page import Table
 from compress.recipe.gates import GatesConfig
@@ -91,7 +91,7 @@ def _rare(report: RunReport, found: int) -> RunReport:
     labels = (np.arange(1_000) < 16).astype(np.int64)
     candidate = (np.arange(1_000) < found).astype(np.int64)
     answers = Answers(
-        labels=pack_classes(labels), baseline=pack_classes(labels), candidate=pack_classes(candidate)
+        labels=pack_answers(labels), baseline=pack_answers(labels), candidate=pack_answers(candidate)
     )
     accuracy = report.measurement.candidate.accuracy.model_copy(update={"value": (984 + found) / 1_000})
     model = report.measurement.candidate.model_copy(update={"accuracy": accuracy})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compress.errors import OutputError
-from compress.measure.answers import pack_classes
+from compress.measure.answers import pack_answers
 from compress.measure.results import Answers
 from compress.report import Comparison, RunReport, compare_reports, sorted_by
 from compress.report.compare.sections import comparison_page
@@ -24,7 +24,7 @@ def with_answers(report: RunReport, wrong: Sequence[int], labels: Any = LABELS) 
     classes = labels.copy()
     classes[list(wrong)] = 1
     packed = Answers(
-        labels=pack_classes(labels), baseline=pack_classes(labels), candidate=pack_classes(classes)
+        labels=pack_answers(labels), baseline=pack_answers(labels), candidate=pack_answers(classes)
     )
     measurement = report.measurement.model_copy(update={"answers": packed})
     return report.model_copy(update={"measurement": measurement})
@@ -105,7 +105,7 @@ def test_chosen_runs_are_compared_among_themselves(runs: list[Any], make_report:
 def test_a_report_with_damaged_answers_is_refused_in_words(runs: list[Any], tmp_path: Path) -> None:
     text = runs[0].model_dump_json()
     answers = runs[0].measurement.answers
-    for wrong in ("no base64!", pack_classes(LABELS[:5])):
+    for wrong in ("no base64!", pack_answers(LABELS[:5])):
         (tmp_path / "report.json").write_text(text.replace(answers.candidate, wrong))
         with pytest.raises(OutputError, match=r"not a valid report: measurement.answers"):
             compare_reports(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.tasks import Classification
+from compress.tasks import Classification, flat_truth
 
 
 def test_accuracy_difference_counts_gained_lost_and_agreement_by_hand():
@@ -13,7 +13,7 @@ def test_accuracy_difference_counts_gained_lost_and_agreement_by_hand():
     candidate = np.array(
         [0, 0, 1, 2, 1]
     )  # right on rows 0, 1, 2; on row 4 both are wrong, each in its own way
-    found = Classification.difference(baseline, candidate, labels, np.ones_like(labels))
+    found = Classification(()).difference(baseline, candidate, flat_truth(labels, None))
     assert (found.gained, found.lost, found.rows, found.value) == (1, 1, 5, 0.0)
     assert found.agreement == 2 / 5
     assert found.low < 0 < found.high

@@ -9,9 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from compress.tasks import Classification, LanguageModelling
+from compress.tasks import Classification, LanguageModelling, Truth, flat_truth
 from compress.tasks.language_modelling import RowLosses, compare_losses, token_divergence, top_answers
 from compress.tasks.statistics import mean_interval
+
+TASK = LanguageModelling(())
+
+
+def _rows(labels: np.ndarray, length: int) -> Truth:
+    return flat_truth(labels.reshape(-1, length), None)
 
 
 def _losses(values: list[list[float]]) -> RowLosses:
@@ -54,17 +60,17 @@ def test_tokens_of_a_row_are_not_independent() -> None:
     # One of ten rows is wrong as a whole: as one of ten, not as fifty of five hundred.
     labels = np.zeros(500, dtype=np.int64)
     wrong = np.repeat(np.arange(10) == 0, 50).astype(np.int64)
-    by_row = LanguageModelling.difference(labels, wrong, labels, np.full(10, 50))
-    by_token = Classification.difference(labels, wrong, labels, np.ones(500, dtype=np.int64))
+    by_row = TASK.difference(labels, wrong, _rows(labels, 50))
+    by_token = Classification(()).difference(labels, wrong, _rows(labels, 1))
     assert by_row.value == by_token.value == -0.1 and by_row.unit == "token"
     assert by_row.low < by_token.low - 0.1 and by_row.high > by_token.high
-    one = LanguageModelling.score(wrong, labels, np.full(10, 50))
+    one = TASK.score(wrong, _rows(labels, 50))
     assert (one.value, one.rows, one.units, one.unit) == (0.9, 10, 500, "token") and one.low < 0.75
 
 
 def test_equal_answers_are_no_proof() -> None:
     labels = np.zeros(40, dtype=np.int64)
-    same = LanguageModelling.difference(labels, labels, labels, np.full(4, 10))
+    same = TASK.difference(labels, labels, _rows(labels, 10))
     assert same.low < 0 < same.high
 
 
@@ -76,9 +82,9 @@ def test_one_row_bounds_no_perplexity() -> None:
 
 def test_a_share_of_few_rows_stays_a_share():
     labels = np.zeros(8, dtype=np.int64)
-    found = LanguageModelling.score(labels, labels, np.full(2, 4))
+    found = TASK.score(labels, _rows(labels, 4))
     assert 0 <= found.low < found.high == 1
-    mixed = LanguageModelling.score(np.array([0] * 4 + [1] * 4), labels, np.full(2, 4))
+    mixed = TASK.score(np.array([0] * 4 + [1] * 4), _rows(labels, 4))
     assert (mixed.low, mixed.value, mixed.high) == (0, 0.5, 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,15 @@ from compress.model import ModelConfig, load_model
 from compress.pipeline import bundle_variants, check_bundle, export_model, inspect_model, run
 from compress.recipe import load_recipe
 from compress.report import to_markdown
-from compress.tasks import NO_LABEL, InputSpec, MultiLabel, task_class, task_from
+from compress.tasks import NO_LABEL, InputSpec, MultiLabel, Truth, flat_truth, task_class, task_from
 from compress.tasks.registry import task_of_architectures
 
 TASK = MultiLabel((InputSpec("x", "float32", (3,)),), ("a", "b", "c"))
 ROWS, LABELS = 200, 6
-LENGTHS = np.full(ROWS, LABELS)
+
+
+def _truth(labels: np.ndarray, width: int = LABELS) -> Truth:
+    return flat_truth(labels.reshape(-1, width), None)
 
 
 def _answers(seed: int, wrong: float) -> tuple[np.ndarray, np.ndarray]:
@@ -36,11 +40,11 @@ def _answers(seed: int, wrong: float) -> tuple[np.ndarray, np.ndarray]:
 
 def test_it_is_micro_f1_with_an_interval_over_rows() -> None:
     truth, found = _answers(0, 0.1)
-    score = MultiLabel.score(found.ravel(), truth.ravel(), LENGTHS)
+    score = TASK.score(found.ravel(), _truth(truth))
     assert score.value == pytest.approx(f1_score(truth, found, average="micro"))
     assert (score.metric, score.rows, score.units) == ("micro F1", ROWS, ROWS * LABELS)
     assert 0.01 < score.value - score.low < 0.06 and 0.01 < score.high - score.value < 0.06
-    again = MultiLabel.score(found.ravel(), truth.ravel(), LENGTHS)
+    again = TASK.score(found.ravel(), _truth(truth))
     assert again == score
 
 
@@ -48,8 +52,8 @@ def test_the_difference_is_paired_and_agreement_is_of_decisions() -> None:
     truth, before = _answers(0, 0.1)
     after = before.copy()
     after[:5] = 1 - after[:5]
-    found = MultiLabel.difference(before.ravel(), after.ravel(), truth.ravel(), LENGTHS)
-    single = MultiLabel.score(after.ravel(), truth.ravel(), LENGTHS)
+    found = TASK.difference(before.ravel(), after.ravel(), _truth(truth))
+    single = TASK.score(after.ravel(), _truth(truth))
     assert found.agreement == 1 - 5 / ROWS
     assert found.value == pytest.approx(
         f1_score(truth, after, average="micro") - f1_score(truth, before, average="micro")
@@ -61,11 +65,11 @@ def test_the_difference_is_paired_and_agreement_is_of_decisions() -> None:
 def test_equal_or_perfect_answers_are_no_proof() -> None:
     truth, _ = _answers(0, 0.0)
     flat = truth.ravel()
-    same = MultiLabel.difference(flat, flat, flat, LENGTHS)
+    same = TASK.difference(flat, flat, _truth(flat))
     assert same.value == 0 and -0.05 < same.low < -0.005 and 0.005 < same.high < 0.05
-    perfect = MultiLabel.score(flat, flat, LENGTHS)
+    perfect = TASK.score(flat, _truth(flat))
     assert perfect.value == perfect.high == 1 and 0.95 < perfect.low < 0.995
-    assert MultiLabel.value(np.zeros_like(flat), np.zeros_like(flat)) == 0
+    assert TASK.value(np.zeros_like(flat), _truth(np.zeros_like(flat))) == 0
 
 
 def test_its_intervals_cover_in_95_of_100_samples() -> None:
@@ -74,7 +78,7 @@ def test_its_intervals_cover_in_95_of_100_samples() -> None:
     for _ in range(300):
         truth = draw.integers(0, 2, rows * 2)
         found = np.where(draw.random(rows * 2) < 0.1, 1 - truth, truth)
-        score = MultiLabel.score(found, truth, np.full(rows, 2))
+        score = TASK.score(found, _truth(truth, 2))
         held += score.low <= 0.9 <= score.high
     assert 0.92 <= held / 300 <= 0.99
 
@@ -82,18 +86,17 @@ def test_its_intervals_cover_in_95_of_100_samples() -> None:
 def test_chance_level_is_that_of_the_best_constant_labels() -> None:
     truth, _ = _answers(1, 0.0)
     choices = (np.array([[number >> bit & 1 for bit in range(LABELS)]]) for number in range(1 << LABELS))
-    best = max(MultiLabel.value(np.repeat(each, ROWS, 0).ravel(), truth.ravel()) for each in choices)
-    constant = MultiLabel.constant(truth.ravel(), LENGTHS)
-    assert MultiLabel.value(constant, truth.ravel()) == best > 0
+    best = max(TASK.value(np.repeat(each, ROWS, 0).ravel(), _truth(truth)) for each in choices)
+    constant = TASK.constant(_truth(truth))
+    assert TASK.value(constant, _truth(truth)) == best > 0
     assert len(np.unique(constant.reshape(ROWS, -1), axis=0)) == 1
 
 
 def test_each_label_and_macro_f1_are_scikit_learns() -> None:
     truth, before = _answers(0, 0.1)
     _, after = _answers(0, 0.2)
-    found = MultiLabel.breakdown(
-        before.ravel(), after.ravel(), truth.ravel(), LENGTHS, list("uvwxyz"), ({}, {"threshold": 0.25})
-    )
+    task = replace(TASK, labels=tuple("uvwxyz"))
+    found = task.breakdown(before.ravel(), after.ravel(), _truth(truth), ({}, {"threshold": 0.25}))
     each = f1_score(truth, after, average=None)
     assert [row[0] for row in found.rows] == list("uvwxyz")
     assert [row[3] for row in found.rows] == [f"{value:.3f}" for value in each]
@@ -105,13 +108,13 @@ def test_the_threshold_is_that_of_the_best_micro_f1_on_validation() -> None:
     draw = np.random.default_rng(0)
     truth = (draw.random((ROWS, LABELS)) < 0.2).astype(np.int64).ravel()
     logits = (draw.normal(0, 1, truth.shape) + 2 * truth - 2.5).reshape(ROWS, LABELS)
-    found = TASK.decided(logits, truth)
+    found = TASK.decided(logits, _truth(truth))
     probabilities = 1 / (1 + np.exp(-logits.ravel()))
     tried = {step / 100: f1_score(truth, probabilities > step / 100) for step in range(1, 100)}
     assert tried[found.threshold] == max(tried.values()) > tried[0.5] + 0.05
     assert TASK.threshold == 0.5 and task_from(found.facts()) == found
     certain = np.where(truth, 9.0, -9.0).reshape(ROWS, LABELS)
-    assert TASK.decided(certain, truth).threshold == 0.5  # of many that are equally good
+    assert TASK.decided(certain, _truth(truth)).threshold == 0.5  # of many that are equally good
     assert TASK.with_decision(found.decision()) == found
     for other in ({}, {"threshold": None}, {"threshold": 1.5}, {"threshold": "0.2"}):
         assert TASK.with_decision(other) is TASK

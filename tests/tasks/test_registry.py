@@ -60,9 +60,13 @@ def test_a_task_is_known_by_the_name_of_an_architecture(architecture: str, task:
 
 
 def test_older_measurements_name_no_task() -> None:
-    assert task_of_measurement(SimpleNamespace(task="", language=None)) is Classification
-    assert task_of_measurement(SimpleNamespace(task="", language=object())) is LanguageModelling
-    assert task_of_measurement(SimpleNamespace(task="classification", language=None)) is Classification
+    for task, language, kind in (
+        ("", None, Classification),
+        ("", object(), LanguageModelling),
+        ("classification", None, Classification),
+    ):
+        found = task_of_measurement(SimpleNamespace(labels=("a", "b"), task=task, language=language))
+        assert type(found) is kind and found.labels == ("a", "b")
 
 
 def test_data_say_their_task_only_where_it_is_not_implied() -> None:

@@ -26,7 +26,7 @@ from compress.quantize.mixed.sensitivity import damage_of
 from compress.recipe.gates import GatesConfig
 from compress.report import judged
 from compress.report.sections.gates import commonest_words
-from compress.tasks import TASKS, Difference, InputSpec, Integers, Score, Task, task_of_measurement
+from compress.tasks import TASKS, Difference, InputSpec, Integers, Score, Task, Truth, task_of_measurement
 from compress.tasks.base import Logits
 from compress.tasks.spec import TaskWords
 from compress.train import fit_
@@ -79,39 +79,33 @@ class Tags(Task):
     def named(self, judged: Logits) -> Logits:
         return ((judged > 0) * 1).reshape(-1)
 
-    @classmethod
-    def value(cls, answers: Integers, labels: Integers) -> float:
-        both = int((answers & labels).sum())
-        return 2 * both / max(int(answers.sum() + labels.sum()), 1)
+    def value(self, answers: Integers, truth: Truth) -> float:
+        both = int((answers & truth.labels).sum())
+        return 2 * both / max(int(answers.sum() + truth.labels.sum()), 1)
 
-    @classmethod
-    def score(cls, answers: Integers, labels: Integers, lengths: Integers) -> Score:
-        value = cls.value(answers, labels)
-        counts = {"rows": len(lengths), "units": len(labels), "unit": cls.words.unit}
-        return Score(metric=cls.words.metric, value=value, low=value, high=value, **counts)
+    def score(self, answers: Integers, truth: Truth) -> Score:
+        value = self.value(answers, truth)
+        counts = {"rows": len(truth.lengths), "units": len(truth.labels), "unit": self.words.unit}
+        return Score(metric=self.words.metric, value=value, low=value, high=value, **counts)
 
-    @classmethod
-    def difference(
-        cls, baseline: Integers, candidate: Integers, labels: Integers, lengths: Integers
-    ) -> Difference:
-        change = cls.change(baseline, candidate, labels)
+    def difference(self, baseline: Integers, candidate: Integers, truth: Truth) -> Difference:
+        change, labels = self.change(baseline, candidate, truth), truth.labels
         right, other = candidate == labels, baseline == labels
         return Difference(
-            metric=cls.words.metric,
+            metric=self.words.metric,
             value=change,
             low=change,
             high=change,
-            rows=len(lengths),
+            rows=len(truth.lengths),
             units=len(labels),
             gained=int((right & ~other).sum()),
             lost=int((other & ~right).sum()),
-            agreement=cls.agreement(baseline, candidate),
-            unit=cls.words.unit,
+            agreement=self.agreement(baseline, candidate, truth),
+            unit=self.words.unit,
         )
 
-    @classmethod
-    def constant(cls, labels: Integers, lengths: Integers) -> Integers:
-        return np.ones_like(labels)
+    def constant(self, truth: Truth) -> Integers:
+        return np.ones_like(truth.labels)
 
 
 class Net(nn.Module):
@@ -158,7 +152,7 @@ def test_it_is_trained_and_its_metric_is_its_own(trained: nn.Module, rows: dict[
     with torch.no_grad():
         named = TASK.named(trained(torch.from_numpy(batch["features"])).numpy())
     # Means over padding: batches of another size pad otherwise, and a tag near 0 may turn.
-    assert found["validation_metric"] == pytest.approx(Tags.value(named, rows["test"].answers), abs=0.02)
+    assert found["validation_metric"] == pytest.approx(TASK.value(named, rows["test"].truth(TASK)), abs=0.02)
 
 
 def test_a_student_learns_from_what_is_kept_of_its_teacher(
@@ -209,7 +203,7 @@ def test_it_is_exported_measured_and_judged(
     accuracy = found.baseline.accuracy
     assert (accuracy.metric, accuracy.rows, accuracy.units, accuracy.unit) == ("micro F1", 96, 288, "tag")
     assert found.answers is not None and found.answers.positions == 3
-    assert found.task == "tags" and task_of_measurement(found) is Tags and found.language is None
+    assert found.task == "tags" and isinstance(task_of_measurement(found), Tags) and found.language is None
     gate, chance = judged(GatesConfig(max_accuracy_drop=0.01), found)
     assert not gate.holds and not chance.holds and gate.value == -found.difference.value
     assert commonest_words(found, "baseline") is None

@@ -24,6 +24,7 @@ from compress.data.splits import Splits, assemble
 from compress.data.table import Label, Table
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, InputSpec
+from compress.tasks.spec import LabelKind
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
 
@@ -43,7 +44,7 @@ class ArraysData(DataSource):
         test: that of test rows; None: drawn from train.
     """
 
-    several_labels: ClassVar[bool] = True
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes")
 
     source: Literal["arrays"] = "arrays"
     train: RecipePath
@@ -87,7 +88,10 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
     columns = {part: _read(path) for part, path in paths.items()}
-    read = {part: _labels(path, columns[part], config.kind.several_labels) for part, path in paths.items()}
+    read = {
+        part: _labels(path, columns[part], config.kind.label_kind == "classes")
+        for part, path in paths.items()
+    }
     labels = {part: found for part, (found, _) in read.items()}
     inputs = derived_inputs(str(paths["train"]), columns["train"])
     rows = {

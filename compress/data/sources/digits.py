@@ -20,6 +20,7 @@ from compress.data.sources.images import Images, image_splits
 from compress.data.splits import Splits, assemble
 from compress.data.table import Table
 from compress.tasks import InputSpec
+from compress.tasks.spec import LabelKind
 
 __all__ = [
     "DIGITS_INPUTS",
@@ -42,14 +43,14 @@ class DigitsData(DataSource):
     they are true of the digit: 1, 5 and 7 have none.
     """
 
-    several_labels: ClassVar[bool] = True
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes")
 
     source: Literal["digits"] = "digits"
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
         table, features = read_digits()
-        if self.kind.several_labels:
+        if self.kind.label_kind == "classes":
             table = replace(table, labels=tuple(_properties(str(label)) for label in table.labels))
         tables = {"train": table}
         parts = self.divided(tables)

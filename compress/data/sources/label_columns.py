@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from compress.errors import DataError, shortened
 from compress.tasks.registry import several_labels_task
+from compress.tasks.spec import LabelKind
 
 __all__ = ["LABEL_NAMES_KEY", "LabelColumns", "labels_of_columns", "labels_of_matrix", "says_task"]
 
@@ -26,13 +27,18 @@ class LabelColumns:
 
     Attributes:
         names: of the columns; with several, each is a label and holds 0 or 1.
-        several: a row has any number of labels.
+        kind: what labels a row has.
         separator: of labels in a text.
     """
 
     names: tuple[str, ...] = ("label",)
-    several: bool = False
+    kind: LabelKind = "class"
     separator: str | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether a row has any number of labels."""
+        return self.kind == "classes"
 
     @property
     def declared(self) -> tuple[str, ...]:

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
-from compress.data.table import Note, Table, listed
+from compress.data.table import Label, Note, Table, listed
 from compress.errors import DataError, did_you_mean, shortened
+from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _WHOLE = re.compile(r"([-+]?\d+)\.0*")
+
+
+@dataclass(frozen=True)
+class _RawLabels:
+    """Label columns as read.
+
+    Attributes:
+        values: of each column.
+        numbers: of each row, as counted by `unit`.
+    """
+
+    columns: LabelColumns
+    values: Sequence[Sequence[Any]]
+    where: str
+    unit: str
+    numbers: Sequence[int]
+
+    @property
+    def places(self) -> list[str]:
+        """Where each row is, for errors."""
+        return [f"{self.where}: {self.unit} {number}" for number in self.numbers]
 
 
 def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> None:
@@ -54,15 +77,9 @@ def labelled_table(
     """
     _check_texts(where, texts, text, unit, numbers)
     at = numbers or tuple(range(1, len(texts) + 1))
-    places = [f"{where}: {unit} {n}" for n in at]
-    if labels.several:
-        found = labels_of_columns(labels, values, _label_name, places)
-        known = declared or labels.declared
-        return Table(name, where, tuple(texts), found, known, unit, numbers, notes=notes)
-    names = tuple(map(_label_name, values[0], places))
-    _refuse_gaps(where, "label", labels.names[0], unit, [n for n, v in zip(at, names, strict=True) if not v])
-    names = _class_names(names, where, labels.names[0])
-    return Table(name, where, tuple(texts), names, declared, unit, numbers, notes=notes)
+    raw = _RawLabels(labels, values, where, unit, at)
+    found = _READ[labels.kind](raw)
+    return Table(name, where, tuple(texts), found, declared or labels.declared, unit, numbers, notes=notes)
 
 
 def unlabelled_table(
@@ -136,6 +153,26 @@ def _class_names(names: tuple[str, ...], where: str, column: str) -> tuple[str, 
         first = next(name for name in names if name in fractions)
         _refuse_amount(f"{where}: column '{column}'", first)
     return tuple(found[1] if (found := _WHOLE.fullmatch(name)) else name for name in names)
+
+
+def _one_class(raw: _RawLabels) -> tuple[Label, ...]:
+    """The class name of each row."""
+    column = raw.columns.names[0]
+    names = tuple(map(_label_name, raw.values[0], raw.places))
+    lacking = [number for number, name in zip(raw.numbers, names, strict=True) if not name]
+    _refuse_gaps(raw.where, "label", column, raw.unit, lacking)
+    return _class_names(names, raw.where, column)
+
+
+def _several_classes(raw: _RawLabels) -> tuple[Label, ...]:
+    """The class names of each row."""
+    return labels_of_columns(raw.columns, raw.values, _label_name, raw.places)
+
+
+_READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
+    "class": _one_class,
+    "classes": _several_classes,
+}
 
 
 def _refuse_amount(where: str, value: object) -> NoReturn:

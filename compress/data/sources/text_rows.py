@@ -20,6 +20,7 @@ from compress.data.sources.label_columns import LabelColumns, says_task
 from compress.data.split import Row, Split
 from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, counted
+from compress.tasks.spec import LabelKind
 
 __all__ = ["TextRows"]
 
@@ -34,7 +35,7 @@ class TextRows(DataSource):
         max_length: most tokens of a row; longer texts are truncated.
     """
 
-    several_labels: ClassVar[bool] = True
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes")
     modality: ClassVar[Modality] = "text"
 
     text: str = "text"
@@ -46,7 +47,7 @@ class TextRows(DataSource):
     def labels(self) -> LabelColumns:
         """Where the labels are."""
         names = (self.label,) if isinstance(self.label, str) else self.label
-        return LabelColumns(names, self.kind.several_labels, self.label_separator)
+        return LabelColumns(names, self.kind.label_kind, self.label_separator)
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:

@@ -76,7 +76,7 @@ class FilePair:
         Raises:
             MeasureError: they do not.
         """
-        if not np.array_equal(self.candidate_rows.answers, self.test.answers):
+        if not np.array_equal(self.candidate_rows.labels, self.test.labels):
             raise MeasureError("candidate_test must have the rows of test, in the same order")
         for path in (self.baseline, self.candidate):
             if not path.is_file():

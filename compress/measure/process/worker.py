@@ -19,10 +19,10 @@ from pathlib import Path
 
 import psutil
 
-from compress.data.split import Split
+from compress.data.split import Array, Split
 from compress.errors import CompressError, MeasureError
 from compress.measure.accuracy import accuracy, batched_size, predict
-from compress.measure.answers import pack_classes
+from compress.measure.answers import pack_answers
 from compress.measure.decoding import cache_bytes_per_token, compare_decoding
 from compress.measure.environment import environment
 from compress.measure.explain.explanation import Explanation
@@ -46,7 +46,7 @@ from compress.measure.runtimes.others import OPENVINO, Answered, measure_runtime
 from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
 from compress.system.exclusive import alone, make_way, work
-from compress.tasks import Integers, Task, task_from
+from compress.tasks import Task, task_from
 from compress.tasks.spec import Tally
 from compress.timing import Setting
 
@@ -86,23 +86,24 @@ def measure(request: Request, step: OnStep) -> Measurement:
     )
     return Measurement(
         task=task.name,
+        labels=task.labels,
         baseline=baseline,
         candidate=candidate,
-        difference=task.difference(base_named, named, test.answers, test.answer_lengths),
+        difference=task.difference(base_named, named, test.truth(task)),
         latency=latency,
         environment=environment(request.threads),
         noise=(*request.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
         runtimes=_others(request, files, candidate_test, step),
-        answers=_packed(test, base_named, named),
+        answers=_packed(task, test, base_named, named),
         language=language,
     )
 
 
 def _measure_model(
     request: Request, role: str, path: Path, test: Split, task: Task, tally: Tally | None, step: OnStep
-) -> tuple[ModelMeasurement, Integers]:
+) -> tuple[ModelMeasurement, Array]:
     threads = max(request.threads)
     session = create_session(path, threads=threads)
     one_by_one = _Tenths(f"{role}: {task.words.metric}", len(test), SINGLE_STEPS, step)
@@ -156,15 +157,18 @@ def _rounds(request: Request) -> Rounds:
     return Rounds(request.rounds, request.seconds, request.seed)
 
 
-def _packed(test: Split, baseline: Integers, candidate: Integers) -> Answers:
-    lengths = test.answer_lengths
+def _packed(task: Task, test: Split, baseline: Array, candidate: Array) -> Answers | None:
+    if task.answer_kind == "vectors":
+        return None
+    truth = test.truth(task)
+    lengths = truth.lengths
     alike = len(set(lengths.tolist())) == 1
     return Answers(
-        labels=pack_classes(test.answers),
-        baseline=pack_classes(baseline),
-        candidate=pack_classes(candidate),
+        labels=pack_answers(truth.labels),
+        baseline=pack_answers(baseline),
+        candidate=pack_answers(candidate),
         positions=int(lengths[0]) if alike else 1,
-        lengths="" if alike else pack_classes(lengths),
+        lengths="" if alike else pack_answers(lengths),
     )
 
 
@@ -191,7 +195,7 @@ def _language(
                 on_round=on_round,
             )
         )
-    found = task.compare_tallies(*tallies, test.answers.size, test.label_bytes)
+    found = task.compare_tallies(*tallies, len(test.truth(task).labels), test.label_bytes)
     for who, size in zip(("baseline", "candidate"), cache_bytes, strict=True):
         found[who]["cache_bytes_per_token"] = size
     return Language.model_validate({**found, "decode": decode})

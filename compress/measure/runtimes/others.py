@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.data.split import Batch, Split
+from compress.data.split import Array, Batch, Split
 from compress.errors import MeasureError, RecipeError
 from compress.measure.accuracy import predict
 from compress.measure.latency import Rounds, rounds_in_turns
@@ -24,7 +24,7 @@ from compress.measure.runtimes.openvino_session import (
     openvino_version,
 )
 from compress.measure.runtimes.session import Session, answer, create_session, feeds
-from compress.tasks import Integers, Task
+from compress.tasks import Task
 from compress.timing import Setting
 
 __all__ = [
@@ -54,7 +54,7 @@ class Answered:
     path: Path
     rows: Split
     task: Task
-    named: Integers
+    named: Array
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,15 @@ def _agreement(way: OpenRuntime, given: Answered, threads: int) -> RuntimeFile:
             file=given.file,
             refused=str(error).removeprefix(f"{given.path}: "),
         )
+    truth = given.rows.truth(task)
     return RuntimeFile(
         runtime=way.name,
         version=way.version,
         file=given.file,
         precision=getattr(session, "precision", ""),
         products=getattr(session, "products", {}),
-        agreement=task.agreement(named, given.named),
-        accuracy=task.value(named, given.rows.answers),
+        agreement=task.agreement(named, given.named, truth),
+        accuracy=task.value(named, truth),
     )
 
 

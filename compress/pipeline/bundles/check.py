@@ -15,7 +15,7 @@ from compress.data import Splits, load_splits
 from compress.errors import OutputError, ParityError, RecipeError
 from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import FilePair, Measurement
-from compress.measure.answers import unpack_classes
+from compress.measure.answers import unpack_answers
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.page.format import percent
 from compress.pipeline.exported import parity_of
@@ -149,7 +149,7 @@ def _answers(
 
 
 def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> None:
-    same = mine.task.labels == theirs.task.labels and np.array_equal(mine.test.answers, theirs.test.answers)
+    same = mine.task.labels == theirs.task.labels and np.array_equal(mine.test.labels, theirs.test.labels)
     if not same:
         raise OutputError(f"{other} and {directory} have other labels or other test rows")
 
@@ -169,15 +169,15 @@ def _as_reported(directory: Path, here: float, splits: Splits) -> list[CheckReco
     Args:
         here: the metric measured on the test rows.
     """
-    test = splits.test
+    test, truth = splits.test, splits.test.truth(splits.task)
     if not (directory / "report.json").is_file():
         return []
     measured = load_report(directory).measurement
     then = measured.candidate.accuracy
-    if (then.rows, then.units) != (len(test), test.answers.size):
+    if (then.rows, then.units) != (len(test), len(truth.labels)):
         return []
     kept = measured.answers
-    if kept is not None and not np.array_equal(unpack_classes(kept.labels), test.answers):
+    if kept is not None and not np.array_equal(unpack_answers(kept.labels), truth.labels):
         return []
     found = (
         f"{percent(here)} of {then.units:,} test {then.unit}s; the report says {percent(then.value)} "

@@ -159,7 +159,7 @@ def _measured(run: Run, how: _Options) -> dict[str, Any]:
 
 def _check_task(recipe: Recipe) -> None:
     kind = task_class(recipe.data.task)
-    if kind.names_tokens or kind.several_labels:
+    if kind.names_tokens or kind.label_kind != "class":
         raise RecipeError(
             f"{recipe.path or recipe.run_name}: data.task: inspect needs a classifier with one label per "
             f"row, and this is a {kind.words.model}; use prune/structured, whose report shows what each "
@@ -278,8 +278,8 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
 
 def _notes(run: Run, bench: Bench) -> tuple[str, ...]:
     recipe, splits, found = run.recipe, run.splits, list(run.notes)
-    rows, task, right = bench.rows, bench.task, bench.full.numpy()
-    constant = task.constant(rows.answers, rows.answer_lengths) == rows.answers
+    task, right, truth = bench.task, bench.full.numpy(), bench.rows.truth(bench.task)
+    constant = task.constant(truth) == truth.labels
     gained, lost = int((right & ~constant).sum()), int((constant & ~right).sum())
     chance = float(constant.mean())
     if paired_interval(gained, lost, len(right))[0] <= 0:

@@ -59,7 +59,7 @@ class Batches:
         return cls(
             tuple(to_tensors(batch, task.input_names, device) for batch in batches),
             tuple(torch.from_numpy(batch[LABELS_KEY]) for batch in batches),
-            torch.from_numpy(ordered.answers),
+            torch.from_numpy(ordered.truth(task).labels),
             task,
         )
 

@@ -110,7 +110,8 @@ class StructuredPruning(StructuredSettings):
             )
         if self.targets == "teacher":
             calibration = _answered(calibration, dense, context)
-        if self.importance in ("fisher", "taylor") and len(set(calibration.answers.tolist())) < 2:
+        labels = calibration.truth(context.task).labels
+        if self.importance in ("fisher", "taylor") and len(set(labels.tolist())) < 2:
             raise StageError(
                 f"prune/structured: all {len(calibration)} calibration rows have the same label, so "
                 "gradients of the loss carry no information about the others; use targets: teacher, or "

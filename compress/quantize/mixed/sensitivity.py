@@ -156,7 +156,7 @@ def damage_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> Damage:
         if not bool(torch.isfinite(answered).all()):
             raise StageError(f"the {what} model's outputs for {rows.name} rows contain NaN or infinity")
     divergence = max(0.0, float(task.divergence(logits.double(), truth.double(), 1.0)))
-    found, wanted = (task.value(task.named(each.numpy()), rows.answers) for each in (logits, truth))
+    found, wanted = (task.value(task.named(each.numpy()), rows.truth(task)) for each in (logits, truth))
     return Damage(divergence, found - wanted)
 
 

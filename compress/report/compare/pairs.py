@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from compress.measure.answers import unpack_classes
+from compress.measure.answers import unpack_answers
 from compress.report.compare.data import PairDifference, RecipeDifference
 from compress.report.plain_facts import settings_of
 from compress.report.schema import RunReport
@@ -30,9 +30,9 @@ def pair_differences(names: Sequence[str], reports: Sequence[RunReport]) -> tupl
             continue
         if a.data.test_fingerprint != b.data.test_fingerprint:
             continue
-        before, after, labels = map(unpack_classes, (theirs.candidate, mine.candidate, mine.labels))
+        before, after = map(unpack_answers, (theirs.candidate, mine.candidate))
         task = task_of_measurement(a.measurement)
-        difference = task.difference(before, after, labels, mine.row_lengths)
+        difference = task.difference(before, after, mine.truth)
         found.append(PairDifference(one=one, other=other, difference=difference))
     return tuple(found)
 

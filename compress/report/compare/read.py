@@ -214,9 +214,9 @@ def _setting_key(latency: LatencyComparison | None) -> tuple[int, int, int] | No
     return None if latency is None else (latency.batch, latency.sequence, latency.threads)
 
 
-def _baseline_key(report: RunReport) -> tuple[int, int, int]:
+def _baseline_key(report: RunReport) -> tuple[int, int, float]:
     baseline = report.measurement.baseline
-    return report.model.parameters, baseline.size.file_bytes, baseline.accuracy.correct
+    return report.model.parameters, baseline.size.file_bytes, baseline.accuracy.value
 
 
 def _page(directory: Path | None) -> str | None:

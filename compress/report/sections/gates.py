@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from compress.measure.answers import unpack_classes
+from compress.measure.answers import unpack_answers
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.page import Section, Table
 from compress.page.format import amount, percent
@@ -121,8 +121,8 @@ def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifferen
     kept = measurement.answers
     if kept is None:
         return None
-    labels, answers = unpack_classes(kept.labels), unpack_classes(getattr(kept, who))
-    return task_of_measurement(measurement).above_constant(answers, labels, kept.row_lengths)
+    answers = unpack_answers(getattr(kept, who))
+    return task_of_measurement(measurement).above_constant(answers, kept.truth)
 
 
 def commonest_words(measurement: Measurement, who: _Role) -> str | None:

@@ -5,7 +5,7 @@ Most tasks have the verdict and the latency tile defined here; `language` is the
 
 from __future__ import annotations
 
-from compress.measure.answers import unpack_classes
+from compress.measure.answers import unpack_answers
 from compress.page import Section, Table, Text, Tile
 from compress.page.format import capital, is_smaller, size_words
 from compress.report.phrases import TaskPage, accuracy_words, headline, setting, speed_tile, speedup_words
@@ -51,11 +51,9 @@ def _sections(report: RunReport) -> tuple[Section, ...]:
     if kept is None:
         return ()
     found = task_of_measurement(report.measurement).breakdown(
-        unpack_classes(kept.baseline),
-        unpack_classes(kept.candidate),
-        unpack_classes(kept.labels),
-        kept.row_lengths,
-        report.data.labels,
+        unpack_answers(kept.baseline),
+        unpack_answers(kept.candidate),
+        kept.truth,
         (report.measurement.baseline.decision, report.measurement.candidate.decision),
     )
     if found is None:
