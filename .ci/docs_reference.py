@@ -166,16 +166,10 @@ def _task_models() -> str:
 
 def _sources_of_tasks() -> str:
     from compress.data.config import DataConfig
-    from compress.tasks import TASKS, task_class
 
     rows = []
     for source in _arms(typing.get_args(DataConfig)[0]):
-        tasks = [
-            f"`{name}`"
-            for name in TASKS
-            if task_class(name).rows == source.rows
-            and (source.several_labels or not task_class(name).several_labels)
-        ]
+        tasks = [f"`{name}`" for name in source.tasks()]
         rows.append((f"`{source.model_fields['source'].default}`", source.modality, ", ".join(tasks)))
     return _table(("source", "rows", "tasks (the first is the default)"), rows)
 

@@ -71,7 +71,7 @@ class DataSource(BaseModel, ABC):
     @field_validator("task")
     @classmethod
     def _known_task(cls, name: str) -> str:
-        allowed = [each for each in tasks_of_rows(cls.rows) if task_class(each).label_kind in cls.label_kinds]
+        allowed = cls.tasks()
         if name and name not in allowed:
             raise ValueError(f"no task '{name}' for the rows of this source; allowed: {', '.join(allowed)}")
         return name or default_task(cls.rows)
@@ -91,6 +91,12 @@ class DataSource(BaseModel, ABC):
                 "validation_fraction and test_fraction leave no rows to train on; their sum must be below 1"
             )
         return self
+
+    @classmethod
+    def tasks(cls) -> tuple[TaskName, ...]:
+        """Names of the tasks that its rows can serve."""
+        names = tasks_of_rows(cls.rows)
+        return tuple(name for name in names if task_class(name).label_kind in cls.label_kinds)
 
     @abstractmethod
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
