@@ -163,6 +163,10 @@ class Task(ABC):
         """
         return np.array([number[each] for each in column], dtype=np.int64)
 
+    def fitted(self, labels: NDArray[Any]) -> Self:
+        """The task with what training needs to know of the labels of train, such as their spread."""
+        return self
+
     # Training
 
     @abstractmethod
