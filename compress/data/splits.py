@@ -11,7 +11,7 @@ from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.split import Row, Split
-from compress.data.table import Note, Table, counted, listed
+from compress.data.table import Note, Table, Text, counted, listed
 from compress.tasks import InputSpec, Task
 
 __all__ = ["Splits", "assemble", "table_of"]
@@ -60,7 +60,7 @@ def assemble(
     inputs: tuple[InputSpec, ...],
     label_order: Sequence[str] | None,
     *,
-    texts: Mapping[str, tuple[str, ...]] | None = None,
+    texts: Mapping[str, tuple[Text, ...]] | None = None,
     notes: tuple[Note, ...] = (),
     reader: Reader,
 ) -> Splits:

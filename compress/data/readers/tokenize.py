@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +19,7 @@ import numpy as np
 from compress.data.readers.reader import Modality, Reader
 from compress.data.readers.synthetic import random_lengths, random_texts
 from compress.data.split import Array, Row, Split
-from compress.data.table import shown
+from compress.data.table import Text, shown
 from compress.data.words import unknown_token_notes
 from compress.errors import DataError
 from compress.system.files import read_json
@@ -56,6 +56,7 @@ class TextEncoder(Reader):
         pad_id: id that pads shorter rows.
         end_id: id that ends a language model's text; None if the tokenizer names none.
         truncation_side: side on which long texts are cut, left or right.
+        texts: texts of a row: 1, or 2 for pairs.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -67,6 +68,7 @@ class TextEncoder(Reader):
     pad_id: int
     truncation_side: str = "right"
     end_id: int | None = None
+    texts: int = 1
 
     @classmethod
     def from_directory(
@@ -116,8 +118,10 @@ class TextEncoder(Reader):
         truncation = self.tokenizer.truncation
         return None if truncation is None else int(truncation["max_length"])
 
-    def encode(self, texts: Sequence[str], *, max_length: int) -> tuple[tuple[Row, ...], int]:
-        """Encode texts, unpadded, truncated to `max_length` tokens including special tokens.
+    def encode(self, texts: Sequence[Text], *, max_length: int) -> tuple[tuple[Row, ...], int]:
+        """Encode texts or pairs of them, unpadded, truncated to `max_length` tokens including special tokens.
+
+        Of a pair the longer text is cut first, as the tokenizers library does by itself ("longest_first").
 
         Returns:
             One row per text, each input int64 [s]; and the number of truncated texts.
@@ -125,7 +129,7 @@ class TextEncoder(Reader):
         Raises:
             DataError: if `max_length` leaves no room for text, or a text has no tokens.
         """
-        self._configure_(max_length)
+        self._configure_(max_length, pairs=bool(texts) and not isinstance(texts[0], str))
         rows: list[Row] = []
         cut = 0
         for start in range(0, len(texts), _CHUNK):
@@ -174,7 +178,7 @@ class TextEncoder(Reader):
             self.tokenizer.no_padding()
             self.tokenizer.no_truncation()
         else:
-            self._configure_(max_length)
+            self._configure_(max_length, pairs=self.texts > 1)
         return str(self.tokenizer.to_str(pretty=True))
 
     def settings(self) -> str:
@@ -247,19 +251,20 @@ class TextEncoder(Reader):
     def _file(self) -> Path:
         return self.directory / "tokenizer.json"
 
-    def _configure_(self, max_length: int) -> None:
-        special = self.tokenizer.num_special_tokens_to_add(False)
-        if max_length <= special:
+    def _configure_(self, max_length: int, *, pairs: bool) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(pairs)
+        least = special + (2 if pairs else 1)
+        if max_length < least:
             raise DataError(
                 f"max_length {max_length} leaves no room for text, because {self._file} adds {special} "
-                f"special tokens; allowed: {special + 1} or more"
+                f"special tokens; allowed: {least} or more"
             )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=self.truncation_side)
 
 
-def encoder_among(reader: Reader | None) -> TextEncoder:
-    """Return the reader, which must be for texts.
+def encoder_among(reader: Reader | None, *, texts: int = 1) -> TextEncoder:
+    """Return the reader, which must be for texts, for rows of one text or of two.
 
     Raises:
         DataError: if it is not.
@@ -269,7 +274,7 @@ def encoder_among(reader: Reader | None) -> TextEncoder:
             "texts need a tokenizer; set model.tokenizer to a directory with tokenizer.json, "
             "or use a model.hf that has one"
         )
-    return reader
+    return reader if reader.texts == texts else replace(reader, texts=texts)
 
 
 def _token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
-from compress.data.table import Label, Note, Table, listed
+from compress.data.table import Label, Note, Table, Text, listed
 from compress.errors import DataError, did_you_mean, shortened
 from compress.tasks.registry import number_task
 from compress.tasks.spec import LabelKind
@@ -61,10 +61,10 @@ def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> 
 def labelled_table(
     name: str,
     where: str,
-    texts: Sequence[Any],
+    texts: Sequence[Sequence[Any]],
     values: Sequence[Sequence[Any]],
     *,
-    text: str,
+    text: Sequence[str],
     labels: LabelColumns,
     declared: tuple[str, ...] = (),
     unit: Literal["line", "row"] = "row",
@@ -74,28 +74,47 @@ def labelled_table(
     """Make a table from raw columns; refuse rows without a text or a label.
 
     Args:
+        texts: of each text column: one, or two for pairs.
         values: of each label column.
+        text: names of the text columns.
     """
-    _check_texts(where, texts, text, unit, numbers)
-    at = numbers or tuple(range(1, len(texts) + 1))
+    items = _items(where, texts, text, unit, numbers)
+    at = numbers or tuple(range(1, len(items) + 1))
     raw = _RawLabels(labels, values, where, unit, at)
     found = _READ[labels.kind](raw)
-    return Table(name, where, tuple(texts), found, declared or labels.declared, unit, numbers, notes=notes)
+    return Table(name, where, items, found, declared or labels.declared, unit, numbers, notes=notes)
 
 
 def unlabelled_table(
     name: str,
     where: str,
-    texts: Sequence[Any],
-    column: str,
+    texts: Sequence[Sequence[Any]],
+    text: Sequence[str],
     *,
     unit: Literal["line", "row"] = "row",
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
 ) -> Table:
-    """Make a table without labels; refuse rows without a text."""
-    _check_texts(where, texts, column, unit, numbers)
-    return Table(name, where, tuple(texts), (), unit=unit, numbers=numbers, notes=notes)
+    """Make a table without labels; refuse rows without a text.
+
+    Args:
+        texts, text: see `labelled_table`.
+    """
+    items = _items(where, texts, text, unit, numbers)
+    return Table(name, where, items, (), unit=unit, numbers=numbers, notes=notes)
+
+
+def _items(
+    where: str,
+    texts: Sequence[Sequence[Any]],
+    columns: Sequence[str],
+    unit: Literal["line", "row"],
+    numbers: tuple[int, ...],
+) -> tuple[Text, ...]:
+    """The text of each row, or its two texts; checks that none is missing."""
+    for column, values in zip(columns, texts, strict=True):
+        _check_texts(where, values, column, unit, numbers)
+    return tuple(texts[0]) if len(texts) == 1 else tuple(zip(texts[0], texts[1], strict=True))
 
 
 def _check_texts(
