@@ -94,9 +94,9 @@ def check_lines(report: CheckReport) -> list[str]:
         return []
     model, words = measured.candidate, task_of_measurement(measured).words
     lines = [
-        f"{words.score} {words.scale.text(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
-        f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
-        f"{measured.environment.cpu}"
+        f"{words.score} {words.scale.text(model.accuracy.value)} of {model.accuracy.units:,} test "
+        f"{model.accuracy.unit}s, file {size(model.size.file_bytes)}, "
+        f"peak memory {size(model.peak_memory_bytes)}, on {measured.environment.cpu}"
     ]
     if report.against is not None:
         change = accuracy_words(measured.difference, scale=words.scale)

@@ -167,6 +167,14 @@ class Task(ABC):
         """The task with what training needs to know of the labels of train, such as their spread."""
         return self
 
+    @property
+    def first_answers(self) -> tuple[float, float] | None:
+        """Mean and spread that the answers of a new head should begin with; None: as it is made.
+
+        With labels far from 0, the steps of a short training would only bring the answers near them.
+        """
+        return None
+
     # Training
 
     @abstractmethod

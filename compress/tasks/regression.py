@@ -142,7 +142,7 @@ class Regression(OneNumber):
             title="Correlation and error",
             sentences=(
                 "A correlation is blind to a shift or a wrong scale of all answers; the errors, in the unit "
-                f"of the labels, are not. The labels' standard deviation is {labels.std():.4g}, which is also "
+                f"of the labels, are not. The labels' standard deviation is {labels.std():.4g}: also "
                 "the root mean squared error of always answering with their mean.",
             ),
             columns=("", "baseline", "candidate", "change", "95 % interval"),

@@ -28,6 +28,7 @@ _LEVEL = 0.95
 _DRAWS = 2000
 _NUMBERS = 1 << 19  # weights that are in memory at once
 _LEAST_SPREAD = 1e-9  # of answers, relative to their size: less is rounding
+_TINY = 1e-20  # variance of standardized answers
 
 
 def intervals(rows: int, statistic: Weighted, made_up: tuple[int, Weighted] | None = None) -> Floats:
@@ -77,21 +78,29 @@ def pearson(weights: Floats, one: Floats, other: Floats) -> Floats:
         weights: [d, n].
         one, other: [n], or [d, n] if they differ between draws.
     """
-    total = weights.sum(axis=1, keepdims=True)
-    centered = []
-    for each in (one, other):
-        moved = each - each.mean(axis=-1, keepdims=True)
-        moved = moved - (weights * moved).sum(axis=1, keepdims=True) / total  # [d, n]
-        centered.append((moved, np.abs(each).max(axis=-1)))
-    (a, size_a), (b, size_b) = centered
-    squares = ((weights * a * a).sum(axis=1), (weights * b * b).sum(axis=1))
-    flat = [
-        square <= total[:, 0] * (_LEAST_SPREAD * size) ** 2
-        for square, size in zip(squares, (size_a, size_b), strict=True)
-    ]
-    product = (weights * a * b).sum(axis=1)
-    size = np.sqrt(np.maximum(squares[0] * squares[1], np.finfo(float).tiny))
-    found: Floats = np.where(flat[0] | flat[1], 0.0, np.clip(product / size, -1.0, 1.0))
+    total = weights.sum(axis=1)
+    # Moved and scaled first, so that differences of large sums lose no digits.
+    (a, flat_a), (b, flat_b) = _standardized(one), _standardized(other)
+    mean_a, mean_b, square_a, square_b, product = (
+        _sums(weights, each) / total for each in (a, b, a * a, b * b, a * b)
+    )
+    variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
+    found = (product - mean_a * mean_b) / np.sqrt(np.maximum(variance_a * variance_b, _TINY))
+    flat = flat_a | flat_b | (np.minimum(variance_a, variance_b) < _TINY)
+    correlation: Floats = np.where(flat, 0.0, np.clip(found, -1.0, 1.0))
+    return correlation
+
+
+def _standardized(values: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """A column with mean 0 and spread 1, and whether its spread is only rounding, [] or [d]."""
+    mean, spread = values.mean(axis=-1, keepdims=True), values.std(axis=-1, keepdims=True)
+    flat = spread <= _LEAST_SPREAD * np.abs(values).max(axis=-1, keepdims=True)
+    return (values - mean) / np.where(flat, 1.0, spread), flat[..., 0]
+
+
+def _sums(weights: Floats, values: Floats) -> Floats:
+    """Weighted sums, [d]."""
+    found: Floats = weights @ values if values.ndim == 1 else np.einsum("dn,dn->d", weights, values)
     return found
 
 

@@ -35,6 +35,7 @@ class OneNumber(Task):
 
     Attributes:
         spread: standard deviation of the labels of train.
+        center: their mean.
     """
 
     rows = "labelled"
@@ -42,6 +43,7 @@ class OneNumber(Task):
     answer_kind = "numbers"
 
     spread: float = 1.0
+    center: float = 0.0
 
     @property
     def classes(self) -> int:
@@ -80,10 +82,16 @@ class OneNumber(Task):
         return np.array(column, dtype=np.float64)
 
     def fitted(self, labels: NDArray[Any]) -> Self:
-        """With the spread of these labels."""
+        """With spread and mean of these labels."""
         known = labels[np.isfinite(labels)]
-        spread = float(known.std()) if len(known) else 0.0
-        return replace(self, spread=spread or 1.0)
+        if not len(known):
+            return self
+        return replace(self, spread=float(known.std()) or 1.0, center=float(known.mean()))
+
+    @property
+    def first_answers(self) -> tuple[float, float]:
+        """The labels' mean and spread."""
+        return self.center, self.spread
 
     def no_labels(self, rows: int) -> NDArray[Any]:
         """NaN for each row."""

@@ -61,7 +61,7 @@ def from_arrays(
     several = all(each.ndim == 2 for each in columns_of_labels)
     numbers = all(each.ndim == 1 and each.size and each.dtype.kind == "f" for each in columns_of_labels)
     read = _label_matrix if several else _numbers if numbers else _class_indices
-    indices = {part: read(part, columns) for part, columns in given.items()}
+    indices: dict[str, NDArray[Any]] = {part: read(part, columns) for part, columns in given.items()}
     specs = tuple(inputs) if inputs is not None else derived_inputs("train", train)
     rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
     names = () if numbers else _column_names(indices, labels) if several else _label_names(indices, labels)
@@ -103,8 +103,8 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
     values = np.asarray(columns[LABELS_KEY])
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
-            f"{part}: labels are {values.dtype}, which is regression, but those of other splits are not; give "
-            "floats in all splits, or class indices in all"
+            f"{part}: labels are {values.dtype}, as for regression, but not in all splits; give floats in "
+            "all splits, or class indices"
         )
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{part}: labels must be whole numbers [n], not {values.dtype} {list(values.shape)}")

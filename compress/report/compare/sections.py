@@ -244,9 +244,11 @@ def legend(comparison: ComparedRuns) -> list[str]:
             f"Perplexity, which ranks language models, and next-token accuracy on "
             f"{comparison.test_tokens:,} tokens of {comparison.test_rows:,} test rows"
         )
+    unit = comparison.written.of_change("in") or "in units"
     lines = [
         f"{what}; latency p50 at {comparison.setting}. Speed-up, difference "
-        f"({comparison.written.of_change('in') or 'in'} of {comparison.score}) and their 95 % intervals are relative to the run's own baseline. {MB_NOTE}",
+        f"({unit} of {comparison.score}) and their 95 % intervals are relative to the run's own baseline. "
+        f"{MB_NOTE}",
         "* marks the best of a column, as displayed; ties share it. A difference whose interval contains 0, "
         "or a speed-up whose interval contains 1, is not measurable.",
     ]

@@ -28,6 +28,7 @@ def section(report: RunReport) -> Section:
     """The original and each stage: validation metric, parameters and cost, then each stage in detail."""
     model, metric = report.model, report.model.validation_metric
     details = []
+    scale = task_of_measurement(report.measurement).words.scale
     if model.training:
         summary = Text(f"Trained in {model.precision}.") if model.precision else None
         details.append(
