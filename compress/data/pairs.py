@@ -10,7 +10,7 @@ from compress.data.sources.label_columns import LabelColumns
 from compress.data.table import listed
 from compress.errors import DataError
 
-__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "second_texts"]
+__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "pair_labels", "second_texts"]
 
 _SECOND_ENDINGS = ("2", "b", "two", "second", "right", "pair")
 _SECOND_NAMES = {
@@ -83,13 +83,18 @@ def check_one_text(config: TextSource, label_order: Sequence[str] | None) -> Non
             f"{config.where}: {_columns(second)}, but data.text is '{text}' by default, one text per row; if "
             f"the model reads pairs, set data.text=[{','.join(both)}] in its order; {one}"
         )
-    of_pairs = [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
+    of_pairs = pair_labels(label_order)
     if of_pairs:
         raise DataError(
             f"{config.where}: the model's labels ({listed(of_pairs)}) are for pairs of texts, but data.text "
             f"is '{text}' by default, one text per row; set data.text=[FIRST,SECOND] to the names of both "
             f"columns; {one}"
         )
+
+
+def pair_labels(label_order: Sequence[str] | None) -> list[str]:
+    """Those of a model's labels by which it must be one for pairs of texts."""
+    return [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
 
 
 def one_text_notes(config: TextSource) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def assemble(
     labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
     if absent:
         label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)
-    number = numbers_of(labels)
+    number = numbers_of(labels, (*present, *absent))
     splits = {
         part: Split(
             part,

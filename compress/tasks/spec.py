@@ -195,15 +195,16 @@ class TaskWords:
         """What a share of agreement counts: `same class`."""
         return self.same or f"same {self.answer}"
 
-    def not_above_constant(self, model: str, value: str, constant: str) -> str:
+    def not_above_constant(self, model: str, value: str, constant: str, split: str = "test") -> str:
         """A sentence saying that a model is no better than one that ignores its inputs.
 
         Args:
             value, constant: their metrics, formatted.
+            split: the rows they were measured on.
         """
         return (
-            f"the {model} model is not measurably better than {self.constant}: its {self.score} on the test "
-            f"rows is {value}, compared with {constant}"
+            f"the {model} model is not measurably better than {self.constant}: its {self.score} on the "
+            f"{split} rows is {value}, compared with {constant}"
         )
 
 

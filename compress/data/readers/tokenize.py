@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compress.data.readers.reader import Modality, Reader
-from compress.data.readers.synthetic import random_lengths, random_texts
+from compress.data.readers.synthetic import between_texts, random_lengths, random_texts
 from compress.data.split import Array, Row, Split
 from compress.data.table import Text, shown
-from compress.data.words import unknown_token_notes
+from compress.data.words import UNDIVIDED, unknown_token_notes
 from compress.errors import DataError
 from compress.system.files import read_json
 from compress.tasks import InputSpec
@@ -183,7 +183,15 @@ class TextEncoder(Reader):
 
     def settings(self) -> str:
         """Tokenizer settings, including truncation; see `Reader.settings`."""
-        return str(self.tokenizer.to_str())
+        return str(self.tokenizer.to_str()) + ("" if self.texts == 1 else f"\n{self.texts} texts")
+
+    def facts(self) -> dict[str, Any]:
+        """The number of texts of a row, if it is not one; see `Reader.facts`."""
+        return {} if self.texts == 1 else {"texts": self.texts}
+
+    def between_texts(self) -> list[int]:
+        """Token ids between the two texts of a row; empty if rows have one, or if there are none."""
+        return [] if self.texts == 1 else between_texts(self.tokenizer, self._file)
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
         """Make rows of random tokens and random lengths; see `Reader.synthetic`."""
@@ -191,7 +199,9 @@ class TextEncoder(Reader):
 
     def random_rows(self, lengths: Sequence[int], *, seed: int) -> Split:
         """Make rows of random tokens with these lengths; see `random_texts`."""
-        found = random_texts(self.tokenizer, lengths, pad_id=self.pad_id, seed=seed, file=self._file)
+        found = random_texts(
+            self.tokenizer, lengths, pad_id=self.pad_id, seed=seed, file=self._file, texts=self.texts
+        )
         columns = (dict(zip(TEXT_INPUTS, each, strict=True)) for each in found)
         rows = tuple({name: each[name] for name in self.input_names} for each in columns)
         return Split.without_labels("synthetic", rows, self.inputs)
@@ -239,13 +249,16 @@ class TextEncoder(Reader):
         return tuple(self.tokenizer.id_to_token(int(index)) or "?" for index in row["input_ids"])
 
     def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
-        """Warn if more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
-        return unknown_token_notes(split, self.tokenizer, whose)
+        """Warn if more than a tenth of a split's tokens are unknown, or nothing divides two texts."""
+        divided = self.texts == 1 or self.between_texts() or "token_type_ids" in self.input_names
+        joined = () if divided else (f"{whose} {UNDIVIDED}",)
+        return joined + unknown_token_notes(split, self.tokenizer, whose)
 
     @property
     def how(self) -> str:
         """Names the truncation; see `Reader.how`."""
-        return "one row at a time, truncated to max_length, no padding"
+        first = "" if self.texts == 1 else ", the longer text first"
+        return f"one row at a time, truncated to max_length{first}, no padding"
 
     @property
     def _file(self) -> Path:
