@@ -16,7 +16,7 @@ from typing import Literal
 from compress.measure.answers import unpack_answers
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.page import Section, Table
-from compress.page.format import amount, percent
+from compress.page.format import amount
 from compress.recipe.gates import GatesConfig
 from compress.report.phrases import setting
 from compress.report.schema import GateRecord, RunReport
@@ -31,11 +31,11 @@ ABOVE_COMMONEST = "above_commonest"
 """Name of the record added by gates on accuracy."""
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
 _UNITS = {
-    "max_accuracy_drop": ("{score} drop", "points"),
+    "max_accuracy_drop": ("{score} drop", "change"),
     "min_speedup": ("speed-up", "speedup"),
     "max_size_mb": ("file size", "size_mb"),
     "max_p95_ms": ("95th percentile of latency", "latency_ms"),
-    "min_agreement": ("same answers as the baseline", "share"),
+    "min_agreement": ("{agreement} as the baseline", "share"),
 }
 _Role = Literal["baseline", "candidate"]
 
@@ -133,7 +133,8 @@ def commonest_words(measurement: Measurement, who: _Role) -> str | None:
     share, _ = found
     model = {"baseline": "uncompressed", "candidate": "compressed"}[who]
     words = task_of_measurement(measurement).words
-    return words.not_above_constant(model, percent(getattr(measurement, who).accuracy.value), percent(share))
+    value = getattr(measurement, who).accuracy.value
+    return words.not_above_constant(model, words.scale.text(value), words.scale.text(share))
 
 
 def _disturbance(timed: LatencyComparison) -> str:
@@ -167,11 +168,11 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
 
     own = all_gates().get(gate.name)
     noun, kind = _UNITS[gate.name] if own is None else (own.noun, own.kind)
-    noun = noun.format(score=task.score)
+    noun = noun.format(score=task.score, agreement=task.same or "same answers")
 
     def shown(value: float) -> str:
-        if kind == "points":
-            return f"{round(100 * value, 2) + 0.0:.2f} points".replace("-", "−")  # 0, not −0
+        if kind == "change":
+            return f"{task.scale.number(value, 1)}{task.scale.change_unit}"
         return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
 
     least = gate.name.startswith("min_")
@@ -193,8 +194,9 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
 
 def _commonest_sentence(gate: GateRecord, task: TaskWords) -> str:
     assert gate.value is not None and gate.bound is not None
+    shown = task.scale.text
     words = (
-        f"{task.score}: more than {percent(gate.limit)} required, that of {task.constant}; measured "
-        f"{percent(gate.value)} (at least {percent(gate.bound)} by the 95 % interval of the difference)"
+        f"{task.score}: more than {shown(gate.limit)} required, that of {task.constant}; measured "
+        f"{shown(gate.value)} (at least {shown(gate.bound)} by the 95 % interval of the difference)"
     )
     return words if gate.holds else f"{words}; not measurably better"
