@@ -49,9 +49,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def place(batch: int, sequence: int, threads: int, of: str = "sequence") -> str:
-    """The setting of a latency: `batch 1, sequence 128, 1 thread`."""
-    return f"batch {batch}, {of} {sequence}, {counted(threads, 'thread')}"
+def place(batch: int, sequence: int | None, threads: int, of: str = "sequence") -> str:
+    """The setting of a latency: `batch 1, sequence 128, 1 thread`, without the sequence if there is none."""
+    length = "" if sequence is None else f"{of} {sequence}, "
+    return f"batch {batch}, {length}{counted(threads, 'thread')}"
 
 
 def _significant(value: float, unit: str) -> str:

@@ -64,10 +64,12 @@ def check_bundle(
     if (name := mine.manifest.get("task")) in TASKS:
         check_task_gates(recipe, task_class(name))
     if other is None and recipe.gates.needs_baseline:
-        raise RecipeError(
-            f"gates.{recipe.gates.needs_baseline[0]} compares with a baseline: give --against BUNDLE "
-            "(modelpress export writes one of the uncompressed model)"
+        key = f"gates.{recipe.gates.needs_baseline[0]}"
+        text = (
+            f"{key} compares with a baseline: give --against BUNDLE (modelpress export writes one of the "
+            "uncompressed model)"
         )
+        raise RecipeError(recipe.problem(key, text))
     checks = [each.sealed() for each in (mine, other) if each is not None]
     measurement = None
     if all(check.holds for check in checks):

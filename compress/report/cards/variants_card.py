@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.page import Table
-from compress.page.format import MB_NOTE, PERCENT, Scale, capital, interval_text, ratio_text, size
+from compress.page.format import MB_NOTE, PERCENT, Scale, capital, interval_text, place, ratio_text, size
 from compress.report.cards.model_card import front_matter
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
@@ -73,7 +73,7 @@ def to_variants_card(
     language = report.measurement.language
     first = entries[0]["latency"][0]
     rows = f"{entries[0]['accuracy']['rows']:,} test rows"
-    where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
+    where = place(first["batch"], first["sequence"], first["threads"])
     what = f"{capital(entries[0].get('metric', 'accuracy'))} was measured on {rows}"
     if language is not None:
         what = f"Perplexity and next-token accuracy were measured on {language.tokens:,} tokens of {rows}"

@@ -213,7 +213,7 @@ def _most(values: Iterable[_T]) -> _T:
 
 
 def _setting_key(latency: LatencyComparison | None) -> tuple[int, int, int] | None:
-    return None if latency is None else (latency.batch, latency.sequence, latency.threads)
+    return None if latency is None else latency.setting.key
 
 
 def _baseline_key(report: RunReport) -> tuple[int, int, float]:

@@ -149,10 +149,11 @@ def _boxes(report: RunReport) -> Chart:
 
 def latency_table(report: RunReport) -> Table:
     """Every setting: p50 and p95 of both models, speed-up with its interval, rows per second."""
+    has_sequence = any(x.sequence is not None for x in report.measurement.latency)
     rows = tuple(
         (
             str(x.batch),
-            str(x.sequence),
+            *([str(x.sequence)] if has_sequence else []),
             str(x.threads),
             milliseconds(x.baseline.p50_ms, unit=False),
             milliseconds(x.baseline.p95_ms, unit=False),
@@ -165,9 +166,10 @@ def latency_table(report: RunReport) -> Table:
         )
         for x in report.measurement.latency
     )
-    columns = ("batch", "sequence", "threads", "baseline p50 ms", "p95 ms", "candidate p50 ms", "p95 ms")
-    more = ("speed-up", "95 % interval", "in words", "candidate rows/s")
-    return Table(columns + more, rows, "rrrrrrrrrlr")
+    place = ("batch", "sequence", "threads") if has_sequence else ("batch", "threads")
+    columns = ("baseline p50 ms", "p95 ms", "candidate p50 ms", "p95 ms", "speed-up", "95 % interval")
+    columns = (*place, *columns, "in words", "candidate rows/s")
+    return Table(columns, rows, f"{'r' * (len(columns) - 2)}lr")
 
 
 def _in_words(low: float, high: float) -> str:

@@ -11,12 +11,13 @@ make calls longer, never shorter, so a latency within its limit holds regardless
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from compress.measure.answers import unpack_answers
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.page import Section, Table
-from compress.page.format import amount
+from compress.page.format import Scale, amount
 from compress.recipe.gates import GatesConfig
 from compress.report.phrases import setting
 from compress.report.schema import GateRecord, RunReport
@@ -150,7 +151,8 @@ def _disturbance(timed: LatencyComparison) -> str:
 
 def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> LatencyComparison | None:
     for each in measured:
-        asked = ((gates.batch, each.batch), (gates.sequence, each.sequence), (gates.threads, each.threads))
+        length = gates.sequence if each.sequence is None else each.sequence  # no sequence: any is right
+        asked = ((gates.batch, each.batch), (gates.sequence, length), (gates.threads, each.threads))
         if all(wanted in (None, there) for wanted, there in asked):
             return each
     return None
@@ -170,19 +172,17 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
     noun, kind = _UNITS[gate.name] if own is None else (own.noun, own.kind)
     noun = noun.format(score=task.score, agreement=task.same or "same answers")
 
-    def shown(value: float) -> str:
-        if kind == "change":
-            return f"{task.scale.number(value, 1)}{task.scale.change_unit}"
-        return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
-
     least = gate.name.startswith("min_")
     bound = "at least" if least else "at most"
+    shown = partial(_shown, kind, task.scale)
     said = f"{noun}: {bound} {shown(gate.limit)} required"
     if gate.value is None:
         return f"{said}, not measured at the gates' setting"
-    said += f", measured {shown(gate.value)}"
+    change = partial(_drop_or_gain, task.scale) if kind == "change" else shown
+    said += f", measured {change(gate.value)}"
     if gate.bound is not None:
-        said += f" ({bound} {shown(gate.bound)} by the 95 % interval)"
+        worst = f"{change(gate.bound)} at worst" if kind == "change" else f"{bound} {change(gate.bound)}"
+        said += f" ({worst} by the 95 % interval)"
     said += f" at {gate.where}" if gate.where else ""
     if gate.not_judged:
         return f"{said}; not judged: {gate.not_judged}"
@@ -190,6 +190,20 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
         more = "more rounds or a less busy machine" if least else "more test rows"
         said += f"; possibly met, but not proven: {more} would narrow the interval"
     return said
+
+
+def _shown(kind: str, scale: Scale, value: float) -> str:
+    """A limit or value in the gate's unit."""
+    if kind == "change":
+        return f"{scale.number(value, 1)}{scale.change_unit}"
+    return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
+
+
+def _drop_or_gain(scale: Scale, drop: float) -> str:
+    """A drop of a score in words; the verdict gives the same change with the other sign."""
+    if float(scale.number(abs(drop), 1)) == 0:
+        return "no change"
+    return f"a {'drop' if drop > 0 else 'gain'} of {_shown('change', scale, abs(drop))}"
 
 
 def _commonest_sentence(gate: GateRecord, task: TaskWords) -> str:

@@ -188,13 +188,17 @@ def _agreement(each: RuntimeFile, words: TaskWords) -> str:
 def runtime_table(found: Runtimes) -> Table:
     """Every file in every runtime at every setting, relative to the baseline in ONNX Runtime."""
     rows = []
+    has_sequence = any(x.sequence is not None for x in found.timings)
     for setting, arms in _by_setting(found).items():
+        length = [str(setting.sequence)] if has_sequence else []
         for (runtime, file), arm in arms.items():
             ratio = _ratio(arm, arms[_OWN, "baseline"])
             is_self = (runtime, file) == (_OWN, "baseline")
             rows.append(
                 (
-                    *map(str, (setting.batch, setting.sequence, setting.threads)),
+                    str(setting.batch),
+                    *length,
+                    str(setting.threads),
                     _shown(runtime),
                     file,
                     milliseconds(median(arm.rounds_ms), unit=False),
@@ -204,7 +208,7 @@ def runtime_table(found: Runtimes) -> Table:
             )
     columns = (
         "batch",
-        "sequence",
+        *(["sequence"] if has_sequence else []),
         "threads",
         "runtime",
         "file",
@@ -212,4 +216,4 @@ def runtime_table(found: Runtimes) -> Table:
         "speed-up",
         "95 % interval",
     )
-    return Table(columns, tuple(rows), "rrrllrrr")
+    return Table(columns, tuple(rows), f"{'r' * (len(columns) - 5)}llrrr")
