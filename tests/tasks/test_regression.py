@@ -177,8 +177,8 @@ def test_one_number_a_row_is_wanted() -> None:
     [
         (None, 2, "classification"),
         (None, None, "classification"),
-        (None, 1, "regression"),
-        ("single_label_classification", 1, "regression"),
+        (None, 1, "reranking"),
+        ("single_label_classification", 1, "reranking"),
         ("regression", 1, "regression"),
         ("multi_label_classification", 1, "multi-label"),
     ],
