@@ -57,7 +57,7 @@ class Term(BaseModel):
 
 
 class LogitsTerm(Term):
-    """KL divergence from the teacher's outputs.
+    """KL divergence from the teacher's outputs; their squared distance where answers are numbers.
 
     Attributes:
         temperature: softens both distributions.
@@ -109,7 +109,7 @@ class LossConfig(BaseModel):
         labels: the task's own loss; ignores rows without labels.
         lists: list-wise softmax over the candidates of a query, from their relevances (reranking).
         margins: differences of two scores of a query, as the teacher's: margin MSE (reranking).
-        logits: KL divergence from the teacher's outputs.
+        logits: KL divergence from the teacher's outputs; their squared distance where answers are numbers.
         hidden: distance of hidden states, token by token.
         attention: KL divergence of attention maps.
         relations: relations between positions by queries, keys and values of one layer (MiniLMv2).

@@ -15,7 +15,7 @@ from compress.data import load_splits
 from compress.data.groups import cut_in_groups
 from compress.data.sources.file import FileData
 from compress.data.split import Split
-from compress.errors import DataError, ModelError, StageError
+from compress.errors import DataError, ModelError, RecipeError
 from compress.losses import LossConfig
 from compress.model import ModelConfig, load_model
 from compress.pipeline import bundle_variants, check_bundle, export_model, run
@@ -336,7 +336,7 @@ def test_candidates_are_learnt_compressed_measured_and_shipped(
     assert {each["metric"] for each in entries} == {"nDCG@10"}
     recipe["data"] |= {"task": "regression", "group": None}  # type: ignore[operator]
     path.write_text(json.dumps(recipe))
-    with pytest.raises(StageError, match=r"losses\.lists"):
+    with pytest.raises(RecipeError, match=r"losses\.lists"):
         run(load_recipe(path), tmp_path / "wrong")
 
 
