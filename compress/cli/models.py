@@ -13,6 +13,8 @@ from compress.errors import RecipeError, work_begun
 
 __all__ = ["bundle", "explain", "export", "inspect"]
 
+_RARELY_MEANT = 0.1  # a share; earlier versions took points
+
 
 def export(
     model: Annotated[
@@ -107,8 +109,13 @@ def inspect(
     ] = 3,
     max_drop: Annotated[
         float,
-        typer.Option(metavar="POINTS", min=0, max=100, help="Acceptable accuracy drop, in points."),
-    ] = 1.0,
+        typer.Option(
+            metavar="DROP",
+            min=0,
+            max=100,
+            help="Acceptable accuracy drop, as a share: 0.01 is one point. Numbers from 1 on are points.",
+        ),
+    ] = 0.01,
     quick: Annotated[
         bool, typer.Option("--quick", help="Skip the curves and quantization of single layers.")
     ] = False,
@@ -127,16 +134,19 @@ def inspect(
     from compress.pipeline import check_can_be_made, inspect_model, inspection_recipe
     from compress.report import inspection_markdown, needed_heads, neuron_sentence, write_inspection
 
+    drop = max_drop if max_drop < 1 else max_drop / 100
     recipe = inspection_recipe(model, values or [])
     target = Path("reports") / f"inspect-{recipe.run_name}" if output is None else output
     check_can_be_made(target / "inspection.json")
+    if _RARELY_MEANT <= drop < 1 and drop == max_drop:
+        say(f"note: --max-drop {max_drop:g} is a share, {100 * drop:g} points", "yellow", error=True)
     with shown_progress(to_stderr=as_json or markdown, quiet=quiet) as progress:
         found = inspect_model(
             recipe,
             calibration_rows=rows,
             validation_rows=validation_rows,
             sentences=sentences,
-            max_drop=max_drop / 100,
+            max_drop=drop,
             quick=quick,
             cache=target.absolute().parent / ".cache",
             command=shlex.join(["modelpress", "inspect", model, *(values or [])]),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from compress.data.table import Note, Table, Text, counted, listed, loose_key, shown
 from compress.errors import DataError
 from compress.tasks import Task
+from compress.tasks.registry import number_task
 
 __all__ = ["PARTS", "Partition", "distinct_from", "partition"]
 
@@ -174,6 +175,12 @@ def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
             "the labels"
         )
     if not task.has_classes():
+        different = {table.labels[index] for index in kept}
+        if len(different) < 2 and task.label_kind == "number":
+            raise DataError(
+                f"{table.where}: all rows have the label {different.pop()}; at least two different numbers "
+                "must occur"
+            )
         return
     if not found:
         raise DataError(f"{table.where}: no row has a label; at least two labels must occur")
@@ -336,7 +343,7 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
-    return "; if the labels are quantities, not classes: regression is not supported" if amounts else ""
+    return f"; if the labels are quantities, not classes: set data.task={number_task()}" if amounts else ""
 
 
 def _limited(

@@ -90,7 +90,7 @@ def assemble(
         for part in PARTS
     }
     return Splits(
-        kind(inputs, labels),
+        kind(inputs, labels).fitted(splits["train"].labels),
         **splits,
         source=_source(tables),
         notes=parts.notes + notes + label_notes,

@@ -11,8 +11,8 @@ __all__ = ["Label", "Note", "NoteKind", "Table", "Text", "counted", "listed", "l
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
 
-Label = str | tuple[str, ...]
-"""The class name of a row; or those of a task with several labels a row, sorted, each once."""
+Label = str | tuple[str, ...] | float
+"""The class name of a row; those of a task with several labels a row, sorted, each once; or a number."""
 
 Text = str | tuple[str, str]
 """The text of a row; or its two texts, such as premise and hypothesis, in the order the model reads them."""

@@ -95,8 +95,10 @@ def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tup
     found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
     difference = measurement.difference
     if difference.high < 0:
+        scale = splits.task.words.scale
+        value, interval = scale.change(difference.value, difference.low, difference.high)
         found.append(
-            f"{difference.metric} is measurably lower than the baseline's: {difference.value * 100:+.1f} "
-            f"points (95 % interval {difference.low * 100:+.1f} to {difference.high * 100:+.1f})"
+            f"{difference.metric} is measurably lower than the baseline's: {value}{scale.change_unit} "
+            f"(95 % interval {interval})"
         )
     return tuple(found)

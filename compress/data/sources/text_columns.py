@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
 from compress.data.table import Label, Note, Table, Text, listed
 from compress.errors import DataError, did_you_mean, shortened
+from compress.tasks.registry import number_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
@@ -188,14 +189,37 @@ def _several_classes(raw: _RawLabels) -> tuple[Label, ...]:
     return labels_of_columns(raw.columns, raw.values, _label_name, raw.places)
 
 
+def _number(raw: _RawLabels) -> tuple[Label, ...]:
+    """The number of each row."""
+    column, values = raw.columns.names[0], raw.values[0]
+    blank = [each is None or (isinstance(each, str) and not each.strip()) for each in values]
+    lacking = [number for number, is_blank in zip(raw.numbers, blank, strict=True) if is_blank]
+    _refuse_gaps(raw.where, "number", column, raw.unit, lacking)
+    return tuple(_finite(value, place, column) for value, place in zip(values, raw.places, strict=True))
+
+
+def _finite(value: Any, where: str, column: str) -> float:
+    try:
+        found = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if isinstance(value, bool) or not math.isfinite(found):
+        raise DataError(
+            f"{where}: column '{column}' contains {shortened(repr(value))}, which is not a finite number; "
+            "with data.task=" + number_task() + " each label must be one"
+        )
+    return found
+
+
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
+    "number": _number,
 }
 
 
 def _refuse_amount(where: str, value: object) -> NoReturn:
     raise DataError(
-        f"{where}: the label {value} is a fraction, and regression is not supported; for classification give "
-        "each class a name or a whole number"
+        f"{where}: the label {value} is a fraction: to learn numbers set data.task={number_task()}; for "
+        "classification give each class a name or a whole number"
     )

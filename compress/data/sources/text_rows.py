@@ -35,7 +35,7 @@ class TextRows(DataSource):
         max_length: most tokens of a row; longer texts are truncated, of a pair the longer one first.
     """
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number")
     modality: ClassVar[Modality] = "text"
 
     text: str | tuple[str, str] = "text"
