@@ -67,6 +67,7 @@ def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
         "vit",
         "smollm2",
         "multi-label",
+        "pairs",
     }
     for folder in scores:
         assert used[folder] == {"prune/structured", "quantize/int8_dynamic", "distill/student"}
@@ -75,6 +76,7 @@ def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
     assert used["cnn"] == {"prune/channels", "quantize/int8_static", "distill/student"}
     assert used["vit"] == {"prune/heads", "quantize/int8_dynamic", "distill/student"}
     assert used["rnn"] == {"prune/channels", "quantize/int8_dynamic", "distill/student"}
+    assert used["pairs"] == {"prune/vocabulary", "prune/heads", "distill/student", "quantize/int8_dynamic"}
     assert used["multi-label"] == {"quantize/int8_dynamic"}
     assert used["smollm2"] == {"quantize/int4_weight_only"}
     assert used["decoder"] == {

@@ -372,4 +372,4 @@ def test_a_new_head_begins_with_the_mean_and_spread_of_the_labels() -> None:
     inner, before = module[0].weight.clone(), module[2].weight.clone()
     start_head_(module, 1, TASK.fitted(np.array([90.0, 110.0])).first_answers)
     assert torch.equal(module[0].weight, inner) and torch.equal(module[2].weight, 10 * before)
-    assert float(module[2].bias) == 100
+    assert module[2].bias.item() == 100
