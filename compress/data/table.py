@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Label", "Note", "NoteKind", "Table", "counted", "listed", "loose_key", "shown"]
+__all__ = ["Label", "Note", "NoteKind", "Table", "Words", "counted", "listed", "loose_key", "shown"]
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
 
 Label = str | tuple[str, ...]
-"""The class name of a row; or those of a task with several labels a row, sorted, each once."""
+"""The class name of a row; those of a task with several a row, sorted, each once; or that of each word."""
 
 NoteKind = Literal["cut", "dropped", "guessed-labels", "limit", "other"]
 
@@ -32,6 +32,21 @@ class Note(str):
         note = super().__new__(cls, text)
         note.kind = kind
         return note
+
+
+class Words(str):
+    """A text that was given as words, joined by spaces.
+
+    Attributes:
+        words: the words, which may contain spaces themselves.
+    """
+
+    words: tuple[str, ...]
+
+    def __new__(cls, words: Sequence[str]) -> Words:
+        made = super().__new__(cls, " ".join(words))
+        made.words = tuple(words)
+        return made
 
 
 @dataclass(frozen=True)

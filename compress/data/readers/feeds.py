@@ -52,16 +52,17 @@ class Feed:
     lines: tuple[str, ...]
 
 
-def feed_of(inputs: Sequence[str], max_length: int | None = None) -> Feed:
+def feed_of(inputs: Sequence[str], max_length: int | None = None, *, of_words: bool = False) -> Feed:
     """The feed for these inputs.
 
     Args:
         inputs: names of the ONNX model's inputs.
         max_length: tokens at which texts are truncated; None: not at all.
+        of_words: texts are lists of words.
     """
     if "input_ids" in inputs and set(inputs) <= _ENCODING.keys():
         imports = ("from tokenizers import Tokenizer",)
-        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length))
+        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length, of_words))
     if list(inputs) == [PIXELS]:
         standard = ("import json", "from pathlib import Path")
         imports = ("from PIL import Image, ImageOps",)
@@ -69,12 +70,18 @@ def feed_of(inputs: Sequence[str], max_length: int | None = None) -> Feed:
     return Feed("numbers", (), (), (), _numbers(inputs))
 
 
-def _text(inputs: Sequence[str], max_length: int | None) -> tuple[str, ...]:
+def _text(inputs: Sequence[str], max_length: int | None, of_words: bool) -> tuple[str, ...]:
+    given = ['encoding = tokenizer.encode("Put the text here.")']
+    if of_words:
+        given = [
+            'words = "Put the words here , with spaces between .".split()',
+            "encoding = tokenizer.encode(words, is_pretokenized=True)",
+        ]
     cut = [] if max_length is None else [f"tokenizer.enable_truncation(max_length={max_length})"]
     return (
         'tokenizer = Tokenizer.from_file("tokenizer.json")',
         *cut,
-        'encoding = tokenizer.encode("Put the text here.")',
+        *given,
         "feed = {",
         *(f"    {json.dumps(x)}: np.array([encoding.{_ENCODING[x]}], dtype=np.int64)," for x in inputs),
         "}",

@@ -81,7 +81,7 @@ def read_unlabelled_dataset(config: DatasetsData) -> Table:
     dataset, name, where = _named_splits(config, {"unlabelled": config.unlabelled})["unlabelled"]
     check_columns(where, dataset.column_names, (config.text,))
     texts = dataset.select_columns([config.text]).with_format(None)[:][config.text]
-    return unlabelled_table(name, where, texts, config.text)
+    return unlabelled_table(name, where, texts, config.text, of_words=config.labels.of_words)
 
 
 def _named_splits(config: DatasetsData, wanted: Mapping[str, str | None]) -> dict[str, tuple[Any, str, str]]:

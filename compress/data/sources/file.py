@@ -1,4 +1,4 @@
-"""Text classification from CSV, TSV, JSONL and Parquet files."""
+"""Labelled texts from CSV, TSV, JSONL, Parquet and CoNLL files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["FileData", "read_text_file", "read_unlabelled_file"]
 
 
 class FileData(TextRows):
-    """Text classification from CSV, TSV, JSONL or Parquet files, by extension; all but Parquet also as .gz.
+    """Labelled texts from CSV, TSV, JSONL, Parquet or CoNLL files, by extension; all but Parquet also as .gz.
+
+    CoNLL files (.conll, .bio; .conllu for CoNLL-U) have a line per word; their columns are named by number.
 
     A split without its own file is drawn from train, stratified by label and seeded.
 
@@ -54,7 +56,9 @@ class FileData(TextRows):
 
     def unlabelled_table(self) -> Table | None:
         """Read the file without labels."""
-        return None if self.unlabelled is None else read_unlabelled_file(self.unlabelled, text=self.text)
+        if self.unlabelled is None:
+            return None
+        return read_unlabelled_file(self.unlabelled, text=self.text, of_words=self.labels.of_words)
 
 
 def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table:
@@ -80,8 +84,11 @@ def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table
     )
 
 
-def read_unlabelled_file(path: Path, *, text: str) -> Table:
+def read_unlabelled_file(path: Path, *, text: str, of_words: bool = False) -> Table:
     """Read the text column of a file, or the non-blank lines of a .txt; the table has no labels.
+
+    Args:
+        of_words: texts may be lists of words.
 
     Raises:
         DataError: if the file, the column or a text is missing, or it has an unsupported extension, encoding
@@ -90,5 +97,12 @@ def read_unlabelled_file(path: Path, *, text: str) -> Table:
     read = read_columns(path, (text,), lines=True)
     unit: Literal["line", "row"] = "line" if read.lines else "row"
     return unlabelled_table(
-        path.name, str(path), read.values[0], text, unit=unit, numbers=read.lines, notes=read.notes
+        path.name,
+        str(path),
+        read.values[0],
+        text,
+        of_words=of_words,
+        unit=unit,
+        numbers=read.lines,
+        notes=read.notes,
     )

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
+from compress.data.sources.word_columns import check_tags, tags_of, words_of
 from compress.data.table import Label, Note, Table, listed
 from compress.errors import DataError, did_you_mean, shortened
+from compress.tasks.registry import words_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
@@ -75,10 +77,14 @@ def labelled_table(
     Args:
         values: of each label column.
     """
-    _check_texts(where, texts, text, unit, numbers)
     at = numbers or tuple(range(1, len(texts) + 1))
+    if labels.of_words:
+        texts = words_of(where, texts, text, unit, at)
+    _check_texts(where, texts, text, unit, numbers)
     raw = _RawLabels(labels, values, where, unit, at)
     found = _READ[labels.kind](raw)
+    if labels.of_words:
+        check_tags(texts, found, (text, labels.names[0]), raw.places)
     return Table(name, where, tuple(texts), found, declared or labels.declared, unit, numbers, notes=notes)
 
 
@@ -88,11 +94,18 @@ def unlabelled_table(
     texts: Sequence[Any],
     column: str,
     *,
+    of_words: bool = False,
     unit: Literal["line", "row"] = "row",
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
 ) -> Table:
-    """Make a table without labels; refuse rows without a text."""
+    """Make a table without labels; refuse rows without a text.
+
+    Args:
+        of_words: texts may be lists of words.
+    """
+    if of_words and any(isinstance(each, list) for each in texts):
+        texts = words_of(where, texts, column, unit, numbers or tuple(range(1, len(texts) + 1)))
     _check_texts(where, texts, column, unit, numbers)
     return Table(name, where, tuple(texts), (), unit=unit, numbers=numbers, notes=notes)
 
@@ -111,7 +124,8 @@ def _check_texts(
     for number, value in zip(at, texts, strict=True):
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise DataError(f"{where}: column '{column}' contains {kind}, not text ({unit} {number})")
+            advice = f"; for a label per word set data.task={words_task()}" if kind == "list" else ""
+            raise DataError(f"{where}: column '{column}' contains {kind}, not text ({unit} {number}){advice}")
     lacking = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
     _refuse_gaps(where, "text", column, unit, lacking)
 
@@ -169,9 +183,15 @@ def _several_classes(raw: _RawLabels) -> tuple[Label, ...]:
     return labels_of_columns(raw.columns, raw.values, _label_name, raw.places)
 
 
+def _tags(raw: _RawLabels) -> tuple[Label, ...]:
+    """The class names of each row's words, in their order."""
+    return tags_of(raw.values[0], _label_name, raw.columns.names[0], raw.places)
+
+
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
+    "tags": _tags,
 }
 
 
