@@ -32,7 +32,7 @@ from compress.tasks.spec import (
     TaskWords,
     Truth,
 )
-from compress.tasks.statistics import bootstrap_interval, interval_with
+from compress.tasks.statistics import interval_with
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -218,11 +218,8 @@ class TokenLabels(OneOfSeveral):
             entity_counts(self.scheme, each, truth.labels, truth.lengths).sum(axis=1)
             for each in (baseline, candidate)
         )
-        good, bad = _made_up(before)
-        made_up = np.stack((np.append(good, bad), np.append(bad, good)))
         value = self.change(baseline, candidate, truth)
-        counts = np.concatenate((before, after), axis=1)
-        low, high = interval_with(counts, made_up, _change_of_f1, value, least=-1.0)
+        low, high = _change_interval(before, after, value)
         return found.model_copy(update={"value": value, "low": low, "high": high})
 
     def constant(self, truth: Truth) -> NDArray[Any]:
@@ -323,6 +320,12 @@ def _made_up(counts: Integers) -> Integers:
     return np.array([[usual, usual, usual], [0, usual, usual]])
 
 
+def _change_interval(before: Integers, after: Integers, value: float) -> tuple[float, float]:
+    good, bad = _made_up(before)
+    made_up = np.stack((np.append(good, bad), np.append(bad, good)))
+    return interval_with(np.concatenate((before, after), axis=1), made_up, _change_of_f1, value, least=-1.0)
+
+
 def _change_of_f1(sums: NDArray[Any]) -> NDArray[Any]:
     found: NDArray[Any] = entity_f1(sums[:, 3:]) - entity_f1(sums[:, :3])
     return found
@@ -343,8 +346,8 @@ def _row(name: str, before: Integers, after: Integers) -> tuple[str, ...]:
     old, new = before.sum(axis=0), after.sum(axis=0)
     if not new[1] + new[2] + old[1]:
         return (name, "0", "-", "-", "-", "-", "-")
-    low, high = bootstrap_interval(np.concatenate((before, after), axis=1), _change_of_f1)
-    points = [100 * each for each in (entity_f1(new) - entity_f1(old), low, high)]
+    value = float(entity_f1(new) - entity_f1(old))
+    points = [100 * each for each in (value, *_change_interval(before, after, value))]
     change = f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f})".replace("-", "−")
     return (
         name,

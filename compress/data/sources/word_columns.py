@@ -73,6 +73,6 @@ def check_tags(
     for text, names, place in zip(texts, tags, places, strict=True):
         if len(text.words) != len(names):
             raise DataError(
-                f"{place}: {len(text.words)} words ('{columns[0]}'), but {len(names)} labels ('{columns[1]}'); "
-                "a word needs one label"
+                f"{place}: {len(text.words)} words ('{columns[0]}'), but {len(names)} labels "
+                f"('{columns[1]}'); each word needs one"
             )

@@ -44,7 +44,7 @@ class CheckpointTask:
             )
         if self.new_head == "encoder":
             return (
-                f"{said}. To train a classifier on its encoder, save AutoModel.from_pretrained(...) and "
+                f"{said}. To train a new head on its encoder, save AutoModel.from_pretrained(...) and "
                 "the tokenizer to a new directory, and set model.hf to it in a recipe with model.train"
             )
         return said
