@@ -145,7 +145,7 @@ class TokenLabels(OneOfSeveral):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy over the tagged positions."""
-        if labels.ndim == 1:  # rows without tags
+        if labels.ndim == 1 or not labels.numel():  # rows without tags
             return logits.sum() * 0
         return super().loss(logits[:, : labels.shape[1]], labels)
 
