@@ -48,6 +48,10 @@ class Words(str):
         made.words = tuple(words)
         return made
 
+    def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
+        """For copies and pickles."""
+        return (self.words,)
+
 
 @dataclass(frozen=True)
 class Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,11 @@ def test_datasets_give_lists_of_words_and_names_of_tags(tmp_path: Path) -> None:
     table = config.tables()["train"]
     assert table.declared == ("O", "B-X", "I-X") and table.labels[0] == tuple(rows[0][1])
     assert table.items[0].words == tuple(rows[0][0])  # type: ignore[union-attr]
+
+
+def test_words_stay_themselves_in_copies() -> None:
+    for made in (copy.deepcopy(WORDS), pickle.loads(pickle.dumps(WORDS))):
+        assert made == WORDS == "the lowest towers by Newport, are wide" and made.words == WORDS.words
 
 
 def test_columns_of_a_conll_file_may_be_given_as_numbers(tmp_path: Path) -> None:
