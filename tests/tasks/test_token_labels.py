@@ -203,7 +203,9 @@ def _write_tagger(directory: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     trainer = trainers.WordPieceTrainer(vocab_size=44, special_tokens=special)
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 9, trainer)
+    tokenizer.train_from_iterator([" ".join(WORDS), *["cinema"] * 9], trainer)
+    assert tokenizer.encode("cinema").tokens == ["cinema"]  # no row has it
+    assert len(tokenizer.encode("really").tokens) > 1
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -27,7 +27,7 @@ QUICK = ("bert", "distilbert")
 TRAIN = {"epochs": 1, "batch_size": 16, "precision": "fp32"}
 STAGES: dict[str, dict[str, Any]] = {
     "prune/heads": {"sparsity": 0.5},
-    "prune/layers": {"keep": 1},
+    "prune/layers": {"layers": 1},
     "prune/width": {"sparsity": 0.25},
     "prune/structured": {"flops": 0.7, "calibration_rows": 16, "steps": 1},
     "prune/vocabulary": {"min_count": 20},
