@@ -11,7 +11,7 @@ from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.split import Row, Split, with_placed_labels
-from compress.data.table import Note, Table, counted, listed
+from compress.data.table import Note, Table, Text, counted, listed
 from compress.tasks import InputSpec, Integers, Task
 
 __all__ = ["Splits", "assemble", "table_of"]
@@ -60,7 +60,7 @@ def assemble(
     inputs: tuple[InputSpec, ...],
     label_order: Sequence[str] | None,
     *,
-    texts: Mapping[str, tuple[str, ...]] | None = None,
+    texts: Mapping[str, tuple[Text, ...]] | None = None,
     places: Mapping[str, Integers] | None = None,
     notes: tuple[Note, ...] = (),
     reader: Reader,
@@ -80,7 +80,7 @@ def assemble(
     labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
     if absent:
         label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)
-    number = numbers_of(labels)
+    number = numbers_of(labels, (*present, *absent))
 
     def split(part: str) -> Split:
         found = kind.encode_labels([table_of(tables, part).labels[i] for i in parts.indices[part]], number)
@@ -89,7 +89,7 @@ def assemble(
 
     splits = {part: split(part) for part in PARTS}
     return Splits(
-        kind(inputs, labels),
+        kind(inputs, labels).fitted(splits["train"].labels),
         **splits,
         source=_source(tables),
         notes=parts.notes + notes + label_notes,

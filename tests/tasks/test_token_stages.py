@@ -29,7 +29,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "prune/heads": {"sparsity": 0.5},
     "prune/layers": {"layers": 1},
     "prune/width": {"sparsity": 0.25},
-    "prune/structured": {"flops": 0.7, "calibration_rows": 16, "steps": 1},
+    "prune/structured": {"sparsity": 0.25, "calibration_rows": 32, "search_rows": 16, "search_steps": 2},
     "prune/vocabulary": {"min_count": 20},
     "distill/student": {
         "student": {"layers": 1},

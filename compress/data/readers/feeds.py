@@ -52,17 +52,20 @@ class Feed:
     lines: tuple[str, ...]
 
 
-def feed_of(inputs: Sequence[str], max_length: int | None = None, *, of_words: bool = False) -> Feed:
+def feed_of(
+    inputs: Sequence[str], max_length: int | None = None, texts: int = 1, *, of_words: bool = False
+) -> Feed:
     """The feed for these inputs.
 
     Args:
         inputs: names of the ONNX model's inputs.
-        max_length: tokens at which texts are truncated; None: not at all.
+        max_length: tokens at which texts are truncated, of a pair the longer one first; None: not at all.
+        texts: texts of a row, 1 or 2.
         of_words: texts are lists of words.
     """
     if "input_ids" in inputs and set(inputs) <= _ENCODING.keys():
         imports = ("from tokenizers import Tokenizer",)
-        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length, of_words))
+        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length, texts, of_words))
     if list(inputs) == [PIXELS]:
         standard = ("import json", "from pathlib import Path")
         imports = ("from PIL import Image, ImageOps",)
@@ -70,8 +73,9 @@ def feed_of(inputs: Sequence[str], max_length: int | None = None, *, of_words: b
     return Feed("numbers", (), (), (), _numbers(inputs))
 
 
-def _text(inputs: Sequence[str], max_length: int | None, of_words: bool) -> tuple[str, ...]:
-    given = ['encoding = tokenizer.encode("Put the text here.")']
+def _text(inputs: Sequence[str], max_length: int | None, texts: int, of_words: bool) -> tuple[str, ...]:
+    row = '"Put the text here."' if texts == 1 else '"Put the first text here.", "Put the second here."'
+    given = [f"encoding = tokenizer.encode({row})"]
     if of_words:
         given = [
             'words = "Put the words here , with spaces between .".split()',

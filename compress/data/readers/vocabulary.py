@@ -167,7 +167,7 @@ def encode_again(split: Split, encoder: TextEncoder) -> Split:
     """
     if len(split.texts) != len(split) or encoder.truncated_at is None:
         raise DataError(f"the {split.name} split has no texts to encode again")
-    if isinstance(split.texts[0], Words):
+    if split.texts and isinstance(split.texts[0], Words):
         return words_again(split, encoder, max_length=encoder.truncated_at)
     rows, _ = encoder.encode(split.texts, max_length=encoder.truncated_at)
     return replace(split, rows=rows, inputs=encoder.inputs)

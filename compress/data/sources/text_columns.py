@@ -10,9 +10,9 @@ from typing import Any, Literal, NoReturn
 
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
 from compress.data.sources.word_columns import check_tags, tags_of, words_of
-from compress.data.table import Label, Note, Table, listed
+from compress.data.table import Label, Note, Table, Text, Words, listed
 from compress.errors import DataError, did_you_mean, shortened
-from compress.tasks.registry import words_task
+from compress.tasks.registry import number_task, words_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
@@ -62,10 +62,10 @@ def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> 
 def labelled_table(
     name: str,
     where: str,
-    texts: Sequence[Any],
+    texts: Sequence[Sequence[Any]],
     values: Sequence[Sequence[Any]],
     *,
-    text: str,
+    text: Sequence[str],
     labels: LabelColumns,
     declared: tuple[str, ...] = (),
     unit: Literal["line", "row"] = "row",
@@ -75,24 +75,24 @@ def labelled_table(
     """Make a table from raw columns; refuse rows without a text or a label.
 
     Args:
+        texts: of each text column: one, or two for pairs.
         values: of each label column.
+        text: names of the text columns.
     """
-    at = numbers or tuple(range(1, len(texts) + 1))
-    if labels.of_words:
-        texts = words_of(where, texts, text, unit, at)
-    _check_texts(where, texts, text, unit, numbers)
+    items = _items(where, texts, text, unit, numbers, of_words=labels.of_words)
+    at = numbers or tuple(range(1, len(items) + 1))
     raw = _RawLabels(labels, values, where, unit, at)
     found = _READ[labels.kind](raw)
     if labels.of_words:
-        check_tags(texts, found, (text, labels.names[0]), raw.places)
-    return Table(name, where, tuple(texts), found, declared or labels.declared, unit, numbers, notes=notes)
+        check_tags(items, found, (text[0], labels.names[0]), raw.places)
+    return Table(name, where, items, found, declared or labels.declared, unit, numbers, notes=notes)
 
 
 def unlabelled_table(
     name: str,
     where: str,
-    texts: Sequence[Any],
-    column: str,
+    texts: Sequence[Sequence[Any]],
+    text: Sequence[str],
     *,
     of_words: bool = False,
     unit: Literal["line", "row"] = "row",
@@ -102,12 +102,32 @@ def unlabelled_table(
     """Make a table without labels; refuse rows without a text.
 
     Args:
-        of_words: texts may be lists of words.
+        texts, text: see `labelled_table`.
+        of_words: texts are lists of words, or all of them texts that are split at white space.
     """
-    if of_words and any(isinstance(each, list) for each in texts):
-        texts = words_of(where, texts, column, unit, numbers or tuple(range(1, len(texts) + 1)))
-    _check_texts(where, texts, column, unit, numbers)
-    return Table(name, where, tuple(texts), (), unit=unit, numbers=numbers, notes=notes)
+    listed_words = of_words and any(isinstance(each, list) for each in texts[0])
+    items = _items(where, texts, text, unit, numbers, of_words=listed_words)
+    if of_words and not listed_words:
+        items = tuple(Words(str(each).split()) for each in items)
+    return Table(name, where, items, (), unit=unit, numbers=numbers, notes=notes)
+
+
+def _items(
+    where: str,
+    texts: Sequence[Sequence[Any]],
+    columns: Sequence[str],
+    unit: Literal["line", "row"],
+    numbers: tuple[int, ...],
+    *,
+    of_words: bool,
+) -> tuple[Text, ...]:
+    """The text of each row, its words, or its two texts; checks that none is missing."""
+    if of_words:
+        at = numbers or tuple(range(1, len(texts[0]) + 1))
+        texts = [words_of(where, texts[0], columns[0], unit, at)]
+    for column, values in zip(columns, texts, strict=True):
+        _check_texts(where, values, column, unit, numbers)
+    return tuple(texts[0]) if len(texts) == 1 else tuple(zip(texts[0], texts[1], strict=True))
 
 
 def _check_texts(
@@ -188,15 +208,38 @@ def _tags(raw: _RawLabels) -> tuple[Label, ...]:
     return tags_of(raw.values[0], _label_name, raw.columns.names[0], raw.places)
 
 
+def _number(raw: _RawLabels) -> tuple[Label, ...]:
+    """The number of each row."""
+    column, values = raw.columns.names[0], raw.values[0]
+    blank = [each is None or (isinstance(each, str) and not each.strip()) for each in values]
+    lacking = [number for number, is_blank in zip(raw.numbers, blank, strict=True) if is_blank]
+    _refuse_gaps(raw.where, "number", column, raw.unit, lacking)
+    return tuple(_finite(value, place, column) for value, place in zip(values, raw.places, strict=True))
+
+
+def _finite(value: Any, where: str, column: str) -> float:
+    try:
+        found = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if isinstance(value, bool) or not math.isfinite(found):
+        raise DataError(
+            f"{where}: column '{column}' contains {shortened(repr(value))}, which is not a finite number; "
+            "with data.task=" + number_task() + " each label must be one"
+        )
+    return found
+
+
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
     "tags": _tags,
+    "number": _number,
 }
 
 
 def _refuse_amount(where: str, value: object) -> NoReturn:
     raise DataError(
-        f"{where}: the label {value} is a fraction, and regression is not supported; for classification give "
-        "each class a name or a whole number"
+        f"{where}: the label {value} is a fraction: to learn numbers set data.task={number_task()}; for "
+        "classification give each class a name or a whole number"
     )

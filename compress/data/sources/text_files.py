@@ -222,11 +222,11 @@ _READERS: dict[str, _ReadFile] = {
 }
 
 
-def column_names_of(path: Path, text: str) -> tuple[str, ...]:
+def column_names_of(path: Path, text: Sequence[str]) -> tuple[str, ...]:
     """Columns of a file; of JSONL those of its first line, of CoNLL none.
 
     Args:
-        text: name of the text column, used to detect the separator.
+        text: names of the text columns, used to detect the separator.
     """
     kind = format_of(path)
     if _READERS.get(kind) is _read_conll:
@@ -239,5 +239,5 @@ def column_names_of(path: Path, text: str) -> tuple[str, ...]:
         first = file.readline()
     if kind == ".jsonl":
         return tuple(parse_json(first))
-    separator = _separator(path, (text,), _OWN_SEPARATORS[kind])
+    separator = _separator(path, text, _OWN_SEPARATORS[kind])
     return tuple(next(csv.reader([first], delimiter=separator), []))
