@@ -470,7 +470,7 @@ HEAD = "model: {hf: x}\ndata: {source: digits}\n"
             "prune/heads.scop",
             "scope",
         ),
-        (HEAD + "stage: [quantize/int8_dynamic]\n", RecipeError, 1, "stages", None),
+        (HEAD + "stage: [quantize/int8_dynamic]\n", UnknownNameError, 3, "stage", "stages"),
         (HEAD + "stages:\n  - prune/heads: {sparsity: half}\n", RecipeError, 4, "prune/heads.sparsity", None),
         (HEAD + "stages: [quantize/int8_dynamic]\nseed: true\n", RecipeError, 4, "seed", None),
         (HEAD + "seed: 1\nstages: [quantize/int8_dynamic]\nseed: 2\n", RecipeError, 5, "seed", None),
@@ -582,7 +582,7 @@ def test_missing_files_are_refused(refused_run: Callable[..., None], bert_direct
     model, data = {"hf": str(bert_directory)}, {"source": "file", "train": "gone.csv"}
     refused_run(DataError, "data.train", "recipes/gone.csv", model=model, data=data)
     refused_run(ModelError, "model.file", "gone.py", model={"file": "gone.py", "builder": "b"})
-    refused_run(ModelError, "'/no/such'", model={"hf": "/no/such"})
+    refused_run(ModelError, "/no/such", model={"hf": "/no/such"})
 
 
 def test_a_model_file_that_raises_is_refused(refused_run: Callable[..., None], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.groups import check_graded, check_queries, drawn_groups, limited_groups
 from compress.data.table import Note, Table, Text, counted, listed, loose_key, shown
 from compress.errors import DataError
 from compress.tasks import Task
@@ -69,6 +70,8 @@ def partition(
             notes += dropped
             _check_known_labels(tables[part], train, kept, task)
     _check_leaks(tables, indices)
+    if task.has_groups():
+        check_queries(tables, task)
     drawn = {part: fractions[part] for part in PARTS[1:] if part not in tables}
     strata = _strata(train, task)
     indices |= _draw(train, kept, drawn, strata, task, seed)
@@ -174,6 +177,9 @@ def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
             f"{table.where}: no rows are left, because each input occurs with more than one label; correct "
             "the labels"
         )
+    if task.has_groups():
+        check_graded(table, kept, task)
+        return
     if not task.has_classes():
         different = {table.labels[index] for index in kept}
         if len(different) < 2 and task.label_kind == "number":
@@ -238,6 +244,8 @@ def _draw(
     seed: int,
 ) -> dict[str, Indices]:
     """Draw splits from the kept rows, stratified; the rest is train."""
+    if task.has_groups():
+        return drawn_groups(table, kept, fractions, task, seed)
     if strata is None:
         return _drawn(table, kept, fractions, task, seed)
     classes = Counter(strata[index] for index in kept)
@@ -354,7 +362,9 @@ def _limited(
     task: type[Task],
     seed: int,
 ) -> Indices:
-    """Take a subset of train, stratified if there are strata, else each name in its share."""
+    """Take a subset of train: whole groups, stratified if there are strata, or each name in its share."""
+    if task.has_groups():
+        return limited_groups(table, rows, limit, task, seed)
     if strata is None:
         counts = {"kept": limit, "left": len(rows) - limit}
         return _shared_out(table, rows, counts, task, seed)["kept"]

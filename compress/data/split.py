@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.groups import cut_in_groups
 from compress.data.labels import padded_labels
 from compress.data.table import Text
 from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task, Truth
@@ -81,7 +82,13 @@ class Split:
             yield self._batch(picked)
 
     def batch_groups(
-        self, batch_size: int, parts: int, *, shuffle_seed: int | None = None, skip: int = 0
+        self,
+        batch_size: int,
+        parts: int,
+        *,
+        shuffle_seed: int | None = None,
+        skip: int = 0,
+        together: NDArray[np.int64] | None = None,
     ) -> Iterator[list[Batch]]:
         """Yield the rows of batches of `batch_size * parts`, each as several batches of at most `batch_size`.
 
@@ -89,7 +96,15 @@ class Split:
 
         Args:
             skip: number of groups to skip at the start.
+            together: a number for each row, [n]; rows with the same one are in one batch, which may then have
+                up to twice as many rows.
         """
+        if together is not None:
+            draw = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
+            every = np.arange(len(self))
+            for picked in cut_in_groups(every, together, batch_size * parts, draw)[skip:]:
+                yield [self._batch(each) for each in cut_in_groups(picked, together[picked], batch_size)]
+            return
         for picked in self._picks(batch_size * parts, shuffle_seed)[skip:]:
             count = -(-len(picked) // batch_size)
             yield [self._batch(part) for part in np.array_split(picked, count)]
@@ -178,7 +193,11 @@ class Split:
     def relabelled(self, answers: NDArray[np.int64]) -> Split:
         """Return the same rows with other labels for the judged units, [u]."""
         if self.label_lengths is None:
-            return replace(self, labels=answers.reshape(self.labels.shape))
+            labels = self.labels.copy()
+            if labels.size == answers.size:
+                return replace(self, labels=answers.reshape(labels.shape))
+            labels[:, 0] = answers  # the other columns say what rows are labels of
+            return replace(self, labels=labels)
         labels = self.labels.copy()
         labels[labels != NO_LABEL] = answers
         return replace(self, labels=labels)

@@ -101,7 +101,7 @@ class StudentDistillation(Distillation):
             raise StageError(
                 f"{self.name}: rows: there are no rows to train on; give data.unlabelled or rows.synthetic"
             )
-        if not rows.train and set(self.losses.terms()) == {"labels"}:
+        if not rows.train and not self.losses.needs_teacher:
             raise StageError(
                 f"{self.name}: losses: labels is the only loss, but without rows.train no row has labels; "
                 "add another loss or set rows.train: true"

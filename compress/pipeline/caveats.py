@@ -8,7 +8,6 @@ from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
 from compress.model import predict_logits
-from compress.page.format import percent
 from compress.recipe import Recipe
 from compress.report import commonest_words
 from compress.tasks import Task, task_of_measurement
@@ -60,9 +59,10 @@ def doubt_of_model(module: nn.Module, splits: Splits) -> str | None:
     constant, gain = task.above_constant(answers, truth)
     if gain.low > 0:
         return None
-    value = task.value(answers, truth)
-    words = task.words.not_above_constant("uncompressed", percent(value), percent(constant), "validation")
-    return f"{words}. Check that it was trained, the order of its labels and the columns that it reads"
+    words, value = task.words, task.value(answers, truth)
+    found, chance = (words.scale.text(each) for each in (value, constant))
+    said = words.not_above_constant("uncompressed", found, chance, "validation")
+    return f"{said}. Check that it was trained, the order of its labels and the columns that it reads"
 
 
 def _unmeasured(split: Split, task: Task) -> str | None:

@@ -6,6 +6,7 @@ from compress.tasks.language_modelling import LanguageModelling
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.registry import TASKS, task_class, task_from, task_of_measurement
 from compress.tasks.regression import Regression
+from compress.tasks.reranking import Reranking
 from compress.tasks.spec import (
     LABELS_KEY,
     NO_LABEL,
@@ -30,6 +31,7 @@ __all__ = [
     "NO_LABEL",
     "ROW_INDEX_KEY",
     "Regression",
+    "Reranking",
     "Score",
     "TASKS",
     "Task",

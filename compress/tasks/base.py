@@ -88,6 +88,11 @@ class Task(ABC):
     output: str = "logits"
 
     @classmethod
+    def has_groups(cls) -> bool:
+        """Whether rows are candidates of a group, such as the documents of a query."""
+        return cls.label_kind == "graded"
+
+    @classmethod
     def has_classes(cls) -> bool:
         """Whether labels in a table are names of classes, which a model has an output for each of."""
         return cls.label_kind in ("class", "classes", "tags")
@@ -155,6 +160,11 @@ class Task(ABC):
         return str(label)
 
     @classmethod
+    def group_of(cls, label: Any) -> Hashable | None:
+        """The group of a row, all of which is in one split; None: rows are independent."""
+        return None
+
+    @classmethod
     def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> Integers:
         """Labels as arrays, [n] or [n, ...].
 
@@ -167,6 +177,14 @@ class Task(ABC):
     def fitted(self, labels: NDArray[Any]) -> Self:
         """The task with what training needs to know of the labels of train, such as their spread."""
         return self
+
+    def together(self, labels: NDArray[Any]) -> Integers | None:
+        """Number of each row's group, which is in one batch when training; None: rows are independent.
+
+        Args:
+            labels: of a split, [n, ...].
+        """
+        return None
 
     @property
     def first_answers(self) -> tuple[float, float] | None:
@@ -209,6 +227,18 @@ class Task(ABC):
             mask: its attention mask, [b, s]; None if the model has none.
         """
         return self.divergence_from_kept(logits, kept, temperature)
+
+    def list_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss over the lists of candidates in a batch, a scalar; called if `has_groups`."""
+        raise NotImplementedError
+
+    def margin_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Divergence of margins between candidates of a group, a scalar; called if `has_groups`.
+
+        Args:
+            kept: the teacher's `kept_answers`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:

@@ -16,6 +16,7 @@ __all__ = [
     "all_heads",
     "decoder_task",
     "default_task",
+    "group_task",
     "head_of_name",
     "number_task",
     "several_labels_task",
@@ -32,6 +33,7 @@ TASKS = {
     "multi-label": "compress.tasks.multi_label:MultiLabel",
     "token-labels": "compress.tasks.token_labels:TokenLabels",
     "regression": "compress.tasks.regression:Regression",
+    "reranking": "compress.tasks.reranking:Reranking",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
 }
 """The first task of each kind of rows is the default for such data."""
@@ -79,6 +81,11 @@ def words_task() -> TaskName:
     return next(name for name in TASKS if task_class(name).label_kind == "tags")
 
 
+def group_task() -> TaskName:
+    """The first task whose rows are candidates of a group."""
+    return next(name for name in TASKS if task_class(name).has_groups())
+
+
 def number_task() -> TaskName:
     """The first task whose labels are numbers."""
     return next(name for name in TASKS if task_class(name).label_kind == "number")
@@ -122,9 +129,14 @@ def task_of_architectures(
     """
     found = [(name, head) for name, head in all_heads() if any(map(head.fits, architectures))]
     exact = [name for name, head in found if head.problem_type and head.problem_type == problem_type]
-    sized = [name for name, head in found if head.outputs and head.outputs == outputs]
+    # A head without a problem_type is that of rerankers, whose libraries set none.
+    sized = sorted(
+        ((head.problem_type is not None, name) for name, head in found if head.outputs == outputs)
+        if outputs
+        else ()
+    )
     others = [name for name, head in found if not head.outputs]
-    return next(iter([*exact, *sized, *others]), None)
+    return next(iter([*exact, *(name for _, name in sized), *others]), None)
 
 
 def task_of_measurement(measurement: Any) -> Task:

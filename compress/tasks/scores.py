@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.spec import InputSpec, Truth
+from compress.tasks.spec import InputSpec, LabelKind, Truth
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -39,7 +39,7 @@ class OneNumber(Task):
     """
 
     rows = "labelled"
-    label_kind = "number"
+    label_kind: ClassVar[LabelKind] = "number"
     answer_kind = "numbers"
 
     spread: float = 1.0
@@ -89,7 +89,7 @@ class OneNumber(Task):
         return replace(self, spread=float(known.std()) or 1.0, center=float(known.mean()))
 
     @property
-    def first_answers(self) -> tuple[float, float]:
+    def first_answers(self) -> tuple[float, float] | None:
         """The labels' mean and spread."""
         return self.center, self.spread
 
@@ -122,6 +122,11 @@ class OneNumber(Task):
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`divergence` from the stored numbers."""
         return self.divergence(logits, kept[_ANSWERS], temperature)
+
+    @staticmethod
+    def kept_scores(kept: Mapping[str, Tensor]) -> Tensor:
+        """The stored numbers, [b]."""
+        return kept[_ANSWERS][:, 0]
 
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:
         """The numbers with normal noise of one spread, [u], for which squared error is the likelihood."""

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from compress.page.format import PERCENT, Scale
 
 __all__ = [
+    "AnswerKind",
     "Breakdown",
     "Difference",
     "Gate",
     "HubHead",
-    "AnswerKind",
     "InputSpec",
     "Integers",
     "LABELS_KEY",
@@ -44,8 +44,9 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes", "tags", "number"]
-"""What labels of a row are in a table: the name of a class, any number of them, one a word, or a number."""
+LabelKind = Literal["class", "classes", "tags", "number", "graded"]
+"""What labels of a row are in a table: the name of a class, any number of them, one for each word, a number,
+or a number of 0 or more (its relevance) with the name of a group."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""

@@ -72,8 +72,8 @@ def test_equal_or_perfect_answers_are_no_proof() -> None:
     assert perfect.value == pytest.approx(1) and 0.97 < perfect.low < 0.999
 
 
-@pytest.mark.parametrize("rows", [25, 60])
-def test_its_intervals_cover_in_95_of_100_samples(rows: int) -> None:
+def test_its_intervals_cover_in_95_of_100_samples() -> None:
+    rows = 40
     draw, held, change_held, times = np.random.default_rng(0), 0, 0, 100
     # Of labels with variance 1 and independent noise of variance v, the correlation is 1 / sqrt(1 + v).
     old, new = 1 / np.sqrt(1 + 0.5), 1 / np.sqrt(1 + 0.75)
@@ -177,8 +177,8 @@ def test_one_number_a_row_is_wanted() -> None:
     [
         (None, 2, "classification"),
         (None, None, "classification"),
-        (None, 1, "regression"),
-        ("single_label_classification", 1, "regression"),
+        (None, 1, "reranking"),
+        ("single_label_classification", 1, "reranking"),
         ("regression", 1, "regression"),
         ("multi_label_classification", 1, "multi-label"),
     ],
@@ -372,4 +372,4 @@ def test_a_new_head_begins_with_the_mean_and_spread_of_the_labels() -> None:
     inner, before = module[0].weight.clone(), module[2].weight.clone()
     start_head_(module, 1, TASK.fitted(np.array([90.0, 110.0])).first_answers)
     assert torch.equal(module[0].weight, inner) and torch.equal(module[2].weight, 10 * before)
-    assert float(module[2].bias) == 100
+    assert module[2].bias.item() == 100

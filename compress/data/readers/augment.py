@@ -59,7 +59,8 @@ def _texts(
     if not between:
         return [free]
     windows = np.lib.stride_tricks.sliding_window_view(ids, len(between))
-    second = int(np.argmax((windows == between).all(axis=1)))
+    found = np.flatnonzero((windows == between).all(axis=1))
+    second = found[0] if len(found) else len(ids)
     return [free[free < second], free[free >= second]]
 
 

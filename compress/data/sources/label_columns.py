@@ -33,7 +33,8 @@ class LabelColumns:
     """Where the labels of a table are.
 
     Attributes:
-        names: of the columns; with several, each is a label and holds 0 or 1.
+        names: of the columns; with several labels a row, if there are several, each is a label and holds 0 or
+            1; with groups, the label and the group.
         kind: what labels a row has.
         separator: of labels in a text.
     """
@@ -55,7 +56,7 @@ class LabelColumns:
     @property
     def declared(self) -> tuple[str, ...]:
         """Names of the labels, where each has its column."""
-        return self.names if len(self.names) > 1 else ()
+        return self.names if len(self.names) > 1 and self.kind in ("class", "classes") else ()
 
 
 def says_task() -> str:

@@ -208,7 +208,7 @@ def _tags(raw: _RawLabels) -> tuple[Label, ...]:
     return tags_of(raw.values[0], _label_name, raw.columns.names[0], raw.places)
 
 
-def _number(raw: _RawLabels) -> tuple[Label, ...]:
+def _number(raw: _RawLabels) -> tuple[float, ...]:
     """The number of each row."""
     column, values = raw.columns.names[0], raw.values[0]
     blank = [each is None or (isinstance(each, str) and not each.strip()) for each in values]
@@ -230,11 +230,28 @@ def _finite(value: Any, where: str, column: str) -> float:
     return found
 
 
+def _graded(raw: _RawLabels) -> tuple[Label, ...]:
+    """The relevance of each row, and the name of its group."""
+    column, values = raw.columns.names[1], raw.values[1]
+    groups = ["" if each is None else str(each).strip() for each in values]
+    lacking = [number for number, group in zip(raw.numbers, groups, strict=True) if not group]
+    _refuse_gaps(raw.where, "group", column, raw.unit, lacking)
+    relevances = _number(raw)
+    for relevance, place in zip(relevances, raw.places, strict=True):
+        if relevance < 0:
+            raise DataError(
+                f"{place}: column '{raw.columns.names[0]}' has the relevance {relevance}; it must be 0 or "
+                "more"
+            )
+    return tuple(zip(relevances, groups, strict=True))
+
+
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
     "tags": _tags,
     "number": _number,
+    "graded": _graded,
 }
 
 

@@ -21,6 +21,7 @@ from compress.data.sources.label_columns import LabelColumns, says_task
 from compress.data.split import Split
 from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, Text, counted
+from compress.tasks.registry import group_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["TextRows"]
@@ -30,22 +31,24 @@ class TextRows(DataSource):
     """Rows of one text or two, with one or several labels, and additional texts without labels.
 
     Attributes:
-        text: name of the text column; for pairs of texts a list of two, in the order of the model's input; for
-            a label per word it holds lists of words.
+        text: name of the text column; for pairs of texts a list of two, in the order of the model's input;
+            for a label per word a column of lists of words.
         label: name of the label column; for several labels per row also a list: a column of 0 and 1 for each;
             for a label per word it holds lists of labels.
         label_separator: separates the labels of a row, if they are in one column of text.
+        group: name of the column that says which rows are candidates of one query, such as its id.
         max_length: most tokens of a row; longer texts are truncated, of a pair the longer one first.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # columns may be named by number
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "tags", "number")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "tags", "number", "graded")
     modality: ClassVar[Modality] = "text"
 
     text: str | tuple[str, str] = "text"
     label: str | Annotated[tuple[str, ...], Field(min_length=1)] = "label"
     label_separator: str | None = Field(default=None, min_length=1)
+    group: str | None = Field(default=None, min_length=1)
     max_length: int = Field(default=128, ge=2)
 
     @property
@@ -57,10 +60,19 @@ class TextRows(DataSource):
     def labels(self) -> LabelColumns:
         """Where the labels are."""
         names = (self.label,) if isinstance(self.label, str) else self.label
+        names += () if self.group is None else (self.group,)
         return LabelColumns(names, self.kind.label_kind, self.label_separator)
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:
+        if self.kind.has_groups() != (self.group is not None):
+            raise ValueError(
+                f"task {self.task} needs group: the name of the column with each row's query"
+                if self.group is None
+                else f"group is for candidates of a query; set data.task={group_task()} too, or omit group"
+            )
+        if self.group is not None and not isinstance(self.label, str):
+            raise ValueError("label must name one column, the relevance, because group is given")
         labels = self.labels
         if len(set(self.text_columns)) < len(self.text_columns):
             raise ValueError(f"text names the column '{self.text[0]}' twice; name the columns of both texts")

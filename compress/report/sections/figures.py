@@ -102,7 +102,7 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             f"{words.score} in {words.batches} of {after.batched_size}",
             words.scale.text(before.batched_value),
             words.scale.text(after.batched_value),
-            f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {difference.unit}s "
+            f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {words.unit}s "
             f"answered differently than {words.alone}",
         ),
         (

@@ -164,9 +164,10 @@ def _other_answers(report: RunReport) -> list[Caveat]:
     for who, model in (("baseline", measured.baseline), ("candidate", measured.candidate)):
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
+            answered = accuracy.units if accuracy.unit == words.unit else accuracy.rows
             text = (
-                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s differently in {words.batches} of {accuracy.batched_size}."
+                f"The {who} answers {accuracy.batched_disagreements:,} of {answered:,} test "
+                f"{words.unit}s differently in {words.batches} of {accuracy.batched_size}."
             )
             figures = f"{capital(words.score)} is {words.scale.text(accuracy.batched_value)} then"
             detail = f"{figures}, and {words.scale.text(accuracy.value)} {words.alone}."
