@@ -32,6 +32,9 @@ def export(
             "the model's maximum if that is less.",
         ),
     ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="The model reads pairs of texts. Recipes say so in data.text.")
+    ] = False,
     overwrite: ReplaceDirectory = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,7 +47,9 @@ def export(
     from compress.pipeline import export_model
 
     with shown_progress(quiet=quiet) as progress:
-        parity = export_model(model, output, max_length=max_length, overwrite=overwrite, progress=progress)
+        parity = export_model(
+            model, output, max_length=max_length, pairs=pairs, overwrite=overwrite, progress=progress
+        )
     echo(
         f"wrote {output}: predictions agree with PyTorch on {parity['agreement']:.1%} of "
         f"{parity['rows']:.0f} rows (largest difference of a logit {parity['max_abs_error']:.1e})"

@@ -272,7 +272,8 @@ def _summarise(outcome: Outcome) -> None:
     before, after = found.baseline.accuracy, found.candidate.accuracy
     words = task_of_measurement(found).words
     say(
-        f"{words.metric} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s",
+        f"{words.metric} {words.scale.text(before.value)} -> {words.scale.text(after.value)} of "
+        f"{after.units:,} test {after.unit}s",
         "bold",
     )
     say(verdict(outcome.report), wrap=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.table import Note, Table, counted, listed, loose_key, shown
+from compress.data.table import Note, Table, Text, counted, listed, loose_key, shown
 from compress.errors import DataError
 from compress.tasks import Task
+from compress.tasks.registry import number_task
 
 __all__ = ["PARTS", "Partition", "distinct_from", "partition"]
 
@@ -79,7 +80,7 @@ def partition(
     return Partition({part: indices[part] for part in PARTS}, notes)
 
 
-def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple[Note, ...]]:
+def distinct_from(table: Table, held_out: Iterable[Text]) -> tuple[Indices, tuple[Note, ...]]:
     """Pick the distinct rows of a table without labels, ignoring case and white space.
 
     Args:
@@ -92,7 +93,7 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
         DataError: if no row is left.
     """
     seen = {loose_key(item) for item in held_out}
-    first: dict[str | bytes, int] = {}
+    first: dict[Text | bytes, int] = {}
     leaks = 0
     for index, item in enumerate(table.items):
         key = loose_key(item)
@@ -117,8 +118,8 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
 def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first row of each input; drop all rows of an input with more than one label."""
     keys = [loose_key(item) for item in table.items]
-    first: dict[str | bytes, int] = {}
-    labels: dict[str | bytes, set[Hashable]] = {}
+    first: dict[Text | bytes, int] = {}
+    labels: dict[Text | bytes, set[Hashable]] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)
         labels.setdefault(key, set()).add(table.labels[index])
@@ -140,7 +141,7 @@ def _dropped(table: Table, rows: int, reason: str) -> Note:
 
 def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first of the rows with exactly the same input and label."""
-    first: dict[tuple[str | bytes, Hashable], int] = {}
+    first: dict[tuple[Text | bytes, Hashable], int] = {}
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
     repeats = len(table) - len(first)
@@ -174,6 +175,12 @@ def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
             "the labels"
         )
     if not task.has_classes():
+        different = {table.labels[index] for index in kept}
+        if len(different) < 2 and task.label_kind == "number":
+            raise DataError(
+                f"{table.where}: all rows have the label {different.pop()}; at least two different numbers "
+                "must occur"
+            )
         return
     if not found:
         raise DataError(f"{table.where}: no row has a label; at least two labels must occur")
@@ -219,7 +226,7 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
 
 
 def _is_text(table: Table) -> bool:
-    return isinstance(table.items[0], str)
+    return not isinstance(table.items[0], bytes)
 
 
 def _draw(
@@ -336,7 +343,7 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
-    return "; if the labels are quantities, not classes: regression is not supported" if amounts else ""
+    return f"; if the labels are quantities, not classes: set data.task={number_task()}" if amounts else ""
 
 
 def _limited(

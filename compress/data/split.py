@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.labels import padded_labels
+from compress.data.table import Text
 from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task, Truth
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate"]
@@ -51,7 +52,7 @@ class Split:
         rows: one dict per row, input name -> array [s, ...], unpadded.
         labels: int64 or float64, [n] or [n, k], depending on the task; unknown ones are `NO_LABEL` or NaN.
         inputs: input specifications of a row.
-        texts: the raw text of each row, or empty if rows are not texts.
+        texts: the raw text or texts of each row, or empty if rows are not texts.
         label_bytes: bytes of text that each row's labels represent, int64 [n], if labels are tokens.
         label_lengths: for ragged labels, the number of labels per row, int64 [n]; the rest of a row in
             `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None if all rows have k.
@@ -61,7 +62,7 @@ class Split:
     rows: tuple[Row, ...]
     labels: NDArray[Any]
     inputs: tuple[InputSpec, ...]
-    texts: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
     label_bytes: NDArray[np.int64] | None = None
     label_lengths: NDArray[np.int64] | None = None
 
@@ -226,7 +227,7 @@ class Split:
 
     @classmethod
     def without_labels(
-        cls, name: str, rows: tuple[Row, ...], inputs: tuple[InputSpec, ...], texts: tuple[str, ...] = ()
+        cls, name: str, rows: tuple[Row, ...], inputs: tuple[InputSpec, ...], texts: tuple[Text, ...] = ()
     ) -> Split:
         """Make a split of rows with unknown labels."""
         return cls(name, rows, np.full(len(rows), NO_LABEL, dtype=np.int64), inputs, texts)

@@ -144,7 +144,9 @@ class StudentDistillation(Distillation):
         task = context.task
         loaded = [load_student(config, model, task.classes, 0, task.name) for config in self.teachers]
         for each in loaded:
-            if each.label_order is not None and each.label_order != task.labels:  # placeholders only
+            if (
+                task.labels and each.label_order is not None and each.label_order != task.labels
+            ):  # placeholders only
                 context.progress.say(
                     f"{self.name}: {each.source} and the data name their labels differently; they are "
                     f"matched by index: {', '.join(task.labels)}"

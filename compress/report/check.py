@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from compress.facts import Record
 from compress.measure.results import Measurement
 from compress.page import Bullets, Section, Table, Text, parts_of
-from compress.page.format import milliseconds, percent, size
+from compress.page.format import milliseconds, size
 from compress.report.phrases import accuracy_words, setting, speedup_words
 from compress.report.render.markdown import section_markdown
 from compress.report.schema import GateRecord, RunReport
@@ -102,20 +102,21 @@ def check_lines(report: CheckReport) -> list[str]:
     measured = report.measurement
     if measured is None:
         return []
-    model, score = measured.candidate, task_of_measurement(measured).words.score
+    model, words = measured.candidate, task_of_measurement(measured).words
     lines = [
-        f"{score} {percent(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
-        f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
-        f"{measured.environment.cpu}"
+        f"{words.score} {words.scale.text(model.accuracy.value)} of {model.accuracy.units:,} test "
+        f"{model.accuracy.unit}s, file {size(model.size.file_bytes)}, "
+        f"peak memory {size(model.peak_memory_bytes)}, on {measured.environment.cpu}"
     ]
     if report.against is not None:
-        lines.append(f"compared with {report.against}: {score} {accuracy_words(measured.difference)}")
+        change = accuracy_words(measured.difference, scale=words.scale)
+        lines.append(f"compared with {report.against}: {words.score} {change}")
     for each in measured.latency:
-        words = (
+        timed = (
             f"{setting(each)}: p50 {milliseconds(each.candidate.p50_ms)}, p95 "
             f"{milliseconds(each.candidate.p95_ms)}"
         )
-        lines.append(words if report.against is None else f"{words}; {speedup_words(each)}")
+        lines.append(timed if report.against is None else f"{timed}; {speedup_words(each)}")
     constant = commonest_words(measured, "candidate")
     return lines if constant is None else [*lines, constant]
 

@@ -163,6 +163,18 @@ class Task(ABC):
         """
         return np.array([number[each] for each in column], dtype=np.int64)
 
+    def fitted(self, labels: NDArray[Any]) -> Self:
+        """The task with what training needs to know of the labels of train, such as their spread."""
+        return self
+
+    @property
+    def first_answers(self) -> tuple[float, float] | None:
+        """Mean and spread that the answers of a new head should begin with; None: as it is made.
+
+        With labels far from 0, the steps of a short training would only bring the answers near them.
+        """
+        return None
+
     # Training
 
     @abstractmethod

@@ -17,6 +17,7 @@ __all__ = [
     "decoder_task",
     "default_task",
     "head_of_name",
+    "number_task",
     "several_labels_task",
     "task_class",
     "task_from",
@@ -28,6 +29,7 @@ __all__ = [
 TASKS = {
     "classification": "compress.tasks.classification:Classification",
     "multi-label": "compress.tasks.multi_label:MultiLabel",
+    "regression": "compress.tasks.regression:Regression",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
 }
 """The first task of each kind of rows is the default for such data."""
@@ -70,6 +72,11 @@ def several_labels_task() -> TaskName:
     return next(name for name in TASKS if task_class(name).label_kind == "classes")
 
 
+def number_task() -> TaskName:
+    """The first task whose labels are numbers."""
+    return next(name for name in TASKS if task_class(name).label_kind == "number")
+
+
 def all_gates() -> dict[str, Gate]:
     """Gates of all tasks, by recipe key."""
     return {key: gate for name in TASKS for key, gate in task_class(name).gates.items()}
@@ -98,11 +105,19 @@ def head_of_name(name: str) -> HubHead:
     return {head.name: head for _, head in all_heads()}[name]
 
 
-def task_of_architectures(architectures: tuple[str, ...], problem_type: object = None) -> TaskName | None:
-    """Task of a model from the architectures in its config.json; None if no task has such a head."""
-    found = [(name, head.problem_type) for name, head in all_heads() if any(map(head.fits, architectures))]
-    exact = [name for name, problem in found if problem is not None and problem == problem_type]
-    return next(iter([*exact, *(name for name, _ in found)]), None)
+def task_of_architectures(
+    architectures: tuple[str, ...], problem_type: object = None, outputs: int | None = None
+) -> TaskName | None:
+    """Task of a model from its config.json; None if no task has such a head.
+
+    Args:
+        outputs: numbers that its head returns, if config.json says so.
+    """
+    found = [(name, head) for name, head in all_heads() if any(map(head.fits, architectures))]
+    exact = [name for name, head in found if head.problem_type and head.problem_type == problem_type]
+    sized = [name for name, head in found if head.outputs and head.outputs == outputs]
+    others = [name for name, head in found if not head.outputs]
+    return next(iter([*exact, *sized, *others]), None)
 
 
 def task_of_measurement(measurement: Any) -> Task:

@@ -14,7 +14,14 @@ from compress.errors import DataError, shortened
 from compress.tasks.registry import several_labels_task
 from compress.tasks.spec import LabelKind
 
-__all__ = ["LABEL_NAMES_KEY", "LabelColumns", "labels_of_columns", "labels_of_matrix", "says_task"]
+__all__ = [
+    "LABEL_NAMES_KEY",
+    "LabelColumns",
+    "labels_of_columns",
+    "labels_of_matrix",
+    "numbers_of_column",
+    "says_task",
+]
 
 LABEL_NAMES_KEY = "label_names"
 _YES = frozenset({"1", "1.0", "true"})
@@ -99,6 +106,20 @@ def labels_of_matrix(
         )
     rows = tuple(tuple(sorted(known[at] for at in np.flatnonzero(row))) for row in values)
     return rows, known
+
+
+def numbers_of_column(where: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Labels that are numbers, [n].
+
+    Raises:
+        DataError: they are not, or one is not finite.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise DataError(f"{where}: labels must be numbers [n], not {values.dtype} {list(values.shape)}")
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise DataError(f"{where}: label {values[wrong[0]]} of row {wrong[0]} is not a finite number")
+    return values.astype(np.float64)
 
 
 def _cell(value: Any, labels: LabelColumns, place: str) -> Sequence[Any]:

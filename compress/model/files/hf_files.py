@@ -22,6 +22,7 @@ __all__ = [
     "explained",
     "file_of",
     "may_be_name",
+    "outputs_of",
     "settings_of",
 ]
 
@@ -85,6 +86,13 @@ def settings_of(name: str, config: dict[str, Any]) -> Any:
     has_type = config.get("model_type") in transformers.CONFIG_MAPPING
     check_code(name, config, known if has_type else None)
     return explained(name, transformers.AutoConfig.from_pretrained, name, trust_remote_code=False)
+
+
+def outputs_of(config: dict[str, Any]) -> int | None:
+    """Numbers that a classification head returns for a row, by a config.json; None if it doesn't say so."""
+    names = config.get("id2label")
+    count = len(names) if isinstance(names, dict) else config.get("num_labels")
+    return count if isinstance(count, int) else None
 
 
 def file_of(name: str, file: str, *, must_know: bool = False) -> Path | None:

@@ -34,6 +34,7 @@ from compress.model.files.hf_files import (
     check_vocabulary,
     config_json,
     file_of,
+    outputs_of,
     settings_of,
 )
 from compress.model.files.hf_files import explained as _explained
@@ -153,7 +154,8 @@ def task_of(config: ModelConfig) -> TaskName:
     elif Path(config.hf or "").suffix == ".gguf":
         found = decoder_task()
     else:
-        found = task_of_architectures(architectures_of(settings), settings.get("problem_type"))
+        problem = settings.get("problem_type")
+        found = task_of_architectures(architectures_of(settings), problem, outputs_of(settings))
     return found or default_task("labelled")
 
 

@@ -162,6 +162,8 @@ def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> 
     except ParityError as error:
         return CheckRecord(name="parity", holds=False, found=str(error))
     words = f"agrees with the PyTorch module on {percent(found.agreement)} of {found.rows} validation rows"
+    if same := splits.task.words.same:
+        words = f"{same} as by the PyTorch module: {percent(found.agreement)}, {found.rows} validation rows"
     return CheckRecord(name="parity", holds=True, found=words)
 
 
@@ -181,9 +183,10 @@ def _as_reported(directory: Path, here: float, splits: Splits) -> list[CheckReco
     kept = measured.answers
     if kept is not None and not np.array_equal(unpack_answers(kept.labels), truth.labels):
         return []
+    shown = splits.task.words.scale.text
     found = (
-        f"{percent(here)} of {then.units:,} test {then.unit}s; the report says {percent(then.value)} "
-        f"({percent(then.low)} to {percent(then.high)})"
+        f"{shown(here)} of {then.units:,} test {then.unit}s; the report says {shown(then.value)} "
+        f"({shown(then.low)} to {shown(then.high)})"
     )
     name = f"{splits.task.words.metric} as reported"
     return [CheckRecord(name=name, holds=then.low <= here <= then.high, found=found)]

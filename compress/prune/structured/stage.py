@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from compress.errors import StageError
 from compress.prune.structured.cut_job import CutJob
 from compress.prune.structured.settings import LEAST_ROWS, StructuredSettings
@@ -111,7 +113,7 @@ class StructuredPruning(StructuredSettings):
         if self.targets == "teacher":
             calibration = _answered(calibration, dense, context)
         labels = calibration.truth(context.task).labels
-        if self.importance in ("fisher", "taylor") and len(set(labels.tolist())) < 2:
+        if self.importance in ("fisher", "taylor") and len(np.unique(labels, axis=0)) < 2:
             raise StageError(
                 f"prune/structured: all {len(calibration)} calibration rows have the same label, so "
                 "gradients of the loss carry no information about the others; use targets: teacher, or "

@@ -9,6 +9,7 @@ from compress.page import Chart, Row, Section, Table, Text, Tile, Tiles, parts_o
 from compress.page.format import (
     MB_NOTE,
     RUN_NOISE,
+    Scale,
     capital,
     interval_text,
     milliseconds,
@@ -38,11 +39,12 @@ def at_a_glance(report: RunReport) -> Section:
     """Key figures: the outcome in words, and values before and after."""
     measured = report.measurement
     before, after = measured.baseline, measured.candidate
-    words, proof = accuracy_clauses(measured.difference)
-    shown = percent(before.accuracy.value), percent(after.accuracy.value)
+    terms = task_of_measurement(measured).words
+    words, proof = accuracy_clauses(measured.difference, scale=terms.scale)
+    shown = terms.scale.text(before.accuracy.value), terms.scale.text(after.accuracy.value)
     memory = before.peak_memory_bytes, after.peak_memory_bytes
     tiles = [
-        Tile(capital(task_of_measurement(measured).words.score), capital(words), *shown, proof),
+        Tile(capital(terms.score), capital(words), *shown, proof),
         *page_of(report).tiles(report),
         Tile(
             "File size",
@@ -92,23 +94,25 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
     return [
         (
             f"{words.metric}, {after.units:,} test {difference.unit}s (95 % interval)",
-            _accuracy(before),
-            _accuracy(after),
-            f"{difference_text(difference)} points{same}",
+            _accuracy(before, words.scale),
+            _accuracy(after, words.scale),
+            f"{difference_text(difference, words.scale)}{words.scale.change_unit}{same}",
         ),
         (
             f"{words.score} in {words.batches} of {after.batched_size}",
-            percent(before.batched_value),
-            percent(after.batched_value),
+            words.scale.text(before.batched_value),
+            words.scale.text(after.batched_value),
             _in_batches(
                 before.batched_disagreements, after.batched_disagreements, words.alone, difference.unit
             ),
         ),
         (
-            f"same {words.answer} as the baseline",
+            f"{words.agreement} as the baseline",
             "",
             percent(difference.agreement),
-            f"{difference.gained:,} {difference.unit}s are right only in the candidate, "
+            ""
+            if after.correct is None
+            else f"{difference.gained:,} {difference.unit}s are right only in the candidate, "
             f"{difference.lost:,} only in the baseline",
         ),
     ]
@@ -123,8 +127,8 @@ def _in_batches(before: int, after: int, alone: str, unit: str) -> str:
     return f"{counts} {unit}s{who} get other answers than {alone}"
 
 
-def _accuracy(accuracy: Accuracy) -> str:
-    return f"{percent(accuracy.value)} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+def _accuracy(accuracy: Accuracy, scale: Scale) -> str:
+    return f"{scale.text(accuracy.value)} ({scale.number(accuracy.low)} to {scale.number(accuracy.high)})"
 
 
 def _bytes_row(name: str, before: int, after: int) -> tuple[str, str, str, str]:

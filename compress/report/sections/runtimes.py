@@ -175,10 +175,13 @@ def _agreement(each: RuntimeFile, words: TaskWords) -> str:
     ]
     computed = f" ({'; '.join(how)})" if how else ""
     assert each.agreement is not None and each.accuracy is not None
+    share = percent(each.agreement)
+    agrees = f"its {words.answer} is that of ONNX Runtime for {share} of the test {words.unit}s"
+    if words.same:
+        agrees = f"{words.same} as in ONNX Runtime: {share}"
     return (
-        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}; its {words.answer} is that "
-        f"of ONNX Runtime for {percent(each.agreement)} of the test {words.unit}s, "
-        f"{words.right.format(percent(each.accuracy))}."
+        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}; {agrees}, "
+        f"{words.right.format(words.scale.text(each.accuracy))}."
     )
 
 
