@@ -12,8 +12,9 @@ _LISTED = 5
 _SHOWN_CHARACTERS = 60
 
 Label = str | tuple[str, ...] | float | tuple[float, str]
-"""The class name of a row; those of a task with several labels a row, sorted, each once; that of each word,
-in order; a number; or the relevance of a candidate and the name of its group."""
+"""The class name of a row; those of a task with several labels a row, sorted, each once; that of each word;
+a number; or the relevance of a candidate and the name of its group."""
+
 
 Text = str | tuple[str, str]
 """The text of a row; or its two texts, such as premise and hypothesis, in the order the model reads them."""

@@ -295,6 +295,11 @@ def test_words_stay_themselves_in_copies() -> None:
         assert made == WORDS == "the lowest towers by Newport, are wide" and made.words == WORDS.words
 
 
+def test_words_are_of_one_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two columns"):
+        FileData(train=tmp_path / "a.jsonl", task="token-labels", text=("a", "b"))
+
+
 def test_columns_of_a_conll_file_may_be_given_as_numbers(tmp_path: Path) -> None:
     config = FileData.model_validate(
         {"train": _write(tmp_path / "a.conll", CONLL), "task": "token-labels", "text": 1, "label": 2}

@@ -16,7 +16,7 @@ import numpy as np
 
 from compress.data.readers.tokenize import TEXT_INPUTS, TextEncoder
 from compress.data.split import NO_LABEL, Row, Split, with_placed_labels
-from compress.data.table import Note, Words, counted
+from compress.data.table import Note, Text, Words, counted
 from compress.errors import DataError
 from compress.tasks import Integers
 
@@ -88,7 +88,7 @@ def encoder_of_words(encoder: TextEncoder) -> TextEncoder:
     return replace(encoder, tokenizer=Tokenizer.from_str(json.dumps(plain)), prefixes_words=True)
 
 
-def encode_words(encoder: TextEncoder, texts: Sequence[str], *, max_length: int) -> Encoded:
+def encode_words(encoder: TextEncoder, texts: Sequence[Text], *, max_length: int) -> Encoded:
     """Encode texts, as words if they are `Words` and else split at white space.
 
     Raises:
@@ -129,11 +129,11 @@ def words_again(split: Split, encoder: TextEncoder, *, max_length: int) -> Split
     return with_placed_labels(made, split.word_labels, found.places)
 
 
-def _encodings(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[tuple[list[str], Encoding]]:
+def _encodings(encoder: TextEncoder, texts: Sequence[Text]) -> Iterator[tuple[list[str], Encoding]]:
     encoder.tokenizer.no_truncation()
     for start in range(0, len(texts), _CHUNK):
         chunk = [
-            list(each.words) if isinstance(each, Words) else each.split()
+            list(each.words) if isinstance(each, Words) else str(each).split()
             for each in texts[start : start + _CHUNK]
         ]
         yield from zip(chunk, _pretokenized(encoder.tokenizer, chunk), strict=True)

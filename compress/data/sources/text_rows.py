@@ -87,6 +87,12 @@ class TextRows(DataSource):
             )
         return self
 
+    @model_validator(mode="after")
+    def _words_are_of_one_text(self) -> Self:
+        if self.labels.of_words and not isinstance(self.text, str):
+            raise ValueError("text names two columns, but a label per word needs one column of words")
+        return self
+
     @property
     @abstractmethod
     def where(self) -> object:

@@ -63,7 +63,7 @@ def tags_of(
 
 
 def check_tags(
-    texts: Sequence[Any], tags: Sequence[Sequence[str]], columns: tuple[str, str], places: Sequence[str]
+    texts: Sequence[Any], tags: Sequence[Any], columns: tuple[str, str], places: Sequence[str]
 ) -> None:
     """Check that each word has a label.
 
