@@ -6,9 +6,10 @@ its length is the meaning of each field, from which the reference is generated.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from compress.errors import did_you_mean
@@ -85,6 +86,10 @@ class Answers(_Result):
             return unpack_answers(self.lengths)
         rows = len(unpack_answers(self.labels)) // self.positions
         return np.full(rows, self.positions, dtype=np.int64)
+
+    def of(self, who: Literal["baseline", "candidate"]) -> NDArray[Any]:
+        """Predictions of a file, [u]."""
+        return unpack_answers(self.baseline if who == "baseline" else self.candidate)
 
     @property
     def truth(self) -> Truth:

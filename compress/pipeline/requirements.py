@@ -48,10 +48,10 @@ def check_task_gates(recipe: Recipe, task: type[Task]) -> None:
     """
     for name in recipe.gates.of_tasks:
         if name not in task.gates:
-            owner = next(each for each in map(task_class, TASKS) if name in each.gates)
+            owners = [each.words.model for each in map(task_class, TASKS) if name in each.gates]
             raise RecipeError(
-                f"{recipe.path or recipe.run_name}: gates.{name} applies to a {owner.words.model} only, and "
-                f"this is a {task.words.model}; remove the gate",
+                f"{recipe.path or recipe.run_name}: gates.{name} applies to a {' or a '.join(owners)} only, "
+                f"and this is a {task.words.model}; remove the gate",
                 see="reference/gates",
             )
 

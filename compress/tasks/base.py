@@ -39,6 +39,8 @@ from compress.tasks.spec import (
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from compress.tasks.by_class import ByClass
+
 __all__ = ["Logits", "Task"]
 
 MOST_NUMBERS = 1 << 26  # in a batch's logits, which are in memory at once
@@ -287,6 +289,10 @@ class Task(ABC):
     def occurring(cls, labels: Integers) -> set[int]:
         """Indices of the labels that rows have, whose labels these are, [n, ...]."""
         return set(labels.reshape(-1).tolist())
+
+    def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass | None:
+        """Rows by their classes and by those that models answer; None: they are not judged by class."""
+        return None
 
     def breakdown(
         self,
