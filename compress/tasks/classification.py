@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from compress.tasks.by_class import ByClass
 from compress.tasks.class_gates import CLASS_GATES
+from compress.tasks.linear import LogisticRegressions
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
 from compress.tasks.spec import Breakdown, HubHead, InputSpec, TaskWords, Truth
 
@@ -71,6 +72,10 @@ class Classification(OneOfSeveral):
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`softmax_divergence` from the stored logits."""
         return softmax_divergence(logits, kept[_ANSWERS], temperature)
+
+    def linear_model(self, strength: float) -> LogisticRegressions:
+        """Logistic regression."""
+        return LogisticRegressions(self.classes, strength)
 
     def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
         """Rows by their class."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from compress.tasks.base import Logits, Task
 from compress.tasks.by_class import ByClass
 from compress.tasks.class_gates import CLASS_GATES
+from compress.tasks.linear import LogisticRegressions
 from compress.tasks.spec import (
     NO_LABEL,
     Breakdown,
@@ -237,6 +238,10 @@ class MultiLabel(Task):
     def occurring(cls, labels: Integers) -> set[int]:
         """Those that a row has."""
         return set(np.flatnonzero((labels == 1).any(axis=0)).tolist())
+
+    def linear_model(self, strength: float) -> LogisticRegressions:
+        """Logistic regression for each label."""
+        return LogisticRegressions(self.classes, strength)
 
     def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
         """Rows by their labels."""
