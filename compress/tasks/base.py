@@ -39,6 +39,9 @@ from compress.tasks.spec import (
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from compress.tasks.by_class import ByClass
+    from compress.tasks.linear import LinearModel
+
 __all__ = ["Logits", "Task"]
 
 MOST_NUMBERS = 1 << 26  # in a batch's logits, which are in memory at once
@@ -350,6 +353,14 @@ class Task(ABC):
     def occurring(cls, labels: Integers) -> set[int]:
         """Indices of the labels that rows have, whose labels these are, [n, ...]."""
         return set(labels.reshape(-1).tolist())
+
+    def linear_model(self, strength: float) -> LinearModel | None:
+        """A linear model of counted words, as a floor; more strength fits closer. None: it has none."""
+        return None
+
+    def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass | None:
+        """Rows by their classes and by those that models answer; None: they are not judged by class."""
+        return None
 
     def breakdown(
         self,

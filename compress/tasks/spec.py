@@ -267,14 +267,18 @@ class Gate:
 
     Attributes:
         noun: the limited quantity.
-        kind: format of values: `ratio` with three decimals, `speedup` as other speed-ups.
+        kind: format of values: `ratio` with three decimals, `speedup` as other speed-ups, `share` as percent.
         figure: called with a measurement and a function that picks the timing at the gates' setting; returns
             value, worse end of its interval, and that timing; None if not measured.
+        most: the highest limit that makes sense; None: any.
+        compares: the figure needs a baseline.
     """
 
     noun: str
-    kind: Literal["ratio", "speedup"]
+    kind: Literal["ratio", "speedup", "share"]
     figure: Callable[[Any, Callable[[Any], Any]], tuple[float, float, Any | None] | None]
+    most: float | None = None
+    compares: bool = True
 
 
 class Tally(Protocol):

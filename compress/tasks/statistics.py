@@ -23,6 +23,7 @@ __all__ = [
     "mean_interval",
     "paired_interval",
     "proportion_interval",
+    "resampled_interval",
     "wider",
 ]
 
@@ -85,13 +86,25 @@ def bootstrap_interval(
         statistic: of sums [b, k], one value each, [b].
         seed: of the draws.
     """
-    # Rows of equal counts are alike: how often each kind is drawn is one multinomial draw.
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    draw = np.random.default_rng(seed)
+    return resampled_interval(counts, lambda times: statistic(times @ kinds), seed=seed)
+
+
+def resampled_interval(
+    counts: NDArray[Any], statistic: Callable[[NDArray[np.float64]], NDArray[Any]], *, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of a statistic of rows of k kinds, which are drawn with replacement.
+
+    Args:
+        counts: rows of each kind, [k].
+        statistic: of how often each kind was drawn, [b, k]; one value each, [b].
+        seed: of the draws.
+    """
+    draw, rows = np.random.default_rng(seed), round(counts.sum())
     found = []
     for _ in range(_DRAWS // _DRAWS_AT_ONCE):
-        times = draw.multinomial(len(rows), counts / len(rows), size=_DRAWS_AT_ONCE)
-        found.append(statistic(times.astype(np.float64) @ kinds))
+        times = draw.multinomial(rows, counts / counts.sum(), size=_DRAWS_AT_ONCE)
+        found.append(statistic(times.astype(np.float64)))
     low, high = np.quantile(np.concatenate(found), ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
     return float(low), float(high)
 

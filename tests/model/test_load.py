@@ -100,6 +100,7 @@ TRAIN = {"epochs": 1}
         ({"model_type": "bart", "architectures": ["BartModel"]}, "sequence-to-sequence"),
         ({"architectures": ["WhisperForConditionalGeneration"]}, "speech"),
         ({"architectures": ["Wav2Vec2ForCTC"]}, "speech"),
+        ({"model_type": "hubert", "architectures": ["HubertForSequenceClassification"]}, "speech"),
         ({"architectures": ["YolosForObjectDetection"]}, "object detection"),
         ({"architectures": ["SegformerForSemanticSegmentation"]}, "segmentation"),
         ({"problem_type": "regression"}, "regression"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def encode_words(encoder: TextEncoder, texts: Sequence[Text], *, max_length: int
 
 def words_again(split: Split, encoder: TextEncoder, *, max_length: int) -> Split:
     """Encode a split's texts of words with another encoder; labels stay with their words."""
-    found = encode_words(encoder, split.texts, max_length=max_length)
+    found = encode_words(encoder, cast("Sequence[str]", split.texts), max_length=max_length)
     made = replace(split, rows=found.rows, inputs=encoder.inputs)
     if split.word_labels is None or found.places is None:
         return made

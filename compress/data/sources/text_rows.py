@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,8 @@ class TextRows(DataSource):
         if self.group is not None and not isinstance(self.label, str):
             raise ValueError("label must name one column, the relevance, because group is given")
         labels = self.labels
+        if labels.of_words and len(self.text_columns) > 1:
+            raise ValueError(f"task {self.task} reads one column of words; text names two")
         if len(set(self.text_columns)) < len(self.text_columns):
             raise ValueError(f"text names the column '{self.text[0]}' twice; name the columns of both texts")
         if not labels.several and (labels.declared or labels.separator):
@@ -165,7 +167,7 @@ class TextRows(DataSource):
         self, encoder: TextEncoder, part: str, texts: Sequence[Text]
     ) -> tuple[Encoded, tuple[Note, ...]]:
         if self.labels.of_words:
-            found = encode_words(encoder, texts, max_length=self.max_length)
+            found = encode_words(encoder, cast("Sequence[str]", texts), max_length=self.max_length)
             return found, found.notes(part, self.max_length)
         rows, cut = encoder.encode(texts, max_length=self.max_length)
         noun = "texts" if isinstance(self.text, str) else "pairs"

@@ -149,6 +149,7 @@ def check_head(
         is_encoder_decoder=bool(getattr(settings, "is_encoder_decoder", False))
         or settings.model_type in families,
         is_sentence_transformer=not is_trained and file_of(name, "modules.json") is not None,
+        reads_sound=settings.model_type in known.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     )
     if task is None:
         refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels, head)

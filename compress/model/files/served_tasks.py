@@ -116,6 +116,7 @@ def task_of_files(
     *,
     is_encoder_decoder: bool,
     is_sentence_transformer: bool,
+    reads_sound: bool = False,
 ) -> CheckpointTask | None:
     """The unsupported task of a checkpoint, or None if it has the wanted head.
 
@@ -124,8 +125,11 @@ def task_of_files(
         head: the wanted head; None: any head is refused.
         is_encoder_decoder: whether it is one, or a classifier made of it would be one.
         is_sentence_transformer: whether there is a modules.json next to config.json.
+        reads_sound: whether its family does; some of its heads are named like those of text models.
     """
     first = architectures[0] if architectures else ""
+    if reads_sound:
+        return _SPEECH
     for ending, task in _BY_ENDING.items():
         if first.endswith(ending):
             return task
