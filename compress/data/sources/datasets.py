@@ -136,7 +136,7 @@ def _read_dataset(dataset: Any, name: str, where: str, text: tuple[str, ...], la
     values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
     found: list[Any] = [values[each] for each in labels.names]
     declared: tuple[str, ...] = ()
-    if not labels.declared and labels.kind in ("class", "classes"):
+    if not labels.declared and labels.kind in ("class", "classes", "tags"):
         declared = _class_names(dataset.features[labels.names[0]])
         found = [[_named(value, declared) for value in found[0]]] if declared else found
     texts = [values[each] for each in text]
