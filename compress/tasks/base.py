@@ -60,7 +60,8 @@ class Task(ABC):
         gates: task-specific limits, by recipe key.
         record: field of a stored measurement that only this task fills; empty if there is none.
         keeps_past: models keep keys and values of earlier tokens, which their file takes and returns.
-        label_kind: what labels are in a table; several classes are a sorted tuple of names.
+        label_kind: what labels are in a table; several classes are a sorted tuple of names, tags one in the
+            order of the words.
         answer_kind: what `named` returns for a unit.
         names_tokens: answers are tokens of the model's own vocabulary.
         takes_made_up_rows: a teacher's outputs for synthetic rows are useful for training.
@@ -97,7 +98,7 @@ class Task(ABC):
     @classmethod
     def has_classes(cls) -> bool:
         """Whether labels in a table are names of classes, which a model has an output for each of."""
-        return cls.label_kind in ("class", "classes")
+        return cls.label_kind in ("class", "classes", "tags")
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -214,6 +215,22 @@ class Task(ABC):
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`divergence` from the output of `kept_answers`; other names in `kept` are ignored."""
 
+    def batch_divergence(
+        self,
+        logits: Tensor,
+        kept: Mapping[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None,
+        temperature: float,
+    ) -> Tensor:
+        """`divergence_from_kept` of a batch; a task with answers per position leaves out what isn't judged.
+
+        Args:
+            labels: those of the batch.
+            mask: its attention mask, [b, s]; None if the model has none.
+        """
+        return self.divergence_from_kept(logits, kept, temperature)
+
     def list_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss over the lists of candidates in a batch, a scalar; called if `has_groups`."""
         raise NotImplementedError
@@ -327,6 +344,10 @@ class Task(ABC):
     def no_labels(self, rows: int) -> Integers:
         """Labels of rows whose labels nobody knows."""
         return np.full(rows, NO_LABEL, dtype=np.int64)
+
+    def stand_ins(self, lengths: Integers) -> tuple[Integers, Integers | None]:
+        """Labels and label lengths of rows without data, of these numbers of positions."""
+        return self.no_labels(len(lengths)), None
 
     @classmethod
     def occurring(cls, labels: Integers) -> set[int]:

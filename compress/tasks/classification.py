@@ -50,6 +50,8 @@ class Classification(OneOfSeveral):
             "AutoModelForSequenceClassification",
             ("ForSequenceClassification",),
             "text-classification",
+            what="gives a text a class",
+            shares_names=True,
         ),
         HubHead(
             "image",

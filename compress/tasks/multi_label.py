@@ -35,7 +35,7 @@ from compress.tasks.spec import (
     TaskWords,
     Truth,
 )
-from compress.tasks.statistics import bootstrap_interval, wider
+from compress.tasks.statistics import interval_with
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -186,7 +186,7 @@ class MultiLabel(Task):
         counts = _row_counts(answers, truth)
         right, wrong = _made_up_rows(counts)
         value = self.value(answers, truth)
-        low, high = _interval(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
+        low, high = interval_with(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
         return Score(
             metric=self.words.metric,
             value=value,
@@ -205,7 +205,7 @@ class MultiLabel(Task):
         made_up = np.stack((np.append(right, wrong), np.append(wrong, right)))
         value = self.change(baseline, candidate, truth)
         counts = np.concatenate((before, after), axis=1)
-        low, high = _interval(counts, made_up, _change_of_sums, value, least=-1.0)
+        low, high = interval_with(counts, made_up, _change_of_sums, value, least=-1.0)
         return Difference(
             metric=self.words.metric,
             value=value,
@@ -332,12 +332,3 @@ def _f1_of_sums(sums: NDArray[Any]) -> NDArray[Any]:
 def _change_of_sums(sums: NDArray[Any]) -> NDArray[Any]:
     found: NDArray[Any] = _f1_of_sums(sums[:, _COUNTS:]) - _f1_of_sums(sums)
     return found
-
-
-def _interval(
-    counts: Integers, made_up: Integers, statistic: Any, value: float, *, least: float
-) -> tuple[float, float]:
-    """The wider of the interval of these rows and of the same with the made-up ones; it holds the value."""
-    plain = bootstrap_interval(counts, statistic)
-    both = wider(plain, bootstrap_interval(np.concatenate((counts, made_up)), statistic), least=least)
-    return min(both[0], value), max(both[1], value)

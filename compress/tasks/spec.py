@@ -44,9 +44,9 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes", "number", "graded"]
-"""What labels of a row are in a table: the name of a class, any number of them, a number, or a number of 0
-or more (its relevance) with the name of a group."""
+LabelKind = Literal["class", "classes", "tags", "number", "graded"]
+"""What labels of a row are in a table: the name of a class, any number of them, one for each word, a number,
+or a number of 0 or more (its relevance) with the name of a group."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
@@ -222,6 +222,8 @@ class HubHead:
         problem_type: value in config.json that selects this head; None: any.
         outputs: numbers that such a head returns for a row, if these are always as many; None: one per class.
         what: what such models do, as a phrase after "it"; empty: never taken for another task.
+        shares_names: its weights are named like those of other heads, so that none of these can be trained on
+            such a checkpoint.
         wants: for a head that cannot be trained anew, which models have it; empty: it can be trained.
     """
 
@@ -235,6 +237,7 @@ class HubHead:
     outputs: int | None = None
     what: str = ""
     wants: str = ""
+    shares_names: bool = False
 
     def fits(self, architecture: str) -> bool:
         """Whether an architecture has this head, by its name."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 __all__ = [
     "bootstrap_interval",
     "clustered_interval",
+    "interval_with",
     "mean_interval",
     "paired_interval",
     "proportion_interval",
@@ -106,6 +107,28 @@ def resampled_interval(
         found.append(statistic(times.astype(np.float64)))
     low, high = np.quantile(np.concatenate(found), ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
     return float(low), float(high)
+
+
+def interval_with(
+    rows: NDArray[Any],
+    made_up: NDArray[Any],
+    statistic: Callable[[NDArray[Any]], NDArray[Any]],
+    value: float,
+    *,
+    least: float,
+) -> tuple[float, float]:
+    """The wider of the bootstrap intervals of rows and of the same with made-up ones; it holds the value.
+
+    Where all rows are alike, resampling shows no spread at all; the made-up rows give it some.
+
+    Args:
+        rows, made_up: counts of each row, [n, k] and [m, k].
+        value: the statistic of the rows.
+        least: the lowest possible value; the highest is 1.
+    """
+    plain = bootstrap_interval(rows, statistic)
+    both = wider(plain, bootstrap_interval(np.concatenate((rows, made_up)), statistic), least=least)
+    return min(both[0], value), max(both[1], value)
 
 
 def wider(first: tuple[float, float], second: tuple[float, float], *, least: float) -> tuple[float, float]:
