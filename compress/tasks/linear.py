@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LinearModel", "LogisticRegressions"]
+__all__ = ["LinearModel", "LogisticRegressions", "RidgeRegression"]
 
 _NEVER = -1e9  # logit of a class without training rows
 
@@ -63,4 +63,28 @@ class LogisticRegressions:
     def logits(self, features: Any) -> NDArray[np.float64]:
         """See `LinearModel`."""
         found: NDArray[np.float64] = features @ self._weights + self._biases
+        return found
+
+
+@dataclass
+class RidgeRegression:
+    """Least squares with a penalty, for one number.
+
+    Attributes:
+        strength: inverse of the penalty.
+    """
+
+    strength: float
+    name: str = "ridge regression"
+    _model: Any = None
+
+    def fit(self, features: Any, labels: NDArray[np.float64]) -> None:
+        """See `LinearModel`; labels [n]."""
+        from sklearn.linear_model import Ridge
+
+        self._model = Ridge(alpha=1 / self.strength).fit(features, labels)
+
+    def logits(self, features: Any) -> NDArray[np.float64]:
+        """See `LinearModel`."""
+        found: NDArray[np.float64] = self._model.predict(features)[:, None]
         return found

@@ -15,6 +15,7 @@ from compress.measure.answers import pack_answers
 from compress.measure.floor import measure_floor
 from compress.measure.results import Answers, Floor
 from compress.tasks import NO_LABEL, Classification, MultiLabel, Task
+from compress.tasks.regression import Regression
 
 WORDS = ("bad", "fine", "good")
 
@@ -76,6 +77,18 @@ def test_several_labels_have_a_model_each_and_a_threshold_of_validation_rows() -
     assert found.score.metric == "micro F1" and found.score.value > 0.85
 
 
+def test_a_number_has_ridge_regression() -> None:
+    splits = _splits(Classification)
+
+    def numbered(split: Split) -> Split:
+        return replace(split, labels=split.labels * 1.5 - 1)
+
+    parts = {part: numbered(getattr(splits, part)) for part in ("train", "validation", "test")}
+    found = _measured(Splits(Regression(()), **parts, source="made", reader=_Texts()))
+    assert found.score.metric == "Pearson correlation" and 0.8 < found.score.value < 0.99
+    assert found.model == "ridge regression" and found.candidate.low > 0
+
+
 def test_test_labels_have_no_part_in_what_is_fitted() -> None:
     splits = _splits(Classification)
     turned = replace(splits, test=replace(splits.test, labels=(splits.test.labels + 1) % 3))
@@ -113,7 +126,7 @@ def test_both_texts_of_a_pair_are_counted() -> None:
     splits = _splits(Classification)
 
     def paired(split: Split) -> Split:
-        return replace(split, texts=tuple(("film", text) for text in split.texts))  # type: ignore[arg-type]
+        return replace(split, texts=tuple(("film", str(text)) for text in split.texts))
 
     parts = {part: paired(getattr(splits, part)) for part in ("train", "validation", "test")}
     assert _measured(replace(splits, **parts)).score.value > 0.85

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.page import Section, Table, Text
-from compress.page.format import duration, milliseconds, percent
+from compress.page.format import Scale, duration, milliseconds
 from compress.report.phrases import difference_text
 from compress.report.schema import RunReport
 from compress.tasks import task_of_measurement
@@ -18,12 +18,13 @@ def section(report: RunReport) -> Section | None:
     if floor is None:
         return None
     words = task_of_measurement(measured).words
+    scale = words.scale
     rows = (
-        (f"TF-IDF and {floor.model}", _score(floor.score), ""),
-        ("baseline", _score(measured.baseline.accuracy), _points(floor.baseline)),
-        ("candidate", _score(measured.candidate.accuracy), _points(floor.candidate)),
+        (f"TF-IDF and {floor.model}", _score(floor.score, scale), ""),
+        ("baseline", _score(measured.baseline.accuracy, scale), _change(floor.baseline, scale)),
+        ("candidate", _score(measured.candidate.accuracy, scale), _change(floor.candidate, scale)),
     )
-    columns = ("model", f"{words.score} (95 % interval)", "above the first, in points")
+    columns = ("model", f"{words.score} (95 % interval)", f"above the first{scale.of_change(', in')}")
     table = Table(columns, rows, "lrr", sorts=False)
     part = "" if floor.rows == report.data.train_rows else f" of {report.data.train_rows:,}"
     how = (
@@ -43,17 +44,17 @@ def not_worse(report: RunReport) -> str | None:
     floor = report.floor
     if floor is None or floor.candidate.low > 0:
         return None
-    score = task_of_measurement(report.measurement).words.score
+    words = task_of_measurement(report.measurement).words
     return (
-        f"A Transformer may not be needed: the candidate's {score} is not measurably higher than that of "
-        f"TF-IDF with {floor.model} ({percent(floor.score.value)})."
+        f"A Transformer may not be needed: the candidate's {words.score} is not measurably higher than that "
+        f"of TF-IDF with {floor.model} ({words.scale.text(floor.score.value)})."
     )
 
 
-def _score(score: Score) -> str:
-    return f"{percent(score.value)} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+def _score(score: Score, scale: Scale) -> str:
+    return f"{scale.text(score.value)} ({scale.number(score.low)} to {scale.number(score.high)})"
 
 
-def _points(difference: Difference) -> str:
+def _change(difference: Difference, scale: Scale) -> str:
     same = ": no measurable difference" if difference.low <= 0 <= difference.high else ""
-    return f"{difference_text(difference)}{same}"
+    return f"{difference_text(difference, scale)}{same}"

@@ -154,7 +154,9 @@ def _floor(report: RunReport) -> list[Caveat]:
     found, floor = not_worse(report), report.floor
     if found is None or floor is None:
         return []
-    return [Caveat("floor", found, f"The difference is {difference_text(floor.candidate)} points.")]
+    scale = task_of_measurement(report.measurement).words.scale
+    difference = f"{difference_text(floor.candidate, scale)}{scale.change_unit}"
+    return [Caveat("floor", found, f"The difference is {difference}.")]
 
 
 def _slower_settings(report: RunReport) -> list[Caveat]:
