@@ -172,7 +172,8 @@ class Split:
     def relabelled(self, answers: NDArray[np.int64]) -> Split:
         """Return the same rows with other labels for the judged units, [u]."""
         if self.label_lengths is None:
-            return replace(self, labels=answers.reshape(self.labels.shape))
+            same = answers.size == self.labels.size
+            return replace(self, labels=answers.reshape(self.labels.shape) if same else answers)
         labels = self.labels.copy()
         labels[labels != NO_LABEL] = answers
         return replace(self, labels=labels)

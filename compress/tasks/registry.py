@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "decoder_task",
     "default_task",
     "head_of_name",
+    "marked_task",
     "several_labels_task",
     "task_class",
     "task_from",
@@ -29,6 +30,7 @@ TASKS = {
     "classification": "compress.tasks.classification:Classification",
     "multi-label": "compress.tasks.multi_label:MultiLabel",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
+    "embedding": "compress.tasks.embedding:SentenceEmbedding",
 }
 """The first task of each kind of rows is the default for such data."""
 
@@ -103,6 +105,15 @@ def task_of_architectures(architectures: tuple[str, ...], problem_type: object =
     found = [(name, head.problem_type) for name, head in all_heads() if any(map(head.fits, architectures))]
     exact = [name for name, problem in found if problem is not None and problem == problem_type]
     return next(iter([*exact, *(name for name, _ in found)]), None)
+
+
+def marked_task(has_file: Callable[[str], bool]) -> TaskName | None:
+    """The task of a model by a file of its directory; None if there is none.
+
+    Args:
+        has_file: whether the directory has a file of this name.
+    """
+    return next((name for name in TASKS if (file := task_class(name).marker) and has_file(file)), None)
 
 
 def task_of_measurement(measurement: Any) -> Task:

@@ -42,8 +42,8 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes"]
-"""What labels of a row are in a table: the name of a class, or any number of them."""
+LabelKind = Literal["class", "classes", "none"]
+"""What labels of a row are in a table: the name of a class, any number of them, or nothing."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
@@ -208,6 +208,7 @@ class HubHead:
         pipeline_tag: the Hub's tag.
         problem_type: value in config.json that selects this head; None: any.
         what: what such models do, as a phrase after "it"; empty: never taken for another task.
+        is_bare: it is the encoder alone, which any model with one has; never taken from a config.json.
         wants: for a head that cannot be trained anew, which models have it; empty: it can be trained.
     """
 
@@ -220,6 +221,7 @@ class HubHead:
     problem_type: str | None = None
     what: str = ""
     wants: str = ""
+    is_bare: bool = False
 
     def fits(self, architecture: str) -> bool:
         """Whether an architecture has this head, by its name."""

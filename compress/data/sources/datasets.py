@@ -134,7 +134,7 @@ def _read_dataset(dataset: Any, name: str, where: str, text: str, labels: LabelC
     values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
     found: list[Any] = [values[each] for each in labels.names]
     declared: tuple[str, ...] = ()
-    if not labels.declared:
+    if labels.names and not labels.declared:
         declared = _class_names(dataset.features[labels.names[0]])
         found = [[_named(value, declared) for value in found[0]]] if declared else found
     return labelled_table(name, where, values[text], found, text=text, labels=labels, declared=declared)

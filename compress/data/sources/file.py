@@ -65,7 +65,7 @@ def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table
             encoding or syntax.
     """
     labels = LabelColumns((label,)) if isinstance(label, str) else label
-    read = read_columns(path, (text, *labels.names))
+    read = read_columns(path, (text, *labels.names), lines=not labels.names)
     texts, *values = read.values
     return labelled_table(
         path.name,

@@ -169,9 +169,15 @@ def _several_classes(raw: _RawLabels) -> tuple[Label, ...]:
     return labels_of_columns(raw.columns, raw.values, _label_name, raw.places)
 
 
+def _nothing(raw: _RawLabels) -> tuple[Label, ...]:
+    """No class of any row."""
+    return ((),) * len(raw.numbers)
+
+
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
+    "none": _nothing,
 }
 
 

@@ -26,7 +26,7 @@ __all__ = ["TextRows"]
 
 
 class TextRows(DataSource):
-    """Rows of one text and one or several labels, and additional texts without labels.
+    """Rows of one text and one, several or no labels, and additional texts without labels.
 
     Attributes:
         text: name of the text column.
@@ -35,7 +35,7 @@ class TextRows(DataSource):
         max_length: most tokens of a row; longer texts are truncated.
     """
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "none")
     modality: ClassVar[Modality] = "text"
 
     text: str = "text"
@@ -46,12 +46,18 @@ class TextRows(DataSource):
     @property
     def labels(self) -> LabelColumns:
         """Where the labels are."""
+        if self.kind.label_kind == "none":
+            return LabelColumns((), "none")
         names = (self.label,) if isinstance(self.label, str) else self.label
         return LabelColumns(names, self.kind.label_kind, self.label_separator)
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:
         labels = self.labels
+        for key in ("label", "label_separator"):
+            given = getattr(self, key) != type(self).model_fields[key].default
+            if labels.kind == "none" and given:
+                raise ValueError(f"{key}: rows of the task {self.task} have no labels; omit it")
         if not labels.several and (labels.declared or labels.separator):
             key = "label_separator" if labels.separator else "label"
             raise ValueError(f"{key} is for several labels per row; set {says_task()} too")

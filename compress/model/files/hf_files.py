@@ -45,8 +45,11 @@ def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
         ) from error
 
 
-def config_json(name: str) -> dict[str, Any]:
+def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
     """The config.json of a directory, or of a Hub name (from its cache, or over the network).
+
+    Args:
+        is_needed: refuse a sentence-transformers directory whose encoder is in a folder; otherwise empty.
 
     Raises:
         ModelError: there is none, or it can't be read.
@@ -55,6 +58,8 @@ def config_json(name: str) -> dict[str, Any]:
     if not path.exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
         raise ModelError(f"'{name}' is neither a directory nor a valid name on the Hugging Face Hub")
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
+        if not is_needed:
+            return {}
         task = task_of_files((), None, is_encoder_decoder=False, is_sentence_transformer=True)
         assert task is not None
         raise ModelError(task.refusal(name, ()), see="reference/tasks")

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from compress.errors import StageError
 from compress.prune.structured.cut_job import CutJob
 from compress.prune.structured.settings import LEAST_ROWS, StructuredSettings
@@ -108,10 +110,10 @@ class StructuredPruning(StructuredSettings):
                 f"prune/structured: {len(calibration)} training rows are too few to estimate importance; "
                 f"give at least {LEAST_ROWS}"
             )
-        if self.targets == "teacher":
+        if self.targets == "teacher" or context.task.labels_from_model:
             calibration = _answered(calibration, dense, context)
         labels = calibration.truth(context.task).labels
-        if self.importance in ("fisher", "taylor") and len(set(labels.tolist())) < 2:
+        if self.importance in ("fisher", "taylor") and len(np.unique(labels, axis=0)) < 2:
             raise StageError(
                 f"prune/structured: all {len(calibration)} calibration rows have the same label, so "
                 "gradients of the loss carry no information about the others; use targets: teacher, or "

@@ -46,16 +46,15 @@ def _tiles(report: RunReport) -> list[Tile]:
 
 
 def _sections(report: RunReport) -> tuple[Section, ...]:
-    """The breakdown that the task makes of all answers, if it does and they were kept."""
-    kept = report.measurement.answers
-    if kept is None:
-        return ()
-    found = task_of_measurement(report.measurement).breakdown(
-        unpack_answers(kept.baseline),
-        unpack_answers(kept.candidate),
-        kept.truth,
-        (report.measurement.baseline.decision, report.measurement.candidate.decision),
-    )
+    """The breakdown that the task makes of all answers: now, or when they were measured."""
+    kept, found = report.measurement.answers, report.measurement.breakdown
+    if kept is not None:
+        found = task_of_measurement(report.measurement).breakdown(
+            unpack_answers(kept.baseline),
+            unpack_answers(kept.candidate),
+            kept.truth,
+            (report.measurement.baseline.decision, report.measurement.candidate.decision),
+        )
     if found is None:
         return ()
     table = Table(found.columns, found.rows, "l" + "r" * (len(found.columns) - 1))
