@@ -230,11 +230,12 @@ class HubHead:
         )
 
 
-@dataclass(frozen=True)
-class Breakdown:
+class Breakdown(_Result):
     """A section of a report that only this task has, of both models' answers.
 
     Attributes:
+        title: heading of the section.
+        sentences: what the table shows.
         columns: headings; the first column is text, the others are numbers.
         rows: a text each column.
     """

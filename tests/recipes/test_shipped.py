@@ -57,7 +57,17 @@ def test_model_file_that_a_recipe_names_is_shipped_with_it(path: Path) -> None:
 
 def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
     used = {folder: {s.name for path in paths for s in load_recipe(path).stages} for folder, paths in FOLDERS}
-    assert set(used) == {"digits", "reviews", "cnn", "rnn", "decoder", "vit", "smollm2", "multi-label"}
+    assert set(used) == {
+        "digits",
+        "reviews",
+        "cnn",
+        "rnn",
+        "decoder",
+        "vit",
+        "smollm2",
+        "multi-label",
+        "embedding",
+    }
     everything = set(stage_names()) - {"prune/channels"}
     assert used["reviews"] == everything and used["digits"] == everything - NEED_TEXT
     assert used["cnn"] == {"prune/channels", "quantize/int8_static", "distill/student"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compress.data.config import PathOrName, RecipePath
 from compress.train_config import TrainConfig
 
 __all__ = ["ModelConfig"]
+
+_OF_EMBEDDERS = ("pooling", "normalize")
 
 
 class ModelConfig(BaseModel):
@@ -41,6 +43,11 @@ class ModelConfig(BaseModel):
     normalize: bool | None = None
     bundle: RecipePath | None = None
     train: TrainConfig | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_pooling(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = plain(self)
+        return {key: value for key, value in found.items() if value is not None or key not in _OF_EMBEDDERS}
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
