@@ -39,6 +39,9 @@ def write_sentence_folder(
     """
     encoder = directory / inner
     write_family(encoder, FAMILIES[family])
+    config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
+    kind = config["architectures"][0].replace("ForSequenceClassification", "Model")
+    _write(encoder / "config.json", {**config, "architectures": [kind]})
     kinds = [("Transformer", inner), ("Pooling", "1_Pooling")]
     flags = {f"pooling_mode_{name}": name == pooling for name in ("cls_token", "mean_tokens", "max_tokens")}
     _write(directory / "1_Pooling/config.json", {**flags, f"pooling_mode_{pooling}": True})

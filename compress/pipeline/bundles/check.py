@@ -117,7 +117,8 @@ class _Bundle:
 
     def opened(self, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
         """The module, and the recipe's rows as read by this bundle."""
-        loaded = load_model(ModelConfig(bundle=self.directory), seed=recipe.seed, scratch=scratch)
+        config, task = ModelConfig(bundle=self.directory), recipe.data.task
+        loaded = load_model(config, seed=recipe.seed, scratch=scratch, task=task)
         splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
         splits = fitting(loaded, splits)
         return loaded, replace(splits, task=splits.task.with_decision(self.manifest))
