@@ -26,7 +26,7 @@ class RecoveryConfig(TrainConfig):
 
     Attributes:
         labels: weight of the task loss.
-        logits: weight of the teacher's outputs (KL at `temperature`).
+        logits: weight of the teacher's outputs (KL at `temperature`; squared distance of numbers).
         hidden: weight of the teacher's hidden states (relative squared distance per token).
         temperature: softens the outputs of teacher and student.
     """

@@ -18,17 +18,26 @@ __all__ = ["BlockTimes", "Compared", "Setting", "Timer"]
 
 
 class Setting(BaseModel):
-    """Where a latency is measured: rows per call, tokens per row, threads within an operator."""
+    """Where a latency is measured: rows per call, tokens per row, threads within an operator.
+
+    Attributes:
+        sequence: None for rows that have no sequence: images and feature vectors.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch: int = Field(ge=1)
-    sequence: int = Field(ge=1)
+    sequence: int | None = Field(default=None, ge=1)
     threads: int = Field(ge=1)
 
     def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"batch {self.batch}, sequence {self.sequence}, {threads}"
+        length = "" if self.sequence is None else f"sequence {self.sequence}, "
+        return f"batch {self.batch}, {length}{self.threads} {'thread' if self.threads == 1 else 'threads'}"
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What tells settings apart; earlier versions wrote sequence 1 for images."""
+        return self.batch, self.sequence or 1, self.threads
 
 
 @dataclass(frozen=True)

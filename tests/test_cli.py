@@ -292,6 +292,33 @@ def test_docs_refuses_an_unknown_page_with_the_nearest(call: Callable[..., Said]
     assert set(error.allowed) == set(docs_pages(docs_folder()))
 
 
+def test_show_lists_what_is_no_single_part(call: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()  # a folder of that name is no recipe
+    for what in ("data", "stages", "tasks", "models"):
+        assert call("show", what) == call("list", what)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "there"),
+    [
+        ("model.file", "modle.py", "model.py"),
+        ("model.hf", "./my-modle", "my-model"),
+        ("model.bundle", "runs/mine", "runs/mine2"),
+        ("data.train", "tran.csv", "train.csv"),
+    ],
+)
+def test_a_path_that_is_nearly_right_is_refused_with_the_one_beside_it(
+    call: Callable[..., Said], tmp_path: Path, write_recipe: WriteRecipe, key: str, given: str, there: str
+) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml")
+    (tmp_path / there).mkdir(parents=True)
+    place, name = key.split(".")
+    others = {"file": "builder: f, file", "train": "source: arrays, train"}
+    said = call("run", recipe, f"{place}={{{others.get(name, name)}: {given}}}")
+    assert said.code == 2 and said.errors[0].nearest == str(tmp_path / there)
+    assert said.errors[0].key == key
+
+
 def test_show_refuses_an_unknown_part_with_the_nearest(call: Callable[..., Said]) -> None:
     error = assert_refused(call("show", "prune/head"), UnknownNameError)
     assert (error.value, error.nearest, error.allowed) == ("prune/head", "prune/heads", part_names())
@@ -443,7 +470,7 @@ HEAD = "model: {hf: x}\ndata: {source: digits}\n"
             "prune/heads.scop",
             "scope",
         ),
-        (HEAD + "stage: [quantize/int8_dynamic]\n", RecipeError, 1, "stages", None),
+        (HEAD + "stage: [quantize/int8_dynamic]\n", UnknownNameError, 3, "stage", "stages"),
         (HEAD + "stages:\n  - prune/heads: {sparsity: half}\n", RecipeError, 4, "prune/heads.sparsity", None),
         (HEAD + "stages: [quantize/int8_dynamic]\nseed: true\n", RecipeError, 4, "seed", None),
         (HEAD + "seed: 1\nstages: [quantize/int8_dynamic]\nseed: 2\n", RecipeError, 5, "seed", None),
@@ -555,7 +582,7 @@ def test_missing_files_are_refused(refused_run: Callable[..., None], bert_direct
     model, data = {"hf": str(bert_directory)}, {"source": "file", "train": "gone.csv"}
     refused_run(DataError, "data.train", "recipes/gone.csv", model=model, data=data)
     refused_run(ModelError, "model.file", "gone.py", model={"file": "gone.py", "builder": "b"})
-    refused_run(ModelError, "'/no/such'", model={"hf": "/no/such"})
+    refused_run(ModelError, "/no/such", model={"hf": "/no/such"})
 
 
 def test_a_model_file_that_raises_is_refused(refused_run: Callable[..., None], tmp_path: Path) -> None:
@@ -635,16 +662,23 @@ def test_a_run_that_is_there_already(call: Callable[..., Said], digits_run: Path
 
 
 def test_gates_that_fail_are_printed_line_by_line_and_the_run_is_kept(
-    call: Callable[..., Said], digits_run: Path
+    call: Callable[..., Said], digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, reports = digits_run / "digits.yaml", digits_run / "reports"
     easy, hard = "gates.max_size_mb=50", "gates.max_accuracy_drop=0"  # an interval is never so narrow
     said = call("run", recipe, easy, "-o", reports)
     assert (said.code, said.err) == (0, "")
     assert said.out.count("holds: ") == 1 and "50.0 MB" in said.out
+    assert "holds: gate max_size_mb: " in said.out
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     said = call("run", recipe, easy, hard, "-o", reports)
     assert said.code == 3
     assert said.out.count("holds: ") == 1 and said.out.count("fails: ") == 2
+    written = summary.read_text()
+    assert written.startswith("### modelpress run digits\n") and written.count("| FAILS | gate ") == 2
+    assert "| holds | gate max_size_mb |" in written and "| file size |" in written
+    assert verdict(load_report(reports / "digits")) in written.replace("\\", "")
     # Of two: two epochs teach too little to beat the most common label.
     assert said.errors == () and "digits" in said.err and "`modelpress docs how-to/ci-gates`" in said.err
     assert (reports / "digits" / "onnx" / "model.onnx").is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ from compress.system.distributed import is_main, process_index
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
-    from compress.report import GateRecord
+    from compress.report import CheckRecord, GateRecord
     from compress.tasks.spec import TaskWords
 
 __all__ = [
@@ -29,14 +29,14 @@ __all__ = [
     "NOT_JUDGED",
     "Quiet",
     "ReplaceDirectory",
-    "append_text",
     "echo",
     "load_recipes",
+    "print_check",
     "print_error",
     "print_gates",
-    "print_verdict",
     "see_page",
     "start_logging",
+    "write_summary",
     "write_text",
 ]
 
@@ -112,21 +112,21 @@ def echo(text: str = "", *, nl: bool = True, err: bool = False, as_data: bool = 
 
 
 def print_gates(gates: Sequence[GateRecord], words: TaskWords) -> None:
-    """Print one line per gate: whether it holds, its limit, and the measured value."""
-    from compress.report import gate_sentence
+    """Print one line per gate: whether it holds, its name, its limit, and the measured value."""
+    from compress.report import gate_checks
 
-    for gate in gates:
-        print_verdict(gate.holds, gate_sentence(gate, words), judged=not gate.not_judged)
+    for check in gate_checks(gates, words):
+        print_check(check)
 
 
-def print_verdict(holds: bool, words: str, *, judged: bool = True) -> None:
-    """Print a line that begins with `holds:`, `fails:` or `not judged:`."""
+def print_check(check: CheckRecord) -> None:
+    """Print a line that begins with `holds:`, `fails:` or `not judged:`, and the check's name."""
     from compress.cli.console import say
 
-    word, style = ("holds: ", "green") if holds else ("fails: ", "bold red")
-    if not judged:
+    word, style = ("holds: ", "green") if check.holds else ("fails: ", "bold red")
+    if not check.judged:
         word, style = "not judged: ", "yellow"
-    say(word, style, words, wrap=True)
+    say(word, style, f"{check.name}: {check.found}", wrap=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -142,15 +142,19 @@ def write_text(path: Path, text: str) -> None:
         raise cannot_write(error, path) from error
 
 
-def append_text(path: Path, text: str) -> None:
-    """Append to a file that other programs write to as well.
+def write_summary(text: Callable[[], str]) -> None:
+    """Append Markdown to the summary of a GitHub Actions job, if there is one.
 
     Raises:
         OutputError: it cannot be written.
     """
+    name = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not name:
+        return
+    path = Path(name)
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            file.write(text())
     except OSError as error:
         raise cannot_write(error, path) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +13,10 @@ from compress.cli.common import (
     AsJson,
     Markdown,
     Quiet,
-    append_text,
     echo,
-    print_verdict,
+    print_check,
     see_page,
+    write_summary,
     write_text,
 )
 from compress.errors import RecipeError, work_begun
@@ -134,12 +133,10 @@ def check(
         check_can_be_made(junit)
     with shown_progress(to_stderr=as_json, quiet=quiet) as progress:
         report = check_bundle(bundle, against, values or [], progress=progress)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
     with work_begun():
         if junit is not None:
             write_text(junit, junit_xml(report))
-        if summary:
-            append_text(Path(summary), check_summary(report))
+        write_summary(lambda: check_summary(report))
     if as_json:
         echo(report.model_dump_json(indent=2), as_data=True)
     else:
@@ -158,4 +155,4 @@ def _print_check(report: CheckReport) -> None:
     for note in report.measurement.noise if report.measurement else ():
         say("note: ", "yellow", note, wrap=True)
     for each in report.checks:
-        print_verdict(each.holds, f"{each.name}: {each.found}", judged=each.judged)
+        print_check(each)

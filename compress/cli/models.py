@@ -13,6 +13,8 @@ from compress.errors import RecipeError, work_begun
 
 __all__ = ["bundle", "explain", "export", "inspect"]
 
+_RARELY_MEANT = 0.1  # a share; earlier versions took points
+
 
 def export(
     model: Annotated[
@@ -30,6 +32,9 @@ def export(
             "the model's maximum if that is less.",
         ),
     ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="The model reads pairs of texts. Recipes say so in data.text.")
+    ] = False,
     overwrite: ReplaceDirectory = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +47,9 @@ def export(
     from compress.pipeline import export_model
 
     with shown_progress(quiet=quiet) as progress:
-        parity = export_model(model, output, max_length=max_length, overwrite=overwrite, progress=progress)
+        parity = export_model(
+            model, output, max_length=max_length, pairs=pairs, overwrite=overwrite, progress=progress
+        )
     echo(
         f"wrote {output}: predictions agree with PyTorch on {parity['agreement']:.1%} of "
         f"{parity['rows']:.0f} rows (largest difference of a logit {parity['max_abs_error']:.1e})"
@@ -102,8 +109,13 @@ def inspect(
     ] = 3,
     max_drop: Annotated[
         float,
-        typer.Option(metavar="POINTS", min=0, max=100, help="Acceptable accuracy drop, in points."),
-    ] = 1.0,
+        typer.Option(
+            metavar="DROP",
+            min=0,
+            max=100,
+            help="Acceptable accuracy drop, as a share: 0.01 is one point. Numbers from 1 on are points.",
+        ),
+    ] = 0.01,
     quick: Annotated[
         bool, typer.Option("--quick", help="Skip the curves and quantization of single layers.")
     ] = False,
@@ -122,16 +134,19 @@ def inspect(
     from compress.pipeline import check_can_be_made, inspect_model, inspection_recipe
     from compress.report import inspection_markdown, needed_heads, neuron_sentence, write_inspection
 
+    drop = max_drop if max_drop < 1 else max_drop / 100
     recipe = inspection_recipe(model, values or [])
     target = Path("reports") / f"inspect-{recipe.run_name}" if output is None else output
     check_can_be_made(target / "inspection.json")
+    if _RARELY_MEANT <= drop < 1 and drop == max_drop:
+        say(f"note: --max-drop {max_drop:g} is a share, {100 * drop:g} points", "yellow", error=True)
     with shown_progress(to_stderr=as_json or markdown, quiet=quiet) as progress:
         found = inspect_model(
             recipe,
             calibration_rows=rows,
             validation_rows=validation_rows,
             sentences=sentences,
-            max_drop=max_drop / 100,
+            max_drop=drop,
             quick=quick,
             cache=target.absolute().parent / ".cache",
             command=shlex.join(["modelpress", "inspect", model, *(values or [])]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["list_", "show"]
 
 Rows = Iterator[tuple[str, str]]
+Listed = Literal["stages", "tasks", "models", "data"]
+_LISTS = get_args(Listed)
 
 
 def list_(
     what: Annotated[
-        Literal["stages", "tasks", "models", "data"] | None,
+        Listed | None,
         typer.Argument(metavar="WHAT", help="Omit it to list everything."),
     ] = None,
 ) -> None:
@@ -56,7 +58,7 @@ def show(
     ] = False,
 ) -> None:
     """Show a recipe with all defaults, or the keys of a stage."""
-    if len(words) == 1 and not shapes and not Path(words[0]).suffix and not Path(words[0]).exists():
+    if len(words) == 1 and not shapes and _is_part(words[0]):
         _show_part(words[0])
         return
     recipes = load_recipes(words)
@@ -75,7 +77,19 @@ def show(
     say(shapes_note(found), "dim", wrap=True)
 
 
+def _is_part(word: str) -> bool:
+    """Whether a word is meant as a part of recipes, not as a recipe's path."""
+    from compress.recipe.describe import part_names
+
+    path = Path(word)
+    known = word in _LISTS or word in part_names()
+    return not path.is_file() if known else not path.suffix and not path.exists()
+
+
 def _show_part(name: str) -> None:
+    if name in _LISTS:
+        list_(cast(Listed, name))
+        return
     from compress.cli.console import console, say
     from compress.recipe.describe import about, keys_of, part_named, part_names
     from compress.registry import STAGES, stage_class

@@ -19,10 +19,11 @@ from compress.cli.common import (
     print_error,
     print_gates,
     see_page,
+    write_summary,
     write_text,
 )
 from compress.cli.unforeseen import as_known
-from compress.errors import CompressError, InternalError, RecipeError, StageError
+from compress.errors import CompressError, InternalError, RecipeError, StageError, work_begun
 from compress.system.distributed import is_main, process_count
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def run(
     else:
         outcomes, failures = _one_by_one(recipes, output, overwrite=overwrite, quiet=quiet)
     _close(outcomes, output)
+    _write_summaries(outcomes)
     failed = [outcome for outcome in outcomes if any(gate.fails for gate in outcome.gates)]
     if failed:
         names = ", ".join(outcome.directory.name for outcome in failed)
@@ -270,7 +272,8 @@ def _summarise(outcome: Outcome) -> None:
     before, after = found.baseline.accuracy, found.candidate.accuracy
     words = task_of_measurement(found).words
     say(
-        f"{words.metric} {before.value:.1%} -> {after.value:.1%} of {after.units:,} test {after.unit}s",
+        f"{words.metric} {words.scale.text(before.value)} -> {words.scale.text(after.value)} of "
+        f"{after.units:,} test {after.unit}s",
         "bold",
     )
     say(verdict(outcome.report), wrap=True)
@@ -279,6 +282,15 @@ def _summarise(outcome: Outcome) -> None:
     for caveat in caveats(outcome.report):
         say("note: ", "yellow", caveat.text, wrap=True)
     print_gates(outcome.gates, words)
+
+
+def _write_summaries(outcomes: Sequence[Outcome]) -> None:
+    """Append each outcome to the summary of a CI job, if there is one."""
+    from compress.report import run_summary
+
+    with work_begun():
+        for outcome in outcomes:
+            write_summary(partial(run_summary, outcome.report, outcome.gates))
 
 
 def _close(outcomes: Sequence[Outcome], output: Path) -> None:

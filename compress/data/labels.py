@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["are_made_up", "numbers_of", "order_labels", "padded_labels"]
 
 _SHOWN_LABELS = 20
 _PREFIX = "LABEL_"
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")  # not the sign of a number
 
 
 def order_labels(
@@ -24,7 +26,8 @@ def order_labels(
 
     The model's own names decide, if it has any. Hugging Face placeholders (LABEL_0, LABEL_1) do not count as
     names: then, as without names, the order is the one declared by the data set (ClassLabel), else sorted.
-    Placeholders in the data are indices of the model's classes.
+    Placeholders in the data are indices of the model's classes. Names that differ from the model's only in
+    case or separators are matched, unless two of them would be equal.
 
     Args:
         present: names that occur in the data's rows.
@@ -47,7 +50,13 @@ def order_labels(
         without = [repr(name) for name in given if name not in names]
         many = "s" if len(without) > 1 else ""
         line = f"the data has no row of the model's label{many} {listed(without, _SHOWN_LABELS)}"
-        return given, (Note(line),) if without else ()
+        return given, ((Note(line),) if without else ()) + _other_order(given, declared)
+    if alike := _alike(names, given):
+        pairs = listed([f"'{name}' as '{given[index]}'" for name, index in alike.items()], _SHOWN_LABELS)
+        line = (
+            f"the data's labels differ from the model's in case or separators; they are read by name: {pairs}"
+        )
+        return given, (Note(line), *_other_order(given, declared))
     if are_made_up(given) and len(names) <= len(given):
         order = _order_for_unnamed(names, len(given), declared)
         return order, (
@@ -76,9 +85,14 @@ def are_made_up(labels: Sequence[str]) -> bool:
     return tuple(labels) == _made_up(len(labels))
 
 
-def numbers_of(labels: Sequence[str]) -> dict[str, int]:
-    """Index of each class name, and of each placeholder that the data may use instead."""
-    return {name: index for names in (_made_up(len(labels)), labels) for index, name in enumerate(names)}
+def numbers_of(labels: Sequence[str], present: Iterable[str] = ()) -> dict[str, int]:
+    """Index of each class name, and of what the data may use instead: a placeholder, or another spelling.
+
+    Args:
+        present: names that occur in the data, as in `order_labels`.
+    """
+    numbers = {name: index for names in (_made_up(len(labels)), labels) for index, name in enumerate(names)}
+    return numbers | _alike([name for name in present if name not in numbers], labels)
 
 
 def padded_labels(
@@ -90,6 +104,29 @@ def padded_labels(
     for index, row in enumerate(rows):
         labels[index, : len(row)] = row
     return labels, lengths
+
+
+def _alike(names: Sequence[str], given: Sequence[str]) -> dict[str, int]:
+    """Index in `given` of each name that differs in case and separators alone; empty if any is in doubt."""
+    plain = list(map(_plain, given))
+    places = {name: plain.index(_plain(name)) for name in names if plain.count(_plain(name)) == 1}
+    return places if len(set(places.values())) == len(names) else {}
+
+
+def _plain(name: str) -> str:
+    return _BETWEEN_WORDS.sub(" ", name).casefold()
+
+
+def _other_order(given: Sequence[str], declared: Sequence[str]) -> tuple[Note, ...]:
+    """A note if the data set declares the model's labels in another order."""
+    places = [index for name in declared if (index := _alike([name], given).get(name)) is not None]
+    if places == sorted(places):
+        return ()
+    line = (
+        f"the data set's order of labels ({listed(declared, _SHOWN_LABELS)}) is not the model's; they are "
+        f"matched by name: {listed(given, _SHOWN_LABELS)}"
+    )
+    return (Note(line),)
 
 
 def _made_up(count: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Detection of text pairs, which are refused unless the recipe chooses one text per row."""
+"""Detection of second texts: refused unless the recipe names the text column, or both for pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compress.data.sources.label_columns import LabelColumns
 from compress.data.table import listed
 from compress.errors import DataError
 
-__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "second_texts"]
+__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "pair_labels", "second_texts"]
 
 _SECOND_ENDINGS = ("2", "b", "two", "second", "right", "pair")
 _SECOND_NAMES = {
@@ -44,7 +44,10 @@ class TextSource(Protocol):
     """What is asked of a source of texts; its `where` is named in errors."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str | tuple[str, str]: ...
+
+    @property
+    def text_columns(self) -> tuple[str, ...]: ...
 
     @property
     def labels(self) -> LabelColumns: ...
@@ -59,7 +62,7 @@ class TextSource(Protocol):
 
 
 def check_one_text(config: TextSource, label_order: Sequence[str] | None) -> None:
-    """Check that rows have one text, or that the recipe chooses one of a pair.
+    """Check that rows have one text, or that the recipe names the columns of the texts to read.
 
     Args:
         label_order: the model's names by index, if it has any.
@@ -70,25 +73,34 @@ def check_one_text(config: TextSource, label_order: Sequence[str] | None) -> Non
     """
     if "text" in config.model_fields_set:
         return
-    present = column_names(config)
-    second = second_texts(present, text=config.text, labels=config.labels.names)
-    alone = config.text if config.text in present or not second else "NAME"
-    advice = f"if the model was trained on one column alone, set data.text={alone}"
+    present, (text,) = column_names(config), config.text_columns
+    second = second_texts(present, text=text, labels=config.labels.names)
+    alone = text if text in present or not second else "NAME"
+    one = f"if it was trained on one column alone, set data.text={alone}"
     if second:
+        both = [*([text] if text in present else []), *second, "NAME"][:2]
         raise DataError(
-            f"{config.where}: {_columns(second)}, and pairs of texts are not supported: one text per row is "
-            f"read (data.text, by default '{config.text}'); {advice}"
+            f"{config.where}: {_columns(second)}, but data.text is '{text}' by default, one text per row; if "
+            f"the model reads pairs, set data.text=[{','.join(both)}] in its order; {one}"
         )
-    of_pairs = [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
+    of_pairs = pair_labels(label_order)
     if of_pairs:
         raise DataError(
-            f"{config.where}: the model's labels ({listed(of_pairs)}) are for pairs of texts, which are not "
-            f"supported: one text per row is read; {advice}"
+            f"{config.where}: the model's labels ({listed(of_pairs)}) are for pairs of texts, but data.text "
+            f"is '{text}' by default, one text per row; set data.text=[FIRST,SECOND] to the names of both "
+            f"columns; {one}"
         )
+
+
+def pair_labels(label_order: Sequence[str] | None) -> list[str]:
+    """Those of a model's labels by which it must be one for pairs of texts."""
+    return [name for name in label_order or () if name.lower().replace("-", "_") in _PAIR_LABELS]
 
 
 def one_text_notes(config: TextSource) -> tuple[str, ...]:
     """Caveats for the report if one text of a pair was chosen."""
+    if not isinstance(config.text, str):
+        return ()
     second = second_texts(column_names(config), text=config.text, labels=config.labels.names)
     if not second:
         return ()

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.table import Note, Table, counted, listed, loose_key, shown
+from compress.data.groups import check_graded, check_queries, drawn_groups, limited_groups
+from compress.data.table import Note, Table, Text, counted, listed, loose_key, shown
 from compress.errors import DataError
 from compress.tasks import Task
+from compress.tasks.registry import number_task
 
 __all__ = ["PARTS", "Partition", "distinct_from", "partition"]
 
@@ -68,6 +70,8 @@ def partition(
             notes += dropped
             _check_known_labels(tables[part], train, kept, task)
     _check_leaks(tables, indices)
+    if task.has_groups():
+        check_queries(tables, task)
     drawn = {part: fractions[part] for part in PARTS[1:] if part not in tables}
     strata = _strata(train, task)
     indices |= _draw(train, kept, drawn, strata, task, seed)
@@ -79,7 +83,7 @@ def partition(
     return Partition({part: indices[part] for part in PARTS}, notes)
 
 
-def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple[Note, ...]]:
+def distinct_from(table: Table, held_out: Iterable[Text]) -> tuple[Indices, tuple[Note, ...]]:
     """Pick the distinct rows of a table without labels, ignoring case and white space.
 
     Args:
@@ -92,7 +96,7 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
         DataError: if no row is left.
     """
     seen = {loose_key(item) for item in held_out}
-    first: dict[str | bytes, int] = {}
+    first: dict[Text | bytes, int] = {}
     leaks = 0
     for index, item in enumerate(table.items):
         key = loose_key(item)
@@ -117,8 +121,8 @@ def distinct_from(table: Table, held_out: Iterable[str]) -> tuple[Indices, tuple
 def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first row of each input; drop all rows of an input with more than one label."""
     keys = [loose_key(item) for item in table.items]
-    first: dict[str | bytes, int] = {}
-    labels: dict[str | bytes, set[Hashable]] = {}
+    first: dict[Text | bytes, int] = {}
+    labels: dict[Text | bytes, set[Hashable]] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)
         labels.setdefault(key, set()).add(table.labels[index])
@@ -140,7 +144,7 @@ def _dropped(table: Table, rows: int, reason: str) -> Note:
 
 def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first of the rows with exactly the same input and label."""
-    first: dict[tuple[str | bytes, Hashable], int] = {}
+    first: dict[tuple[Text | bytes, Hashable], int] = {}
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
     repeats = len(table) - len(first)
@@ -173,7 +177,16 @@ def _check_classes(table: Table, kept: Indices, task: type[Task]) -> None:
             f"{table.where}: no rows are left, because each input occurs with more than one label; correct "
             "the labels"
         )
+    if task.has_groups():
+        check_graded(table, kept, task)
+        return
     if not task.has_classes():
+        different = {table.labels[index] for index in kept}
+        if len(different) < 2 and task.label_kind == "number":
+            raise DataError(
+                f"{table.where}: all rows have the label {different.pop()}; at least two different numbers "
+                "must occur"
+            )
         return
     if not found:
         raise DataError(f"{table.where}: no row has a label; at least two labels must occur")
@@ -219,7 +232,7 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
 
 
 def _is_text(table: Table) -> bool:
-    return isinstance(table.items[0], str)
+    return not isinstance(table.items[0], bytes)
 
 
 def _draw(
@@ -231,6 +244,8 @@ def _draw(
     seed: int,
 ) -> dict[str, Indices]:
     """Draw splits from the kept rows, stratified; the rest is train."""
+    if task.has_groups():
+        return drawn_groups(table, kept, fractions, task, seed)
     if strata is None:
         return _drawn(table, kept, fractions, task, seed)
     classes = Counter(strata[index] for index in kept)
@@ -336,7 +351,7 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
-    return "; if the labels are quantities, not classes: regression is not supported" if amounts else ""
+    return f"; if the labels are quantities, not classes: set data.task={number_task()}" if amounts else ""
 
 
 def _limited(
@@ -347,7 +362,9 @@ def _limited(
     task: type[Task],
     seed: int,
 ) -> Indices:
-    """Take a subset of train, stratified if there are strata, else each name in its share."""
+    """Take a subset of train: whole groups, stratified if there are strata, or each name in its share."""
+    if task.has_groups():
+        return limited_groups(table, rows, limit, task, seed)
     if strata is None:
         counts = {"kept": limit, "left": len(rows) - limit}
         return _shared_out(table, rows, counts, task, seed)["kept"]

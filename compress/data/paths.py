@@ -9,8 +9,17 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationInfo
 
 from compress.data.table import listed
+from compress.errors import nearest_name
 
-__all__ = ["COLUMN_FORMATS", "CommandLineText", "PathOrName", "RecipePath", "format_of", "what_is_there"]
+__all__ = [
+    "COLUMN_FORMATS",
+    "CommandLineText",
+    "PathOrName",
+    "RecipePath",
+    "format_of",
+    "near_path",
+    "what_is_there",
+]
 
 COLUMN_FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Extensions of tabular files."""
@@ -46,8 +55,18 @@ def format_of(path: Path) -> str:
     return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
+def near_path(path: Path) -> Path | None:
+    """What resembles a missing path's name in its directory; None if nothing does, or the path exists."""
+    try:
+        names = [] if path.exists() else [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return None
+    near = nearest_name(path.name, [name for name in names if not name.startswith(".")])
+    return None if near is None else path.with_name(near)
+
+
 def what_is_there(path: Path) -> str:
-    """For an error: why a path is not a readable file; empty if it is one."""
+    """For an error: why a path is not a readable file, and what is near it; empty if it is one."""
     if path.is_file():
         return ""
     if path.is_dir():
@@ -57,4 +76,7 @@ def what_is_there(path: Path) -> str:
             if format_of(each) in COLUMN_FORMATS and not each.name.startswith(".")
         )
         return "is a directory" + (f"; it contains {listed(inside)}" if inside else "")
-    return "is not a regular file" if path.exists() else "does not exist"
+    if path.exists():
+        return "is not a regular file"
+    near = near_path(path)
+    return "does not exist" + (f", but {near.name} does" if near else "")

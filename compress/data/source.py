@@ -22,11 +22,11 @@ from pydantic import (
 )
 
 from compress.data.partition import Partition, partition
-from compress.data.paths import what_is_there
+from compress.data.paths import near_path, what_is_there
 from compress.data.readers.reader import Modality, Reader
 from compress.data.splits import Splits
 from compress.data.table import Table
-from compress.errors import DataError
+from compress.errors import DataError, Problem
 from compress.tasks import Task, task_class
 from compress.tasks.registry import default_task, tasks_of_rows
 from compress.tasks.spec import LabelKind, RowKind, TaskName
@@ -141,7 +141,11 @@ class DataSource(BaseModel, ABC):
         for part, path in self.paths().items():
             wrong, others = _wrong(path, self.paths_to)
             if wrong:
-                raise DataError(f"data.{part}: {path} {wrong}; set data.{part}={self.paths_to}{others}")
+                text = f"data.{part}: {path} {wrong}; set data.{part}={self.paths_to}{others}"
+                near = near_path(path)
+                raise DataError(
+                    Problem(text, key=f"data.{part}", value=path, nearest=None if near is None else str(near))
+                )
 
     def divided(self, tables: Mapping[str, Table]) -> Partition:
         """Assign the rows of tables to splits.
@@ -167,7 +171,7 @@ def _wrong(path: Path, wanted: str) -> tuple[str, str]:
     if path.is_dir() and wanted != "FILE":
         return "", ""
     if wanted == "DIR":
-        return ("is not a directory" if path.exists() else "does not exist"), ""
+        return ("is not a directory" if path.exists() else what_is_there(path)), ""
     return what_is_there(path), _sources_of_directory(path) if path.is_dir() else ""
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.groups import cut_in_groups
 from compress.data.labels import padded_labels
+from compress.data.table import Text
 from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task, Truth
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate"]
@@ -51,7 +53,7 @@ class Split:
         rows: one dict per row, input name -> array [s, ...], unpadded.
         labels: int64 or float64, [n] or [n, k], depending on the task; unknown ones are `NO_LABEL` or NaN.
         inputs: input specifications of a row.
-        texts: the raw text of each row, or empty if rows are not texts.
+        texts: the raw text or texts of each row, or empty if rows are not texts.
         label_bytes: bytes of text that each row's labels represent, int64 [n], if labels are tokens.
         label_lengths: for ragged labels, the number of labels per row, int64 [n]; the rest of a row in
             `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None if all rows have k.
@@ -61,7 +63,7 @@ class Split:
     rows: tuple[Row, ...]
     labels: NDArray[Any]
     inputs: tuple[InputSpec, ...]
-    texts: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
     label_bytes: NDArray[np.int64] | None = None
     label_lengths: NDArray[np.int64] | None = None
 
@@ -78,7 +80,13 @@ class Split:
             yield self._batch(picked)
 
     def batch_groups(
-        self, batch_size: int, parts: int, *, shuffle_seed: int | None = None, skip: int = 0
+        self,
+        batch_size: int,
+        parts: int,
+        *,
+        shuffle_seed: int | None = None,
+        skip: int = 0,
+        together: NDArray[np.int64] | None = None,
     ) -> Iterator[list[Batch]]:
         """Yield the rows of batches of `batch_size * parts`, each as several batches of at most `batch_size`.
 
@@ -86,7 +94,15 @@ class Split:
 
         Args:
             skip: number of groups to skip at the start.
+            together: a number for each row, [n]; rows with the same one are in one batch, which may then have
+                up to twice as many rows.
         """
+        if together is not None:
+            draw = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
+            every = np.arange(len(self))
+            for picked in cut_in_groups(every, together, batch_size * parts, draw)[skip:]:
+                yield [self._batch(each) for each in cut_in_groups(picked, together[picked], batch_size)]
+            return
         for picked in self._picks(batch_size * parts, shuffle_seed)[skip:]:
             count = -(-len(picked) // batch_size)
             yield [self._batch(part) for part in np.array_split(picked, count)]
@@ -172,8 +188,13 @@ class Split:
     def relabelled(self, answers: NDArray[np.int64]) -> Split:
         """Return the same rows with other labels for the judged units, [u]."""
         if self.label_lengths is None:
-            same = answers.size == self.labels.size
-            return replace(self, labels=answers.reshape(self.labels.shape) if same else answers)
+            labels = self.labels.copy()
+            if labels.size == answers.size:
+                return replace(self, labels=answers.reshape(labels.shape))
+            if answers.size > len(self):  # vectors
+                return replace(self, labels=answers)
+            labels[:, 0] = answers  # the other columns say what rows are labels of
+            return replace(self, labels=labels)
         labels = self.labels.copy()
         labels[labels != NO_LABEL] = answers
         return replace(self, labels=labels)
@@ -227,7 +248,7 @@ class Split:
 
     @classmethod
     def without_labels(
-        cls, name: str, rows: tuple[Row, ...], inputs: tuple[InputSpec, ...], texts: tuple[str, ...] = ()
+        cls, name: str, rows: tuple[Row, ...], inputs: tuple[InputSpec, ...], texts: tuple[Text, ...] = ()
     ) -> Split:
         """Make a split of rows with unknown labels."""
         return cls(name, rows, np.full(len(rows), NO_LABEL, dtype=np.int64), inputs, texts)

@@ -11,7 +11,7 @@ from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.readers.reader import NumbersReader, Reader
 from compress.data.split import Row, Split
-from compress.data.table import Note, Table, counted, listed
+from compress.data.table import Note, Table, Text, counted, listed
 from compress.tasks import InputSpec, Task
 
 __all__ = ["Splits", "assemble", "table_of"]
@@ -60,7 +60,7 @@ def assemble(
     inputs: tuple[InputSpec, ...],
     label_order: Sequence[str] | None,
     *,
-    texts: Mapping[str, tuple[str, ...]] | None = None,
+    texts: Mapping[str, tuple[Text, ...]] | None = None,
     notes: tuple[Note, ...] = (),
     reader: Reader,
 ) -> Splits:
@@ -78,7 +78,7 @@ def assemble(
     labels, label_notes = order_labels((*present, *absent), label_order, declared=train.declared)
     if absent:
         label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)
-    number = numbers_of(labels)
+    number = numbers_of(labels, (*present, *absent))
     splits = {
         part: Split(
             part,
@@ -90,7 +90,7 @@ def assemble(
         for part in PARTS
     }
     return Splits(
-        kind(inputs, labels),
+        kind(inputs, labels).fitted(splits["train"].labels),
         **splits,
         source=_source(tables),
         notes=parts.notes + notes + label_notes,

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Label", "Note", "NoteKind", "Table", "counted", "listed", "loose_key", "shown"]
+__all__ = ["Label", "Note", "NoteKind", "Table", "Text", "counted", "listed", "loose_key", "shown"]
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
 
-Label = str | tuple[str, ...]
-"""The class name of a row; or those of a task with several labels a row, sorted, each once."""
+Label = str | tuple[str, ...] | float | tuple[float, str]
+"""The class name of a row; those of a task with several labels a row, sorted, each once; a number; or the
+relevance of a candidate and the name of its group."""
+
+Text = str | tuple[str, str]
+"""The text of a row; or its two texts, such as premise and hypothesis, in the order the model reads them."""
 
 NoteKind = Literal["cut", "dropped", "guessed-labels", "limit", "other"]
 
@@ -41,7 +45,7 @@ class Table:
     Attributes:
         name: for people: the file's name without its folders.
         where: for errors: the path as the user can find it.
-        items: the text of each row, or the bytes of an input that is not text.
+        items: the text or texts of each row, or the bytes of an input that is not text.
         labels: the label of each row.
         declared: class names in the order declared by the source, else empty.
         unit: what `numbers` counts: the lines of a file, or rows.
@@ -52,7 +56,7 @@ class Table:
 
     name: str
     where: str
-    items: tuple[str | bytes, ...]
+    items: tuple[Text | bytes, ...]
     labels: tuple[Label, ...]
     declared: tuple[str, ...] = ()
     unit: Literal["line", "row"] = "row"
@@ -70,15 +74,23 @@ class Table:
         return f"{self.unit} {self.numbers[index] if self.numbers else index + 1}"
 
 
-def loose_key(item: str | bytes) -> str | bytes:
-    """Key for duplicate detection; ignores case and white space of texts."""
-    return " ".join(item.split()).casefold() if isinstance(item, str) else item
+def loose_key(item: Text | bytes) -> Text | bytes:
+    """Key for duplicate detection; ignores case and white space of texts, but not the order of a pair."""
+    if isinstance(item, tuple):
+        return _loose(item[0]), _loose(item[1])
+    return _loose(item) if isinstance(item, str) else item
 
 
-def shown(item: str | bytes) -> str:
-    """Quote the start of a text for an error; empty for bytes."""
+def _loose(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def shown(item: Text | bytes) -> str:
+    """Quote the start of a text, or of both, for an error; empty for bytes."""
     if isinstance(item, bytes):
         return ""
+    if isinstance(item, tuple):
+        return " and ".join(map(shown, item))
     return repr(item if len(item) <= _SHOWN_CHARACTERS else item[: _SHOWN_CHARACTERS - 3] + "...")
 
 

@@ -1,4 +1,4 @@
-"""Share of a text's tokens that are unknown to the tokenizer."""
+"""Doubts about a tokenizer: the share of a text's tokens that it doesn't know, and texts that it joins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from compress.data.split import Split
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["unknown_share", "unknown_token_notes"]
+__all__ = ["UNDIVIDED", "unknown_share", "unknown_token_notes"]
+
+UNDIVIDED = (
+    "puts no token between the two texts of a row, so the model reads them as one text; check that it was "
+    "trained so"
+)
 
 _LARGEST_SHARE = 0.1
 _IDS = "input_ids"

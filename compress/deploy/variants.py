@@ -94,8 +94,7 @@ def load_variant(path: str | Path, prefer: str = "fastest", *, max_drop: float |
         entries = [each for each in entries if each.drop <= max_drop]
         if not entries:
             raise ModelError(
-                f"max_drop: no variant in {directory} loses at most {100 * max_drop:g} points; the best "
-                f"loses {100 * least:.2f}"
+                f"max_drop: no variant in {directory} loses at most {max_drop:g}; the best loses {least:.4f}"
             )
     chosen = min(entries, key=_PREFERENCES[prefer])
     _check_whole(chosen, _manifest(directory))

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from compress.errors import StageError
 from compress.losses import LossConfig
 from compress.stage import Context, Stage, StageResult
 from compress.train_config import TrainConfig
@@ -55,6 +56,11 @@ class Distillation(Stage):
         from compress.losses.plan import attention_sites, comparisons
         from compress.model.forward import to_tensors
 
+        for name in self.loss_config().of_groups if not context.task.has_groups() else ():
+            raise StageError(
+                f"{self.name}: losses.{name} compares candidates of a query, and this is a "
+                f"{context.task.words.model}; omit it"
+            )
         teacher = context.teacher if context.teacher is not None else model
         student = self.rehearse(model)
         comparisons(self.loss_config(), student, teacher)

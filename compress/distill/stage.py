@@ -101,7 +101,7 @@ class StudentDistillation(Distillation):
             raise StageError(
                 f"{self.name}: rows: there are no rows to train on; give data.unlabelled or rows.synthetic"
             )
-        if not rows.train and set(self.losses.terms()) == {"labels"}:
+        if not rows.train and not self.losses.needs_teacher:
             raise StageError(
                 f"{self.name}: losses: labels is the only loss, but without rows.train no row has labels; "
                 "add another loss or set rows.train: true"
@@ -144,7 +144,9 @@ class StudentDistillation(Distillation):
         task = context.task
         loaded = [load_student(config, model, task.classes, 0, task.name) for config in self.teachers]
         for each in loaded:
-            if each.label_order is not None and each.label_order != task.labels:  # placeholders only
+            if (
+                task.labels and each.label_order is not None and each.label_order != task.labels
+            ):  # placeholders only
                 context.progress.say(
                     f"{self.name}: {each.source} and the data name their labels differently; they are "
                     f"matched by index: {', '.join(task.labels)}"

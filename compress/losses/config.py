@@ -57,7 +57,7 @@ class Term(BaseModel):
 
 
 class LogitsTerm(Term):
-    """KL divergence from the teacher's outputs.
+    """KL divergence from the teacher's outputs; their squared distance where answers are numbers.
 
     Attributes:
         temperature: softens both distributions.
@@ -107,7 +107,9 @@ class LossConfig(BaseModel):
 
     Attributes:
         labels: the task's own loss; ignores rows without labels.
-        logits: KL divergence from the teacher's outputs.
+        lists: list-wise softmax over the candidates of a query, from their relevances (reranking).
+        margins: differences of two scores of a query, as the teacher's: margin MSE (reranking).
+        logits: KL divergence from the teacher's outputs; their squared distance where answers are numbers.
         hidden: distance of hidden states, token by token.
         attention: KL divergence of attention maps.
         relations: relations between positions by queries, keys and values of one layer (MiniLMv2).
@@ -117,6 +119,8 @@ class LossConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Term | None = None
+    lists: Term | None = None
+    margins: Term | None = None
     logits: LogitsTerm | None = None
     hidden: HiddenTerm | None = None
     attention: AttentionTerm | None = None
@@ -134,6 +138,16 @@ class LossConfig(BaseModel):
                     "`between` that covers it"
                 )
         return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any loss compares with a teacher, and not only with labels."""
+        return not set(self.terms()) <= {"labels", "lists"}
+
+    @property
+    def of_groups(self) -> tuple[str, ...]:
+        """The losses over candidates of a group."""
+        return tuple(name for name in ("lists", "margins") if name in self.terms())
 
     def terms(self) -> dict[str, Term]:
         """Losses with a weight above 0, by name."""

@@ -52,8 +52,7 @@ class Objective:
         self.state = {"done": 0.0}
         self.plan = comparisons(config, student, teaching.teachers[0])
         paths = [path for each in self.plan for path in each.teacher]
-        asks = set(config.terms()) != {"labels"}
-        self._targets = teacher_targets(teaching, paths) if asks else None
+        self._targets = teacher_targets(teaching, paths) if config.needs_teacher else None
         self._add_projections_(teaching)
         self._watch = Watch(student, [p for each in self.plan for p in each.student], only_training=True)
 
@@ -80,7 +79,9 @@ class Objective:
         total = logits.sum() * 0
         if "labels" in terms:
             total = total + terms["labels"].weight * self._task.loss(logits, batch[LABELS_KEY])
-        if set(terms) <= {"labels"}:
+        if "lists" in terms:
+            total = total + terms["lists"].weight * self._task.list_loss(logits, batch[LABELS_KEY])
+        if set(terms) <= {"labels", "lists"}:
             return total
         assert self._targets is not None
         inputs = {name: batch[name] for name in self._task.input_names}
@@ -89,6 +90,9 @@ class Objective:
             total = total + terms["logits"].weight * self._task.divergence_from_kept(
                 logits, targets, self._config.logits.temperature
             )
+        if "margins" in terms:
+            margins = self._task.margin_from_kept(logits, targets, batch[LABELS_KEY])
+            total = total + terms["margins"].weight * margins
         mask = inputs.get(_MASK)
         # No states are captured in evaluation mode, as when a step is only timed.
         for name in set(terms) & {each.term for each in self.plan} if seen else ():

@@ -114,7 +114,7 @@ def _lookups(graph: Any, names: set[str], rows: dict[str, int]) -> list[int]:
 
 def made_batch(
     path: Path, inputs: Sequence[FileInput], *, batch: int, sequence: int, fixed: bool = False
-) -> tuple[Batch, int]:
+) -> tuple[Batch, int | None]:
     """Make one batch.
 
     The first dimension is the batch unless the file fixes it; every other open dimension is the sequence.
@@ -127,15 +127,15 @@ def made_batch(
         fixed: whether the user gave `sequence`, so that it must not change.
 
     Returns:
-        The batch and its sequence: the file's own if the second dimension of each input is fixed; 1 for
-        images.
+        The batch and its sequence: the file's own if the second dimension of each input is fixed; None if
+        each is an image or a vector of floats.
 
     Raises:
         ModelError: if no values can be made for an input, or the file fixes a different batch or sequence.
     """
     draw = np.random.default_rng(_SEED)
     made: Batch = {}
-    lengths: set[int] = set()
+    lengths: set[int | None] = set()
     for each in inputs:
         if is_past(each.name):
             continue  # `feeds` adds an empty past for decoders
@@ -149,18 +149,21 @@ def made_batch(
                 "smaller batch or sequence"
             )
         if len(shape) > 1:
-            lengths.add(1 if _is_image(each) else shape[1])
+            lengths.add(None if _has_no_sequence(each) else shape[1])
         made[each.name] = _values(each, shape, draw)
     own = lengths.pop() if len(lengths) == 1 else sequence
-    if fixed and own != sequence:
-        raise ModelError(f"--sequence {sequence}: {path} takes sequence {own} only; omit --sequence")
+    once_called_so = {1, *(array.shape[1] for array in made.values() if array.ndim == 2)}
+    if fixed and sequence not in (once_called_so if own is None else {own}):
+        takes = "has no sequence" if own is None else f"takes sequence {own} only"
+        raise ModelError(f"--sequence {sequence}: {path} {takes}; omit --sequence")
     return made, own
 
 
-def _is_image(given: FileInput) -> bool:
-    """Whether the input has channels, height and width after the batch; such an image has sequence 1."""
+def _has_no_sequence(given: FileInput) -> bool:
+    """Whether the input is an image (channels, height and width after the batch) or a vector of floats."""
     shape = given.shape or ()
-    return len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
+    vector = len(shape) == 2 and np.dtype(given.dtype).kind == "f"
+    return (len(shape) == 4 or vector) and all(isinstance(size, int) for size in shape[1:])
 
 
 def _size(path: Path, given: FileInput, place: int, batch: int, sequence: int) -> int:

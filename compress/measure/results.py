@@ -131,7 +131,7 @@ class LatencyComparison(_Result):
         threads: ONNX Runtime threads.
         baseline: times of the uncompressed model.
         candidate: times of the result.
-        sequence: tokens (or patches) per row.
+        sequence: tokens (or patches) per row; None for rows without a sequence.
         speedup: median over rounds of baseline time / candidate time in the same round.
         speedup_low: lower end of the 95 % bootstrap interval of that median; it covers only the noise within
             this run, and is trustworthy from 5 rounds on.
@@ -144,7 +144,7 @@ class LatencyComparison(_Result):
     """
 
     batch: int
-    sequence: int
+    sequence: int | None
     threads: int
     baseline: Latency
     candidate: Latency
@@ -234,7 +234,7 @@ class RuntimeTiming(_Result):
         runtime: as in RuntimeFile.
         file: baseline or candidate.
         batch: rows per call.
-        sequence: tokens per row.
+        sequence: as in LatencyComparison.
         threads: threads of the runtime.
         rounds_ms: median time of the calls in each round; all files and runtimes at a setting share the same
             rounds, so ratios are taken round by round.
@@ -244,7 +244,7 @@ class RuntimeTiming(_Result):
     runtime: str
     file: Literal["baseline", "candidate"]
     batch: int
-    sequence: int
+    sequence: int | None
     threads: int
     rounds_ms: tuple[float, ...]
     disturbed_rounds: int | None = None

@@ -125,7 +125,7 @@ def saturation_risk(module: nn.Module, rows: Split, task: Task) -> Saturation | 
         rows=len(rows),
         sums=tally.sums,
         sums_cut=tally.cut,
-        answers_changed=int((~task.same(found.numpy(), exact.numpy())).sum()),
+        answers_changed=int((~task.same(exact.numpy(), found.numpy())).sum()),
     )
 
 

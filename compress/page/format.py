@@ -6,11 +6,17 @@ loss. Sizes are in MB of 1,000,000 bytes; accuracy differences in percentage poi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite, log10
 
 __all__ = [
     "MB_NOTE",
+    "NUMBER",
+    "PERCENT",
     "RUN_NOISE",
+    "SCALES",
+    "Scale",
     "amount",
     "capital",
     "counted",
@@ -43,9 +49,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def place(batch: int, sequence: int, threads: int, of: str = "sequence") -> str:
-    """The setting of a latency: `batch 1, sequence 128, 1 thread`."""
-    return f"batch {batch}, {of} {sequence}, {counted(threads, 'thread')}"
+def place(batch: int, sequence: int | None, threads: int, of: str = "sequence") -> str:
+    """The setting of a latency: `batch 1, sequence 128, 1 thread`, without the sequence if there is none."""
+    length = "" if sequence is None else f"{of} {sequence}, "
+    return f"batch {batch}, {length}{counted(threads, 'thread')}"
 
 
 def _significant(value: float, unit: str) -> str:
@@ -96,11 +103,57 @@ def _signed(value: float, decimals: int) -> str:
     return shown[1:] if round(value, decimals) == 0 else shown
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How a metric is written: a share in percent, or a plain number.
+
+    Attributes:
+        name: its key in `SCALES`.
+        factor: of written values.
+        decimals: of written values.
+        unit: after a value, with its space.
+        change_unit: after a difference of values, with its space.
+    """
+
+    name: str
+    factor: float
+    decimals: int
+    unit: str
+    change_unit: str
+
+    def text(self, value: float) -> str:
+        """A value: `91.2 %`, `0.912`."""
+        return f"{self.number(value)}{self.unit}"
+
+    def number(self, value: float, more: int = 0) -> str:
+        """A value without its unit, with some more decimals."""
+        decimals = self.decimals + more
+        return f"{round(self.factor * value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # 0, not −0
+
+    def change(self, value: float, low: float, high: float) -> tuple[str, str]:
+        """A difference without its unit, and its interval: `−0.2`, `−1.1 to +0.7`."""
+        value, low, high = (self.factor * each for each in (value, low, high))
+        decimals = _apart(low, high, 0.0, self.decimals)
+        return _signed(value, decimals), f"{_signed(low, decimals)} to {_signed(high, decimals)}"
+
+    def signed(self, value: float, more: int = 0) -> str:
+        """A difference without its unit: `−0.2`, `+0.0`."""
+        shown = self.number(value, more)
+        return shown if shown.startswith("−") else f"+{shown}"
+
+    def of_change(self, before: str = " in") -> str:
+        """The unit of a difference, after a word: ` in points`; empty for plain numbers."""
+        return f"{before}{self.change_unit}" if self.change_unit else ""
+
+
+PERCENT = Scale("percent", 100, 1, " %", " points")
+NUMBER = Scale("number", 1, 3, "", "")
+SCALES: Mapping[str, Scale] = {scale.name: scale for scale in (PERCENT, NUMBER)}
+
+
 def points(value: float, low: float, high: float) -> tuple[str, str]:
     """A difference of shares in percentage points, and its interval: `−0.2`, `−1.1 to +0.7`."""
-    value, low, high = 100 * value, 100 * low, 100 * high
-    decimals = _apart(low, high, 0.0, 1)
-    return _signed(value, decimals), f"{_signed(low, decimals)} to {_signed(high, decimals)}"
+    return PERCENT.change(value, low, high)
 
 
 def _ratio_decimals(value: float) -> int:

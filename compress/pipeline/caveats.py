@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
+from compress.model import predict_logits
 from compress.recipe import Recipe
 from compress.report import commonest_words
 from compress.tasks import Task, task_of_measurement
 
-__all__ = ["doubts_of_data", "lines_before_work", "warnings_of"]
+__all__ = ["doubt_of_model", "doubts_of_data", "lines_before_work", "warnings_of"]
 
 _SHOWN_LABELS = 20
+_MOST_ROWS = 2000
 
 
 def doubts_of_data(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
@@ -47,6 +51,21 @@ def lines_before_work(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
     return (*doubts, *(note for note in splits.notes if note.kind not in said))
 
 
+def doubt_of_model(module: nn.Module, splits: Splits) -> str | None:
+    """A sentence if the uncompressed model is at chance level on validation rows, before it is compressed."""
+    task, rows = splits.task, splits.validation.take(_MOST_ROWS, seed=0)
+    if task.answer_kind != "classes" or task.names_tokens:
+        return None
+    answers, truth = task.named(predict_logits(module, rows, task)).numpy(), rows.truth(task)
+    constant, gain = task.above_constant(answers, truth)
+    if gain.low > 0:
+        return None
+    words, value = task.words, task.value(answers, truth)
+    found, chance = (words.scale.text(each) for each in (value, constant))
+    said = words.not_above_constant("uncompressed", found, chance, "validation")
+    return f"{said}. Check that it was trained, the order of its labels and the columns that it reads"
+
+
 def _unmeasured(split: Split, task: Task) -> str | None:
     """A sentence naming the classes that have no row in a split; None if there are none."""
     present = task.occurring(split.labels)
@@ -77,8 +96,10 @@ def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tup
     found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
     difference = measurement.difference
     if difference.high < 0:
+        scale = splits.task.words.scale
+        value, interval = scale.change(difference.value, difference.low, difference.high)
         found.append(
-            f"{difference.metric} is measurably lower than the baseline's: {difference.value * 100:+.1f} "
-            f"points (95 % interval {difference.low * 100:+.1f} to {difference.high * 100:+.1f})"
+            f"{difference.metric} is measurably lower than the baseline's: {value}{scale.change_unit} "
+            f"(95 % interval {interval})"
         )
     return tuple(found)

@@ -27,6 +27,7 @@ __all__ = [
     "fitting",
     "limit_of",
     "reader_of",
+    "start_head_",
     "timing_setting",
     "within_limit",
 ]
@@ -169,6 +170,23 @@ def _causal(loaded: LoadedModel, splits: Splits) -> None:
             f"{loaded.source} is not causal: its outputs depend on later tokens, as in an encoder; a "
             "language model needs a decoder (is_decoder in config.json)"
         )
+
+
+def start_head_(module: nn.Module, outputs: int, answers: tuple[float, float] | None) -> None:
+    """Let the answers of a new head begin with a mean and spread; unchanged if its last layer has no bias.
+
+    Args:
+        answers: as `Task.first_answers`.
+    """
+    heads = [
+        each for each in module.modules() if isinstance(each, nn.Linear) and each.out_features == outputs
+    ]
+    if answers is None or not heads or heads[-1].bias is None:
+        return
+    center, spread = answers
+    with torch.no_grad():
+        heads[-1].weight *= spread
+        heads[-1].bias.fill_(center)
 
 
 def _longest(splits: Splits) -> tuple[Split, int]:

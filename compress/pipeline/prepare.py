@@ -20,6 +20,7 @@ from compress.pipeline.fitting import (
     fitting,
     limit_of,
     reader_of,
+    start_head_,
     timing_setting,
     within_limit,
 )
@@ -92,6 +93,7 @@ def _loaded(recipe: Recipe, scratch: Path) -> tuple[Recipe, LoadedModel, Splits]
             task=recipe.data.task,
             for_training=trained,
         )
+        start_head_(loaded.module, outputs, splits.task.first_answers)
     if callable(getattr(loaded.module, "structure", None)):
         structure_of(loaded.module)  # an invalid structure would be ignored by some of the code below
     return recipe.model_copy(update={"data": data}), loaded, fitting(loaded, splits, data.longest)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compress.errors import work_begun
 from compress.pipeline.cache import Cache
-from compress.pipeline.caveats import lines_before_work
+from compress.pipeline.caveats import doubt_of_model, lines_before_work
 from compress.pipeline.exported import exported_baseline
 from compress.pipeline.output import check_disk, check_output
 from compress.pipeline.prepare import Run, prepare
@@ -100,6 +100,8 @@ def _work(run: Run, directory: Path) -> RunReport:
         run.progress.say(f"note: {line}")
     module, training = trained_model(run)
     run = replace(run, splits=decided(module, with_truth(module, run.splits)))
+    if doubt := doubt_of_model(module, run.splits):
+        run.progress.say(f"warning: {doubt}")
     base = Base(module, training, exported_baseline(run, module))
     work = run_stages(run, base)
     return from_main(lambda: published(run, base, work, directory, began))

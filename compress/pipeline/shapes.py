@@ -52,7 +52,7 @@ def recipe_shapes(recipe: Recipe) -> list[Shape]:
 
 
 def _shape(
-    after: str, guess: str, module: nn.Module, stored: nn.Module, batch: dict[str, Any], tokens: int
+    after: str, guess: str, module: nn.Module, stored: nn.Module, batch: dict[str, Any], tokens: int | None
 ) -> Shape:
     sites = _sites(module)
     heads = tuple(site.units(module) for site in sites if site.kind == "attention")

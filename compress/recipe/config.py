@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 
 from compress.data.config import DataConfig
+from compress.errors import Problem
 from compress.model.files.config import ModelConfig
 from compress.recipe.gates import GatesConfig
 from compress.recipe.yaml_source import dump_yaml
@@ -152,6 +153,14 @@ class Recipe(BaseModel):
         """Command-line overrides, as typed."""
         return self._overrides
 
+    def problem(self, key: str, text: str) -> Problem:
+        """A problem with the value of a key, located at the override that sets it, otherwise at the file."""
+        setters = (given for given in self._overrides if _sets(given.partition("=")[0].strip(), key))
+        override = next(reversed([*setters]), None)
+        if override is not None:
+            return Problem(text, overrides=(override,), key=key)
+        return Problem(text, file=str(self._path or self.run_name), key=key)
+
     @property
     def run_name(self) -> str:
         """Name of the run: `name`, or folder and file: digits-prune-heads for digits/prune-heads.yaml."""
@@ -179,6 +188,11 @@ class Recipe(BaseModel):
     def to_yaml(self) -> str:
         """The full recipe with defaults and absolute paths, as YAML that loads as an equal recipe."""
         return dump_yaml(self.resolved())
+
+
+def _sets(given: str, key: str) -> bool:
+    """Whether an override of the key `given` sets a value: its own, or the mapping around it."""
+    return key == given or key.startswith(f"{given}.")
 
 
 def _relative(value: Any, root: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.config import DataSource
-from compress.errors import Problem, RecipeError, UnknownNameError, shortened
+from compress.errors import Problem, RecipeError, UnknownNameError, nearest_name, shortened
 from compress.model.files.config import ModelConfig
 from compress.recipe.config import Recipe
 from compress.recipe.overrides import Source, apply_override, spell_out_stages
@@ -112,6 +112,9 @@ def _check_stages(
     source: Source, context: Mapping[str, Any], need_stages: bool
 ) -> tuple[list[Stage], list[Problem]]:
     entries = source.data.get("stages")
+    misspelt = [key for key in source.data if key not in _KEYS and nearest_name(key, _KEYS) == "stages"]
+    if entries is None and misspelt:
+        return [], []  # the unknown key is the problem, and is reported as such
     if entries is None or entries == []:
         text = (
             "stages is empty; a recipe needs at least one stage (to convert a model without compression, use "

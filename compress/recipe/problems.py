@@ -81,6 +81,7 @@ def _problems(
     model: type[BaseModel], errors: Sequence[Mapping[str, Any]], source: Source, base: KeyPath
 ) -> list[Problem]:
     found: list[Problem] = []
+    keys: list[Problem] = []
     wanted: dict[KeyPath, list[str]] = {}  # each arm of a union reports what it expects of the same value
     values: dict[KeyPath, Any] = {}
     allowed: dict[KeyPath, tuple[str, ...]] = {}
@@ -90,7 +91,7 @@ def _problems(
         inner, models = _place(model, error["loc"])
         path = (*base, *inner)
         if error["type"] in ("missing", "union_tag_not_found", "extra_forbidden"):
-            found.append(_key_problem(error, path, models, source))
+            keys.append(_key_problem(error, path, models, source))
         elif error["type"] == "value_error" and isinstance(error["input"], dict):
             text = f"{label(path)}: {error['ctx']['error']}"
             found.append(problem_at(source, path, text, whole=True, value=error["input"]))
@@ -102,6 +103,8 @@ def _problems(
             values[path] = value
             allowed[path] = (*allowed.get(path, ()), *_options(error))
             wanted.setdefault(path, []).append(_wanted(error, value))
+    misspelt = {(_holder(each), each.nearest) for each in keys if each.unknown_name}
+    found += [each for each in keys if each.unknown_name or (_holder(each), _name(each)) not in misspelt]
     for path, texts in wanted.items():
         rest = "".join(f" or {text.removeprefix('it must be ')}" for text in texts[1:])
         value, options = values[path], allowed[path]
@@ -131,6 +134,15 @@ def _key_problem(
     near = nearest_name(name, allowed)
     text = f"unknown key '{shortened(name)}'{inside}{hint}"
     return problem_at(source, path, text, allowed=allowed, nearest=near, unknown_name=True)
+
+
+def _holder(problem: Problem) -> str:
+    """The mapping that a key is in or missing from."""
+    return (problem.key or "").rpartition(".")[0]
+
+
+def _name(problem: Problem) -> str:
+    return (problem.key or "").rpartition(".")[2]
 
 
 def _options(error: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from compress.report.check import (
     check_summary,
     gate_checks,
     junit_xml,
+    run_summary,
 )
 from compress.report.compare.comparison import Comparison
 from compress.report.compare.data import ComparisonRow
@@ -79,6 +80,7 @@ __all__ = [
     "neuron_sentence",
     "report_page",
     "report_sections",
+    "run_summary",
     "saturation_sentence",
     "shapes_note",
     "shapes_table",

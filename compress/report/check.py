@@ -1,4 +1,4 @@
-"""CheckReport: results of measuring a bundle again, for people, programs and CI."""
+"""CheckReport: results of measuring a bundle again, for people, programs and CI; and a run's summary."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from collections.abc import Sequence
 
 from compress.facts import Record
 from compress.measure.results import Measurement
-from compress.page import Bullets, Section, Table, parts_of
-from compress.page.format import milliseconds, percent, size
+from compress.page import Bullets, Section, Table, Text, parts_of
+from compress.page.format import milliseconds, size
 from compress.report.phrases import accuracy_words, setting, speedup_words
 from compress.report.render.markdown import section_markdown
-from compress.report.schema import GateRecord
+from compress.report.schema import GateRecord, RunReport
+from compress.report.sections.figures import figures_table
 from compress.report.sections.gates import commonest_words, gate_sentence
+from compress.report.sections.verdict import caveats, verdict
 from compress.safe_text import visible
 from compress.tasks import task_of_measurement
 from compress.tasks.spec import TaskWords
 
-__all__ = ["CheckRecord", "CheckReport", "check_lines", "check_summary", "gate_checks", "junit_xml"]
+__all__ = [
+    "CheckRecord",
+    "CheckReport",
+    "check_lines",
+    "check_summary",
+    "gate_checks",
+    "junit_xml",
+    "run_summary",
+]
 
 _NOT_XML = re.compile("[^\\t\\n\\r\\u0020-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
@@ -92,32 +102,54 @@ def check_lines(report: CheckReport) -> list[str]:
     measured = report.measurement
     if measured is None:
         return []
-    model, score = measured.candidate, task_of_measurement(measured).words.score
+    model, words = measured.candidate, task_of_measurement(measured).words
     lines = [
-        f"{score} {percent(model.accuracy.value)} of {model.accuracy.units:,} test {model.accuracy.unit}s, "
-        f"file {size(model.size.file_bytes)}, peak memory {size(model.peak_memory_bytes)}, on "
-        f"{measured.environment.cpu}"
+        f"{words.score} {words.scale.text(model.accuracy.value)} of {model.accuracy.units:,} test "
+        f"{model.accuracy.unit}s, file {size(model.size.file_bytes)}, "
+        f"peak memory {size(model.peak_memory_bytes)}, on {measured.environment.cpu}"
     ]
     if report.against is not None:
-        lines.append(f"compared with {report.against}: {score} {accuracy_words(measured.difference)}")
+        change = accuracy_words(measured.difference, scale=words.scale)
+        lines.append(f"compared with {report.against}: {words.score} {change}")
     for each in measured.latency:
-        words = (
+        timed = (
             f"{setting(each)}: p50 {milliseconds(each.candidate.p50_ms)}, p95 "
             f"{milliseconds(each.candidate.p95_ms)}"
         )
-        lines.append(words if report.against is None else f"{words}; {speedup_words(each)}")
+        lines.append(timed if report.against is None else f"{timed}; {speedup_words(each)}")
     constant = commonest_words(measured, "candidate")
     return lines if constant is None else [*lines, constant]
 
 
 def check_summary(report: CheckReport) -> str:
     """The checks as Markdown, for the summary of a CI job."""
-    rows = tuple(
-        ("holds" if x.holds else "FAILS" if x.fails else "not judged", x.name, x.found) for x in report.checks
-    )
     notes = (*check_lines(report), *(report.measurement.noise if report.measurement else ()))
-    parts = parts_of(Table(("", "check", "found"), rows, "lll"), Bullets(notes) if notes else None)
+    parts = parts_of(_checks_table(report.checks), Bullets(notes) if notes else None)
     return section_markdown(Section(f"modelpress check {report.bundle}", parts), level=3) + "\n"
+
+
+def run_summary(report: RunReport, gates: Sequence[GateRecord]) -> str:
+    """Verdict, gates, figures and warnings of a run as Markdown, for the summary of a CI job.
+
+    Args:
+        gates: as judged now; a run that is not repeated may have other ones than its report.
+    """
+    checks = gate_checks(gates, task_of_measurement(report.measurement).words)
+    warnings = tuple(each.text for each in caveats(report))
+    parts = parts_of(
+        Text(verdict(report)),
+        _checks_table(checks) if checks else None,
+        figures_table(report),
+        Bullets(warnings) if warnings else None,
+    )
+    return section_markdown(Section(f"modelpress run {report.name}", parts), level=3) + "\n"
+
+
+def _checks_table(checks: Sequence[CheckRecord]) -> Table:
+    rows = tuple(
+        ("holds" if x.holds else "FAILS" if x.fails else "not judged", x.name, x.found) for x in checks
+    )
+    return Table(("", "check", "found"), rows, "lll")
 
 
 def junit_xml(report: CheckReport) -> str:

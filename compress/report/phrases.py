@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compress.measure.results import AccuracyDifference, Interval, LatencyComparison
 from compress.page import Section, Tile
-from compress.page.format import capital, interval_text, milliseconds, place, points, ratio_text
+from compress.page.format import PERCENT, Scale, capital, interval_text, milliseconds, place, ratio_text
 from compress.report.schema import RunReport
 
 __all__ = [
@@ -35,24 +35,27 @@ def headline(report: RunReport) -> LatencyComparison | None:
     return report.measurement.latency[0] if report.measurement.latency else None
 
 
-def difference_text(difference: AccuracyDifference) -> str:
-    """Percentage points and their interval, for a table: `−0.2 (−1.1 to +0.7)`."""
-    value, interval = points(difference.value, difference.low, difference.high)
+def difference_text(difference: AccuracyDifference, scale: Scale = PERCENT) -> str:
+    """A difference and its interval, for a table: `−0.2 (−1.1 to +0.7)`."""
+    value, interval = scale.change(difference.value, difference.low, difference.high)
     return f"{value} ({interval})"
 
 
-def accuracy_clauses(difference: AccuracyDifference, noun: str = "difference") -> tuple[str, str]:
-    """The change in accuracy, and its figures; no loss or gain if the interval contains 0."""
-    value, interval = points(difference.value, difference.low, difference.high)
+def accuracy_clauses(
+    difference: AccuracyDifference, noun: str = "difference", scale: Scale = PERCENT
+) -> tuple[str, str]:
+    """The change in the metric, and its figures; no loss or gain if the interval contains 0."""
+    value, interval = scale.change(difference.value, difference.low, difference.high)
     figures = f"95 % interval {interval}, {difference.units:,} {difference.unit}s"
     if difference.low <= 0 <= difference.high:
-        return f"no measurable {noun}", f"{value} points, {figures}"
-    return f"{value.lstrip('+−')} points {'higher' if difference.value > 0 else 'lower'}", figures
+        return f"no measurable {noun}", f"{value}{scale.change_unit}, {figures}"
+    direction = "higher" if difference.value > 0 else "lower"
+    return f"{value.lstrip('+−')}{scale.change_unit} {direction}", figures
 
 
-def accuracy_words(difference: AccuracyDifference, noun: str = "difference") -> str:
+def accuracy_words(difference: AccuracyDifference, noun: str = "difference", scale: Scale = PERCENT) -> str:
     """`accuracy_clauses` as one clause."""
-    return "{} ({})".format(*accuracy_clauses(difference, noun))
+    return "{} ({})".format(*accuracy_clauses(difference, noun, scale))
 
 
 def speedup_clauses(latency: LatencyComparison) -> tuple[str, str]:

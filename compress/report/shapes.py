@@ -20,8 +20,9 @@ class Shape:
         guess: what is only known once the stage runs, and what is shown instead; empty: nothing.
         heads: per layer.
         neurons: feed-forward neurons per layer.
-        macs: multiply-adds of matrix products for one row of `tokens`.
+        macs: multiply-adds of matrix products for one row.
         weight_bytes: all weights and buffers, as they would be stored.
+        tokens: positions of the row for which MACs are counted, if the layers see one number of them.
     """
 
     after: str
@@ -34,7 +35,7 @@ class Shape:
     parameters: int
     macs: int
     weight_bytes: int
-    tokens: int
+    tokens: int | None
 
 
 def shapes_table(shapes: Sequence[Shape]) -> Table:
@@ -61,9 +62,11 @@ def shapes_table(shapes: Sequence[Shape]) -> Table:
 
 def shapes_note(shapes: Sequence[Shape]) -> str:
     """Meaning of the columns, and of the stars if there are any."""
+    tokens = shapes[0].tokens
+    row = "one row" if tokens is None else f"a row of {tokens} positions"
     words = (
-        f"Heads and neurons: per layer. MACs: multiply-adds of matrix products for a row of "
-        f"{shapes[0].tokens} positions. MB: all weights, as stored."
+        f"Heads and neurons: per layer. MACs: multiply-adds of matrix products for {row}. "
+        "MB: all weights, as stored."
     )
     guesses = dict.fromkeys(f"{x.after}: {x.guess}" for x in shapes if x.guess)
     if guesses:

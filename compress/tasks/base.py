@@ -97,6 +97,11 @@ class Task(ABC):
     output: str = "logits"
 
     @classmethod
+    def has_groups(cls) -> bool:
+        """Whether rows are candidates of a group, such as the documents of a query."""
+        return cls.label_kind == "graded"
+
+    @classmethod
     def has_classes(cls) -> bool:
         """Whether labels in a table are names of classes, which a model has an output for each of."""
         return cls.label_kind in ("class", "classes")
@@ -164,6 +169,11 @@ class Task(ABC):
         return str(label)
 
     @classmethod
+    def group_of(cls, label: Any) -> Hashable | None:
+        """The group of a row, all of which is in one split; None: rows are independent."""
+        return None
+
+    @classmethod
     def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> Integers:
         """Labels as arrays, [n] or [n, ...].
 
@@ -172,6 +182,26 @@ class Task(ABC):
             number: class index by name.
         """
         return np.array([number[each] for each in column], dtype=np.int64)
+
+    def fitted(self, labels: NDArray[Any]) -> Self:
+        """The task with what training needs to know of the labels of train, such as their spread."""
+        return self
+
+    def together(self, labels: NDArray[Any]) -> Integers | None:
+        """Number of each row's group, which is in one batch when training; None: rows are independent.
+
+        Args:
+            labels: of a split, [n, ...].
+        """
+        return None
+
+    @property
+    def first_answers(self) -> tuple[float, float] | None:
+        """Mean and spread that the answers of a new head should begin with; None: as it is made.
+
+        With labels far from 0, the steps of a short training would only bring the answers near them.
+        """
+        return None
 
     # Training
 
@@ -190,6 +220,18 @@ class Task(ABC):
     @abstractmethod
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`divergence` from the output of `kept_answers`; other names in `kept` are ignored."""
+
+    def list_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss over the lists of candidates in a batch, a scalar; called if `has_groups`."""
+        raise NotImplementedError
+
+    def margin_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Divergence of margins between candidates of a group, a scalar; called if `has_groups`.
+
+        Args:
+            kept: the teacher's `kept_answers`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:

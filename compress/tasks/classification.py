@@ -33,7 +33,8 @@ class Classification(OneOfSeveral):
         unit="row",
         answer="class",
         label="label",
-        summary="one label per row; text (CSV, JSONL, Parquet, datasets), images (folders), arrays (digits)",
+        summary="one label per row; texts and pairs of texts (CSV, JSONL, Parquet, datasets), "
+        "images (folders), arrays (digits)",
         served="classifiers of texts or images that give each row one of two or more labels",
         hub_metric="accuracy",
     )

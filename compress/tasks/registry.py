@@ -16,8 +16,10 @@ __all__ = [
     "all_heads",
     "decoder_task",
     "default_task",
+    "group_task",
     "head_of_name",
     "marked_task",
+    "number_task",
     "several_labels_task",
     "task_class",
     "task_from",
@@ -29,6 +31,8 @@ __all__ = [
 TASKS = {
     "classification": "compress.tasks.classification:Classification",
     "multi-label": "compress.tasks.multi_label:MultiLabel",
+    "regression": "compress.tasks.regression:Regression",
+    "reranking": "compress.tasks.reranking:Reranking",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
     "embedding": "compress.tasks.embedding:SentenceEmbedding",
 }
@@ -72,6 +76,16 @@ def several_labels_task() -> TaskName:
     return next(name for name in TASKS if task_class(name).label_kind == "classes")
 
 
+def group_task() -> TaskName:
+    """The first task whose rows are candidates of a group."""
+    return next(name for name in TASKS if task_class(name).has_groups())
+
+
+def number_task() -> TaskName:
+    """The first task whose labels are numbers."""
+    return next(name for name in TASKS if task_class(name).label_kind == "number")
+
+
 def all_gates() -> dict[str, Gate]:
     """Gates of all tasks, by recipe key."""
     return {key: gate for name in TASKS for key, gate in task_class(name).gates.items()}
@@ -100,11 +114,24 @@ def head_of_name(name: str) -> HubHead:
     return {head.name: head for _, head in all_heads()}[name]
 
 
-def task_of_architectures(architectures: tuple[str, ...], problem_type: object = None) -> TaskName | None:
-    """Task of a model from the architectures in its config.json; None if no task has such a head."""
-    found = [(name, head.problem_type) for name, head in all_heads() if any(map(head.fits, architectures))]
-    exact = [name for name, problem in found if problem is not None and problem == problem_type]
-    return next(iter([*exact, *(name for name, _ in found)]), None)
+def task_of_architectures(
+    architectures: tuple[str, ...], problem_type: object = None, outputs: int | None = None
+) -> TaskName | None:
+    """Task of a model from its config.json; None if no task has such a head.
+
+    Args:
+        outputs: numbers that its head returns, if config.json says so.
+    """
+    found = [(name, head) for name, head in all_heads() if any(map(head.fits, architectures))]
+    exact = [name for name, head in found if head.problem_type and head.problem_type == problem_type]
+    # A head without a problem_type is that of rerankers, whose libraries set none.
+    sized = sorted(
+        ((head.problem_type is not None, name) for name, head in found if head.outputs == outputs)
+        if outputs
+        else ()
+    )
+    others = [name for name, head in found if not head.outputs]
+    return next(iter([*exact, *(name for _, name in sized), *others]), None)
 
 
 def marked_task(has_file: Callable[[str], bool]) -> TaskName | None:

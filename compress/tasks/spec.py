@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from compress.page.format import PERCENT, Scale
+
 __all__ = [
+    "AnswerKind",
     "Breakdown",
     "Difference",
     "Gate",
     "HubHead",
-    "AnswerKind",
     "InputSpec",
     "Integers",
     "LABELS_KEY",
@@ -42,8 +44,9 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes", "none"]
-"""What labels of a row are in a table: the name of a class, any number of them, or nothing."""
+LabelKind = Literal["class", "classes", "number", "graded", "none"]
+"""What labels of a row are in a table: the name of a class, any number of them, a number, a number of 0 or
+more (its relevance) with the name of a group, or nothing."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
@@ -168,6 +171,8 @@ class TaskWords:
         constant: phrase for the best model that ignores its inputs.
         batches: phrase for batched evaluation.
         alone: phrase for the alternative to batched evaluation.
+        scale: how the main metric is written.
+        same: phrase for `Task.agreement` as a share, in a table; empty: "same ANSWER".
     """
 
     model: str
@@ -183,16 +188,24 @@ class TaskWords:
     constant: str = "always predicting the most frequent label"
     batches: str = "padded batches"
     alone: str = "one row at a time"
+    scale: Scale = PERCENT
+    same: str = ""
 
-    def not_above_constant(self, model: str, value: str, constant: str) -> str:
+    @property
+    def agreement(self) -> str:
+        """What a share of agreement counts: `same class`."""
+        return self.same or f"same {self.answer}"
+
+    def not_above_constant(self, model: str, value: str, constant: str, split: str = "test") -> str:
         """A sentence saying that a model is no better than one that ignores its inputs.
 
         Args:
             value, constant: their metrics, formatted.
+            split: the rows they were measured on.
         """
         return (
-            f"the {model} model is not measurably better than {self.constant}: its {self.score} on the test "
-            f"rows is {value}, compared with {constant}"
+            f"the {model} model is not measurably better than {self.constant}: its {self.score} on the "
+            f"{split} rows is {value}, compared with {constant}"
         )
 
 
@@ -207,6 +220,7 @@ class HubHead:
         not_endings: suffixes that match `endings` but have another head.
         pipeline_tag: the Hub's tag.
         problem_type: value in config.json that selects this head; None: any.
+        outputs: numbers that such a head returns for a row, if these are always as many; None: one per class.
         what: what such models do, as a phrase after "it"; empty: never taken for another task.
         is_bare: it is the encoder alone, which any model with one has; never taken from a config.json.
         wants: for a head that cannot be trained anew, which models have it; empty: it can be trained.
@@ -219,6 +233,7 @@ class HubHead:
     pipeline_tag: str
     not_endings: tuple[str, ...] = ()
     problem_type: str | None = None
+    outputs: int | None = None
     what: str = ""
     wants: str = ""
     is_bare: bool = False

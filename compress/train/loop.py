@@ -123,6 +123,7 @@ class Loop:
             config.accumulate,
             shuffle_seed=job.seed * 1_000_003 + self.epoch,
             skip=self.steps_in_epoch,
+            together=job.task.together(job.train.labels),
         )
         for group in groups:
             self._losses.append(self._step(group))

@@ -13,7 +13,39 @@ def test_labels_are_sorted_and_numbers_by_value() -> None:
 
 
 def test_models_order_wins_over_the_sorted_and_the_declared_one() -> None:
-    assert order_labels(["a", "b"], ["b", "a"], declared=["a", "b"]) == (("b", "a"), ())
+    labels, notes = order_labels(["a", "b"], ["b", "a"], declared=["a", "b"])
+    assert labels == ("b", "a")
+    (note,) = notes
+    assert note.kind == "other" and "a, b" in note and note.endswith(": b, a")
+    for declared in ((), ("b", "a"), ("b", "x")):
+        assert order_labels(["a", "b"], ["b", "a"], declared=declared) == (("b", "a"), ())
+
+
+def test_labels_in_another_case_or_with_other_separators_are_matched_by_name_with_a_note() -> None:
+    model = ("contradiction", "Not_Entailment", "entailment")
+    data = ["ENTAILMENT", "not entailment", "contradiction"]
+    labels, (note,) = order_labels(data, model)
+    assert labels == model and note.kind == "other"
+    assert "'not entailment' as 'Not_Entailment'" in note
+    assert [numbers_of(labels, data)[name] for name in data] == [2, 1, 0]
+    labels, notes = order_labels(data[:2], model, declared=["entailment", "not-entailment"])
+    assert labels == model and len(notes) == 2 and "not the model's" in notes[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        (["Positive", "positive"], ["positive", "negative"]),  # two names for one class
+        (["POS", "neg"], ["pos", "Pos", "neg"]),  # one name for two
+        (["-1", "0"], ["0", "1"]),  # the sign of a number
+        (["c++", "java"], ["c", "java"]),
+        (["1-2", "3"], ["12", "3"]),
+        (["Positive", "other"], ["positive", "negative"]),
+    ],
+)
+def test_labels_that_are_alike_in_part_or_in_doubt_are_refused(data: list[str], model: list[str]) -> None:
+    with pytest.raises(DataError, match="the model does not have the label"):
+        order_labels(data, model)
 
 
 def test_models_class_without_rows_keeps_its_index() -> None:

@@ -252,6 +252,14 @@ def test_inputs_are_made_by_their_names_types_and_shapes(save):
     assert made["input_ids"].min() >= 0 and made["input_ids"].max() < 100
 
 
+def test_images_and_vectors_have_no_sequence(save):
+    path = save({"pixels": (TensorProto.FLOAT, ["b", 3, 8, 8]), "about": (TensorProto.FLOAT, ["b", 5])})
+    assert made_batch(path, inputs_of(path), batch=2, sequence=128)[1] is None
+    with pytest.raises(ModelError, match="--sequence 4"):
+        made_batch(path, inputs_of(path), batch=2, sequence=4, fixed=True)
+    made_batch(path, inputs_of(path), batch=2, sequence=1, fixed=True)  # as earlier versions called it
+
+
 def test_ids_stay_within_a_table_that_has_fewer_than_100_rows(token_model):
     path = token_model()
     (ids, mask) = inputs_of(path)
@@ -261,10 +269,14 @@ def test_ids_stay_within_a_table_that_has_fewer_than_100_rows(token_model):
 
 
 def test_a_length_that_the_file_fixes_is_taken_and_another_is_refused(save):
-    path = save({"x": (TensorProto.FLOAT, ["b", 6])})
+    path = save({"x": (TensorProto.INT64, ["b", 6])})
     assert explain_file(path).sequence == 6
     with pytest.raises(ModelError, match=r"--sequence 7: .*bare\.onnx takes sequence 6"):
         explain_file(path, sequence=7)
+    vector = save({"x": (TensorProto.FLOAT, ["b", 6])}, "vector.onnx")
+    assert explain_file(vector).sequence is None and explain_file(vector, sequence=6).sequence is None
+    with pytest.raises(ModelError, match=r"--sequence 7: "):
+        explain_file(vector, sequence=7)
     fixed = save({"x": (TensorProto.FLOAT, [1, 6])}, "one.onnx")
     with pytest.raises(ModelError, match=r"--batch 2: .*one\.onnx takes batch 1 .*'x'"):
         explain_file(fixed, batch=2)

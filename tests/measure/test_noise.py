@@ -25,6 +25,20 @@ def test_spread_notes_name_in_one_line_the_settings_whose_interval_is_wider_than
     assert "measure.rounds" in note
 
 
+def test_the_first_clause_of_a_note_names_its_settings():
+    def at(threads: int, high: float = 2.5, disturbed: int = 3) -> LatencyComparison:
+        changes = {"threads": threads, "disturbed_rounds": disturbed}
+        return comparison(1.5, high).model_copy(update=changes)
+
+    timed = [at(1, high=1.6, disturbed=0), at(2), at(3), at(4)]
+    for notes in (spread_notes, disturbed_notes):
+        (one,), (two,), (many,) = (notes(timed[:until]) for until in (2, 3, 4))
+        first, of_two, of_many = (each.partition(":")[0] for each in (one, two, many))
+        assert str(timed[1].setting) in first and str(timed[0].setting) not in first
+        assert all(str(each.setting) in of_two for each in timed[1:3])
+        assert "3 of 4 settings" in of_many
+
+
 def test_spread_notes_warn_once_of_few_rounds():
     (note,) = spread_notes([comparison(2, 2, rounds=3), comparison(2, 2, rounds=3)])
     assert "fewer than 5 rounds" in note and "measure.rounds" in note

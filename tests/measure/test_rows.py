@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,13 @@ def test_steady_batch_leaves_an_input_of_fixed_length_as_it_is():
 def test_resolve_sequence_takes_the_one_length_that_all_rows_have(feature_split):
     assert resolve_sequence(feature_split, None) == 3
     assert resolve_sequence(feature_split, 3) == 3
+
+
+def test_rows_of_a_fixed_shape_have_no_sequence(feature_split):
+    fixed = replace(feature_split, inputs=(replace(feature_split.inputs[0], shape=(3, 2)),))
+    assert resolve_sequence(fixed, None) is None
+    assert resolve_sequence(fixed, 3) is None  # what earlier versions called its sequence
+    assert steady_batch(fixed, 2, None)["features"].shape == (2, 3, 2)
 
 
 def test_resolve_sequence_refuses_another_length_than_the_patches_have(feature_split):

@@ -98,6 +98,7 @@ def test_a_bundle_as_it_was_written_holds_and_is_measured(
         "gate max_size_mb",
     ]
     assert report.measurement is not None and len(report.measurement.latency) == 1
+    assert not any("speed-up" in note for note in report.measurement.noise)  # of a file over itself
     then = load_report(bundle).measurement.candidate
     assert report.measurement.candidate.accuracy.correct == then.accuracy.correct
     suite = ET.parse(junit).getroot().find("testsuite")
@@ -213,10 +214,11 @@ def test_gates_that_compare_need_something_to_compare_with(
     bundle: Path, measured: Callable[..., list[Any]]
 ) -> None:
     asked = measured()
-    with pytest.raises(RecipeError, match=r"gates\.max_perplexity_ratio .*language model"):
-        check_bundle(bundle, values=["gates.max_perplexity_ratio=1.1"])
-    with pytest.raises(RecipeError, match=r"gates\.min_speedup .*--against"):
-        check_bundle(bundle, values=["gates.min_speedup=2"])
+    for override in ("gates.max_perplexity_ratio=1.1", "gates.min_speedup=2", "gates={min_speedup: 2}"):
+        with pytest.raises(RecipeError) as refused:
+            check_bundle(bundle, values=["gates.max_size_mb=9", override])
+        assert (refused.value.file, refused.value.overrides) == (None, (override,))
+        assert str(refused.value.key).startswith("gates.m")
     assert asked == []
 
 
@@ -224,8 +226,9 @@ def test_gates_where_nothing_is_measured_and_data_of_another_kind_are_refused(
     bundle: Path, measured: Callable[..., list[Any]]
 ) -> None:
     asked = measured()
-    with pytest.raises(RecipeError, match=r"gates\.batch: 77 .*measure\.batch is "):
+    with pytest.raises(RecipeError, match=r"gates\.batch: 77 .*measure\.batch is ") as refused:
         check_bundle(bundle, values=["gates.batch=77", "gates.max_p95_ms=1"])
+    assert (refused.value.overrides, refused.value.key) == (("gates.batch=77",), "gates.batch")
     with pytest.raises(DataError, match="tokenizer"):  # which a model of numbers hasn't
         check_bundle(bundle, values=["data={source: file, train: gone.csv}"])
     assert asked == []

@@ -109,6 +109,8 @@ def test_what_needs_labels_is_refused_before_work(tmp_path: Path) -> None:
     path = _recipe(tmp_path, "quantize/int8_dynamic", {})
     with pytest.raises(RecipeError, match=r"label"):
         load_recipe(path, ["data.label=score"])
+    with pytest.raises(RecipeError, match=r"text"):
+        load_recipe(path, ["data.text=[text,other]"])
     with pytest.raises(DataError):
         prepare(load_recipe(path, [f"data.test={tmp_path / 'texts.txt'}"]), tmp_path)
 

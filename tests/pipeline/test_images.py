@@ -57,7 +57,7 @@ def test_a_bundle_of_a_vision_transformer_is_smaller_and_says_how_it_reads(ran: 
     report = load_report(ran)
     assert report.measurement.candidate.size.file_bytes < report.measurement.baseline.size.file_bytes
     assert sum(kept for kept in report.stages[0].facts["heads_kept"]) == 6  # half of 3 layers of 4
-    assert report.measurement.latency[0].sequence == 1
+    assert report.measurement.latency[0].sequence is None
     left = report.stages[1].facts["left_float"]
     assert {*left} == LEFT and left[PATCHES] == "this stage leaves convolutions float"
     settings = json.loads((ran / "preprocessor_config.json").read_text())

@@ -14,11 +14,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compress.data import Splits
+from compress.data import Splits, from_arrays
 from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import logits, structure_of, to_tensors
 from compress.model.counts import stored_bytes
+from compress.model.observe.capture import positions_of
 from compress.prune.importance.sensitivity import felt_inputs, token_weights
 from compress.prune.structured.stage import StructuredPruning
 from compress.prune.structured.stitch import unit_norms
@@ -147,6 +148,54 @@ def test_the_other_budgets_are_met_by_counting(model: nn.Module, context: Contex
         assert structure_of(pruned) is not None
     weights = [sum(p.numel() for p in each.parameters()) for each in (model, sparse)]
     assert weights[1] < 0.45 * weights[0]
+
+
+class Mixer(nn.Module):
+    """One layer over positions and one over channels, which see different numbers of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 24)
+        self.t_up, self.t_down = nn.Linear(16, 20), nn.Linear(20, 16)
+        self.c_up, self.c_down = nn.Linear(24, 48), nn.Linear(48, 24)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        x = self.embed(signal[:, 0])  # [b, 16, 24]
+        x = x + self.t_down(self.t_up(x.transpose(1, 2)).relu()).transpose(1, 2)
+        x = x + self.c_down(self.c_up(x).relu())
+        return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+    def structure(self) -> dict[str, Any]:
+        return {"feed_forward": [{"up": f"{each}_up", "down": f"{each}_down"} for each in "tc"]}
+
+
+def mixer_data() -> Splits:
+    signals = np.random.default_rng(0).normal(size=(96, 1, 16, 6)).astype("float32")
+    train, validation = (
+        {"signal": part, "labels": np.arange(len(part)) % 3} for part in (signals[:64], signals[64:])
+    )
+    return from_arrays(train, validation)
+
+
+def test_multiply_adds_are_those_of_the_rows_that_each_layer_sees() -> None:
+    data, mixer = mixer_data(), Mixer()
+    context = Context(task=data.task, train=data.train, validation=data.validation)
+    made = StructuredPruning(macs=0.5, **FAST).apply(mixer, context)
+    tokens, channels = (site.units(made.model) for site in structure_of(made.model).sites)
+    before = 24 * 2 * 16 * 20 + 16 * 2 * 24 * 48  # the layer over positions runs once per channel
+    assert made.facts["macs"] == {"before": before, "after": 24 * 2 * 16 * tokens + 16 * 2 * 24 * channels}
+    assert made.facts["promised"]["macs"] == made.facts["macs"]["after"] / before <= 0.5
+    row = data.train.rows[0]
+    assert positions_of(mixer, structure_of(mixer).sites, row, data.task) is None  # they see 24 and 16
+
+
+def test_multiply_adds_of_a_transformer_are_its_projections_and_pairs_of_positions(
+    model: nn.Module, context: Context
+) -> None:
+    made = StructuredPruning(macs=0.5, **FAST).apply(model, context)
+    s = max(len(row["features"]) for row in context.train.rows)
+    assert made.facts["macs"]["before"] == 2 * (s * (4 * 32 * 32 + 2 * 32 * 64) + 2 * s * s * 32)
 
 
 def test_a_latency_is_met_and_whole_sublayers_may_go(model: nn.Module, context: Context) -> None:

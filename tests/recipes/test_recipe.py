@@ -62,6 +62,20 @@ STAGES = "stages:\n  - quantize/int8_dynamic\n"
 Load = Callable[..., Recipe]
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        (HEAD + STAGES.replace("stages:", "stage:"), "stage", "stages"),
+        (HEAD.replace("model:", "modle:") + STAGES, "modle", "model"),
+        (HEAD.replace("{source: digits}", "{source: arrays, trian: x.npz}") + STAGES, "data.trian", "train"),
+    ],
+)
+def test_a_misspelt_key_is_the_only_problem(load: Load, text: str, key: str, nearest: str) -> None:
+    with pytest.raises(UnknownNameError) as refused:
+        load(text)
+    assert [(each.key, each.nearest) for each in refused.value.problems] == [(key, nearest)]
+
+
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Write a text as x.yaml in the working directory and load it, so that messages begin with `x.yaml`."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.cli.common import echo, print_error, print_verdict
+from compress.cli.common import echo, print_check, print_error
 from compress.cli.console import console, say, shown_progress
 from compress.errors import RecipeError
 from compress.page import Table
@@ -133,7 +133,7 @@ def _printed(evil: RunReport) -> None:
     say(EVIL, wrap=True)
     say(EVIL, "bold", EVIL, "dim", error=True)
     print_error(RecipeError(EVIL))
-    print_verdict(False, EVIL)
+    print_check(CheckRecord(name=EVIL, holds=False, found=EVIL))
     echo(EVIL)
     echo(EVIL, err=True)
     console.print(terminal_section(data(evil)))

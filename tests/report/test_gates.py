@@ -44,6 +44,17 @@ def test_a_gain_in_accuracy_is_a_negative_drop(make_report: MakeReport) -> None:
     assert (found.holds, found.value, found.bound) == (True, -0.012, -0.004)
 
 
+def test_a_drop_and_a_gain_are_told_apart_in_words_not_by_a_sign(make_report: MakeReport) -> None:
+    for value, word in (
+        (0.0188, "a gain of 1.88 points"),
+        (-0.0188, "a drop of 1.88 points"),
+        (0.0, "no change"),
+    ):
+        found = gate_sentence(gate(make_report(difference=(value, -0.03, 0.03)), max_accuracy_drop=0.02))
+        assert word in found and "a drop of 3.00 points at worst" in found
+        assert not {"−", "+"} & set(found)
+
+
 def test_a_speedup_is_judged_by_the_lower_end_and_at_the_first_setting(make_report: MakeReport) -> None:
     report = make_report(speedup=(2.1, 2.0, 2.2))
     assert gate(report, min_speedup=2.0).holds
@@ -172,5 +183,5 @@ def test_reports_show_gates_where_there_are_some(int8: RunReport) -> None:
 def test_a_measurement_of_an_unknown_task_is_refused(int8: RunReport) -> None:
     plain = int8.measurement.model_dump()
     assert Measurement.model_validate({**plain, "task": "classification"}).task == "classification"
-    with pytest.raises(ValueError, match="'regression'"):
-        Measurement.model_validate({**plain, "task": "regression"})
+    with pytest.raises(ValueError, match="'ranking-of-nothing'"):
+        Measurement.model_validate({**plain, "task": "ranking-of-nothing"})

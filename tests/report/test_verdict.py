@@ -12,7 +12,8 @@ from compress.measure.results import AccuracyDifference
 from compress.page import Bullets, Line
 from compress.recipe.gates import GatesConfig
 from compress.report import Caveat, RunReport, caveats, judged, load_report, report_sections, verdict
-from compress.report.phrases import accuracy_clauses, speedup_clauses
+from compress.report.phrases import accuracy_clauses, setting, speedup_clauses
+from compress.report.sections.figures import latency_table
 
 MakeReport = Callable[..., RunReport]
 CHANGED = Saturation(
@@ -41,6 +42,17 @@ def _kinds(report: RunReport) -> list[str]:
 def _the(kind: str, report: RunReport) -> Caveat:
     (found,) = (each for each in caveats(report) if each.kind == kind)
     return found
+
+
+def test_rows_without_a_sequence_have_none_in_sentences_and_tables(int8: RunReport) -> None:
+    timed = tuple(x.model_copy(update={"sequence": None}) for x in int8.measurement.latency)
+    images = int8.model_copy(update={"measurement": int8.measurement.model_copy(update={"latency": timed})})
+    assert "sequence" in setting(int8.measurement.latency[0]) and "sequence" not in setting(timed[0])
+    assert str(timed[0].setting) == setting(timed[0])
+    one, other = latency_table(int8), latency_table(images)
+    assert other.columns == tuple(each for each in one.columns if each != "sequence")
+    assert [len(row) for row in other.rows] == [len(row) - 1 for row in one.rows]
+    assert len(other.align) == len(other.columns)
 
 
 def test_a_difference_is_claimed_only_if_its_interval_excludes_zero() -> None:

@@ -52,16 +52,17 @@ class Feed:
     lines: tuple[str, ...]
 
 
-def feed_of(inputs: Sequence[str], max_length: int | None = None) -> Feed:
+def feed_of(inputs: Sequence[str], max_length: int | None = None, texts: int = 1) -> Feed:
     """The feed for these inputs.
 
     Args:
         inputs: names of the ONNX model's inputs.
-        max_length: tokens at which texts are truncated; None: not at all.
+        max_length: tokens at which texts are truncated, of a pair the longer one first; None: not at all.
+        texts: texts of a row, 1 or 2.
     """
     if "input_ids" in inputs and set(inputs) <= _ENCODING.keys():
         imports = ("from tokenizers import Tokenizer",)
-        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length))
+        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length, texts))
     if list(inputs) == [PIXELS]:
         standard = ("import json", "from pathlib import Path")
         imports = ("from PIL import Image, ImageOps",)
@@ -69,12 +70,13 @@ def feed_of(inputs: Sequence[str], max_length: int | None = None) -> Feed:
     return Feed("numbers", (), (), (), _numbers(inputs))
 
 
-def _text(inputs: Sequence[str], max_length: int | None) -> tuple[str, ...]:
+def _text(inputs: Sequence[str], max_length: int | None, texts: int) -> tuple[str, ...]:
+    row = '"Put the text here."' if texts == 1 else '"Put the first text here.", "Put the second here."'
     cut = [] if max_length is None else [f"tokenizer.enable_truncation(max_length={max_length})"]
     return (
         'tokenizer = Tokenizer.from_file("tokenizer.json")',
         *cut,
-        'encoding = tokenizer.encode("Put the text here.")',
+        f"encoding = tokenizer.encode({row})",
         "feed = {",
         *(f"    {json.dumps(x)}: np.array([encoding.{_ENCODING[x]}], dtype=np.int64)," for x in inputs),
         "}",

@@ -60,7 +60,9 @@ class Reader(ABC):
 
     def longest_words(self, inputs: Sequence[InputSpec], length: int) -> str:
         """Size of the largest row, for an error message."""
-        del inputs
+        shape = inputs[0].shape
+        if isinstance(shape[0], int):
+            return f"of shape [{', '.join(map(str, shape))}]"
         return f"the longest has {length} positions"
 
     def shipped(self) -> tuple[Path, ...]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from compress.data.readers.reader import Modality, Reader
-from compress.data.readers.synthetic import random_lengths, random_texts
+from compress.data.readers.synthetic import between_texts, random_lengths, random_texts
 from compress.data.split import Array, Row, Split
-from compress.data.table import shown
-from compress.data.words import unknown_token_notes
+from compress.data.table import Text, shown
+from compress.data.words import UNDIVIDED, unknown_token_notes
 from compress.errors import DataError
 from compress.system.files import read_json
 from compress.tasks import InputSpec
@@ -56,6 +56,7 @@ class TextEncoder(Reader):
         pad_id: id that pads shorter rows.
         end_id: id that ends a language model's text; None if the tokenizer names none.
         truncation_side: side on which long texts are cut, left or right.
+        texts: texts of a row: 1, or 2 for pairs.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -67,6 +68,7 @@ class TextEncoder(Reader):
     pad_id: int
     truncation_side: str = "right"
     end_id: int | None = None
+    texts: int = 1
 
     @classmethod
     def from_directory(
@@ -116,8 +118,10 @@ class TextEncoder(Reader):
         truncation = self.tokenizer.truncation
         return None if truncation is None else int(truncation["max_length"])
 
-    def encode(self, texts: Sequence[str], *, max_length: int) -> tuple[tuple[Row, ...], int]:
-        """Encode texts, unpadded, truncated to `max_length` tokens including special tokens.
+    def encode(self, texts: Sequence[Text], *, max_length: int) -> tuple[tuple[Row, ...], int]:
+        """Encode texts or pairs of them, unpadded, truncated to `max_length` tokens including special tokens.
+
+        Of a pair the longer text is cut first, as the tokenizers library does by itself ("longest_first").
 
         Returns:
             One row per text, each input int64 [s]; and the number of truncated texts.
@@ -125,7 +129,7 @@ class TextEncoder(Reader):
         Raises:
             DataError: if `max_length` leaves no room for text, or a text has no tokens.
         """
-        self._configure_(max_length)
+        self._configure_(max_length, pairs=bool(texts) and not isinstance(texts[0], str))
         rows: list[Row] = []
         cut = 0
         for start in range(0, len(texts), _CHUNK):
@@ -174,12 +178,20 @@ class TextEncoder(Reader):
             self.tokenizer.no_padding()
             self.tokenizer.no_truncation()
         else:
-            self._configure_(max_length)
+            self._configure_(max_length, pairs=self.texts > 1)
         return str(self.tokenizer.to_str(pretty=True))
 
     def settings(self) -> str:
         """Tokenizer settings, including truncation; see `Reader.settings`."""
-        return str(self.tokenizer.to_str())
+        return str(self.tokenizer.to_str()) + ("" if self.texts == 1 else f"\n{self.texts} texts")
+
+    def facts(self) -> dict[str, Any]:
+        """The number of texts of a row, if it is not one; see `Reader.facts`."""
+        return {} if self.texts == 1 else {"texts": self.texts}
+
+    def between_texts(self) -> list[int]:
+        """Token ids between the two texts of a row; empty if rows have one, or if there are none."""
+        return [] if self.texts == 1 else between_texts(self.tokenizer, self._file)
 
     def synthetic(self, count: int, longest: int, *, seed: int) -> Split:
         """Make rows of random tokens and random lengths; see `Reader.synthetic`."""
@@ -187,7 +199,9 @@ class TextEncoder(Reader):
 
     def random_rows(self, lengths: Sequence[int], *, seed: int) -> Split:
         """Make rows of random tokens with these lengths; see `random_texts`."""
-        found = random_texts(self.tokenizer, lengths, pad_id=self.pad_id, seed=seed, file=self._file)
+        found = random_texts(
+            self.tokenizer, lengths, pad_id=self.pad_id, seed=seed, file=self._file, texts=self.texts
+        )
         columns = (dict(zip(TEXT_INPUTS, each, strict=True)) for each in found)
         rows = tuple({name: each[name] for name in self.input_names} for each in columns)
         return Split.without_labels("synthetic", rows, self.inputs)
@@ -235,31 +249,35 @@ class TextEncoder(Reader):
         return tuple(self.tokenizer.id_to_token(int(index)) or "?" for index in row["input_ids"])
 
     def doubts(self, split: Split, whose: str = "the tokenizer") -> tuple[str, ...]:
-        """Warn if more than a tenth of a split's tokens are unknown; see `Reader.doubts`."""
-        return unknown_token_notes(split, self.tokenizer, whose)
+        """Warn if more than a tenth of a split's tokens are unknown, or nothing divides two texts."""
+        divided = self.texts == 1 or self.between_texts() or "token_type_ids" in self.input_names
+        joined = () if divided else (f"{whose} {UNDIVIDED}",)
+        return joined + unknown_token_notes(split, self.tokenizer, whose)
 
     @property
     def how(self) -> str:
         """Names the truncation; see `Reader.how`."""
-        return "one row at a time, truncated to max_length, no padding"
+        first = "" if self.texts == 1 else ", the longer text first"
+        return f"one row at a time, truncated to max_length{first}, no padding"
 
     @property
     def _file(self) -> Path:
         return self.directory / "tokenizer.json"
 
-    def _configure_(self, max_length: int) -> None:
-        special = self.tokenizer.num_special_tokens_to_add(False)
-        if max_length <= special:
+    def _configure_(self, max_length: int, *, pairs: bool) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(pairs)
+        least = special + (2 if pairs else 1)
+        if max_length < least:
             raise DataError(
                 f"max_length {max_length} leaves no room for text, because {self._file} adds {special} "
-                f"special tokens; allowed: {special + 1} or more"
+                f"special tokens; allowed: {least} or more"
             )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=self.truncation_side)
 
 
-def encoder_among(reader: Reader | None) -> TextEncoder:
-    """Return the reader, which must be for texts.
+def encoder_among(reader: Reader | None, *, texts: int = 1) -> TextEncoder:
+    """Return the reader, which must be for texts, for rows of one text or of two.
 
     Raises:
         DataError: if it is not.
@@ -269,7 +287,7 @@ def encoder_among(reader: Reader | None) -> TextEncoder:
             "texts need a tokenizer; set model.tokenizer to a directory with tokenizer.json, "
             "or use a model.hf that has one"
         )
-    return reader
+    return reader if reader.texts == texts else replace(reader, texts=texts)
 
 
 def _token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> Array:

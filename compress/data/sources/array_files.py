@@ -18,12 +18,18 @@ from compress.data.paths import RecipePath
 from compress.data.readers.reader import Reader, reader_of_numbers
 from compress.data.source import DataSource
 from compress.data.sources.arrays import derived_inputs, rows_of
-from compress.data.sources.label_columns import LABEL_NAMES_KEY, labels_of_matrix, says_task
+from compress.data.sources.label_columns import (
+    LABEL_NAMES_KEY,
+    labels_of_matrix,
+    numbers_of_column,
+    says_task,
+)
 from compress.data.split import Row
 from compress.data.splits import Splits, assemble
 from compress.data.table import Label, Table
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, InputSpec
+from compress.tasks.registry import number_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
@@ -35,8 +41,9 @@ class ArraysData(DataSource):
     """The user's arrays in .npz files (numpy.savez): the model's inputs by name, and "labels".
 
     Input types and shapes are inferred from train, as in `compress.from_arrays`. Labels are class indices or
-    names [n]; for several labels per row 0 and 1 [n, labels], with "label_names" as optional names. A split
-    without its own file is drawn from train, stratified by label and seeded.
+    names [n]; for several labels per row 0 and 1 [n, labels], with "label_names" as optional names; for a
+    task of numbers, numbers [n]. A split without its own file is drawn from train, stratified by label and
+    seeded.
 
     Attributes:
         train: the .npz file of training rows.
@@ -44,7 +51,7 @@ class ArraysData(DataSource):
         test: that of test rows; None: drawn from train.
     """
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number")
 
     source: Literal["arrays"] = "arrays"
     train: RecipePath
@@ -88,10 +95,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
     columns = {part: _read(path) for part, path in paths.items()}
-    read = {
-        part: _labels(path, columns[part], config.kind.label_kind == "classes")
-        for part, path in paths.items()
-    }
+    read = {part: _labels(path, columns[part], config.kind.label_kind) for part, path in paths.items()}
     labels = {part: found for part, (found, _) in read.items()}
     inputs = derived_inputs(str(paths["train"]), columns["train"])
     rows = {
@@ -128,19 +132,22 @@ def _read(path: Path) -> Columns:
         raise DataError(f"{path}: is not an .npz file as written by numpy.savez: {error}") from error
 
 
-def _labels(path: Path, columns: Columns, several: bool) -> tuple[tuple[Label, ...], tuple[str, ...]]:
+def _labels(path: Path, columns: Columns, kind: LabelKind) -> tuple[tuple[Label, ...], tuple[str, ...]]:
     """The label of each row, and the names of all where each has a column."""
     if LABELS_KEY not in columns:
         raise DataError(f"{path}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
     values = columns[LABELS_KEY]
     if not values.size:
         raise DataError(f"{path}: has no rows")
-    if several:
+    if kind == "number":
+        return tuple(numbers_of_column(str(path), values).tolist()), ()
+    if kind == "classes":
         names = columns.pop(LABEL_NAMES_KEY, None)
         return labels_of_matrix(str(path), values, names)
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
-            f"{path}: labels are {values.dtype}, and regression is not supported; give class indices or names"
+            f"{path}: labels are {values.dtype}: to learn numbers set data.task={number_task()}; for "
+            "classification give class indices or names"
         )
     if values.ndim == 2:
         raise DataError(

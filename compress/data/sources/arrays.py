@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.sources.label_columns import labels_of_matrix
+from compress.data.sources.label_columns import labels_of_matrix, numbers_of_column
 from compress.data.split import Array, Row, Split
 from compress.data.splits import Splits
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
-from compress.tasks.registry import default_task, several_labels_task
+from compress.tasks.registry import default_task, number_task, several_labels_task
 
 __all__ = ["derived_inputs", "from_arrays", "rows_of"]
 
@@ -35,8 +35,8 @@ def from_arrays(
     """Make splits from arrays; nothing is dropped or sampled.
 
     Each mapping holds the model's inputs by the argument names of its forward, and under "labels" class
-    indices [n], or 0 and 1 [n, labels] for several labels per row (the task is multi-label then). An input is
-    an array [n, s, ...] or a list of n arrays [s, ...].
+    indices [n], 0 and 1 [n, labels] for several labels per row (the task is multi-label then), or floats [n]
+    (regression). An input is an array [n, s, ...] or a list of n arrays [s, ...].
 
     Input types and shapes are inferred from train unless `inputs` gives them: integers and booleans become
     int64, floats float32. A row's first dimension is dynamic, named "sequence_length" and padded with 0, for
@@ -57,17 +57,27 @@ def from_arrays(
             occurs in two splits.
     """
     given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    several = all(np.ndim(columns.get(LABELS_KEY, ())) == 2 for columns in given.values())
-    read = _label_matrix if several else _class_indices
-    indices = {part: read(part, columns) for part, columns in given.items()}
+    columns_of_labels = [np.asarray(columns.get(LABELS_KEY, ())) for columns in given.values()]
+    several = all(each.ndim == 2 for each in columns_of_labels)
+    numbers = all(each.ndim == 1 and each.size and each.dtype.kind == "f" for each in columns_of_labels)
+    read = _label_matrix if several else _numbers if numbers else _class_indices
+    indices: dict[str, NDArray[Any]] = {part: read(part, columns) for part, columns in given.items()}
     specs = tuple(inputs) if inputs is not None else derived_inputs("train", train)
     rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
-    names = _column_names(indices, labels) if several else _label_names(indices, labels)
+    names = () if numbers else _column_names(indices, labels) if several else _label_names(indices, labels)
     _check_leaks(rows, specs)
     splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
     no_test = Split("test", (), indices["train"][:0], specs)
-    task = task_class(several_labels_task() if several else default_task("labelled"))(specs, names)
+    kind = several_labels_task() if several else number_task() if numbers else default_task("labelled")
+    task = task_class(kind)(specs, names).fitted(indices["train"])
     return Splits(task, splits["train"], splits["validation"], splits.get("test", no_test), source)
+
+
+def _numbers(part: str, columns: Columns) -> NDArray[np.float64]:
+    values = numbers_of_column(part, np.asarray(columns[LABELS_KEY]))
+    if len(set(values.tolist())) < 2 and part == "train":
+        raise DataError("train: all rows have the same label; at least two different numbers must occur")
+    return values
 
 
 def _label_matrix(part: str, columns: Columns) -> NDArray[np.int64]:
@@ -93,7 +103,8 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
     values = np.asarray(columns[LABELS_KEY])
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
-            f"{part}: labels are {values.dtype}, and regression is not supported; give class indices"
+            f"{part}: labels are {values.dtype}, as for regression, but not in all splits; give floats in "
+            "all splits, or class indices"
         )
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{part}: labels must be whole numbers [n], not {values.dtype} {list(values.shape)}")

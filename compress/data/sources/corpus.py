@@ -25,7 +25,7 @@ from compress.data.sources.file import read_unlabelled_file
 from compress.data.sources.text_files import read_document
 from compress.data.split import Array, Split
 from compress.data.splits import Splits
-from compress.data.table import Note, counted, loose_key
+from compress.data.table import Note, Text, counted, loose_key
 from compress.errors import DataError
 from compress.tasks.spec import RowKind
 
@@ -187,7 +187,7 @@ def distinct_documents(name: str, texts: Sequence[str]) -> Documents:
     Raises:
         DataError: if no text is left.
     """
-    kept: dict[str | bytes, str] = {}
+    kept: dict[Text | bytes, str] = {}
     for text in texts:
         if text.strip():
             kept.setdefault(loose_key(text), text)
@@ -245,7 +245,7 @@ def _drawn(texts: Sequence[str], shares: Mapping[str, float], seed: int) -> dict
 
 
 def _check_leaks(parts: Mapping[str, Documents]) -> None:
-    seen: dict[str | bytes, str] = {}
+    seen: dict[Text | bytes, str] = {}
     for part in _PARTS:
         for text in parts[part].texts:
             before = seen.setdefault(loose_key(text), part)

@@ -67,7 +67,7 @@ def read_datasets(config: DatasetsData) -> dict[str, Table]:
     """
     wanted = {"train": config.train, "validation": config.validation, "test": config.test}
     return {
-        part: _read_dataset(split, name, where, config.text, config.labels)
+        part: _read_dataset(split, name, where, config.text_columns, config.labels)
         for part, (split, name, where) in _named_splits(config, wanted).items()
     }
 
@@ -79,9 +79,10 @@ def read_unlabelled_dataset(config: DatasetsData) -> Table:
         DataError: if a directory, Hub name, split, column or text is missing.
     """
     dataset, name, where = _named_splits(config, {"unlabelled": config.unlabelled})["unlabelled"]
-    check_columns(where, dataset.column_names, (config.text,))
-    texts = dataset.select_columns([config.text]).with_format(None)[:][config.text]
-    return unlabelled_table(name, where, texts, config.text)
+    text = config.text_columns
+    check_columns(where, dataset.column_names, text)
+    values = dataset.select_columns(list(text)).with_format(None)[:]
+    return unlabelled_table(name, where, [values[each] for each in text], text)
 
 
 def _named_splits(config: DatasetsData, wanted: Mapping[str, str | None]) -> dict[str, tuple[Any, str, str]]:
@@ -128,16 +129,17 @@ def _open_datasets(config: DatasetsData) -> Any:
         ) from error
 
 
-def _read_dataset(dataset: Any, name: str, where: str, text: str, labels: LabelColumns) -> Table:
-    columns = (text, *labels.names)
+def _read_dataset(dataset: Any, name: str, where: str, text: tuple[str, ...], labels: LabelColumns) -> Table:
+    columns = (*text, *labels.names)
     check_columns(where, dataset.column_names, columns)
     values = dataset.select_columns(list(dict.fromkeys(columns))).with_format(None)[:]
     found: list[Any] = [values[each] for each in labels.names]
     declared: tuple[str, ...] = ()
-    if labels.names and not labels.declared:
+    if not labels.declared and labels.kind in ("class", "classes"):
         declared = _class_names(dataset.features[labels.names[0]])
         found = [[_named(value, declared) for value in found[0]]] if declared else found
-    return labelled_table(name, where, values[text], found, text=text, labels=labels, declared=declared)
+    texts = [values[each] for each in text]
+    return labelled_table(name, where, texts, found, text=text, labels=labels, declared=declared)
 
 
 def _class_names(feature: Any) -> tuple[str, ...]:

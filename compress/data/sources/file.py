@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -41,38 +42,40 @@ class FileData(TextRows):
 
     def columns(self) -> tuple[str, ...]:
         """Columns of train."""
-        return column_names_of(self.train, self.text)
+        return column_names_of(self.train, self.text_columns)
 
     def tables(self) -> dict[str, Table]:
         """Read the files."""
         paths = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
-            part: read_text_file(path, text=self.text, label=self.labels)
+            part: read_text_file(path, text=self.text_columns, label=self.labels)
             for part, path in paths.items()
             if path is not None
         }
 
     def unlabelled_table(self) -> Table | None:
         """Read the file without labels."""
-        return None if self.unlabelled is None else read_unlabelled_file(self.unlabelled, text=self.text)
+        if self.unlabelled is None:
+            return None
+        return read_unlabelled_file(self.unlabelled, text=self.text_columns)
 
 
-def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table:
-    """Read the text and label columns of a file; its extension determines the format.
+def read_text_file(path: Path, *, text: str | Sequence[str], label: str | LabelColumns) -> Table:
+    """Read the text columns (one or two) and label columns of a file; its extension determines the format.
 
     Raises:
         DataError: if the file, a column, a text or a label is missing, or it has an unsupported extension,
             encoding or syntax.
     """
     labels = LabelColumns((label,)) if isinstance(label, str) else label
-    read = read_columns(path, (text, *labels.names), lines=not labels.names)
-    texts, *values = read.values
+    names = (text,) if isinstance(text, str) else tuple(text)
+    read = read_columns(path, (*names, *labels.names), lines=not labels.names)
     return labelled_table(
         path.name,
         str(path),
-        texts,
-        values,
-        text=text,
+        read.values[: len(names)],
+        read.values[len(names) :],
+        text=names,
         labels=labels,
         unit="line" if read.lines else "row",
         numbers=read.lines,
@@ -80,15 +83,16 @@ def read_text_file(path: Path, *, text: str, label: str | LabelColumns) -> Table
     )
 
 
-def read_unlabelled_file(path: Path, *, text: str) -> Table:
-    """Read the text column of a file, or the non-blank lines of a .txt; the table has no labels.
+def read_unlabelled_file(path: Path, *, text: str | Sequence[str]) -> Table:
+    """Read the text columns (one or two) of a file, or the non-blank lines of a .txt, without labels.
 
     Raises:
         DataError: if the file, the column or a text is missing, or it has an unsupported extension, encoding
             or syntax.
     """
-    read = read_columns(path, (text,), lines=True)
+    names = (text,) if isinstance(text, str) else tuple(text)
+    read = read_columns(path, names, lines=len(names) == 1)
     unit: Literal["line", "row"] = "line" if read.lines else "row"
     return unlabelled_table(
-        path.name, str(path), read.values[0], text, unit=unit, numbers=read.lines, notes=read.notes
+        path.name, str(path), read.values, names, unit=unit, numbers=read.lines, notes=read.notes
     )

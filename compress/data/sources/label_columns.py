@@ -14,7 +14,14 @@ from compress.errors import DataError, shortened
 from compress.tasks.registry import several_labels_task
 from compress.tasks.spec import LabelKind
 
-__all__ = ["LABEL_NAMES_KEY", "LabelColumns", "labels_of_columns", "labels_of_matrix", "says_task"]
+__all__ = [
+    "LABEL_NAMES_KEY",
+    "LabelColumns",
+    "labels_of_columns",
+    "labels_of_matrix",
+    "numbers_of_column",
+    "says_task",
+]
 
 LABEL_NAMES_KEY = "label_names"
 _YES = frozenset({"1", "1.0", "true"})
@@ -26,7 +33,8 @@ class LabelColumns:
     """Where the labels of a table are.
 
     Attributes:
-        names: of the columns; with several, each is a label and holds 0 or 1.
+        names: of the columns; with several labels a row, if there are several, each is a label and holds 0 or
+            1; with groups, the label and the group.
         kind: what labels a row has.
         separator: of labels in a text.
     """
@@ -43,7 +51,7 @@ class LabelColumns:
     @property
     def declared(self) -> tuple[str, ...]:
         """Names of the labels, where each has its column."""
-        return self.names if len(self.names) > 1 else ()
+        return self.names if len(self.names) > 1 and self.kind in ("class", "classes") else ()
 
 
 def says_task() -> str:
@@ -99,6 +107,20 @@ def labels_of_matrix(
         )
     rows = tuple(tuple(sorted(known[at] for at in np.flatnonzero(row))) for row in values)
     return rows, known
+
+
+def numbers_of_column(where: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Labels that are numbers, [n].
+
+    Raises:
+        DataError: they are not, or one is not finite.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise DataError(f"{where}: labels must be numbers [n], not {values.dtype} {list(values.shape)}")
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise DataError(f"{where}: label {values[wrong[0]]} of row {wrong[0]} is not a finite number")
+    return values.astype(np.float64)
 
 
 def _cell(value: Any, labels: LabelColumns, place: str) -> Sequence[Any]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
-from compress.data.table import Label, Note, Table, listed
+from compress.data.table import Label, Note, Table, Text, listed
 from compress.errors import DataError, did_you_mean, shortened
+from compress.tasks.registry import number_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
@@ -60,10 +61,10 @@ def check_columns(where: str, present: Sequence[str], wanted: Sequence[str]) -> 
 def labelled_table(
     name: str,
     where: str,
-    texts: Sequence[Any],
+    texts: Sequence[Sequence[Any]],
     values: Sequence[Sequence[Any]],
     *,
-    text: str,
+    text: Sequence[str],
     labels: LabelColumns,
     declared: tuple[str, ...] = (),
     unit: Literal["line", "row"] = "row",
@@ -73,28 +74,47 @@ def labelled_table(
     """Make a table from raw columns; refuse rows without a text or a label.
 
     Args:
+        texts: of each text column: one, or two for pairs.
         values: of each label column.
+        text: names of the text columns.
     """
-    _check_texts(where, texts, text, unit, numbers)
-    at = numbers or tuple(range(1, len(texts) + 1))
+    items = _items(where, texts, text, unit, numbers)
+    at = numbers or tuple(range(1, len(items) + 1))
     raw = _RawLabels(labels, values, where, unit, at)
     found = _READ[labels.kind](raw)
-    return Table(name, where, tuple(texts), found, declared or labels.declared, unit, numbers, notes=notes)
+    return Table(name, where, items, found, declared or labels.declared, unit, numbers, notes=notes)
 
 
 def unlabelled_table(
     name: str,
     where: str,
-    texts: Sequence[Any],
-    column: str,
+    texts: Sequence[Sequence[Any]],
+    text: Sequence[str],
     *,
     unit: Literal["line", "row"] = "row",
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
 ) -> Table:
-    """Make a table without labels; refuse rows without a text."""
-    _check_texts(where, texts, column, unit, numbers)
-    return Table(name, where, tuple(texts), (), unit=unit, numbers=numbers, notes=notes)
+    """Make a table without labels; refuse rows without a text.
+
+    Args:
+        texts, text: see `labelled_table`.
+    """
+    items = _items(where, texts, text, unit, numbers)
+    return Table(name, where, items, (), unit=unit, numbers=numbers, notes=notes)
+
+
+def _items(
+    where: str,
+    texts: Sequence[Sequence[Any]],
+    columns: Sequence[str],
+    unit: Literal["line", "row"],
+    numbers: tuple[int, ...],
+) -> tuple[Text, ...]:
+    """The text of each row, or its two texts; checks that none is missing."""
+    for column, values in zip(columns, texts, strict=True):
+        _check_texts(where, values, column, unit, numbers)
+    return tuple(texts[0]) if len(texts) == 1 else tuple(zip(texts[0], texts[1], strict=True))
 
 
 def _check_texts(
@@ -174,15 +194,55 @@ def _nothing(raw: _RawLabels) -> tuple[Label, ...]:
     return ((),) * len(raw.numbers)
 
 
+def _number(raw: _RawLabels) -> tuple[float, ...]:
+    """The number of each row."""
+    column, values = raw.columns.names[0], raw.values[0]
+    blank = [each is None or (isinstance(each, str) and not each.strip()) for each in values]
+    lacking = [number for number, is_blank in zip(raw.numbers, blank, strict=True) if is_blank]
+    _refuse_gaps(raw.where, "number", column, raw.unit, lacking)
+    return tuple(_finite(value, place, column) for value, place in zip(values, raw.places, strict=True))
+
+
+def _finite(value: Any, where: str, column: str) -> float:
+    try:
+        found = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if isinstance(value, bool) or not math.isfinite(found):
+        raise DataError(
+            f"{where}: column '{column}' contains {shortened(repr(value))}, which is not a finite number; "
+            "with data.task=" + number_task() + " each label must be one"
+        )
+    return found
+
+
+def _graded(raw: _RawLabels) -> tuple[Label, ...]:
+    """The relevance of each row, and the name of its group."""
+    column, values = raw.columns.names[1], raw.values[1]
+    groups = ["" if each is None else str(each).strip() for each in values]
+    lacking = [number for number, group in zip(raw.numbers, groups, strict=True) if not group]
+    _refuse_gaps(raw.where, "group", column, raw.unit, lacking)
+    relevances = _number(raw)
+    for relevance, place in zip(relevances, raw.places, strict=True):
+        if relevance < 0:
+            raise DataError(
+                f"{place}: column '{raw.columns.names[0]}' has the relevance {relevance}; it must be 0 or "
+                "more"
+            )
+    return tuple(zip(relevances, groups, strict=True))
+
+
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
+    "number": _number,
+    "graded": _graded,
     "none": _nothing,
 }
 
 
 def _refuse_amount(where: str, value: object) -> NoReturn:
     raise DataError(
-        f"{where}: the label {value} is a fraction, and regression is not supported; for classification give "
-        "each class a name or a whole number"
+        f"{where}: the label {value} is a fraction: to learn numbers set data.task={number_task()}; for "
+        "classification give each class a name or a whole number"
     )

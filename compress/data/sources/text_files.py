@@ -213,11 +213,11 @@ _READERS: dict[str, _ReadFile] = {
 }
 
 
-def column_names_of(path: Path, text: str) -> tuple[str, ...]:
+def column_names_of(path: Path, text: Sequence[str]) -> tuple[str, ...]:
     """Columns of a file; of JSONL those of its first line.
 
     Args:
-        text: name of the text column, used to detect the separator.
+        text: names of the text columns, used to detect the separator.
     """
     kind = format_of(path)
     if kind == ".parquet":
@@ -228,5 +228,5 @@ def column_names_of(path: Path, text: str) -> tuple[str, ...]:
         first = file.readline()
     if kind == ".jsonl":
         return tuple(parse_json(first))
-    separator = _separator(path, (text,), _OWN_SEPARATORS[kind])
+    separator = _separator(path, text, _OWN_SEPARATORS[kind])
     return tuple(next(csv.reader([first], delimiter=separator), []))

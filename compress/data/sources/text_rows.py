@@ -1,4 +1,4 @@
-"""Base class for sources of rows with one text and one label: files and `datasets` directories."""
+"""Base class for sources of rows with a text, or two, and a label: files and `datasets` directories."""
 
 from __future__ import annotations
 
@@ -19,29 +19,37 @@ from compress.data.source import DataSource
 from compress.data.sources.label_columns import LabelColumns, says_task
 from compress.data.split import Row, Split
 from compress.data.splits import Splits, assemble, table_of
-from compress.data.table import Note, Table, counted
+from compress.data.table import Note, Table, Text, counted
+from compress.tasks.registry import group_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["TextRows"]
 
 
 class TextRows(DataSource):
-    """Rows of one text and one, several or no labels, and additional texts without labels.
+    """Rows of one text or two, with one, several or no labels, and additional texts without labels.
 
     Attributes:
-        text: name of the text column.
+        text: name of the text column; for pairs of texts a list of two, in the order of the model's input.
         label: name of the label column; for several labels per row also a list: a column of 0 and 1 for each.
         label_separator: separates the labels of a row, if they are in one column of text.
-        max_length: most tokens of a row; longer texts are truncated.
+        group: name of the column that says which rows are candidates of one query, such as its id.
+        max_length: most tokens of a row; longer texts are truncated, of a pair the longer one first.
     """
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "none")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number", "graded", "none")
     modality: ClassVar[Modality] = "text"
 
-    text: str = "text"
+    text: str | tuple[str, str] = "text"
     label: str | Annotated[tuple[str, ...], Field(min_length=1)] = "label"
     label_separator: str | None = Field(default=None, min_length=1)
+    group: str | None = Field(default=None, min_length=1)
     max_length: int = Field(default=128, ge=2)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of the text columns: one, or two for pairs."""
+        return (self.text,) if isinstance(self.text, str) else self.text
 
     @property
     def labels(self) -> LabelColumns:
@@ -49,11 +57,24 @@ class TextRows(DataSource):
         if self.kind.label_kind == "none":
             return LabelColumns((), "none")
         names = (self.label,) if isinstance(self.label, str) else self.label
+        names += () if self.group is None else (self.group,)
         return LabelColumns(names, self.kind.label_kind, self.label_separator)
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:
+        if self.kind.has_groups() != (self.group is not None):
+            raise ValueError(
+                f"task {self.task} needs group: the name of the column with each row's query"
+                if self.group is None
+                else f"group is for candidates of a query; set data.task={group_task()} too, or omit group"
+            )
+        if self.group is not None and not isinstance(self.label, str):
+            raise ValueError("label must name one column, the relevance, because group is given")
         labels = self.labels
+        if labels.kind == "none" and len(self.text_columns) > 1:
+            raise ValueError(f"text: rows of the task {self.task} have one text; name one column")
+        if len(set(self.text_columns)) < len(self.text_columns):
+            raise ValueError(f"text names the column '{self.text[0]}' twice; name the columns of both texts")
         for key in ("label", "label_separator"):
             given = getattr(self, key) != type(self).model_fields[key].default
             if labels.kind == "none" and given:
@@ -98,7 +119,7 @@ class TextRows(DataSource):
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
-        encoder = encoder_among(reader)
+        encoder = encoder_among(reader, texts=len(self.text_columns))
         check_one_text(self, label_order)
         tables = self.tables()
         parts = self.divided(tables)
@@ -135,12 +156,14 @@ class TextRows(DataSource):
         )
 
     def _encoded(
-        self, encoder: TextEncoder, part: str, texts: Sequence[str]
+        self, encoder: TextEncoder, part: str, texts: Sequence[Text]
     ) -> tuple[tuple[Row, ...], tuple[Note, ...]]:
         rows, cut = encoder.encode(texts, max_length=self.max_length)
-        line = f"{part}: {cut} of {len(texts)} texts truncated to {self.max_length} tokens (max_length)"
+        noun = "texts" if isinstance(self.text, str) else "pairs"
+        line = f"{part}: {cut} of {len(texts)} {noun} truncated to {self.max_length} tokens (max_length)"
         return rows, (Note(line, "cut"),) if cut else ()
 
 
-def _texts(table: Table, picked: NDArray[np.int64]) -> tuple[str, ...]:
-    return tuple(str(table.items[index]) for index in picked)
+def _texts(table: Table, picked: NDArray[np.int64]) -> tuple[Text, ...]:
+    items = (table.items[index] for index in picked)
+    return tuple(item for item in items if not isinstance(item, bytes))

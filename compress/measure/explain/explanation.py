@@ -174,7 +174,7 @@ class Explanation(_Facts):
 
     Attributes:
         batch: rows per call.
-        sequence: tokens per row.
+        sequence: tokens per row; None for rows without a sequence.
         threads: ONNX Runtime threads.
         cores: cores that the process may use.
         baseline: the file compared with; None if there is none.
@@ -185,7 +185,7 @@ class Explanation(_Facts):
     """
 
     batch: int
-    sequence: int
+    sequence: int | None
     threads: int
     cores: int
     made_up: str

@@ -112,15 +112,15 @@ def explain_file(
     )
 
 
-def _common_batch(given: Sequence[_Given], batch: int, sequence: int | None) -> tuple[Batch, int]:
-    """A batch that all files accept, and its sequence.
+def _common_batch(given: Sequence[_Given], batch: int, sequence: int | None) -> tuple[Batch, int | None]:
+    """A batch that all files accept, and its sequence if it has one.
 
     Raises:
         ModelError: the files' inputs differ, or one cannot take such a batch.
     """
     wanted = sequence or min(each.usual for each in given)
     values: Batch = {}
-    own = wanted
+    own: int | None = wanted
     for each in given:
         made, own = made_batch(
             each.onnx, inputs_of(each.onnx), batch=batch, sequence=wanted, fixed=sequence is not None
@@ -197,6 +197,4 @@ def _try(given: _Given, batch: Batch, setting: Setting) -> None:
         session.run(None, inputs, quiet)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         said = str(error).rpartition("Status Message: ")[2].strip()
-        raise ModelError(
-            f"{given.shown}: ONNX Runtime fails at batch {setting.batch}, sequence {setting.sequence}: {said}"
-        ) from error
+        raise ModelError(f"{given.shown}: ONNX Runtime fails at {setting}: {said}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from compress.measure.results import LatencyComparison
 
@@ -11,6 +11,7 @@ __all__ = ["busy_note", "disturbed_notes", "spread_notes", "usable_threads"]
 _BUSY = 0.2
 _WIDE = 0.2
 _FEW_ROUNDS = 5
+_NAMED = 2  # settings in the first clause of a note
 
 
 def busy_note(used_by_others: float) -> tuple[str, ...]:
@@ -31,8 +32,9 @@ def busy_note(used_by_others: float) -> tuple[str, ...]:
 def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
     """Warn about settings with too few quiet rounds, and say what disturbed them."""
     others, throttled = [], []
-    for this in comparisons:
-        by_others = (this.disturbed_rounds or 0) - this.throttled_rounds
+    timed = tuple(comparisons)
+    for this in timed:
+        by_others = _by_others(this)
         if by_others > 0:
             share = f"{this.used_by_others or 0:.0%} of the cores"
             others.append(f"{share}, in {by_others} of {this.rounds} rounds at {this.setting}")
@@ -41,8 +43,8 @@ def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]
     notes = []
     if others:
         notes.append(
-            "other processes disturbed these timings, and their repetitions: they used "
-            f"{'; '.join(dict.fromkeys(others))}. Times and speed-ups are different on a quiet machine: stop "
+            f"other processes disturbed the timings at {_places(timed, _by_others)}, and their repetitions: "
+            f"they used {'; '.join(dict.fromkeys(others))}. Times are different on a quiet machine: stop "
             "other processes and measure again"
         )
     if throttled:
@@ -54,20 +56,33 @@ def disturbed_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]
     return tuple(notes)
 
 
+def _by_others(this: LatencyComparison) -> int:
+    """Rounds that other processes disturbed."""
+    return (this.disturbed_rounds or 0) - this.throttled_rounds
+
+
+def _places(timed: Sequence[LatencyComparison], chosen: Callable[[LatencyComparison], object]) -> str:
+    """The settings of the chosen timings: by name, or from three on by number."""
+    found = list(dict.fromkeys(str(this.setting) for this in timed if chosen(this)))
+    if len(found) <= _NAMED:
+        return " and at ".join(found)
+    return f"{len(found)} of {len({this.setting for this in timed})} settings"
+
+
 def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
     """Warn about settings whose speedup interval is wide, or has too few rounds to be trusted."""
-    loose = []
-    few = False
-    for this in comparisons:
-        few = few or this.rounds < _FEW_ROUNDS
-        width = (this.speedup_high - this.speedup_low) / this.speedup
-        if width > _WIDE:
-            loose.append(f"{this.speedup_low:.2f}x to {this.speedup_high:.2f}x at {this.setting}")
+    timed = tuple(comparisons)
+    few = any(this.rounds < _FEW_ROUNDS for this in timed)
+    loose = [
+        f"{this.speedup_low:.2f}x to {this.speedup_high:.2f}x at {this.setting}"
+        for this in timed
+        if _is_wide(this)
+    ]
     notes = []
     if loose:
         notes.append(
-            f"timings were noisy, so the speed-up is imprecise: {'; '.join(loose)}. Stop other processes, or "
-            "raise measure.rounds or measure.seconds"
+            f"timings were noisy at {_places(timed, _is_wide)}, so the speed-up is imprecise: "
+            f"{'; '.join(loose)}. Stop other processes, or raise measure.rounds or measure.seconds"
         )
     if few:
         notes.append(
@@ -75,6 +90,11 @@ def spread_notes(comparisons: Iterable[LatencyComparison]) -> tuple[str, ...]:
             f"measure.rounds to {_FEW_ROUNDS} or more"
         )
     return tuple(notes)
+
+
+def _is_wide(this: LatencyComparison) -> bool:
+    """Whether the interval of the speed-up is wide."""
+    return (this.speedup_high - this.speedup_low) / this.speedup > _WIDE
 
 
 def usable_threads(threads: Sequence[int], cores: int) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -82,6 +82,7 @@ def measure(request: Request, step: OnStep) -> Measurement:
     explanation, doubts = _explain(request, candidate_test, step)
     language = _language(request, task, (before, after), candidate_test, step) if task.keeps_past else None
     disturbed = disturbed_notes([*latency, *(language.decode if language is not None else ())])
+    spread = () if request.baseline == request.candidate else spread_notes(latency)
     files = (
         Answered("baseline", request.baseline, test, task, base_named),
         Answered("candidate", request.candidate, candidate_test, own_task, named),
@@ -94,7 +95,7 @@ def measure(request: Request, step: OnStep) -> Measurement:
         difference=task.difference(base_named, named, test.truth(task)),
         latency=latency,
         environment=environment(request.threads),
-        noise=(*request.notes, *(disturbed or busy), *spread_notes(latency), *doubts),
+        noise=(*request.notes, *(disturbed or busy), *spread, *doubts),
         seconds=time.perf_counter() - begin,
         explanation=explanation,
         runtimes=_others(request, files, candidate_test, step),

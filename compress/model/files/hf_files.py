@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from compress.data.paths import near_path
 from compress.data.readers.tokenize import has_words
-from compress.errors import ModelError
+from compress.errors import ModelError, Problem
 from compress.model.files.definition import _transformers
 from compress.model.files.own_code import check_code, needs_own_code
 from compress.model.files.served_tasks import no_classes, task_of_files
@@ -20,6 +21,8 @@ __all__ = [
     "config_json",
     "explained",
     "file_of",
+    "may_be_name",
+    "outputs_of",
     "settings_of",
 ]
 
@@ -40,9 +43,16 @@ def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
             raise _no_tokenizer(name, {"vocab.txt", "vocab.json", "*.model"}) from error
         where = "directory" if Path(name).exists() else "directory or Hub name (check the network)"
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"cannot load the Hugging Face model from {where} '{name}': {first}; set model.hf to another one"
-        ) from error
+        near = near_path(Path(name))
+        hint = "; set model.hf to another one" if near is None else f"; did you mean '{near}'?"
+        text = f"cannot load the Hugging Face model from {where} '{name}': {first}{hint}"
+        nearest = None if near is None else str(near)
+        raise ModelError(Problem(text, key="model.hf", value=name, nearest=nearest)) from error
+
+
+def may_be_name(name: str) -> bool:
+    """Whether this can be a name on the Hugging Face Hub, not only a path."""
+    return not name.startswith(("/", ".", "~", "\\")) and name.count("/") <= 1
 
 
 def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
         ModelError: there is none, or it can't be read.
     """
     path = Path(name)
-    if not path.exists() and (name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1):
+    if not path.exists() and not may_be_name(name):
         raise ModelError(f"'{name}' is neither a directory nor a valid name on the Hugging Face Hub")
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
         if not is_needed:
@@ -81,6 +91,13 @@ def settings_of(name: str, config: dict[str, Any]) -> Any:
     has_type = config.get("model_type") in transformers.CONFIG_MAPPING
     check_code(name, config, known if has_type else None)
     return explained(name, transformers.AutoConfig.from_pretrained, name, trust_remote_code=False)
+
+
+def outputs_of(config: dict[str, Any]) -> int | None:
+    """Numbers that a classification head returns for a row, by a config.json; None if it doesn't say so."""
+    names = config.get("id2label")
+    count = len(names) if isinstance(names, dict) else config.get("num_labels")
+    return count if isinstance(count, int) else None
 
 
 def file_of(name: str, file: str, *, must_know: bool = False) -> Path | None:

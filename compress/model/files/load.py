@@ -34,6 +34,7 @@ from compress.model.files.hf_files import (
     check_vocabulary,
     config_json,
     file_of,
+    outputs_of,
     settings_of,
 )
 from compress.model.files.hf_files import explained as _explained
@@ -156,7 +157,8 @@ def task_of(config: ModelConfig) -> TaskName:
     elif Path(config.hf or "").suffix == ".gguf":
         found = decoder_task()
     else:
-        found = task_of_architectures(architectures_of(settings), settings.get("problem_type"))
+        problem = settings.get("problem_type")
+        found = task_of_architectures(architectures_of(settings), problem, outputs_of(settings))
         found = found or marked_task(lambda file: file_of(config.hf or "", file) is not None)
     return found or default_task("labelled")
 
@@ -320,7 +322,12 @@ def _from_encoder(config: ModelConfig, head: HubHead, short: str, scratch: Path)
 def _pretrained(name: str, head: HubHead, *, trained_head: bool, num_labels: int | None) -> nn.Module:
     """Load a checkpoint's weights in float32; a head that it lacks is random, of `num_labels` outputs."""
     options: dict[str, Any] = {} if trained_head or num_labels is None else {"num_labels": num_labels}
-    if head.problem_type is not None:
+    if head.outputs is not None and not trained_head:
+        # Of the old head, config.json may name a problem_type that a single output contradicts.
+        settings = settings_of(name, config_json(name))
+        settings.problem_type, settings.num_labels = head.problem_type, head.outputs
+        options = {"config": settings}
+    elif head.problem_type is not None:
         options["problem_type"] = head.problem_type
     module: nn.Module
     module, found = _explained(

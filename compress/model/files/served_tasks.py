@@ -160,6 +160,8 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
         head: the wanted head.
     """
     wanted = None if head is None else head.problem_type
+    if head is not None and head.outputs is not None:
+        return _other_outputs(checkpoint, problem_type, num_labels, head)
     of_type = [(name, each) for name, each in all_heads() if each.problem_type == problem_type]
     if problem_type is not None and of_type and wanted != problem_type:
         name, found = of_type[0]
@@ -175,14 +177,34 @@ def no_classes(checkpoint: str, problem_type: object, num_labels: int, head: Hub
             f"{checkpoint} is for {problem_type} (problem_type in its config.json), but the data is for "
             f"{wanted}; {_served()}"
         )
-    if problem_type == "regression" or num_labels == 1:
-        what = "regression" if problem_type == "regression" else "regression, or scores like a reranker"
-        key = "problem_type" if problem_type == "regression" else "num_labels: 1"
+    of_size = dict.fromkeys(name for name, each in all_heads() if each.outputs == num_labels)
+    if of_size:
+        models = " or ".join(task_class(name).words.model for name in of_size)
+        tasks = " or ".join(f"data.task={name}" for name in of_size)
         return (
-            f"{checkpoint} is for {what} ({key} in its config.json): its head returns {num_labels} "
-            f"numbers per row instead of classes; {_served()}"
+            f"{checkpoint} is a {models} (num_labels: {num_labels} in its config.json): its head returns "
+            f"{num_labels} number per row instead of classes; set {tasks}"
         )
     return None
+
+
+def _other_outputs(checkpoint: str, problem_type: object, num_labels: int, head: HubHead) -> str | None:
+    """`no_classes` for a head whose number of outputs is fixed."""
+    name = next(name for name, each in all_heads() if each == head)
+    if num_labels == head.outputs and problem_type in (None, *_problems_of(head.outputs)):
+        return None
+    key = f"problem_type: {problem_type}, " if problem_type is not None else ""
+    return (
+        f"{checkpoint} returns {num_labels} numbers per row ({key}num_labels: {num_labels} in its "
+        f"config.json), but data.task={name} needs {head.outputs}; {_served()}"
+    )
+
+
+def _problems_of(outputs: int) -> tuple[str, ...]:
+    """The values of problem_type with this fixed number of outputs."""
+    return tuple(
+        each.problem_type for _, each in all_heads() if each.outputs == outputs and each.problem_type
+    )
 
 
 def _served() -> str:

@@ -7,9 +7,10 @@ Shapes: b = rows of a batch, s = sequence, t = tokens, i = input features of the
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.errors import StageError
 
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Batch, Row, Split
+    from compress.model.structure.sites import Site
     from compress.tasks import Task
 
 __all__ = [
+    "Call",
     "Place",
     "called_again",
+    "calls_of",
     "input_at",
     "inputs_at",
     "inputs_of_sites",
@@ -32,6 +36,8 @@ __all__ = [
 ]
 
 _MASK = "attention_mask"
+
+Call = tuple[int, int]  # of a projection: sequences, and positions in each
 
 
 class Place(Protocol):
@@ -172,23 +178,61 @@ def visit_inputs(
             raise StageError(f"calibration: {site.name}: the forward pass does not call {site.consumer}")
 
 
-def positions_of(model: nn.Module, sites: Sequence[Place], row: Row, task: Task) -> int:
+def positions_of(model: nn.Module, sites: Sequence[Site], row: Row, task: Task) -> int | None:
     """Number of positions of a row in a model's layers: its length; for an image, patches and extra tokens.
 
-    Args:
-        sites: of the model; without any, an image counts as one position.
+    Returns:
+        None if the rows have no sequence and the sites (if there are any) see different numbers of positions.
     """
+    first = task.inputs[0]
+    if isinstance(first.shape[0], str):
+        return len(row[first.name])
+    calls = calls_of(model, sites, row, task)
+    found = {sum(math.prod(call) for call in calls[site.consumer]) for site in sites}
+    return found.pop() if len(found) == 1 else None
+
+
+def calls_of(model: nn.Module, sites: Sequence[Site], row: Row, task: Task) -> dict[str, list[Call]]:
+    """Calls of each projection of the sites in one forward pass of a row, by path.
+
+    A projection whose weight the model uses without calling it counts as called where the consumer is.
+
+    Raises:
+        StageError: a consumer is not reached; the message names the site.
+    """
+    import torch
+
     from compress.model.evaluating import evaluating
     from compress.model.forward import to_tensors
 
-    first = task.inputs[0]
-    if isinstance(first.shape[0], str) or len(first.shape) < 3:
-        return len(row[first.name])
-    if not sites:
-        return 1
+    calls: dict[str, list[Call]] = {path: [] for site in sites for path in site.paths}
+    handles = [
+        model.get_submodule(path).register_forward_hook(
+            lambda module, _, output, path=path: calls[path].append(_call(module, output))
+        )
+        for path in calls
+    ]
     batch = {name: row[name][None] for name in task.input_names}
-    with evaluating(model):
-        return len(input_at(model, sites[0], to_tensors(batch, task.input_names)))  # of [t, i]
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(**to_tensors(batch, task.input_names))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for site in sites:
+        if not calls[site.consumer]:
+            raise StageError(f"{site.name}: the forward pass does not call {site.consumer}")
+        for path in site.paths:
+            calls[path] = calls[path] or calls[site.consumer]
+    return calls
+
+
+def _call(module: nn.Module, output: Tensor) -> Call:
+    """Sequences and positions, by the output: [..., s, o] of a Linear, [b, o, ...] of a convolution."""
+    weight: Any = getattr(module, "weight", None)
+    if weight is not None and weight.ndim > 2:
+        return len(output), output[0, 0].numel()
+    return (output.shape[:-2].numel(), output.shape[-2]) if output.ndim > 1 else (1, 1)
 
 
 def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:

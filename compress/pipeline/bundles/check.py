@@ -66,10 +66,12 @@ def check_bundle(
     if (name := mine.manifest.get("task")) in TASKS:
         check_task_gates(recipe, task_class(name))
     if other is None and recipe.gates.needs_baseline:
-        raise RecipeError(
-            f"gates.{recipe.gates.needs_baseline[0]} compares with a baseline: give --against BUNDLE "
-            "(modelpress export writes one of the uncompressed model)"
+        key = f"gates.{recipe.gates.needs_baseline[0]}"
+        text = (
+            f"{key} compares with a baseline: give --against BUNDLE (modelpress export writes one of the "
+            "uncompressed model)"
         )
+        raise RecipeError(recipe.problem(key, text))
     checks = [each.sealed() for each in (mine, other) if each is not None]
     measurement = None
     if all(check.holds for check in checks):
@@ -199,6 +201,8 @@ def _parity(loaded: LoadedModel, onnx: Path, splits: Splits, recipe: Recipe) -> 
     except ParityError as error:
         return CheckRecord(name="parity", holds=False, found=str(error))
     words = f"agrees with the PyTorch module on {percent(found.agreement)} of {found.rows} validation rows"
+    if same := splits.task.words.same:
+        words = f"{same} as by the PyTorch module: {percent(found.agreement)}, {found.rows} validation rows"
     return CheckRecord(name="parity", holds=True, found=words)
 
 
@@ -213,14 +217,15 @@ def _as_reported(directory: Path, here: float, splits: Splits) -> list[CheckReco
         return []
     measured = load_report(directory).measurement
     then = measured.candidate.accuracy
-    if (then.rows, then.units) != (len(test), len(truth.labels)):
+    if then.rows != len(test) or (then.unit == splits.task.words.unit and then.units != len(truth.labels)):
         return []
     kept = measured.answers
     if kept is not None and not np.array_equal(unpack_answers(kept.labels), truth.labels):
         return []
+    shown = splits.task.words.scale.text
     found = (
-        f"{percent(here)} of {then.units:,} test {then.unit}s; the report says {percent(then.value)} "
-        f"({percent(then.low)} to {percent(then.high)})"
+        f"{shown(here)} of {then.units:,} test {then.unit}s; the report says {shown(then.value)} "
+        f"({shown(then.low)} to {shown(then.high)})"
     )
     name = f"{splits.task.words.metric} as reported"
     return [CheckRecord(name=name, holds=then.low <= here <= then.high, found=found)]

@@ -9,7 +9,9 @@ from typing import Any
 from torch import nn
 
 from compress.data import CommandLineText, Reader, Split, Splits
+from compress.data.pairs import pair_labels
 from compress.data.readers.tokenize import encoder_among
+from compress.data.table import listed
 from compress.errors import DataError, ModelError
 from compress.export import ONNX_PATH, check_answers, described, export_onnx, write_bundle_, write_manifest_
 from compress.model import LoadedModel, ModelConfig, load_model
@@ -61,6 +63,7 @@ def export_model(
     output: Path,
     *,
     max_length: int | None = None,
+    pairs: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -73,6 +76,7 @@ def export_model(
         output: the bundle's directory.
         max_length: tokens to which texts are truncated; None: the recipe's value, or 128, or the model's
             limit if that is less.
+        pairs: rows are pairs of texts; a recipe, and a bundle of such a model, say so themselves.
 
     Returns:
         Parity: rows, agreement, metric_difference, max_abs_error, relative_error; and a recipe's limits.
@@ -88,7 +92,7 @@ def export_model(
     with scratch_directory() as scratch:
         cache = Cache(output.absolute().parent / ".cache", progress.say)
         run = _with_rows(model, scratch, max_length, cache, progress)
-        source = _of_run(run) if run is not None else _of_model(model, scratch, max_length, progress)
+        source = _of_run(run) if run is not None else _of_model(model, scratch, max_length, pairs, progress)
         size = weight_bytes(source.module)
         check_room_for(output, output=2 * size, scratch=size)
         progress.say("exporting to ONNX and comparing the outputs with PyTorch's")
@@ -125,7 +129,9 @@ def _of_run(run: Run) -> _Source:
     return _Source(module, splits.task, splits.reader, longest, "validation rows", run, splits.validation)
 
 
-def _of_model(model: str | Path, scratch: Path, max_length: int | None, progress: Progress) -> _Source:
+def _of_model(
+    model: str | Path, scratch: Path, max_length: int | None, pairs: bool, progress: Progress
+) -> _Source:
     """A model that comes without data."""
     limit_threads_()
     config = model_config_of(model)
@@ -140,8 +146,14 @@ def _of_model(model: str | Path, scratch: Path, max_length: int | None, progress
             f"{loaded.source} has neither a tokenizer nor an image processor, so no synthetic rows can be "
             "made to trace it with; give a recipe with this model and its data"
         )
+    own = own_entries(config)
+    named = pair_labels(loaded.label_order)
+    if named and not pairs:
+        progress.say(f"note: by its labels ({listed(named)}) the model reads pairs of texts, as with --pairs")
+    if pairs or named or own.get("texts") == 2:
+        reader = encoder_among(reader, texts=2)
     task, rows = _synthetic(loaded, reader, longest, task_name)
-    task = task.with_decision(own_entries(config))
+    task = task.with_decision(own)
     rows_from = f"synthetic rows ({reader.made_up}), not real ones"
     return _Source(loaded.module, task, reader, longest, rows_from, None, rows)
 

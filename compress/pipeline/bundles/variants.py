@@ -206,7 +206,8 @@ def _same(runs: Sequence[_Member], what: str, value: Callable[[_Member], object]
 def _common_settings(runs: Sequence[_Member]) -> list[Setting]:
     """Settings at which all runs were timed, in the order of the first run."""
     timed = [[x.setting for x in report.measurement.latency] for report in _reports(runs)]
-    common = [setting for setting in timed[0] if all(setting in other for other in timed)]
+    keys = [{setting.key for setting in other} for other in timed]
+    common = [setting for setting in timed[0] if all(setting.key in other for other in keys)]
     if not common:
         raise OutputError(
             "the runs were timed at no common setting of batch, sequence and threads; give all recipes the "
@@ -246,7 +247,7 @@ def _entry(run: _Member, file: str, runs: Sequence[_Member], settings: Sequence[
     measured = report.measurement
     is_baseline = run.report is None
     accuracy = measured.baseline.accuracy if is_baseline else measured.candidate.accuracy
-    by_setting = {each.setting: each for each in measured.latency}
+    by_setting = {each.setting.key: each for each in measured.latency}
     return {
         "name": run.name,
         "file": file,
@@ -261,7 +262,7 @@ def _entry(run: _Member, file: str, runs: Sequence[_Member], settings: Sequence[
             "difference": 0.0 if is_baseline else measured.difference.value,
         },
         **task_of_measurement(measured).variant_facts(measured, is_baseline),
-        "latency": [_latency(by_setting[setting], is_baseline) for setting in settings],
+        "latency": [_latency(by_setting[setting.key], is_baseline) for setting in settings],
         "figures_hold": {
             "latency": measured.environment.cpu,
             "accuracy": "every processor" if is_baseline else run.manifest["figures_hold"]["accuracy"],

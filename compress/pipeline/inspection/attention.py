@@ -29,7 +29,7 @@ def attention_facts(run: Run, module: nn.Module, sites: Sequence[Site], sentence
     task, seed = run.splits.task, run.recipe.seed
     rows = run.splits.validation.take(_ROWS, seed=seed)
     module.to("cpu")
-    count = positions_of(module, sites, rows.rows[0], task)
+    count = positions_of(module, sites, rows.rows[0], task) or 1
     tokens = [_tokens(run.splits.reader, rows, index, count) for index in range(len(rows))]
     shown = _short_rows(tokens, sentences)
     sums = _Sums(same_length=len({len(each) for each in tokens}) == 1)

@@ -160,11 +160,11 @@ def _measured(run: Run, how: _Options) -> dict[str, Any]:
 def _check_task(recipe: Recipe) -> None:
     kind = task_class(recipe.data.task)
     if kind.names_tokens or kind.label_kind != "class":
-        raise RecipeError(
-            f"{recipe.path or recipe.run_name}: data.task: inspect needs a classifier with one label per "
-            f"row, and this is a {kind.words.model}; use prune/structured, whose report shows what each "
-            "layer keeps"
+        text = (
+            "data.task: inspect needs a classifier with one label per row, and this is a "
+            f"{kind.words.model}; use prune/structured, whose report shows what each layer keeps"
         )
+        raise RecipeError(recipe.problem("data.task", text))
 
 
 @dataclass(frozen=True)

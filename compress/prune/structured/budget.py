@@ -1,13 +1,14 @@
 """Budgets: limits on a model's cost, which is a fixed part plus one cost per site.
 
 Units: ms of the latency table for speedup and latency_ms; bytes of stored weights for size_mb; multiply-adds
-of the sites for the longest calibration row for macs; weights of the sites for sparsity.
+of the sites in a forward pass of the longest calibration row for macs; weights of the sites for sparsity.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from compress.timing import Timer
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.model.observe.capture import Call
     from compress.model.structure.sites import Site
 
 __all__ = ["Budget", "BudgetKind", "budget_of", "macs_of", "weights_of"]
@@ -140,7 +142,7 @@ def budget_of(
     sites: Sequence[Site],
     least: Sequence[int],
     *,
-    sequence: int,
+    calls: Mapping[str, Sequence[Call]],
     reference: float | None = None,
     timer: Timer | None = None,
     table: LatencyTable | None = None,
@@ -148,7 +150,7 @@ def budget_of(
     """Convert a budget to costs.
 
     Args:
-        sequence: tokens per row, for the attention products in `macs`.
+        calls: of each projection in a forward pass, for `macs`; see `calls_of`.
         reference: what `macs` and `sparsity` are fractions of, if the model is already cut; None: the current
             cost of the model's sites.
         timer: knows how weights are stored, for `size_mb`, and the recipe's stages.
@@ -183,8 +185,8 @@ def budget_of(
             stages=stages,
         )
     if kind == "macs":
-        whole = macs_of(model, sites, sequence)
-        each = tuple(_macs_per_unit(model, site, sequence) for site in sites)
+        whole = macs_of(model, sites, calls)
+        each = tuple(_macs_per_unit(model, site, calls) for site in sites)
         reference = whole if reference is None else reference
         return Budget(
             kind, value, value * reference, _fixed(whole, model, sites, each, least), reference, each
@@ -216,18 +218,23 @@ def weights_of(model: nn.Module, site: Site) -> int:
     return int(count + weight.numel())
 
 
-def _macs_per_unit(model: nn.Module, site: Site, sequence: int) -> float:
-    weights: list[Any] = [model.get_submodule(path).weight for path, _ in site.producers]
-    weights.append(model.get_submodule(site.consumer).weight)
-    macs = sum(weight.numel() for weight in weights) / site.units(model) * sequence
+def _macs_per_unit(model: nn.Module, site: Site, calls: Mapping[str, Sequence[Call]]) -> float:
+    macs = 0.0
+    for path in site.paths:
+        weight: Any = model.get_submodule(path).weight
+        macs += weight.numel() / site.units(model) * sum(math.prod(call) for call in calls[path])
     if site.kind == "attention":
-        macs += 2 * sequence * sequence * site.unit_size  # q k' and the weighted sum of v
-    return float(macs)
+        queries, keys = (calls[site.producers[at][0]] for at in (0, min(1, len(site.producers) - 1)))
+        # Further calls of a projection, as of relative positions, are no rows of the block.
+        each = zip(queries, keys, calls[site.consumer], strict=False)
+        pairs = sum(rows * s * other for (rows, s), (_, other), _ in each)
+        macs += 2 * pairs * site.unit_size  # q k' and the weighted sum of v
+    return macs
 
 
-def macs_of(model: nn.Module, sites: Sequence[Site], sequence: int) -> float:
-    """Multiply-adds in the sites for a row of `sequence` tokens."""
-    return sum(_macs_per_unit(model, site, sequence) * site.units(model) for site in sites)
+def macs_of(model: nn.Module, sites: Sequence[Site], calls: Mapping[str, Sequence[Call]]) -> float:
+    """Multiply-adds in the sites for the given calls of their projections."""
+    return sum(_macs_per_unit(model, site, calls) * site.units(model) for site in sites)
 
 
 def _bytes_per_unit(model: nn.Module, sites: Sequence[Site], timer: Timer, whole: float) -> tuple[float, ...]:

@@ -111,9 +111,14 @@ class CutJob:
     """One application of the stage: state shared by its steps."""
 
     def __init__(
-        self, stage: StructuredSettings, context: Context, dense: nn.Module, calibration: Split
+        self,
+        stage: StructuredSettings,
+        context: Context,
+        model: nn.Module,
+        dense: nn.Module,
+        calibration: Split,
     ) -> None:
-        from compress.model.observe.capture import positions_of
+        from compress.model.observe.capture import calls_of
         from compress.model.structure.find import structure_of
 
         self.stage, self.context, self.dense = stage, context, dense
@@ -121,7 +126,7 @@ class CutJob:
         self.search_split = self.calibration.take(stage.search_rows, seed=context.seed + 1)
         first = context.task.input_names[0]
         longest = max(calibration.rows, key=lambda row: len(row[first]))
-        self.longest = positions_of(dense, structure_of(dense).sites, longest, context.task)
+        self.calls = calls_of(model, structure_of(model).sites, longest, context.task)
         self.setting: Setting | None = None
         self.table: LatencyTable | None = None
         self.reference: float | None = None
@@ -188,7 +193,7 @@ class CutJob:
             model,
             sites,
             least,
-            sequence=self.longest,
+            calls=self.calls,
             reference=self.reference,
             timer=timer,
             table=self.table,
@@ -271,7 +276,6 @@ class CutJob:
         stage, last = self.stage, self.steps[-1]
         sites, _ = stage.sites_of(before)
         kind, value = stage.budget()
-        longest = self.longest
         left = [site for site in sites if site.units(after) > 0]
         facts: dict[str, Any] = {
             "budget": {"kind": kind, "value": value},
@@ -287,7 +291,10 @@ class CutJob:
                 }
                 for site in sites
             ],
-            "macs": {"before": macs_of(before, sites, longest), "after": macs_of(after, left, longest)},
+            "macs": {
+                "before": macs_of(before, sites, self.calls),
+                "after": macs_of(after, left, self.calls),
+            },
             "parameters": {
                 "before": sum(weights_of(before, site) for site in sites),
                 "after": sum(weights_of(after, site) for site in left),

@@ -33,7 +33,7 @@ class StructuredPruning(StructuredSettings):
         speedup: budget (give one): over the recipe's uncompressed model, in ONNX Runtime on this machine.
         latency_ms: budget: ms per call.
         size_mb: budget: MB of weights, stored as the recipe's later quantize stages will store them.
-        macs: budget: fraction of the layers' multiply-adds to keep.
+        macs: budget: fraction of the layers' multiply-adds to keep, counted in a forward pass of a row.
         sparsity: budget: fraction of the layers' weights to remove.
         cut: what may be removed.
         min_heads, min_neurons: fewest units that each layer keeps; 0 allows removing whole sub-layers.
@@ -96,7 +96,7 @@ class StructuredPruning(StructuredSettings):
         calibration = self._calibration(context, dense)
         with evaluating(model):
             made = StageResult(model)
-            job = CutJob(self, context, dense, calibration)
+            job = CutJob(self, context, model, dense, calibration)
             for step in range(1, self.steps + 1):
                 job.step_(made, step)  # the step's input model is left unchanged
         made.facts |= job.facts(model, made.model)

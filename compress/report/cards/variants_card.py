@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.page import Table
-from compress.page.format import MB_NOTE, capital, interval_text, percent, ratio_text, size
+from compress.page.format import MB_NOTE, PERCENT, Scale, capital, interval_text, place, ratio_text, size
 from compress.report.cards.model_card import front_matter
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
 from compress.report.sections.deploy import deploy_packages, deploy_snippet
+from compress.tasks import task_of_measurement
 
 __all__ = ["to_variants_card", "variants_table"]
 
 
-def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+def variants_table(entries: Sequence[Mapping[str, Any]], scale: Scale = PERCENT) -> Table:
     """One row per manifest entry: file, size, quality, and speed-up at the first setting."""
     score = entries[0].get("metric", "accuracy")
     language = any("perplexity" in each for each in entries)
@@ -25,9 +26,7 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             each["file"],
             size(each["size_bytes"]),
             *([_perplexity(each)] if language else []),
-            f"{percent(each['accuracy']['value'])} ({100 * each['accuracy']['difference']:+.1f})".replace(
-                "-", "−"
-            ),
+            f"{scale.text(each['accuracy']['value'])} ({scale.signed(each['accuracy']['difference'])})",
             _speedup(each["latency"][0]),
             each["figures_hold"]["accuracy"],
         )
@@ -38,7 +37,7 @@ def variants_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "file",
         "size",
         *(["perplexity (ratio, 95 %)"] if language else []),
-        f"{'next-token ' if language else ''}{score} (points)",
+        f"{'next-token ' if language else ''}{score} ({scale.change_unit.strip() or 'change'})",
         "speed-up (95 %)",
         f"{score} valid on",
     )
@@ -74,10 +73,11 @@ def to_variants_card(
     language = report.measurement.language
     first = entries[0]["latency"][0]
     rows = f"{entries[0]['accuracy']['rows']:,} test rows"
-    where = f"batch {first['batch']}, sequence {first['sequence']}, threads {first['threads']}"
+    where = place(first["batch"], first["sequence"], first["threads"])
     what = f"{capital(entries[0].get('metric', 'accuracy'))} was measured on {rows}"
     if language is not None:
         what = f"Perplexity and next-token accuracy were measured on {language.tokens:,} tokens of {rows}"
+    scale = task_of_measurement(report.measurement).words.scale
     decision = {key: entries[0][key] for key in report.measurement.candidate.decision}
     labels = "inputs and labels" if language is None else "inputs and tokenizer"
     parts = [
@@ -87,7 +87,7 @@ def to_variants_card(
         f"{where} with ONNX Runtime on {escape_markdown(report.measurement.environment.cpu)}, and is valid "
         "for that processor only. Differences and speed-ups are relative to the uncompressed model. "
         f"{MB_NOTE}",
-        table_markdown(variants_table(entries)),
+        table_markdown(variants_table(entries, scale)),
         "## Use",
         f"`pip install {' '.join(deploy_packages(inputs))}`, then in this directory, with the file of your "
         "choice:",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from markupsafe import Markup
 
+from compress.page.format import PERCENT, Scale
 from compress.report.charts.drawing import BASELINE, CANDIDATE, CARD, SOFT, panel, sheet, themed, to_svg
 from compress.report.schema import EpochRecord
 
@@ -35,10 +36,11 @@ def loss_curve(curve: Sequence[EpochRecord]) -> Markup:
     return _curves("Training and validation loss over epochs", [x.epoch for x in curve], lines, "{:.3g}")
 
 
-def metric_curve(curve: Sequence[EpochRecord]) -> Markup:
-    """Validation metric over epochs, in percent."""
-    lines = (("valid", [100 * x.validation_metric for x in curve]),)
-    return _curves("Validation metric over epochs, percent", [x.epoch for x in curve], lines, "{:.3g}")
+def metric_curve(curve: Sequence[EpochRecord], scale: Scale = PERCENT) -> Markup:
+    """Validation metric over epochs."""
+    lines = (("valid", [scale.factor * x.validation_metric for x in curve]),)
+    unit = ", percent" if scale == PERCENT else ""
+    return _curves(f"Validation metric over epochs{unit}", [x.epoch for x in curve], lines, "{:.3g}")
 
 
 _CURVES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from compress.page.format import capital, percent
+from compress.page.format import PERCENT, Scale, capital
 from compress.report.charts.drawing import (
     BASELINE,
     CANDIDATE,
@@ -101,6 +101,7 @@ def scatter(
     *,
     perplexity: bool = False,
     quality: str = "accuracy",
+    scale: Scale = PERCENT,
     numbered: bool = False,
 ) -> Markup:
     """Quality over a cost (lower is better), with the interval of its difference from the baseline.
@@ -112,14 +113,15 @@ def scatter(
         over: label of the horizontal axis.
         perplexity: quality is perplexity, plotted on an inverted axis.
         quality: name of any other quality.
+        scale: how it is written.
         numbered: show numbers even if the labels fit. A number that would cross something is left out.
     """
     if not dots:
         return Markup("")
-    scale = _scale(dots, perplexity)
+    ends = _scale(dots, perplexity)
     figure = sheet(_WIDTH, _HEIGHT)
     axes = panel(figure, *_MARGINS)
-    axes.set(xlim=(0, scale.right), ylim=(scale.bottom, scale.top))
+    axes.set(xlim=(0, ends.right), ylim=(ends.bottom, ends.top))
     for each in dots:
         if each.is_baseline:
             axes.axhline(each.quality, color=BASELINE, linestyle=(0, (5, 4)), linewidth=1)
@@ -129,12 +131,12 @@ def scatter(
         axes.step(*zip(*front, strict=True), where="post", color=SOFT, linewidth=1.2)
     _draw_dots(axes, dots)
     axes.set_xlabel(over, loc="right")
-    axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}" if perplexity else percent(y))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}" if perplexity else scale.text(y))
     axes.locator_params(axis="both", nbins=6)
     axes.grid(axis="y")
     names = not numbered and names_fit(dots, perplexity=perplexity)
     texts = [x.label if names else x.number for x in dots]
-    _draw_labels(axes, dots, texts, [x for x in _placed(dots, texts, scale) if names or not x.crossed], scale)
+    _draw_labels(axes, dots, texts, [x for x in _placed(dots, texts, ends) if names or not x.crossed], ends)
     return to_svg(
         figure,
         f"{'Perplexity' if perplexity else capital(quality)} over {over} of each model",

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from compress.facts import Record
 from compress.measure.results import AccuracyDifference, Interval
-from compress.page.format import milliseconds, percent, ratio_text, size
+from compress.page.format import PERCENT, SCALES, Scale, milliseconds, ratio_text, size
 
 __all__ = [
     "COLUMNS",
@@ -39,7 +39,8 @@ class ComparisonRow(Record):
     """One model.
 
     Attributes:
-        accuracy: share of correct test rows, or tokens of a language model.
+        accuracy: the main metric: the share of correct test rows, or tokens of a language model, or another.
+        scale: how it is written; a key of `page.format.SCALES`.
         difference: accuracy minus that of the run's own baseline, in [-1, 1]; None for the baseline.
         perplexity: of a language model, which is ranked by it instead of accuracy; None for other tasks.
         perplexity_ratio: relative to the run's own baseline; None for the baseline and for other tasks.
@@ -58,6 +59,7 @@ class ComparisonRow(Record):
     is_baseline: bool
     stages: str
     accuracy: float
+    scale: str = PERCENT.name
     difference: Interval | None
     perplexity: float | None = None
     perplexity_ratio: Interval | None = None
@@ -103,6 +105,7 @@ class ComparedRuns(Record):
         setting: the setting of the latencies.
         test_tokens: tokens in the test rows of a language model; None for other tasks.
         score: name of the main metric.
+        same: what agreement counts; empty: answers.
         rows: the baseline, then the runs in the order given.
         notes: remarks on the whole table.
         pairs: every pair of runs, compared row by row; empty for many runs.
@@ -113,10 +116,16 @@ class ComparedRuns(Record):
     test_rows: int
     test_tokens: int | None = None
     score: str = "accuracy"
+    same: str = ""
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
     pairs: tuple[PairDifference, ...] = ()
     differs: tuple[RecipeDifference, ...] = ()
+
+    @property
+    def written(self) -> Scale:
+        """How the main metric is written."""
+        return SCALES[self.rows[0].scale]
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -128,7 +137,7 @@ class ComparedRuns(Record):
 def shown(row: ComparisonRow, column: Column) -> str:
     """A figure as every renderer shows it, without its unit."""
     if column == "accuracy":
-        return percent(row.accuracy)
+        return SCALES[row.scale].text(row.accuracy)
     if column == "perplexity":
         return "–" if row.perplexity is None else f"{row.perplexity:,.3f}"
     if column == "p50_ms":

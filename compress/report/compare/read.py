@@ -87,11 +87,13 @@ def _compared(
         reports = [reports[at] for at in kept]
     baseline = _baseline(usual.lender, usual.latency(usual.lender))
     first, accuracy = usual.latency(usual.lender), usual.lender.measurement.baseline.accuracy
+    words = task_of_measurement(usual.lender.measurement).words
     return Comparison(
         setting=setting(first) if first else "latency not measured",
         test_rows=accuracy.rows,
         test_tokens=accuracy.units if accuracy.unit == "token" else None,
-        score=task_of_measurement(usual.lender.measurement).words.score,
+        score=words.score,
+        same=words.same,
         rows=ranked([baseline, *rows]),
         notes=(*notes, *said),
         pairs=pair_differences(names, reports),
@@ -211,7 +213,7 @@ def _most(values: Iterable[_T]) -> _T:
 
 
 def _setting_key(latency: LatencyComparison | None) -> tuple[int, int, int] | None:
-    return None if latency is None else (latency.batch, latency.sequence, latency.threads)
+    return None if latency is None else latency.setting.key
 
 
 def _baseline_key(report: RunReport) -> tuple[int, int, float]:
@@ -238,6 +240,7 @@ def _row(
         name=name,
         is_baseline=who == "baseline",
         accuracy=model.accuracy.value,
+        scale=task_of_measurement(measured).words.scale.name,
         perplexity=None if language is None else getattr(language, who).perplexity,
         p50_ms=None if latency is None else getattr(latency, who).p50_ms,
         file_bytes=model.size.file_bytes,

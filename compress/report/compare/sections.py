@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from compress.page import Bullets, Cell, Chart, Page, Row, Section, Table, Text, parts_of
-from compress.page.format import MB_NOTE, capital, counted, interval_text, milliseconds, percent, points, size
+from compress.page.format import MB_NOTE, SCALES, capital, counted, interval_text, milliseconds, percent, size
 from compress.report.charts.scatter import Dot, names_fit, scatter
 from compress.report.compare.data import Column, ComparedRuns, ComparisonRow, shown
 from compress.report.phrases import accuracy_words
@@ -135,6 +135,7 @@ def _chart(comparison: ComparedRuns, over: _Over, dots: list[Dot], named: bool) 
         what,
         perplexity=comparison.test_tokens is not None,
         quality=comparison.score,
+        scale=comparison.written,
         numbered=not named,
     )
     return Chart(draw, caption)
@@ -204,7 +205,9 @@ def _dot(row: ComparisonRow, over: _Over, number: str, link: str) -> Dot:
 
 
 def _words(row: ComparisonRow) -> str:
-    quality = percent(row.accuracy) if row.perplexity is None else f"perplexity {row.perplexity:.3f}"
+    quality = (
+        SCALES[row.scale].text(row.accuracy) if row.perplexity is None else f"perplexity {row.perplexity:.3f}"
+    )
     figures = [quality, size(row.file_bytes)]
     if row.p50_ms is not None:
         figures.insert(1, milliseconds(row.p50_ms))
@@ -228,9 +231,9 @@ def interval_of(row: ComparisonRow, column: Column) -> tuple[str, ...]:
 
 
 def difference_of(row: ComparisonRow) -> tuple[str, str]:
-    """The difference in points and its interval, or two empty strings."""
+    """The difference and its interval, or two empty strings."""
     each = row.difference
-    return ("", "") if each is None else points(each.value, each.low, each.high)
+    return ("", "") if each is None else SCALES[row.scale].change(each.value, each.low, each.high)
 
 
 def legend(comparison: ComparedRuns) -> list[str]:
@@ -241,9 +244,11 @@ def legend(comparison: ComparedRuns) -> list[str]:
             f"Perplexity, which ranks language models, and next-token accuracy on "
             f"{comparison.test_tokens:,} tokens of {comparison.test_rows:,} test rows"
         )
+    unit = comparison.written.of_change("in") or "in units"
     lines = [
-        f"{what}; latency p50 at {comparison.setting}. Speed-up, difference (in points of "
-        f"{comparison.score}) and their 95 % intervals are relative to the run's own baseline. {MB_NOTE}",
+        f"{what}; latency p50 at {comparison.setting}. Speed-up, difference "
+        f"({unit} of {comparison.score}) and their 95 % intervals are relative to the run's own baseline. "
+        f"{MB_NOTE}",
         "* marks the best of a column, as displayed; ties share it. A difference whose interval contains 0, "
         "or a speed-up whose interval contains 1, is not measurable.",
     ]
@@ -260,10 +265,20 @@ def flags(comparison: ComparedRuns) -> list[str]:
 def _pairs(comparison: ComparedRuns) -> Table:
     """Each pair of runs: whether one is measurably more accurate, and how often they agree."""
     rows = tuple(
-        (x.one, x.other, accuracy_words(x.difference), percent(x.difference.agreement))
+        (
+            x.one,
+            x.other,
+            accuracy_words(x.difference, scale=comparison.written),
+            percent(x.difference.agreement),
+        )
         for x in comparison.pairs
     )
-    columns = ("run", "compared with", f"its {comparison.score} on the same test rows", "same answers")
+    columns = (
+        "run",
+        "compared with",
+        f"its {comparison.score} on the same test rows",
+        comparison.same or "same answers",
+    )
     return Table(columns, rows, "lllr")
 
 

@@ -31,7 +31,11 @@ def comparison_table(comparison: ComparedRuns) -> Table:
     )
     table.add_column("run", overflow="fold", min_width=10, max_width=26)
     quality: Column = "accuracy" if comparison.test_tokens is None else "perplexity"  # no room for both
-    first = f"{comparison.score}\npoints" if quality == "accuracy" else "perplexity\nratio"
+    first = (
+        f"{comparison.score}\n{comparison.written.change_unit.strip() or 'change'}"
+        if quality == "accuracy"
+        else "perplexity\nratio"
+    )
     for head in (first, "p50 ms", "speed-up", "file MB\ngzip MB", "smaller\nby", "memory\nMB"):
         table.add_column(head, justify="right", no_wrap=True)
     last = len(comparison.rows) - 1

@@ -35,14 +35,14 @@ _NO_VNNI = "x86 processors without VNNI"
 
 def parity(report: RunReport) -> Section:
     """Each ONNX file compared with its PyTorch model."""
+    words = task_of_measurement(report.measurement).words
+    scale = words.scale
     rows = tuple(
         (
             who,
             f"{p.rows:,}",
             f"{100 * p.agreement:.2f} % (at least {100 * p.min_agreement:.2f})",
-            f"{100 * p.metric_difference:+.2f} (at most {100 * p.max_metric_difference:.2f})".replace(
-                "-", "−"
-            ),
+            f"{scale.signed(p.metric_difference, 1)} (at most {scale.number(p.max_metric_difference, 1)})",
             f"{p.max_abs_error:.2g}",
             "–" if p.relative_error is None else f"{p.relative_error:.2g} (at most {p.max_relative_error:g})",
             "holds" if p.holds else "does not hold",
@@ -52,8 +52,8 @@ def parity(report: RunReport) -> Section:
     columns = (
         "file",
         "rows",
-        f"same {task_of_measurement(report.measurement).words.answer}",
-        "metric difference, points",
+        words.agreement,
+        f"metric difference{words.scale.of_change(',')}",
         "largest logit error",
         "output difference relative to spread",
         "parity",

@@ -8,10 +8,11 @@ from functools import partial
 
 from compress.facts.cut import Cost, Cut, CutSite
 from compress.page import Chart, Pairs, Part, Row, Section, Table, Text, parts_of
-from compress.page.format import amount, capital, milliseconds, percent
+from compress.page.format import PERCENT, Scale, amount, capital, milliseconds, percent
 from compress.report.charts.curves import cost_curve
 from compress.report.charts.measured import Width, width_bars
 from compress.report.schema import RunReport
+from compress.tasks import task_of_measurement
 
 __all__ = [
     "StageCut",
@@ -77,11 +78,12 @@ def per_stage(
 
 def section(report: RunReport) -> Section | None:
     """What was cut; None if no stage cuts to a budget."""
-    return per_stage("What was cut", "cut", cuts_of(report), lambda stage: _parts(stage.facts))
+    scale = task_of_measurement(report.measurement).words.scale
+    return per_stage("What was cut", "cut", cuts_of(report), lambda stage: _parts(stage.facts, scale))
 
 
-def _parts(cut: Cut) -> Iterable[Part]:
-    sentences = cut_sentences(cut)
+def _parts(cut: Cut, scale: Scale) -> Iterable[Part]:
+    sentences = cut_sentences(cut, scale)
     if sentences:
         yield Text(" ".join(sentences))
     if cut.sites:
@@ -89,7 +91,7 @@ def _parts(cut: Cut) -> Iterable[Part]:
         yield Row(tuple(charts))
         yield replace(widths_table(cut), folded="Widths per layer")
     if len(cut.steps) > 1:
-        yield steps_table(cut)
+        yield steps_table(cut, scale)
 
 
 def _bars(kind: str, sites: Sequence[CutSite]) -> Chart:
@@ -153,7 +155,7 @@ def _count(number: int) -> str:
     return f"{number / 1e6:,.1f} million" if number >= 1_000_000 else f"{number:,}"
 
 
-def cut_sentences(cut: Cut) -> list[str]:
+def cut_sentences(cut: Cut, scale: Scale = PERCENT) -> list[str]:
     """Sentences on the budget, the remaining size, the search, and a single step."""
     said = []
     if cut.budget is not None:
@@ -182,8 +184,8 @@ def cut_sentences(cut: Cut) -> list[str]:
         )
     if len(cut.steps) == 1 and cut.steps[0].validation_cut is not None:
         recovered = cut.steps[0].validation_recovered
-        then = "no recovery training" if recovered is None else f"after recovery {percent(recovered)}"
-        said.append(f"Validation metric after the cut {percent(cut.steps[0].validation_cut)}; {then}.")
+        then = "no recovery training" if recovered is None else f"after recovery {scale.text(recovered)}"
+        said.append(f"Validation metric after the cut {scale.text(cut.steps[0].validation_cut)}; {then}.")
     return said
 
 
@@ -214,7 +216,7 @@ def widths_line(cut: Cut) -> str:
     return f"{capital('; '.join(parts))}{removed}."
 
 
-def steps_table(cut: Cut) -> Table:
+def steps_table(cut: Cut, scale: Scale = PERCENT) -> Table:
     """Each step: its target, and the validation metric before and after recovery."""
     kind = cut.asked_kind
     rows = tuple(
@@ -222,8 +224,8 @@ def steps_table(cut: Cut) -> Table:
             str(number),
             amount(kind, step.target) if kind else f"{step.target:.4g}",
             amount(kind, step.promised) if kind else f"{step.promised:.4g}",
-            "" if step.validation_cut is None else percent(step.validation_cut),
-            "none" if step.validation_recovered is None else percent(step.validation_recovered),
+            "" if step.validation_cut is None else scale.text(step.validation_cut),
+            "none" if step.validation_recovered is None else scale.text(step.validation_recovered),
         )
         for number, step in enumerate(cut.steps, start=1)
     )

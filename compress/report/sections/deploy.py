@@ -70,5 +70,6 @@ def deploy_snippet(
 
 def _feed(report: RunReport, inputs: Sequence[str]) -> Feed:
     data = report.recipe.get("data")
-    longest = data.get("max_length") if isinstance(data, dict) else None
-    return feed_of(inputs, longest if isinstance(longest, int) else None)
+    longest, text = (data.get(key) if isinstance(data, dict) else None for key in ("max_length", "text"))
+    texts = len(text) if isinstance(text, list) else 1
+    return feed_of(inputs, longest if isinstance(longest, int) else None, texts)

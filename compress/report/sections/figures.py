@@ -9,6 +9,7 @@ from compress.page import Chart, Row, Section, Table, Text, Tile, Tiles, parts_o
 from compress.page.format import (
     MB_NOTE,
     RUN_NOISE,
+    Scale,
     capital,
     interval_text,
     milliseconds,
@@ -38,11 +39,12 @@ def at_a_glance(report: RunReport) -> Section:
     """Key figures: the outcome in words, and values before and after."""
     measured = report.measurement
     before, after = measured.baseline, measured.candidate
-    words, proof = accuracy_clauses(measured.difference)
-    shown = percent(before.accuracy.value), percent(after.accuracy.value)
+    terms = task_of_measurement(measured).words
+    words, proof = accuracy_clauses(measured.difference, scale=terms.scale)
+    shown = terms.scale.text(before.accuracy.value), terms.scale.text(after.accuracy.value)
     memory = before.peak_memory_bytes, after.peak_memory_bytes
     tiles = [
-        Tile(capital(task_of_measurement(measured).words.score), capital(words), *shown, proof),
+        Tile(capital(terms.score), capital(words), *shown, proof),
         *page_of(report).tiles(report),
         Tile(
             "File size",
@@ -92,29 +94,31 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
     return [
         (
             f"{words.metric}, {after.units:,} test {difference.unit}s (95 % interval)",
-            _accuracy(before),
-            _accuracy(after),
-            f"{difference_text(difference)} points{same}",
+            _accuracy(before, words.scale),
+            _accuracy(after, words.scale),
+            f"{difference_text(difference, words.scale)}{words.scale.change_unit}{same}",
         ),
         (
             f"{words.score} in {words.batches} of {after.batched_size}",
-            percent(before.batched_value),
-            percent(after.batched_value),
-            f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {difference.unit}s "
+            words.scale.text(before.batched_value),
+            words.scale.text(after.batched_value),
+            f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {words.unit}s "
             f"answered differently than {words.alone}",
         ),
         (
-            f"same {words.answer} as the baseline",
+            f"{words.agreement} as the baseline",
             "",
             percent(difference.agreement),
-            f"{difference.gained:,} {difference.unit}s are right only in the candidate, "
+            ""
+            if after.correct is None
+            else f"{difference.gained:,} {difference.unit}s are right only in the candidate, "
             f"{difference.lost:,} only in the baseline",
         ),
     ]
 
 
-def _accuracy(accuracy: Accuracy) -> str:
-    return f"{percent(accuracy.value)} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+def _accuracy(accuracy: Accuracy, scale: Scale) -> str:
+    return f"{scale.text(accuracy.value)} ({scale.number(accuracy.low)} to {scale.number(accuracy.high)})"
 
 
 def _bytes_row(name: str, before: int, after: int) -> tuple[str, str, str, str]:
@@ -145,10 +149,11 @@ def _boxes(report: RunReport) -> Chart:
 
 def latency_table(report: RunReport) -> Table:
     """Every setting: p50 and p95 of both models, speed-up with its interval, rows per second."""
+    has_sequence = any(x.sequence is not None for x in report.measurement.latency)
     rows = tuple(
         (
             str(x.batch),
-            str(x.sequence),
+            *([str(x.sequence)] if has_sequence else []),
             str(x.threads),
             milliseconds(x.baseline.p50_ms, unit=False),
             milliseconds(x.baseline.p95_ms, unit=False),
@@ -161,9 +166,10 @@ def latency_table(report: RunReport) -> Table:
         )
         for x in report.measurement.latency
     )
-    columns = ("batch", "sequence", "threads", "baseline p50 ms", "p95 ms", "candidate p50 ms", "p95 ms")
-    more = ("speed-up", "95 % interval", "in words", "candidate rows/s")
-    return Table(columns + more, rows, "rrrrrrrrrlr")
+    place = ("batch", "sequence", "threads") if has_sequence else ("batch", "threads")
+    columns = ("baseline p50 ms", "p95 ms", "candidate p50 ms", "p95 ms", "speed-up", "95 % interval")
+    columns = (*place, *columns, "in words", "candidate rows/s")
+    return Table(columns, rows, f"{'r' * (len(columns) - 2)}lr")
 
 
 def _in_words(low: float, high: float) -> str:

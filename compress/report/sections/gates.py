@@ -11,12 +11,13 @@ make calls longer, never shorter, so a latency within its limit holds regardless
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from compress.measure.answers import unpack_answers
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.page import Section, Table
-from compress.page.format import amount, percent
+from compress.page.format import Scale, amount
 from compress.recipe.gates import GatesConfig
 from compress.report.phrases import setting
 from compress.report.schema import GateRecord, RunReport
@@ -31,11 +32,11 @@ ABOVE_COMMONEST = "above_commonest"
 """Name of the record added by gates on accuracy."""
 _OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
 _UNITS = {
-    "max_accuracy_drop": ("{score} drop", "points"),
+    "max_accuracy_drop": ("{score} drop", "change"),
     "min_speedup": ("speed-up", "speedup"),
     "max_size_mb": ("file size", "size_mb"),
     "max_p95_ms": ("95th percentile of latency", "latency_ms"),
-    "min_agreement": ("same answers as the baseline", "share"),
+    "min_agreement": ("{agreement} as the baseline", "share"),
 }
 _Role = Literal["baseline", "candidate"]
 
@@ -135,7 +136,8 @@ def commonest_words(measurement: Measurement, who: _Role) -> str | None:
     share, _ = found
     model = {"baseline": "uncompressed", "candidate": "compressed"}[who]
     words = task_of_measurement(measurement).words
-    return words.not_above_constant(model, percent(getattr(measurement, who).accuracy.value), percent(share))
+    value = getattr(measurement, who).accuracy.value
+    return words.not_above_constant(model, words.scale.text(value), words.scale.text(share))
 
 
 def _disturbance(timed: LatencyComparison) -> str:
@@ -151,7 +153,8 @@ def _disturbance(timed: LatencyComparison) -> str:
 
 def _place(gates: GatesConfig, measured: Sequence[LatencyComparison]) -> LatencyComparison | None:
     for each in measured:
-        asked = ((gates.batch, each.batch), (gates.sequence, each.sequence), (gates.threads, each.threads))
+        length = gates.sequence if each.sequence is None else each.sequence  # no sequence: any is right
+        asked = ((gates.batch, each.batch), (gates.sequence, length), (gates.threads, each.threads))
         if all(wanted in (None, there) for wanted, there in asked):
             return each
     return None
@@ -169,21 +172,19 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
 
     own = all_gates().get(gate.name)
     noun, kind = _UNITS[gate.name] if own is None else (own.noun, own.kind)
-    noun = noun.format(score=task.score)
-
-    def shown(value: float) -> str:
-        if kind == "points":
-            return f"{round(100 * value, 2) + 0.0:.2f} points".replace("-", "−")  # 0, not −0
-        return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
+    noun = noun.format(score=task.score, agreement=task.same or "same answers")
 
     least = gate.name.startswith("min_")
     bound = "at least" if least else "at most"
+    shown = partial(_shown, kind, task.scale)
     said = f"{noun}: {bound} {shown(gate.limit)} required"
     if gate.value is None:
         return f"{said}, not measured at the gates' setting"
-    said += f", measured {shown(gate.value)}"
+    change = partial(_drop_or_gain, task.scale) if kind == "change" else shown
+    said += f", measured {change(gate.value)}"
     if gate.bound is not None:
-        said += f" ({bound} {shown(gate.bound)} by the 95 % interval)"
+        worst = f"{change(gate.bound)} at worst" if kind == "change" else f"{bound} {change(gate.bound)}"
+        said += f" ({worst} by the 95 % interval)"
     said += f" at {gate.where}" if gate.where else ""
     if gate.not_judged:
         return f"{said}; not judged: {gate.not_judged}"
@@ -193,10 +194,25 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
     return said
 
 
+def _shown(kind: str, scale: Scale, value: float) -> str:
+    """A limit or value in the gate's unit."""
+    if kind == "change":
+        return f"{scale.number(value, 1)}{scale.change_unit}"
+    return f"{value:.3f}x" if kind == "ratio" else amount(kind, value)
+
+
+def _drop_or_gain(scale: Scale, drop: float) -> str:
+    """A drop of a score in words; the verdict gives the same change with the other sign."""
+    if float(scale.number(abs(drop), 1)) == 0:
+        return "no change"
+    return f"a {'drop' if drop > 0 else 'gain'} of {_shown('change', scale, abs(drop))}"
+
+
 def _commonest_sentence(gate: GateRecord, task: TaskWords) -> str:
     assert gate.value is not None and gate.bound is not None
+    shown = task.scale.text
     words = (
-        f"{task.score}: more than {percent(gate.limit)} required, that of {task.constant}; measured "
-        f"{percent(gate.value)} (at least {percent(gate.bound)} by the 95 % interval of the difference)"
+        f"{task.score}: more than {shown(gate.limit)} required, that of {task.constant}; measured "
+        f"{shown(gate.value)} (at least {shown(gate.bound)} by the 95 % interval of the difference)"
     )
     return words if gate.holds else f"{words}; not measurably better"

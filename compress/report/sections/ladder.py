@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from compress.measure.results import Rung
 from compress.page import Bullets, Chart, Section, Table, Text
-from compress.page.format import capital, is_smaller, milliseconds, percent, points, size, size_words
+from compress.page.format import PERCENT, Scale, capital, is_smaller, milliseconds, percent, size, size_words
 from compress.report.charts.scatter import Dot, scatter
 from compress.report.phrases import difference_text, headline, ratio_and_interval, setting
 from compress.report.schema import RunReport
@@ -64,12 +64,13 @@ def section(report: RunReport) -> Section | None:
     first = headline(report)
     if not report.ladder or first is None:
         return None
-    score = task_of_measurement(report.measurement).words.score
-    drawn = partial(scatter, ladder_dots(report.ladder), quality=score)
+    words = task_of_measurement(report.measurement).words
+    score, scale = words.score, words.scale
+    drawn = partial(scatter, ladder_dots(report.ladder), quality=score, scale=scale)
     parts = (
-        Bullets(tuple(ladder_sentences(report.ladder, score))),
+        Bullets(tuple(ladder_sentences(report.ladder, score, scale))),
         Chart(drawn, _CAPTION.format(score=capital(score))),
-        ladder_table(report.ladder, setting(first), score),
+        ladder_table(report.ladder, setting(first), score, words.same, scale),
         Text(ladder_note(report.ladder), "note"),
     )
     return Section("After every stage", parts, "ladder")
@@ -97,24 +98,28 @@ def steps_of(rungs: Sequence[Rung]) -> list[Step]:
     return found
 
 
-def ladder_table(rungs: Sequence[Rung], where: str, score: str) -> Table:
+def ladder_table(
+    rungs: Sequence[Rung], where: str, score: str, same: str = "", scale: Scale = PERCENT
+) -> Table:
     """Accuracy, agreement, latency and size after every stage.
 
     Args:
         rungs: the uncompressed model first.
         where: the setting of the latency.
         score: the task's metric.
+        same: what its agreement counts; empty: answers.
+        scale: how the metric is written.
     """
     rows = []
     for step in steps_of(rungs):
         number, rung = step.number, step.rung
-        change = "" if number == "0" else difference_text(rung.change)
+        change = "" if number == "0" else difference_text(rung.change, scale)
         speed = "" if number == "0" else ratio_and_interval(rung.speedup)
         rows.append(
             (
                 number,
                 rung.name,
-                percent(rung.accuracy),
+                scale.text(rung.accuracy),
                 change,
                 percent(rung.agreement),
                 milliseconds(rung.p50_ms, unit=False),
@@ -126,8 +131,8 @@ def ladder_table(rungs: Sequence[Rung], where: str, score: str) -> Table:
         "",
         "after",
         score,
-        "change in points",
-        "same answers as the original",
+        f"change{scale.of_change()}",
+        f"{same or 'same answers'} as the original",
         f"p50 ms, {where}",
         "speed-up",
         "file MB",
@@ -162,30 +167,36 @@ def largest_reduction(rungs: Sequence[Rung]) -> tuple[Step, Step] | None:
     return (before, after) if is_smaller(before.rung.file_bytes, after.rung.file_bytes) else None
 
 
-def ladder_sentences(rungs: Sequence[Rung], score: str) -> list[str]:
+def ladder_sentences(rungs: Sequence[Rung], score: str, scale: Scale = PERCENT) -> list[str]:
     """The stages with the largest measurable loss of the metric and gains in speed and size."""
-    return [_loss(rungs, score), _speed(rungs), _size(rungs)] if len(rungs) > 1 else []
+    return [_loss(rungs, score, scale), _speed(rungs), _size(rungs)] if len(rungs) > 1 else []
 
 
-def _loss(rungs: Sequence[Rung], score: str) -> str:
+def _loss(rungs: Sequence[Rung], score: str, scale: Scale) -> str:
     found = largest_loss(rungs)
     if found.proven is not None:
-        words = f"{capital(str(found.proven))} lost the most {score}: {_change(found.proven)}."
+        words = f"{capital(str(found.proven))} lost the most {score}: {_change(found.proven, scale)}."
         more = found.possible
-        return words if more is None else f"{words} {capital(str(more))} may have lost more: {_change(more)}."
+        return (
+            words
+            if more is None
+            else f"{words} {capital(str(more))} may have lost more: {_change(more, scale)}."
+        )
     if found.possible is not None:
         return (
             f"No stage measurably lost {score}. The largest difference is that of {found.possible}: "
-            f"{_change(found.possible)}."
+            f"{_change(found.possible, scale)}."
         )
     change = rungs[-1].change
     return f"No stage lost {score} on {change.units:,} validation {change.unit}s."
 
 
-def _change(step: Step) -> str:
+def _change(step: Step, scale: Scale) -> str:
     change = step.rung.change
-    value, interval = points(change.value, change.low, change.high)
-    return f"{value} points (95 % interval {interval}, {change.units:,} validation {change.unit}s)"
+    value, interval = scale.change(change.value, change.low, change.high)
+    return (
+        f"{value}{scale.change_unit} (95 % interval {interval}, {change.units:,} validation {change.unit}s)"
+    )
 
 
 def _speed(rungs: Sequence[Rung]) -> str:

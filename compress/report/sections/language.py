@@ -101,7 +101,7 @@ def _ratio(ratio: Interval) -> str:
 def _speeds(report: RunReport, language: Language) -> Table:
     rows = []
     for read, write in zip(report.measurement.latency, language.decode, strict=True):
-        rows.append(("prefill", setting(read), *_speed(read, read.sequence)))
+        rows.append(("prefill", setting(read), *_speed(read, read.sequence or 1)))
         rows.append(("decoding", decode_setting(write), *_speed(write, 1)))
     columns = ("phase", "setting", "baseline tokens/s", "candidate tokens/s", "candidate p50", "speed-up")
     return Table((*columns, "95 % interval"), tuple(rows), "llrrrrr", "tokens per second")

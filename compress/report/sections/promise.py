@@ -152,8 +152,7 @@ def _measured_there(report: RunReport, cut: StageCut) -> LatencyComparison | Non
     point = cut.facts.point
     if point is None:
         return None
-    where = (point.batch, point.sequence, point.threads)
-    return next((x for x in report.measurement.latency if (x.batch, x.sequence, x.threads) == where), None)
+    return next((x for x in report.measurement.latency if x.setting.key == point.key), None)
 
 
 def _measured(report: RunReport, cut: StageCut, kind: str) -> Reading | None:

@@ -175,23 +175,30 @@ def _agreement(each: RuntimeFile, words: TaskWords) -> str:
     ]
     computed = f" ({'; '.join(how)})" if how else ""
     assert each.agreement is not None and each.accuracy is not None
+    share = percent(each.agreement)
+    agrees = f"its {words.answer} is that of ONNX Runtime for {share} of the test {words.unit}s"
+    if words.same:
+        agrees = f"{words.same} as in ONNX Runtime: {share}"
     return (
-        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}; its {words.answer} is that "
-        f"of ONNX Runtime for {percent(each.agreement)} of the test {words.unit}s, "
-        f"{words.right.format(percent(each.accuracy))}."
+        f"{_shown(each.runtime)} {each.version} runs the {each.file}{computed}; {agrees}, "
+        f"{words.right.format(words.scale.text(each.accuracy))}."
     )
 
 
 def runtime_table(found: Runtimes) -> Table:
     """Every file in every runtime at every setting, relative to the baseline in ONNX Runtime."""
     rows = []
+    has_sequence = any(x.sequence is not None for x in found.timings)
     for setting, arms in _by_setting(found).items():
+        length = [str(setting.sequence)] if has_sequence else []
         for (runtime, file), arm in arms.items():
             ratio = _ratio(arm, arms[_OWN, "baseline"])
             is_self = (runtime, file) == (_OWN, "baseline")
             rows.append(
                 (
-                    *map(str, (setting.batch, setting.sequence, setting.threads)),
+                    str(setting.batch),
+                    *length,
+                    str(setting.threads),
                     _shown(runtime),
                     file,
                     milliseconds(median(arm.rounds_ms), unit=False),
@@ -201,7 +208,7 @@ def runtime_table(found: Runtimes) -> Table:
             )
     columns = (
         "batch",
-        "sequence",
+        *(["sequence"] if has_sequence else []),
         "threads",
         "runtime",
         "file",
@@ -209,4 +216,4 @@ def runtime_table(found: Runtimes) -> Table:
         "speed-up",
         "95 % interval",
     )
-    return Table(columns, tuple(rows), "rrrllrrr")
+    return Table(columns, tuple(rows), f"{'r' * (len(columns) - 5)}llrrr")

@@ -7,11 +7,12 @@ from functools import partial
 
 from compress.facts import Sensitivity
 from compress.page import Chart, Heat, Pairs, Part, Row, Section, Table, Text, heat_cells, parts_of
-from compress.page.format import duration, percent, ratio_of, ratio_text, size
+from compress.page.format import PERCENT, Scale, duration, percent, ratio_of, ratio_text, size
 from compress.report.charts.curves import loss_curve, metric_curve
 from compress.report.plain_facts import facts_of, settings_of
 from compress.report.schema import EpochRecord, RunReport, StageRecord
 from compress.report.sections.cut import kept_chart
+from compress.tasks import task_of_measurement
 
 __all__ = ["section", "sensitivity_map", "stages_table"]
 
@@ -27,13 +28,14 @@ def section(report: RunReport) -> Section:
     """The original and each stage: validation metric, parameters and cost, then each stage in detail."""
     model, metric = report.model, report.model.validation_metric
     details = []
+    scale = task_of_measurement(report.measurement).words.scale
     if model.training:
         summary = Text(f"Trained in {model.precision}.") if model.precision else None
         details.append(
-            Section("0. Training of the original model", parts_of(summary, _training(model.training)))
+            Section("0. Training of the original model", parts_of(summary, _training(model.training, scale)))
         )
     for number, stage in enumerate(report.stages, start=1):
-        details.append(Section(f"{number}. {stage.name}", parts_of(_stage(stage, metric))))
+        details.append(Section(f"{number}. {stage.name}", parts_of(_stage(stage, metric, scale))))
         metric = stage.validation_metric
     original = Text(f"Original model: {model.source}")
     return Section("Stages", (original, stages_table(report), *details), "stages")
@@ -41,8 +43,8 @@ def section(report: RunReport) -> Section:
 
 def stages_table(report: RunReport) -> Table:
     """The original and each stage: validation metric, parameters, cost."""
-    model = report.model
-    rows = [("0", "original", percent(model.validation_metric), f"{model.parameters:,}", "", "", "", "")]
+    model, scale = report.model, task_of_measurement(report.measurement).words.scale
+    rows = [("0", "original", scale.text(model.validation_metric), f"{model.parameters:,}", "", "", "", "")]
     for number, stage in enumerate(report.stages, start=1):
         fewer = ratio_of(model.parameters, stage.parameters)
         zeros = 1 - stage.nonzero_parameters / stage.parameters if stage.parameters else 0.0
@@ -50,7 +52,7 @@ def stages_table(report: RunReport) -> Table:
             (
                 str(number),
                 stage.name,
-                percent(stage.validation_metric),
+                scale.text(stage.validation_metric),
                 f"{stage.parameters:,}",
                 "" if fewer is None else ratio_text(fewer),
                 percent(zeros),
@@ -62,13 +64,13 @@ def stages_table(report: RunReport) -> Table:
     return Table(columns, tuple(rows), "rlrrrrrr")
 
 
-def _stage(stage: StageRecord, metric_before: float) -> list[Part]:
+def _stage(stage: StageRecord, metric_before: float, scale: Scale) -> list[Part]:
     known = stage.known
     pairs, tables = facts_of(known.plain)
     reused = "; reused from an earlier run, whose time and memory these are" if stage.reused else ""
     parts: list[Part] = [
         Text(
-            f"Validation metric {percent(metric_before)} → {percent(stage.validation_metric)}; "
+            f"Validation metric {scale.text(metric_before)} → {scale.text(stage.validation_metric)}; "
             f"{duration(stage.seconds)}, peak memory {size(stage.peak_memory_bytes)}{reused}."
         )
     ]
@@ -78,7 +80,7 @@ def _stage(stage: StageRecord, metric_before: float) -> list[Part]:
         parts += [Text(_SENSITIVITY.format(rows=known.sensitivity.rows), "note")]
     parts += [Pairs(tuple(pairs))] if pairs else []
     parts += tables
-    parts += _training(stage.curve) if stage.curve else []
+    parts += _training(stage.curve, scale) if stage.curve else []
     settings = tuple(settings_of(stage.settings))
     return [*parts, Pairs(settings, folded="Settings")] if settings else parts
 
@@ -94,14 +96,17 @@ def sensitivity_map(found: Sensitivity) -> Heat:
     return Heat("Sensitivity map", "layers", found.schemes, tuple(rows))
 
 
-def _training(curve: Sequence[EpochRecord]) -> list[Part]:
+def _training(curve: Sequence[EpochRecord], scale: Scale) -> list[Part]:
     rows = tuple(
-        (str(x.epoch), f"{x.train_loss:.4f}", f"{x.validation_loss:.4f}", percent(x.validation_metric))
+        (str(x.epoch), f"{x.train_loss:.4f}", f"{x.validation_loss:.4f}", scale.text(x.validation_metric))
         for x in curve
     )
     columns = ("epoch", "training loss", "validation loss", "validation metric")
     charts = (
         Chart(partial(loss_curve, curve), _LOSS),
-        Chart(partial(metric_curve, curve), "Validation metric, percent."),
+        Chart(
+            partial(metric_curve, curve, scale),
+            f"Validation metric{', percent' if scale == PERCENT else ''}.",
+        ),
     )
     return [Row(charts), Table(columns, rows, "rrrr", "training", folded="Values of the curves")]

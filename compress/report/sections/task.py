@@ -33,8 +33,9 @@ def _verdict(report: RunReport) -> str:
         no_gain = latency.speedup_high >= 1
         joint = "with" if no_gain else "but" if shrank else "and"
         gain = f"{small} {_ORIGINAL}, {joint} {speedup_words(latency)} at {setting(latency)}"
-    score = task_of_measurement(measured).words.score
-    change = accuracy_words(measured.difference, f"change in {score}")
+    words = task_of_measurement(measured).words
+    score = words.score
+    change = accuracy_words(measured.difference, f"change in {score}", words.scale)
     if not measured.difference.low <= 0 <= measured.difference.high:
         return capital(f"{gain}; {score} is {change}.")
     return capital(f"{gain}{'; ' if no_gain else ', with '}{change}.")

@@ -18,7 +18,7 @@ from compress.tasks import task_of_measurement
 __all__ = ["Caveat", "caveats", "section", "verdict"]
 
 _ZEROS_WORTH_SAYING = 0.05
-_POINTS_WORTH_SAYING = 2.0
+_LOSS_WORTH_SAYING = 0.02
 _LINE = 90  # characters of a warning above which all after its first clause is folded
 _SHORTEST = 25  # characters of a clause; a shorter one is a name, such as `data.text: ...`
 _CLAUSE = re.compile(r"[:;] |\. (?=[A-Z])")
@@ -135,12 +135,13 @@ def _sparsity_left_in_place(report: RunReport) -> float | None:
 
 def _wide_interval(report: RunReport) -> list[Caveat]:
     difference = report.measurement.difference
-    if not (difference.low <= 0 <= difference.high and -100 * difference.low >= _POINTS_WORTH_SAYING):
+    if not (difference.low <= 0 <= difference.high and -difference.low >= _LOSS_WORTH_SAYING):
         return []
-    score = task_of_measurement(report.measurement).words.score
+    words = task_of_measurement(report.measurement).words
+    loss = f"{words.scale.number(-difference.low)}{words.scale.change_unit}"
     text = (
         f"{counted(difference.units, f'test {difference.unit}')} cannot rule out a loss of up to "
-        f"{-100 * difference.low:.1f} points of {score}."
+        f"{loss} of {words.score}."
     )
     return [Caveat("interval", text, "More test rows narrow the interval.")]
 
@@ -163,12 +164,13 @@ def _other_answers(report: RunReport) -> list[Caveat]:
     for who, model in (("baseline", measured.baseline), ("candidate", measured.candidate)):
         accuracy = model.accuracy
         if accuracy.batched_disagreements:
+            answered = accuracy.units if accuracy.unit == words.unit else accuracy.rows
             text = (
-                f"The {who} answers {accuracy.batched_disagreements:,} of {accuracy.units:,} test "
-                f"{accuracy.unit}s differently in {words.batches} of {accuracy.batched_size}."
+                f"The {who} answers {accuracy.batched_disagreements:,} of {answered:,} test "
+                f"{words.unit}s differently in {words.batches} of {accuracy.batched_size}."
             )
-            figures = f"{capital(words.score)} is {percent(accuracy.batched_value)} then"
-            detail = f"{figures}, and {percent(accuracy.value)} {words.alone}."
+            figures = f"{capital(words.score)} is {words.scale.text(accuracy.batched_value)} then"
+            detail = f"{figures}, and {words.scale.text(accuracy.value)} {words.alone}."
             found.append(Caveat("batches", text, detail))
     for who, parity in (("baseline", report.model.parity), ("candidate", report.parity)):
         if not parity.holds:
