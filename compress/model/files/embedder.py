@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from compress.errors import ModelError
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "Embedded", "Embedder"]
+__all__ = ["ACTIVATIONS", "Embedded", "Embedder", "POOLINGS"]
 
 POOLINGS = ("mean", "cls", "max", "last")
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")

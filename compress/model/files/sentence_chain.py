@@ -22,7 +22,7 @@ from compress.model.files.definition import definition_of
 from compress.model.files.embedder import ACTIVATIONS, POOLINGS, Embedder
 from compress.system.files import read_json
 
-__all__ = ["MODULES_FILE", "Chain", "read_chain", "write_chain_"]
+__all__ = ["Chain", "MODULES_FILE", "read_chain", "write_chain_"]
 
 MODULES_FILE = "modules.json"
 _LIBRARY = "sentence_transformers."
