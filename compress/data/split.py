@@ -196,6 +196,8 @@ class Split:
             labels = self.labels.copy()
             if labels.size == answers.size:
                 return replace(self, labels=answers.reshape(labels.shape))
+            if answers.size > len(self):  # vectors
+                return replace(self, labels=answers)
             labels[:, 0] = answers  # the other columns say what rows are labels of
             return replace(self, labels=labels)
         labels = self.labels.copy()

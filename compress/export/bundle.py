@@ -21,6 +21,7 @@ from compress.data.readers.tokenize import GENERATION_FILE, TOKENIZER_FILES
 from compress.errors import ModelError, OutputError
 from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.files.save import save_module
+from compress.model.files.sentence_chain import write_chain_
 from compress.model.structure.find import structure_of
 from compress.system.files import read_json
 from compress.tasks import Task
@@ -31,6 +32,7 @@ __all__ = [
     "MANIFEST_VERSION",
     "ONNX_PATH",
     "broken_seals",
+    "described",
     "read_manifest",
     "seal_",
     "sha256_of",
@@ -80,13 +82,14 @@ def write_bundle_(
     # Rows of a language model are chunks of documents; a prompt may be as long as the model's context.
     longest = context_length(module) if task.keeps_past else max_length
     reader.write_(directory, longest, generates=task.keeps_past)
+    write_chain_(module, directory, longest)
 
 
 def _hub_config(module: nn.Module, task: Task, reader: Reader) -> dict[str, Any]:
     config: Any = getattr(module, "config", None)
     known = config.to_dict() if hasattr(config, "to_dict") else {"model_type": "modelpress"}
     known.pop("_name_or_path", None)  # a path on the machine that built the bundle
-    known["architectures"] = [type(module).__name__]
+    known["architectures"] = [type(getattr(module, "wrapped", module)).__name__]
     if hasattr(config, "to_dict"):
         known |= _sizes_left(module, config, known)
     if task.keeps_past:
@@ -172,6 +175,12 @@ def _decoder_config(
     if end_id is not None and end_id not in listed:
         known["eos_token_id"] = [*listed, end_id] if listed else end_id
     return {**known, "use_cache": True}  # it is disabled during training
+
+
+def described(module: nn.Module, task: Task) -> dict[str, Any]:
+    """Entries of the manifest that a module has of its own, such as how it pools; empty: none."""
+    own = getattr(module, "described", None)
+    return own(task.output) if callable(own) else {}
 
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from compress.export.trace import trace
 from compress.facts import Parity
 from compress.model.decoder_cache import CachedDecoder, cache_layers
 from compress.model.evaluating import evaluating, in_float32
-from compress.model.forward import logits, to_tensors
+from compress.model.forward import logits, logits_of, to_tensors
 from compress.recipe.config import ExportConfig
 from compress.tasks import Task
 
@@ -35,14 +35,18 @@ _STATIC = re.compile(r"inferred a static shape of (\d+) for dimension inputs\[(\
 
 
 class _ByPosition(nn.Module):
-    """Wrapper that takes the inputs positionally and returns only the logits."""
+    """Wrapper that takes the inputs positionally and returns only the logits, after further outputs."""
 
-    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(self, module: nn.Module, names: tuple[str, ...], further: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.module, self.names = module, names
+        self.module, self.names, self.further = module, names, further
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return logits(self.module, dict(zip(self.names, inputs, strict=True)))
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        given = dict(zip(self.names, inputs, strict=True))
+        if not self.further:
+            return logits(self.module, given)
+        found = self.module(**given)
+        return (*(getattr(found, name) for name in self.further), logits_of(found, self.module))
 
 
 def export_onnx(
@@ -252,13 +256,30 @@ def trace_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
 
 def _answer_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
     example = to_tensors(next(_tracing_rows(split).batches(2)), task.input_names)
+    further = _further_outputs(module, example, task)
     return TracePlan(
-        _ByPosition(module, task.input_names),
+        _ByPosition(module, task.input_names, tuple(name for name, _ in further)),
         tuple(example.values()),
         [(spec.name, ("batch_size", *spec.shape)) for spec in task.inputs],
-        [(task.output, ("batch_size", *task.answer_shape))],
+        [*further, (task.output, ("batch_size", *task.answer_shape))],
         fixed=0,
     )
+
+
+def _further_outputs(
+    module: nn.Module, example: dict[str, Tensor], task: Task
+) -> list[tuple[str, tuple[int | str, ...]]]:
+    """Name and shape of what a file returns besides the logits, as far as the module has it."""
+    if not task.further_outputs:
+        return []
+    with torch.no_grad(), evaluating(module):
+        found = module(**example)
+    states = {name: getattr(found, name, None) for name in task.further_outputs}
+    return [
+        (name, ("batch_size", "sequence_length", each.shape[-1]))
+        for name, each in states.items()
+        if isinstance(each, Tensor)
+    ]
 
 
 def _decoder_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:

@@ -51,7 +51,7 @@ def predict(
     found: list[Array] = []
     rows = 0
     for batch in split.batches(batch_size):
-        logits, labels = answer(session, batch), batch[LABELS_KEY]
+        logits, labels = answer(session, batch, task.output), batch[LABELS_KEY]
         missing = np.isnan(logits).reshape(len(logits), -1).any(axis=1)
         if missing.any():
             raise MeasureError(

@@ -16,12 +16,14 @@ from compress.errors import did_you_mean
 from compress.measure.answers import unpack_answers
 from compress.measure.explain.explanation import Explanation
 from compress.tasks import TASKS, Difference, Integers, Score, Truth
+from compress.tasks.spec import Breakdown
 from compress.timing import Setting
 
 __all__ = [
     "Accuracy",
     "AccuracyDifference",
     "Answers",
+    "Chance",
     "Environment",
     "Floor",
     "Interval",
@@ -380,6 +382,20 @@ class Floor(_Result):
     row_ms: float
 
 
+class Chance(_Result):
+    """Both models compared with the best one that ignores its inputs, where predictions are not kept.
+
+    Attributes:
+        value: its metric.
+        baseline: the uncompressed model minus it.
+        candidate: the result minus it.
+    """
+
+    value: float
+    baseline: Difference
+    candidate: Difference
+
+
 class Environment(_Result):
     """Machine and versions of a measurement; measurements with equal `fingerprint` are comparable.
 
@@ -423,6 +439,8 @@ class Measurement(_Result):
         runtimes: the same files in other runtimes; None if only ONNX Runtime was requested.
         answers: predictions row by row; None in old reports, and for vectors.
         labels: class names by index; empty in old reports, and if answers are not classes.
+        breakdown: the task's own table of both models' predictions, where these are not kept.
+        chance: both models compared with chance, likewise.
         language: measurements of files with a key/value cache; None for other files.
     """
 
@@ -438,6 +456,8 @@ class Measurement(_Result):
     explanation: Explanation | None = None
     runtimes: Runtimes | None = None
     answers: Answers | None = None
+    breakdown: Breakdown | None = None
+    chance: Chance | None = None
     language: Language | None = None
 
     @field_validator("task")

@@ -14,7 +14,7 @@ from compress.errors import ModelError
 from compress.model.evaluating import evaluating
 from compress.tasks import LABELS_KEY, Task
 
-__all__ = ["accepted_inputs", "device_of", "logits", "predict_logits", "to_tensors"]
+__all__ = ["accepted_inputs", "device_of", "logits", "logits_of", "predict_logits", "to_tensors"]
 
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what a tokenizer can return
 
@@ -25,7 +25,15 @@ def logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     Raises:
         ModelError: it returns none of these.
     """
-    output = module(**inputs)
+    return logits_of(module(**inputs), module)
+
+
+def logits_of(output: Any, module: nn.Module) -> Tensor:
+    """The logits in what a module returned; see `logits`.
+
+    Raises:
+        ModelError: there are none.
+    """
     if isinstance(output, Tensor):
         return output
     found = getattr(output, "logits", None)
@@ -75,7 +83,7 @@ def accepted_inputs(module: nn.Module, given: Sequence[str] | None = None) -> tu
     Args:
         given: the tokenizer's `model_input_names`; None: unknown.
     """
-    parameters = inspect.signature(module.forward).parameters
+    parameters = inspect.signature(getattr(module, "wrapped", module).forward).parameters
     names = [name for name in _TEXT_INPUTS if name in parameters]
     if "token_type_ids" not in names or parameters["token_type_ids"].default is inspect.Parameter.empty:
         return tuple(names)

@@ -55,15 +55,19 @@ def check_modality(loaded: LoadedModel, data: DataSource) -> None:
 
 
 def within_limit(loaded: LoadedModel, data: DataSource) -> DataSource:
-    """The data with a `max_length` within the model's limit; defaults to the limit if the recipe gives none.
+    """The data with a `max_length` within the model's limit; by default the model's own, or the limit.
 
     Raises:
         ModelError: the recipe's value exceeds the limit.
     """
     wanted, limit = data.longest, limit_of(loaded.module, data.task)
+    asked = "max_length" in data.model_fields_set
+    if wanted is not None and loaded.longest is not None and not asked:
+        wanted = loaded.longest
+        data = data.model_copy(update={"max_length": wanted})
     if wanted is None or limit is None or wanted <= limit:
         return data
-    if "max_length" in data.model_fields_set:
+    if asked:
         raise ModelError(
             f"data.max_length: {wanted:,} exceeds the limit of {loaded.source}: {limit:,} tokens including "
             f"special ones; give data.max_length={limit} or less"

@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.data import Splits
 from compress.deploy.variants import HOLDS_WITH_EXACT_SUMS
-from compress.export import sha256_of, write_bundle_, write_manifest_
+from compress.export import described, sha256_of, write_bundle_, write_manifest_
 from compress.measure import FilePair, installed_runtimes, sums_are_exact
 from compress.model.counts import weight_counts
 from compress.model.decoder_cache import context_length
@@ -124,7 +124,7 @@ def _data_facts(splits: Splits) -> DataFacts:
         test_rows=len(splits.test),
         labels=splits.task.labels,
         notes=splits.notes,
-        test_fingerprint=splits.test.fingerprint(),
+        test_fingerprint=splits.test.fingerprint(labels=not splits.task.labels_from_model),
     )
 
 
@@ -150,7 +150,8 @@ def _write(run: Run, base: Base, work: Work, candidate: Exported, report: RunRep
     names = splits.task.input_names
     write_reports(report, directory, names)
     (directory / "README.md").write_text(to_model_card(report, inputs=names), encoding="utf-8")
-    write_manifest_(directory, splits.task, _manifest_facts(run, report, base.onnx))
+    facts = _manifest_facts(run, report, base.onnx) | described(work.module, splits.task)
+    write_manifest_(directory, splits.task, facts)
 
 
 def _manifest_facts(run: Run, report: RunReport, baseline: Exported) -> dict[str, Any]:

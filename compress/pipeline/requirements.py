@@ -28,6 +28,13 @@ def check_files(recipe: Recipe) -> None:
         ModelError, DataError, RecipeError: one of them does not.
     """
     _check_model(recipe)
+    kind = recipe.data.kind
+    if recipe.model.train is not None and kind.labels_from_model:
+        raise RecipeError(
+            f"{recipe.path or recipe.run_name}: model.train: a {kind.words.model} can't be trained on rows "
+            "without labels; omit it, and train a smaller model from a trained one with distill/student",
+            see="how-to/embeddings",
+        )
     recipe.data.check_files()
     _check_hf(recipe)
     if recipe.device.startswith("cuda") and not torch.cuda.is_available():

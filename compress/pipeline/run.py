@@ -15,7 +15,7 @@ from compress.pipeline.exported import exported_baseline
 from compress.pipeline.output import check_disk, check_output
 from compress.pipeline.prepare import Run, prepare
 from compress.pipeline.publish import published
-from compress.pipeline.stages import Base, decided, run_stages, trained_model
+from compress.pipeline.stages import Base, decided, run_stages, trained_model, with_truth
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import GateRecord, RunReport, judged, load_report
@@ -99,7 +99,7 @@ def _work(run: Run, directory: Path) -> RunReport:
     for line in (*run.notes, *lines_before_work(run.recipe, run.splits)):
         run.progress.say(f"note: {line}")
     module, training = trained_model(run)
-    run = replace(run, splits=decided(module, run.splits))
+    run = replace(run, splits=decided(module, with_truth(module, run.splits)))
     if doubt := doubt_of_model(module, run.splits):
         run.progress.say(f"warning: {doubt}")
     base = Base(module, training, exported_baseline(run, module))

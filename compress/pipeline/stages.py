@@ -31,7 +31,17 @@ from compress.stage import Context
 from compress.system.cost import Cost
 from compress.train import evaluate, fit_
 
-__all__ = ["Base", "Work", "decided", "epochs_of", "metric_of", "run_stages", "trained_model", "with_file"]
+__all__ = [
+    "Base",
+    "Work",
+    "decided",
+    "epochs_of",
+    "metric_of",
+    "run_stages",
+    "trained_model",
+    "with_file",
+    "with_truth",
+]
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,18 @@ def with_file(run: Run, work: Work, index: int) -> Work:
         return work
     names = [stage.name for stage in run.recipe.stages]
     return work.with_step(directory / ONNX_PATH.name, index + 1, names)
+
+
+def with_truth(module: nn.Module, splits: Splits, *, device: str = "cpu") -> Splits:
+    """The rows, with this module's outputs as labels of validation and test if the task has no others."""
+    task = splits.task
+    if not task.labels_from_model:
+        return splits
+    validation, test = (
+        replace(part, labels=predict_logits(module, part, task, device=device).numpy())
+        for part in (splits.validation, splits.test)
+    )
+    return replace(splits, validation=validation, test=test)
 
 
 def decided(module: nn.Module, splits: Splits) -> Splits:

@@ -102,9 +102,10 @@ class WidthPruning(PruneStage):
 
     def rehearse(self, model: nn.Module) -> nn.Module:
         """Check that the model has a hidden width that can be cut, and keep the first features."""
-        from compress.model.cutting.width import hidden_width, keep_features_
+        from compress.model.cutting.width import hidden_width, keep_features_, own_size_
 
         shape = copy.deepcopy(model)
+        own_size_(shape)
         keep_features_(shape, range(self._kept(hidden_width(shape))))
         return shape
 
@@ -115,9 +116,10 @@ class WidthPruning(PruneStage):
             StageError: the number of features to keep is not below the model's.
             ModelError: the model doesn't define which tensors have the hidden width.
         """
-        from compress.model.cutting.width import hidden_width, keep_features_
+        from compress.model.cutting.width import hidden_width, keep_features_, own_size_
 
         pruned = copy.deepcopy(model).eval()
+        own_size_(pruned)
         before = hidden_width(pruned)
         count = self._kept(before)
         calibration = context.train.take(self.calibration_rows, seed=context.seed)

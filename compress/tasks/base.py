@@ -65,6 +65,12 @@ class Task(ABC):
         answer_kind: what `named` returns for a unit.
         names_tokens: answers are tokens of the model's own vocabulary.
         takes_made_up_rows: a teacher's outputs for synthetic rows are useful for training.
+        marker: file of a model's directory that says that it is for this task; empty: none does.
+        further_outputs: attributes of what a module returns that its file returns before the logits, if the
+            module has them: states of each token, [b, s, m].
+        labels_from_model: validation and test labels are the outputs of the recipe's own model before any
+            stage, and rows to train on have none.
+        result: line of a program that runs a file for one batch; `snippet` prints its answer.
         decides: how outputs become answers is chosen on validation rows; see `decided`.
 
     Attributes:
@@ -84,6 +90,10 @@ class Task(ABC):
     answer_kind: ClassVar[AnswerKind] = "classes"
     names_tokens: ClassVar[bool] = False
     takes_made_up_rows: ClassVar[bool] = True
+    marker: ClassVar[str] = ""
+    further_outputs: ClassVar[tuple[str, ...]] = ()
+    labels_from_model: ClassVar[bool] = False
+    result: ClassVar[str] = "logits = session.run(None, feed)[0]  # [rows, labels]"
     decides: ClassVar[bool] = False
 
     inputs: tuple[InputSpec, ...]
@@ -246,6 +256,10 @@ class Task(ABC):
     @abstractmethod
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:
         """Labels sampled from the distribution given by logits [u, c]."""
+
+    def importance_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Labels for the gradient of the loss as a measure of importance; drawn if they are unknown."""
+        return labels
 
     # Answers and scores
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = [
     "default_task",
     "group_task",
     "head_of_name",
+    "marked_task",
     "number_task",
     "several_labels_task",
     "task_class",
@@ -35,6 +36,7 @@ TASKS = {
     "regression": "compress.tasks.regression:Regression",
     "reranking": "compress.tasks.reranking:Reranking",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
+    "embedding": "compress.tasks.embedding:SentenceEmbedding",
 }
 """The first task of each kind of rows is the default for such data."""
 
@@ -137,6 +139,15 @@ def task_of_architectures(
     )
     others = [name for name, head in found if not head.outputs]
     return next(iter([*exact, *(name for _, name in sized), *others]), None)
+
+
+def marked_task(has_file: Callable[[str], bool]) -> TaskName | None:
+    """The task of a model by a file of its directory; None if there is none.
+
+    Args:
+        has_file: whether the directory has a file of this name.
+    """
+    return next((name for name in TASKS if (file := task_class(name).marker) and has_file(file)), None)
 
 
 def task_of_measurement(measurement: Any) -> Task:

@@ -44,9 +44,9 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes", "tags", "number", "graded"]
+LabelKind = Literal["class", "classes", "tags", "number", "graded", "none"]
 """What labels of a row are in a table: the name of a class, any number of them, one for each word, a number,
-or a number of 0 or more (its relevance) with the name of a group."""
+a number of 0 or more (its relevance) with the name of a group, or nothing."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
@@ -224,6 +224,7 @@ class HubHead:
         what: what such models do, as a phrase after "it"; empty: never taken for another task.
         shares_names: its weights are named like those of other heads, so that none of these can be trained on
             such a checkpoint.
+        is_bare: it is the encoder alone, which any model with one has; never taken from a config.json.
         wants: for a head that cannot be trained anew, which models have it; empty: it can be trained.
     """
 
@@ -238,6 +239,7 @@ class HubHead:
     what: str = ""
     wants: str = ""
     shares_names: bool = False
+    is_bare: bool = False
 
     def fits(self, architecture: str) -> bool:
         """Whether an architecture has this head, by its name."""
@@ -246,11 +248,12 @@ class HubHead:
         )
 
 
-@dataclass(frozen=True)
-class Breakdown:
+class Breakdown(_Result):
     """A section of a report that only this task has, of both models' answers.
 
     Attributes:
+        title: heading of the section.
+        sentences: what the table shows.
         columns: headings; the first column is text, the others are numbers.
         rows: a text each column.
     """

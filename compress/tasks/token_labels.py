@@ -84,6 +84,7 @@ class TokenLabels(OneOfSeveral):
         ),
     )
     label_kind = "tags"
+    result = "logits = session.run(None, feed)[0]  # [rows, tokens, labels]"
     units_are_rows = False
 
     def __post_init__(self) -> None:

@@ -69,6 +69,7 @@ def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
         "multi-label",
         "pairs",
         "token-labels",
+        "embedding",
     }
     for folder in scores:
         assert used[folder] == {"prune/structured", "quantize/int8_dynamic", "distill/student"}

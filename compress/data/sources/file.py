@@ -72,7 +72,7 @@ def read_text_file(path: Path, *, text: str | Sequence[str], label: str | LabelC
     """
     labels = LabelColumns((label,)) if isinstance(label, str) else label
     names = (text,) if isinstance(text, str) else tuple(text)
-    read = read_columns(path, (*names, *labels.names))
+    read = read_columns(path, (*names, *labels.names), lines=not labels.names)
     return labelled_table(
         path.name,
         str(path),

@@ -208,6 +208,11 @@ def _tags(raw: _RawLabels) -> tuple[Label, ...]:
     return tags_of(raw.values[0], _label_name, raw.columns.names[0], raw.places)
 
 
+def _nothing(raw: _RawLabels) -> tuple[Label, ...]:
+    """No class of any row."""
+    return ((),) * len(raw.numbers)
+
+
 def _number(raw: _RawLabels) -> tuple[float, ...]:
     """The number of each row."""
     column, values = raw.columns.names[0], raw.values[0]
@@ -252,6 +257,7 @@ _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "tags": _tags,
     "number": _number,
     "graded": _graded,
+    "none": _nothing,
 }
 
 

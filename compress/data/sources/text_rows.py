@@ -28,7 +28,7 @@ __all__ = ["TextRows"]
 
 
 class TextRows(DataSource):
-    """Rows of one text or two, with one or several labels, and additional texts without labels.
+    """Rows of one text or two, with one, several or no labels, and additional texts without labels.
 
     Attributes:
         text: name of the text column; for pairs of texts a list of two, in the order of the model's input;
@@ -42,7 +42,7 @@ class TextRows(DataSource):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # columns may be named by number
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "tags", "number", "graded")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "tags", "number", "graded", "none")
     modality: ClassVar[Modality] = "text"
 
     text: str | tuple[str, str] = "text"
@@ -59,6 +59,8 @@ class TextRows(DataSource):
     @property
     def labels(self) -> LabelColumns:
         """Where the labels are."""
+        if self.kind.label_kind == "none":
+            return LabelColumns((), "none")
         names = (self.label,) if isinstance(self.label, str) else self.label
         names += () if self.group is None else (self.group,)
         return LabelColumns(names, self.kind.label_kind, self.label_separator)
@@ -74,10 +76,14 @@ class TextRows(DataSource):
         if self.group is not None and not isinstance(self.label, str):
             raise ValueError("label must name one column, the relevance, because group is given")
         labels = self.labels
-        if labels.of_words and len(self.text_columns) > 1:
-            raise ValueError(f"task {self.task} reads one column of words; text names two")
+        if labels.kind == "none" and len(self.text_columns) > 1:
+            raise ValueError(f"text: rows of the task {self.task} have one text; name one column")
         if len(set(self.text_columns)) < len(self.text_columns):
             raise ValueError(f"text names the column '{self.text[0]}' twice; name the columns of both texts")
+        for key in ("label", "label_separator"):
+            given = getattr(self, key) != type(self).model_fields[key].default
+            if labels.kind == "none" and given:
+                raise ValueError(f"{key}: rows of the task {self.task} have no labels; omit it")
         if not labels.several and (labels.declared or labels.separator):
             key = "label_separator" if labels.separator else "label"
             raise ValueError(f"{key} is for several labels per row; set {says_task()} too")

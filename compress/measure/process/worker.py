@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,6 +36,7 @@ from compress.measure.process.request import BATCHED_STEPS, EXPLAIN_STEPS, SINGL
 from compress.measure.process.spawn import END_WITH_PARENT, end_with_parent
 from compress.measure.results import (
     Answers,
+    Chance,
     Language,
     LatencyComparison,
     Measurement,
@@ -98,6 +100,7 @@ def measure(request: Request, step: OnStep) -> Measurement:
         explanation=explanation,
         runtimes=_others(request, files, candidate_test, step),
         answers=_packed(task, test, base_named, named),
+        **_of_unkept(task, test, (baseline, candidate), base_named, named),
         language=language,
     )
 
@@ -156,6 +159,25 @@ def _time(request: Request, setting: Setting, test: Split, step: OnStep) -> Late
 
 def _rounds(request: Request) -> Rounds:
     return Rounds(request.rounds, request.seconds, request.seed)
+
+
+def _of_unkept(
+    task: Task,
+    test: Split,
+    models: tuple[ModelMeasurement, ModelMeasurement],
+    baseline: Array,
+    candidate: Array,
+) -> dict[str, Any]:
+    """What a report takes from answers, where these are too large to be kept."""
+    if task.answer_kind != "vectors":
+        return {}
+    truth = test.truth(task)
+    decisions = (models[0].decision, models[1].decision)
+    value, before = task.above_constant(baseline, truth)
+    return {
+        "breakdown": task.breakdown(baseline, candidate, truth, decisions),
+        "chance": Chance(value=value, baseline=before, candidate=task.above_constant(candidate, truth)[1]),
+    }
 
 
 def _packed(task: Task, test: Split, baseline: Array, candidate: Array) -> Answers | None:

@@ -117,14 +117,14 @@ def feeds(batch: Batch, session: Session) -> Batch:
     return {name: given[name] for name in wanted}
 
 
-def answer(session: Session, batch: Batch) -> Array:
-    """Run one batch and return the logits [b, ...]: the output `logits`, or else the first output.
+def answer(session: Session, batch: Batch, output: str = "logits") -> Array:
+    """Run one batch and return the logits [b, ...]: the output of this name, or else the first output.
 
     Raises:
         MeasureError: if ONNX Runtime fails on this batch, or the output does not have one entry per row.
     """
     names = [value.name for value in session.get_outputs()]
-    name = "logits" if "logits" in names else names[0]
+    name = output if output in names else names[0]
     inputs = feeds(batch, session)
     shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in inputs.items() if not is_past(key))
     try:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.model.cutting.narrow import Role, Shared, count_features, keep_in_module_
+from compress.model.files.definition import add_dense_
+from compress.model.files.embedder import Embedder
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.layers.removed import Removed
 from compress.model.structure.find import structure_of
 from compress.model.structure.sites import Coupled
 
-__all__ = ["feature_count", "hidden_group", "hidden_width", "keep_features_", "present_readers"]
+__all__ = ["feature_count", "hidden_group", "hidden_width", "keep_features_", "own_size_", "present_readers"]
 
 
 def hidden_group(model: nn.Module) -> Coupled:
@@ -36,6 +38,15 @@ def hidden_group(model: nn.Module) -> Coupled:
             see="how-to/own-modules",
         )
     return hidden
+
+
+def own_size_(model: nn.Module) -> None:
+    """Give an embedder whose vectors are hidden features a dense layer, so that vectors keep their size.
+
+    The layer is the identity, so no output changes.
+    """
+    if isinstance(model, Embedder) and not len(model.dense):
+        add_dense_(model, torch.eye(hidden_width(model)))
 
 
 def hidden_width(model: nn.Module) -> int:

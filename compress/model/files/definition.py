@@ -14,26 +14,29 @@ import linecache
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from compress.errors import ModelError, did_you_mean
 from compress.model.files.adapted import adapted_
 from compress.model.files.computed_weights import plain_weights_
+from compress.model.files.embedder import Embedder
 from compress.model.files.own_code import NAMES_CODE
 from compress.tasks.registry import FIRST_HEAD, head_of_name
 
 __all__ = [
     "Definition",
     "HeadName",
+    "add_dense_",
     "attach_definition_",
     "auto_class",
     "definition_of",
+    "pooler_options",
     "seeded",
 ]
 
@@ -62,6 +65,7 @@ class Definition:
         code: text of the file.
         file_name: name of the file, for messages.
         head: kind of output of a Hugging Face model.
+        tail: arguments of `Embedder`, if the model is the encoder of one; empty: it is not.
     """
 
     kind: Literal["file", "hf"]
@@ -70,6 +74,7 @@ class Definition:
     code: str = ""
     file_name: str = ""
     head: HeadName = FIRST_HEAD
+    tail: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_file(cls, path: Path, builder: str, args: Mapping[str, Any]) -> Definition:
@@ -105,11 +110,12 @@ class Definition:
         model_type = config.pop("model_type")
         try:
             parsed = transformers.AutoConfig.for_model(model_type, **config)
-            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None)
+            options = pooler_options(self.head, parsed)
+            module: nn.Module = auto_class(self.head).from_config(parsed, attn_implementation=None, **options)
         except Exception as error:  # of transformers or huggingface_hub; the same to a user
             said = " ".join(str(error).split())
             raise ModelError(f"cannot build a {model_type} model from its configuration: {said}") from error
-        return adapted_(module)
+        return Embedder(adapted_(module), **self.tail) if self.tail else adapted_(module)
 
     def _build_file(self) -> nn.Module:
         builder = self.load_builder()
@@ -189,12 +195,14 @@ class Definition:
         """Plain data for structure.json; the code is kept in its own file."""
         common = {"kind": self.kind, "args": dict(self.args)}
         if self.kind == "hf":
-            return {**common, "head": self.head}
+            tail = {"tail": dict(self.tail)} if self.tail else {}
+            return {**common, "head": self.head, **tail}
         return {**common, "builder": self.builder, "file_name": self.file_name}
 
     def fingerprint(self) -> str:
         """SHA-256 over code and arguments, hexadecimal."""
         parts = [self.kind, self.builder, self.code, dict(self.args), self.head]
+        parts += [dict(self.tail)] if self.tail else []
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -202,6 +210,14 @@ class Definition:
 def attach_definition_(module: nn.Module, definition: Definition) -> None:
     """Store on the module how it was built; a deep copy keeps it."""
     object.__setattr__(module, _ATTRIBUTE, definition)
+
+
+def add_dense_(embedder: Embedder, weight: Tensor) -> None:
+    """Add a linear layer at the end of an embedder, also to its definition."""
+    layer, definition = embedder.add_dense_(weight), definition_of(embedder)
+    if definition is not None:
+        tail = {**definition.tail, "dense": [*definition.tail["dense"], layer]}
+        attach_definition_(embedder, replace(definition, tail=tail))
 
 
 def definition_of(module: nn.Module) -> Definition | None:
@@ -235,6 +251,19 @@ def _line_in(file_name: str, error: Exception) -> str:
 def auto_class(head: HeadName) -> Any:
     """The transformers class that builds and loads models with such a head."""
     return getattr(_transformers(), head_of_name(head).auto_class)
+
+
+def pooler_options(head: HeadName, settings: Any) -> dict[str, Any]:
+    """Options that leave out a pooler whose output nobody reads, where a bare encoder would have one.
+
+    Args:
+        settings: the encoder's configuration.
+    """
+    if not head_of_name(head).is_bare:
+        return {}
+    kind = getattr(auto_class(head), "_model_mapping", {}).get(type(settings), None)
+    has_one = kind is not None and "add_pooling_layer" in inspect.signature(kind).parameters
+    return {"add_pooling_layer": False} if has_one else {}
 
 
 def _transformers() -> Any:

@@ -55,8 +55,11 @@ def may_be_name(name: str) -> bool:
     return not name.startswith(("/", ".", "~", "\\")) and name.count("/") <= 1
 
 
-def config_json(name: str) -> dict[str, Any]:
+def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
     """The config.json of a directory, or of a Hub name (from its cache, or over the network).
+
+    Args:
+        is_needed: refuse a sentence-transformers directory whose encoder is in a folder; otherwise empty.
 
     Raises:
         ModelError: there is none, or it can't be read.
@@ -65,6 +68,8 @@ def config_json(name: str) -> dict[str, Any]:
     if not path.exists() and not may_be_name(name):
         raise ModelError(f"'{name}' is neither a directory nor a valid name on the Hugging Face Hub")
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
+        if not is_needed:
+            return {}
         task = task_of_files((), None, is_encoder_decoder=False, is_sentence_transformer=True)
         assert task is not None
         raise ModelError(task.refusal(name, ()), see="reference/tasks")

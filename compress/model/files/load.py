@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from compress.model.files.definition import (
     auto_class,
     definition_of,
 )
+from compress.model.files.embedder_files import check_case, load_embedder
 from compress.model.files.gguf import directory_of_gguf
 from compress.model.files.hf_files import (
     architectures_of,
@@ -38,15 +38,16 @@ from compress.model.files.hf_files import (
     settings_of,
 )
 from compress.model.files.hf_files import explained as _explained
-from compress.model.files.own_code import NAMES_CODE, own_code_note
+from compress.model.files.own_code import own_code_note
 from compress.model.files.own_tokenizer import check_padding, named_inputs, splits_alike
+from compress.model.files.plain_config import plain_config
 from compress.model.files.save import load_module
 from compress.model.files.served_tasks import no_classes
 from compress.model.files.tensors import check_tensors
 from compress.model.forward import accepted_inputs
 from compress.system.files import read_json
 from compress.tasks import TASKS, Task, TaskName, task_class
-from compress.tasks.registry import decoder_task, default_task, task_of_architectures
+from compress.tasks.registry import all_heads, decoder_task, default_task, marked_task, task_of_architectures
 from compress.tasks.spec import HubHead
 
 __all__ = ["LoadedModel", "load", "load_model", "own_entries", "task_of"]
@@ -62,6 +63,7 @@ class LoadedModel:
         label_order: class names by index, if the model has them.
         text_inputs: names of the inputs that a tokenizer must provide.
         processor: how images are read, for a model that reads them.
+        longest: most tokens of a text by the model's own settings; None: they don't say.
         has_trained_head: False if the classification head is new and `num_labels` wide.
         notes: notes for the report, one sentence each.
     """
@@ -74,6 +76,7 @@ class LoadedModel:
     processor: ImageProcessor | None = None
     has_trained_head: bool = True
     notes: tuple[str, ...] = ()
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse duplicate class names."""
@@ -156,6 +159,7 @@ def task_of(config: ModelConfig) -> TaskName:
     else:
         problem = settings.get("problem_type")
         found = task_of_architectures(architectures_of(settings), problem, outputs_of(settings))
+        found = found or marked_task(lambda file: file_of(config.hf or "", file) is not None)
     return found or default_task("labelled")
 
 
@@ -171,7 +175,9 @@ def own_entries(config: ModelConfig) -> dict[str, Any]:
         ModelError: a Hugging Face directory or name has no readable config.json.
     """
     if config.bundle is None:
-        return {} if Path(config.hf or "").suffix == ".gguf" else config_json(config.hf or "")
+        return (
+            {} if Path(config.hf or "").suffix == ".gguf" else config_json(config.hf or "", is_needed=False)
+        )
     try:
         found = read_json(config.bundle / "manifest.json")
     except (OSError, ValueError):
@@ -247,6 +253,14 @@ def _from_hf(
     name = config.hf
     assert name is not None
     short = Path(name).name if Path(name).exists() else name
+    bare = kind.head_for("text")
+    if bare is not None and bare.is_bare:
+        return _from_encoder(config, bare, short, scratch)
+    if config.pooling is not None:
+        raise ModelError(
+            f"model.pooling makes a sentence embedder of {name}, but the data is for a {kind.words.model}; "
+            f"omit it, or set data.task={' or '.join(each for each, known in all_heads() if known.is_bare)}"
+        )
     if Path(name).suffix == ".gguf" and Path(name).is_file():
         name = str(directory_of_gguf(Path(name), scratch))
     given = config_json(name)
@@ -262,8 +276,7 @@ def _from_hf(
         module = _pretrained(name, head, trained_head=trained_head, num_labels=num_labels)
     if kind.keeps_past:
         module.config.use_cache = False  # type: ignore[union-attr]  # a past is passed explicitly
-    arguments = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
-    plain = _plain_config(arguments)
+    plain = plain_config(module.config)
     if head.modality == "image":  # DeiT has two classes with such a head
         plain["architectures"] = [type(module).__name__]
     attach_definition_(adapted_(module), Definition("hf", plain, head=head.name))
@@ -284,6 +297,25 @@ def _from_hf(
         ("input_ids", "attention_mask") if kind.keeps_past else accepted_inputs(module, inputs),
         has_trained_head=trained_head,
         notes=notes,
+    )
+
+
+def _from_encoder(config: ModelConfig, head: HubHead, short: str, scratch: Path) -> LoadedModel:
+    """An encoder with what makes vectors of its hidden states."""
+    found = load_embedder(config, head)
+    tokenizer, inputs = _tokenizer_of(found.folder, scratch)
+    encoder = TextEncoder.from_directory(tokenizer)
+    if found.chain.lower_case:
+        check_case(short, encoder.tokenizer)
+    check_padding(found.folder, found.module, encoder.pad_id)
+    return LoadedModel(
+        found.module,
+        f"Hugging Face {found.model_type} '{short}' with {found.module.pooling} pooling",
+        tokenizer,
+        None,
+        accepted_inputs(found.module, inputs),
+        notes=found.notes,
+        longest=found.chain.longest,
     )
 
 
@@ -332,15 +364,6 @@ def _image_processor(name: str, settings: Any) -> ImageProcessor:
     size = getattr(settings, "image_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
     return ImageProcessor(channels=channels).changed(size=sides)
-
-
-def _plain_config(arguments: dict[str, Any]) -> dict[str, Any]:
-    # The directory's name and the library's version are not part of the model.
-    for name in ("_name_or_path", "transformers_version", "_attn_implementation_autoset", "architectures"):
-        arguments.pop(name, None)
-    for name in NAMES_CODE:
-        arguments.pop(name, None)
-    return arguments
 
 
 def _tokenizer_directory(name: str, scratch: Path) -> Path:

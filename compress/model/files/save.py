@@ -272,6 +272,7 @@ def _read_structure(path: Path) -> dict[str, Any]:
 
 def _read_definition(stored: dict[str, Any], directory: Path) -> Definition:
     if stored["kind"] == "hf":
-        return Definition("hf", stored["args"], head=stored.get("head", FIRST_HEAD))
+        head, tail = stored.get("head", FIRST_HEAD), stored.get("tail", {})
+        return Definition("hf", stored["args"], head=head, tail=tail)
     read = Definition.from_file(directory / _CODE, stored["builder"], stored["args"])
     return Definition("file", read.args, builder=read.builder, code=read.code, file_name=stored["file_name"])

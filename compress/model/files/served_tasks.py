@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.tasks.registry import TASKS, all_heads, task_class
+from compress.tasks.registry import TASKS, all_heads, marked_task, task_class
 from compress.tasks.spec import HubHead
 
 __all__ = ["CheckpointTask", "no_classes", "task_of_files"]
@@ -28,15 +28,19 @@ class CheckpointTask:
         what: what such a model does; completes a sentence after "it".
         new_head: whether another head may be trained on it: on the checkpoint, on its encoder saved
             without the current head, or never.
+        marker: file that says that it is for another task of `compress.tasks`; empty: it is for none.
     """
 
     name: str
     what: str
     new_head: NewHead = "never"
+    marker: str = ""
 
     def refusal(self, checkpoint: str, architectures: Sequence[str]) -> str:
         """Why the checkpoint can't be used unchanged, and what to do instead."""
         said = f"{checkpoint} is for {self.name} ({_listed(architectures)}): it {self.what}; {_served()}"
+        if self.marker:
+            said += f". To compress it as it is, set data.task={marked_task(self.marker.__eq__)}"
         if self.new_head == "checkpoint":
             return (
                 f"{said}. A recipe with model.train and labelled rows trains a new classification head on "
@@ -58,7 +62,10 @@ class CheckpointTask:
 
 
 _EMBEDDING = CheckpointTask(
-    "sentence embedding", "turns a text into a vector (modules.json of sentence-transformers)", "checkpoint"
+    "sentence embedding",
+    "turns a text into a vector (modules.json of sentence-transformers)",
+    "checkpoint",
+    "modules.json",
 )
 _ENCODER_DECODER = CheckpointTask("sequence-to-sequence", "is an encoder-decoder, like T5 and BART")
 _GENERATION = CheckpointTask("generation", "writes a text about an image or a sound")

@@ -25,7 +25,7 @@ number of groups from the outputs of k, not from a stored number: some groups ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
@@ -84,6 +84,10 @@ def structure_of(model: nn.Module) -> Structure:
 
 
 def _from_table(model: nn.Module, layout: Layout, model_type: str) -> Structure:
+    readers = getattr(model, "hidden_readers", ())
+    if readers and layout.hidden is not None:
+        hidden = replace(layout.hidden, readers=(*layout.hidden.readers, *readers))
+        layout = replace(layout, hidden=hidden)
     try:
         return structure_from(model, layout)
     except AttributeError as error:

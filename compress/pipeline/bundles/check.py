@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from compress.data import Splits, load_splits
-from compress.errors import OutputError, ParityError, RecipeError
+from compress.errors import ModelError, OutputError, ParityError, RecipeError
 from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import FilePair, Measurement
 from compress.measure.answers import unpack_answers
@@ -22,6 +23,7 @@ from compress.pipeline.exported import parity_of
 from compress.pipeline.fitting import fitting, reader_of
 from compress.pipeline.measuring import measured
 from compress.pipeline.requirements import check_gates, check_task_gates
+from compress.pipeline.stages import with_truth
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe
 from compress.report import CheckRecord, CheckReport, gate_checks, judged, load_report
@@ -117,10 +119,44 @@ class _Bundle:
 
     def opened(self, recipe: Recipe, scratch: Path) -> tuple[LoadedModel, Splits]:
         """The module, and the recipe's rows as read by this bundle."""
-        loaded = load_model(ModelConfig(bundle=self.directory), seed=recipe.seed, scratch=scratch)
+        config, task = ModelConfig(bundle=self.directory), recipe.data.task
+        loaded = load_model(config, seed=recipe.seed, scratch=scratch, task=task)
         splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
         splits = fitting(loaded, splits)
         return loaded, replace(splits, task=splits.task.with_decision(self.manifest))
+
+
+def _with_original(
+    recipe: Recipe, scratch: Path, against: tuple[nn.Module, Splits] | None, *rows: Splits
+) -> tuple[Splits, ...]:
+    """Rows whose labels are outputs of the uncompressed model, if the task has no others.
+
+    Args:
+        against: the other bundle, which is taken for it; None: the recipe's own model.
+    """
+    if not rows[0].task.labels_from_model:
+        return rows
+    known = with_truth(*(against or _own(recipe, scratch)))
+    return tuple(
+        replace(
+            each,
+            validation=replace(each.validation, labels=known.validation.labels),
+            test=replace(each.test, labels=known.test.labels),
+        )
+        for each in rows
+    )
+
+
+def _own(recipe: Recipe, scratch: Path) -> tuple[nn.Module, Splits]:
+    """The recipe's own model, and its rows."""
+    try:
+        loaded = load_model(recipe.model, seed=recipe.seed, scratch=scratch, task=recipe.data.task)
+    except ModelError as error:
+        raise ModelError(
+            "the score is measured by the outputs of the recipe's own model, which can't be loaded; give "
+            f"--against BUNDLE of it (as written by modelpress export): {error}"
+        ) from error
+    return loaded.module, fitting(loaded, load_splits(recipe.data, reader=reader_of(loaded)))
 
 
 def _recipe(directory: Path, values: Sequence[str]) -> Recipe:
@@ -136,9 +172,12 @@ def _answers(
 ) -> tuple[list[CheckRecord], Measurement | None]:
     loaded, splits = mine.opened(recipe, scratch)
     check_gates(recipe, splits)
+    against = None if other is None else other.opened(recipe, scratch)
+    theirs = splits if against is None else against[1]
+    place = None if against is None else (against[0].module, theirs)
+    splits, theirs = _with_original(recipe, scratch, place, splits, theirs)
     pair = FilePair(mine.onnx, mine.onnx, splits.test, splits.task)
     if other is not None:
-        _, theirs = other.opened(recipe, scratch)
         _same_task(splits, theirs, mine.directory, other.directory)
         pair = FilePair(other.onnx, mine.onnx, theirs.test, theirs.task, splits.test, splits.task)
     progress.say("comparing the ONNX file's outputs with PyTorch's")

@@ -13,7 +13,7 @@ from compress.data.pairs import pair_labels
 from compress.data.readers.tokenize import encoder_among
 from compress.data.table import listed
 from compress.errors import DataError, ModelError
-from compress.export import ONNX_PATH, check_answers, export_onnx, write_bundle_, write_manifest_
+from compress.export import ONNX_PATH, check_answers, described, export_onnx, write_bundle_, write_manifest_
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.files.load import own_entries, task_of
 from compress.pipeline.cache import Cache
@@ -21,7 +21,7 @@ from compress.pipeline.exported import exported
 from compress.pipeline.fitting import fitting, limit_of, reader_of
 from compress.pipeline.output import check_can_be_made, check_room_for, may_replace, weight_bytes
 from compress.pipeline.prepare import Run, prepare
-from compress.pipeline.stages import decided, trained_model
+from compress.pipeline.stages import decided, trained_model, with_truth
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.recipe.config import ExportConfig
@@ -116,6 +116,7 @@ def _manifest_facts(source: _Source, parity: dict[str, float]) -> dict[str, Any]
         "max_length": source.longest if source.reader.modality == "text" else None,
         **source.reader.facts(),
         "stages": [],
+        **described(source.module, source.task),
         "parity": {**parity, "rows_from": source.rows_from},
     }
 
@@ -123,7 +124,7 @@ def _manifest_facts(source: _Source, parity: dict[str, float]) -> dict[str, Any]
 def _of_run(run: Run) -> _Source:
     """The model of a recipe, trained if configured."""
     module, _ = trained_model(run)
-    run = replace(run, splits=decided(module, run.splits))
+    run = replace(run, splits=decided(module, with_truth(module, run.splits)))
     longest, splits = run.recipe.data.longest, run.splits
     return _Source(module, splits.task, splits.reader, longest, "validation rows", run, splits.validation)
 
@@ -230,7 +231,8 @@ def _longest_text(loaded: LoadedModel, wanted: int | None, task: TaskName) -> in
             f"--max-length {wanted:,} exceeds the limit of {loaded.source}: {limit:,} tokens including "
             f"special ones; give {limit} or less"
         )
-    return wanted or (_LONGEST if limit is None else min(_LONGEST, limit))
+    usual = loaded.longest or _LONGEST
+    return wanted or (usual if limit is None else min(usual, limit))
 
 
 def _synthetic(

@@ -92,7 +92,10 @@ def gate_gradients(
             rows = len(labels)
             gates[:] = [torch.ones(rows, count, device=device, requires_grad=True) for count in counts]
             answers = logits(model, tensors)
-            value = task.loss(answers, labels) if loss is None else loss(answers, tensors)
+            if loss is None:
+                value = task.loss(answers, task.importance_labels(answers, labels))
+            else:
+                value = loss(answers, tensors)
             gradients = torch.autograd.grad(value * rows, gates)  # of the sum over rows
             for site, gradient in zip(sites, gradients, strict=True):
                 if not bool(torch.isfinite(gradient).all()):

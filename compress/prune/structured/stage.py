@@ -110,7 +110,7 @@ class StructuredPruning(StructuredSettings):
                 f"prune/structured: {len(calibration)} training rows are too few to estimate importance; "
                 f"give at least {LEAST_ROWS}"
             )
-        if self.targets == "teacher":
+        if self.targets == "teacher" or context.task.labels_from_model:
             calibration = _answered(calibration, dense, context)
         labels = calibration.truth(context.task).labels
         if self.importance in ("fisher", "taylor") and len(np.unique(labels, axis=0)) < 2:

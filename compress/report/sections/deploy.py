@@ -63,7 +63,7 @@ def deploy_snippet(
         *([threads] if threads else []),
         f'session = ort.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])',
         *feed.lines,
-        f"logits = session.run(None, feed)[0]  # [rows, {'tokens, ' if of_words else ''}labels]",
+        task.result,
         *map(visible, task.snippet(report.data.labels, _MOST_LABELS, decision)),
     ]
     return "\n".join(lines) + "\n"

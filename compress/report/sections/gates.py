@@ -119,6 +119,8 @@ def _above_commonest(measurement: Measurement) -> list[GateRecord]:
 def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifference] | None:
     """Metric of the best constant answers, and the gain over it; None if predictions were not stored."""
     kept = measurement.answers
+    if kept is None and measurement.chance is not None:
+        return measurement.chance.value, getattr(measurement.chance, who)
     if kept is None:
         return None
     answers = kept.of(who)

@@ -51,13 +51,12 @@ def _tiles(report: RunReport) -> list[Tile]:
 
 
 def _sections(report: RunReport) -> tuple[Section, ...]:
-    """The breakdown that the task makes of all answers, if it does and they were kept."""
-    kept = report.measurement.answers
-    if kept is None:
-        return ()
-    models = report.measurement.baseline, report.measurement.candidate
-    decisions = tuple(tuple(each.decision.items()) for each in models)
-    found = _breakdown(task_of_measurement(report.measurement), kept, *decisions)
+    """The breakdown that the task makes of all answers: now, or when they were measured."""
+    kept, found = report.measurement.answers, report.measurement.breakdown
+    if kept is not None:
+        models = report.measurement.baseline, report.measurement.candidate
+        decisions = tuple(tuple(each.decision.items()) for each in models)
+        found = _breakdown(task_of_measurement(report.measurement), kept, *decisions)
     if found is None:
         return ()
     table = Table(found.columns, found.rows, "l" + "r" * (len(found.columns) - 1))
