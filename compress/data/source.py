@@ -81,6 +81,8 @@ class DataSource(BaseModel, ABC):
         found: dict[str, Any] = plain(self)
         if found.get("task") == default_task(self.rows):
             del found["task"]
+        if found.get("group", "") is None:  # a key newer than stored recipes
+            del found["group"]
         return found
 
     @model_validator(mode="after")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 __all__ = [
     "AttentionTerm",
@@ -16,6 +23,8 @@ __all__ = [
     "RelationsTerm",
     "Term",
 ]
+
+_NEWER = ("lists", "margins")
 
 LayerMap = Literal["uniform", "last"] | tuple[int, ...]
 """Teacher layer for each student layer: evenly spread, only last with last, or an explicit list."""
@@ -126,6 +135,12 @@ class LossConfig(BaseModel):
     attention: AttentionTerm | None = None
     relations: RelationsTerm | None = None
     embedding: EmbeddingTerm | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_newer_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were stored before these keys existed must stay equal to what they load as.
+        found: dict[str, Any] = plain(self)
+        return {name: term for name, term in found.items() if name not in _NEWER or term is not None}
 
     @model_validator(mode="after")
     def _always_something(self) -> Self:

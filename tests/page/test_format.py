@@ -3,6 +3,9 @@ from __future__ import annotations
 import pytest
 
 from compress.page.format import (
+    NUMBER,
+    PERCENT,
+    SCALES,
     amount,
     capital,
     counted,
@@ -57,3 +60,13 @@ def test_amounts_are_in_the_unit_of_their_budget() -> None:
 
 def test_counts_agree_with_their_noun() -> None:
     assert (counted(1, "row"), counted(1200, "row"), capital("no loss")) == ("1 row", "1,200 rows", "No loss")
+
+
+def test_a_metric_is_written_in_its_own_scale() -> None:
+    assert (PERCENT.text(0.9123), NUMBER.text(0.9123), NUMBER.text(-0.05)) == ("91.2 %", "0.912", "−0.050")
+    assert PERCENT.change(-0.002, -0.011, 0.007) == ("−0.2", "−1.1 to +0.7")
+    assert NUMBER.change(-0.0627, -0.105, -0.0231) == ("−0.063", "−0.105 to −0.023")
+    assert NUMBER.change(0.0006, 0.0002, 0.001) == ("+0.0006", "+0.0002 to +0.0010")  # excludes 0
+    assert (PERCENT.signed(-1e-9), NUMBER.number(-1e-9, 1)) == ("+0.0", "0.0000")
+    assert (PERCENT.of_change(), NUMBER.of_change()) == (" in points", "")
+    assert set(SCALES) == {"percent", "number"}

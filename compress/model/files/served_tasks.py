@@ -50,10 +50,10 @@ class CheckpointTask:
         return said
 
     def note(self, architectures: Sequence[str]) -> str:
-        """Note for the report when a classification head is trained on the checkpoint."""
+        """Note for the report when a new head is trained on the checkpoint."""
         return (
             f"the model is for {self.name} ({_listed(architectures)}): only its encoder is used, and a new "
-            "classification head is trained on it"
+            "head is trained on it"
         )
 
 
