@@ -221,8 +221,9 @@ def _write_tagger(directory: Path) -> Path:
     )
     model, draw = BertForTokenClassification(config), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for each in model.parameters():
-            each.normal_(0, 0.25, generator=draw)
+        for name, each in model.named_parameters():
+            if each.ndim > 1 or name.endswith("bias"):
+                each.normal_(0, 0.25, generator=draw)
     model.save_pretrained(directory)
     return directory
 
