@@ -36,7 +36,7 @@ __all__ = [
 
 _COMPUTING = ("modelpress", "numpy", "torch", "torchao", "transformers")
 _EXPORTING = ("onnx", "onnx-ir", "onnxruntime", "onnxscript")
-_MEASURING = ("openvino",)
+_MEASURING = ("openvino", "scikit-learn")
 # These change what is shown, exported or measured, but no weights.
 _SHOWING = ("cli", "jobs", "report", "page", "deploy", "_starter", "__main__.py", "progress.py")
 _BEHIND_WEIGHTS = (*_SHOWING, "export", "measure")
@@ -112,16 +112,23 @@ def timed_key(about: Any, *, later: Any, opset: int, baseline: str) -> str:
 
 
 def run_key(
-    last: str, *, export: Any, measure: Any, machine: Mapping[str, str], shipped: Iterable[Path]
+    last: str,
+    *,
+    export: Any,
+    measure: Any,
+    machine: Mapping[str, str],
+    shipped: Iterable[Path],
+    texts: str | None = None,
 ) -> str:
     """Key of a finished run on this machine.
 
     Args:
         last: key of the exported module.
         shipped: files that are copied into the bundle.
+        texts: of the texts that are measured as such, beyond the tokens of their rows.
     """
     files = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in shipped]
-    parts = ("run", last, export, measure, dict(machine), files)
+    parts = ("run", last, export, measure, dict(machine), files, texts)
     return _digest(parts, (*_COMPUTING, *_EXPORTING, *_MEASURING), ())
 
 

@@ -88,17 +88,21 @@ _SPECIAL = {
 _PADS = {"bert": 0, "roberta": 1, "decoder": 3}
 
 
-def write_family(directory: Path, family: Family, *, decoder: bool = False, **changes: Any) -> Path:
-    """Save a classifier of three classes, or a language model, whose answers differ from text to text."""
+def write_family(
+    directory: Path, family: Family, *, decoder: bool = False, tags: tuple[str, ...] = (), **changes: Any
+) -> Path:
+    """Save a classifier of three classes, a language model, or a tagger, whose answers differ by text."""
     import transformers
 
     words = _write_tokenizer(directory, family)
-    classes = {} if decoder else {"id2label": dict(enumerate("abc")), "label2id": {"a": 0, "b": 1, "c": 2}}
+    labels = tags or tuple("abc")
+    named = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    classes = {} if decoder else named
     ids = {"pad_token_id": _PADS[family.tokenizer], "bos_token_id": None, "eos_token_id": 2}
     arguments = {"vocab_size": words, **ids, **family.sizes, **classes, **changes}
     config = transformers.AutoConfig.for_model(family.model_type, **arguments)
-    kind = transformers.AutoModelForCausalLM if decoder else transformers.AutoModelForSequenceClassification
-    model = kind.from_config(config)
+    kind = "CausalLM" if decoder else "TokenClassification" if tags else "SequenceClassification"
+    model = getattr(transformers, f"AutoModelFor{kind}").from_config(config)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, each in model.named_parameters():

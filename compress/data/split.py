@@ -19,7 +19,7 @@ from compress.data.labels import padded_labels
 from compress.data.table import Text
 from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task, Truth
 
-__all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate"]
+__all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate", "with_placed_labels"]
 
 _OF_LABELS = ("label_bytes", "label_lengths")
 
@@ -57,6 +57,7 @@ class Split:
         label_bytes: bytes of text that each row's labels represent, int64 [n], if labels are tokens.
         label_lengths: for ragged labels, the number of labels per row, int64 [n]; the rest of a row in
             `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None if all rows have k.
+        word_labels: of rows of words, the label of each word, int64 [n, w], from which `labels` were placed.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Split:
     texts: tuple[Text, ...] = ()
     label_bytes: NDArray[np.int64] | None = None
     label_lengths: NDArray[np.int64] | None = None
+    word_labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -120,7 +122,7 @@ class Split:
 
     def token_batches(self, tokens: int) -> Iterator[Batch]:
         """Yield batches in order, each with as many rows as fit in `tokens` positions, but at least one."""
-        lengths = self._lengths().tolist()
+        lengths = self.lengths.tolist()
         start = 0
         while start < len(self):
             stop, longest = start + 1, lengths[start]
@@ -140,7 +142,7 @@ class Split:
         return batch
 
     def _pooled_by_length(self, order: NDArray[np.int64], pool: int) -> NDArray[np.int64]:
-        lengths = self._lengths()
+        lengths = self.lengths
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
         return np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools] or [order])
 
@@ -154,7 +156,9 @@ class Split:
             and (spec.dtype == "int64" or len({row[spec.name].shape[0] for row in self.rows}) > 1)
         )
 
-    def _lengths(self) -> NDArray[np.int64]:
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Positions of each row, [n]."""
         return np.array([row[self.inputs[0].name].shape[0] for row in self.rows], dtype=np.int64)
 
     def take(self, count: int, *, seed: int) -> Split:
@@ -167,7 +171,7 @@ class Split:
 
     def by_length(self) -> Split:
         """Return the rows sorted by length, shortest first, to minimize padding of batches in order."""
-        return self.at(np.argsort(self._lengths(), kind="stable"))
+        return self.at(np.argsort(self.lengths, kind="stable"))
 
     def at(self, picked: NDArray[np.int64]) -> Split:
         """Return the rows with these indices, in the given order."""
@@ -179,6 +183,7 @@ class Split:
             tuple(self.texts[i] for i in picked) if self.texts else (),
             None if self.label_bytes is None else self.label_bytes[picked],
             None if self.label_lengths is None else self.label_lengths[picked],
+            None if self.word_labels is None else self.word_labels[picked],
         )
 
     def truth(self, task: Task) -> Truth:
@@ -271,3 +276,17 @@ class Split:
 
 def _unpadded(labels: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [row[:length] for row, length in zip(labels, lengths, strict=True)]
+
+
+def with_placed_labels(split: Split, words: NDArray[np.int64], places: NDArray[np.int64]) -> Split:
+    """Return the rows with a label at one position of each word, and `NO_LABEL` at all others.
+
+    Args:
+        words: label of each word, [n, w].
+        places: its position in the row, [n, w]; -1 if it has none.
+    """
+    lengths = split.lengths
+    labels = np.full((len(split), lengths.max(initial=0)), NO_LABEL, dtype=np.int64)
+    row, word = np.nonzero((places >= 0) & (words != NO_LABEL))
+    labels[row, places[row, word]] = words[row, word]
+    return replace(split, labels=labels, label_lengths=lengths, word_labels=words)

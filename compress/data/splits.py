@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from compress.data.labels import numbers_of, order_labels
 from compress.data.partition import PARTS, Partition
 from compress.data.readers.reader import NumbersReader, Reader
-from compress.data.split import Row, Split
+from compress.data.split import Row, Split, with_placed_labels
 from compress.data.table import Note, Table, Text, counted, listed
-from compress.tasks import InputSpec, Task
+from compress.tasks import InputSpec, Integers, Task
 
 __all__ = ["Splits", "assemble", "table_of"]
 
@@ -61,6 +61,7 @@ def assemble(
     label_order: Sequence[str] | None,
     *,
     texts: Mapping[str, tuple[Text, ...]] | None = None,
+    places: Mapping[str, Integers] | None = None,
     notes: tuple[Note, ...] = (),
     reader: Reader,
 ) -> Splits:
@@ -69,6 +70,7 @@ def assemble(
     Args:
         rows: rows of each split, as picked by `parts`.
         label_order: class names by the model's output index; None lets the data decide.
+        places: of rows of words, the position that has the label of each, as in `placed_labels`.
     """
     train = tables["train"]
     present = {name for index in parts.indices["train"] for name in kind.label_names(train.labels[index])}
@@ -79,16 +81,13 @@ def assemble(
     if absent:
         label_notes += (Note(f"train has no row of {listed(absent)}: the model can't learn them"),)
     number = numbers_of(labels, (*present, *absent))
-    splits = {
-        part: Split(
-            part,
-            rows[part],
-            kind.encode_labels([table_of(tables, part).labels[i] for i in parts.indices[part]], number),
-            inputs,
-            texts[part] if texts else (),
-        )
-        for part in PARTS
-    }
+
+    def split(part: str) -> Split:
+        found = kind.encode_labels([table_of(tables, part).labels[i] for i in parts.indices[part]], number)
+        made = Split(part, rows[part], found, inputs, texts[part] if texts else ())
+        return with_placed_labels(made, found, places[part]) if places else made
+
+    splits = {part: split(part) for part in PARTS}
     return Splits(
         kind(inputs, labels).fitted(splits["train"].labels),
         **splits,

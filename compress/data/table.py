@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Label", "Note", "NoteKind", "Table", "Text", "counted", "listed", "loose_key", "shown"]
+__all__ = ["Label", "Note", "NoteKind", "Table", "Text", "Words", "counted", "listed", "loose_key", "shown"]
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 60
 
 Label = str | tuple[str, ...] | float | tuple[float, str]
-"""The class name of a row; those of a task with several labels a row, sorted, each once; a number; or the
-relevance of a candidate and the name of its group."""
+"""The class name of a row; those of a task with several labels a row, sorted, each once; that of each word;
+a number; or the relevance of a candidate and the name of its group."""
+
 
 Text = str | tuple[str, str]
 """The text of a row; or its two texts, such as premise and hypothesis, in the order the model reads them."""
@@ -36,6 +37,25 @@ class Note(str):
         note = super().__new__(cls, text)
         note.kind = kind
         return note
+
+
+class Words(str):
+    """A text that was given as words, joined by spaces.
+
+    Attributes:
+        words: the words, which may contain spaces themselves.
+    """
+
+    words: tuple[str, ...]
+
+    def __new__(cls, words: Sequence[str]) -> Words:
+        made = super().__new__(cls, " ".join(words))
+        made.words = tuple(words)
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
+        """For copies and pickles."""
+        return (self.words,)
 
 
 @dataclass(frozen=True)

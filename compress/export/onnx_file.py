@@ -31,6 +31,7 @@ __all__ = ["DEFAULT_OPSET", "TracePlan", "check_answers", "export_onnx", "trace_
 DEFAULT_OPSET = 21  # first with blocked QuantizeLinear, needed for per-token activations
 _FEW_ROWS = 16  # to estimate how much outputs vary
 _LARGEST_FILE = 1_900_000_000  # bytes of weights; protobuf files are limited to 2 GiB
+_STATIC = re.compile(r"inferred a static shape of (\d+) for dimension inputs\[(\d+)\]\.shape\[(\d+)\]")
 
 
 class _ByPosition(nn.Module):
@@ -123,9 +124,9 @@ def _traced(plan: TracePlan, name: str, opset: int) -> torch.onnx.ONNXProgram:
                 opset=opset,
             )
     except Exception as error:
-        raise ExportError(
-            f"{name} cannot be exported to ONNX: {_reason(str(error.__cause__ or error))}"
-        ) from error
+        said = str(error.__cause__ or error)
+        reason = _fixed_axis(said, plan) or _reason(said)
+        raise ExportError(f"{name} cannot be exported to ONNX: {reason}") from error
 
 
 def check_answers(
@@ -176,6 +177,22 @@ def _prove_beyond(narrow: Narrow, module: nn.Module, path: Path, split: Split, t
             f"{narrow.words}. Its forward branches on that size (e.g. a Python `if` on a shape), which a "
             f"graph cannot do; compute both results and choose with torch.where ({error})"
         ) from error
+
+
+def _fixed_axis(said: str, plan: TracePlan) -> str:
+    """What to do if the module takes one size only of an open axis; empty if that is not the reason."""
+    found = _STATIC.search(said)
+    if found is None:
+        return ""
+    size, place, axis = map(int, found.groups())
+    name, shape = plan.inputs[place]
+    if axis == 0:
+        return f"it takes {size} rows only (axis 0 of input '{name}'); it must take any number"
+    return (
+        f"it takes input '{name}' only with a size of {size} in axis {axis}, which is open ({shape[axis]}). "
+        "If all rows have this size, set data.fixed to true for arrays (in Python from_arrays(..., "
+        "fixed=True)); otherwise it must take any size"
+    )
 
 
 def _reason(said: str) -> str:

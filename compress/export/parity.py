@@ -153,6 +153,8 @@ class _Tally:
 
     def add(self, found: Array, expected: Array) -> None:
         """Add the logits [u, c] of both."""
+        if not len(expected):  # no unit of these rows is judged
+            return
         self.found.append(self.task.named(found))
         self.expected.append(self.task.named(expected))
         self.finite &= bool(np.isfinite(found).all())
@@ -302,7 +304,7 @@ def _all_but(errors: Sequence[float] | Array, share: float) -> float:
 
 
 def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
 
 
 def _length(row: Row, task: Task) -> int:

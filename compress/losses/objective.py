@@ -85,15 +85,14 @@ class Objective:
             return total
         assert self._targets is not None
         inputs = {name: batch[name] for name in self._task.input_names}
-        targets = self._targets.at(inputs, batch[ROW_INDEX_KEY])
+        targets, mask = self._targets.at(inputs, batch[ROW_INDEX_KEY]), inputs.get(_MASK)
         if self._config.logits is not None and "logits" in terms:
-            total = total + terms["logits"].weight * self._task.divergence_from_kept(
-                logits, targets, self._config.logits.temperature
+            total = total + terms["logits"].weight * self._task.batch_divergence(
+                logits, targets, batch[LABELS_KEY], mask, self._config.logits.temperature
             )
         if "margins" in terms:
             margins = self._task.margin_from_kept(logits, targets, batch[LABELS_KEY])
             total = total + terms["margins"].weight * margins
-        mask = inputs.get(_MASK)
         # No states are captured in evaluation mode, as when a step is only timed.
         for name in set(terms) & {each.term for each in self.plan} if seen else ():
             parts = [self._compare(each, seen, targets, mask) for each in self.plan if each.term == name]

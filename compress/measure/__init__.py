@@ -4,12 +4,14 @@ from compress.measure.accuracy import predict
 from compress.measure.environment import environment, sums_are_exact
 from compress.measure.explain.explanation import Explanation
 from compress.measure.explain.profiled import explain_file
+from compress.measure.floor import measure_floor
 from compress.measure.ladder import Step, measure_ladder
 from compress.measure.process.pair import FilePair, measure_pair
 from compress.measure.results import (
     Accuracy,
     AccuracyDifference,
     Environment,
+    Floor,
     Interval,
     Latency,
     LatencyComparison,
@@ -30,6 +32,7 @@ __all__ = [
     "Environment",
     "Explanation",
     "FilePair",
+    "Floor",
     "Interval",
     "Latency",
     "LatencyComparison",
@@ -46,6 +49,7 @@ __all__ = [
     "environment",
     "explain_file",
     "installed_runtimes",
+    "measure_floor",
     "measure_ladder",
     "measure_pair",
     "predict",

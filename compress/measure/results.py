@@ -6,9 +6,10 @@ its length is the meaning of each field, from which the reference is generated.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from compress.errors import did_you_mean
@@ -24,6 +25,7 @@ __all__ = [
     "Answers",
     "Chance",
     "Environment",
+    "Floor",
     "Interval",
     "Language",
     "LanguageModel",
@@ -87,6 +89,10 @@ class Answers(_Result):
             return unpack_answers(self.lengths)
         rows = len(unpack_answers(self.labels)) // self.positions
         return np.full(rows, self.positions, dtype=np.int64)
+
+    def of(self, who: Literal["baseline", "candidate"]) -> NDArray[Any]:
+        """Predictions of a file, [u]."""
+        return unpack_answers(self.baseline if who == "baseline" else self.candidate)
 
     @property
     def truth(self) -> Truth:
@@ -363,6 +369,31 @@ class Chance(_Result):
     value: float
     baseline: Difference
     candidate: Difference
+
+
+class Floor(_Result):
+    """A linear model of counted words, without a Transformer, on the same rows.
+
+    Attributes:
+        model: name of the linear model.
+        rows: training rows that it was fitted on; of many, a random part.
+        words: words and pairs of words that it counts.
+        strength: inverse of its regularization, chosen on validation rows.
+        score: on the test rows.
+        baseline, candidate: the metric of each minus that of this model, on the same test rows.
+        fit_seconds: duration of fitting, including the choice of strength.
+        row_ms: median time of one text, one at a time, from text to answer in Python.
+    """
+
+    model: str
+    rows: int
+    words: int
+    strength: float
+    score: Score
+    baseline: Difference
+    candidate: Difference
+    fit_seconds: float
+    row_ms: float
 
 
 class Environment(_Result):

@@ -8,6 +8,7 @@ from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
 from compress.model import predict_logits
+from compress.page.format import percent
 from compress.recipe import Recipe
 from compress.report import commonest_words
 from compress.tasks import Task, task_of_measurement
@@ -91,9 +92,31 @@ def _chance_level(measurement: Measurement) -> list[str]:
     return found
 
 
+def _lost_classes(measurement: Measurement) -> list[str]:
+    """A sentence on the classes that the baseline finds and the candidate doesn't; none if there are none."""
+    kept, task = measurement.answers, task_of_measurement(measurement)
+    found = None if kept is None else task.by_class(kept.truth, kept.of("baseline"), kept.of("candidate"))
+    lost = () if found is None else found.lost()
+    if not lost:
+        return []
+    each = [
+        f"{_name(task, one.index)!r} (recall {percent(one.before)} to {percent(one.after)} of "
+        f"{one.rows:,} test rows)"
+        for one in sorted(lost, key=lambda one: one.after - one.before)
+    ]
+    classes = "class" if len(lost) == 1 else "classes"
+    return [
+        f"the candidate loses {len(lost)} {classes} that the baseline finds: {listed(each, _SHOWN_LABELS)}"
+    ]
+
+
+def _name(task: Task, index: int) -> str:
+    return task.labels[index] if index < len(task.labels) else str(index)
+
+
 def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tuple[str, ...]:
     """Caveats that a report's sections do not derive from its figures: the data and chance level."""
-    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement)]
+    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement), *_lost_classes(measurement)]
     difference = measurement.difference
     if difference.high < 0:
         scale = splits.task.words.scale

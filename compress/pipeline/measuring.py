@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.measure import FilePair, Measurement, Rung, Step, measure_ladder, measure_pair
+from compress.measure import (
+    FilePair,
+    Floor,
+    Measurement,
+    Rung,
+    Step,
+    measure_floor,
+    measure_ladder,
+    measure_pair,
+)
 from compress.measure.latency import Rounds
 from compress.measure.process.monitor import wait_until_quiet
 from compress.pipeline.prepare import Run
@@ -13,7 +22,7 @@ from compress.recipe import Recipe
 from compress.report import judged
 from compress.system.exclusive import alone
 
-__all__ = ["ladder_of", "measured"]
+__all__ = ["floor_of", "ladder_of", "measured"]
 
 _MOST_AGAIN = 2
 _WAIT_S = 60  # for a quiet machine, per attempt
@@ -44,6 +53,16 @@ def measured(recipe: Recipe, pair: FilePair, *, runtimes: Sequence[str], progres
         if _not_judged(recipe, again) <= _not_judged(recipe, found):
             found = again
     return found
+
+
+def floor_of(run: Run, measurement: Measurement) -> tuple[Floor | None, tuple[str, ...]]:
+    """What is reached without a Transformer, or a note if that can't be measured."""
+    if not run.recipe.measure.floor or measurement.answers is None:
+        return None, ()
+    found = measure_floor(run.splits, measurement.answers, seed=run.recipe.seed)
+    if isinstance(found, str):
+        return None, (f"no model without a Transformer was measured: {found}",)
+    return found, ()
 
 
 def _not_judged(recipe: Recipe, found: Measurement) -> int:

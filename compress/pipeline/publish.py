@@ -20,7 +20,7 @@ from compress.model.parts import PARTS, bytes_by_part
 from compress.model.saturation import saturation_risk
 from compress.pipeline.caveats import warnings_of
 from compress.pipeline.exported import Exported, exported
-from compress.pipeline.measuring import ladder_of, measured
+from compress.pipeline.measuring import floor_of, ladder_of, measured
 from compress.pipeline.prepare import Run
 from compress.pipeline.stages import Base, Work, epochs_of, metric_of
 from compress.recipe import Recipe
@@ -70,6 +70,7 @@ def _report(run: Run, base: Base, work: Work, candidate: Exported) -> RunReport:
     few = work.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed)
     saturation = saturation_risk(work.module, few, work.splits.task)
     doubts = warnings_of(recipe, splits, measurement)
+    floor, no_floor = floor_of(run, measurement)
     return RunReport(
         name=recipe.run_name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -81,9 +82,10 @@ def _report(run: Run, base: Base, work: Work, candidate: Exported) -> RunReport:
         stages=work.records,
         parity=candidate.parity,
         measurement=measurement,
-        warnings=(*run.notes, *_cut_vocabulary_notes(run, work), *doubts),
+        warnings=(*run.notes, *_cut_vocabulary_notes(run, work), *no_floor, *doubts),
         saturation=saturation,
         parts=_parts(base.module, work.module),
+        floor=floor,
         ladder=ladder_of(run, steps, measurement),
         gates=judged(recipe.gates, measurement),
         seconds=0.0,

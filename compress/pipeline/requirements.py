@@ -81,8 +81,8 @@ def check_task_gates(recipe: Recipe, task: type[Task]) -> None:
     """
     for name in recipe.gates.of_tasks:
         if name not in task.gates:
-            owner = next(each for each in map(task_class, TASKS) if name in each.gates)
-            whose = f"a {owner.words.model} only, and this is a {task.words.model}"
+            owners = [each.words.model for each in map(task_class, TASKS) if name in each.gates]
+            whose = f"a {' or a '.join(owners)} only, and this is a {task.words.model}"
             text = f"gates.{name} applies to {whose}; remove the gate"
             raise RecipeError(recipe.problem(f"gates.{name}", text), see="reference/gates")
 

@@ -96,7 +96,7 @@ def outcome_of(recipe: Recipe, output: str | Path, *, already_done: bool) -> Out
 
 def _work(run: Run, directory: Path) -> RunReport:
     began = time.perf_counter()
-    for line in lines_before_work(run.recipe, run.splits):
+    for line in (*run.notes, *lines_before_work(run.recipe, run.splits)):
         run.progress.say(f"note: {line}")
     module, training = trained_model(run)
     run = replace(run, splits=decided(module, with_truth(module, run.splits)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,7 @@ class Keys:
             measure=_plain(recipe.measure),
             machine=machine_facts(),
             shipped=splits.reader.shipped(),
+            texts=_texts(splits) if recipe.measure.floor else None,
         )
         return cls(base, graph_key(base, "baseline", export), tuple(stages), run, export)
 
@@ -77,7 +80,7 @@ def _stage_key(recipe: Recipe, index: int, before: str, base: str, splits: Split
     stage = recipe.stages[index]
     settings = _plain(stage)
     later = [(each.name, each.model_dump(mode="json")) for each in recipe.stages[index + 1 :]]
-    timed = [machine_facts(), recipe.export.opset, _plain(recipe.measure, "runtimes", "ladder")]
+    timed = [machine_facts(), recipe.export.opset, _plain(recipe.measure, "runtimes", "ladder", "floor")]
     return stage_key(
         before,
         base,
@@ -88,6 +91,12 @@ def _stage_key(recipe: Recipe, index: int, before: str, base: str, splits: Split
         later=later if stage.sees_later else None,
         timed=timed if stage.is_timed else None,
     )
+
+
+def _texts(splits: Splits) -> str:
+    """SHA-256 of all texts: rows have only as many of their tokens as a model reads."""
+    texts = [split.texts for split in (splits.train, splits.validation, splits.test)]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def _plain(settings: BaseModel | None, *without: str) -> Any:

@@ -205,13 +205,13 @@ def with_file(run: Run, work: Work, index: int) -> Work:
     name = run.recipe.stages[index].name
 
     def make(directory: Path) -> dict[str, Any]:
-        run.progress.say(f"exporting the model after {name}, for the ladder")
+        run.progress.say(f"exporting the model after {name}, to measure it")
         return exported(run.recipe, work.module, work.splits, directory).parity.model_dump()
 
     try:
         directory, _ = run.cache.file(run.keys.graph_after(index), make, what=f"the ONNX file after {name}")
     except (ExportError, ParityError) as error:
-        run.progress.say(f"the model after {name} is left out of the ladder: {error}")
+        run.progress.say(f"the model after {name} is not measured: {error}")
         return work
     names = [stage.name for stage in run.recipe.stages]
     return work.with_step(directory / ONNX_PATH.name, index + 1, names)

@@ -92,6 +92,8 @@ class MeasureConfig(BaseModel):
             None: onnxruntime, and openvino if it is installed.
         ladder: also export and measure the model after every stage, on validation rows, if there are at least
             two stages.
+        floor: also fit a linear model of counted words on the training texts, which says what is reached
+            without a Transformer. It costs seconds, and is only for tasks with such a model.
     """
 
     model_config = _STRICT
@@ -103,6 +105,7 @@ class MeasureConfig(BaseModel):
     seconds: float = Field(default=0.25, gt=0, le=60)
     runtimes: Annotated[tuple[RuntimeName, ...], AfterValidator(_runtimes)] | None = None
     ladder: bool = True
+    floor: bool = True
 
 
 class Recipe(BaseModel):

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from compress.tasks.registry import all_gates
 
-__all__ = ["GatesConfig"]
+__all__ = ["METRIC_DROPS", "GatesConfig"]
 
+METRIC_DROPS = ("max_metric_drop", "max_accuracy_drop")
+"""Two names of one gate."""
 _PLACES = ("batch", "sequence", "threads")
 
 
 class _Gates(BaseModel):
     """Limits on the results on the test rows and on this machine; None: no limit.
 
-    If accuracy or agreement is limited, the candidate must also be measurably better than the best model that
-    ignores its inputs. Tasks define further gates: see `Task.gates`.
+    If the drop of the metric or agreement is limited, the candidate must also be measurably better than the
+    best model that ignores its inputs. Tasks define further gates: see `Task.gates`.
 
     Attributes:
-        max_accuracy_drop: largest drop below the baseline's metric, in [0, 1], at the lower end of the 95 %
-            interval, so that a run does not pass by chance.
+        max_metric_drop: largest drop below the baseline's metric (accuracy, micro F1, ...), in its unit, in
+            [0, 1], at the lower end of the 95 % interval, so that a run does not pass by chance.
+        max_accuracy_drop: the same by its first name; give one of the two.
         min_speedup: over the baseline, at the lower end of the 95 % interval.
         max_size_mb: ONNX file with its external data, in MB of 1,000,000 bytes.
         max_p95_ms: 95th percentile of single calls.
@@ -31,6 +34,7 @@ class _Gates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    max_metric_drop: float | None = Field(default=None, ge=0, le=1)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
     min_speedup: float | None = Field(default=None, gt=0)
     max_size_mb: float | None = Field(default=None, gt=0)
@@ -39,6 +43,15 @@ class _Gates(BaseModel):
     batch: int | None = Field(default=None, ge=1)
     sequence: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if self.max_metric_drop is not None and self.max_accuracy_drop is not None:
+            raise ValueError(
+                "max_metric_drop and max_accuracy_drop are the same limit; give one of the two, and set the "
+                "other to null where a recipe has it"
+            )
+        return self
 
     @property
     def limits(self) -> dict[str, float]:
@@ -49,7 +62,8 @@ class _Gates(BaseModel):
     @property
     def needs_baseline(self) -> list[str]:
         """The limits that need a baseline."""
-        return [x for x in self.limits if x not in ("max_size_mb", "max_p95_ms")]
+        alone = [name for name, gate in all_gates().items() if not gate.compares]
+        return [x for x in self.limits if x not in ("max_size_mb", "max_p95_ms", *alone)]
 
     @property
     def of_tasks(self) -> list[str]:
@@ -65,7 +79,7 @@ else:
         __base__=_Gates,
         __doc__=_Gates.__doc__,
         **{
-            name: (float | None, Field(default=None, gt=0, description=gate.noun))
+            name: (float | None, Field(default=None, gt=0, le=gate.most, description=gate.noun))
             for name, gate in all_gates().items()
         },
     )

@@ -80,7 +80,7 @@ def _per_layer(name: str) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value is None:
+    if value is None or value == {}:
         return "none"
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from compress.errors import OutputError
 from compress.facts import Parity, Record, Saturation, StageFacts, read_facts
-from compress.measure.results import Measurement, Rung
+from compress.measure.results import Floor, Measurement, Rung
 from compress.system.files import parse_json, read_regular
 
 __all__ = [
@@ -197,6 +197,7 @@ class RunReport(Record):
         parts: weight bytes by part; empty in reports from before they were counted.
         ladder: the uncompressed model and the model after each stage; empty: not requested, or one stage.
         gates: the recipe's gates, judged by this measurement.
+        floor: what is reached without a Transformer; None: not measured, or an older report.
         promise: whether the last stage met its target for speed-up, latency or size; unknown: not measured at
             that setting, or the machine was not quiet; None: no target, or an older report.
     """
@@ -217,6 +218,7 @@ class RunReport(Record):
     parts: tuple[PartSize, ...] = ()
     ladder: tuple[Rung, ...] = ()
     gates: tuple[GateRecord, ...] = ()
+    floor: Floor | None = None
     promise: Literal["kept", "missed", "unknown"] | None = None
     seconds: float = Field(ge=0)
 

@@ -39,6 +39,9 @@ from compress.tasks.spec import (
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from compress.tasks.by_class import ByClass
+    from compress.tasks.linear import LinearModel
+
 __all__ = ["Logits", "Task"]
 
 MOST_NUMBERS = 1 << 26  # in a batch's logits, which are in memory at once
@@ -57,7 +60,8 @@ class Task(ABC):
         gates: task-specific limits, by recipe key.
         record: field of a stored measurement that only this task fills; empty if there is none.
         keeps_past: models keep keys and values of earlier tokens, which their file takes and returns.
-        label_kind: what labels are in a table; several classes are a sorted tuple of names.
+        label_kind: what labels are in a table; several classes are a sorted tuple of names, tags one in the
+            order of the words.
         answer_kind: what `named` returns for a unit.
         names_tokens: answers are tokens of the model's own vocabulary.
         takes_made_up_rows: a teacher's outputs for synthetic rows are useful for training.
@@ -104,7 +108,7 @@ class Task(ABC):
     @classmethod
     def has_classes(cls) -> bool:
         """Whether labels in a table are names of classes, which a model has an output for each of."""
-        return cls.label_kind in ("class", "classes")
+        return cls.label_kind in ("class", "classes", "tags")
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -220,6 +224,22 @@ class Task(ABC):
     @abstractmethod
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`divergence` from the output of `kept_answers`; other names in `kept` are ignored."""
+
+    def batch_divergence(
+        self,
+        logits: Tensor,
+        kept: Mapping[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None,
+        temperature: float,
+    ) -> Tensor:
+        """`divergence_from_kept` of a batch; a task with answers per position leaves out what isn't judged.
+
+        Args:
+            labels: those of the batch.
+            mask: its attention mask, [b, s]; None if the model has none.
+        """
+        return self.divergence_from_kept(logits, kept, temperature)
 
     def list_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss over the lists of candidates in a batch, a scalar; called if `has_groups`."""
@@ -339,10 +359,22 @@ class Task(ABC):
         """Labels of rows whose labels nobody knows."""
         return np.full(rows, NO_LABEL, dtype=np.int64)
 
+    def stand_ins(self, lengths: Integers) -> tuple[Integers, Integers | None]:
+        """Labels and label lengths of rows without data, of these numbers of positions."""
+        return self.no_labels(len(lengths)), None
+
     @classmethod
     def occurring(cls, labels: Integers) -> set[int]:
         """Indices of the labels that rows have, whose labels these are, [n, ...]."""
         return set(labels.reshape(-1).tolist())
+
+    def linear_model(self, strength: float) -> LinearModel | None:
+        """A linear model of counted words, as a floor; more strength fits closer. None: it has none."""
+        return None
+
+    def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass | None:
+        """Rows by their classes and by those that models answer; None: they are not judged by class."""
+        return None
 
     def breakdown(
         self,

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from numpy.typing import NDArray
+
+from compress.tasks.by_class import ByClass
+from compress.tasks.class_gates import CLASS_GATES
+from compress.tasks.linear import LogisticRegressions
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
-from compress.tasks.spec import HubHead, InputSpec, TaskWords
+from compress.tasks.spec import Breakdown, HubHead, InputSpec, TaskWords, Truth
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +50,8 @@ class Classification(OneOfSeveral):
             "AutoModelForSequenceClassification",
             ("ForSequenceClassification",),
             "text-classification",
+            what="gives a text a class",
+            shares_names=True,
         ),
         HubHead(
             "image",
@@ -54,6 +61,7 @@ class Classification(OneOfSeveral):
             "image-classification",
         ),
     )
+    gates = CLASS_GATES
 
     @classmethod
     def of_model(cls, inputs: tuple[InputSpec, ...], labels: Sequence[str] | None, vocabulary: int) -> Self:
@@ -67,6 +75,24 @@ class Classification(OneOfSeveral):
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`softmax_divergence` from the stored logits."""
         return softmax_divergence(logits, kept[_ANSWERS], temperature)
+
+    def linear_model(self, strength: float) -> LogisticRegressions:
+        """Logistic regression."""
+        return LogisticRegressions(self.classes, strength)
+
+    def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
+        """Rows by their class."""
+        return ByClass.of_one(self.classes, truth.labels, *answers)
+
+    def breakdown(
+        self,
+        baseline: NDArray[Any],
+        candidate: NDArray[Any],
+        truth: Truth,
+        decisions: tuple[Mapping[str, float], Mapping[str, float]],
+    ) -> Breakdown:
+        """F1, precision and recall of each class, and macro F1 with the interval of its change."""
+        return self.by_class(truth, baseline, candidate).breakdown("Each class", "class", self.labels)
 
     @classmethod
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:

@@ -21,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
+from compress.tasks.by_class import ByClass
+from compress.tasks.class_gates import CLASS_GATES
+from compress.tasks.linear import LogisticRegressions
 from compress.tasks.spec import (
     NO_LABEL,
     Breakdown,
@@ -32,7 +35,7 @@ from compress.tasks.spec import (
     TaskWords,
     Truth,
 )
-from compress.tasks.statistics import bootstrap_interval, wider
+from compress.tasks.statistics import interval_with
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -81,6 +84,7 @@ class MultiLabel(Task):
             problem_type=PROBLEM_TYPE,
         ),
     )
+    gates = CLASS_GATES
     label_kind = "classes"
     decides = True
 
@@ -182,7 +186,7 @@ class MultiLabel(Task):
         counts = _row_counts(answers, truth)
         right, wrong = _made_up_rows(counts)
         value = self.value(answers, truth)
-        low, high = _interval(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
+        low, high = interval_with(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
         return Score(
             metric=self.words.metric,
             value=value,
@@ -201,7 +205,7 @@ class MultiLabel(Task):
         made_up = np.stack((np.append(right, wrong), np.append(wrong, right)))
         value = self.change(baseline, candidate, truth)
         counts = np.concatenate((before, after), axis=1)
-        low, high = _interval(counts, made_up, _change_of_sums, value, least=-1.0)
+        low, high = interval_with(counts, made_up, _change_of_sums, value, least=-1.0)
         return Difference(
             metric=self.words.metric,
             value=value,
@@ -235,6 +239,15 @@ class MultiLabel(Task):
         """Those that a row has."""
         return set(np.flatnonzero((labels == 1).any(axis=0)).tolist())
 
+    def linear_model(self, strength: float) -> LogisticRegressions:
+        """Logistic regression for each label."""
+        return LogisticRegressions(self.classes, strength)
+
+    def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
+        """Rows by their labels."""
+        rows = len(truth.lengths)
+        return ByClass.of_several(*(each.reshape(rows, -1) for each in (truth.labels, *answers)))
+
     def breakdown(
         self,
         baseline: NDArray[Any],
@@ -243,43 +256,13 @@ class MultiLabel(Task):
         decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown:
         """F1, precision and recall of each label, and macro F1 with the interval of its change."""
-        count, names = len(truth.lengths), self.labels
-        true, before, after = (each.reshape(count, -1) for each in (truth.labels, baseline, candidate))
-        parts = np.stack((before & true, before + true, after & true, after + true), axis=2)  # [n, c, 4]
-
-        def macro(sums: NDArray[Any]) -> NDArray[Any]:
-            each = sums.reshape(len(sums), -1, 4)
-            found = _f1(each[..., 2], each[..., 3]) - _f1(each[..., 0], each[..., 1])
-            return found.mean(axis=1)  # type: ignore[no-any-return]
-
-        flat = parts.reshape(len(parts), -1)
-        low, high = bootstrap_interval(flat, macro)
-        totals = parts.sum(axis=0)
-        old, new = _f1(totals[:, 0], totals[:, 1]), _f1(totals[:, 2], totals[:, 3])
-        rows = tuple(
-            (
-                name,
-                f"{true[:, at].sum():,}",
-                *(f"{share:.3f}" for share in (old[at], new[at])),
-                _share(totals[at, 2], after[:, at].sum()),
-                _share(totals[at, 2], true[:, at].sum()),
-            )
-            for at, name in enumerate(names)
+        first = (
+            f"A label is predicted if its probability is above {_threshold(decisions[1])}, or "
+            f"{_threshold(decisions[0])} for the baseline: for each model, the threshold with the best "
+            "micro F1 on validation rows."
         )
-        change, low, high = (100 * each for each in (new.mean() - old.mean(), low, high))
-        points = f"{change:+.1f} points ({low:+.1f} to {high:+.1f})".replace("-", "−")
-        return Breakdown(
-            title="Each label",
-            sentences=(
-                f"A label is predicted if its probability is above {_threshold(decisions[1])}, or "
-                f"{_threshold(decisions[0])} for the baseline: for each model, the threshold with the best "
-                f"micro F1 on validation rows. Macro F1, the mean over {len(names)} labels, is "
-                f"{new.mean():.3f}, after {old.mean():.3f} for the baseline: {points}, with the "
-                "95 % interval of the change.",
-            ),
-            columns=("label", "test rows", "baseline F1", "F1", "precision", "recall"),
-            rows=rows,
-        )
+        found = self.by_class(truth, baseline, candidate)
+        return found.breakdown("Each label", "label", self.labels, first)
 
     # Sizes
 
@@ -329,10 +312,6 @@ def _threshold(decision: Mapping[str, float]) -> str:
     return f"{decision.get('threshold', 0.5):g}"
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.3f}" if whole else "-"
-
-
 def _row_counts(answers: NDArray[Any], truth: Truth) -> Integers:
     """Of each row: right names, and names given plus names that are true, [n, 2]."""
     given, true = (each.reshape(len(truth.lengths), -1) for each in (answers, truth.labels))
@@ -353,12 +332,3 @@ def _f1_of_sums(sums: NDArray[Any]) -> NDArray[Any]:
 def _change_of_sums(sums: NDArray[Any]) -> NDArray[Any]:
     found: NDArray[Any] = _f1_of_sums(sums[:, _COUNTS:]) - _f1_of_sums(sums)
     return found
-
-
-def _interval(
-    counts: Integers, made_up: Integers, statistic: Any, value: float, *, least: float
-) -> tuple[float, float]:
-    """The wider of the interval of these rows and of the same with the made-up ones; it holds the value."""
-    plain = bootstrap_interval(counts, statistic)
-    both = wider(plain, bootstrap_interval(np.concatenate((counts, made_up)), statistic), least=least)
-    return min(both[0], value), max(both[1], value)

@@ -26,11 +26,13 @@ __all__ = [
     "task_of_architectures",
     "task_of_measurement",
     "tasks_of_rows",
+    "words_task",
 ]
 
 TASKS = {
     "classification": "compress.tasks.classification:Classification",
     "multi-label": "compress.tasks.multi_label:MultiLabel",
+    "token-labels": "compress.tasks.token_labels:TokenLabels",
     "regression": "compress.tasks.regression:Regression",
     "reranking": "compress.tasks.reranking:Reranking",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
@@ -74,6 +76,11 @@ def default_task(kind: RowKind) -> TaskName:
 def several_labels_task() -> TaskName:
     """The first task whose rows have any number of labels."""
     return next(name for name in TASKS if task_class(name).label_kind == "classes")
+
+
+def words_task() -> TaskName:
+    """The first task whose rows have a label for each word."""
+    return next(name for name in TASKS if task_class(name).label_kind == "tags")
 
 
 def group_task() -> TaskName:

@@ -44,9 +44,9 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes", "number", "graded", "none"]
-"""What labels of a row are in a table: the name of a class, any number of them, a number, a number of 0 or
-more (its relevance) with the name of a group, or nothing."""
+LabelKind = Literal["class", "classes", "tags", "number", "graded", "none"]
+"""What labels of a row are in a table: the name of a class, any number of them, one for each word, a number,
+a number of 0 or more (its relevance) with the name of a group, or nothing."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
@@ -223,6 +223,8 @@ class HubHead:
         outputs: numbers that such a head returns for a row, if these are always as many; None: one per class.
         what: what such models do, as a phrase after "it"; empty: never taken for another task.
         is_bare: it is the encoder alone, which any model with one has; never taken from a config.json.
+        shares_names: its weights are named like those of other heads, so that none of these can be trained on
+            such a checkpoint.
         wants: for a head that cannot be trained anew, which models have it; empty: it can be trained.
     """
 
@@ -237,6 +239,7 @@ class HubHead:
     what: str = ""
     wants: str = ""
     is_bare: bool = False
+    shares_names: bool = False
 
     def fits(self, architecture: str) -> bool:
         """Whether an architecture has this head, by its name."""
@@ -267,14 +270,18 @@ class Gate:
 
     Attributes:
         noun: the limited quantity.
-        kind: format of values: `ratio` with three decimals, `speedup` as other speed-ups.
+        kind: format of values: `ratio` with three decimals, `speedup` as other speed-ups, `share` as percent.
         figure: called with a measurement and a function that picks the timing at the gates' setting; returns
             value, worse end of its interval, and that timing; None if not measured.
+        most: the highest limit that makes sense; None: any.
+        compares: the figure needs a baseline.
     """
 
     noun: str
-    kind: Literal["ratio", "speedup"]
+    kind: Literal["ratio", "speedup", "share"]
     figure: Callable[[Any, Callable[[Any], Any]], tuple[float, float, Any | None] | None]
+    most: float | None = None
+    compares: bool = True
 
 
 class Tally(Protocol):

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 __all__ = [
     "bootstrap_interval",
     "clustered_interval",
+    "interval_with",
     "mean_interval",
     "paired_interval",
     "proportion_interval",
+    "resampled_interval",
     "wider",
 ]
 
@@ -84,15 +86,49 @@ def bootstrap_interval(
         statistic: of sums [b, k], one value each, [b].
         seed: of the draws.
     """
-    # Rows of equal counts are alike: how often each kind is drawn is one multinomial draw.
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    draw = np.random.default_rng(seed)
+    return resampled_interval(counts, lambda times: statistic(times @ kinds), seed=seed)
+
+
+def resampled_interval(
+    counts: NDArray[Any], statistic: Callable[[NDArray[np.float64]], NDArray[Any]], *, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of a statistic of rows of k kinds, which are drawn with replacement.
+
+    Args:
+        counts: rows of each kind, [k].
+        statistic: of how often each kind was drawn, [b, k]; one value each, [b].
+        seed: of the draws.
+    """
+    draw, rows = np.random.default_rng(seed), round(counts.sum())
     found = []
     for _ in range(_DRAWS // _DRAWS_AT_ONCE):
-        times = draw.multinomial(len(rows), counts / len(rows), size=_DRAWS_AT_ONCE)
-        found.append(statistic(times.astype(np.float64) @ kinds))
+        times = draw.multinomial(rows, counts / counts.sum(), size=_DRAWS_AT_ONCE)
+        found.append(statistic(times.astype(np.float64)))
     low, high = np.quantile(np.concatenate(found), ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
     return float(low), float(high)
+
+
+def interval_with(
+    rows: NDArray[Any],
+    made_up: NDArray[Any],
+    statistic: Callable[[NDArray[Any]], NDArray[Any]],
+    value: float,
+    *,
+    least: float,
+) -> tuple[float, float]:
+    """The wider of the bootstrap intervals of rows and of the same with made-up ones; it holds the value.
+
+    Where all rows are alike, resampling shows no spread at all; the made-up rows give it some.
+
+    Args:
+        rows, made_up: counts of each row, [n, k] and [m, k].
+        value: the statistic of the rows.
+        least: the lowest possible value; the highest is 1.
+    """
+    plain = bootstrap_interval(rows, statistic)
+    both = wider(plain, bootstrap_interval(np.concatenate((rows, made_up)), statistic), least=least)
+    return min(both[0], value), max(both[1], value)
 
 
 def wider(first: tuple[float, float], second: tuple[float, float], *, least: float) -> tuple[float, float]:

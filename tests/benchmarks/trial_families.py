@@ -232,7 +232,6 @@ IMAGES: dict[str, dict[str, Any]] = {
 
 # Heads that are none of our tasks: each must be refused, by name.
 OTHER_TASKS = {
-    "token-classification": "BertForTokenClassification",
     "question-answering": "BertForQuestionAnswering",
     "masked-language-model": "BertForMaskedLM",
     "multiple-choice": "BertForMultipleChoice",

@@ -28,6 +28,15 @@ def _file(path: Path, **columns: Any) -> Path:
     return path
 
 
+def test_fixed_rows_have_no_open_dimension(tmp_path: Path) -> None:
+    file = _file(tmp_path / "rows.npz", **_columns())
+    inputs = load_splits(_config(file, fixed=True)).task.inputs
+    assert {each.name: each.shape for each in inputs} == {"about": (3,), "input_ids": (6,)}
+    longer = _columns(8, 1) | {"input_ids": np.ones((8, 7), np.int64)}
+    with pytest.raises(DataError, match=r"input_ids.* \[7\], not \[6\]"):
+        load_splits(_config(file, validation=_file(tmp_path / "more.npz", **longer), fixed=True))
+
+
 def _config(train: Path, **rest: Any) -> ArraysData:
     return ArraysData.model_validate({"train": train, **rest}, context={"base": train.parent})
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -80,6 +81,24 @@ def test_a_branch_on_values_is_named_by_its_line(tmp_path: Path, line: str, wher
 @pytest.mark.parametrize("line", ["x = torch.where(x.sum() > 0, x * 2, x)", "x = x[: max(int(len(x)), 1)]"])
 def test_what_a_graph_can_do_is_no_branch(tmp_path: Path, line: str) -> None:
     _check(tmp_path, line)
+
+
+def test_a_module_of_one_length_is_told_of_fixed_rows_and_exported_with_them(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.Flatten(), nn.Linear(5 * 8, 2)).eval()
+    module.forward = lambda features: nn.Sequential.forward(module, features)  # type: ignore[method-assign]
+    rows = np.random.default_rng(0).normal(size=(40, 5, 4)).astype("float32")
+    parts = [{"features": part, "labels": np.arange(len(part)) % 2} for part in (rows[:30], rows[30:])]
+    data = from_arrays(*parts)
+    with pytest.raises(ModelError, match=r"'features' .*\b5\b.* axis 1\b.*fixed") as caught:
+        check_branches(module, data.train, data.task)
+    assert caught.value.see == "how-to/own-modules"
+    data = from_arrays(*parts, fixed=True)
+    check_branches(module, data.train, data.task)
+    file = export_onnx(module, data.validation, data.task, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(file))
+    assert [each.shape for each in session.get_inputs()] == [["batch_size", 5, 4]]
+    (found,) = session.run(None, {"features": rows[:7]})
+    np.testing.assert_allclose(found, module(torch.from_numpy(rows[:7])).detach(), atol=1e-5)
 
 
 def test_a_recipe_with_such_a_model_ends_before_any_training(

@@ -89,7 +89,7 @@ TRAIN = {"epochs": 1}
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"architectures": ["BertForTokenClassification"]}, "token classification"),
+        ({"architectures": ["BertForTokenClassification"]}, "token labels"),
         ({"architectures": ["BertForQuestionAnswering"]}, "question answering"),
         ({"architectures": ["BertForMultipleChoice"]}, "multiple choice"),
         (
@@ -100,6 +100,7 @@ TRAIN = {"epochs": 1}
         ({"model_type": "bart", "architectures": ["BartModel"]}, "sequence-to-sequence"),
         ({"architectures": ["WhisperForConditionalGeneration"]}, "speech"),
         ({"architectures": ["Wav2Vec2ForCTC"]}, "speech"),
+        ({"model_type": "hubert", "architectures": ["HubertForSequenceClassification"]}, "speech"),
         ({"architectures": ["YolosForObjectDetection"]}, "object detection"),
         ({"architectures": ["SegformerForSemanticSegmentation"]}, "segmentation"),
         ({"problem_type": "regression"}, "regression"),
@@ -188,10 +189,14 @@ def test_a_name_on_the_hub_says_its_task_as_a_directory_does(
     hub("org/reader", bert_directory)
     hub("org/writer", _changed(bert_directory, tmp_path / "a", architectures=["BertLMHeadModel"]))
     hub("org/tagger", _changed(bert_directory, tmp_path / "b", architectures=["BertForTokenClassification"]))
-    for name, task in (("reader", "classification"), ("writer", "language-modelling")):
+    for name, task in (
+        ("reader", "classification"),
+        ("writer", "language-modelling"),
+        ("tagger", "token-labels"),
+    ):
         assert task_of(ModelConfig(hf=f"org/{name}")) == task
     assert load_hf("org/reader", tmp_path).has_trained_head
-    with pytest.raises(ModelError, match="token classification"):
+    with pytest.raises(ModelError, match="token labels"):
         load_hf("org/tagger", tmp_path)
     with pytest.raises(ModelError, match="org/gone"):
         task_of(ModelConfig(hf="org/gone"))

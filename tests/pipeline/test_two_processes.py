@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,17 @@ from safetensors.torch import load_file
 
 from compress.report import load_report
 
-LAUNCH = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-QUIET = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "several-processes.md"
 TRAIN = {"epochs": 2, "learning_rate": 3e-3, "precision": "fp32"}
+
+
+def _launcher() -> list[str]:
+    """The launcher and its options, as the documentation gives them, with a free port."""
+    line = re.search(
+        r"^accelerate launch (.*) -m compress run ", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert line is not None
+    return ["accelerate.commands.launch", *line[1].split(), "--main_process_port", "0", "-m"]
 
 
 def _run(recipe: Path, output: Path, *launcher: str) -> subprocess.Popen[str]:
@@ -35,7 +44,7 @@ def test_two_processes_train_the_model_of_one(tmp_path: Path, write_recipe: Call
     # Batches of 9: shares of different sizes.
     distill = {"student": {"num_layers": 1}, "train": {**TRAIN, "batch_size": 9, "accumulate": 2, "ema": 0.5}}
     recipe = write_recipe(tmp_path / "r.yaml", {"distill/logits": distill}, name="r")
-    one, two = _run(recipe, tmp_path / "one"), _run(recipe, tmp_path / "two", *LAUNCH, *QUIET, "-m")
+    one, two = _run(recipe, tmp_path / "one"), _run(recipe, tmp_path / "two", *_launcher())
     for process in (one, two):
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said

@@ -70,3 +70,28 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
 
     others = count(50, 50)
     assert (count(22, 22), count(50, 22)) == (others + 2, others + 1)
+
+
+def test_a_model_that_always_says_the_majority_does_not_pass_silently(
+    splits: Splits, digits_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    measured = load_report(digits_run / "reports" / "digits").measurement.model_copy(
+        update={"labels": ("fine", "rare")}
+    )
+
+    def said(rare: int, found: int) -> list[str]:
+        labels = (np.arange(3000) < rare).astype(np.int64)
+        answers = Answers(
+            labels=pack_answers(labels),
+            baseline=pack_answers(labels),
+            candidate=pack_answers((np.arange(3000) < found).astype(np.int64)),
+        )
+        warnings = warnings_of(recipe, splits, measured.model_copy(update={"answers": answers}))
+        return [each for each in warnings if "most frequent" in each or "'rare'" in each]
+
+    chance, lost = said(6, 0)  # 99.8 % of all answers are the baseline's
+    assert "most frequent" in chance and "'rare'" in lost and "100.0 % to 0.0 %" in lost
+    assert len(said(2, 0)) == 2 and "'rare'" not in "".join(said(2, 0))  # nor is the baseline above chance
+    assert said(30, 25) == []

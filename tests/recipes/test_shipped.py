@@ -69,6 +69,7 @@ def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
         "multi-label",
         "pairs",
         "embedding",
+        "token-labels",
     }
     for folder in scores:
         assert used[folder] == {"prune/structured", "quantize/int8_dynamic", "distill/student"}
@@ -79,6 +80,12 @@ def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
     assert used["rnn"] == {"prune/channels", "quantize/int8_dynamic", "distill/student"}
     assert used["pairs"] == {"prune/vocabulary", "prune/heads", "distill/student", "quantize/int8_dynamic"}
     assert used["multi-label"] == {"quantize/int8_dynamic"}
+    assert used["token-labels"] == {
+        "prune/heads",
+        "prune/vocabulary",
+        "distill/student",
+        "quantize/int8_dynamic",
+    }
     assert used["smollm2"] == {"quantize/int4_weight_only"}
     assert used["decoder"] == {
         "prune/layers",

@@ -14,6 +14,7 @@ from compress.page import Table
 from compress.recipe.gates import GatesConfig
 from compress.report import GateRecord, RunReport, commonest_words, gate_sentence, judged, report_sections
 from compress.report.sections.gates import ABOVE_COMMONEST
+from compress.tasks.by_class import ByClass
 from compress.tasks.multi_label import MultiLabel
 
 MakeReport = Callable[..., RunReport]
@@ -37,6 +38,16 @@ def test_an_accuracy_drop_is_judged_by_the_worse_end_of_its_interval(int8: RunRe
     assert not found.holds and found.is_unproven
     beyond = gate(int8, max_accuracy_drop=0.001)
     assert beyond.fails and not beyond.is_unproven
+
+
+def test_both_names_of_the_drop_are_one_limit(int8: RunReport) -> None:
+    first, second = gate(int8, max_accuracy_drop=0.01), gate(int8, max_metric_drop=0.01)
+    assert first.model_copy(update={"name": "max_metric_drop"}) == second
+    _, added = judged(GatesConfig(max_metric_drop=0.03), _rare(int8, 0).measurement)
+    assert added.name == ABOVE_COMMONEST and not added.holds
+    with pytest.raises(ValidationError, match="max_metric_drop"):
+        GatesConfig(max_accuracy_drop=0.01, max_metric_drop=0.01)
+    assert GatesConfig(max_metric_drop=0.01, min_macro_f1=0.5).needs_baseline == ["max_metric_drop"]
 
 
 def test_a_gain_in_accuracy_is_a_negative_drop(make_report: MakeReport) -> None:
@@ -159,7 +170,14 @@ def test_what_load_does_not_change_is_judged_on_a_busy_machine(int8: RunReport) 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_accuracy_drop": -0.1}, {"min_agreement": 98}, {"min_speedup": 0}, {"max_size": 3}, {"batch": 0}],
+    [
+        {"max_accuracy_drop": -0.1},
+        {"min_agreement": 98},
+        {"min_speedup": 0},
+        {"min_macro_f1": 90},
+        {"max_size": 3},
+        {"batch": 0},
+    ],
 )
 def test_invalid_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
@@ -185,3 +203,32 @@ def test_a_measurement_of_an_unknown_task_is_refused(int8: RunReport) -> None:
     assert Measurement.model_validate({**plain, "task": "classification"}).task == "classification"
     with pytest.raises(ValueError, match="'ranking-of-nothing'"):
         Measurement.model_validate({**plain, "task": "ranking-of-nothing"})
+
+
+def _answering(report: RunReport, truth: np.ndarray, candidate: np.ndarray) -> RunReport:
+    labels, found = pack_answers(truth), pack_answers(candidate)
+    measurement = report.measurement.model_copy(
+        update={"answers": Answers(labels=labels, baseline=labels, candidate=found)}
+    )
+    return report.model_copy(update={"measurement": measurement})
+
+
+def test_the_gate_on_macro_f1_is_judged_by_the_lower_end(make_report: MakeReport) -> None:
+    truth = np.arange(300) % 3
+    after = np.where(np.arange(300) % 7 == 0, (truth + 1) % 3, truth)
+    value, low, _ = ByClass.of_one(3, truth, after).macro_f1()
+    report = _answering(make_report(), truth, after)
+    (gate,) = judged(GatesConfig(min_macro_f1=low), report.measurement)
+    assert (gate.holds, gate.value, gate.bound) == (True, value, low)
+    (gate,) = judged(GatesConfig(min_macro_f1=(low + value) / 2), report.measurement)
+    assert not gate.holds and gate.is_unproven
+    old = report.measurement.model_copy(update={"answers": None})
+    (gate,) = judged(GatesConfig(min_macro_f1=0.1), old)
+    assert gate.value is None and not gate.holds
+
+
+def test_the_majority_fails_it_at_an_accuracy_of_998_in_1000(make_report: MakeReport) -> None:
+    truth = np.repeat([0, 1], [998, 2])
+    report = _answering(make_report(), truth, np.zeros_like(truth))
+    (gate,) = judged(GatesConfig(min_macro_f1=0.6), report.measurement)
+    assert gate.fails and gate.value == pytest.approx(0.4995, abs=1e-4)

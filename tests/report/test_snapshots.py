@@ -10,13 +10,17 @@ import io
 import re
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from compress.facts import Saturation
+from compress.measure.answers import pack_answers
 from compress.measure.explain.explanation import Explanation, FileExplanation, KindTime, RoleTime
 from compress.measure.results import (
     AccuracyDifference,
+    Answers,
+    Floor,
     Interval,
     Rung,
     RuntimeFile,
@@ -46,7 +50,7 @@ from compress.report.render.terminal import terminal_section
 from compress.report.sections.cut import StageCut, cuts_of
 from compress.report.sections.ladder import ladder_sentences
 from compress.report.sections.promise import promise_of, promise_sentences
-from compress.tasks import task_of_measurement
+from compress.tasks import Score, task_of_measurement
 
 INPUTS = ("input_ids", "attention_mask")
 Kept = Callable[[str, str], None]
@@ -141,8 +145,16 @@ def everything(structured: RunReport, int8: RunReport) -> RunReport:
     facts = {"map": mapped, "sensitivity_rows": 64, "heads_before": [8, 8], "heads_kept": [3, 8]}
     mixed = int8.stages[1].model_copy(update={"facts": facts, "reused": True})
     safe = Saturation(layers=3, pairs=10, pairs_at_risk=0, outputs=5, outputs_at_risk=0)
+    labels = np.arange(60) % 3
+    answers = Answers(
+        labels=pack_answers(labels),
+        baseline=pack_answers(np.where(np.arange(60) % 7 == 0, 0, labels)),
+        candidate=pack_answers(np.where(np.arange(60) % 5 == 0, 1, labels)),
+    )
+    measurement = measurement.model_copy(update={"answers": answers})
     return structured.model_copy(
         update={
+            "floor": _floor(structured),
             "measurement": measurement,
             "stages": (*structured.stages, mixed),
             "warnings": ("Mind the *gap* <here>.",),
@@ -151,6 +163,23 @@ def everything(structured: RunReport, int8: RunReport) -> RunReport:
             "ladder": (_rung("original", 0.0, 1.0), _rung("prune/structured", -0.02, 2.0)),
             "saturation": safe,
         }
+    )
+
+
+def _floor(report: RunReport) -> Floor:
+    """Of 91.0 %, 0.4 points below the candidate, which is not measurable."""
+    measured = report.measurement
+    change = {"value": 0.004, "low": -0.006, "high": 0.014}
+    return Floor(
+        model="logistic regression",
+        rows=900,
+        words=21_000,
+        strength=3.0,
+        score=Score(metric="accuracy", value=0.91, low=0.89, high=0.93, rows=1000, units=1000),
+        baseline=measured.difference.model_copy(update={"value": 0.006, "low": 0.001, "high": 0.011}),
+        candidate=measured.difference.model_copy(update=change),
+        fit_seconds=2.5,
+        row_ms=0.31,
     )
 
 
@@ -270,6 +299,8 @@ def test_every_section_is_in_the_snapshots(everything: RunReport) -> None:
         "warnings",
         "gates",
         "figures",
+        "breakdown",
+        "floor",
         "latency",
         "runtimes",
         "why",

@@ -100,7 +100,7 @@ def test_each_label_and_macro_f1_are_scikit_learns() -> None:
     each = f1_score(truth, after, average=None)
     assert [row[0] for row in found.rows] == list("uvwxyz")
     assert [row[3] for row in found.rows] == [f"{value:.3f}" for value in each]
-    assert f"{each.mean():.3f}" in found.sentences[0]
+    assert f"{each.mean():.3f}" in found.sentences[1]
     assert "0.25" in found.sentences[0] and "0.5 " in found.sentences[0]
 
 

@@ -52,17 +52,20 @@ class Feed:
     lines: tuple[str, ...]
 
 
-def feed_of(inputs: Sequence[str], max_length: int | None = None, texts: int = 1) -> Feed:
+def feed_of(
+    inputs: Sequence[str], max_length: int | None = None, texts: int = 1, *, of_words: bool = False
+) -> Feed:
     """The feed for these inputs.
 
     Args:
         inputs: names of the ONNX model's inputs.
         max_length: tokens at which texts are truncated, of a pair the longer one first; None: not at all.
         texts: texts of a row, 1 or 2.
+        of_words: texts are lists of words.
     """
     if "input_ids" in inputs and set(inputs) <= _ENCODING.keys():
         imports = ("from tokenizers import Tokenizer",)
-        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length, texts))
+        return Feed("text", ("tokenizers",), (), imports, _text(inputs, max_length, texts, of_words))
     if list(inputs) == [PIXELS]:
         standard = ("import json", "from pathlib import Path")
         imports = ("from PIL import Image, ImageOps",)
@@ -70,13 +73,19 @@ def feed_of(inputs: Sequence[str], max_length: int | None = None, texts: int = 1
     return Feed("numbers", (), (), (), _numbers(inputs))
 
 
-def _text(inputs: Sequence[str], max_length: int | None, texts: int) -> tuple[str, ...]:
+def _text(inputs: Sequence[str], max_length: int | None, texts: int, of_words: bool) -> tuple[str, ...]:
     row = '"Put the text here."' if texts == 1 else '"Put the first text here.", "Put the second here."'
+    given = [f"encoding = tokenizer.encode({row})"]
+    if of_words:
+        given = [
+            'words = "Put the words here , with spaces between .".split()',
+            "encoding = tokenizer.encode(words, is_pretokenized=True)",
+        ]
     cut = [] if max_length is None else [f"tokenizer.enable_truncation(max_length={max_length})"]
     return (
         'tokenizer = Tokenizer.from_file("tokenizer.json")',
         *cut,
-        f"encoding = tokenizer.encode({row})",
+        *given,
         "feed = {",
         *(f"    {json.dumps(x)}: np.array([encoding.{_ENCODING[x]}], dtype=np.int64)," for x in inputs),
         "}",

@@ -56,6 +56,7 @@ class TextEncoder(Reader):
         pad_id: id that pads shorter rows.
         end_id: id that ends a language model's text; None if the tokenizer names none.
         truncation_side: side on which long texts are cut, left or right.
+        prefixes_words: puts a space before each word; byte-level tokenizers of texts that are given as words.
         texts: texts of a row: 1, or 2 for pairs.
     """
 
@@ -68,6 +69,7 @@ class TextEncoder(Reader):
     pad_id: int
     truncation_side: str = "right"
     end_id: int | None = None
+    prefixes_words: bool = False
     texts: int = 1
 
     @classmethod
@@ -238,6 +240,8 @@ class TextEncoder(Reader):
             known["eos_token"] = self.tokenizer.id_to_token(self.end_id)
         # Otherwise transformers 4 adds token types for classes that don't declare their inputs.
         known["model_input_names"] = list(self.input_names)
+        if self.prefixes_words:
+            known["add_prefix_space"] = True
         if longest is not None:
             known["model_max_length"] = longest
         settings.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.readers.tokenize import TextEncoder
+from compress.data.readers.word_encoding import words_again
 from compress.data.split import Split
 from compress.data.splits import Splits
+from compress.data.table import Words
 from compress.errors import DataError
 from compress.system.files import read_json
 
@@ -165,6 +167,8 @@ def encode_again(split: Split, encoder: TextEncoder) -> Split:
     """
     if len(split.texts) != len(split) or encoder.truncated_at is None:
         raise DataError(f"the {split.name} split has no texts to encode again")
+    if split.texts and isinstance(split.texts[0], Words):
+        return words_again(split, encoder, max_length=encoder.truncated_at)
     rows, _ = encoder.encode(split.texts, max_length=encoder.truncated_at)
     return replace(split, rows=rows, inputs=encoder.inputs)
 

@@ -49,6 +49,8 @@ class ArraysData(DataSource):
         train: the .npz file of training rows.
         validation: that of validation rows; None: drawn from train.
         test: that of test rows; None: drawn from train.
+        fixed: whether all rows have one shape, which the exported file then requires; for modules that take
+            one length only.
     """
 
     label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number")
@@ -57,6 +59,7 @@ class ArraysData(DataSource):
     train: RecipePath
     validation: RecipePath | None = None
     test: RecipePath | None = None
+    fixed: bool = False
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
@@ -97,7 +100,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     columns = {part: _read(path) for part, path in paths.items()}
     read = {part: _labels(path, columns[part], config.kind.label_kind) for part, path in paths.items()}
     labels = {part: found for part, (found, _) in read.items()}
-    inputs = derived_inputs(str(paths["train"]), columns["train"])
+    inputs = derived_inputs(str(paths["train"]), columns["train"], fixed=config.fixed)
     rows = {
         part: rows_of(str(path), columns[part], inputs, len(labels[part])) for part, path in paths.items()
     }

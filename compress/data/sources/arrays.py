@@ -30,6 +30,7 @@ def from_arrays(
     *,
     labels: Sequence[str] | None = None,
     inputs: Sequence[InputSpec] | None = None,
+    fixed: bool = False,
     source: str = "arrays",
 ) -> Splits:
     """Make splits from arrays; nothing is dropped or sampled.
@@ -42,14 +43,16 @@ def from_arrays(
     int64, floats float32. A row's first dimension is dynamic, named "sequence_length" and padded with 0, for
     lists, integers (token ids, masks) and floats [n, s, f]; it is fixed for floats [n, f] (a feature vector)
     and floats of four or more dimensions (images). All further dimensions are fixed. In the task, inputs with
-    a dynamic length come first, because they determine the length of a batch.
+    a dynamic length come first, because they determine the length of a batch. With `fixed`, all dimensions
+    are those of the first row, for modules that take one length only.
 
     Args:
         train: rows for training.
         validation: rows for model selection.
         test: rows for the final evaluation; None gives an empty test split.
         labels: class names by index; None uses "0", "1" and so on, up to the highest index or column.
-        inputs: input specifications, to set other pad values or fixed dimensions.
+        inputs: input specifications, to set other pad values or dimensions.
+        fixed: whether all rows have one shape, which the exported file then requires.
         source: description of the rows' origin, for people.
 
     Raises:
@@ -62,7 +65,7 @@ def from_arrays(
     numbers = all(each.ndim == 1 and each.size and each.dtype.kind == "f" for each in columns_of_labels)
     read = _label_matrix if several else _numbers if numbers else _class_indices
     indices: dict[str, NDArray[Any]] = {part: read(part, columns) for part, columns in given.items()}
-    specs = tuple(inputs) if inputs is not None else derived_inputs("train", train)
+    specs = tuple(inputs) if inputs is not None else derived_inputs("train", train, fixed=fixed)
     rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
     names = () if numbers else _column_names(indices, labels) if several else _label_names(indices, labels)
     _check_leaks(rows, specs)
@@ -113,11 +116,12 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
+def derived_inputs(where: str, train: Columns, *, fixed: bool = False) -> tuple[InputSpec, ...]:
     """Infer input specifications from train, as described in `from_arrays`.
 
     Args:
         where: name of the rows, for messages.
+        fixed: whether no dimension is dynamic.
 
     Raises:
         DataError: if there is no input, or one is not valid.
@@ -141,7 +145,7 @@ def derived_inputs(where: str, train: Columns) -> tuple[InputSpec, ...]:
             raise DataError(
                 f"{where}: rows of input '{name}' have no dimension; it must be an array [n, s, ...]"
             )
-        dynamic = ragged or dtype == "int64" or len(shape) == 2
+        dynamic = not fixed and (ragged or dtype == "int64" or len(shape) == 2)
         specs.append(InputSpec(name, dtype, ("sequence_length", *shape[1:]) if dynamic else shape))
     if not specs:
         raise DataError(f"{where}: has no input besides '{LABELS_KEY}'")

@@ -82,7 +82,8 @@ def read_unlabelled_dataset(config: DatasetsData) -> Table:
     text = config.text_columns
     check_columns(where, dataset.column_names, text)
     values = dataset.select_columns(list(text)).with_format(None)[:]
-    return unlabelled_table(name, where, [values[each] for each in text], text)
+    found = [values[each] for each in text]
+    return unlabelled_table(name, where, found, text, of_words=config.labels.of_words)
 
 
 def _named_splits(config: DatasetsData, wanted: Mapping[str, str | None]) -> dict[str, tuple[Any, str, str]]:

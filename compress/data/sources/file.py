@@ -1,4 +1,4 @@
-"""Text classification from CSV, TSV, JSONL and Parquet files."""
+"""Labelled texts from CSV, TSV, JSONL, Parquet and CoNLL files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ __all__ = ["FileData", "read_text_file", "read_unlabelled_file"]
 
 
 class FileData(TextRows):
-    """Text classification from CSV, TSV, JSONL or Parquet files, by extension; all but Parquet also as .gz.
+    """Labelled texts from CSV, TSV, JSONL, Parquet or CoNLL files, by extension; all but Parquet also as .gz.
+
+    CoNLL files (.conll, .bio; .conllu for CoNLL-U) have a line per word; their columns are named by number.
 
     A split without its own file is drawn from train, stratified by label and seeded.
 
@@ -57,7 +59,8 @@ class FileData(TextRows):
         """Read the file without labels."""
         if self.unlabelled is None:
             return None
-        return read_unlabelled_file(self.unlabelled, text=self.text_columns)
+        of_words = self.labels.of_words
+        return read_unlabelled_file(self.unlabelled, text=self.text_columns, of_words=of_words)
 
 
 def read_text_file(path: Path, *, text: str | Sequence[str], label: str | LabelColumns) -> Table:
@@ -83,8 +86,11 @@ def read_text_file(path: Path, *, text: str | Sequence[str], label: str | LabelC
     )
 
 
-def read_unlabelled_file(path: Path, *, text: str | Sequence[str]) -> Table:
+def read_unlabelled_file(path: Path, *, text: str | Sequence[str], of_words: bool = False) -> Table:
     """Read the text columns (one or two) of a file, or the non-blank lines of a .txt, without labels.
+
+    Args:
+        of_words: texts may be lists of words.
 
     Raises:
         DataError: if the file, the column or a text is missing, or it has an unsupported extension, encoding
@@ -94,5 +100,12 @@ def read_unlabelled_file(path: Path, *, text: str | Sequence[str]) -> Table:
     read = read_columns(path, names, lines=len(names) == 1)
     unit: Literal["line", "row"] = "line" if read.lines else "row"
     return unlabelled_table(
-        path.name, str(path), read.values, names, unit=unit, numbers=read.lines, notes=read.notes
+        path.name,
+        str(path),
+        read.values,
+        names,
+        of_words=of_words,
+        unit=unit,
+        numbers=read.lines,
+        notes=read.notes,
     )

@@ -49,6 +49,11 @@ class LabelColumns:
         return self.kind == "classes"
 
     @property
+    def of_words(self) -> bool:
+        """Whether each word of a text has a label."""
+        return self.kind == "tags"
+
+    @property
     def declared(self) -> tuple[str, ...]:
         """Names of the labels, where each has its column."""
         return self.names if len(self.names) > 1 and self.kind in ("class", "classes") else ()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from compress.data.sources.label_columns import LabelColumns, labels_of_columns, says_task
-from compress.data.table import Label, Note, Table, Text, listed
+from compress.data.sources.word_columns import check_tags, tags_of, words_of
+from compress.data.table import Label, Note, Table, Text, Words, listed
 from compress.errors import DataError, did_you_mean, shortened
-from compress.tasks.registry import number_task
+from compress.tasks.registry import number_task, words_task
 from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
@@ -78,10 +79,12 @@ def labelled_table(
         values: of each label column.
         text: names of the text columns.
     """
-    items = _items(where, texts, text, unit, numbers)
+    items = _items(where, texts, text, unit, numbers, of_words=labels.of_words)
     at = numbers or tuple(range(1, len(items) + 1))
     raw = _RawLabels(labels, values, where, unit, at)
     found = _READ[labels.kind](raw)
+    if labels.of_words:
+        check_tags(items, found, (text[0], labels.names[0]), raw.places)
     return Table(name, where, items, found, declared or labels.declared, unit, numbers, notes=notes)
 
 
@@ -91,6 +94,7 @@ def unlabelled_table(
     texts: Sequence[Sequence[Any]],
     text: Sequence[str],
     *,
+    of_words: bool = False,
     unit: Literal["line", "row"] = "row",
     numbers: tuple[int, ...] = (),
     notes: tuple[Note, ...] = (),
@@ -99,8 +103,12 @@ def unlabelled_table(
 
     Args:
         texts, text: see `labelled_table`.
+        of_words: texts are lists of words, or all of them texts that are split at white space.
     """
-    items = _items(where, texts, text, unit, numbers)
+    listed_words = of_words and any(isinstance(each, list) for each in texts[0])
+    items = _items(where, texts, text, unit, numbers, of_words=listed_words)
+    if of_words and not listed_words:
+        items = tuple(Words(str(each).split()) for each in items)
     return Table(name, where, items, (), unit=unit, numbers=numbers, notes=notes)
 
 
@@ -110,8 +118,13 @@ def _items(
     columns: Sequence[str],
     unit: Literal["line", "row"],
     numbers: tuple[int, ...],
+    *,
+    of_words: bool,
 ) -> tuple[Text, ...]:
-    """The text of each row, or its two texts; checks that none is missing."""
+    """The text of each row, its words, or its two texts; checks that none is missing."""
+    if of_words:
+        at = numbers or tuple(range(1, len(texts[0]) + 1))
+        texts = [words_of(where, texts[0], columns[0], unit, at)]
     for column, values in zip(columns, texts, strict=True):
         _check_texts(where, values, column, unit, numbers)
     return tuple(texts[0]) if len(texts) == 1 else tuple(zip(texts[0], texts[1], strict=True))
@@ -131,7 +144,8 @@ def _check_texts(
     for number, value in zip(at, texts, strict=True):
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise DataError(f"{where}: column '{column}' contains {kind}, not text ({unit} {number})")
+            advice = f"; for a label per word set data.task={words_task()}" if kind == "list" else ""
+            raise DataError(f"{where}: column '{column}' contains {kind}, not text ({unit} {number}){advice}")
     lacking = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
     _refuse_gaps(where, "text", column, unit, lacking)
 
@@ -194,6 +208,11 @@ def _nothing(raw: _RawLabels) -> tuple[Label, ...]:
     return ((),) * len(raw.numbers)
 
 
+def _tags(raw: _RawLabels) -> tuple[Label, ...]:
+    """The class names of each row's words, in their order."""
+    return tags_of(raw.values[0], _label_name, raw.columns.names[0], raw.places)
+
+
 def _number(raw: _RawLabels) -> tuple[float, ...]:
     """The number of each row."""
     column, values = raw.columns.names[0], raw.values[0]
@@ -235,6 +254,7 @@ def _graded(raw: _RawLabels) -> tuple[Label, ...]:
 _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "class": _one_class,
     "classes": _several_classes,
+    "tags": _tags,
     "number": _number,
     "graded": _graded,
     "none": _nothing,

@@ -1,4 +1,4 @@
-"""Text columns from CSV, TSV, JSONL and Parquet files, lines of .txt files, and whole documents.
+"""Text columns from CSV, TSV, JSONL, Parquet and CoNLL files, lines of .txt files, and whole documents.
 
 Nothing is repaired silently: unreadable input is an error that gives its location.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from compress.data.paths import format_of, what_is_there
+from compress.data.sources.conll import sentences_of
 from compress.data.sources.text_columns import check_columns
 from compress.data.table import Note
 from compress.errors import DataError
@@ -204,22 +205,32 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
     return Columns([table.column(name).to_pylist() for name in columns])
 
 
+def _read_conll(path: Path, columns: Sequence[str]) -> Columns:
+    with _open_text(path) as file:
+        return Columns(*sentences_of(path, file, columns, universal=format_of(path) == ".conllu"))
+
+
 _ReadFile = Callable[[Path, Sequence[str]], Columns]
 _READERS: dict[str, _ReadFile] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
+    ".conll": _read_conll,
+    ".bio": _read_conll,
+    ".conllu": _read_conll,
 }
 
 
 def column_names_of(path: Path, text: Sequence[str]) -> tuple[str, ...]:
-    """Columns of a file; of JSONL those of its first line.
+    """Columns of a file; of JSONL those of its first line, of CoNLL none.
 
     Args:
         text: names of the text columns, used to detect the separator.
     """
     kind = format_of(path)
+    if _READERS.get(kind) is _read_conll:
+        return ()
     if kind == ".parquet":
         import pyarrow.parquet as pq
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from compress.data.pairs import check_one_text, one_text_notes
 from compress.data.partition import distinct_from
 from compress.data.readers.reader import Modality, Reader
 from compress.data.readers.tokenize import TextEncoder, encoder_among
+from compress.data.readers.word_encoding import Encoded, encode_words, encoder_of_words
 from compress.data.source import DataSource
 from compress.data.sources.label_columns import LabelColumns, says_task
-from compress.data.split import Row, Split
+from compress.data.split import Split
 from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, Text, counted
 from compress.tasks.registry import group_task
@@ -30,14 +31,18 @@ class TextRows(DataSource):
     """Rows of one text or two, with one, several or no labels, and additional texts without labels.
 
     Attributes:
-        text: name of the text column; for pairs of texts a list of two, in the order of the model's input.
-        label: name of the label column; for several labels per row also a list: a column of 0 and 1 for each.
+        text: name of the text column; for pairs of texts a list of two, in the order of the model's input;
+            for a label per word a column of lists of words.
+        label: name of the label column; for several labels per row also a list: a column of 0 and 1 for each;
+            for a label per word it holds lists of labels.
         label_separator: separates the labels of a row, if they are in one column of text.
         group: name of the column that says which rows are candidates of one query, such as its id.
         max_length: most tokens of a row; longer texts are truncated, of a pair the longer one first.
     """
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number", "graded", "none")
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # columns may be named by number
+
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "tags", "number", "graded", "none")
     modality: ClassVar[Modality] = "text"
 
     text: str | tuple[str, str] = "text"
@@ -73,6 +78,8 @@ class TextRows(DataSource):
         labels = self.labels
         if labels.kind == "none" and len(self.text_columns) > 1:
             raise ValueError(f"text: rows of the task {self.task} have one text; name one column")
+        if labels.of_words and len(self.text_columns) > 1:
+            raise ValueError(f"task {self.task} reads one column of words; text names two")
         if len(set(self.text_columns)) < len(self.text_columns):
             raise ValueError(f"text names the column '{self.text[0]}' twice; name the columns of both texts")
         for key in ("label", "label_separator"):
@@ -86,6 +93,12 @@ class TextRows(DataSource):
             raise ValueError(
                 "label_separator is for one column of labels, but label names several; give one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_of_one_text(self) -> Self:
+        if self.labels.of_words and not isinstance(self.text, str):
+            raise ValueError("text names two columns, but a label per word needs one column of words")
         return self
 
     @property
@@ -124,19 +137,22 @@ class TextRows(DataSource):
         tables = self.tables()
         parts = self.divided(tables)
         texts = {part: _texts(table_of(tables, part), picked) for part, picked in parts.indices.items()}
-        rows: dict[str, tuple[Row, ...]] = {}
+        if self.labels.of_words:
+            encoder = encoder_of_words(encoder)
+        encoded: dict[str, Encoded] = {}
         notes = tuple(note for table in tables.values() for note in table.notes)
         for part, raw in texts.items():
-            rows[part], more = self._encoded(encoder, part, raw)
+            encoded[part], more = self._encoded(encoder, part, raw)
             notes += more
         splits = assemble(
             self.kind,
             tables,
             parts,
-            rows,
+            {part: found.rows for part, found in encoded.items()},
             encoder.inputs,
             label_order,
             texts=texts,
+            places={part: found.places for part, found in encoded.items() if found.places is not None},
             notes=notes,
             reader=encoder,
         )
@@ -147,21 +163,24 @@ class TextRows(DataSource):
         """Add the rows without labels in the same encoding, except those in validation or test."""
         picked, notes = distinct_from(table, (*splits.validation.texts, *splits.test.texts))
         texts = _texts(table, picked)
-        rows, more = self._encoded(encoder, "unlabelled", texts)
+        encoded, more = self._encoded(encoder, "unlabelled", texts)
         return replace(
             splits,
             source=f"{splits.source}, {table.name} ({counted(len(table), 'row')} without labels)",
             notes=splits.notes + table.notes + notes + more,
-            unlabelled=Split.without_labels("unlabelled", rows, encoder.inputs, texts),
+            unlabelled=Split.without_labels("unlabelled", encoded.rows, encoder.inputs, texts),
         )
 
     def _encoded(
         self, encoder: TextEncoder, part: str, texts: Sequence[Text]
-    ) -> tuple[tuple[Row, ...], tuple[Note, ...]]:
+    ) -> tuple[Encoded, tuple[Note, ...]]:
+        if self.labels.of_words:
+            found = encode_words(encoder, cast("Sequence[str]", texts), max_length=self.max_length)
+            return found, found.notes(part, self.max_length)
         rows, cut = encoder.encode(texts, max_length=self.max_length)
         noun = "texts" if isinstance(self.text, str) else "pairs"
         line = f"{part}: {cut} of {len(texts)} {noun} truncated to {self.max_length} tokens (max_length)"
-        return rows, (Note(line, "cut"),) if cut else ()
+        return Encoded(rows), (Note(line, "cut"),) if cut else ()
 
 
 def _texts(table: Table, picked: NDArray[np.int64]) -> tuple[Text, ...]:

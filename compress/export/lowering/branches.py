@@ -46,7 +46,7 @@ def check_branches(
                 file = folder / "model.onnx"
                 export_onnx(module, split, task, file, opset=opset, longest=longest, check=False)
     except ExportError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(str(error), see=error.see) from error
 
 
 def _check_answers(module: nn.Module, rows: Split, task: Task, length: int) -> None:

@@ -76,7 +76,9 @@ class FilePair:
         Raises:
             MeasureError: they do not.
         """
-        if not np.array_equal(self.candidate_rows.labels, self.test.labels):
+        truths = (split.truth(self.task) for split in (self.candidate_rows, self.test))
+        mine, theirs = ((each.labels, each.lengths) for each in truths)
+        if not all(map(np.array_equal, mine, theirs)):
             raise MeasureError("candidate_test must have the rows of test, in the same order")
         for path in (self.baseline, self.candidate):
             if not path.is_file():

@@ -8,7 +8,7 @@ from typing import Any
 from compress.data.paths import near_path
 from compress.data.readers.tokenize import has_words
 from compress.errors import ModelError, Problem
-from compress.model.files.definition import _transformers
+from compress.model.files.definition import _transformers, auto_class
 from compress.model.files.own_code import check_code, needs_own_code
 from compress.model.files.served_tasks import no_classes, task_of_files
 from compress.tasks.registry import all_heads, task_class
@@ -154,6 +154,7 @@ def check_head(
         is_encoder_decoder=bool(getattr(settings, "is_encoder_decoder", False))
         or settings.model_type in families,
         is_sentence_transformer=not is_trained and file_of(name, "modules.json") is not None,
+        reads_sound=settings.model_type in known.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     )
     if task is None:
         refusal = no_classes(name, getattr(settings, "problem_type", None), settings.num_labels, head)
@@ -164,14 +165,9 @@ def check_head(
         return True, ()
     if not is_trained_first or task.new_head != "checkpoint":
         raise ModelError(task.refusal(name, architectures), see="reference/tasks")
-    classifiers = (
-        known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-        if sees
-        else known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    )
-    if settings.model_type not in classifiers:
+    if type(settings) not in auto_class(head.name)._model_mapping:
         raise ModelError(
-            f"{name}: transformers has no classifier for model_type '{settings.model_type}' "
+            f"{name}: transformers has no {head.auto_class} for model_type '{settings.model_type}' "
             f"({', '.join(architectures)}), so no head can be trained on it; set model.hf to another model"
         )
     return False, (task.note(architectures),)

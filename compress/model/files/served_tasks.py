@@ -16,6 +16,9 @@ from compress.tasks.spec import HubHead
 __all__ = ["CheckpointTask", "no_classes", "task_of_files"]
 
 
+NewHead = Literal["checkpoint", "encoder", "never"]
+
+
 @dataclass(frozen=True)
 class CheckpointTask:
     """The task of a checkpoint that is not supported as such.
@@ -23,14 +26,14 @@ class CheckpointTask:
     Attributes:
         name: usual name of the task, or of the kind of model.
         what: what such a model does; completes a sentence after "it".
-        new_head: whether a classification head may be trained on it: on the checkpoint, on its encoder saved
+        new_head: whether another head may be trained on it: on the checkpoint, on its encoder saved
             without the current head, or never.
         marker: file that says that it is for another task of `compress.tasks`; empty: it is for none.
     """
 
     name: str
     what: str
-    new_head: Literal["checkpoint", "encoder", "never"] = "never"
+    new_head: NewHead = "never"
     marker: str = ""
 
     def refusal(self, checkpoint: str, architectures: Sequence[str]) -> str:
@@ -45,7 +48,7 @@ class CheckpointTask:
             )
         if self.new_head == "encoder":
             return (
-                f"{said}. To train a classifier on its encoder, save AutoModel.from_pretrained(...) and "
+                f"{said}. To train a new head on its encoder, save AutoModel.from_pretrained(...) and "
                 "the tokenizer to a new directory, and set model.hf to it in a recipe with model.train"
             )
         return said
@@ -72,9 +75,6 @@ _SPEECH = CheckpointTask("speech or audio", "reads sound")
 
 # By the end of the architecture's name; the first match counts.
 _BY_ENDING = {
-    "ForTokenClassification": CheckpointTask(
-        "token classification", "labels each token of a text", "encoder"
-    ),
     "ForVisualQuestionAnswering": CheckpointTask("visual question answering", "reads images and texts"),
     "ForDocumentQuestionAnswering": CheckpointTask("document question answering", "reads images and texts"),
     "QuestionAnswering": CheckpointTask("question answering", "marks the answer in a text", "encoder"),
@@ -123,6 +123,7 @@ def task_of_files(
     *,
     is_encoder_decoder: bool,
     is_sentence_transformer: bool,
+    reads_sound: bool = False,
 ) -> CheckpointTask | None:
     """The unsupported task of a checkpoint, or None if it has the wanted head.
 
@@ -131,8 +132,11 @@ def task_of_files(
         head: the wanted head; None: any head is refused.
         is_encoder_decoder: whether it is one, or a classifier made of it would be one.
         is_sentence_transformer: whether there is a modules.json next to config.json.
+        reads_sound: whether its family does; some of its heads are named like those of text models.
     """
     first = architectures[0] if architectures else ""
+    if reads_sound:
+        return _SPEECH
     for ending, task in _BY_ENDING.items():
         if first.endswith(ending):
             return task
@@ -144,7 +148,8 @@ def task_of_files(
         return None
     for name, other in all_heads():
         if other.what and any(map(other.fits, architectures)):
-            return CheckpointTask(name.replace("-", " "), other.what, "checkpoint")
+            new_head: NewHead = "encoder" if other.shares_names else "checkpoint"
+            return CheckpointTask(name.replace("-", " "), other.what, new_head)
     if is_sentence_transformer:
         return _EMBEDDING
     return _PRETRAINED if not first or first.endswith("Model") else _OTHER

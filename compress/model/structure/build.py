@@ -74,9 +74,12 @@ class _Paths:
         return path.replace("{base}", self.base).replace("{layer}", layer)
 
     def present(self, paths: Sequence[str], layers: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Full paths, one per layer (None: all) if a path has `{layer}`, without absent `?` ones."""
+        """Full paths, one per layer (None: all) if a path has `{layer}`, without absent `?` ones.
+
+        Of paths with `|` between, the first that is present counts, or else the last.
+        """
         found = (
-            self.full(path, layer)
+            self.full(self.first_present(path, layer), layer)
             for path in paths
             for layer in ((self.each if layers is None else layers) if "{layer}" in path else ("",))
         )
@@ -85,6 +88,10 @@ class _Paths:
             for path in found
             if not path.endswith("?") or _exists(self.model, path.removesuffix("?"))
         )
+
+    def first_present(self, path: str, layer: str) -> str:
+        *others, last = path.split("|")
+        return next((each for each in others if _exists(self.model, self.full(each, layer))), last)
 
     def layer_index(self, path: str, position: int) -> int:
         """Index of the layer that contains a path; outside the layers, the position among blocks."""

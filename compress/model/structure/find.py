@@ -130,7 +130,7 @@ def _layout(offered: Mapping[str, Any]) -> Layout:
 
 
 def _attention(given: Mapping[str, Any]) -> Attention:
-    _check_keys("an attention site", given, [each.name for each in fields(Attention)])
+    _check_keys("an attention block", given, [each.name for each in fields(Attention)])
     _one_of(given, "qkv", ("q", "k", "v"))
     size, queries = int(given["head_size"]), int(given.get("queries_per_group", 1))
     if min(size, queries) < 1:
@@ -144,7 +144,7 @@ def _attention(given: Mapping[str, Any]) -> Attention:
 
 
 def _feed_forward(given: Mapping[str, Any]) -> FeedForward:
-    _check_keys("a feed-forward site", given, [each.name for each in fields(FeedForward)])
+    _check_keys("a feed-forward block", given, [each.name for each in fields(FeedForward)])
     _one_of(given, "gate_up", ("up", "gate"))
     needed = ("down", "gate_up" if "gate_up" in given else "up")
     return FeedForward(**{**given, **{key: str(given[key]) for key in needed}, "removed": _stubs(given)})
@@ -154,7 +154,7 @@ def _one_of(given: Mapping[str, Any], whole: str, parts: tuple[str, ...]) -> Non
     """Refuse a fused projection together with a separate one."""
     twice = [key for key in parts if given.get(key) is not None]
     if whole in given and twice:
-        raise TypeError(f"a site can't have both '{whole}' and '{twice[0]}'")
+        raise TypeError(f"a block can't have both '{whole}' and '{twice[0]}'")
 
 
 def _stubs(given: Mapping[str, Any]) -> tuple[Stub, ...]:

@@ -113,7 +113,7 @@ def _transformer(
 
     Args:
         norms: norms of the stream.
-        heads: modules that read the stream after the last layer.
+        heads: modules that read the stream after the last layer; with `|` between, the first that is present.
         embeddings: those other than `token_embedding`.
         writers: modules that write the stream before the first layer.
         tables: as in `Coupled`.
@@ -155,7 +155,7 @@ _BERT = _transformer(
     "{base}.embeddings.word_embeddings",
     embeddings=("{base}.embeddings.position_embeddings?", "{base}.embeddings.token_type_embeddings?"),
     norms=("{base}.embeddings.LayerNorm", "{layer}.attention.output.LayerNorm", "{layer}.output.LayerNorm"),
-    heads=("{base}.pooler.dense?", "classifier.dense?"),
+    heads=("{base}.pooler.dense|classifier.dense|classifier?",),
 )
 # Without `hidden`: the table of distances is read by q and k too, and is not a token embedding.
 _DEBERTA_V2 = Layout(
@@ -189,7 +189,7 @@ _DISTILBERT = _transformer(
     "{base}.embeddings.word_embeddings",
     embeddings=("{base}.embeddings.position_embeddings",),
     norms=("{base}.embeddings.LayerNorm", "{layer}.sa_layer_norm", "{layer}.output_layer_norm"),
-    heads=("pre_classifier",),
+    heads=("pre_classifier|classifier",),
 )
 _VIT = replace(
     _transformer(
@@ -261,7 +261,7 @@ _MPNET = _transformer(
     "{base}.embeddings.word_embeddings",
     embeddings=("{base}.embeddings.position_embeddings",),
     norms=("{base}.embeddings.LayerNorm", "{layer}.attention.LayerNorm", "{layer}.output.LayerNorm"),
-    heads=("{base}.pooler.dense?", "classifier.dense?"),
+    heads=("{base}.pooler.dense|classifier.dense|classifier?",),
 )
 _MODERNBERT = _transformer(
     "{base}.layers",
@@ -292,7 +292,7 @@ _ALBERT = replace(
             name="{layer}.ffn",
         ),
         norms=("{layer}.attention.LayerNorm", "{layer}.full_layer_layer_norm"),
-        heads=("{base}.pooler?",),
+        heads=("{base}.pooler|classifier?",),
         writers=("{base}.encoder.embedding_hidden_mapping_in",),
     ),
     token_embedding="{base}.embeddings.word_embeddings",  # its width differs from the hidden width

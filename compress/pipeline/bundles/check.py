@@ -190,8 +190,8 @@ def _answers(
 
 
 def _same_task(mine: Splits, theirs: Splits, directory: Path, other: Path) -> None:
-    same = mine.task.labels == theirs.task.labels and np.array_equal(mine.test.labels, theirs.test.labels)
-    if not same:
+    truths = [each.test.truth(each.task).labels for each in (mine, theirs)]
+    if mine.task.labels != theirs.task.labels or not np.array_equal(truths[0], truths[1]):
         raise OutputError(f"{other} and {directory} have other labels or other test rows")
 
 

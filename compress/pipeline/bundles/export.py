@@ -249,7 +249,8 @@ def _synthetic(
         raise ModelError(f"{loaded.source}: {error}") from error
     task = kind.of_model(rows.inputs, loaded.label_order, reader.vocab_size)
     if not kind.names_tokens:
-        rows = replace(rows, labels=task.no_labels(len(rows)))
+        labels, label_lengths = task.stand_ins(rows.lengths)
+        rows = replace(rows, labels=labels, label_lengths=label_lengths)
     if reader.modality == "text":
         task = fitting(loaded, Splits(task, rows, rows, rows, "random tokens"), max_length).task
     return task, rows

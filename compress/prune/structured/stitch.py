@@ -123,7 +123,7 @@ class Stitched:
                 keep_units_(cut, site, candidate.kept)
             return cut
         with (
-            asked.context.progress.bar("prune/structured: refitting", len(chosen)) as bar,
+            asked.context.progress.bar("prune/structured: adjusting what is kept", len(chosen)) as bar,
             self._relay(cut) as ours,
             self._relay(asked.model) as theirs,
         ):
@@ -219,7 +219,7 @@ def _obs(asked: Question) -> tuple[list[list[Candidate]], list[list[Tensor]]]:
                 felt[index] += squared.sum(0)
             bar.advance(_ROWS)
     candidates: list[list[Candidate]] = []
-    with context.progress.bar("prune/structured: scoring sites", len(sites)) as bar:
+    with context.progress.bar("prune/structured: scoring heads and neurons", len(sites)) as bar:
         for site, counts, total in zip(sites, asked.levels, felt, strict=True):
             gram, consumer = grams.pop(0), _consumer(model, site)  # each Gram matrix is freed after use
             mean = total / gram.tokens

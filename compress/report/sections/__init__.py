@@ -12,6 +12,7 @@ from compress.report.sections import (
     deploy,
     explanation,
     figures,
+    floor,
     gates,
     ladder,
     promise,
@@ -30,6 +31,7 @@ _BEFORE: tuple[Callable[[RunReport], Section | None], ...] = (
     figures.section,
 )
 _AFTER: tuple[Callable[[RunReport], Section | None], ...] = (
+    floor.section,
     figures.latency_and_size,
     runtimes.section,
     explanation.section,

@@ -13,6 +13,7 @@ from compress.facts import Saturation
 from compress.measure.environment import sums_are_exact
 from compress.page import Code, Pairs, Section, Table, Text
 from compress.page.format import capital, counted, duration, size
+from compress.recipe.gates import METRIC_DROPS
 from compress.report.plain_facts import plain
 from compress.report.schema import RunReport
 from compress.safe_text import visible
@@ -109,9 +110,10 @@ def saturation_matters(report: RunReport) -> bool:
     if found is None or not found.rows:
         return False
     limits = {gate.name: gate.limit for gate in report.gates}
+    drops = [limits[name] for name in METRIC_DROPS if name in limits]
     allowed = [1 - report.parity.min_agreement]
-    if limits.keys() & {"max_accuracy_drop", "min_agreement"}:
-        allowed = [limits.get("max_accuracy_drop", 1.0), 1 - limits.get("min_agreement", 0.0)]
+    if drops or "min_agreement" in limits:
+        allowed = [*drops, 1 - limits.get("min_agreement", 0.0)]
     return found.answers_changed / found.rows > min(allowed) + 1e-9
 
 

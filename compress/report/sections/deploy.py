@@ -51,7 +51,8 @@ def deploy_snippet(
     own = task.program(file, f"{threads}\n" if threads else "")
     if own is not None:
         return own
-    feed = _feed(report, inputs)
+    of_words = task.label_kind == "tags"
+    feed = _feed(report, inputs, of_words=of_words)
     lines = [
         *((*feed.standard, "") if feed.standard else ()),
         "import numpy as np",
@@ -68,8 +69,8 @@ def deploy_snippet(
     return "\n".join(lines) + "\n"
 
 
-def _feed(report: RunReport, inputs: Sequence[str]) -> Feed:
+def _feed(report: RunReport, inputs: Sequence[str], *, of_words: bool) -> Feed:
     data = report.recipe.get("data")
     longest, text = (data.get(key) if isinstance(data, dict) else None for key in ("max_length", "text"))
     texts = len(text) if isinstance(text, list) else 1
-    return feed_of(inputs, longest if isinstance(longest, int) else None, texts)
+    return feed_of(inputs, longest if isinstance(longest, int) else None, texts, of_words=of_words)

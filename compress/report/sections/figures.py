@@ -102,8 +102,9 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             f"{words.score} in {words.batches} of {after.batched_size}",
             words.scale.text(before.batched_value),
             words.scale.text(after.batched_value),
-            f"{before.batched_disagreements:,} and {after.batched_disagreements:,} {words.unit}s "
-            f"answered differently than {words.alone}",
+            _in_batches(
+                before.batched_disagreements, after.batched_disagreements, words.alone, difference.unit
+            ),
         ),
         (
             f"{words.agreement} as the baseline",
@@ -115,6 +116,15 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             f"{difference.lost:,} only in the baseline",
         ),
     ]
+
+
+def _in_batches(before: int, after: int, alone: str, unit: str) -> str:
+    """How many answers batches change, in the baseline and in the candidate."""
+    if before == after == 0:
+        return f"the same answers as {alone}"
+    counts = f"{before:,} and {after:,}" if before and after else f"{before or after:,}"
+    who = "" if before and after else f" of the {'baseline' if before else 'candidate'}"
+    return f"{counts} {unit}s{who} get other answers than {alone}"
 
 
 def _accuracy(accuracy: Accuracy, scale: Scale) -> str:

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
-from compress.measure.answers import unpack_answers
 from compress.measure.results import AccuracyDifference, LatencyComparison, Measurement
 from compress.page import Section, Table
 from compress.page.format import Scale, amount
-from compress.recipe.gates import GatesConfig
+from compress.recipe.gates import METRIC_DROPS, GatesConfig
 from compress.report.phrases import setting
 from compress.report.schema import GateRecord, RunReport
 from compress.report.sections.language import decode_setting
@@ -30,9 +29,9 @@ __all__ = ["ABOVE_COMMONEST", "commonest_words", "gate_sentence", "judged", "sec
 
 ABOVE_COMMONEST = "above_commonest"
 """Name of the record added by gates on accuracy."""
-_OF_ACCURACY = ("max_accuracy_drop", "min_agreement")
+_OF_ACCURACY = (*METRIC_DROPS, "min_agreement")
 _UNITS = {
-    "max_accuracy_drop": ("{score} drop", "change"),
+    **dict.fromkeys(METRIC_DROPS, ("{score} drop", "change")),
     "min_speedup": ("speed-up", "speedup"),
     "max_size_mb": ("file size", "size_mb"),
     "max_p95_ms": ("95th percentile of latency", "latency_ms"),
@@ -61,7 +60,7 @@ def judged(gates: GatesConfig, measurement: Measurement) -> tuple[GateRecord, ..
     speed = None if latency is None else (latency.speedup, latency.speedup_low)
     own = _own_figures(gates, measurement)
     found: dict[str, tuple[float | None, float | None, str]] = {
-        "max_accuracy_drop": (-difference.value, -difference.low, ""),
+        **dict.fromkeys(METRIC_DROPS, (-difference.value, -difference.low, "")),
         "min_speedup": (*(speed or (None, None)), where),
         "max_size_mb": (measurement.candidate.size.file_bytes / 1e6, None, ""),
         "max_p95_ms": (None if latency is None else latency.candidate.p95_ms, None, where),
@@ -124,7 +123,7 @@ def _gain(measurement: Measurement, who: _Role) -> tuple[float, AccuracyDifferen
         return measurement.chance.value, getattr(measurement.chance, who)
     if kept is None:
         return None
-    answers = unpack_answers(getattr(kept, who))
+    answers = kept.of(who)
     return task_of_measurement(measurement).above_constant(answers, kept.truth)
 
 
@@ -189,7 +188,7 @@ def gate_sentence(gate: GateRecord, words: TaskWords | None = None) -> str:
     if gate.not_judged:
         return f"{said}; not judged: {gate.not_judged}"
     if gate.is_unproven:
-        more = "more rounds or a less busy machine" if least else "more test rows"
+        more = "more rounds or a less busy machine" if kind == "speedup" else "more test rows"
         said += f"; possibly met, but not proven: {more} would narrow the interval"
     return said
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from compress.facts import Sensitivity
 from compress.page import Chart, Heat, Pairs, Part, Row, Section, Table, Text, heat_cells, parts_of
-from compress.page.format import PERCENT, Scale, duration, percent, ratio_of, ratio_text, size
+from compress.page.format import PERCENT, Scale, duration, percent, size, size_words
 from compress.report.charts.curves import loss_curve, metric_curve
 from compress.report.plain_facts import facts_of, settings_of
 from compress.report.schema import EpochRecord, RunReport, StageRecord
@@ -46,7 +46,6 @@ def stages_table(report: RunReport) -> Table:
     model, scale = report.model, task_of_measurement(report.measurement).words.scale
     rows = [("0", "original", scale.text(model.validation_metric), f"{model.parameters:,}", "", "", "", "")]
     for number, stage in enumerate(report.stages, start=1):
-        fewer = ratio_of(model.parameters, stage.parameters)
         zeros = 1 - stage.nonzero_parameters / stage.parameters if stage.parameters else 0.0
         rows.append(
             (
@@ -54,13 +53,13 @@ def stages_table(report: RunReport) -> Table:
                 stage.name,
                 scale.text(stage.validation_metric),
                 f"{stage.parameters:,}",
-                "" if fewer is None else ratio_text(fewer),
+                size_words(model.parameters, stage.parameters, "fewer", "more"),
                 percent(zeros),
                 duration(stage.seconds) + (" (reused)" if stage.reused else ""),
                 size(stage.peak_memory_bytes),
             )
         )
-    columns = ("", "stage", "validation metric", "parameters", "fewer by", "zeros", "time", "peak memory")
+    columns = ("", "stage", "validation metric", "parameters", "change", "zeros", "time", "peak memory")
     return Table(columns, tuple(rows), "rlrrrrrr")
 
 

@@ -5,17 +5,21 @@ Most tasks have the verdict and the latency tile defined here; `language` is the
 
 from __future__ import annotations
 
-from compress.measure.answers import unpack_answers
+from functools import lru_cache
+
+from compress.measure.results import Answers
 from compress.page import Section, Table, Text, Tile
 from compress.page.format import capital, is_smaller, size_words
 from compress.report.phrases import TaskPage, accuracy_words, headline, setting, speed_tile, speedup_words
 from compress.report.schema import RunReport
 from compress.report.sections.language import LANGUAGE
-from compress.tasks import task_of_measurement
+from compress.tasks import Task, task_of_measurement
+from compress.tasks.spec import Breakdown
 
 __all__ = ["page_of"]
 
 _ORIGINAL = "than the fp32 ONNX model"
+_Decision = tuple[tuple[str, float], ...]
 
 
 def _verdict(report: RunReport) -> str:
@@ -50,16 +54,19 @@ def _sections(report: RunReport) -> tuple[Section, ...]:
     """The breakdown that the task makes of all answers: now, or when they were measured."""
     kept, found = report.measurement.answers, report.measurement.breakdown
     if kept is not None:
-        found = task_of_measurement(report.measurement).breakdown(
-            unpack_answers(kept.baseline),
-            unpack_answers(kept.candidate),
-            kept.truth,
-            (report.measurement.baseline.decision, report.measurement.candidate.decision),
-        )
+        models = report.measurement.baseline, report.measurement.candidate
+        decisions = tuple(tuple(each.decision.items()) for each in models)
+        found = _breakdown(task_of_measurement(report.measurement), kept, *decisions)
     if found is None:
         return ()
     table = Table(found.columns, found.rows, "l" + "r" * (len(found.columns) - 1))
     return (Section(found.title, (Text(" ".join(found.sentences), "note"), table), "breakdown"),)
+
+
+@lru_cache(maxsize=4)  # a report is rendered several times
+def _breakdown(task: Task, kept: Answers, before: _Decision, after: _Decision) -> Breakdown | None:
+    answers = kept.of("baseline"), kept.of("candidate")
+    return task.breakdown(*answers, kept.truth, (dict(before), dict(after)))
 
 
 _ANY = TaskPage(_verdict, _tiles, _sections)

@@ -8,9 +8,10 @@ from typing import Literal
 
 from compress.page import Bullets, Line, Section
 from compress.page.format import capital, counted, percent, size
-from compress.report.phrases import headline, setting, speedup_words
+from compress.report.phrases import difference_text, headline, setting, speedup_words
 from compress.report.schema import RunReport
 from compress.report.sections.about import saturation_matters, saturation_summary
+from compress.report.sections.floor import not_worse
 from compress.report.sections.promise import last_promise, promise_words
 from compress.report.sections.task import page_of
 from compress.tasks import task_of_measurement
@@ -41,7 +42,9 @@ class Caveat:
         detail: figures, reasons and remedies.
     """
 
-    kind: Literal["run", "noise", "promise", "zeros", "interval", "slower", "batches", "parity", "saturation"]
+    kind: Literal[
+        "run", "noise", "promise", "zeros", "interval", "floor", "slower", "batches", "parity", "saturation"
+    ]
     text: str
     detail: str = ""
 
@@ -73,6 +76,7 @@ def caveats(report: RunReport) -> tuple[Caveat, ...]:
         *_promise(report),
         *_zeros(report),
         *_wide_interval(report),
+        *_floor(report),
         *_slower_settings(report),
         *_other_answers(report),
         *_saturation(report),
@@ -144,6 +148,13 @@ def _wide_interval(report: RunReport) -> list[Caveat]:
         f"{loss} of {words.score}."
     )
     return [Caveat("interval", text, "More test rows narrow the interval.")]
+
+
+def _floor(report: RunReport) -> list[Caveat]:
+    found, floor = not_worse(report), report.floor
+    if found is None or floor is None:
+        return []
+    return [Caveat("floor", found, f"The difference is {difference_text(floor.candidate)} points.")]
 
 
 def _slower_settings(report: RunReport) -> list[Caveat]:
