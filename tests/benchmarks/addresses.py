@@ -11,9 +11,9 @@ together with easy ones, train; types with fewer than 20 words are left out.
 
 from __future__ import annotations
 
+import argparse
 import random
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -59,4 +59,8 @@ def main(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="the unpacked source archive")
+    parser.add_argument("output", type=Path)
+    arguments = parser.parse_args()
+    main(arguments.source, arguments.output)
