@@ -217,7 +217,8 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
             leaks = [index for index in indices[later] if loose_key(target.items[index]) in seen]
             if leaks:
                 # Bytes have neither case nor displayable text.
-                aside, colon = (" (ignoring case and white space)", ": ") if _is_text(target) else ("", "")
+                is_text = not isinstance(target.items[0], bytes)
+                aside, colon = (" (ignoring case and white space)", ": ") if is_text else ("", "")
                 twins = [(index, seen[loose_key(target.items[index])]) for index in leaks[:2]]
                 examples = "; ".join(
                     f"{target.place(index)} equals {source.place(twin)} of "
@@ -229,10 +230,6 @@ def _check_leaks(tables: Mapping[str, Table], indices: Mapping[str, Indices]) ->
                     f"{earlier} ({source.where}){aside}: {examples}. Accuracy measured on them would be too "
                     f"high; remove them from {source.name}"
                 )
-
-
-def _is_text(table: Table) -> bool:
-    return not isinstance(table.items[0], bytes)
 
 
 def _draw(

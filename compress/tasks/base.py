@@ -1,5 +1,7 @@
 """The task interface: everything the rest of the package needs to know about a task.
 
+One file, because it is one interface; its length is the meaning of each method.
+
 Importing this needs numpy and pydantic only; torch and scipy are imported by the methods that use them, so
 that the measuring process runs without torch.
 Shapes: n = rows, b = batch, s = sequence, c = numbers per answer, u = judged units (rows, tokens ...).

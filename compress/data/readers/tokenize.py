@@ -316,9 +316,8 @@ def _check_input_names(input_names: tuple[str, ...]) -> None:
             f"the model's input '{unknown[0]}' can't come from a text; allowed: {', '.join(TEXT_INPUTS)}"
         )
     if "input_ids" not in input_names or len(set(input_names)) != len(input_names):
-        raise DataError(
-            f"a text model must take input_ids, and each input once; it takes: {', '.join(input_names)}"
-        )
+        taken = ", ".join(input_names)
+        raise DataError(f"a text model must take input_ids, and each input once; it takes: {taken}")
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:
