@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from compress.tasks.registry import all_gates
 
-__all__ = ["METRIC_DROPS", "GatesConfig"]
+__all__ = ["GatesConfig", "METRIC_DROPS"]
 
 METRIC_DROPS = ("max_metric_drop", "max_accuracy_drop")
 """Two names of one gate."""

@@ -335,7 +335,7 @@ def test_a_bundle_is_read_by_onnxruntime_and_tokenizers(checkpoint: Path, tmp_pa
     parity = export_model(checkpoint, tmp_path / "bundle", max_length=16)
     assert parity["agreement"] == 1 and parity["metric_difference"] == 0
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
-    assert manifest["task"] == "regression" and manifest["outputs"][0]["shape"] == ["batch_size", 1]
+    assert manifest["task"] == "reranking" and manifest["outputs"][0]["shape"] == ["batch_size", 1]
     tokenizer = Tokenizer.from_file(str(tmp_path / "bundle" / "tokenizer.json"))
     session = onnxruntime.InferenceSession(tmp_path / "bundle" / "onnx" / "model.onnx")
     ids = np.array([tokenizer.encode("a good film").ids])
