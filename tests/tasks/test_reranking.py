@@ -279,6 +279,7 @@ def checkpoint(bert_directory: Path, tmp_path_factory: pytest.TempPathFactory) -
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     directory = tmp_path_factory.mktemp("reranking") / "bert"
+    torch.manual_seed(0)  # of the new head
     model = AutoModelForSequenceClassification.from_pretrained(
         bert_directory, num_labels=1, ignore_mismatched_sizes=True
     )
