@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from compress.quantize.mixed.assignment import Goal, Search
     from compress.quantize.stage import QuantizeLayers
 
-__all__ = ["Guard", "guarded"]
+__all__ = ["Guard", "guarded", "shares"]
 
 _SENSITIVITY_ROWS = 128
 _MORE_BITS = "8 bits"
+_ALL = "quantized"
 
 
 class Guard(BaseModel):
@@ -84,6 +85,19 @@ def guarded(
     about = {"guard": {**facts, "drop": goal.drop(best)}, "kept_by_guard": kept}
     changed = facts_of_change(model, mixed, made.facts["left_float"] | left)
     return StageResult(mixed, made.facts | changed | about)
+
+
+def shares(model: nn.Module, made: StageResult, context: Context) -> dict[str, float]:
+    """Share of each group of layers in the divergence from the float model, largest first."""
+    from compress.quantize.mixed.first_order import estimated_divergences
+    from compress.quantize.mixed.sensitivity import Parts
+
+    parts = Parts(model, {_ALL: made}, context)
+    few = context.validation.take(_SENSITIVITY_ROWS, seed=context.seed).by_length()
+    found = estimated_divergences(parts, _ALL, few, context)
+    total = sum(max(each, 0.0) for each in found) or 1.0
+    named = {group.name: max(each, 0.0) / total for group, each in zip(parts.groups, found, strict=True)}
+    return dict(sorted(named.items(), key=lambda each: -each[1]))
 
 
 def _drop(goal: Goal, model: nn.Module, quantized: nn.Module, context: Context) -> float:

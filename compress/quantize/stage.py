@@ -143,6 +143,12 @@ class QuantizeLayers(Stage):
         cheap = {"algorithm": "rtn", "bias_correction": False, "smooth": "none", "calibration_rows": 16}
         return self.model_copy(update=cheap | {"qat": None, "guard": None})
 
+    def blame(self, model: nn.Module, made: StageResult, context: Context) -> dict[str, float]:
+        """Each group's share of the divergence from the float model's outputs."""
+        from compress.quantize.guard import shares
+
+        return {} if self.smooth != "none" or self.qat is not None else shares(model, made, context)
+
     def finer(self) -> QuantizeLayers | None:
         """The stage with more bits for every layer, between it and float; None: there are none."""
         return None

@@ -22,7 +22,7 @@ _SENSITIVITY = (
     "divergence. Outlined: the chosen scheme; a group without an outline stays float."
 )
 _HOW = {
-    False: "Each group of layers quantized alone, all others in float: divergence from the float model's outputs",
+    False: "Each group of layers quantized alone: divergence from the float model's outputs",
     True: "Each group's part in the divergence of the whole quantized model from the float model's outputs",
 }
 
