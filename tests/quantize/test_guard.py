@@ -113,6 +113,16 @@ def test_a_limit_that_cannot_be_kept_is_refused(
         Int8Dynamic(guard=Guard(max_drop=0.1, of="agreement")).apply(model, context)
 
 
+def test_the_layers_that_took_answers_to_chance_are_named(model: nn.Module, context: Context) -> None:
+    plant_(model)
+    stage = Int8Dynamic(activations="tensor")
+    found = stage.blame(model, stage.apply(model, context), context)
+    assert next(iter(found)) == GUARDED and found[GUARDED] > 0.5
+    assert sum(found.values()) == pytest.approx(1) and list(found.values()) == sorted(
+        found.values(), reverse=True
+    )
+
+
 def test_a_guard_and_training_are_not_combined() -> None:
     with pytest.raises(ValidationError):
         Int8Dynamic.model_validate({"guard": {}, "qat": {}})
