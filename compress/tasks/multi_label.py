@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.by_class import ByClass
+from compress.tasks.by_class import ByClass, ClassWords
 from compress.tasks.class_gates import CLASS_GATES
 from compress.tasks.linear import LogisticRegressions
 from compress.tasks.spec import (
@@ -245,8 +245,8 @@ class MultiLabel(Task):
 
     def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
         """Rows by their labels."""
-        rows = len(truth.lengths)
-        return ByClass.of_several(*(each.reshape(rows, -1) for each in (truth.labels, *answers)))
+        shape, words = (len(truth.lengths), -1), ClassWords("label", names=self.labels)
+        return ByClass.of_several(*(each.reshape(shape) for each in (truth.labels, *answers)), words=words)
 
     def breakdown(
         self,
@@ -261,8 +261,7 @@ class MultiLabel(Task):
             f"{_threshold(decisions[0])} for the baseline: for each model, the threshold with the best "
             "micro F1 on validation rows."
         )
-        found = self.by_class(truth, baseline, candidate)
-        return found.breakdown("Each label", "label", self.labels, first)
+        return self.by_class(truth, baseline, candidate).breakdown(first)
 
     # Sizes
 
