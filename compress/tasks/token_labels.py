@@ -19,9 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits
-from compress.tasks.by_class import ByClass, ClassWords
 from compress.tasks.class_gates import CLASS_GATES
-from compress.tasks.entities import Scheme, each_word, entity_counts, entity_f1, right_by_all, scheme_of
+from compress.tasks.metrics.by_class import ByClass, ClassWords
+from compress.tasks.metrics.entities import (
+    Scheme,
+    each_word,
+    entity_counts,
+    entity_f1,
+    right_by_all,
+    scheme_of,
+)
+from compress.tasks.metrics.statistics import interval_with
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
 from compress.tasks.spec import (
     NO_LABEL,
@@ -34,7 +42,6 @@ from compress.tasks.spec import (
     TaskWords,
     Truth,
 )
-from compress.tasks.statistics import interval_with
 
 if TYPE_CHECKING:
     from torch import Tensor
