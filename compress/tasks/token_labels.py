@@ -212,26 +212,23 @@ class TokenLabels(OneOfSeveral):
 
     def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """With its interval over sentences."""
-        found = super().score(answers, truth)
         if self.scheme is None:
-            return found
+            return super().score(answers, truth)
         counts = entity_counts(self.scheme, answers, truth.labels, truth.lengths).sum(axis=1)
         value = self.value(answers, truth)
-        low, high = interval_with(counts, _made_up(counts), entity_f1, value, least=0.0)
-        return found.model_copy(update={"value": value, "low": low, "high": high})
+        ends = interval_with(counts, _made_up(counts), entity_f1, value, least=0.0)
+        return self.scored(value, ends, truth)
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired interval over sentences; gained and lost are words."""
-        found = super().difference(baseline, candidate, truth)
         if self.scheme is None:
-            return found
+            return super().difference(baseline, candidate, truth)
         before, after = (
             entity_counts(self.scheme, each, truth.labels, truth.lengths).sum(axis=1)
             for each in (baseline, candidate)
         )
         value = self.change(baseline, candidate, truth)
-        low, high = _change_interval(before, after, value)
-        return found.model_copy(update={"value": value, "low": low, "high": high})
+        return self.compared(value, _change_interval(before, after, value), (baseline, candidate), truth)
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """The tag that, given to every word, has the best metric; of several, the most common one."""
