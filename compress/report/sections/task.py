@@ -19,7 +19,7 @@ from compress.tasks.spec import Breakdown
 
 __all__ = ["page_of"]
 
-_OPEN = 20  # rows of a breakdown that are not folded
+_OPEN, _FEW = 20, 5  # rows of a breakdown that are not folded; as few more aren't either
 _ORIGINAL = "than the fp32 ONNX model"
 _Decision = tuple[tuple[str, float], ...]
 
@@ -63,12 +63,10 @@ def _sections(report: RunReport) -> tuple[Section, ...]:
         return ()
     table = Table(found.columns, found.rows, "l" + "r" * (len(found.columns) - 1))
     tables = [table]
-    if len(found.rows) > _OPEN + 5:
-        others = f"The other {len(found.rows) - _OPEN}"
-        tables = [
-            replace(table, rows=found.rows[:_OPEN]),
-            replace(table, rows=found.rows[_OPEN:], folded=others),
-        ]
+    if len(found.rows) > _OPEN + _FEW:
+        rest = f"The other {len(found.rows) - _OPEN}"
+        more = replace(table, rows=found.rows[_OPEN:], title=rest, folded=rest)
+        tables = [replace(table, rows=found.rows[:_OPEN]), more]
     return (Section(found.title, (Text(" ".join(found.sentences), "note"), *tables), "breakdown"),)
 
 
