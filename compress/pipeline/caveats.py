@@ -99,22 +99,15 @@ def _lost_classes(measurement: Measurement) -> list[str]:
     """A sentence on the classes that the baseline finds and the candidate doesn't; none if there are none."""
     kept, task = measurement.answers, task_of_measurement(measurement)
     found = None if kept is None else task.by_class(kept.truth, kept.of("baseline"), kept.of("candidate"))
-    lost = () if found is None else found.lost()
-    if not lost:
+    if found is None or not (lost := found.lost()):
         return []
     each = [
-        f"{_name(task, one.index)!r} (recall {percent(one.before)} to {percent(one.after)} of "
-        f"{one.rows:,} test rows)"
+        f"{one.name!r} (recall {percent(one.before)} to {percent(one.after)} of {one.units:,} test "
+        f"{found.words.units})"
         for one in sorted(lost, key=lambda one: one.after - one.before)
     ]
-    classes = "class" if len(lost) == 1 else "classes"
-    return [
-        f"the candidate loses {len(lost)} {classes} that the baseline finds: {listed(each, _SHOWN_LABELS)}"
-    ]
-
-
-def _name(task: Task, index: int) -> str:
-    return task.labels[index] if index < len(task.labels) else str(index)
+    classes = f"{len(lost)} {found.words.nouns(len(lost))}"
+    return [f"the candidate loses {classes} that the baseline finds: {listed(each, _SHOWN_LABELS)}"]
 
 
 def _fallen(stages: Sequence[StageRecord], task: Task) -> list[str]:
