@@ -1,8 +1,8 @@
 """Features of texts without a Transformer, by scikit-learn.
 
-TF-IDF of words and of pairs of neighbouring words (Salton and Buckley 1988). Two texts of a row are counted as
-one; how alike they are is two features more: the cosine of their TF-IDF, and BM25 of the second for the first
-(Robertson and Zaragoza 2009, The Probabilistic Relevance Framework, equation 3.15).
+TF-IDF of words and of pairs of neighbouring words (Salton and Buckley 1988). Two texts of a row are counted
+as one; how alike they are is two features more: the cosine of their TF-IDF, and BM25 of the second for the
+first (Robertson and Zaragoza 2009, The Probabilistic Relevance Framework, equation 3.15).
 Shapes: n = rows, w = words, f = features.
 """
 
@@ -92,7 +92,7 @@ class _Likeness:
 
         counts = CountVectorizer(token_pattern=_WORD)
         found = counts.fit_transform(_side(texts, 1))
-        rows = np.asarray((found > 0).sum(axis=0), dtype=np.float64)[0]
+        rows = np.asarray((found > 0).sum(axis=0), dtype=np.float64).reshape(-1)
         weights = np.log(1 + (len(texts) - rows + 0.5) / (rows + 0.5))
         plain = cls(vectorizer, counts, weights, found.sum() / len(texts), np.zeros(2), np.ones(2))
         values = plain.features(texts)
@@ -104,7 +104,7 @@ class _Likeness:
         one, other = _side(texts, 0), _side(texts, 1)
         alike = self.vectorizer.transform(one).multiply(self.vectorizer.transform(other)).sum(axis=1)
         asked, said = self.counts.transform(one), self.counts.transform(other)
-        values = np.column_stack((np.asarray(alike)[:, 0], bm25(asked, said, self.weights, self.usual)))
+        values = np.column_stack((np.asarray(alike).reshape(-1), bm25(asked, said, self.weights, self.usual)))
         return (values - self.mean) / self.spread
 
 
@@ -117,7 +117,7 @@ def bm25(queries: Any, documents: Any, weights: Floats, usual: float) -> Floats:
         usual: mean length of documents.
     """
     said = documents.tocsr().astype(np.float64)
-    lengths = np.asarray(said.sum(axis=1))[:, 0]
+    lengths = np.asarray(said.sum(axis=1)).reshape(-1)  # [n]
     shares = _SATURATION * (1 - _BY_LENGTH + _BY_LENGTH * lengths / usual)  # [n]
     said.data *= (_SATURATION + 1) / (said.data + np.repeat(shares, np.diff(said.indptr)))
     return np.asarray((queries > 0).multiply(said) @ weights)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
+from compress.tasks.metrics.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
+from compress.tasks.metrics.statistics import bootstrap_interval, mean_interval, wider
 from compress.tasks.spec import Breakdown, Difference, HubHead, InputSpec, Integers, Score, TaskWords, Truth
-from compress.tasks.statistics import bootstrap_interval, mean_interval, wider
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from compress.tasks.base import Task
-from compress.tasks.spec import Gate, HubHead, InputSpec, RowKind, TaskName
+from compress.tasks.spec import Gate, HubHead, InputSpec, LabelKind, RowKind, TaskName
 
 __all__ = [
     "FIRST_HEAD",
@@ -16,17 +16,14 @@ __all__ = [
     "all_heads",
     "decoder_task",
     "default_task",
-    "group_task",
     "head_of_name",
     "marked_task",
-    "number_task",
-    "several_labels_task",
     "task_class",
     "task_from",
     "task_of_architectures",
+    "task_of_labels",
     "task_of_measurement",
     "tasks_of_rows",
-    "words_task",
 ]
 
 TASKS = {
@@ -73,24 +70,9 @@ def default_task(kind: RowKind) -> TaskName:
     return tasks_of_rows(kind)[0]
 
 
-def several_labels_task() -> TaskName:
-    """The first task whose rows have any number of labels."""
-    return next(name for name in TASKS if task_class(name).label_kind == "classes")
-
-
-def words_task() -> TaskName:
-    """The first task whose rows have a label for each word."""
-    return next(name for name in TASKS if task_class(name).label_kind == "tags")
-
-
-def group_task() -> TaskName:
-    """The first task whose rows are candidates of a group."""
-    return next(name for name in TASKS if task_class(name).has_groups())
-
-
-def number_task() -> TaskName:
-    """The first task whose labels are numbers."""
-    return next(name for name in TASKS if task_class(name).label_kind == "number")
+def task_of_labels(kind: LabelKind) -> TaskName:
+    """The first task whose tables have labels of this kind."""
+    return next(name for name in TASKS if task_class(name).label_kind == kind)
 
 
 def all_gates() -> dict[str, Gate]:

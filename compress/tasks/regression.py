@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
-from compress.tasks.resampling import Floats, Weighted, intervals, pearson, ranks_of, weighted_ranks
+from compress.tasks.metrics.resampling import Floats, Weighted, intervals, pearson, ranks_of, weighted_ranks
 from compress.tasks.scores import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Score, TaskWords, Truth
 

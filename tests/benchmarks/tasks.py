@@ -102,13 +102,15 @@ def main() -> int:
 def row(report: RunReport) -> str:
     """One line of the table in docs/results.md: quality, size, speed at batch 1."""
     found = report.measurement
-    gap, size = found.difference, found.candidate.size.file_bytes / 1e6
-    speed = found.latency[0]
-    return (
-        f"| `{report.name}` | {found.candidate.accuracy.value:.3f}, {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) "
-        f"| {found.baseline.size.file_bytes / 1e6:.1f} | {size:.1f} | {speed.sequence} tokens: {speed.speedup:.2f}x "
-        f"({speed.speedup_low:.2f} to {speed.speedup_high:.2f}){', not quiet' * bool(found.noise)} |"
+    gap, speed = found.difference, found.latency[0]
+    cells = (
+        f"`{report.name}`",
+        f"{found.candidate.accuracy.value:.3f}, {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})",
+        f"{found.candidate.size.file_bytes / 1e6:.1f} of {found.baseline.size.file_bytes / 1e6:.1f}",
+        f"{speed.speedup:.2f}x ({speed.speedup_low:.2f} to {speed.speedup_high:.2f})",
+        "not quiet" if found.noise else f"{speed.sequence} tokens, {speed.threads} thread",
     )
+    return f"| {' | '.join(cells)} |"
 
 
 def keep(directory: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -126,11 +125,11 @@ def test_many_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _measured(_splits(Classification)).rows == 100
 
 
-def _of_two_texts(split: Split, second: Callable[[str, int], str]) -> Split:
-    """Rows of three words each, and a second text."""
+def _of_two_texts(split: Split) -> Split:
+    """Rows of which both texts are the same three words."""
     draw = np.random.default_rng(len(split))
-    first = [" ".join(f"word{at}" for at in draw.integers(200, size=3)) for _ in split.texts]
-    return replace(split, texts=tuple((text, second(text, at)) for at, text in enumerate(first)))
+    texts = (" ".join(f"word{at}" for at in draw.integers(200, size=3)) for _ in split.texts)
+    return replace(split, texts=tuple((text, text) for text in texts))
 
 
 def test_both_texts_of_a_pair_are_counted() -> None:
@@ -150,12 +149,9 @@ def test_texts_whose_likeness_alone_says_the_class_are_told_apart() -> None:
     parts = {}
     for part in ("train", "validation", "test"):
         split = getattr(splits, part)
-        texts = _of_two_texts(split, lambda text, at: text).texts
+        own = _of_two_texts(split).texts
         labels = np.arange(len(split)) % 2
-        turned = [
-            (one, other if label else texts[at - 2][1])
-            for at, ((one, other), label) in enumerate(zip(texts, labels, strict=True))
-        ]
+        turned = [(own[at][0], own[at if label else at - 2][1]) for at, label in enumerate(labels)]
         parts[part] = replace(split, texts=tuple(turned), labels=labels)
     assert _measured(replace(splits, task=Classification((), ("no", "yes")), **parts)).score.value > 0.95
 
@@ -165,7 +161,7 @@ def test_candidates_are_ranked_by_how_alike_they_are() -> None:
     parts = {}
     for part in ("train", "validation", "test"):
         split = getattr(splits, part)
-        own = _of_two_texts(split, lambda text, at: text).texts
+        own = _of_two_texts(split).texts
         at = np.arange(len(split))
         right = at % 4 == 0
         texts = tuple((own[each - each % 4][0], own[each][1]) for each in at)
