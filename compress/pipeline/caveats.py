@@ -58,7 +58,7 @@ def lines_before_work(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
 def doubt_of_model(module: nn.Module, splits: Splits) -> str | None:
     """A sentence if the uncompressed model is at chance level on validation rows, before it is compressed."""
     task, rows = splits.task, splits.validation.take(_MOST_ROWS, seed=0)
-    if task.answer_kind != "classes" or task.names_tokens:
+    if task.labels_from_model or task.names_tokens:
         return None
     answers, truth = task.named(predict_logits(module, rows, task)).numpy(), rows.truth(task)
     constant, gain = task.above_constant(answers, truth)
@@ -67,7 +67,8 @@ def doubt_of_model(module: nn.Module, splits: Splits) -> str | None:
     words, value = task.words, task.value(answers, truth)
     found, chance = (words.scale.text(each) for each in (value, constant))
     said = words.not_above_constant("uncompressed", found, chance, "validation")
-    return f"{said}. Check that it was trained, the order of its labels and the columns that it reads"
+    order = ", the order of its labels" if task.labels else ""
+    return f"{said}. Check that it was trained{order} and the columns that it reads"
 
 
 def _unmeasured(split: Split, task: Task) -> str | None:

@@ -180,6 +180,11 @@ class Task(ABC):
         return None
 
     @classmethod
+    def of_input(cls, label: Any) -> Hashable:
+        """What a label says of the row's input, which rows with the same input must agree on."""
+        return label  # type: ignore[no-any-return]
+
+    @classmethod
     def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> Integers:
         """Labels as arrays, [n] or [n, ...].
 

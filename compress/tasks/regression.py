@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
-from compress.tasks.linear import RidgeRegression
 from compress.tasks.metrics.resampling import Floats, Weighted, intervals, pearson, ranks_of, weighted_ranks
 from compress.tasks.scores import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Score, TaskWords, Truth
@@ -94,10 +93,6 @@ class Regression(OneNumber):
         """The mean, for each row: its correlation counts as 0."""
         labels, _ = _known(truth)
         return np.full(len(truth.labels), labels.mean() if len(labels) else 0.0)
-
-    def linear_model(self, strength: float) -> RidgeRegression:
-        """Ridge regression."""
-        return RidgeRegression(strength)
 
     def breakdown(
         self,

@@ -84,6 +84,11 @@ class Reranking(OneNumber):
         return label[1]  # type: ignore[no-any-return]
 
     @classmethod
+    def of_input(cls, label: Any) -> Hashable:
+        """The relevance: a query may be asked twice."""
+        return label[0]  # type: ignore[no-any-return]
+
+    @classmethod
     def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> NDArray[Any]:
         """Relevances and numbers of groups, float64 [n, 2]."""
         relevances = np.array([relevance for relevance, _ in column], dtype=np.float64)
