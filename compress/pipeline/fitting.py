@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.data import PIXELS, DataSource, Reader, Split, Splits, TextEncoder
-from compress.errors import ModelError, StageError, first_line
+from compress.errors import ModelError, Problem, StageError, first_line
 from compress.export import proof_rows
 from compress.measure.rows import resolve_sequence, steady_batch
 from compress.model import LoadedModel, logits, to_tensors
@@ -34,7 +34,9 @@ __all__ = [
 
 
 def check_modality(loaded: LoadedModel, data: DataSource) -> None:
-    """Check that image data has an image model and text data a text model, before any row is read.
+    """Check that images have an image model, texts a text model and pairs of texts a model of pairs.
+
+    Called before any row is read.
 
     Raises:
         ModelError: they do not match.
@@ -51,6 +53,18 @@ def check_modality(loaded: LoadedModel, data: DataSource) -> None:
         raise ModelError(
             f"{loaded.source} reads images ({PIXELS}), but data.source {data.source} provides texts; give "
             "folders of images: data.source=images data.train=DIR"
+        )
+    columns = getattr(data, "text_columns", None)
+    if columns is not None and loaded.texts is not None and len(columns) < loaded.texts:
+        raise ModelError(
+            Problem(
+                f"{loaded.source} reads pairs of texts (texts: {loaded.texts} in its manifest.json), but "
+                f"data.text names one column, '{columns[0]}'; name both in the order in which the model was "
+                f"trained, data.text=[FIRST,SECOND] (columns: {', '.join(data.columns())})",
+                key="data.text",
+                value=columns[0],
+                see="how-to/text-pairs",
+            )
         )
 
 

@@ -52,9 +52,9 @@ class Float16(Stage):
         from compress.model.layers.convolution import convolution_arguments
         from compress.model.layers.half import HalfConv, HalfEmbedding, HalfLinear
         from compress.quantize.replace import replace_layers
-        from compress.quantize.weight_readers import mark_weight_readers_
+        from compress.quantize.unusual_layers import mark_unusual_layers_
 
-        mark_weight_readers_(model, context)
+        mark_unusual_layers_(model, context)
         flushed: dict[str, int] = {}
 
         def rounded(name: str, weight: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from compress.model.files.computed_weights import check_plain
 from compress.model.layers.quantized import QuantizedModule
 from compress.quantize.patterns import check_names
 from compress.quantize.recurrent import objection_to
-from compress.quantize.weight_readers import weight_is_read
+from compress.quantize.unusual_layers import unusual_use
 
 __all__ = [
     "Replaced",
@@ -203,7 +203,7 @@ def _choose(
         name: "skipped by the recipe"
         if any(fnmatchcase(name, pattern) for pattern in skip)
         else _reason_to_leave(name, layer, model, total, embeddings, convolutions, recurrent)
-        or ("the model reads its weight itself" if weight_is_read(layer) else "")
+        or unusual_use(layer)
         for name, layer in found
     }
     # A layer in two places is quantized in both or in neither.

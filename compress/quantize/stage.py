@@ -163,9 +163,9 @@ class QuantizeLayers(Stage):
         """
         from compress.quantize.calibrate import described
         from compress.quantize.replace import replace_layers
-        from compress.quantize.weight_readers import mark_weight_readers_
+        from compress.quantize.unusual_layers import mark_unusual_layers_
 
-        mark_weight_readers_(model, context)
+        mark_unusual_layers_(model, context)
         names = self.linears(model)
         chosen = self._choose(model, names, context)
         makers = _Makers(self, chosen, self.tied(chosen.model, names))

@@ -18,6 +18,8 @@ from tokenizers import Tokenizer
 
 import compress
 
+from ..sentence_folders import write_sentence_folder
+
 TEXT = "the film was very good a poor plot the very " * 3  # more than the 12 tokens that are kept
 
 
@@ -97,3 +99,19 @@ def test_every_file_may_be_read_by_whoever_may_read_the_bundle(bundle: Path) -> 
     """A service seldom runs as who compressed the model; safetensors writes for the owner alone."""
     modes = {stat.S_IMODE(path.stat().st_mode) for path in bundle.rglob("*") if path.is_file()}
     assert modes == {stat.S_IMODE((bundle / "config.json").stat().st_mode)}
+
+
+def test_a_bundle_of_vectors_has_what_its_clients_read(tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    compress.export_model(write_sentence_folder(tmp_path / "st"), output)
+    outputs = [
+        each.name for each in onnxruntime.InferenceSession(output / "onnx" / "model.onnx").get_outputs()
+    ]
+    # sentence-transformers, and feature-extraction of transformers.js, pool the first of them.
+    assert outputs == ["last_hidden_state", "sentence_embedding"]
+    assert json.loads((output / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"] is True
+    assert (output / "modules.json").is_file() and (output / "sentence_bert_config.json").is_file()
+    # fastembed (common/preprocessor_utils.py) refuses a directory without these.
+    settings = json.loads((output / "tokenizer_config.json").read_text())
+    assert (settings["model_max_length"], settings["pad_token"]) == (24, "[PAD]")
+    assert json.loads((output / "config.json").read_text())["pad_token_id"] == 0

@@ -93,6 +93,23 @@ def test_weights_that_cannot_be_used_are_refused_with_what_is_wrong(
     assert named in str(caught.value) and "model.hf" in str(caught.value.problems[0].key)
 
 
+def test_a_bundle_is_not_taken_for_a_hugging_face_model(bert_directory: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(bert_directory, tmp_path / "bundle")
+    for folder in ("onnx", "pytorch"):
+        (bundle / folder).mkdir()
+    (bundle / "model.safetensors").rename(bundle / "pytorch" / "model.safetensors")
+    (bundle / "manifest.json").write_text("{}")
+    for asked in (lambda: task_of(ModelConfig(hf=str(bundle))), lambda: load_hf(bundle, tmp_path)):
+        with pytest.raises(ModelError) as refused:
+            asked()
+        assert (refused.value.key, refused.value.value) == ("model.hf", str(bundle))
+        assert f"model.bundle={bundle}" in str(refused.value)
+    shutil.copy(
+        bert_directory / "model.safetensors", bundle
+    )  # a model for the Hub with files of another tool
+    assert load_hf(bundle, tmp_path).label_order == ("0", "1")
+
+
 def test_two_classes_of_one_name_are_refused(bert_directory: Path, tmp_path: Path) -> None:
     same = shutil.copytree(bert_directory, tmp_path / "same")
     config = json.loads((same / "config.json").read_text())

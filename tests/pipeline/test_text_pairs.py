@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from compress.cli import app
 from compress.data import FileData, TextEncoder, load_splits
-from compress.errors import DataError
+from compress.errors import DataError, ModelError
 from compress.model import ModelConfig, load_model, logits
-from compress.pipeline import Outcome, export_model, inspect_model, run
+from compress.pipeline import Outcome, check_bundle, export_model, inspect_model, run
 from compress.pipeline.caveats import doubt_of_model
 from compress.pipeline.fitting import reader_of
 from compress.progress import LineProgress
@@ -129,6 +129,19 @@ def test_pairs_are_learnt_cut_measured_and_shipped(ran: _Ran) -> None:
     manifest = json.loads((ran.outcome.directory / "manifest.json").read_text())
     assert manifest["texts"] == 2 and "longer text first" in manifest["accuracy"]["how"]
     assert [each["name"] for each in manifest["inputs"]] == ["input_ids", "attention_mask", "token_type_ids"]
+
+
+def test_a_bundle_for_pairs_refuses_rows_of_one_text(ran: _Ran) -> None:
+    one = ["data.text=premise"]
+    again = [f"model={{bundle: {ran.trained}}}", "name=again", *one]
+    for asked in (
+        lambda: check_bundle(ran.outcome.directory, values=one),
+        lambda: run(load_recipe(ran.recipe, again), ran.folder / "again"),
+    ):
+        with pytest.raises(ModelError) as refused:
+            asked()
+        assert (refused.value.key, refused.value.value) == ("data.text", "premise")
+        assert "premise, hypothesis, label" in str(refused.value)
 
 
 def test_the_program_of_the_bundle_and_transformers_read_pairs_as_the_measurement_does(

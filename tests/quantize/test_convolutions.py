@@ -241,14 +241,15 @@ def test_a_model_of_convolutions_alone_can_be_quantized(context: Context) -> Non
         Int8Dynamic().apply(Alone(), context)
 
 
-def test_a_convolution_that_is_never_called_or_given_no_batch_is_named(
-    signal: Signal, context: Context
-) -> None:
+def test_a_convolution_that_is_never_called_stays_float(signal: Signal, context: Context) -> None:
     lonely = copy.deepcopy(signal)
     lonely.forgotten = nn.Conv1d(4, 4, 1)
-    with pytest.raises(StageError, match="does not call forgotten"):
-        stage().apply(lonely, context)
+    made = stage().apply(lonely, context)
+    assert type(made.model.forgotten) is nn.Conv1d and isinstance(made.model.first, Int8StaticConv)
+    assert made.facts["left_float"] == {"forgotten": "the forward pass does not call it"}
 
+
+def test_a_convolution_that_is_given_no_batch_is_named(signal: Signal, context: Context) -> None:
     class Unbatched(Signal):
         def forward(self, features: Tensor) -> Tensor:
             return torch.stack(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compress.data.config import DigitsData
+from compress.data.split import Split
 from compress.errors import StageError
 from compress.model.forward import predict_logits
 from compress.model.layers.grouped import Int4Linear
@@ -18,10 +19,11 @@ from compress.model.layers.int8 import Int8Linear
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
 from compress.quantize.mixed.assignment import cheapest_first
-from compress.quantize.mixed.sensitivity import FLOAT, Group, Parts, answers, damages
+from compress.quantize.mixed.sensitivity import FLOAT, Damage, Group, Parts, answers, damage_of, damages
 from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
+from compress.tasks.embedding import SentenceEmbedding
 from compress.timing import Compared, Setting
 
 STAGES = {"int8_dynamic": Int8Dynamic(), "int4_weight_only": Int4WeightOnly()}
@@ -89,6 +91,14 @@ class Twice(nn.Module):
         hidden = self.first(features).relu()
         logits: Tensor = self.head(self.again(hidden).mean(1))
         return logits
+
+
+def test_damage_to_vectors_is_seen_where_nobody_knows_the_originals() -> None:
+    task = SentenceEmbedding((), size=4)
+    rows = Split("validation", tuple({} for _ in range(30)), task.no_labels(30), ())
+    vectors = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    assert damage_of(vectors, vectors, rows, task) == Damage(0.0, 0.0)
+    assert damage_of(vectors.flip(0), vectors, rows, task).metric < -0.3
 
 
 def test_a_layer_in_two_places_goes_with_both(context: Context) -> None:

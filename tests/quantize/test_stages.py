@@ -26,6 +26,7 @@ from compress.quantize.calibrate import SharedInput, calibration_rows, gram_at, 
 from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
+from compress.quantize.mixed.stage import Mixed
 from compress.quantize.replace import linears_to_replace
 from compress.quantize.weight_only import Int4WeightOnly, Int8WeightOnly
 from compress.stage import Context, Stage
@@ -104,11 +105,23 @@ def test_layers_whose_weight_the_model_reads_itself_are_left_float(
     assert torch.isfinite(found).all() and type(reads.called) is nn.Linear
 
 
-def test_a_layer_that_the_model_never_calls_is_named(model: nn.Module, context: Context) -> None:
-    model.forgotten = nn.Linear(4, 4)
-    with pytest.raises(StageError, match="does not call forgotten"):
-        Int8Static(calibration_rows=ROWS).apply(model, context)
-    Int8Static(calibration_rows=ROWS, skip=("forgotten",)).apply(model, context)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Int8Dynamic(),
+        Int8Static(calibration_rows=ROWS),
+        Int4WeightOnly(algorithm="gptq", calibration_rows=ROWS),
+        Mixed(max_accuracy_drop=0.9),
+    ],
+)
+def test_a_layer_that_no_forward_pass_calls_stays_float_and_is_reported(
+    stage: Stage, model: nn.Module, context: Context
+) -> None:
+    model.forgotten = nn.Linear(40, 40)  # as large as others: not left because it is small
+    made = stage.apply(model, context)
+    assert type(made.model.forgotten) is nn.Linear
+    assert made.facts["left_float"]["forgotten"] == "the forward pass does not call it"
+    assert type(made.model.get_submodule("layers.0.attention.q_proj")) is not nn.Linear
 
 
 def test_what_is_calibrated_is_the_mean_over_tokens_of_real_rows(model: nn.Module, context: Context) -> None:

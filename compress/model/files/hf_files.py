@@ -67,11 +67,12 @@ def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
         is_needed: refuse a sentence-transformers directory whose encoder is in a folder; otherwise empty.
 
     Raises:
-        ModelError: there is none, or it can't be read.
+        ModelError: there is none, or it can't be read; or the directory is a bundle.
     """
     path = Path(name)
     if not path.exists() and not may_be_name(name):
         raise ModelError(f"'{name}' is neither a directory nor a valid name on the Hugging Face Hub")
+    _refuse_bundle(path)
     if (path / "modules.json").is_file() and not (path / "config.json").is_file():
         if not is_needed:
             return {}
@@ -81,6 +82,17 @@ def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
     refuse_adapter(name)
     found, _ = explained(name, _transformers().PretrainedConfig.get_config_dict, name)
     return dict(found)
+
+
+def _refuse_bundle(path: Path) -> None:
+    """Refuse a directory that modelpress wrote, whose weights transformers can't read."""
+    is_bundle = (path / "manifest.json").is_file() and (path / "onnx").is_dir()
+    if not is_bundle or any(path.glob("*.safetensors")):
+        return
+    text = f"{path} is a bundle, whose model may be compressed already; set model.hf to what it was made of"
+    if (path / "pytorch").is_dir():
+        text += f", or model.bundle={path} to go on from it"
+    raise ModelError(Problem(text, key="model.hf", value=str(path)))
 
 
 def settings_of(name: str, config: dict[str, Any]) -> Any:

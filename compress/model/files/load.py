@@ -64,6 +64,7 @@ class LoadedModel:
         text_inputs: names of the inputs that a tokenizer must provide.
         processor: how images are read, for a model that reads them.
         longest: most tokens of a text by the model's own settings; None: they don't say.
+        texts: texts of a row that a bundle was made for, if its manifest says so; None: it doesn't.
         has_trained_head: False if the classification head is new and `num_labels` wide.
         notes: notes for the report, one sentence each.
     """
@@ -77,6 +78,7 @@ class LoadedModel:
     has_trained_head: bool = True
     notes: tuple[str, ...] = ()
     longest: int | None = None
+    texts: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse duplicate class names."""
@@ -219,7 +221,7 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
         manifest = read_json(file)
         names = tuple(spec["name"] for spec in manifest["inputs"])
         channels = next((spec["shape"][1] for spec in manifest["inputs"] if spec["name"] == PIXELS), 3)
-        labels = tuple(manifest["labels"])
+        labels, texts = tuple(manifest["labels"]), manifest.get("texts")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
     _check_bundle(directory, module, labels, named or task)
@@ -232,6 +234,7 @@ def _from_bundle(directory: Path, task: TaskName | None) -> LoadedModel:
         labels,
         names if tokenizer else (),
         ImageProcessor.from_file(images, channels=channels) if images.is_file() else None,
+        texts=texts if isinstance(texts, int) else None,
     )
 
 

@@ -20,7 +20,7 @@ from compress.measure.answers import unpack_answers
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.page.format import percent
 from compress.pipeline.exported import parity_of
-from compress.pipeline.fitting import fitting, reader_of
+from compress.pipeline.fitting import check_modality, fitting, reader_of
 from compress.pipeline.measuring import measured
 from compress.pipeline.requirements import check_gates, check_task_gates
 from compress.pipeline.stages import with_truth
@@ -121,6 +121,7 @@ class _Bundle:
         """The module, and the recipe's rows as read by this bundle."""
         config, task = ModelConfig(bundle=self.directory), recipe.data.task
         loaded = load_model(config, seed=recipe.seed, scratch=scratch, task=task)
+        check_modality(loaded, recipe.data)
         splits = load_splits(recipe.data, reader=reader_of(loaded), label_order=loaded.label_order)
         splits = fitting(loaded, splits)
         return loaded, replace(splits, task=splits.task.with_decision(self.manifest))

@@ -165,8 +165,9 @@ def damage_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> Damage:
         if not bool(torch.isfinite(answered).all()):
             raise StageError(f"the {what} model's outputs for {rows.name} rows contain NaN or infinity")
     divergence = max(0.0, float(task.divergence(logits.double(), truth.double(), 1.0)))
-    found, wanted = (task.value(task.named(each.numpy()), rows.truth(task)) for each in (logits, truth))
-    return Damage(divergence, found - wanted)
+    before, after = (task.named(each.numpy()) for each in (truth, logits))
+    # Not the difference of two values: with labels that nobody knows, a task compares the two answers.
+    return Damage(divergence, task.change(before, after, rows.truth(task)))
 
 
 def disagreement_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> float:

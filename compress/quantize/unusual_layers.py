@@ -1,6 +1,7 @@
-"""Find layers whose weights the model reads directly, bypassing the layer: they must stay float.
+"""Find layers that must stay float by how the model uses them: bypassed by its forward pass, or not called.
 
-DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized layer has no such tensor.
+DeBERTa reads `rel_embeddings.weight`, a table that it never calls; a quantized layer has no such tensor. ESM
+has a contact head that only its own method calls: no row reaches it, so nothing can be calibrated.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,21 +22,23 @@ from compress.model.forward import device_of, to_tensors
 if TYPE_CHECKING:
     from compress.stage import Context
 
-__all__ = ["mark_weight_readers_", "weight_is_read"]
+__all__ = ["mark_unusual_layers_", "unusual_use"]
 
 _KINDS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.RNNBase)
-_MARK = "_modelpress_weight_is_read"
+_MARK = "_modelpress_unusual_use"
+_READ = "the model reads its weight itself"
+_UNCALLED = "the forward pass does not call it"
 
 
-def weight_is_read(layer: nn.Module) -> bool:
-    """Whether `mark_weight_readers_` saw the weight read outside the layer's own forward."""
-    return bool(getattr(layer, _MARK, False))
+def unusual_use(layer: nn.Module) -> str:
+    """Why `mark_unusual_layers_` found that a layer must stay float; empty if it did not."""
+    return str(getattr(layer, _MARK, ""))
 
 
-def mark_weight_readers_(model: nn.Module, context: Context) -> None:
-    """Run two rows and mark each layer whose weight is read elsewhere; does nothing without rows.
+def mark_unusual_layers_(model: nn.Module, context: Context) -> None:
+    """Run two rows and mark each layer whose weight is read elsewhere, or that is not called.
 
-    The mark is a plain attribute of the module: copies keep it, files don't.
+    The mark is a plain attribute of the module: copies keep it, files don't. Does nothing without rows.
     """
     rows = next((each for each in (context.train, context.validation) if len(each)), None)
     if rows is None or isinstance(model, _KINDS) or not _takes(model, context.task.input_names):
@@ -50,8 +54,8 @@ def mark_weight_readers_(model: nn.Module, context: Context) -> None:
             model(**inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    for layer, reads in zip(layers, found, strict=True):
-        setattr(layer, _MARK, bool(reads))
+    for layer, use in zip(layers, found, strict=True):
+        setattr(layer, _MARK, _READ if use.is_read else "" if use.is_called else _UNCALLED)
 
 
 def _takes(model: nn.Module, names: Sequence[str]) -> bool:
@@ -63,20 +67,26 @@ def _takes(model: nn.Module, names: Sequence[str]) -> bool:
     return True
 
 
+@dataclass
+class _Use:
+    is_read: bool = False
+    is_called: bool = False
+
+
 @contextmanager
-def _watched(layer: nn.Module) -> Iterator[list[str]]:
-    """Collect the names of weights that are read while the layer itself isn't running."""
+def _watched(layer: nn.Module) -> Iterator[_Use]:
+    """Record calls of a layer, and reads of its weights while the layer itself isn't running."""
     kind: Any = type(layer)
-    reads: list[str] = []
+    use = _Use()
     running = [False]
 
     def read(self: nn.Module, name: str) -> Any:
         if name.startswith("weight") and not running[0]:
-            reads.append(name)
+            use.is_read = True
         return kind.__getattr__(self, name)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        running[0] = True
+        use.is_called = running[0] = True
         try:
             return kind.forward(self, *args, **kwargs)
         finally:
@@ -84,6 +94,6 @@ def _watched(layer: nn.Module) -> Iterator[list[str]]:
 
     layer.__class__ = type(kind.__name__, (kind,), {"__getattr__": read, "forward": forward})
     try:
-        yield reads
+        yield use
     finally:
         layer.__class__ = kind
