@@ -150,9 +150,12 @@ def write_pairs(source: Path, target: Path) -> None:
         near = at + draw.choice((-3, -2, -1, 1, 2, 3))
         if 0 <= near < len(order) and order[near][0] == verse[0] and others[order[near]] != others[verse]:
             parts[of_book[verse[0]]].append((verses[verse], others[order[near]], "other"))
+    seen: set[tuple[str, str]] = set()
     for part, most in (("train", 4000), ("validation", 400), ("test", 1000)):
         draw.shuffle(parts[part])
-        _write(target / f"{part}.csv", ("premise", "hypothesis", "label"), parts[part][:most])
+        rows = [row for row in parts[part] if (row[0].casefold(), row[1].casefold()) not in seen][:most]
+        seen |= {(one.casefold(), other.casefold()) for one, other, _ in rows}
+        _write(target / f"{part}.csv", ("premise", "hypothesis", "label"), rows)
 
 
 def write_reranking(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress.facts import Saturation
-from compress.measure.results import AccuracyDifference
+from compress.measure.results import AccuracyDifference, Floor
 from compress.page import Bullets, Line
 from compress.recipe.gates import GatesConfig
 from compress.report import Caveat, RunReport, caveats, judged, load_report, report_sections, verdict
@@ -205,3 +205,26 @@ def test_a_long_warning_is_not_split_after_a_name_or_an_abbreviation(int8: RunRe
 def test_the_key_figures_come_before_the_warnings(int8: RunReport) -> None:
     report = int8.model_copy(update={"warnings": ("mind",)})
     assert [x.key for x in report_sections(report)][:2] == ["glance", "warnings"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"), [((0.05, 0.02, 0.08), 0), ((0.01, -0.02, 0.04), 1), ((-0.05, -0.08, -0.02), 1)]
+)
+def test_a_model_that_a_linear_one_equals_or_beats_is_said_to_be_so(
+    int8: RunReport, gain: tuple[float, float, float], said: int
+) -> None:
+    floor = Floor(
+        model="ridge regression",
+        rows=900,
+        words=2_000,
+        compared=True,
+        strength=3.0,
+        score=int8.measurement.baseline.accuracy,
+        baseline=_difference(*gain),
+        candidate=_difference(*gain),
+        fit_seconds=1.0,
+        row_ms=0.1,
+    )
+    found = [each.text for each in caveats(int8.model_copy(update={"floor": floor})) if each.kind == "floor"]
+    assert len(found) == said and all("ridge regression" in text for text in found)
+    assert ["lower" in text for text in found] == [gain[2] < 0] * said

@@ -46,9 +46,10 @@ def not_worse(report: RunReport) -> str | None:
     if floor is None or floor.candidate.low > 0:
         return None
     words = task_of_measurement(report.measurement).words
+    how = "measurably lower" if floor.candidate.high < 0 else "not measurably higher"
     return (
-        f"A Transformer may not be needed: the candidate's {words.score} is not measurably higher than that "
-        f"of TF-IDF with {floor.model} ({words.scale.text(floor.score.value)})."
+        f"A Transformer may not be needed: the candidate's {words.score} is {how} than that of TF-IDF with "
+        f"{floor.model} ({words.scale.text(floor.score.value)})."
     )
 
 
