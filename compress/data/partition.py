@@ -14,7 +14,7 @@ from compress.data.groups import check_graded, check_queries, drawn_groups, limi
 from compress.data.table import Note, Table, Text, counted, listed, loose_key, shown
 from compress.errors import DataError
 from compress.tasks import Task
-from compress.tasks.registry import number_task
+from compress.tasks.registry import task_of_labels
 
 __all__ = ["PARTS", "Partition", "distinct_from", "partition"]
 
@@ -348,7 +348,11 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
-    return f"; if the labels are quantities, not classes: set data.task={number_task()}" if amounts else ""
+    return (
+        f"; if the labels are quantities, not classes: set data.task={task_of_labels('number')}"
+        if amounts
+        else ""
+    )
 
 
 def _limited(

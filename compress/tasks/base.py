@@ -41,8 +41,8 @@ from compress.tasks.spec import (
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from compress.tasks.by_class import ByClass
     from compress.tasks.linear import LinearModel
+    from compress.tasks.metrics.by_class import ByClass
 
 __all__ = ["Logits", "Task"]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
-from compress.tasks.by_class import ByClass
 from compress.tasks.class_gates import CLASS_GATES
 from compress.tasks.linear import LogisticRegressions
+from compress.tasks.metrics.by_class import ByClass
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
 from compress.tasks.spec import Breakdown, HubHead, InputSpec, TaskWords, Truth
 

@@ -15,9 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
-from compress.tasks.spec import Breakdown, Difference, HubHead, InputSpec, Integers, Score, TaskWords, Truth
-from compress.tasks.statistics import bootstrap_interval, mean_interval, wider
+from compress.tasks.metrics.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
+from compress.tasks.metrics.statistics import bootstrap_interval, mean_interval, wider
+from compress.tasks.spec import (
+    Breakdown,
+    Difference,
+    HubHead,
+    InputSpec,
+    Integers,
+    LabelKind,
+    Score,
+    TaskWords,
+    Truth,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -64,7 +74,7 @@ class SentenceEmbedding(Task):
             is_bare=True,
         ),
     )
-    label_kind = "none"
+    label_kind: ClassVar[LabelKind] = "none"
     answer_kind = "vectors"
     marker = "modules.json"
     further_outputs = ("last_hidden_state",)
@@ -342,15 +352,15 @@ def vector_figures(baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth
     """Cosine to the original's vectors, and the share of nearest neighbours that are kept."""
     both = (baseline, candidate)
     if candidate.shape == truth.labels.shape:
-        found = [cosines(each, truth.labels) for each in both]
-        yield VectorFigure("mean cosine", *found)
-        yield VectorFigure("5 % of texts have less than", *found, is_tail=True)
+        before, after = (cosines(each, truth.labels) for each in both)
+        yield VectorFigure("mean cosine", before, after)
+        yield VectorFigure("5 % of texts have less than", before, after, is_tail=True)
     for wanted in _NEIGHBOURHOODS:
         count = neighbour_count(len(candidate), wanted)
         if count == wanted:
-            kept = [kept_neighbours(each, truth.labels, wanted) / count for each in both]
+            before, after = (kept_neighbours(each, truth.labels, wanted) / count for each in both)
             name = f"of the {count} nearest neighbours" if count > 1 else "same nearest neighbour"
-            yield VectorFigure(name, *kept, share=True)
+            yield VectorFigure(name, before, after, share=True)
 
 
 def reference_of(candidate: NDArray[Any]) -> str:

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits
+from compress.tasks.metrics.statistics import mean_interval
 from compress.tasks.softmax import OneOfSeveral
 from compress.tasks.spec import Gate, HubHead, InputSpec, Integers, TaskWords
-from compress.tasks.statistics import mean_interval
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from compress.page.format import NUMBER, PERCENT
 from compress.tasks.embedding import SentenceEmbedding, reference_of, vector_figures
-from compress.tasks.resampling import Floats
+from compress.tasks.metrics.resampling import Floats
+from compress.tasks.metrics.statistics import mean_interval
 from compress.tasks.spec import Breakdown, Difference, Score, Truth
-from compress.tasks.statistics import mean_interval
 
 __all__ = ["LinkedEmbedding"]
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.by_class import ByClass
 from compress.tasks.class_gates import CLASS_GATES
 from compress.tasks.linear import LogisticRegressions
+from compress.tasks.metrics.by_class import ByClass
+from compress.tasks.metrics.statistics import interval_with
 from compress.tasks.spec import (
     NO_LABEL,
     Breakdown,
@@ -35,7 +36,6 @@ from compress.tasks.spec import (
     TaskWords,
     Truth,
 )
-from compress.tasks.statistics import interval_with
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

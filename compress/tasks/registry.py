@@ -17,18 +17,15 @@ __all__ = [
     "all_heads",
     "decoder_task",
     "default_task",
-    "group_task",
     "label_kinds",
     "head_of_name",
     "marked_task",
-    "number_task",
-    "several_labels_task",
     "task_class",
     "task_from",
     "task_of_architectures",
+    "task_of_labels",
     "task_of_measurement",
     "tasks_of_rows",
-    "words_task",
 ]
 
 TASKS = {
@@ -61,7 +58,7 @@ def task_class(name: TaskName, labels: LabelKind | None = None) -> type[Task]:
         KeyError: there is no task with that name.
     """
     further = FURTHER.get(name, {})
-    place = further[labels] if labels in further else TASKS[name]
+    place = TASKS[name] if labels is None else further.get(labels, TASKS[name])
     module, _, attribute = place.partition(":")
     found: type[Task] = getattr(import_module(module), attribute)
     return found
@@ -94,24 +91,9 @@ def default_task(kind: RowKind) -> TaskName:
     return tasks_of_rows(kind)[0]
 
 
-def several_labels_task() -> TaskName:
-    """The first task whose rows have any number of labels."""
-    return next(name for name in TASKS if task_class(name).label_kind == "classes")
-
-
-def words_task() -> TaskName:
-    """The first task whose rows have a label for each word."""
-    return next(name for name in TASKS if task_class(name).label_kind == "tags")
-
-
-def group_task() -> TaskName:
-    """The first task whose rows are candidates of a group."""
-    return next(name for name in TASKS if task_class(name).has_groups())
-
-
-def number_task() -> TaskName:
-    """The first task whose labels are numbers."""
-    return next(name for name in TASKS if task_class(name).label_kind == "number")
+def task_of_labels(kind: LabelKind) -> TaskName:
+    """The first task whose tables have labels of this kind."""
+    return next(name for name in TASKS if task_class(name).label_kind == kind)
 
 
 def all_gates() -> dict[str, Gate]:
@@ -182,9 +164,9 @@ def task_of_measurement(measurement: Any) -> Task:
 
 def _kind_of(measurement: Any) -> type[Task]:
     if measurement.task:
-        metric = measurement.difference.metric
         kinds = [task_class(measurement.task, labels) for labels in label_kinds(measurement.task)]
-        return next((kind for kind in kinds if kind.words.metric == metric), kinds[0])
+        others = (kind for kind in kinds[1:] if kind.words.metric == measurement.difference.metric)
+        return next(others, kinds[0])
     for task in map(task_class, TASKS):
         if task.record and getattr(measurement, task.record, None) is not None:
             return task

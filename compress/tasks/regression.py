@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
 from compress.tasks.linear import RidgeRegression
-from compress.tasks.resampling import (
+from compress.tasks.metrics.resampling import (
     Floats,
     Weighted,
     intervals,

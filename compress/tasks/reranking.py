@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
-from compress.tasks.ranking import (
+from compress.tasks.metrics.ranking import (
     group_rows,
     list_loss,
     margin_distance,
@@ -25,7 +25,7 @@ from compress.tasks.ranking import (
     positions_of,
     reciprocal_rank,
 )
-from compress.tasks.resampling import Floats, mean_intervals
+from compress.tasks.metrics.resampling import Floats, mean_intervals
 from compress.tasks.scores import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Integers, Score, TaskWords, Truth
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from compress.page.format import NUMBER
 from compress.tasks.embedding import SentenceEmbedding
 from compress.tasks.linked_embedding import LinkedEmbedding
-from compress.tasks.resampling import Floats, mean_intervals
-from compress.tasks.search import SEARCH_METRICS, relevant_rows, search_quality
+from compress.tasks.metrics.resampling import Floats, mean_intervals
+from compress.tasks.metrics.search import SEARCH_METRICS, relevant_rows, search_quality
 from compress.tasks.spec import Truth
 
 __all__ = ["Retrieval"]
@@ -53,12 +53,14 @@ class Retrieval(LinkedEmbedding):
     def ends(self, answers: NDArray[Any], truth: Truth) -> Floats:
         """Over queries."""
         chance = self.value(self.constant(truth), truth)
-        return mean_intervals(_of_queries(answers, truth)[:, :1], np.array([[1.0], [chance]]))[0]
+        found: Floats = mean_intervals(_of_queries(answers, truth)[:, :1], np.array([[1.0], [chance]]))[0]
+        return found
 
     def ends_of_change(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Floats:
         """Over queries."""
         moved = _of_queries(candidate, truth) - _of_queries(baseline, truth)
-        return mean_intervals(moved[:, :1], self._made_up(truth)[:, :1])[0]
+        found: Floats = mean_intervals(moved[:, :1], self._made_up(truth)[:, :1])[0]
+        return found
 
     def _made_up(self, truth: Truth) -> Floats:
         """Changes of two queries, of which each model answers one in the best order, one in a random one."""
@@ -74,7 +76,7 @@ class Retrieval(LinkedEmbedding):
         if truth.links is None or not len(before):
             return "No query has a relevant document.", []
         ends = mean_intervals(after - before, self._made_up(truth))
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for name, was, now, end in zip(SEARCH_METRICS, before.mean(0), after.mean(0), ends, strict=True):
             rows.append((name, NUMBER.text(was), NUMBER.text(now), *NUMBER.change(now - was, *end)))
         relevant = relevant_rows(truth.links)
@@ -82,8 +84,8 @@ class Retrieval(LinkedEmbedding):
         said = (
             f"Means over {len(before):,} queries, each with {(relevant.documents >= 0).sum(1).mean():.3g} "
             f"relevant documents on average among {len(truth.links.searched):,}; intervals are over "
-            f"queries. In a random order, nDCG@10 would be {chance:.3f}. A document with the text of the query "
-            "is left out."
+            f"queries. In a random order, nDCG@10 would be {chance:.3f}. A document with the query's own "
+            "text is left out."
         )
         return said, rows
 

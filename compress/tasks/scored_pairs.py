@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from compress.page.format import NUMBER
 from compress.tasks.embedding import SentenceEmbedding
 from compress.tasks.linked_embedding import LinkedEmbedding
-from compress.tasks.neighbours import cosines
-from compress.tasks.resampling import (
+from compress.tasks.metrics.neighbours import cosines
+from compress.tasks.metrics.resampling import (
     Floats,
     Weighted,
     intervals,
@@ -68,11 +68,13 @@ class ScoredPairs(LinkedEmbedding):
             return np.array([-1.0, 1.0])
         more_scores, more = with_made_up(scores, *found)
         made_up = (len(more_scores), _correlations(more_scores, *more))
-        return intervals(len(scores), _correlations(scores, *found), made_up)[0]
+        ends: Floats = intervals(len(scores), _correlations(scores, *found), made_up)[0]
+        return ends
 
     def ends_of_change(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Floats:
         """Over pairs."""
-        return _change(truth, baseline, candidate)[0]
+        ends: Floats = _change(truth, baseline, candidate)[0]
+        return ends
 
     def link_rows(
         self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth
@@ -80,7 +82,7 @@ class ScoredPairs(LinkedEmbedding):
         """Both correlations."""
         scores, both = _of_pairs(truth, baseline, candidate)
         before, after = (_correlations(scores, each)(np.ones((1, len(scores))))[0] for each in both)
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for name, was, now, end in zip(
             _METRICS, before, after, _change(truth, baseline, candidate), strict=True
         ):

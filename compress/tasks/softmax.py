@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
+from compress.tasks.metrics.statistics import clustered_interval, paired_interval, proportion_interval, wider
 from compress.tasks.spec import NO_LABEL, Difference, Score, Truth
-from compress.tasks.statistics import clustered_interval, paired_interval, proportion_interval, wider
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits
-from compress.tasks.entities import Scheme, entity_counts, entity_f1, scheme_of
+from compress.tasks.metrics.entities import Scheme, entity_counts, entity_f1, scheme_of
+from compress.tasks.metrics.statistics import interval_with
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
 from compress.tasks.spec import (
     NO_LABEL,
@@ -32,7 +33,6 @@ from compress.tasks.spec import (
     TaskWords,
     Truth,
 )
-from compress.tasks.statistics import interval_with
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from compress.page import Table
 from compress.recipe.gates import GatesConfig
 from compress.report import GateRecord, RunReport, commonest_words, gate_sentence, judged, report_sections
 from compress.report.sections.gates import ABOVE_COMMONEST
-from compress.tasks.by_class import ByClass
+from compress.tasks.metrics.by_class import ByClass
 from compress.tasks.multi_label import MultiLabel
 
 MakeReport = Callable[..., RunReport]

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from compress.tasks import NO_LABEL, Classification, flat_truth
-from compress.tasks.by_class import ByClass
+from compress.tasks.metrics.by_class import ByClass
 
 SHARES = np.array([0.5, 0.3, 0.15, 0.05])
 

@@ -8,7 +8,7 @@ import torch
 
 from compress.tasks import Truth
 from compress.tasks.embedding import SentenceEmbedding, _interval
-from compress.tasks.neighbours import cosines, kept_neighbours, nearest
+from compress.tasks.metrics.neighbours import cosines, kept_neighbours, nearest
 
 TASK = SentenceEmbedding((), size=8)
 

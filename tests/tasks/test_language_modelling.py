@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compress.tasks import Classification, LanguageModelling, Truth, flat_truth
 from compress.tasks.language_modelling import RowLosses, compare_losses, token_divergence, top_answers
-from compress.tasks.statistics import mean_interval
+from compress.tasks.metrics.statistics import mean_interval
 
 TASK = LanguageModelling(())
 

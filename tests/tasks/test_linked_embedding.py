@@ -12,10 +12,10 @@ from sklearn.metrics import ndcg_score
 
 from compress.tasks import TASKS, Task, Truth, task_class, task_from, task_of_measurement
 from compress.tasks.links import Links
+from compress.tasks.metrics.search import SEARCH_METRICS, search_quality
 from compress.tasks.registry import label_kinds
 from compress.tasks.retrieval import Retrieval
 from compress.tasks.scored_pairs import ScoredPairs
-from compress.tasks.search import SEARCH_METRICS, search_quality
 
 NO = np.zeros(0, dtype=np.int64)
 
@@ -247,7 +247,7 @@ def test_chance_is_a_random_order_and_no_correlation() -> None:
     )
 
 
-@pytest.mark.parametrize("noise", [0.3, 1.0])
+@pytest.mark.parametrize("noise", [0.3, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_intervals_of_search_cover(noise: float) -> None:
     # Queries are drawn from many that search the same documents; the truth is the mean over all of these.
     documents, draw = _vectors(60, 0, 8), np.random.default_rng(5)
@@ -274,6 +274,7 @@ def test_intervals_of_search_cover(noise: float) -> None:
     assert (inside / tries >= 0.87).all()
 
 
+@pytest.mark.slow
 def test_intervals_of_pairs_cover() -> None:
     draw, task = np.random.default_rng(6), ScoredPairs((), size=8)
     first = draw.standard_normal((4000, 8)).astype(np.float32)

@@ -22,7 +22,7 @@ from compress.pipeline import bundle_variants, check_bundle, export_model, run
 from compress.recipe import load_recipe
 from compress.report import to_markdown
 from compress.tasks import InputSpec, Reranking, Truth, task_from
-from compress.tasks.ranking import (
+from compress.tasks.metrics.ranking import (
     group_rows,
     list_loss,
     margin_distance,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from compress.tasks.statistics import (
+from compress.tasks.metrics.statistics import (
     _score,
     clustered_interval,
     mean_interval,

@@ -20,7 +20,7 @@ from compress.pipeline import bundle_variants, check_bundle, export_model, run
 from compress.recipe import load_recipe
 from compress.report import to_markdown
 from compress.tasks import NO_LABEL, InputSpec, Truth, flat_truth, task_class, task_from
-from compress.tasks.entities import entity_counts, entity_f1, scheme_of
+from compress.tasks.metrics.entities import entity_counts, entity_f1, scheme_of
 from compress.tasks.registry import task_of_architectures
 from compress.tasks.token_labels import TokenLabels
 

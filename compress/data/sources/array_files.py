@@ -29,7 +29,7 @@ from compress.data.splits import Splits, assemble
 from compress.data.table import Label, Table
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, InputSpec
-from compress.tasks.registry import number_task
+from compress.tasks.registry import task_of_labels
 from compress.tasks.spec import LabelKind
 
 __all__ = ["ArrayFiles", "ArraysData", "read_array_files"]
@@ -149,8 +149,8 @@ def _labels(path: Path, columns: Columns, kind: LabelKind) -> tuple[tuple[Label,
         return labels_of_matrix(str(path), values, names)
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
-            f"{path}: labels are {values.dtype}: to learn numbers set data.task={number_task()}; for "
-            "classification give class indices or names"
+            f"{path}: labels are {values.dtype}: to learn numbers set "
+            f"data.task={task_of_labels('number')}; for classification give class indices or names"
         )
     if values.ndim == 2:
         raise DataError(

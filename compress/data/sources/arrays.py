@@ -16,7 +16,7 @@ from compress.data.split import Array, Row, Split
 from compress.data.splits import Splits
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
-from compress.tasks.registry import default_task, number_task, several_labels_task
+from compress.tasks.registry import task_of_labels
 
 __all__ = ["derived_inputs", "from_arrays", "rows_of"]
 
@@ -71,7 +71,7 @@ def from_arrays(
     _check_leaks(rows, specs)
     splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
     no_test = Split("test", (), indices["train"][:0], specs)
-    kind = several_labels_task() if several else number_task() if numbers else default_task("labelled")
+    kind = task_of_labels("classes" if several else "number" if numbers else "class")
     task = task_class(kind)(specs, names).fitted(indices["train"])
     return Splits(task, splits["train"], splits["validation"], splits.get("test", no_test), source)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError, shortened
-from compress.tasks.registry import several_labels_task
+from compress.tasks.registry import task_of_labels
 from compress.tasks.spec import LabelKind
 
 __all__ = [
@@ -61,7 +61,7 @@ class LabelColumns:
 
 def says_task() -> str:
     """How a recipe says that rows have several labels."""
-    return f"data.task={several_labels_task()}"
+    return f"data.task={task_of_labels('classes')}"
 
 
 def labels_of_columns(

@@ -12,7 +12,7 @@ from compress.data.sources.label_columns import LabelColumns, labels_of_columns,
 from compress.data.sources.word_columns import check_tags, tags_of, words_of
 from compress.data.table import Label, Note, Table, Text, Words, listed
 from compress.errors import DataError, did_you_mean, shortened
-from compress.tasks.registry import number_task, words_task
+from compress.tasks.registry import task_of_labels
 from compress.tasks.spec import LabelKind
 
 __all__ = ["check_columns", "labelled_table", "unlabelled_table"]
@@ -144,7 +144,7 @@ def _check_texts(
     for number, value in zip(at, texts, strict=True):
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            advice = f"; for a label per word set data.task={words_task()}" if kind == "list" else ""
+            advice = f"; for a tag per word set data.task={task_of_labels('tags')}" if kind == "list" else ""
             raise DataError(f"{where}: column '{column}' contains {kind}, not text ({unit} {number}){advice}")
     lacking = [n for n, value in zip(at, texts, strict=True) if value is None or not value.strip()]
     _refuse_gaps(where, "text", column, unit, lacking)
@@ -230,7 +230,7 @@ def _finite(value: Any, where: str, column: str) -> float:
     if isinstance(value, bool) or not math.isfinite(found):
         raise DataError(
             f"{where}: column '{column}' contains {shortened(repr(value))}, which is not a finite number; "
-            "with data.task=" + number_task() + " each label must be one"
+            "with data.task=" + task_of_labels("number") + " each label must be one"
         )
     return found
 
@@ -263,6 +263,6 @@ _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
 
 def _refuse_amount(where: str, value: object) -> NoReturn:
     raise DataError(
-        f"{where}: the label {value} is a fraction: to learn numbers set data.task={number_task()}; for "
-        "classification give each class a name or a whole number"
+        f"{where}: the label {value} is a fraction: to learn numbers set "
+        f"data.task={task_of_labels('number')}; for classification give each class a name or a whole number"
     )

@@ -25,7 +25,7 @@ from compress.prune.importance.silencing import (
 )
 from compress.report.inspection.data import Point
 from compress.tasks import Task
-from compress.tasks.statistics import paired_interval
+from compress.tasks.metrics.statistics import paired_interval
 
 __all__ = ["Bench", "Curves", "bench_of", "curves_of", "scores_of_kind"]
 

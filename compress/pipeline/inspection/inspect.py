@@ -40,7 +40,7 @@ from compress.report.inspection.data import Inspection, LayerHeads, LayerNeurons
 from compress.stage import Context
 from compress.system.disk import scratch_directory
 from compress.tasks import task_class
-from compress.tasks.statistics import paired_interval, proportion_interval
+from compress.tasks.metrics.statistics import paired_interval, proportion_interval
 from compress.version import __version__
 
 __all__ = ["inspect_model", "inspection_recipe"]

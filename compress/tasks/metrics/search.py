@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.links import Links
-from compress.tasks.neighbours import unit_vectors
+from compress.tasks.metrics.neighbours import unit_vectors
 
 __all__ = ["SEARCH_METRICS", "relevant_rows", "search_quality"]
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.tasks.metrics.statistics import resampled_interval, wider
 from compress.tasks.spec import NO_LABEL, Breakdown, Integers
-from compress.tasks.statistics import resampled_interval, wider
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
