@@ -38,6 +38,7 @@ class Retrieval(LinkedEmbedding):
         scale=NUMBER,
     )
     label_kind = "relevances"
+    learns_links = True
     judged_unit = "query"
     title = "Search and vectors"
 
