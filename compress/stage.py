@@ -138,6 +138,7 @@ class StageResult:
                 loss=objective.loss,
                 after_step=objective.after_step,
                 state=objective.state,
+                least=losses.least,
                 **options,
             )
 

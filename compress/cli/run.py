@@ -261,6 +261,7 @@ def _rehearse(recipe: Recipe, output: Path, *, overwrite: bool) -> None:
 
 def _summarise(outcome: Outcome) -> None:
     from compress.cli.console import say
+    from compress.page.format import plural
     from compress.report import caveats, fastest_sentence, verdict
     from compress.tasks import task_of_measurement
 
@@ -273,7 +274,7 @@ def _summarise(outcome: Outcome) -> None:
     words = task_of_measurement(found).words
     say(
         f"{words.metric} {words.scale.text(before.value)} -> {words.scale.text(after.value)} of "
-        f"{after.units:,} test {after.unit}s",
+        f"{after.units:,} test {plural(after.unit)}",
         "bold",
     )
     say(verdict(outcome.report), wrap=True)

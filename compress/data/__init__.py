@@ -6,6 +6,7 @@ imported on use.
 
 from compress.data.config import (
     ArraysData,
+    BeirData,
     CommandLineText,
     CorpusData,
     DataConfig,
@@ -30,6 +31,7 @@ from compress.data.splits import Splits
 __all__ = [
     "ArraysData",
     "Batch",
+    "BeirData",
     "CommandLineText",
     "CorpusData",
     "DataConfig",

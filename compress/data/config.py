@@ -9,6 +9,7 @@ from pydantic import Field
 from compress.data.paths import CommandLineText, PathOrName, RecipePath
 from compress.data.source import DataSource
 from compress.data.sources.array_files import ArraysData
+from compress.data.sources.beir import BeirData
 from compress.data.sources.corpus import CorpusData
 from compress.data.sources.datasets import DatasetsData
 from compress.data.sources.digits import DigitImagesData, DigitsData
@@ -18,6 +19,7 @@ from compress.data.sources.stdlib import StdlibData
 
 __all__ = [
     "ArraysData",
+    "BeirData",
     "CommandLineText",
     "CorpusData",
     "DataConfig",
@@ -39,6 +41,7 @@ DataConfig = Annotated[
     | ArraysData
     | FileData
     | DatasetsData
+    | BeirData
     | CorpusData
     | StdlibData,
     Field(discriminator="source"),

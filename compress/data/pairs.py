@@ -10,7 +10,15 @@ from compress.data.sources.label_columns import LabelColumns
 from compress.data.table import listed
 from compress.errors import DataError
 
-__all__ = ["TextSource", "check_one_text", "column_names", "one_text_notes", "pair_labels", "second_texts"]
+__all__ = [
+    "TextSource",
+    "check_one_text",
+    "column_names",
+    "one_text_notes",
+    "pair_labels",
+    "second_texts",
+    "unread_score_notes",
+]
 
 _SECOND_ENDINGS = ("2", "b", "two", "second", "right", "pair")
 _SECOND_NAMES = {
@@ -29,6 +37,7 @@ _SECOND_NAMES = {
     "texta",
     "textb",
 }
+_SCORE_NAMES = {"label", "score", "similarity", "similarityscore", "relevance", "relatednessscore"}
 # Labels of models for text pairs: textual entailment, paraphrases and duplicate questions.
 _PAIR_LABELS = {
     "entailment",
@@ -90,6 +99,19 @@ def check_one_text(config: TextSource, label_order: Sequence[str] | None) -> Non
             f"is '{text}' by default, one text per row; set data.text=[FIRST,SECOND] to the names of both "
             f"columns; {one}"
         )
+
+
+def unread_score_notes(config: TextSource) -> tuple[str, ...]:
+    """A caveat if pairs count as queries and documents although a column looks like their score."""
+    if config.labels.kind != "relevances":
+        return ()
+    scores = [name for name in column_names(config) if _plain(name) in _SCORE_NAMES]
+    if not scores:
+        return ()
+    return (
+        f"column '{scores[0]}' is not read: each pair counts as a query and a document that is relevant to "
+        f"it; if it has the scores of the pairs, set data.label={scores[0]}",
+    )
 
 
 def pair_labels(label_order: Sequence[str] | None) -> list[str]:

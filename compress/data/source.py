@@ -28,7 +28,7 @@ from compress.data.splits import Splits
 from compress.data.table import Table
 from compress.errors import DataError, Problem
 from compress.tasks import Task, task_class
-from compress.tasks.registry import default_task, task_of_labels, tasks_of_rows
+from compress.tasks.registry import default_task, label_kinds, task_of_labels, tasks_of_rows
 from compress.tasks.spec import LabelKind, RowKind, TaskName
 
 __all__ = ["DataSource", "load_splits"]
@@ -76,7 +76,7 @@ class DataSource(BaseModel, ABC):
         allowed = cls.tasks()
         if name and name not in allowed:
             raise ValueError(f"no task '{name}' for the rows of this source; allowed: {', '.join(allowed)}")
-        return name or default_task(cls.rows)
+        return name or allowed[0]
 
     @model_serializer(mode="wrap")
     def _without_implied_task(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -85,6 +85,8 @@ class DataSource(BaseModel, ABC):
             del found["task"]
         if found.get("group", "") is None:  # a key newer than stored recipes
             del found["group"]
+        if self.label_kind == "relevances":  # a label that is given says that there are scores
+            found.pop("label", None)
         return found
 
     @model_validator(mode="after")
@@ -112,7 +114,7 @@ class DataSource(BaseModel, ABC):
     def tasks(cls) -> tuple[TaskName, ...]:
         """Names of the tasks that its rows can serve."""
         names = tasks_of_rows(cls.rows)
-        return tuple(name for name in names if task_class(name).label_kind in cls.label_kinds)
+        return tuple(name for name in names if set(label_kinds(name)) & set(cls.label_kinds))
 
     @abstractmethod
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
@@ -131,8 +133,13 @@ class DataSource(BaseModel, ABC):
 
     @property
     def kind(self) -> type[Task]:
-        """The class of the task."""
-        return task_class(self.task)
+        """The class of the task, for the labels of these rows."""
+        return task_class(self.task, self.label_kind)
+
+    @property
+    def label_kind(self) -> LabelKind | None:
+        """The kind of labels, where a task has several; None: its usual one."""
+        return None
 
     @property
     def longest(self) -> int | None:

@@ -19,6 +19,29 @@ if TYPE_CHECKING:
 __all__ = ["Distillation"]
 
 
+def check_links(name: str, losses: LossConfig, context: Context) -> None:
+    """Check that the rows have the links that a loss needs.
+
+    Raises:
+        StageError: they do not.
+    """
+    if losses.least is None or losses.contrastive is None:
+        return
+    links = context.train.links
+    joined = 0 if links is None else int((links.places[1] >= losses.least).sum())
+    if links is not None and not links.is_search and losses.contrastive.least is None:
+        raise StageError(
+            f"{name}: losses.contrastive: the pairs have scores; set least, the lowest score of texts that "
+            "belong together"
+        )
+    if not joined:
+        raise StageError(
+            f"{name}: losses.contrastive needs texts that belong together in train, which has none here; "
+            "name two text columns, or give queries and relevant documents",
+            see="how-to/embeddings",
+        )
+
+
 class Distillation(Stage):
     """Train a student on a teacher's outputs and states; the teacher is the recipe's initial model.
 
@@ -61,6 +84,7 @@ class Distillation(Stage):
                 f"{self.name}: losses.{name} compares candidates of a query, and this is a "
                 f"{context.task.words.model}; omit it"
             )
+        check_links(self.name, self.loss_config(), context)
         teacher = context.teacher if context.teacher is not None else model
         student = self.rehearse(model)
         comparisons(self.loss_config(), student, teacher)

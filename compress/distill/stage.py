@@ -106,6 +106,10 @@ class StudentDistillation(Distillation):
                 f"{self.name}: losses: labels is the only loss, but without rows.train no row has labels; "
                 "add another loss or set rows.train: true"
             )
+        if not rows.train and self.losses.least is not None:
+            raise StageError(
+                f"{self.name}: losses.contrastive joins training rows; set rows.train: true or omit it"
+            )
         classes = context.task.classes
         others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
         for config in others:

@@ -15,6 +15,7 @@ from pydantic import (
 
 __all__ = [
     "AttentionTerm",
+    "ContrastiveTerm",
     "EmbeddingTerm",
     "HiddenTerm",
     "LayerMap",
@@ -22,9 +23,12 @@ __all__ = [
     "LossConfig",
     "RelationsTerm",
     "Term",
+    "WITHOUT_TEACHER",
 ]
 
-_NEWER = ("lists", "margins")
+_NEWER = ("lists", "margins", "contrastive")
+_ABOVE_0 = 5e-324  # the smallest number
+WITHOUT_TEACHER = {"labels", "lists", "contrastive"}
 
 LayerMap = Literal["uniform", "last"] | tuple[int, ...]
 """Teacher layer for each student layer: evenly spread, only last with last, or an explicit list."""
@@ -111,6 +115,19 @@ class EmbeddingTerm(Term):
     """Cosine distance of sentence embeddings, the mean of the last hidden states."""
 
 
+class ContrastiveTerm(Term):
+    """Texts that belong together are nearer than the other texts of a batch (multiple negatives, InfoNCE).
+
+    Attributes:
+        temperature: cosines are divided by it.
+        least: lowest score of texts that belong together; None: any relevance above 0. Pairs with scores need
+            it.
+    """
+
+    temperature: float = Field(default=0.05, gt=0, le=10)
+    least: float | None = None
+
+
 class LossConfig(BaseModel):
     """The losses of one training; those left out are disabled.
 
@@ -118,6 +135,8 @@ class LossConfig(BaseModel):
         labels: the task's own loss; ignores rows without labels.
         lists: list-wise softmax over the candidates of a query, from their relevances (reranking).
         margins: differences of two scores of a query, as the teacher's: margin MSE (reranking).
+        contrastive: texts that belong together against the others of a batch (embedding of pairs, or of
+            queries and documents).
         logits: KL divergence from the teacher's outputs; their squared distance where answers are numbers.
         hidden: distance of hidden states, token by token.
         attention: KL divergence of attention maps.
@@ -130,6 +149,7 @@ class LossConfig(BaseModel):
     labels: Term | None = None
     lists: Term | None = None
     margins: Term | None = None
+    contrastive: ContrastiveTerm | None = None
     logits: LogitsTerm | None = None
     hidden: HiddenTerm | None = None
     attention: AttentionTerm | None = None
@@ -157,7 +177,14 @@ class LossConfig(BaseModel):
     @property
     def needs_teacher(self) -> bool:
         """Whether any loss compares with a teacher, and not only with labels."""
-        return not set(self.terms()) <= {"labels", "lists"}
+        return not set(self.terms()) <= WITHOUT_TEACHER
+
+    @property
+    def least(self) -> float | None:
+        """Lowest score of rows that are in one batch, because a loss joins them; None: none does."""
+        if self.contrastive is None or "contrastive" not in self.terms():
+            return None
+        return _ABOVE_0 if self.contrastive.least is None else self.contrastive.least
 
     @property
     def of_groups(self) -> tuple[str, ...]:

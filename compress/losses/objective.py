@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from compress.losses.attention import attention_divergence
-from compress.losses.config import LossConfig
+from compress.losses.config import WITHOUT_TEACHER, LossConfig
+from compress.losses.contrastive import Partners, contrastive_loss
 from compress.losses.embedding import cosine_distance, pooled
 from compress.losses.hidden import hidden_distance
 from compress.losses.plan import Comparison, comparisons
@@ -53,6 +54,8 @@ class Objective:
         self.plan = comparisons(config, student, teaching.teachers[0])
         paths = [path for each in self.plan for path in each.teacher]
         self._targets = teacher_targets(teaching, paths) if config.needs_teacher else None
+        least, links = config.least, teaching.rows.links
+        self._partners = None if least is None or links is None else Partners(links, least)
         self._add_projections_(teaching)
         self._watch = Watch(student, [p for each in self.plan for p in each.student], only_training=True)
 
@@ -81,7 +84,11 @@ class Objective:
             total = total + terms["labels"].weight * self._task.loss(logits, batch[LABELS_KEY])
         if "lists" in terms:
             total = total + terms["lists"].weight * self._task.list_loss(logits, batch[LABELS_KEY])
-        if set(terms) <= {"labels", "lists"}:
+        if self._config.contrastive is not None and "contrastive" in terms and self._partners is not None:
+            total = total + terms["contrastive"].weight * contrastive_loss(
+                logits, *self._partners.at(batch[ROW_INDEX_KEY]), self._config.contrastive.temperature
+            )
+        if set(terms) <= WITHOUT_TEACHER:
             return total
         assert self._targets is not None
         inputs = {name: batch[name] for name in self._task.input_names}

@@ -26,6 +26,7 @@ __all__ = [
     "milliseconds",
     "percent",
     "place",
+    "plural",
     "points",
     "ratio_of",
     "ratio_text",
@@ -46,7 +47,12 @@ def capital(text: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """A count and its noun: `1 thread`, `1,200 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """`rows`, `queries`."""
+    return f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
 
 
 def place(batch: int, sequence: int | None, threads: int, of: str = "sequence") -> str:

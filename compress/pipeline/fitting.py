@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from compress.data import PIXELS, DataSource, Reader, Split, Splits, TextEncoder
+from compress.data.pairs import column_names
+from compress.data.sources.text_rows import TextRows
 from compress.errors import ModelError, Problem, StageError, first_line
 from compress.export import proof_rows
 from compress.measure.rows import resolve_sequence, steady_batch
@@ -54,15 +56,14 @@ def check_modality(loaded: LoadedModel, data: DataSource) -> None:
             f"{loaded.source} reads images ({PIXELS}), but data.source {data.source} provides texts; give "
             "folders of images: data.source=images data.train=DIR"
         )
-    columns = getattr(data, "text_columns", None)
-    if columns is not None and loaded.texts is not None and len(columns) < loaded.texts:
+    if isinstance(data, TextRows) and loaded.texts is not None and data.texts_of_a_row < loaded.texts:
         raise ModelError(
             Problem(
                 f"{loaded.source} reads pairs of texts (texts: {loaded.texts} in its manifest.json), but "
-                f"data.text names one column, '{columns[0]}'; name both in the order in which the model was "
-                f"trained, data.text=[FIRST,SECOND] (columns: {', '.join(data.columns())})",
+                f"data.text names one column, '{data.text_columns[0]}'; name both in the order in which the model was "
+                f"trained, data.text=[FIRST,SECOND] (columns: {', '.join(column_names(data))})",
                 key="data.text",
-                value=columns[0],
+                value=data.text_columns[0],
                 see="how-to/text-pairs",
             )
         )

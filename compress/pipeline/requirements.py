@@ -29,10 +29,11 @@ def check_files(recipe: Recipe) -> None:
     """
     _check_model(recipe)
     kind = recipe.data.kind
-    if recipe.model.train is not None and kind.labels_from_model:
+    if recipe.model.train is not None and kind.labels_from_model and not kind.learns_links:
         raise RecipeError(
             f"{recipe.path or recipe.run_name}: model.train: a {kind.words.model} can't be trained on rows "
-            "without labels; omit it, and train a smaller model from a trained one with distill/student",
+            "without labels; omit it, and train a smaller model from a trained one with distill/student, or "
+            "give queries with relevant documents",
             see="how-to/embeddings",
         )
     recipe.data.check_files()

@@ -16,7 +16,7 @@ from compress.data.readers.tokenize import encoder_among
 from compress.data.readers.vocabulary import encode_splits_again, smaller_encoder
 from compress.errors import ExportError, ParityError, work_begun
 from compress.export import ONNX_PATH
-from compress.losses import TargetPlace
+from compress.losses import TargetPlace, linked_loss
 from compress.measure import Step
 from compress.model.counts import weight_counts
 from compress.model.cutting.vocabulary import keep_tokens_
@@ -127,6 +127,7 @@ def trained_model(run: Run) -> tuple[nn.Module, dict[str, Any]]:
             progress=run.progress,
             description="training the model",
             folder=run.cache.training(run.keys.base),
+            **(linked_loss(splits.train) if splits.task.learns_links else {}),
         )
         return plain_weights_(loaded.module), {"curve": fit.curve, "precision": fit.precision}
 

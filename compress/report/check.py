@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from compress.facts import Record
 from compress.measure.results import Measurement
 from compress.page import Bullets, Section, Table, Text, parts_of
-from compress.page.format import milliseconds, size
+from compress.page.format import milliseconds, plural, size
 from compress.report.phrases import accuracy_words, setting, speedup_words
 from compress.report.render.markdown import section_markdown
 from compress.report.schema import GateRecord, RunReport
@@ -105,7 +105,7 @@ def check_lines(report: CheckReport) -> list[str]:
     model, words = measured.candidate, task_of_measurement(measured).words
     lines = [
         f"{words.score} {words.scale.text(model.accuracy.value)} of {model.accuracy.units:,} test "
-        f"{model.accuracy.unit}s, file {size(model.size.file_bytes)}, "
+        f"{plural(model.accuracy.unit)}, file {size(model.size.file_bytes)}, "
         f"peak memory {size(model.peak_memory_bytes)}, on {measured.environment.cpu}"
     ]
     if report.against is not None:

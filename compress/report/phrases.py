@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from compress.measure.results import AccuracyDifference, Interval, LatencyComparison
 from compress.page import Section, Tile
-from compress.page.format import PERCENT, Scale, capital, interval_text, milliseconds, place, ratio_text
+from compress.page.format import (
+    PERCENT,
+    Scale,
+    capital,
+    interval_text,
+    milliseconds,
+    place,
+    plural,
+    ratio_text,
+)
 from compress.report.schema import RunReport
 
 __all__ = [
@@ -46,7 +55,7 @@ def accuracy_clauses(
 ) -> tuple[str, str]:
     """The change in the metric, and its figures; no loss or gain if the interval contains 0."""
     value, interval = scale.change(difference.value, difference.low, difference.high)
-    figures = f"95 % interval {interval}, {difference.units:,} {difference.unit}s"
+    figures = f"95 % interval {interval}, {difference.units:,} {plural(difference.unit)}"
     if difference.low <= 0 <= difference.high:
         return f"no measurable {noun}", f"{value}{scale.change_unit}, {figures}"
     direction = "higher" if difference.value > 0 else "lower"

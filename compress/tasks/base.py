@@ -72,6 +72,7 @@ class Task(ABC):
             module has them: states of each token, [b, s, m].
         labels_from_model: validation and test labels are the outputs of the recipe's own model before any
             stage, and rows to train on have none.
+        learns_links: rows to train on have links that alone can train a model (see `losses.contrastive`).
         result: line of a program that runs a file for one batch; `snippet` prints its answer.
         decides: how outputs become answers is chosen on validation rows; see `decided`.
 
@@ -95,6 +96,7 @@ class Task(ABC):
     marker: ClassVar[str] = ""
     further_outputs: ClassVar[tuple[str, ...]] = ()
     labels_from_model: ClassVar[bool] = False
+    learns_links: ClassVar[bool] = False
     result: ClassVar[str] = "logits = session.run(None, feed)[0]  # [rows, labels]"
     decides: ClassVar[bool] = False
 

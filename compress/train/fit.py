@@ -62,6 +62,7 @@ def fit_(
     after_step: Callable[[int, int], None] | None = None,
     state: dict[str, Any] | None = None,
     first_kept_epoch: int = 1,
+    least: float | None = None,
     folder: Path | None = None,
 ) -> Fit:
     """Train a module in place; leaves it with the best epoch's weights, in evaluation mode, on the CPU.
@@ -76,6 +77,7 @@ def fit_(
         state: state that `loss` and `after_step` keep between steps, as tensors, numbers and text by name;
             saved with each checkpoint and restored on resume.
         first_kept_epoch: earlier epochs can't be the best (e.g. while sparsity is still rising).
+        least: lowest score of two linked rows that are brought into one batch; None: none are.
         folder: for checkpoints, written at the end of each epoch and every 30 s in between; use a separate
             folder for each training with its own loss. Calling again with the same arguments resumes from the
             checkpoint; one from other arguments, or a damaged one, is not used. None writes none.
@@ -98,6 +100,7 @@ def fit_(
         after_step,
         {} if state is None else state,
         first_kept_epoch,
+        least,
     )
     checkpoints = None if folder is None else _checkpoints(folder, job, description, progress)
     _start_alike_(module, description)

@@ -12,6 +12,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compress.data.split import Batch, Split
 from compress.progress import Bar
 from compress.system.distributed import all_of, device_of, from_main, process_index
@@ -44,6 +47,13 @@ class Job:
     after_step: Callable[[int, int], None] | None
     state: dict[str, Any]
     first_kept_epoch: int
+    least: float | None = None
+
+    def together(self, epoch: int) -> NDArray[np.int64] | None:
+        """Number of each row's group, which is in one batch; None: rows are independent."""
+        if self.least is not None and self.train.links is not None:
+            return self.train.links.together(self.seed * 1_000_003 + epoch, self.least)
+        return self.task.together(self.train.labels)
 
 
 class Loop:
@@ -123,7 +133,7 @@ class Loop:
             config.accumulate,
             shuffle_seed=job.seed * 1_000_003 + self.epoch,
             skip=self.steps_in_epoch,
-            together=job.task.together(job.train.labels),
+            together=job.together(self.epoch),
         )
         for group in groups:
             self._losses.append(self._step(group))

@@ -79,7 +79,7 @@ def read_unlabelled_dataset(config: DatasetsData) -> Table:
         DataError: if a directory, Hub name, split, column or text is missing.
     """
     dataset, name, where = _named_splits(config, {"unlabelled": config.unlabelled})["unlabelled"]
-    text = config.text_columns
+    text = config.unlabelled_columns
     check_columns(where, dataset.column_names, text)
     values = dataset.select_columns(list(text)).with_format(None)[:]
     found = [values[each] for each in text]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from compress.data.paths import RecipePath
+from compress.data.paths import RecipePath, format_of
 from compress.data.sources.label_columns import LabelColumns
 from compress.data.sources.text_columns import labelled_table, unlabelled_table
 from compress.data.sources.text_files import column_names_of, read_columns
@@ -48,7 +48,20 @@ class FileData(TextRows):
 
     def tables(self) -> dict[str, Table]:
         """Read the files."""
-        paths = {"train": self.train, "validation": self.validation, "test": self.test}
+        paths: dict[str, Path | None] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        if self.unlabelled_columns != self.text_columns and format_of(self.train) == ".txt":
+            del paths["train"]
+            return {
+                "train": read_unlabelled_file(self.train, text=self.unlabelled_columns),
+                **self._read(paths),
+            }
+        return self._read(paths)
+
+    def _read(self, paths: Mapping[str, Path | None]) -> dict[str, Table]:
         return {
             part: read_text_file(path, text=self.text_columns, label=self.labels)
             for part, path in paths.items()
@@ -60,7 +73,7 @@ class FileData(TextRows):
         if self.unlabelled is None:
             return None
         of_words = self.labels.of_words
-        return read_unlabelled_file(self.unlabelled, text=self.text_columns, of_words=of_words)
+        return read_unlabelled_file(self.unlabelled, text=self.unlabelled_columns, of_words=of_words)
 
 
 def read_text_file(path: Path, *, text: str | Sequence[str], label: str | LabelColumns) -> Table:

@@ -213,6 +213,11 @@ def _nothing(raw: _RawLabels) -> tuple[Label, ...]:
     return ((),) * len(raw.numbers)
 
 
+def _relevant(raw: _RawLabels) -> tuple[float, ...]:
+    """1 for each row: its second text is relevant to its first."""
+    return (1.0,) * len(raw.numbers)
+
+
 def _number(raw: _RawLabels) -> tuple[float, ...]:
     """The number of each row."""
     column, values = raw.columns.names[0], raw.values[0]
@@ -258,6 +263,8 @@ _READ: dict[LabelKind, Callable[[_RawLabels], tuple[Label, ...]]] = {
     "number": _number,
     "graded": _graded,
     "none": _nothing,
+    "scores": _number,
+    "relevances": _relevant,
 }
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
-from compress.data.pairs import check_one_text, one_text_notes
+from compress.data.linked import LinkedRows, linked_splits
+from compress.data.pairs import check_one_text, one_text_notes, unread_score_notes
 from compress.data.partition import distinct_from
 from compress.data.readers.reader import Modality, Reader
 from compress.data.readers.tokenize import TextEncoder, encoder_among
@@ -21,9 +26,13 @@ from compress.data.sources.label_columns import LabelColumns, says_task
 from compress.data.split import Split
 from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, Text, counted
+from compress.tasks.registry import label_kinds
 from compress.tasks.spec import LabelKind
 
 __all__ = ["TextRows"]
+
+_LINKED = {"scores", "relevances"}
+_UNLABELLED = ("none", "relevances")
 
 
 class TextRows(DataSource):
@@ -31,7 +40,8 @@ class TextRows(DataSource):
 
     Attributes:
         text: name of the text column; for pairs of texts a list of two, in the order of the model's input;
-            for a label per word a column of lists of words.
+            for a label per word a column of lists of words. For an embedder, two texts with a `label` have a
+            score; without, they are a query and a document that is relevant to it.
         label: name of the label column; for several labels per row also a list: a column of 0 and 1 for each;
             for a label per word it holds lists of labels.
         label_separator: separates the labels of a row, if they are in one column of text.
@@ -56,10 +66,27 @@ class TextRows(DataSource):
         return (self.text,) if isinstance(self.text, str) else self.text
 
     @property
+    def label_kind(self) -> LabelKind | None:
+        """Of two texts that each become a row: scores if their column is named, else relevances."""
+        if len(self.text_columns) < 2 or not _LINKED & set(label_kinds(self.task)):
+            return None
+        return "scores" if "label" in self.model_fields_set else "relevances"
+
+    @property
+    def texts_of_a_row(self) -> int:
+        """Texts that the model reads at once."""
+        return 1 if self.label_kind in _LINKED else len(self.text_columns)
+
+    @property
+    def unlabelled_columns(self) -> tuple[str, ...]:
+        """Names of the text columns of rows without labels."""
+        return self.text_columns if self.texts_of_a_row == len(self.text_columns) else ("text",)
+
+    @property
     def labels(self) -> LabelColumns:
         """Where the labels are."""
-        if self.kind.label_kind == "none":
-            return LabelColumns((), "none")
+        if self.kind.label_kind in _UNLABELLED:
+            return LabelColumns((), self.kind.label_kind)
         names = (self.label,) if isinstance(self.label, str) else self.label
         names += () if self.group is None else (self.group,)
         return LabelColumns(names, self.kind.label_kind, self.label_separator)
@@ -69,14 +96,14 @@ class TextRows(DataSource):
         if self.group is not None and not isinstance(self.label, str):
             raise ValueError("label must name one column, the relevance, because group is given")
         labels = self.labels
-        if labels.kind == "none" and len(self.text_columns) > 1:
-            raise ValueError(f"text: rows of the task {self.task} have one text; name one column")
         if len(set(self.text_columns)) < len(self.text_columns):
             raise ValueError(f"text names the column '{self.text[0]}' twice; name the columns of both texts")
         for key in ("label", "label_separator"):
             given = getattr(self, key) != type(self).model_fields[key].default
-            if labels.kind == "none" and given:
+            if labels.kind in _UNLABELLED and given:
                 raise ValueError(f"{key}: rows of the task {self.task} have no labels; omit it")
+        if labels.kind == "scores" and len(labels.names) > 1:
+            raise ValueError("label must name one column, the score of the two texts")
         if not labels.several and (labels.declared or labels.separator):
             key = "label_separator" if labels.separator else "label"
             raise ValueError(f"{key} is for several labels per row; set {says_task()} too")
@@ -118,14 +145,16 @@ class TextRows(DataSource):
         """
 
     def notes(self) -> tuple[str, ...]:
-        """Caveats for the report if one text of a pair was chosen."""
-        return one_text_notes(self)
+        """Caveats for the report if one text of a pair was chosen, or a column of scores is not read."""
+        return (*one_text_notes(self), *unread_score_notes(self))
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
-        encoder = encoder_among(reader, texts=len(self.text_columns))
+        encoder = encoder_among(reader, texts=self.texts_of_a_row)
         check_one_text(self, label_order)
         tables = self.tables()
+        if self.label_kind in _LINKED:
+            return self._linked(tables, encoder)
         parts = self.divided(tables)
         texts = {part: _texts(table_of(tables, part), picked) for part, picked in parts.indices.items()}
         if self.labels.of_words:
@@ -150,6 +179,20 @@ class TextRows(DataSource):
         further = self.unlabelled_table()
         return splits if further is None else self._with_unlabelled(splits, further, encoder)
 
+    def _linked(self, tables: Mapping[str, Table], encoder: TextEncoder) -> Splits:
+        """Splits of texts that are joined by scores or relevances."""
+        given = LinkedRows(
+            tables,
+            searched=self.label_kind == "relevances",
+            fractions={"validation": self.validation_fraction, "test": self.test_fraction},
+            train_limit=self.train_limit,
+            seed=self.seed,
+            notes=tuple(note for table in tables.values() for note in table.notes),
+        )
+        splits = linked_splits(given, self.kind, encoder, self.max_length)
+        further = self.unlabelled_table()
+        return splits if further is None else self._with_unlabelled(splits, further, encoder)
+
     def _with_unlabelled(self, splits: Splits, table: Table, encoder: TextEncoder) -> Splits:
         """Add the rows without labels in the same encoding, except those in validation or test."""
         picked, notes = distinct_from(table, (*splits.validation.texts, *splits.test.texts))
@@ -169,7 +212,7 @@ class TextRows(DataSource):
             found = encode_words(encoder, cast("Sequence[str]", texts), max_length=self.max_length)
             return found, found.notes(part, self.max_length)
         rows, cut = encoder.encode(texts, max_length=self.max_length)
-        noun = "texts" if isinstance(self.text, str) else "pairs"
+        noun = "texts" if self.texts_of_a_row == 1 else "pairs"
         line = f"{part}: {cut} of {len(texts)} {noun} truncated to {self.max_length} tokens (max_length)"
         return Encoded(rows), (Note(line, "cut"),) if cut else ()
 

@@ -18,7 +18,7 @@ from compress.export import ONNX_PATH, broken_seals, read_manifest
 from compress.measure import FilePair, Measurement
 from compress.measure.answers import unpack_answers
 from compress.model import LoadedModel, ModelConfig, load_model
-from compress.page.format import percent
+from compress.page.format import percent, plural
 from compress.pipeline.exported import parity_of
 from compress.pipeline.fitting import check_modality, fitting, reader_of
 from compress.pipeline.measuring import measured
@@ -225,7 +225,7 @@ def _as_reported(directory: Path, here: float, splits: Splits) -> list[CheckReco
         return []
     shown = splits.task.words.scale.text
     found = (
-        f"{shown(here)} of {then.units:,} test {then.unit}s; the report says {shown(then.value)} "
+        f"{shown(here)} of {then.units:,} test {plural(then.unit)}; the report says {shown(then.value)} "
         f"({shown(then.low)} to {shown(then.high)})"
     )
     name = f"{splits.task.words.metric} as reported"

@@ -14,6 +14,7 @@ from compress.page.format import (
     interval_text,
     milliseconds,
     percent,
+    plural,
     ratio_text,
     size,
     size_words,
@@ -93,7 +94,7 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
     same = ": no measurable difference" if difference.low <= 0 <= difference.high else ""
     return [
         (
-            f"{words.metric}, {after.units:,} test {difference.unit}s (95 % interval)",
+            f"{words.metric}, {after.units:,} test {plural(difference.unit)} (95 % interval)",
             _accuracy(before, words.scale),
             _accuracy(after, words.scale),
             f"{difference_text(difference, words.scale)}{words.scale.change_unit}{same}",
@@ -102,9 +103,7 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             f"{words.score} in {words.batches} of {after.batched_size}",
             words.scale.text(before.batched_value),
             words.scale.text(after.batched_value),
-            _in_batches(
-                before.batched_disagreements, after.batched_disagreements, words.alone, difference.unit
-            ),
+            _in_batches(before.batched_disagreements, after.batched_disagreements, words.alone, words.unit),
         ),
         (
             f"{words.agreement} as the baseline",
@@ -112,7 +111,7 @@ def _accuracy_rows(report: RunReport) -> list[tuple[str, ...]]:
             percent(difference.agreement),
             ""
             if after.correct is None
-            else f"{difference.gained:,} {difference.unit}s are right only in the candidate, "
+            else f"{difference.gained:,} {plural(difference.unit)} are right only in the candidate, "
             f"{difference.lost:,} only in the baseline",
         ),
     ]
@@ -124,7 +123,7 @@ def _in_batches(before: int, after: int, alone: str, unit: str) -> str:
         return f"the same answers as {alone}"
     counts = f"{before:,} and {after:,}" if before and after else f"{before or after:,}"
     who = "" if before and after else f" of the {'baseline' if before else 'candidate'}"
-    return f"{counts} {unit}s{who} get other answers than {alone}"
+    return f"{counts} {plural(unit)}{who} get other answers than {alone}"
 
 
 def _accuracy(accuracy: Accuracy, scale: Scale) -> str:

@@ -9,7 +9,17 @@ from itertools import pairwise
 
 from compress.measure.results import Rung
 from compress.page import Bullets, Chart, Section, Table, Text
-from compress.page.format import PERCENT, Scale, capital, is_smaller, milliseconds, percent, size, size_words
+from compress.page.format import (
+    PERCENT,
+    Scale,
+    capital,
+    is_smaller,
+    milliseconds,
+    percent,
+    plural,
+    size,
+    size_words,
+)
 from compress.report.charts.scatter import Dot, scatter
 from compress.report.phrases import difference_text, headline, ratio_and_interval, setting
 from compress.report.schema import RunReport
@@ -188,15 +198,14 @@ def _loss(rungs: Sequence[Rung], score: str, scale: Scale) -> str:
             f"{_change(found.possible, scale)}."
         )
     change = rungs[-1].change
-    return f"No stage lost {score} on {change.units:,} validation {change.unit}s."
+    return f"No stage lost {score} on {change.units:,} validation {plural(change.unit)}."
 
 
 def _change(step: Step, scale: Scale) -> str:
     change = step.rung.change
     value, interval = scale.change(change.value, change.low, change.high)
-    return (
-        f"{value}{scale.change_unit} (95 % interval {interval}, {change.units:,} validation {change.unit}s)"
-    )
+    rows = f"{change.units:,} validation {plural(change.unit)}"
+    return f"{value}{scale.change_unit} (95 % interval {interval}, {rows})"
 
 
 def _speed(rungs: Sequence[Rung]) -> str:

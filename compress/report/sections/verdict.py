@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compress.page import Bullets, Line, Section
-from compress.page.format import capital, counted, percent, size
+from compress.page.format import capital, counted, percent, plural, size
 from compress.report.phrases import difference_text, headline, setting, speedup_words
 from compress.report.schema import RunReport
 from compress.report.sections.about import saturation_matters, saturation_summary
@@ -180,7 +180,7 @@ def _other_answers(report: RunReport) -> list[Caveat]:
             answered = accuracy.units if accuracy.unit == words.unit else accuracy.rows
             text = (
                 f"The {who} answers {accuracy.batched_disagreements:,} of {answered:,} test "
-                f"{words.unit}s differently in {words.batches} of {accuracy.batched_size}."
+                f"{plural(words.unit)} differently in {words.batches} of {accuracy.batched_size}."
             )
             figures = f"{capital(words.score)} is {words.scale.text(accuracy.batched_value)} then"
             detail = f"{figures}, and {words.scale.text(accuracy.value)} {words.alone}."
