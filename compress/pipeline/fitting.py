@@ -60,8 +60,8 @@ def check_modality(loaded: LoadedModel, data: DataSource) -> None:
         raise ModelError(
             Problem(
                 f"{loaded.source} reads pairs of texts (texts: {loaded.texts} in its manifest.json), but "
-                f"data.text names one column, '{data.text_columns[0]}'; name both in the order in which the model "
-                f"was trained, data.text=[FIRST,SECOND] (columns: {', '.join(column_names(data))})",
+                f"data.text names one column, '{data.text_columns[0]}'; name both in the order in which the "
+                f"model was trained, data.text=[FIRST,SECOND] (columns: {', '.join(column_names(data))})",
                 key="data.text",
                 value=data.text_columns[0],
                 see="how-to/text-pairs",

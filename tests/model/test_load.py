@@ -53,6 +53,22 @@ def test_a_corrupt_safetensors_file_is_one_clear_error(bert_directory: Path, tmp
         load_hf(broken, tmp_path)
 
 
+def test_a_bundle_is_not_taken_for_a_hugging_face_model(bert_directory: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(bert_directory, tmp_path / "bundle")
+    for folder in ("onnx", "pytorch"):
+        (bundle / folder).mkdir()
+    (bundle / "model.safetensors").rename(bundle / "pytorch" / "model.safetensors")
+    (bundle / "manifest.json").write_text("{}")
+    for asked in (lambda: task_of(ModelConfig(hf=str(bundle))), lambda: load_hf(bundle, tmp_path)):
+        with pytest.raises(ModelError) as refused:
+            asked()
+        assert (refused.value.key, refused.value.value) == ("model.hf", str(bundle))
+        assert f"model.bundle={bundle}" in str(refused.value)
+    # With weights beside it, it is a model that another tool added a manifest to.
+    shutil.copy(bert_directory / "model.safetensors", bundle)
+    assert load_hf(bundle, tmp_path).label_order == ("0", "1")
+
+
 def _quantized(directory: Path) -> str:
     config = json.loads((directory / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
@@ -91,23 +107,6 @@ def test_weights_that_cannot_be_used_are_refused_with_what_is_wrong(
     with pytest.raises(ModelError) as caught:
         load_hf(directory, tmp_path)
     assert named in str(caught.value) and "model.hf" in str(caught.value.problems[0].key)
-
-
-def test_a_bundle_is_not_taken_for_a_hugging_face_model(bert_directory: Path, tmp_path: Path) -> None:
-    bundle = shutil.copytree(bert_directory, tmp_path / "bundle")
-    for folder in ("onnx", "pytorch"):
-        (bundle / folder).mkdir()
-    (bundle / "model.safetensors").rename(bundle / "pytorch" / "model.safetensors")
-    (bundle / "manifest.json").write_text("{}")
-    for asked in (lambda: task_of(ModelConfig(hf=str(bundle))), lambda: load_hf(bundle, tmp_path)):
-        with pytest.raises(ModelError) as refused:
-            asked()
-        assert (refused.value.key, refused.value.value) == ("model.hf", str(bundle))
-        assert f"model.bundle={bundle}" in str(refused.value)
-    shutil.copy(
-        bert_directory / "model.safetensors", bundle
-    )  # a model for the Hub with files of another tool
-    assert load_hf(bundle, tmp_path).label_order == ("0", "1")
 
 
 def test_two_classes_of_one_name_are_refused(bert_directory: Path, tmp_path: Path) -> None:
