@@ -58,6 +58,8 @@ def table(reports: list[RunReport]) -> str:
                 for p in found.latency
                 if (p.batch, p.sequence, p.threads) == (1, *setting)
             )
+            if any((p.batch, p.sequence, p.threads) == (1, *setting) for p in found.latency)
+            else "not in the recipe"
             for setting in settings
         ]
         gap = found.difference
