@@ -24,7 +24,7 @@ __all__ = [
     "Term",
 ]
 
-_NEWER = ("lists", "margins")
+_NEWER = ("lists", "margins", "similarity")
 
 LayerMap = Literal["uniform", "last"] | tuple[int, ...]
 """Teacher layer for each student layer: evenly spread, only last with last, or an explicit list."""
@@ -119,6 +119,7 @@ class LossConfig(BaseModel):
         lists: list-wise softmax over the candidates of a query, from their relevances (reranking).
         margins: differences of two scores of a query, as the teacher's: margin MSE (reranking).
         logits: KL divergence from the teacher's outputs; their squared distance where answers are numbers.
+        similarity: likeness of the texts in a batch by their vectors, as the teacher's (embedding).
         hidden: distance of hidden states, token by token.
         attention: KL divergence of attention maps.
         relations: relations between positions by queries, keys and values of one layer (MiniLMv2).
@@ -131,6 +132,7 @@ class LossConfig(BaseModel):
     lists: Term | None = None
     margins: Term | None = None
     logits: LogitsTerm | None = None
+    similarity: Term | None = None
     hidden: HiddenTerm | None = None
     attention: AttentionTerm | None = None
     relations: RelationsTerm | None = None
@@ -163,6 +165,11 @@ class LossConfig(BaseModel):
     def of_groups(self) -> tuple[str, ...]:
         """The losses over candidates of a group."""
         return tuple(name for name in ("lists", "margins") if name in self.terms())
+
+    @property
+    def of_vectors(self) -> tuple[str, ...]:
+        """The losses over vectors of texts."""
+        return tuple(name for name in ("similarity",) if name in self.terms())
 
     def terms(self) -> dict[str, Term]:
         """Losses with a weight above 0, by name."""
