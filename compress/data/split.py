@@ -18,10 +18,12 @@ from compress.data.groups import cut_in_groups
 from compress.data.labels import padded_labels
 from compress.data.table import Text
 from compress.tasks import LABELS_KEY, NO_LABEL, ROW_INDEX_KEY, InputSpec, Task, Truth
+from compress.tasks.links import Links
 
 __all__ = ["Batch", "NO_LABEL", "Row", "Split", "collate", "with_placed_labels"]
 
 _OF_LABELS = ("label_bytes", "label_lengths")
+_LINKS = "links."
 
 Array = NDArray[Any]
 Row = dict[str, Array]
@@ -58,6 +60,7 @@ class Split:
         label_lengths: for ragged labels, the number of labels per row, int64 [n]; the rest of a row in
             `labels` is `NO_LABEL`, and a `NO_LABEL` among them is not judged. None if all rows have k.
         word_labels: of rows of words, the label of each word, int64 [n, w], from which `labels` were placed.
+        links: what joins rows, such as a query and its relevant documents; None if nothing does.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Split:
     label_bytes: NDArray[np.int64] | None = None
     label_lengths: NDArray[np.int64] | None = None
     word_labels: NDArray[np.int64] | None = None
+    links: Links | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,11 +166,13 @@ class Split:
         return np.array([row[self.inputs[0].name].shape[0] for row in self.rows], dtype=np.int64)
 
     def take(self, count: int, *, seed: int) -> Split:
-        """Return at most `count` rows, sampled without replacement."""
+        """Return at most `count` rows, sampled without replacement; links keep both rows where they can."""
         return self if count >= len(self) else self.at(self.drawn(count, seed=seed))
 
     def drawn(self, count: int, *, seed: int) -> NDArray[np.int64]:
         """Indices of the rows that `take` returns, ascending."""
+        if self.links is not None:
+            return self.links.drawn(count, seed)
         return np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
 
     def by_length(self) -> Split:
@@ -184,11 +190,12 @@ class Split:
             None if self.label_bytes is None else self.label_bytes[picked],
             None if self.label_lengths is None else self.label_lengths[picked],
             None if self.word_labels is None else self.word_labels[picked],
+            None if self.links is None else self.links.at(picked),
         )
 
     def truth(self, task: Task) -> Truth:
         """True answers of the judged units."""
-        return task.truth(self.labels, self.label_lengths)
+        return replace(task.truth(self.labels, self.label_lengths), links=self.links)
 
     def relabelled(self, answers: NDArray[np.int64]) -> Split:
         """Return the same rows with other labels for the judged units, [u]."""
@@ -205,7 +212,7 @@ class Split:
         return replace(self, labels=labels)
 
     def joined(self, other: Split) -> Split:
-        """Append the rows of another split; texts are dropped.
+        """Append the rows of another split; texts, and links of its rows, are dropped.
 
         If the other rows have no labels, theirs are blank in the shape of this split's labels.
         """
@@ -220,7 +227,10 @@ class Split:
             labels, lengths = padded_labels(rows)
         else:
             labels = np.concatenate((self.labels, theirs))
-        return Split(self.name, self.rows + other.rows, labels, self.inputs, label_lengths=lengths)
+        links = None if self.links is None else self.links.followed_by(len(other))
+        return Split(
+            self.name, self.rows + other.rows, labels, self.inputs, label_lengths=lengths, links=links
+        )
 
     def fingerprint(self, *, labels: bool = True) -> str:
         """Hexadecimal SHA-256 of all rows, including labels unless excluded."""
@@ -230,6 +240,9 @@ class Split:
                 array = np.ascontiguousarray(row[spec.name])
                 digest.update(f"{spec.name}{array.dtype}{array.shape}".encode())
                 digest.update(array.tobytes())
+        for name, array in self._link_arrays().items():
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
         if labels:
             digest.update(np.ascontiguousarray(self.labels).tobytes())
             if self.label_lengths is not None:
@@ -238,7 +251,7 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write rows and labels to an .npz file without pickle; texts are not saved."""
-        arrays: dict[str, Array] = {LABELS_KEY: self.labels}
+        arrays: dict[str, Array] = {LABELS_KEY: self.labels, **self._link_arrays()}
         for name in _OF_LABELS:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
@@ -250,6 +263,11 @@ class Split:
             arrays[f"lengths.{spec.name}"] = np.array([len(column) for column in columns], dtype=np.int64)
         with path.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def _link_arrays(self) -> dict[str, Array]:
+        if self.links is None:
+            return {}
+        return {f"{_LINKS}{name}": array for name, array in self.links.arrays().items()}
 
     @classmethod
     def without_labels(
@@ -270,8 +288,9 @@ class Split:
             }
             labels = stored[LABELS_KEY]
             more = {name: stored.get(name) for name in _OF_LABELS}
+            linked = {name.removeprefix(_LINKS): stored[name] for name in stored if name.startswith(_LINKS)}
         rows = tuple({spec.name: columns[spec.name][i] for spec in inputs} for i in range(len(labels)))
-        return cls(name, rows, labels, inputs, **more)
+        return cls(name, rows, labels, inputs, **more, links=Links(**linked) if linked else None)
 
 
 def _unpadded(labels: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -14,6 +14,7 @@ Shapes: n = texts, e = size of a vector, k = dimensions kept.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -22,13 +23,13 @@ from pydantic import Field
 from compress.errors import StageError
 from compress.prune.stage import PruneStage
 from compress.stage import Context, StageResult
-from compress.tasks.spec import Truth
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.model.files.embedder import Embedder
     from compress.tasks import Task
+    from compress.tasks.spec import Truth
 
 __all__ = ["DimensionPruning", "principal_directions"]
 
@@ -36,7 +37,7 @@ _LEAST_COMPARED = 16  # dimensions for which the quality is reported: keep, and 
 
 
 def principal_directions(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions of vectors [n, e] about zero, strongest first, [e, e], and each one's share of their squares.
+    """Directions of vectors [n, e] about zero, strongest first: [e, e], and their shares of the squares.
 
     Each row's largest number is positive, so that the same texts give the same signs.
     """
@@ -161,7 +162,7 @@ def _compared(
 def _truth(task: Task, full: np.ndarray[Any, Any], truth: Truth) -> Truth:
     """The truth of validation rows; these vectors themselves, where it is unknown (outside a recipe)."""
     unknown = task.labels_from_model and bool(np.isnan(truth.labels).any())
-    return Truth(full, truth.lengths) if unknown else truth
+    return replace(truth, labels=full) if unknown else truth
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Shapes: b = batch, n = texts, q = texts whose neighbours are looked for, e = siz
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,12 +18,22 @@ from compress.tasks.base import Logits, Task
 from compress.tasks.metrics.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
 from compress.tasks.metrics.statistics import bootstrap_interval, mean_interval, wider
 from compress.tasks.similarity import similarity_divergence
-from compress.tasks.spec import Breakdown, Difference, HubHead, InputSpec, Integers, Score, TaskWords, Truth
+from compress.tasks.spec import (
+    Breakdown,
+    Difference,
+    HubHead,
+    InputSpec,
+    Integers,
+    LabelKind,
+    Score,
+    TaskWords,
+    Truth,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["SentenceEmbedding"]
+__all__ = ["SentenceEmbedding", "VectorFigure", "reference_of", "vector_figures"]
 
 _ANSWERS = "answers"
 _SAME = 0.95  # vectors with a cosine of at least this count as the same
@@ -65,7 +75,7 @@ class SentenceEmbedding(Task):
             is_bare=True,
         ),
     )
-    label_kind = "none"
+    label_kind: ClassVar[LabelKind] = "none"
     answer_kind = "vectors"
     marker = "modules.json"
     further_outputs = ("last_hidden_state",)
@@ -269,33 +279,15 @@ class SentenceEmbedding(Task):
         decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown:
         """Cosine to the original's vectors, and the overlap of neighbourhoods of other sizes."""
-        both, rows = (baseline, candidate), []
-        if candidate.shape == truth.labels.shape:
-            found = [cosines(each, truth.labels) for each in both]
-            low, high = mean_interval(found[1])
-            rows = [
-                (
-                    "mean cosine",
-                    *(f"{each.mean():.4f}" for each in found),
-                    f"{low:.4f} to {min(high, 1.0):.4f}",
-                ),
-                ("5 % of texts have less than", *(f"{np.quantile(each, _LOWEST):.4f}" for each in found), ""),
-            ]
-        for wanted in _NEIGHBOURHOODS:
-            count = neighbour_count(len(candidate), wanted)
-            if count < wanted:
-                continue
-            kept = [kept_neighbours(each, truth.labels, wanted) for each in both]
-            low, high = mean_interval(kept[1] / count)
-            name = f"of the {count} nearest neighbours" if count > 1 else "same nearest neighbour"
-            interval = f"{100 * max(low, 0):.1f} to {100 * min(high, 1):.1f} %"
-            rows.append((name, *(f"{100 * each.mean() / count:.1f} %" for each in kept), interval))
+        rows = []
+        for each in vector_figures(baseline, candidate, truth):
+            low, high = mean_interval(each.candidate)
+            rows.append((each.name, *each.means, "" if each.is_tail else each.interval(low, high)))
         return Breakdown(
             title="Vectors compared with the original's",
             sentences=(
-                "The reference: vectors of the same test texts by the PyTorch model before any stage. "
-                f"Neighbours are searched among {len(candidate):,} test texts by cosine. Intervals are 95 % "
-                "intervals over texts, of the compressed model.",
+                f"{reference_of(candidate)} Intervals are 95 % intervals over texts, of the compressed "
+                "model.",
             ),
             columns=("", "baseline", "compressed", "interval"),
             rows=tuple(rows),
@@ -327,6 +319,64 @@ class SentenceEmbedding(Task):
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
         """Print the vector."""
         return ["print(vectors[0])"]
+
+
+@dataclass(frozen=True)
+class VectorFigure:
+    """A figure of both models' vectors as a row of a table.
+
+    Attributes:
+        baseline, candidate: of each text, [n] or [q].
+        share: whether it is written in percent.
+        is_tail: the lowest values count, not the mean.
+    """
+
+    name: str
+    baseline: NDArray[np.float64]
+    candidate: NDArray[np.float64]
+    share: bool = False
+    is_tail: bool = False
+
+    @property
+    def means(self) -> tuple[str, str]:
+        """Figures of the baseline and the candidate, as text."""
+        before, after = (
+            float(np.quantile(each, _LOWEST) if self.is_tail else each.mean())
+            for each in (self.baseline, self.candidate)
+        )
+        return self._text(before), self._text(after)
+
+    def interval(self, low: float, high: float) -> str:
+        """An interval of the mean, as text."""
+        if self.share:
+            return f"{100 * max(low, 0):.1f} to {100 * min(high, 1):.1f} %"
+        return f"{low:.4f} to {min(high, 1.0):.4f}"
+
+    def _text(self, value: float) -> str:
+        return f"{100 * value:.1f} %" if self.share else f"{value:.4f}"
+
+
+def vector_figures(baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Iterator[VectorFigure]:
+    """Cosine to the original's vectors, and the share of nearest neighbours that are kept."""
+    both = (baseline, candidate)
+    if candidate.shape == truth.labels.shape:
+        before, after = (cosines(each, truth.labels) for each in both)
+        yield VectorFigure("mean cosine", before, after)
+        yield VectorFigure("5 % of texts have less than", before, after, is_tail=True)
+    for wanted in _NEIGHBOURHOODS:
+        count = neighbour_count(len(candidate), wanted)
+        if count == wanted:
+            before, after = (kept_neighbours(each, truth.labels, wanted) / count for each in both)
+            name = f"of the {count} nearest neighbours" if count > 1 else "same nearest neighbour"
+            yield VectorFigure(name, before, after, share=True)
+
+
+def reference_of(candidate: NDArray[Any]) -> str:
+    """What vectors are compared with, a sentence or two."""
+    return (
+        "The reference: vectors of the same test texts by the PyTorch model before any stage. "
+        f"Neighbours are searched among {len(candidate):,} test texts by cosine."
+    )
 
 
 def _interval(

@@ -11,11 +11,13 @@ from compress.tasks.spec import Gate, HubHead, InputSpec, LabelKind, RowKind, Ta
 
 __all__ = [
     "FIRST_HEAD",
+    "FURTHER",
     "TASKS",
     "all_gates",
     "all_heads",
     "decoder_task",
     "default_task",
+    "label_kinds",
     "head_of_name",
     "marked_task",
     "task_class",
@@ -37,26 +39,45 @@ TASKS = {
 }
 """The first task of each kind of rows is the default for such data."""
 
+FURTHER: Mapping[TaskName, Mapping[LabelKind, str]] = {
+    "embedding": {
+        "scores": "compress.tasks.scored_pairs:ScoredPairs",
+        "relevances": "compress.tasks.retrieval:Retrieval",
+    },
+}
+"""Classes of a task for data with further kinds of labels, which have another metric under the same name."""
 
-def task_class(name: TaskName) -> type[Task]:
+
+def task_class(name: TaskName, labels: LabelKind | None = None) -> type[Task]:
     """The class of a task.
+
+    Args:
+        labels: the kind of labels in the data; None, or one that has no class of its own: the usual.
 
     Raises:
         KeyError: there is no task with that name.
     """
-    module, _, attribute = TASKS[name].partition(":")
+    further = FURTHER.get(name, {})
+    place = TASKS[name] if labels is None else further.get(labels, TASKS[name])
+    module, _, attribute = place.partition(":")
     found: type[Task] = getattr(import_module(module), attribute)
     return found
 
 
+def label_kinds(name: TaskName) -> tuple[LabelKind, ...]:
+    """All kinds of labels that a task can be judged by, the usual first."""
+    return (task_class(name).label_kind, *FURTHER.get(name, ()))
+
+
 def task_from(facts: Mapping[str, Any]) -> Task:
     """Restore a task from its `facts`, possibly after a JSON round trip."""
-    kind = task_class(facts["name"])
+    kind = task_class(facts["name"], facts.get("label_kind"))
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()
     }
     fields["inputs"] = tuple(InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in facts["inputs"])
     del fields["name"]
+    fields.pop("label_kind", None)
     return kind(**fields)
 
 
@@ -143,7 +164,9 @@ def task_of_measurement(measurement: Any) -> Task:
 
 def _kind_of(measurement: Any) -> type[Task]:
     if measurement.task:
-        return task_class(measurement.task)
+        kinds = [task_class(measurement.task, labels) for labels in label_kinds(measurement.task)]
+        others = (kind for kind in kinds[1:] if kind.words.metric == measurement.difference.metric)
+        return next(others, kinds[0])
     for task in map(task_class, TASKS):
         if task.record and getattr(measurement, task.record, None) is not None:
             return task

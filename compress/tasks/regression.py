@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
 from compress.tasks.linear import RidgeRegression
-from compress.tasks.metrics.resampling import Floats, Weighted, intervals, pearson, ranks_of, weighted_ranks
+from compress.tasks.metrics.resampling import (
+    Floats,
+    Weighted,
+    intervals,
+    pearson,
+    ranks_of,
+    weighted_ranks,
+    with_made_up,
+)
 from compress.tasks.scores import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Score, TaskWords, Truth
 
@@ -69,7 +77,7 @@ class Regression(OneNumber):
     def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """With its bootstrap interval over rows."""
         labels, (found,) = _known(truth, answers)
-        more_labels, more = _with_made_up(labels, found)
+        more_labels, more = with_made_up(labels, found)
         (low, high), *_ = intervals(
             len(labels), _correlation(labels, found), (len(more_labels), _correlation(more_labels, *more))
         )
@@ -86,7 +94,7 @@ class Regression(OneNumber):
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired bootstrap interval over rows."""
         labels, (before, after) = _known(truth, baseline, candidate)
-        more_labels, more = _with_made_up(labels, before, after)
+        more_labels, more = with_made_up(labels, before, after)
 
         def change(labels: Floats, before: Floats, after: Floats) -> Weighted:
             old, new = _correlation(labels, before), _correlation(labels, after)
@@ -128,7 +136,7 @@ class Regression(OneNumber):
         labels, (before, after) = _known(truth, baseline, candidate)
         if not len(labels):
             return None
-        more_labels, more = _with_made_up(labels, before, after)
+        more_labels, more = with_made_up(labels, before, after)
 
         def change(labels: Floats, before: Floats, after: Floats) -> Weighted:
             old, new = regression_metrics(labels, before), regression_metrics(labels, after)
@@ -163,19 +171,6 @@ def _known(truth: Truth, *answers: NDArray[Any]) -> tuple[Floats, tuple[Floats, 
     """Labels that are known, and the answers to these rows, in float64."""
     known = np.isfinite(truth.labels)
     return truth.labels[known].astype(np.float64), tuple(each[known].astype(np.float64) for each in answers)
-
-
-def _with_made_up(labels: Floats, *answers: Floats) -> tuple[Floats, tuple[Floats, ...]]:
-    """The rows and, for each model, one at the mean label that it answers one spread off the others."""
-    spread = labels.std() or 1.0
-    made = len(answers)
-    found = []
-    for at, each in enumerate(answers):
-        usual, own = each.mean(), each.std() or spread
-        row = np.full(made, usual)
-        row[at] += own
-        found.append(np.concatenate((each, row)))
-    return np.concatenate((labels, np.full(made, labels.mean()))), tuple(found)
 
 
 def _correlation(labels: Floats, answers: Floats) -> Weighted:

@@ -25,7 +25,7 @@ from compress.tasks.metrics.ranking import (
     positions_of,
     reciprocal_rank,
 )
-from compress.tasks.metrics.resampling import Floats, Weighted, intervals
+from compress.tasks.metrics.resampling import Floats, mean_intervals
 from compress.tasks.scores import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Integers, Score, TaskWords, Truth
 
@@ -158,7 +158,7 @@ class Reranking(OneNumber):
         """With its bootstrap interval over groups."""
         found = _of_groups(answers, truth)[:, :1]
         chance = self.value(self.constant(truth), truth)
-        (low, high), *_ = _intervals(found, np.array([[1.0], [chance]]))
+        (low, high), *_ = mean_intervals(found, np.array([[1.0], [chance]]))
         return Score(
             metric=self.words.metric,
             value=self.value(answers, truth),
@@ -172,7 +172,7 @@ class Reranking(OneNumber):
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired bootstrap interval over groups."""
         change = _of_groups(candidate, truth) - _of_groups(baseline, truth)
-        (low, high), *_ = _intervals(change[:, :1], self._made_up(truth)[:, :1])
+        (low, high), *_ = mean_intervals(change[:, :1], self._made_up(truth)[:, :1])
         return Difference(
             metric=self.words.metric,
             value=self.change(baseline, candidate, truth),
@@ -206,7 +206,7 @@ class Reranking(OneNumber):
         before, after = (_of_groups(each, truth) for each in (baseline, candidate))
         if not len(before):
             return None
-        ends = _intervals(after - before, self._made_up(truth))
+        ends = mean_intervals(after - before, self._made_up(truth))
         chance = _of_groups(self.constant(truth), truth)[:, 0].mean()
         rows = []
         for at, name in enumerate(("nDCG@10", "mean reciprocal rank")):
@@ -236,15 +236,3 @@ def _of_groups(answers: NDArray[Any], truth: Truth) -> Floats:
         for rows in group_rows(relevance, groups)
     ]
     return np.array(found, dtype=np.float64).reshape(-1, 2)
-
-
-def _intervals(values: Floats, made_up: Floats) -> Floats:
-    """Intervals of the means over groups, [m, 2], of values [q, m]; the same with made-up ones count too."""
-    if not len(values):
-        return np.tile([-1.0, 1.0], (values.shape[1], 1))
-    more = np.concatenate((values, made_up))
-    return intervals(len(values), _means(values), (len(more), _means(more)))
-
-
-def _means(values: Floats) -> Weighted:
-    return lambda weights: weights @ values / weights.sum(axis=1, keepdims=True)

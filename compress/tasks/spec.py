@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from compress.page.format import PERCENT, Scale
+from compress.tasks.links import Links
 
 __all__ = [
     "AnswerKind",
@@ -44,9 +45,10 @@ Modality = Literal["text", "image"]
 RowKind = Literal["labelled", "stream"]
 """Rows with labels, or documents that are cut into rows and provide their own labels."""
 
-LabelKind = Literal["class", "classes", "tags", "number", "graded", "none"]
+LabelKind = Literal["class", "classes", "tags", "number", "graded", "none", "scores", "relevances"]
 """What labels of a row are in a table: the name of a class, any number of them, one for each word, a number,
-a number of 0 or more (its relevance) with the name of a group, or nothing."""
+a number of 0 or more (its relevance) with the name of a group, or nothing. Two texts of which each becomes a
+row have a number (scores), or the second is relevant to the first (relevances)."""
 
 AnswerKind = Literal["classes", "numbers", "vectors"]
 """A unit's answer: a whole number of 0 or more, a float, or several, which are not kept in a report."""
@@ -82,10 +84,12 @@ class Truth:
     Attributes:
         labels: of the judged units, row after row, [u] or [u, ...].
         lengths: judged units of each row, int64 [n].
+        links: what joins rows; None if nothing does.
     """
 
     labels: NDArray[Any]
     lengths: Integers
+    links: Links | None = None
 
 
 def flat_truth(labels: NDArray[Any], label_lengths: Integers | None) -> Truth:

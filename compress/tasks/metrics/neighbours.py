@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from compress.tasks.spec import Integers
 
-__all__ = ["NEIGHBOURS", "cosines", "kept_neighbours", "nearest", "neighbour_count"]
+__all__ = ["NEIGHBOURS", "cosines", "kept_neighbours", "nearest", "neighbour_count", "unit_vectors"]
 
 NEIGHBOURS = 10
 _MOST_TEXTS = 2_000  # whose neighbours are looked for, among all texts
@@ -39,7 +39,7 @@ def kept_neighbours(one: NDArray[Any], other: NDArray[Any], wanted: int = NEIGHB
 def nearest(vectors: NDArray[Any], wanted: int = NEIGHBOURS) -> Integers:
     """Indices of the texts with the highest cosine to each text, except itself, in any order: [q, k]."""
     count = neighbour_count(len(vectors), wanted)
-    unit = _unit(vectors)
+    unit = unit_vectors(vectors)
     texts = _asked(len(vectors))
     found = []
     for start in range(0, len(texts), _AT_ONCE):
@@ -52,7 +52,7 @@ def nearest(vectors: NDArray[Any], wanted: int = NEIGHBOURS) -> Integers:
 
 def cosines(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Cosine of the vectors of each text, [n]; both [n, e]."""
-    product: NDArray[np.float64] = (_unit(one) * _unit(other)).sum(axis=1, dtype=np.float64)
+    product: NDArray[np.float64] = (unit_vectors(one) * unit_vectors(other)).sum(axis=1, dtype=np.float64)
     return product
 
 
@@ -61,7 +61,8 @@ def _asked(texts: int) -> Integers:
     return np.linspace(0, texts - 1, min(texts, _MOST_TEXTS)).round().astype(np.int64)
 
 
-def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+def unit_vectors(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Vectors of length 1, [n, e]; one of zeros stays as it is."""
     length = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
     found: NDArray[np.float32] = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
     return found

@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Weighted", "intervals", "pearson", "ranks_of", "weighted_ranks"]
+__all__ = [
+    "Floats",
+    "Weighted",
+    "intervals",
+    "mean_intervals",
+    "pearson",
+    "ranks_of",
+    "weighted_ranks",
+    "with_made_up",
+]
 
 Floats = NDArray[np.float64]
 Weighted = Callable[[Floats], Floats]
@@ -43,6 +52,31 @@ def intervals(rows: int, statistic: Weighted, made_up: tuple[int, Weighted] | No
     low = np.minimum(value, np.min([each[0] for each in ends], axis=0))
     high = np.maximum(value, np.max([each[1] for each in ends], axis=0))
     return np.stack((low, high), axis=1)
+
+
+def mean_intervals(values: Floats, made_up: Floats) -> Floats:
+    """Intervals of the means over rows, [m, 2], of values [n, m]; the same with made-up ones count too."""
+    if not len(values):
+        return np.tile([-1.0, 1.0], (values.shape[1], 1))
+    more = np.concatenate((values, made_up))
+    return intervals(len(values), _means(values), (len(more), _means(more)))
+
+
+def _means(values: Floats) -> Weighted:
+    return lambda weights: weights @ values / weights.sum(axis=1, keepdims=True)
+
+
+def with_made_up(labels: Floats, *answers: Floats) -> tuple[Floats, tuple[Floats, ...]]:
+    """The rows and, for each model, one at the mean label that it answers one spread off the others."""
+    spread = labels.std() or 1.0
+    made = len(answers)
+    found = []
+    for at, each in enumerate(answers):
+        usual, own = each.mean(), each.std() or spread
+        row = np.full(made, usual)
+        row[at] += own
+        found.append(np.concatenate((each, row)))
+    return np.concatenate((labels, np.full(made, labels.mean()))), tuple(found)
 
 
 def _ends(rows: int, statistic: Weighted) -> Floats:
