@@ -108,19 +108,21 @@ class DimensionPruning(PruneStage):
         self.check(model, context)
         made = _embedder(copy.deepcopy(model)).eval()
         kept, size, task = self._kept_of(made), _size(made), context.task
-        validation = predict_logits(model, context.validation, task, device=context.device)
+        made.to(context.device)
+        validation = predict_logits(made, context.validation, task, device=context.device)
         bases = {"first": torch.eye(size, dtype=torch.double)}
         facts: dict[str, Any] = {"dimensions_before": size, "dimensions_kept": kept}
         if self.method != "first":
             texts = context.train.take(self.calibration_rows, seed=context.seed)
-            vectors = predict_logits(model, texts, task, device=context.device)
+            vectors = predict_logits(made, texts, task, device=context.device)
             bases["pca"], shares = principal_directions(_unit(vectors) if made.normalize else vectors)
             facts |= {"calibration_rows": len(texts), "squares_kept": round(float(shares[:kept].sum()), 4)}
         table = _compared(bases, validation, kept, context)
-        at = table[str(kept)]
+        at = table[_row(kept)]
         chosen = max(bases, key=lambda name: at[name]) if self.method == "auto" else self.method
-        turn_(made, bases[chosen][:kept].float())
-        facts |= {"method": chosen, f"{task.words.metric}_by_dimension_on_validation": table}
+        turn_(made.to("cpu"), bases[chosen][:kept].float())
+        metric = task.words.metric.replace(" ", "_")
+        facts |= {"method": chosen, f"{metric}_by_dimensions_on_validation": table}
         return StageResult(made.eval(), facts)
 
     def _task_fits(self, context: Context) -> None:
@@ -151,12 +153,16 @@ def _compared(
         halved //= 2
     turned = {name: vectors.double() @ basis.T for name, basis in bases.items()}
     return {
-        str(count): {
+        _row(count): {
             name: round(task.value(each[:, :count].float().numpy(), truth), 4)
             for name, each in turned.items()
         }
         for count in sorted(counts)
     }
+
+
+def _row(count: int) -> str:
+    return f"{count} dimensions"
 
 
 def _truth(task: Task, full: np.ndarray[Any, Any], truth: Truth) -> Truth:
