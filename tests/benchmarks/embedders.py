@@ -77,9 +77,8 @@ def prepare(database: Path, target: Path, further: Path | None) -> None:
     links = {(number[one], number[other]) for one, other in _references(bible) if {one, other} <= held.keys()}
     pairs = sorted((one, other) for one, other in links if one != other)
     (target / "search.json").write_text(json.dumps({"texts": list(held.values()), "links": pairs}))
-    print(
-        f"{len(learnt):,} texts to train on, {len({one for one, _ in pairs}):,} queries, {len(held):,} documents"
-    )
+    queries = len({one for one, _ in pairs})
+    print(f"{len(learnt):,} texts to train on, {queries:,} queries, {len(held):,} documents")
 
 
 def _verses(bible: sqlite3.Connection, version: str) -> dict[Place, str]:
