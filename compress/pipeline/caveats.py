@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from compress.data import Split, Splits
@@ -10,12 +12,13 @@ from compress.measure import Measurement
 from compress.model import predict_logits
 from compress.page.format import percent
 from compress.recipe import Recipe
-from compress.report import commonest_words
+from compress.report import StageRecord, commonest_words
 from compress.tasks import Task, task_of_measurement
 
 __all__ = ["doubt_of_model", "doubts_of_data", "lines_before_work", "warnings_of"]
 
 _SHOWN_LABELS = 20
+_SHOWN_LAYERS = 3
 _MOST_ROWS = 2000
 
 
@@ -114,9 +117,34 @@ def _name(task: Task, index: int) -> str:
     return task.labels[index] if index < len(task.labels) else str(index)
 
 
-def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tuple[str, ...]:
+def _fallen(stages: Sequence[StageRecord], task: Task) -> list[str]:
+    """A sentence on each quantize stage after which answers are near chance: the layers that did it."""
+    found = []
+    for stage in stages:
+        shares: dict[str, float] | None = stage.facts.get("fell_to_chance")
+        if shares is None:
+            continue
+        named = [f"{name} ({percent(share)})" for name, share in list(shares.items())[:_SHOWN_LAYERS]]
+        where = f"; most of it comes from {listed(named, _SHOWN_LAYERS)}" if named else ""
+        found.append(
+            f"{stage.name} brought the answers near chance (validation {task.words.metric} "
+            f"{task.words.scale.text(stage.validation_metric)}){where}. "
+            "Give the stage guard: {max_drop: 0.01}, "
+            "which keeps such layers at more bits, or name them under skip"
+        )
+    return found
+
+
+def warnings_of(
+    recipe: Recipe, splits: Splits, measurement: Measurement, stages: Sequence[StageRecord] = ()
+) -> tuple[str, ...]:
     """Caveats that a report's sections do not derive from its figures: the data and chance level."""
-    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement), *_lost_classes(measurement)]
+    found = [
+        *doubts_of_data(recipe, splits),
+        *_fallen(stages, splits.task),
+        *_chance_level(measurement),
+        *_lost_classes(measurement),
+    ]
     difference = measurement.difference
     if difference.high < 0:
         scale = splits.task.words.scale

@@ -72,6 +72,19 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
     assert (count(22, 22), count(50, 22)) == (others + 2, others + 1)
 
 
+def test_a_quantize_stage_that_took_answers_to_chance_is_named_with_its_layers(
+    splits: Splits, digits_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    report = load_report(digits_run / "reports" / "digits")
+    stage = report.stages[-1]
+    fallen = stage.model_copy(update={"facts": {"fell_to_chance": {"a.down": 0.75, "b.up": 0.25}}})
+    usual, said = (warnings_of(recipe, splits, report.measurement, stages) for stages in ([stage], [fallen]))
+    (new,) = set(said) - set(usual)
+    assert stage.name in new and "a.down" in new and "guard" in new
+
+
 def test_a_model_that_always_says_the_majority_does_not_pass_silently(
     splits: Splits, digits_run: Path, tmp_path: Path
 ) -> None:
