@@ -136,15 +136,16 @@ class Embedder(nn.Module):
 
         The last dense layer does if it has no activation; otherwise use `add_dense_`.
         """
-        if not len(self.dense) or not isinstance(self.dense[-1].activation, nn.Identity):
+        layer = self.dense[-1] if len(self.dense) else None
+        if not isinstance(layer, Dense) or not isinstance(layer.activation, nn.Identity):
             return False
-        last = self.dense[-1].linear
+        last = layer.linear
         linear = nn.Linear(last.in_features, len(weight), bias=last.bias is not None)
         with torch.no_grad():
             linear.weight.copy_(weight @ last.weight)
             if last.bias is not None:
                 linear.bias.copy_(weight @ last.bias)
-        self.dense[-1].linear = linear.train(self.training)
+        layer.linear = linear.train(self.training)
         return True
 
     def forward(
