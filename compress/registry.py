@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
     "prune/structured": "compress.prune.structured.stage:StructuredPruning",
     "prune/embeddings": "compress.prune.embeddings:EmbeddingFactorization",
     "prune/vocabulary": "compress.prune.vocabulary:VocabularyPruning",
+    "prune/dimensions": "compress.prune.dimensions:DimensionPruning",
     "prune/width": "compress.prune.width:WidthPruning",
     "quantize/float16": "compress.quantize.float16:Float16",
     "quantize/int8_dynamic": "compress.quantize.int8_dynamic:Int8Dynamic",

@@ -10,9 +10,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from compress.model.files.embedder import Embedder
+from compress.pipeline.prepare import prepare
+from compress.pipeline.stages import with_truth
+from compress.recipe import load_recipe
+from compress.stage import Context
 from tests.hf_families import FAMILIES, WORDS, write_family
 
-__all__ = ["texts", "write_sentence_folder", "write_texts"]
+__all__ = ["prepared_embedder", "texts", "write_sentence_folder", "write_texts"]
 
 _LIBRARY = "sentence_transformers.models"
 
@@ -79,6 +84,19 @@ def write_texts(path: Path, count: int, seed: int = 0) -> Path:
     head = ["text"] if path.suffix == ".csv" else []
     path.write_text("\n".join([*head, *texts(count, seed)]) + "\n", encoding="utf-8")
     return path
+
+
+def prepared_embedder(folder: Path) -> tuple[Embedder, Context]:
+    """An embedder of 32 dimensions, and what a stage is given for 150 texts."""
+    write_sentence_folder(folder / "st")
+    data = {"source": "file", "task": "embedding", "train": str(write_texts(folder / "texts.txt", 150))}
+    recipe = {"model": {"hf": str(folder / "st")}, "data": data, "stages": ["quantize/int8_dynamic"]}
+    _write(folder / "recipe.yaml", recipe)  # JSON is YAML
+    made = prepare(load_recipe(folder / "recipe.yaml"), folder)
+    module = made.loaded.module
+    assert isinstance(module, Embedder)
+    splits = with_truth(module, made.splits)
+    return module, Context(splits.task, splits.train, splits.validation, teacher=module, reader=splits.reader)
 
 
 def _write(path: Path, content: Any) -> None:

@@ -19,6 +19,8 @@ from compress.model.files.definition import Definition
 from compress.registry import STAGES, stage_class, stage_names
 from compress.stage import Context, Stage
 
+from .sentence_folders import prepared_embedder
+
 MODULES = sorted(
     m.name for m in pkgutil.walk_packages(compress.__path__, "compress.") if "__main__" not in m.name
 )
@@ -40,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "prune/embeddings": {"rank": 3, "recovery": RECOVERY},
     "prune/vocabulary": {"recovery": RECOVERY},
+    "prune/dimensions": {"keep": 8},
     "prune/width": {"width": 16, "recovery": RECOVERY},
     "quantize/float16": {},
     "quantize/mixed": {"sensitivity_rows": 32, "max_accuracy_drop": 0.99},
@@ -95,17 +98,27 @@ def stage(request: pytest.FixtureRequest) -> Stage:
     return stage_class(request.param)(**SETTINGS[request.param])
 
 
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Context]:
+    return prepared_embedder(tmp_path_factory.mktemp("embedder"))
+
+
 @pytest.fixture
 def model(model: nn.Module, stage: Stage, request: pytest.FixtureRequest) -> nn.Module:
     """A model that the stage can work on, where it needs a vocabulary, or channels."""
     if stage.name == "prune/channels":
         args = {"input_dim": 4, "output_dim": 10, "hidden": 6, "num_layers": 2, "cell": "gru"}
         return Definition.from_file(RNN, "patch_classifier", args).build()
+    if stage.name == "prune/dimensions":
+        return copy.deepcopy(request.getfixturevalue("embedder")[0])
     return request.getfixturevalue("text_model") if stage.name in NEED_TEXT else model
 
 
 @pytest.fixture
 def context(context: Context, stage: Stage, request: pytest.FixtureRequest) -> Context:
+    if stage.name == "prune/dimensions":
+        found: Context = request.getfixturevalue("embedder")[1]
+        return found
     return request.getfixturevalue("text_context") if stage.name in NEED_TEXT else context
 
 

@@ -85,6 +85,11 @@ class Distillation(Stage):
                 f"{context.task.words.model}; omit it"
             )
         check_links(self.name, self.loss_config(), context)
+        for name in self.loss_config().of_vectors if context.task.answer_kind != "vectors" else ():
+            raise StageError(
+                f"{self.name}: losses.{name} compares vectors of texts, and this is a "
+                f"{context.task.words.model}; omit it"
+            )
         teacher = context.teacher if context.teacher is not None else model
         student = self.rehearse(model)
         comparisons(self.loss_config(), student, teacher)

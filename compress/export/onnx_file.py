@@ -256,12 +256,15 @@ def trace_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
 
 def _answer_plan(module: nn.Module, split: Split, task: Task) -> TracePlan:
     example = to_tensors(next(_tracing_rows(split).batches(2)), task.input_names)
-    further = _further_outputs(module, example, task)
+    further, own = _further_outputs(module, example, task), task
+    if further:  # a stage may have shortened the vectors
+        with torch.no_grad(), evaluating(module):
+            own = task.widened(logits(module, example).shape)
     return TracePlan(
         _ByPosition(module, task.input_names, tuple(name for name, _ in further)),
         tuple(example.values()),
         [(spec.name, ("batch_size", *spec.shape)) for spec in task.inputs],
-        [*further, (task.output, ("batch_size", *task.answer_shape))],
+        [*further, (task.output, ("batch_size", *own.answer_shape))],
         fixed=0,
     )
 

@@ -26,7 +26,7 @@ __all__ = [
     "WITHOUT_TEACHER",
 ]
 
-_NEWER = ("lists", "margins", "contrastive")
+_NEWER = ("lists", "margins", "contrastive", "similarity")
 _ABOVE_0 = 5e-324  # the smallest number
 WITHOUT_TEACHER = {"labels", "lists", "contrastive"}
 
@@ -138,6 +138,7 @@ class LossConfig(BaseModel):
         contrastive: texts that belong together against the others of a batch (embedding of pairs, or of
             queries and documents).
         logits: KL divergence from the teacher's outputs; their squared distance where answers are numbers.
+        similarity: likeness of the texts in a batch by their vectors, as the teacher's (embedding).
         hidden: distance of hidden states, token by token.
         attention: KL divergence of attention maps.
         relations: relations between positions by queries, keys and values of one layer (MiniLMv2).
@@ -151,6 +152,7 @@ class LossConfig(BaseModel):
     margins: Term | None = None
     contrastive: ContrastiveTerm | None = None
     logits: LogitsTerm | None = None
+    similarity: Term | None = None
     hidden: HiddenTerm | None = None
     attention: AttentionTerm | None = None
     relations: RelationsTerm | None = None
@@ -190,6 +192,11 @@ class LossConfig(BaseModel):
     def of_groups(self) -> tuple[str, ...]:
         """The losses over candidates of a group."""
         return tuple(name for name in ("lists", "margins") if name in self.terms())
+
+    @property
+    def of_vectors(self) -> tuple[str, ...]:
+        """The losses over vectors of texts."""
+        return tuple(name for name in ("similarity",) if name in self.terms())
 
     def terms(self) -> dict[str, Term]:
         """Losses with a weight above 0, by name."""

@@ -100,6 +100,9 @@ class Objective:
         if "margins" in terms:
             margins = self._task.margin_from_kept(logits, targets, batch[LABELS_KEY])
             total = total + terms["margins"].weight * margins
+        if "similarity" in terms:
+            likeness = self._task.similarity_from_kept(logits, targets)
+            total = total + terms["similarity"].weight * likeness
         # No states are captured in evaluation mode, as when a step is only timed.
         for name in set(terms) & {each.term for each in self.plan} if seen else ():
             parts = [self._compare(each, seen, targets, mask) for each in self.plan if each.term == name]

@@ -120,6 +120,12 @@ def _vocabulary(model: nn.Module, claimed: int) -> int:
     return len(token_table(token_embedding(model)[1]).weight)
 
 
+def _dimensions(model: nn.Module, claimed: int) -> int:
+    from compress.model.files.embedder import Embedder
+
+    return int(model.described("")["dimensions"]) if isinstance(model, Embedder) else 0
+
+
 _MEASURES: dict[str, Callable[[nn.Module, Any], Any]] = {
     "sparsity_per_layer": _at_least_so_sparse,
     "heads_kept": _heads,
@@ -129,5 +135,6 @@ _MEASURES: dict[str, Callable[[nn.Module, Any], Any]] = {
     "width_kept": _width,
     "rank": _rank,
     "vocabulary_kept": _vocabulary,
+    "dimensions_kept": _dimensions,
 }
 """Fact key -> function of the new model and the claimed fact that returns the measured fact."""

@@ -262,6 +262,14 @@ class Task(ABC):
         """
         raise NotImplementedError
 
+    def similarity_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
+        """Divergence of the likeness of rows in a batch, a scalar; called if answers are vectors.
+
+        Args:
+            kept: the teacher's `kept_answers`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:
         """Labels sampled from the distribution given by logits [u, c]."""

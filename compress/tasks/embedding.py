@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from compress.tasks.base import Logits, Task
 from compress.tasks.metrics.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
 from compress.tasks.metrics.statistics import bootstrap_interval, mean_interval, wider
+from compress.tasks.similarity import similarity_divergence
 from compress.tasks.spec import (
     Breakdown,
     Difference,
@@ -141,7 +142,7 @@ class SentenceEmbedding(Task):
         """`divergence` from the labels that are known."""
         import torch
 
-        if labels.ndim != logits.ndim or labels.shape[-1] != logits.shape[-1]:
+        if labels.ndim != logits.ndim:
             return logits.sum() * 0
         known = ~torch.isnan(labels).any(-1)
         if not bool(known.any()):
@@ -151,10 +152,13 @@ class SentenceEmbedding(Task):
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """1 - cosine, plus the squared distance relative to the teacher's squared length; means over rows.
 
+        Vectors of another size than the teacher's have no cosine to them: `similarity_divergence` instead.
         There is nothing for a temperature to soften.
         """
         from torch.nn import functional as F
 
+        if student.shape[-1] != teacher.shape[-1]:
+            return similarity_divergence(student, teacher)
         turned = (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()
         length = teacher.square().sum(-1).mean().clamp(min=1e-12)
         return turned + (student - teacher).square().sum(-1).mean() / length
@@ -166,6 +170,10 @@ class SentenceEmbedding(Task):
     def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
         """`divergence` from the vectors."""
         return self.divergence(logits, kept[_ANSWERS], temperature)
+
+    def similarity_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
+        """Divergence of the cosines among the texts of a batch."""
+        return similarity_divergence(logits, kept[_ANSWERS])
 
     def draw(self, judged: Tensor, generator: Generator) -> Tensor:
         """Vectors with normal noise of their own size: the gradient of the loss then shows what moves them.

@@ -51,6 +51,7 @@ STAGES: dict[str, Any] = {
     "prune/structured": {"macs": 0.7, "calibration_rows": 32, "search_rows": 16, "search_steps": 3},
     "prune/embeddings": {"rank": 8},
     "prune/vocabulary": {"min_count": 25},
+    "prune/dimensions": {"keep": 16},
     "prune/width": {"width": 16},
     "quantize/float16": {},
     "quantize/int8_dynamic": {},

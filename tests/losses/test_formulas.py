@@ -12,6 +12,7 @@ from compress.losses.attention import attention_divergence, log_maps, rows_diver
 from compress.losses.embedding import cosine_distance, pooled
 from compress.losses.hidden import hidden_distance
 from compress.losses.relations import relation_divergence, relation_heads
+from compress.tasks.similarity import similarity_divergence
 from compress.tasks.softmax import softmax_divergence
 
 MASK = torch.tensor([[1, 1, 1, 0]])
@@ -119,3 +120,15 @@ def test_an_embedding_is_the_mean_of_the_tokens_and_its_distance_is_one_minus_th
     assert pooled(hidden[:, :2], None).tolist() == [[0.5, 0.5]]
     assert float(cosine_distance(mean, torch.tensor([[1.0, 0.0]]))) == pytest.approx(1 - math.sqrt(0.5))
     assert float(cosine_distance(mean, -mean)) == pytest.approx(2)
+
+
+def test_similarity_is_the_divergence_of_each_texts_cosines_to_the_others_by_hand() -> None:
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])  # cosines 0, -1 and 0
+    student = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 9.0]])  # all 0
+    p = torch.tensor([[0.0, -1.0], [0.0, 0.0], [-1.0, 0.0]]).div(0.5).softmax(-1)
+    expected = (p * (p / 0.5).log()).sum(-1).mean()
+    found = similarity_divergence(student, teacher, 0.5)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    turned = teacher @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]]) * 7
+    assert float(similarity_divergence(turned, teacher)) == pytest.approx(0, abs=1e-6)
+    assert float(similarity_divergence(student[:2], teacher[:2])) == 0  # nothing to compare

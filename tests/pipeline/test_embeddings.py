@@ -19,11 +19,10 @@ from compress.pipeline.bundles.check import check_bundle
 from compress.pipeline.bundles.export import export_model
 from compress.pipeline.prepare import prepare
 from compress.pipeline.run import run
-from compress.pipeline.stages import with_truth
-from compress.recipe import Recipe, load_recipe
+from compress.recipe import load_recipe
 from compress.registry import stage_class
 from compress.stage import Context
-from tests.sentence_folders import write_sentence_folder, write_texts
+from tests.sentence_folders import prepared_embedder, write_sentence_folder, write_texts
 
 
 def _recipe(folder: Path, stage: str, settings: dict[str, Any], **model: Any) -> Path:
@@ -127,22 +126,14 @@ STAGES: dict[str, dict[str, Any]] = {
     "distill/student": {
         "student": {"layers": 1},
         "train": {"epochs": 1},
-        "losses": {"logits": 1, "hidden": 1, "relations": 1, "embedding": 1},
+        "losses": {"logits": 1, "similarity": 1, "hidden": 1, "relations": 1, "embedding": 1},
     },
 }
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Context]:
-    folder = tmp_path_factory.mktemp("stages")
-    write_sentence_folder(folder / "st")
-    recipe: Recipe = load_recipe(_recipe(folder, "quantize/int8_dynamic", {}))
-    made = prepare(recipe, folder)
-    splits = with_truth(made.loaded.module, made.splits)
-    context = Context(
-        splits.task, splits.train, splits.validation, teacher=made.loaded.module, reader=splits.reader
-    )
-    return made.loaded.module, context
+    return prepared_embedder(tmp_path_factory.mktemp("stages"))
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -161,3 +152,27 @@ def test_every_kind_of_stage_works_on_the_encoder_inside(
         )
     assert found.shape == before.shape and found.norm().item() == pytest.approx(1, abs=1e-4)
     assert not torch.equal(found, before) or name == "prune/vocabulary"
+
+
+def test_shortened_vectors_are_whole_in_the_file_and_in_the_bundle(tmp_path: Path) -> None:
+    write_sentence_folder(tmp_path / "st")
+    path = _recipe(tmp_path, "prune/dimensions", {"keep": 8, "calibration_rows": 64})
+    recipe = json.loads(path.read_text())
+    distilled = {"losses": {"logits": 1, "similarity": 1, "hidden": 1}, "train": {"epochs": 1}}
+    recipe["stages"] += [{"distill/student": distilled}, "quantize/int8_dynamic"]
+    path.write_text(json.dumps({**recipe, "gates": {}}), encoding="utf-8")
+    bundle = run(path, tmp_path / "out").directory
+    session = ort.InferenceSession(bundle / ONNX_PATH, providers=["CPUExecutionProvider"])
+    assert [each.shape[-1] for each in session.get_outputs()] == [32, 8]
+    report = compress.load_report(bundle)
+    assert report.stages[0].facts["dimensions_kept"] == 8 and report.measurement.breakdown is not None
+    assert report.measurement.candidate.accuracy.value > 0.3  # chance is 0.67
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["dimensions"] == 8 and manifest["outputs"][1]["shape"][-1] == 8
+    kinds = [each["type"].rpartition(".")[2] for each in json.loads((bundle / "modules.json").read_text())]
+    assert kinds == ["Transformer", "Pooling", "Dense", "Normalize"]
+    dense = json.loads((bundle / "2_Dense/config.json").read_text())
+    assert (dense["in_features"], dense["out_features"], dense["bias"]) == (32, 8, False)
+    ids = torch.tensor([[2, 6, 7, 8, 3]])
+    vector = compress.load(bundle)(ids, torch.ones_like(ids), torch.zeros_like(ids)).sentence_embedding
+    assert vector.shape == (1, 8) and vector.norm().item() == pytest.approx(1, abs=1e-4)

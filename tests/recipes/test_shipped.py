@@ -83,7 +83,8 @@ def test_every_stage_occurs_in_a_shipped_recipe_of_each_folder() -> None:
     }
     for folder in scores:
         assert used[folder] == {"prune/structured", "quantize/int8_dynamic", "distill/student"}
-    everything = set(stage_names()) - {"prune/channels"}
+    assert "prune/dimensions" in used["embedding"]  # it needs vectors
+    everything = set(stage_names()) - {"prune/channels", "prune/dimensions"}
     assert used["reviews"] == everything and used["digits"] == everything - NEED_TEXT
     assert used["cnn"] == {"prune/channels", "quantize/int8_static", "distill/student"}
     assert used["vit"] == {"prune/heads", "quantize/int8_dynamic", "distill/student"}

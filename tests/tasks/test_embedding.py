@@ -123,3 +123,16 @@ def test_shapes() -> None:
     assert TASK.misfit((3, 8), 3, 5) is None and TASK.widened((3, 4)).size == 4
     assert "[3, size]" in (TASK.misfit((3, 5, 8), 3, 5) or "")
     assert TASK.answer_shape == (8,) and TASK.numbers(10) == 8
+
+
+def test_vectors_of_another_size_learn_the_likeness_of_texts(vectors: np.ndarray) -> None:
+    teacher = torch.from_numpy(vectors)
+    student = torch.nn.Parameter(teacher[:, :5].clone())
+    loss = TASK.divergence(student, teacher, 1.0)
+    assert float(loss) == pytest.approx(
+        float(TASK.similarity_from_kept(student, TASK.kept_answers(teacher))), rel=1e-6
+    )
+    assert float(TASK.loss(student, teacher)) == float(loss) > 0.01
+    loss.backward()
+    assert float(student.grad.abs().sum()) > 0
+    assert float(TASK.loss(student, torch.full((120, 1), torch.nan))) == 0

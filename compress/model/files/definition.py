@@ -38,6 +38,7 @@ __all__ = [
     "definition_of",
     "pooler_options",
     "seeded",
+    "turn_",
 ]
 
 HeadName = str
@@ -217,6 +218,18 @@ def add_dense_(embedder: Embedder, weight: Tensor) -> None:
     layer, definition = embedder.add_dense_(weight), definition_of(embedder)
     if definition is not None:
         tail = {**definition.tail, "dense": [*definition.tail["dense"], layer]}
+        attach_definition_(embedder, replace(definition, tail=tail))
+
+
+def turn_(embedder: Embedder, weight: Tensor) -> None:
+    """Multiply an embedder's vectors by a weight [e', e] before normalization, also in its definition."""
+    if not embedder.turn_(weight):
+        add_dense_(embedder, weight)
+        return
+    definition = definition_of(embedder)
+    if definition is not None:
+        *others, last = definition.tail["dense"]
+        tail = {**definition.tail, "dense": [*others, {**last, "out_features": len(weight)}]}
         attach_definition_(embedder, replace(definition, tail=tail))
 
 

@@ -131,6 +131,23 @@ class Embedder(nn.Module):
         self.dense.append(Dense(linear).train(self.training))
         return {"in_features": size_in, "out_features": size_out, "bias": False, "activation": "Identity"}
 
+    def turn_(self, weight: Tensor) -> bool:
+        """Multiply vectors by a weight [e', e] before normalization; returns whether a layer took it in.
+
+        The last dense layer does if it has no activation; otherwise use `add_dense_`.
+        """
+        layer = self.dense[-1] if len(self.dense) else None
+        if not isinstance(layer, Dense) or not isinstance(layer.activation, nn.Identity):
+            return False
+        last = layer.linear
+        linear = nn.Linear(last.in_features, len(weight), bias=last.bias is not None)
+        with torch.no_grad():
+            linear.weight.copy_(weight @ last.weight)
+            if last.bias is not None:
+                linear.bias.copy_(weight @ last.bias)
+        layer.linear = linear.train(self.training)
+        return True
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Embedded:
