@@ -80,6 +80,12 @@ def _qat() -> str:
     return _settings(QatConfig, own=True)
 
 
+def _guard() -> str:
+    from compress.quantize.guard import Guard
+
+    return _settings(Guard, own=True)
+
+
 def _export() -> str:
     from compress.recipe import ExportConfig
 
@@ -480,6 +486,7 @@ _LINKS = {
     "MeasureConfig": "recipe.md#measure",
     "ModelConfig": "recipe.md#model",
     "QatConfig": "stages.md#qat",
+    "Guard": "stages.md#guard",
     "RecoveryConfig": "stages.md#recovery",
     "RowsConfig": "",
     "Schemes": "",
@@ -632,6 +639,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "integers": _integers,
     "recovery": _recovery,
     "qat": _qat,
+    "guard": _guard,
     "tasks": _tasks,
     "task-models": _task_models,
     "task-sources": _sources_of_tasks,

@@ -186,6 +186,14 @@ class Stage(BaseModel, ABC):
         """
         del model, context
 
+    def blame(self, model: nn.Module, made: StageResult, context: Context) -> dict[str, float]:
+        """Parts of the layers in a loss so large that answers fell to chance, largest first; empty: unknown.
+
+        Args:
+            model: what `apply` was given, and `made` what it returned.
+        """
+        return {}
+
     @property
     def is_timed(self) -> bool:
         """Whether the result depends on the speed of this machine."""

@@ -61,12 +61,12 @@ def partition(
             class too small to have a row in each split.
     """
     train = tables["train"]
-    kept, notes = _distinct(train)
+    kept, notes = _distinct(train, task)
     _check_classes(train, kept, task)
     indices = {"train": kept}
     for part in PARTS[1:]:
         if part in tables:
-            indices[part], dropped = _without_repeats(tables[part])
+            indices[part], dropped = _without_repeats(tables[part], task)
             notes += dropped
             _check_known_labels(tables[part], train, kept, task)
     _check_leaks(tables, indices)
@@ -118,14 +118,14 @@ def distinct_from(table: Table, held_out: Iterable[Text]) -> tuple[Indices, tupl
     return np.array(list(first.values()), dtype=np.int64), notes
 
 
-def _distinct(table: Table) -> tuple[Indices, tuple[Note, ...]]:
+def _distinct(table: Table, task: type[Task]) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first row of each input; drop all rows of an input with more than one label."""
     keys = [loose_key(item) for item in table.items]
     first: dict[Text | bytes, int] = {}
     labels: dict[Text | bytes, set[Hashable]] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)
-        labels.setdefault(key, set()).add(table.labels[index])
+        labels.setdefault(key, set()).add(task.of_input(table.labels[index]))
     torn = {key for key, names in labels.items() if len(names) > 1}
     contradicting = sum(key in torn for key in keys)
     repeats = len(keys) - len(first) - (contradicting - len(torn))
@@ -142,13 +142,13 @@ def _dropped(table: Table, rows: int, reason: str) -> Note:
     return Note(f"{table.name}: {counted(rows, 'row')} dropped: {reason}", "dropped")
 
 
-def _without_repeats(table: Table) -> tuple[Indices, tuple[Note, ...]]:
+def _without_repeats(table: Table, task: type[Task]) -> tuple[Indices, tuple[Note, ...]]:
     """Keep the first of the rows with exactly the same input and label."""
     first: dict[tuple[Text | bytes, Hashable], int] = {}
     for index, row in enumerate(zip(table.items, table.labels, strict=True)):
         first.setdefault(row, index)
     repeats = len(table) - len(first)
-    torn = len(first) - len(set(table.items))
+    torn = len({(item, task.of_input(label)) for item, label in first}) - len(set(table.items))
     notes: tuple[Note, ...] = ()
     if repeats:
         notes += (_dropped(table, repeats, "the same input occurs earlier"),)

@@ -28,7 +28,7 @@ from compress.data.splits import Splits
 from compress.data.table import Table
 from compress.errors import DataError, Problem
 from compress.tasks import Task, task_class
-from compress.tasks.registry import default_task, tasks_of_rows
+from compress.tasks.registry import default_task, task_of_labels, tasks_of_rows
 from compress.tasks.spec import LabelKind, RowKind, TaskName
 
 __all__ = ["DataSource", "load_splits"]
@@ -44,6 +44,7 @@ class DataSource(BaseModel, ABC):
         label_kinds: the labels that its rows can have, which determine the possible tasks.
         modality: type of a row.
         paths_to: what its paths refer to.
+        column: what holds one value a row.
 
     Attributes:
         task: the task to learn; empty: the first task for this kind of rows.
@@ -59,6 +60,7 @@ class DataSource(BaseModel, ABC):
     label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class",)
     modality: ClassVar[Modality] = "numbers"
     paths_to: ClassVar[Literal["FILE", "DIR", "FILE or DIR"]] = "FILE"
+    column: ClassVar[str] = "column"
     if TYPE_CHECKING:
         source: str
 
@@ -91,6 +93,18 @@ class DataSource(BaseModel, ABC):
         if sum(getattr(self, f"{part}_fraction") for part in drawn) >= 1:
             raise ValueError(
                 "validation_fraction and test_fraction leave no rows to train on; their sum must be below 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_of_the_task(self) -> Self:
+        group = getattr(self, "group", None)
+        if "group" in type(self).model_fields and self.kind.has_groups() != (group is not None):
+            raise ValueError(
+                f"task {self.task} needs group: the name of the {self.column} with each row's query"
+                if group is None
+                else "group is for candidates of a query; set data.task="
+                f"{task_of_labels('graded')} too, or omit group"
             )
         return self
 

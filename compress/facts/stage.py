@@ -30,12 +30,14 @@ class Sensitivity:
         groups: KL of each scheme in nats, by group name.
         chosen: chosen scheme by group name; one that is not in `schemes` stays float.
         rows: validation rows over which the KL is averaged.
+        estimated: by the group's part in the divergence of the whole model, not with it alone quantized.
     """
 
     schemes: tuple[str, ...]
     groups: dict[str, tuple[float, ...]]
     chosen: dict[str, str]
     rows: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,4 +104,5 @@ def _sensitivity(facts: Mapping[str, Any]) -> Sensitivity | None:
         groups={name: tuple(float(x.get(key) or 0) for key in keys) for name, x in groups.items()},
         chosen={name: str(x.get("scheme")) for name, x in groups.items()},
         rows=int(facts.get("sensitivity_rows") or 0),
+        estimated=facts.get("sensitivity") == "first_order",
     )

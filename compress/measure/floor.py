@@ -1,7 +1,7 @@
 """What a task's rows give away without a Transformer: a linear model of counted words.
 
-TF-IDF of words and of pairs of neighbouring words (Salton and Buckley 1988) and the task's linear model, by
-scikit-learn, fitted on the training rows. The strength of its regularization, and what the task decides on
+TF-IDF of words (see `counted_words`) and the task's linear model, by scikit-learn, fitted on the training
+rows. The strength of its regularization, and what the task decides on
 validation rows, are chosen there; test rows are only answered.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from compress.data.split import Split
 from compress.data.splits import Splits
+from compress.measure.counted_words import CountedWords, plain_texts
 from compress.measure.results import Answers, Floor
 from compress.system.exclusive import alone
 from compress.tasks import NO_LABEL, Task
@@ -26,11 +27,10 @@ __all__ = ["measure_floor"]
 
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 # Limits that keep it at seconds: rows are drawn, words are the most frequent ones.
-_MOST_ROWS, _MOST_CHARACTERS, _MOST_OF_A_TEXT = 20_000, 10_000_000, 10_000
+_MOST_ROWS, _MOST_CHARACTERS = 20_000, 10_000_000
 _MOST_WEIGHTS, _MOST_WORDS = 4_000_000, 100_000
 _MOST_WORK, _MOST_TRIED_WORK = 1_000_000, 50_000  # rows x classes that are fitted, and in each trial
 _FEWEST_TRIED = 1_000
-_RARE_FROM = 1_000  # training rows from which words of a single row are left out
 _TIMED, _WARM_UP = 200, 5  # rows
 
 
@@ -52,7 +52,7 @@ def measure_floor(splits: Splits, answers: Answers, *, seed: int) -> Floor | str
         return "train has no labels"
     train = _shortened(train, task, seed)
     try:
-        words = _Words.of(train, task)
+        words = CountedWords.of(train.texts, min(_MOST_WORDS, max(1, _MOST_WEIGHTS // max(task.classes, 1))))
     except ValueError as error:  # no words at all
         return str(error)
     fitted = _fitted(words, task, train, _known(splits.validation), seed)
@@ -61,7 +61,8 @@ def measure_floor(splits: Splits, answers: Answers, *, seed: int) -> Floor | str
     return Floor(
         model=fitted.model.name,
         rows=len(train),
-        words=len(words.vectorizer.vocabulary_),
+        words=words.count,
+        compared=words.pairs is not None,
         strength=fitted.strength,
         score=task.score(found, truth),
         baseline=task.difference(found, answers.of("baseline"), truth),
@@ -72,31 +73,8 @@ def measure_floor(splits: Splits, answers: Answers, *, seed: int) -> Floor | str
 
 
 @dataclass(frozen=True)
-class _Words:
-    """Counts words of texts."""
-
-    vectorizer: Any
-
-    @classmethod
-    def of(cls, train: Split, task: Task) -> _Words:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        vectorizer = TfidfVectorizer(
-            ngram_range=(1, 2),
-            sublinear_tf=True,
-            token_pattern=r"(?u)\b\w+\b",
-            min_df=2 if len(train) >= _RARE_FROM else 1,
-            max_features=min(_MOST_WORDS, max(1, _MOST_WEIGHTS // max(task.classes, 1))),
-        )
-        return cls(vectorizer.fit(_plain(train.texts)))
-
-    def features(self, texts: Sequence[Any]) -> Any:
-        return self.vectorizer.transform(_plain(texts))
-
-
-@dataclass(frozen=True)
 class _Fitted:
-    words: _Words
+    words: CountedWords
     model: LinearModel
     task: Task
     strength: float
@@ -105,7 +83,7 @@ class _Fitted:
         return self.task.named(self.model.logits(self.words.features(texts)))
 
 
-def _fitted(words: _Words, task: Task, train: Split, validation: Split, seed: int) -> _Fitted:
+def _fitted(words: CountedWords, task: Task, train: Split, validation: Split, seed: int) -> _Fitted:
     """Fitted with the strength that is best on validation rows when a part of train is fitted."""
     tried = train.take(max(_FEWEST_TRIED, _MOST_TRIED_WORK // max(task.classes, 1)), seed=seed)
     truth, unseen = validation.truth(task), words.features(validation.texts)
@@ -126,12 +104,6 @@ def _fitted(words: _Words, task: Task, train: Split, validation: Split, seed: in
     return _Fitted(words, model, decided, strength)
 
 
-def _plain(texts: Sequence[Any]) -> list[str]:
-    """Each row as one text, of which a very long one is cut."""
-    joined = (each if isinstance(each, str) else "\n".join(each) for each in texts)
-    return [each[:_MOST_OF_A_TEXT] for each in joined]
-
-
 def _known(split: Split) -> Split:
     """The rows whose labels are known."""
     labels = split.labels.reshape(len(split), -1)
@@ -141,7 +113,7 @@ def _known(split: Split) -> Split:
 
 def _shortened(train: Split, task: Task, seed: int) -> Split:
     """Rows as many as can be fitted in seconds."""
-    each = sum(map(len, _plain(train.texts))) / len(train)
+    each = sum(map(len, plain_texts(train.texts))) / len(train)
     most = min(_MOST_ROWS, _MOST_CHARACTERS / max(each, 1), _MOST_WORK / max(task.classes, 1))
     return train.take(max(_FEWEST_TRIED, int(most)), seed=seed)
 

@@ -364,6 +364,7 @@ class Floor(_Result):
         model: name of the linear model.
         rows: training rows that it was fitted on; of many, a random part.
         words: words and pairs of words that it counts.
+        compared: whether it also reads how alike the two texts of a row are.
         strength: inverse of its regularization, chosen on validation rows.
         score: on the test rows.
         baseline, candidate: the metric of each minus that of this model, on the same test rows.
@@ -374,6 +375,7 @@ class Floor(_Result):
     model: str
     rows: int
     words: int
+    compared: bool = False
     strength: float
     score: Score
     baseline: Difference

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from compress.data import Split, Splits
@@ -10,12 +12,13 @@ from compress.measure import Measurement
 from compress.model import predict_logits
 from compress.page.format import percent
 from compress.recipe import Recipe
-from compress.report import commonest_words
+from compress.report import StageRecord, commonest_words
 from compress.tasks import Task, task_of_measurement
 
 __all__ = ["doubt_of_model", "doubts_of_data", "lines_before_work", "warnings_of"]
 
 _SHOWN_LABELS = 20
+_SHOWN_LAYERS = 3
 _MOST_ROWS = 2000
 
 
@@ -55,7 +58,7 @@ def lines_before_work(recipe: Recipe, splits: Splits) -> tuple[str, ...]:
 def doubt_of_model(module: nn.Module, splits: Splits) -> str | None:
     """A sentence if the uncompressed model is at chance level on validation rows, before it is compressed."""
     task, rows = splits.task, splits.validation.take(_MOST_ROWS, seed=0)
-    if task.answer_kind != "classes" or task.names_tokens:
+    if task.labels_from_model or task.names_tokens:
         return None
     answers, truth = task.named(predict_logits(module, rows, task)).numpy(), rows.truth(task)
     constant, gain = task.above_constant(answers, truth)
@@ -64,7 +67,8 @@ def doubt_of_model(module: nn.Module, splits: Splits) -> str | None:
     words, value = task.words, task.value(answers, truth)
     found, chance = (words.scale.text(each) for each in (value, constant))
     said = words.not_above_constant("uncompressed", found, chance, "validation")
-    return f"{said}. Check that it was trained, the order of its labels and the columns that it reads"
+    order = ", the order of its labels" if task.labels else ""
+    return f"{said}. Check that it was trained{order} and the columns that it reads"
 
 
 def _unmeasured(split: Split, task: Task) -> str | None:
@@ -96,27 +100,45 @@ def _lost_classes(measurement: Measurement) -> list[str]:
     """A sentence on the classes that the baseline finds and the candidate doesn't; none if there are none."""
     kept, task = measurement.answers, task_of_measurement(measurement)
     found = None if kept is None else task.by_class(kept.truth, kept.of("baseline"), kept.of("candidate"))
-    lost = () if found is None else found.lost()
-    if not lost:
+    if found is None or not (lost := found.lost()):
         return []
     each = [
-        f"{_name(task, one.index)!r} (recall {percent(one.before)} to {percent(one.after)} of "
-        f"{one.rows:,} test rows)"
+        f"{one.name!r} (recall {percent(one.before)} to {percent(one.after)} of {one.units:,} test "
+        f"{found.words.units})"
         for one in sorted(lost, key=lambda one: one.after - one.before)
     ]
-    classes = "class" if len(lost) == 1 else "classes"
-    return [
-        f"the candidate loses {len(lost)} {classes} that the baseline finds: {listed(each, _SHOWN_LABELS)}"
-    ]
+    classes = f"{len(lost)} {found.words.nouns(len(lost))}"
+    return [f"the candidate loses {classes} that the baseline finds: {listed(each, _SHOWN_LABELS)}"]
 
 
-def _name(task: Task, index: int) -> str:
-    return task.labels[index] if index < len(task.labels) else str(index)
+def _fallen(stages: Sequence[StageRecord], task: Task) -> list[str]:
+    """A sentence on each quantize stage after which answers are near chance: the layers that did it."""
+    found = []
+    for stage in stages:
+        shares: dict[str, float] | None = stage.facts.get("fell_to_chance")
+        if shares is None:
+            continue
+        named = [f"{name} ({percent(share)})" for name, share in list(shares.items())[:_SHOWN_LAYERS]]
+        where = f"; most of it comes from {listed(named, _SHOWN_LAYERS)}" if named else ""
+        found.append(
+            f"{stage.name} brought the answers near chance (validation {task.words.metric} "
+            f"{task.words.scale.text(stage.validation_metric)}){where}. "
+            "Give the stage guard: {max_drop: 0.01}, "
+            "which keeps such layers at more bits, or name them under skip"
+        )
+    return found
 
 
-def warnings_of(recipe: Recipe, splits: Splits, measurement: Measurement) -> tuple[str, ...]:
+def warnings_of(
+    recipe: Recipe, splits: Splits, measurement: Measurement, stages: Sequence[StageRecord] = ()
+) -> tuple[str, ...]:
     """Caveats that a report's sections do not derive from its figures: the data and chance level."""
-    found = [*doubts_of_data(recipe, splits), *_chance_level(measurement), *_lost_classes(measurement)]
+    found = [
+        *doubts_of_data(recipe, splits),
+        *_fallen(stages, splits.task),
+        *_chance_level(measurement),
+        *_lost_classes(measurement),
+    ]
     difference = measurement.difference
     if difference.high < 0:
         scale = splits.task.words.scale

@@ -69,7 +69,7 @@ def _report(run: Run, base: Base, work: Work, candidate: Exported) -> RunReport:
     steps = work.with_step(candidate.path, len(names), names).steps
     few = work.splits.validation.take(_SATURATION_ROWS, seed=recipe.seed)
     saturation = saturation_risk(work.module, few, work.splits.task)
-    doubts = warnings_of(recipe, splits, measurement)
+    doubts = warnings_of(recipe, splits, measurement, work.records)
     floor, no_floor = floor_of(run, measurement)
     return RunReport(
         name=recipe.run_name,

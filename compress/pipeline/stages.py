@@ -27,7 +27,7 @@ from compress.pipeline.prepare import Run
 from compress.pipeline.timer import OnnxTimer
 from compress.progress import Silent
 from compress.report import EpochRecord, StageRecord
-from compress.stage import Context
+from compress.stage import Context, Stage, StageResult
 from compress.system.cost import Cost
 from compress.train import evaluate, fit_
 
@@ -42,6 +42,8 @@ __all__ = [
     "with_file",
     "with_truth",
 ]
+
+_FALLEN = 0.5  # of what a model is above constant answers
 
 
 @dataclass(frozen=True)
@@ -151,15 +153,17 @@ def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
 
     def make() -> tuple[nn.Module, dict[str, Any]]:
         run.progress.say(f"stage {stage.name}")
+        context = _context(run, work, index, baseline)
         with Cost() as cost:
-            made = stage.apply(work.module, _context(run, work, index, baseline))
+            made = stage.apply(work.module, context)
         parameters, nonzero = weight_counts(made.model)
         rows = decided(made.model, work.with_vocabulary(made.kept_tokens, run.scratch).splits)
+        metric = metric_of(made.model, rows)
         return made.model, {
-            "facts": made.facts,
+            "facts": made.facts | _blamed(stage, work, made, metric, context),
             "curve": made.curve,
             "kept_tokens": made.kept_tokens,
-            "validation_metric": metric_of(made.model, rows),
+            "validation_metric": metric,
             "parameters": parameters,
             "nonzero_parameters": nonzero,
             "seconds": cost.seconds,
@@ -176,6 +180,18 @@ def _staged(run: Run, work: Work, index: int, baseline: Path) -> Work:
     made = work.with_vocabulary(kept, run.scratch)
     splits = decided(piece.module, made.splits)
     return replace(made, module=piece.module, splits=splits, records=(*work.records, record))
+
+
+def _blamed(stage: Stage, work: Work, made: StageResult, metric: float, context: Context) -> dict[str, Any]:
+    """What a quantize stage is to blame for, if it lost most of what the model was above constant answers."""
+    if stage.kind != "quantize":
+        return {}
+    truth = work.splits.validation.truth(work.splits.task)
+    constant = work.splits.task.value(work.splits.task.constant(truth), truth)
+    before = metric_of(work.module, work.splits)
+    if before <= constant or metric - constant > _FALLEN * (before - constant):
+        return {}
+    return {"fell_to_chance": stage.blame(work.module, made, context)}
 
 
 def _context(run: Run, work: Work, index: int, baseline: Path) -> Context:

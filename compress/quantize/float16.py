@@ -77,7 +77,7 @@ class Float16(Stage):
             return new.fill_(rounded(name, layer.weight))
 
         done = replace_layers(model, linear, embedding, self.skip, convolution)
-        facts: dict[str, Any] = {"dtype": self.dtype, **done.facts(), "too_small_and_now_zero": flushed}
+        facts: dict[str, Any] = {"dtype": self.dtype, **done.facts, "too_small_and_now_zero": flushed}
         return StageResult(done.model, facts)
 
     def _rounded(self, name: str, weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "Replaced",
     "convolutions_to_replace",
     "copy_to_change",
+    "facts_of_change",
     "linears_to_replace",
     "recurrent_to_replace",
     "replace_layers",
@@ -50,30 +51,28 @@ class Replaced:
 
     Attributes:
         model: the new model, in eval mode.
-        layers: number of layers of each kind in `QUANTIZED_KINDS`.
-        left_float: name -> reason, for linear, convolution, embedding and recurrent layers that were not
-            replaced, and for all other parameters with two or more dimensions.
-        replaced: share of the original weights that the new layers hold, without biases.
-        bytes_before: parameters and buffers of the original model.
-        bytes_after: the same for the new model.
+        facts: as returned by `facts_of_change`.
     """
 
     model: nn.Module
-    layers: dict[str, int]
-    left_float: dict[str, str]
-    replaced: float
-    bytes_before: int
-    bytes_after: int
+    facts: dict[str, Any]
 
-    def facts(self) -> dict[str, Any]:
-        """Facts for the report."""
-        return {
-            "layers": self.layers,
-            "left_float": self.left_float,
-            "share_of_weights_replaced": self.replaced,
-            "bytes_before": self.bytes_before,
-            "bytes_after": self.bytes_after,
-        }
+
+def facts_of_change(before: nn.Module, after: nn.Module, left_float: Mapping[str, str]) -> dict[str, Any]:
+    """Facts for the report: number of new layers of each kind, what stays float, and sizes.
+
+    Args:
+        left_float: name -> reason, for linear, convolution, embedding and recurrent layers that were not
+            replaced, and for all other parameters with two or more dimensions.
+    """
+    kinds = Counter(each.kind for each in after.modules() if isinstance(each, QuantizedModule))
+    return {
+        "layers": dict(sorted(kinds.items())),
+        "left_float": dict(left_float),
+        "share_of_weights_replaced": replaced_share(_weights(before), after),
+        "bytes_before": tensor_bytes(before),
+        "bytes_after": tensor_bytes(after),
+    }
 
 
 def replace_layers(
@@ -101,7 +100,7 @@ def replace_layers(
     Raises:
         StageError: a pattern matches no layer, or nothing is left to quantize.
     """
-    total, weights = tensor_bytes(model), _weights(model)
+    original, total = model, tensor_bytes(model)
     taken = (embedding is not None, skip, convolution is not None, recurrent is not None)
     going, left = _choose(model, *taken)
     model = _copied_around(model, [layer for _, layer in going if id(layer) not in left])
@@ -118,14 +117,8 @@ def replace_layers(
         model = _put(model, name, made[id(layer)])
     _leave_fast_paths_(model)
     named = {name: left[id(layer)] for name, layer in found if id(layer) in left}
-    return Replaced(
-        model=model,
-        layers=dict(sorted(Counter(new.kind for new in made.values()).items())),
-        left_float={**named, **_floats_outside(model, named, total)},
-        replaced=replaced_share(weights, model),
-        bytes_before=total,
-        bytes_after=tensor_bytes(model),
-    )
+    left_float = {**named, **_floats_outside(model, named, total)}
+    return Replaced(model, facts_of_change(original, model, left_float))
 
 
 def linears_to_replace(

@@ -6,14 +6,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.quantize.calibrate import Calibration
 from compress.quantize.equivalent.smooth import Smoothing, smooth_
+from compress.quantize.guard import Guard, guarded
 from compress.quantize.integers.choose import Algorithm, Integers, integers_of_table
 from compress.quantize.integers.grid import Grid
 from compress.quantize.qat import QatConfig, learn_twins_
@@ -57,6 +58,8 @@ class QuantizeLayers(Stage):
         strength: of smoothquant: 0 evens out the weights, 1 the activations; awq searches its own.
         qat: train the model with quantization in place (quantization-aware training), from labels and from
             the recipe's original model; None: no training.
+        guard: keep layers at more bits (float; with 4 bits also 8) until the drop on validation rows is small
+            enough; None: the loss is only reported.
     """
 
     kind: ClassVar[Literal["prune", "distill", "quantize"]] = "quantize"
@@ -73,6 +76,13 @@ class QuantizeLayers(Stage):
     smooth: Smoothing = "none"
     strength: float = Field(default=0.5, ge=0, le=1)
     qat: QatConfig | None = None
+    guard: Guard | None = None
+
+    @model_validator(mode="after")
+    def _guarded_alone(self) -> Self:
+        if self.qat is not None and self.guard is not None:
+            raise ValueError("guard can't be combined with qat, which trains all layers together; omit one")
+        return self
 
     @property
     def looks_at_data(self) -> bool:
@@ -131,15 +141,25 @@ class QuantizeLayers(Stage):
     def stand_in(self) -> QuantizeLayers:
         """A cheap version of the stage: rounding, and ranges from a few rows."""
         cheap = {"algorithm": "rtn", "bias_correction": False, "smooth": "none", "calibration_rows": 16}
-        cheap["qat"] = None
-        return self.model_copy(update=cheap)
+        return self.model_copy(update=cheap | {"qat": None, "guard": None})
+
+    def blame(self, model: nn.Module, made: StageResult, context: Context) -> dict[str, float]:
+        """Each group's share of the divergence from the float model's outputs."""
+        from compress.quantize.guard import shares
+
+        return {} if self.smooth != "none" or self.qat is not None else shares(model, made, context)
+
+    def finer(self) -> QuantizeLayers | None:
+        """The stage with more bits for every layer, between it and float; None: there are none."""
+        return None
 
     def apply(self, model: nn.Module, context: Context) -> StageResult:
         """Return a copy with quantized layers, in eval mode.
 
         Raises:
             StageError: a pattern of `skip` matches nothing, or there is nothing to quantize; too few
-                calibration rows; a layer's input is not finite; training diverged in its first epoch.
+                calibration rows; a layer's input is not finite; training diverged in its first epoch; with
+                `guard`, nothing can be quantized within the drop.
         """
         from compress.quantize.calibrate import described
         from compress.quantize.replace import replace_layers
@@ -157,13 +177,13 @@ class QuantizeLayers(Stage):
             chosen.convolution,
             makers.recurrent if self.takes_recurrent else None,
         )
-        facts = chosen.facts | done.facts()
+        facts = chosen.facts | done.facts
         if chosen.rows is not None:
             facts |= {"calibration": described(self.calibration), "calibration_rows": len(chosen.rows)}
         made = StageResult(done.model, facts)
         if self.qat is not None:
             learn_twins_(made, makers.twins, chosen.model, self.qat, context, self.name)
-        return made
+        return made if self.guard is None else guarded(self, self.guard, chosen.model, made, context)
 
     def _choose(self, model: nn.Module, names: Sequence[str], context: Context) -> _Chosen:
         """Choose integers and ranges, on a copy of the model that doesn't outlive this method."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Int4WeightOnly", "Int8WeightOnly"]
 
+_ALL = "*"
+
 
 class _WeightOnly(QuantizeLayers):
     bits: ClassVar[Literal[4, 8]]
@@ -123,6 +125,12 @@ class Int4WeightOnly(_WeightOnly):
         """8 bits for `int8_layers`, 4 otherwise."""
         eight = any(fnmatchcase(name, pattern) for pattern in self.int8_layers)
         return replace(self.grid(), bits=8) if eight else self.grid()
+
+    def finer(self) -> Int4WeightOnly | None:
+        """With 8 bits."""
+        if self.int8_layers == (_ALL,):
+            return None
+        return self.model_copy(update={"int8_layers": (_ALL,), "guard": None})
 
     def table(self, name: str, weight: Tensor) -> Integers:
         """One scale per row and group of columns; with 8 bits one per row."""

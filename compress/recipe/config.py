@@ -92,8 +92,9 @@ class MeasureConfig(BaseModel):
             None: onnxruntime, and openvino if it is installed.
         ladder: also export and measure the model after every stage, on validation rows, if there are at least
             two stages.
-        floor: also fit a linear model of counted words on the training texts, which says what is reached
-            without a Transformer. It costs seconds, and is only for tasks with such a model.
+        floor: also fit a linear model of counted words on the training texts, and of how alike both texts of
+            a row are, which says what is reached without a Transformer. It costs seconds, and is only for
+            tasks with such a model.
     """
 
     model_config = _STRICT

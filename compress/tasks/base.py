@@ -180,6 +180,11 @@ class Task(ABC):
         return None
 
     @classmethod
+    def of_input(cls, label: Any) -> Hashable:
+        """What a label says of the row's input, which rows with the same input must agree on."""
+        return label  # type: ignore[no-any-return]
+
+    @classmethod
     def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> Integers:
         """Labels as arrays, [n] or [n, ...].
 
@@ -330,6 +335,50 @@ class Task(ABC):
     @abstractmethod
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """Candidate minus baseline with its paired interval, over all rows of a split."""
+
+    def scored(
+        self, value: float, ends: Sequence[float], truth: Truth, units: int | None = None, unit: str = ""
+    ) -> Score:
+        """A value and the ends of its interval as a `Score`.
+
+        Args:
+            units: number of judged answers; None: of labels.
+            unit: name of a unit, if it is not that of the task's words.
+        """
+        return Score(
+            metric=self.words.metric,
+            value=value,
+            low=float(ends[0]),
+            high=float(ends[1]),
+            rows=len(truth.lengths),
+            units=len(truth.labels) if units is None else units,
+            unit=unit or self.words.unit,
+        )
+
+    def compared(
+        self,
+        value: float,
+        ends: Sequence[float],
+        answers: tuple[NDArray[Any], NDArray[Any]],
+        truth: Truth,
+        units: int | None = None,
+        unit: str = "",
+    ) -> Difference:
+        """A difference and the ends of its interval, as a `Difference`; the rest as for `scored`.
+
+        Args:
+            answers: of the baseline and the candidate.
+        """
+        gained = lost = 0
+        if self.correct(answers[0], truth) is not None:
+            before, after = (each == truth.labels for each in answers)
+            gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+        return Difference(
+            **self.scored(value, ends, truth, units, unit).model_dump(),
+            gained=gained,
+            lost=lost,
+            agreement=self.agreement(*answers, truth),
+        )
 
     @abstractmethod
     def constant(self, truth: Truth) -> NDArray[Any]:

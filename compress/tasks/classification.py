@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from compress.tasks.class_gates import CLASS_GATES
 from compress.tasks.linear import LogisticRegressions
-from compress.tasks.metrics.by_class import ByClass
+from compress.tasks.metrics.by_class import ByClass, ClassWords
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
 from compress.tasks.spec import Breakdown, HubHead, InputSpec, TaskWords, Truth
 
@@ -82,7 +82,7 @@ class Classification(OneOfSeveral):
 
     def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
         """Rows by their class."""
-        return ByClass.of_one(self.classes, truth.labels, *answers)
+        return ByClass.of_one(self.classes, truth.labels, *answers, words=ClassWords(names=self.labels))
 
     def breakdown(
         self,
@@ -92,7 +92,7 @@ class Classification(OneOfSeveral):
         decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown:
         """F1, precision and recall of each class, and macro F1 with the interval of its change."""
-        return self.by_class(truth, baseline, candidate).breakdown("Each class", "class", self.labels)
+        return self.by_class(truth, baseline, candidate).breakdown()
 
     @classmethod
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:

@@ -79,10 +79,11 @@ class RidgeRegression:
     _model: Any = None
 
     def fit(self, features: Any, labels: NDArray[np.float64]) -> None:
-        """See `LinearModel`; labels [n]."""
+        """See `LinearModel`; labels [n], or [n, k] of which the first is the number."""
         from sklearn.linear_model import Ridge
 
-        self._model = Ridge(alpha=1 / self.strength).fit(features, labels)
+        numbers = labels if labels.ndim == 1 else labels[:, 0]
+        self._model = Ridge(alpha=1 / self.strength).fit(features, numbers)
 
     def logits(self, features: Any) -> NDArray[np.float64]:
         """See `LinearModel`."""

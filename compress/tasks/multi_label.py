@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from compress.tasks.base import Logits, Task
 from compress.tasks.class_gates import CLASS_GATES
 from compress.tasks.linear import LogisticRegressions
-from compress.tasks.metrics.by_class import ByClass
+from compress.tasks.metrics.by_class import ByClass, ClassWords
 from compress.tasks.metrics.statistics import interval_with
 from compress.tasks.spec import (
     NO_LABEL,
@@ -186,38 +186,18 @@ class MultiLabel(Task):
         counts = _row_counts(answers, truth)
         right, wrong = _made_up_rows(counts)
         value = self.value(answers, truth)
-        low, high = interval_with(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
-        return Score(
-            metric=self.words.metric,
-            value=value,
-            low=low,
-            high=high,
-            rows=len(truth.lengths),
-            units=len(truth.labels),
-            unit=self.words.unit,
-        )
+        ends = interval_with(counts, np.stack((right, wrong)), _f1_of_sums, value, least=0.0)
+        return self.scored(value, ends, truth)
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """Change of micro F1 with its paired bootstrap interval; gained and lost are labels of rows."""
-        labels = truth.labels
         before, after = (_row_counts(each, truth) for each in (baseline, candidate))
         right, wrong = _made_up_rows(before)
         made_up = np.stack((np.append(right, wrong), np.append(wrong, right)))
         value = self.change(baseline, candidate, truth)
         counts = np.concatenate((before, after), axis=1)
-        low, high = interval_with(counts, made_up, _change_of_sums, value, least=-1.0)
-        return Difference(
-            metric=self.words.metric,
-            value=value,
-            low=low,
-            high=high,
-            rows=len(truth.lengths),
-            units=len(labels),
-            gained=int(((candidate == labels) & (baseline != labels)).sum()),
-            lost=int(((baseline == labels) & (candidate != labels)).sum()),
-            agreement=self.agreement(baseline, candidate, truth),
-            unit=self.words.unit,
-        )
+        ends = interval_with(counts, made_up, _change_of_sums, value, least=-1.0)
+        return self.compared(value, ends, (baseline, candidate), truth)
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """The commonest labels for every row, as many of them as give the best micro F1."""
@@ -245,8 +225,8 @@ class MultiLabel(Task):
 
     def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
         """Rows by their labels."""
-        rows = len(truth.lengths)
-        return ByClass.of_several(*(each.reshape(rows, -1) for each in (truth.labels, *answers)))
+        shape, words = (len(truth.lengths), -1), ClassWords("label", names=self.labels)
+        return ByClass.of_several(*(each.reshape(shape) for each in (truth.labels, *answers)), words=words)
 
     def breakdown(
         self,
@@ -261,8 +241,7 @@ class MultiLabel(Task):
             f"{_threshold(decisions[0])} for the baseline: for each model, the threshold with the best "
             "micro F1 on validation rows."
         )
-        found = self.by_class(truth, baseline, candidate)
-        return found.breakdown("Each label", "label", self.labels, first)
+        return self.by_class(truth, baseline, candidate).breakdown(first)
 
     # Sizes
 

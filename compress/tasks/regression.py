@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
-from compress.tasks.linear import RidgeRegression
 from compress.tasks.metrics.resampling import Floats, Weighted, intervals, pearson, ranks_of, weighted_ranks
 from compress.tasks.scores import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Score, TaskWords, Truth
@@ -70,18 +69,10 @@ class Regression(OneNumber):
         """With its bootstrap interval over rows."""
         labels, (found,) = _known(truth, answers)
         more_labels, more = _with_made_up(labels, found)
-        (low, high), *_ = intervals(
+        ends, *_ = intervals(
             len(labels), _correlation(labels, found), (len(more_labels), _correlation(more_labels, *more))
         )
-        return Score(
-            metric=self.words.metric,
-            value=self.value(answers, truth),
-            low=float(low),
-            high=float(high),
-            rows=len(truth.lengths),
-            units=len(labels),
-            unit=self.words.unit,
-        )
+        return self.scored(self.value(answers, truth), ends, truth, len(labels))
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired bootstrap interval over rows."""
@@ -92,30 +83,16 @@ class Regression(OneNumber):
             old, new = _correlation(labels, before), _correlation(labels, after)
             return lambda weights: new(weights) - old(weights)
 
-        (low, high), *_ = intervals(
+        ends, *_ = intervals(
             len(labels), change(labels, before, after), (len(more_labels), change(more_labels, *more))
         )
-        return Difference(
-            metric=self.words.metric,
-            value=self.change(baseline, candidate, truth),
-            low=float(low),
-            high=float(high),
-            rows=len(truth.lengths),
-            units=len(labels),
-            gained=0,
-            lost=0,
-            agreement=self.agreement(baseline, candidate, truth),
-            unit=self.words.unit,
-        )
+        value = self.change(baseline, candidate, truth)
+        return self.compared(value, ends, (baseline, candidate), truth, len(labels))
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """The mean, for each row: its correlation counts as 0."""
         labels, _ = _known(truth)
         return np.full(len(truth.labels), labels.mean() if len(labels) else 0.0)
-
-    def linear_model(self, strength: float) -> RidgeRegression:
-        """Ridge regression."""
-        return RidgeRegression(strength)
 
     def breakdown(
         self,

@@ -84,6 +84,11 @@ class Reranking(OneNumber):
         return label[1]  # type: ignore[no-any-return]
 
     @classmethod
+    def of_input(cls, label: Any) -> Hashable:
+        """The relevance: a query may be asked twice."""
+        return label[0]  # type: ignore[no-any-return]
+
+    @classmethod
     def encode_labels(cls, column: Sequence[Any], number: Mapping[str, int]) -> NDArray[Any]:
         """Relevances and numbers of groups, float64 [n, 2]."""
         relevances = np.array([relevance for relevance, _ in column], dtype=np.float64)
@@ -158,33 +163,15 @@ class Reranking(OneNumber):
         """With its bootstrap interval over groups."""
         found = _of_groups(answers, truth)[:, :1]
         chance = self.value(self.constant(truth), truth)
-        (low, high), *_ = _intervals(found, np.array([[1.0], [chance]]))
-        return Score(
-            metric=self.words.metric,
-            value=self.value(answers, truth),
-            low=float(low),
-            high=float(high),
-            rows=len(truth.lengths),
-            units=len(found),
-            unit=_UNIT,
-        )
+        ends, *_ = _intervals(found, np.array([[1.0], [chance]]))
+        return self.scored(self.value(answers, truth), ends, truth, len(found), _UNIT)
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired bootstrap interval over groups."""
         change = _of_groups(candidate, truth) - _of_groups(baseline, truth)
-        (low, high), *_ = _intervals(change[:, :1], self._made_up(truth)[:, :1])
-        return Difference(
-            metric=self.words.metric,
-            value=self.change(baseline, candidate, truth),
-            low=float(low),
-            high=float(high),
-            rows=len(truth.lengths),
-            units=len(change),
-            gained=0,
-            lost=0,
-            agreement=self.agreement(baseline, candidate, truth),
-            unit=_UNIT,
-        )
+        ends, *_ = _intervals(change[:, :1], self._made_up(truth)[:, :1])
+        value = self.change(baseline, candidate, truth)
+        return self.compared(value, ends, (baseline, candidate), truth, len(change), _UNIT)
 
     def _made_up(self, truth: Truth) -> Floats:
         """Changes of two groups, of which each model has one in the best order and one in a random one."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
+from compress.tasks.linear import RidgeRegression
 from compress.tasks.spec import InputSpec, LabelKind, Truth
 
 if TYPE_CHECKING:
@@ -156,6 +157,10 @@ class OneNumber(Task):
     def correct(self, answers: NDArray[Any], truth: Truth) -> None:
         """None: a number is more or less right."""
         return
+
+    def linear_model(self, strength: float) -> RidgeRegression:
+        """Ridge regression."""
+        return RidgeRegression(strength)
 
     # Hugging Face
 

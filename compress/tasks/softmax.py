@@ -81,42 +81,20 @@ class OneOfSeveral(Task):
     def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """Exact interval; if rows have several units, at least as wide as that of the mean over rows."""
         right = answers == truth.labels
-        correct, units = int(right.sum()), len(right)
-        low, high = proportion_interval(correct, units)
+        ends = proportion_interval(int(right.sum()), len(right))
         if not self.units_are_rows:
-            low, high = wider((low, high), clustered_interval(right, truth.lengths), least=0.0)
-        return Score(
-            metric=self.words.metric,
-            value=correct / units,
-            low=low,
-            high=high,
-            rows=len(truth.lengths),
-            units=units,
-            unit=self.words.unit,
-        )
+            ends = wider(ends, clustered_interval(right, truth.lengths), least=0.0)
+        return self.scored(self.value(answers, truth), ends, truth)
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """Tango's interval; if rows have several units, at least as wide as that of the mean over rows."""
-        labels = truth.labels
-        units = len(labels)
-        gained = int(((candidate == labels) & (baseline != labels)).sum())
-        lost = int(((baseline == labels) & (candidate != labels)).sum())
-        low, high = paired_interval(gained, lost, units)
+        before, after = (each == truth.labels for each in (baseline, candidate))
+        ends = paired_interval(int((after & ~before).sum()), int((before & ~after).sum()), len(before))
         if not self.units_are_rows:
-            change = (candidate == labels).astype(np.float64) - (baseline == labels)
-            low, high = wider((low, high), clustered_interval(change, truth.lengths), least=-1.0)
-        return Difference(
-            metric=self.words.metric,
-            value=(gained - lost) / units,
-            low=low,
-            high=high,
-            rows=len(truth.lengths),
-            units=units,
-            gained=gained,
-            lost=lost,
-            agreement=int((baseline == candidate).sum()) / units,
-            unit=self.words.unit,
-        )
+            change = after.astype(np.float64) - before
+            ends = wider(ends, clustered_interval(change, truth.lengths), least=-1.0)
+        value = self.change(baseline, candidate, truth)
+        return self.compared(value, ends, (baseline, candidate), truth)
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """The most common label, for every unit."""

@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits
-from compress.tasks.metrics.entities import Scheme, entity_counts, entity_f1, scheme_of
+from compress.tasks.class_gates import CLASS_GATES
+from compress.tasks.metrics.by_class import ByClass, ClassWords
+from compress.tasks.metrics.entities import (
+    Scheme,
+    each_word,
+    entity_counts,
+    entity_f1,
+    right_by_all,
+    scheme_of,
+)
 from compress.tasks.metrics.statistics import interval_with
 from compress.tasks.softmax import OneOfSeveral, softmax_divergence
 from compress.tasks.spec import (
@@ -84,6 +93,7 @@ class TokenLabels(OneOfSeveral):
         ),
     )
     label_kind = "tags"
+    gates = CLASS_GATES
     result = "logits = session.run(None, feed)[0]  # [rows, tokens, labels]"
     units_are_rows = False
 
@@ -202,26 +212,23 @@ class TokenLabels(OneOfSeveral):
 
     def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """With its interval over sentences."""
-        found = super().score(answers, truth)
         if self.scheme is None:
-            return found
+            return super().score(answers, truth)
         counts = entity_counts(self.scheme, answers, truth.labels, truth.lengths).sum(axis=1)
         value = self.value(answers, truth)
-        low, high = interval_with(counts, _made_up(counts), entity_f1, value, least=0.0)
-        return found.model_copy(update={"value": value, "low": low, "high": high})
+        ends = interval_with(counts, _made_up(counts), entity_f1, value, least=0.0)
+        return self.scored(value, ends, truth)
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired interval over sentences; gained and lost are words."""
-        found = super().difference(baseline, candidate, truth)
         if self.scheme is None:
-            return found
+            return super().difference(baseline, candidate, truth)
         before, after = (
             entity_counts(self.scheme, each, truth.labels, truth.lengths).sum(axis=1)
             for each in (baseline, candidate)
         )
         value = self.change(baseline, candidate, truth)
-        low, high = _change_interval(before, after, value)
-        return found.model_copy(update={"value": value, "low": low, "high": high})
+        return self.compared(value, _change_interval(before, after, value), (baseline, candidate), truth)
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """The tag that, given to every word, has the best metric; of several, the most common one."""
@@ -232,6 +239,16 @@ class TokenLabels(OneOfSeveral):
         tried = [np.full_like(truth.labels, tag) for tag in in_order]
         return max(tried, key=lambda answers: self.value(answers, truth))
 
+    def by_class(self, truth: Truth, *answers: NDArray[Any]) -> ByClass:
+        """Sentences by the types of their entities, or by the tags of their words."""
+        scheme, words = each_word(self.labels), ClassWords("tag", "words", self.labels)
+        if self.scheme is not None:
+            scheme, words = self.scheme, ClassWords("entity type", "entities", self.scheme.types)
+        counts = [entity_counts(scheme, each, truth.labels, truth.lengths) for each in answers]
+        both = right_by_all(scheme, answers, truth.labels, truth.lengths)
+        models = [(each[..., 0], each[..., 1]) for each in counts]
+        return ByClass.of_counts(counts[0][..., 2], models, both, words)
+
     def breakdown(
         self,
         baseline: NDArray[Any],
@@ -239,32 +256,16 @@ class TokenLabels(OneOfSeveral):
         truth: Truth,
         decisions: tuple[Mapping[str, float], Mapping[str, float]],
     ) -> Breakdown:
-        """F1, precision and recall of each type of entity, or of each tag."""
-        if self.scheme is None:
-            names, title, noun = self.labels, "Each tag", "tag"
-            before, after = (_tag_counts(each, truth, len(names)) for each in (baseline, candidate))
-        else:
-            names, title, noun = self.scheme.types, "Each type of entity", "entity"
-            before, after = (
-                entity_counts(self.scheme, each, truth.labels, truth.lengths)
-                for each in (baseline, candidate)
-            )
-        rows = tuple(_row(name, before[:, at], after[:, at]) for at, name in enumerate(names))
-        totals = before.sum(axis=0), after.sum(axis=0)
-        lost = [
-            name
-            for at, name in enumerate(names)
-            if totals[0][at, 0] and totals[1][at, 2] and not totals[1][at, 0]
-        ]
-        return Breakdown(
-            title=title,
-            sentences=(
-                _COUNTED if self.scheme is None else _SPANS,
-                "Changes are in points of F1, with 95 % intervals over sentences.",
-                *([f"The baseline finds {', '.join(lost)}, this model never does."] if lost else []),
-            ),
-            columns=(noun, "in test", "baseline F1", "F1", "change (95 %)", "precision", "recall"),
-            rows=rows,
+        """F1, precision and recall of each type of entity, or of each tag, and macro F1."""
+        scheme = self.scheme or each_word(self.labels)
+        before, after = (
+            entity_counts(scheme, each, truth.labels, truth.lengths) for each in (baseline, candidate)
+        )
+        return self.by_class(truth, baseline, candidate).breakdown(
+            _COUNTED if self.scheme is None else _SPANS,
+            "Changes are in points of F1, with 95 % intervals over sentences.",
+            columns=("baseline F1", "F1", "change (95 %)", "precision", "recall"),
+            line=lambda at: _line(before[:, at], after[:, at]),
         )
 
     # Hugging Face
@@ -332,33 +333,16 @@ def _change_of_f1(sums: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def _tag_counts(answers: Integers, truth: Truth, tags: int) -> Integers:
-    """Words that are right, given and true for each row and tag, [n, c, 3]."""
-    row = np.repeat(np.arange(len(truth.lengths)), truth.lengths)
-    counts = np.zeros((len(truth.lengths), tags, 3), dtype=np.int64)
-    right = answers == truth.labels
-    for at, (rows, found) in enumerate(((row[right], answers[right]), (row, answers), (row, truth.labels))):
-        np.add.at(counts[..., at], (rows, found), 1)
-    return counts
-
-
-def _row(name: str, before: Integers, after: Integers) -> tuple[str, ...]:
-    """The line of a type of entity, or tag; counts [n, 3] each."""
+def _line(before: Integers, after: Integers) -> tuple[str, ...]:
+    """Figures of a type of entity, or tag; counts [n, 3] each."""
     old, new = before.sum(axis=0), after.sum(axis=0)
     if not new[1] + new[2] + old[1]:
-        return (name, "0", "-", "-", "-", "-", "-")
+        return ("-", "-", "-", "-", "-")
     value = float(entity_f1(new) - entity_f1(old))
     points = [100 * each for each in (value, *_change_interval(before, after, value))]
     change = f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f})".replace("-", "−")
-    return (
-        name,
-        f"{new[2]:,}",
-        f"{entity_f1(old):.3f}",
-        f"{entity_f1(new):.3f}",
-        change,
-        _share(new[0], new[1]),
-        _share(new[0], new[2]),
-    )
+    f1 = f"{entity_f1(old):.3f}", f"{entity_f1(new):.3f}"
+    return (*f1, change, _share(new[0], new[1]), _share(new[0], new[2]))
 
 
 def _share(part: int, whole: int) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from compress.data import ArraysData, load_splits
+from compress.data import ArraysData, from_arrays, load_splits
 from compress.errors import DataError
 from compress.pipeline.requirements import check_files
 from compress.recipe import load_recipe
@@ -131,3 +132,59 @@ def test_a_recipe_names_the_file_that_is_not_there_and_what_numbers_cannot_do(tm
     recipe.write_text(text + "  - quantize/int8_static: {calibration: synthetic}\n")
     with pytest.raises(Exception, match="for texts only.*calibration: train"):
         load_recipe(recipe)
+
+
+def _graded(count: int = 40, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """Four candidates a query, of which the first is relevant; all queries have the same features."""
+    columns = _columns(count, seed) | {"labels": np.tile([2.0, 0.0, 0.0, 1.0], count // 4)}
+    columns["about"] = np.tile(columns["about"][:4], (count // 4, 1))
+    columns["input_ids"] = np.tile(columns["input_ids"][:4], (count // 4, 1))
+    return columns | {"query": np.repeat(np.arange(count // 4), 4)} | changes
+
+
+def test_candidates_of_a_query_are_together_and_the_group_is_no_input(tmp_path: Path) -> None:
+    file = _file(tmp_path / "rows.npz", **_graded())
+    splits = load_splits(_config(file, task="reranking", group="query", test_fraction=0.2))
+    assert splits.task.input_names == ("input_ids", "about")
+    sizes = [len(each) for each in (splits.train, splits.validation, splits.test)]
+    assert sizes == [28, 4, 8]
+    assert splits.test.labels.tolist()[:5] == [[2, 0], [0, 0], [0, 0], [1, 0], [2, 1]]
+    again = from_arrays(_graded(8), _graded(8, query=np.repeat(["a", "b"], 4)), group="query")
+    assert again.task.facts() == splits.task.facts()
+    assert again.validation.labels.tolist() == again.train.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"labels": np.full(40, -1.0)}, "negative"),
+        ({"labels": np.ones(40)}, "relevan"),
+        ({"query": np.zeros((40, 2), np.int64)}, r"\[40, 2\]"),
+        ({"query": np.zeros(40)}, "float64"),
+    ],
+)
+def test_groups_that_cannot_be_learnt_are_refused(tmp_path: Path, changes: Any, problem: str) -> None:
+    file = _file(tmp_path / "rows.npz", **_graded(**changes))
+    with pytest.raises(DataError, match=problem):
+        load_splits(_config(file, task="reranking", group="query"))
+    with pytest.raises(DataError, match=problem):
+        from_arrays(_graded(**changes), _graded(seed=1), group="query")
+
+
+def test_groups_without_their_task_or_array_are_refused(tmp_path: Path) -> None:
+    file = _file(tmp_path / "rows.npz", **_graded())
+    for given in ({"group": "query"}, {"task": "reranking"}):
+        with pytest.raises(ValidationError, match="group"):
+            _config(file, **given)
+    with pytest.raises(DataError, match="'querry'.*'query'"):
+        load_splits(_config(file, task="reranking", group="querry"))
+
+
+def test_rows_of_one_query_in_two_files_are_a_leak(tmp_path: Path) -> None:
+    file = _file(tmp_path / "rows.npz", **_graded())
+    first = {name: each[:8] for name, each in _graded().items()}
+    test = _file(tmp_path / "test.npz", **first)
+    with pytest.raises(DataError, match="also occur"):
+        load_splits(_config(file, test=test, task="reranking", group="query"))
+    with pytest.raises(DataError, match="also occur"):
+        from_arrays(_graded(), first, group="query")

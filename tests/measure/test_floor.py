@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from compress.data.readers.reader import NumbersReader
 from compress.data.split import Split
 from compress.data.splits import Splits
 from compress.measure.answers import pack_answers
+from compress.measure.counted_words import bm25
 from compress.measure.floor import measure_floor
 from compress.measure.results import Answers, Floor
 from compress.tasks import NO_LABEL, Classification, MultiLabel, Task
 from compress.tasks.regression import Regression
+from compress.tasks.reranking import Reranking
 
 WORDS = ("bad", "fine", "good")
 
@@ -122,6 +125,13 @@ def test_many_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _measured(_splits(Classification)).rows == 100
 
 
+def _of_two_texts(split: Split) -> Split:
+    """Rows of which both texts are the same three words."""
+    draw = np.random.default_rng(len(split))
+    texts = (" ".join(f"word{at}" for at in draw.integers(200, size=3)) for _ in split.texts)
+    return replace(split, texts=tuple((text, text) for text in texts))
+
+
 def test_both_texts_of_a_pair_are_counted() -> None:
     splits = _splits(Classification)
 
@@ -129,4 +139,47 @@ def test_both_texts_of_a_pair_are_counted() -> None:
         return replace(split, texts=tuple(("film", str(text)) for text in split.texts))
 
     parts = {part: paired(getattr(splits, part)) for part in ("train", "validation", "test")}
-    assert _measured(replace(splits, **parts)).score.value > 0.85
+    found = _measured(replace(splits, **parts))
+    assert found.score.value > 0.85 and found.compared and not _measured(splits).compared
+
+
+def test_texts_whose_likeness_alone_says_the_class_are_told_apart() -> None:
+    """Each word occurs as often in either class."""
+    splits = _splits(Classification)
+    parts = {}
+    for part in ("train", "validation", "test"):
+        split = getattr(splits, part)
+        own = _of_two_texts(split).texts
+        labels = np.arange(len(split)) % 2
+        turned = [(own[at][0], own[at if label else at - 2][1]) for at, label in enumerate(labels)]
+        parts[part] = replace(split, texts=tuple(turned), labels=labels)
+    assert _measured(replace(splits, task=Classification((), ("no", "yes")), **parts)).score.value > 0.95
+
+
+def test_candidates_are_ranked_by_how_alike_they_are() -> None:
+    splits = _splits(Classification)
+    parts = {}
+    for part in ("train", "validation", "test"):
+        split = getattr(splits, part)
+        own = _of_two_texts(split).texts
+        at = np.arange(len(split))
+        right = at % 4 == 0
+        texts = tuple((own[each - each % 4][0], own[each][1]) for each in at)
+        parts[part] = replace(split, texts=texts, labels=np.stack((right * 1.0, at // 4), axis=1))
+    splits = Splits(Reranking(()), **parts, source="made", reader=_Texts())
+    labels = splits.test.labels[:, 0]
+    answers = Answers(**{name: pack_answers(labels) for name in ("labels", "baseline", "candidate")})
+    found = measure_floor(splits, answers, seed=0)
+    assert isinstance(found, Floor) and found.compared and found.model == "ridge regression"
+    assert found.score.metric == "nDCG@10" and found.score.units == 50 and found.score.value > 0.95
+    assert found.candidate.value == pytest.approx(1 - found.score.value)
+
+
+def test_bm25_of_small_documents() -> None:
+    words = np.array([[1, 1, 0], [0, 2, 1]])
+    weights = np.array([1.0, 0.5, 2.0])
+    found = bm25(csr_array([[1, 0, 1], [0, 1, 1]]), csr_array(words), weights, usual=2.0)
+    first = 1.0 * 2.2 / (1 + 1.2 * 1.0)  # of its usual length; the second word is not asked for
+    longer = 1.2 * (0.25 + 0.75 * 3 / 2)
+    second = 0.5 * 2 * 2.2 / (2 + longer) + 2.0 * 2.2 / (1 + longer)
+    np.testing.assert_allclose(found, [first, second])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
-from compress.data import Splits
+from compress.data import Splits, from_arrays
 from compress.data.table import Note
 from compress.measure.answers import pack_answers
 from compress.measure.results import Answers
-from compress.pipeline.caveats import doubts_of_data, lines_before_work, warnings_of
+from compress.pipeline.caveats import doubt_of_model, doubts_of_data, lines_before_work, warnings_of
 from compress.recipe import load_recipe
 from compress.report import load_report
 
@@ -72,6 +75,19 @@ def test_a_model_no_better_than_chance_is_said_so(splits: Splits, digits_run: Pa
     assert (count(22, 22), count(50, 22)) == (others + 2, others + 1)
 
 
+def test_a_quantize_stage_that_took_answers_to_chance_is_named_with_its_layers(
+    splits: Splits, digits_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", ["data.test=test.csv"])
+    report = load_report(digits_run / "reports" / "digits")
+    stage = report.stages[-1]
+    fallen = stage.model_copy(update={"facts": {"fell_to_chance": {"a.down": 0.75, "b.up": 0.25}}})
+    usual, said = (warnings_of(recipe, splits, report.measurement, stages) for stages in ([stage], [fallen]))
+    (new,) = set(said) - set(usual)
+    assert stage.name in new and "a.down" in new and "guard" in new
+
+
 def test_a_model_that_always_says_the_majority_does_not_pass_silently(
     splits: Splits, digits_run: Path, tmp_path: Path
 ) -> None:
@@ -95,3 +111,27 @@ def test_a_model_that_always_says_the_majority_does_not_pass_silently(
     assert "most frequent" in chance and "'rare'" in lost and "100.0 % to 0.0 %" in lost
     assert len(said(2, 0)) == 2 and "'rare'" not in "".join(said(2, 0))  # nor is the baseline above chance
     assert said(30, 25) == []
+
+
+@pytest.mark.parametrize("group", [None, "query"])
+def test_a_model_of_numbers_at_chance_is_known_before_it_is_compressed(group: str | None) -> None:
+    draw = np.random.default_rng(0)
+
+    def rows(count: int) -> dict[str, Any]:
+        x = draw.normal(size=(count, 2)).astype(np.float32)
+        found = {"x": x, "labels": np.maximum(x[:, 0].astype(float), 0)}
+        return found if group is None else found | {"query": np.arange(count) // 5}
+
+    splits = from_arrays(rows(50), rows(200), group=group)
+
+    class Column(torch.nn.Module):
+        def __init__(self, at: int) -> None:
+            super().__init__()
+            self.at = at
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, self.at : self.at + 1]
+
+    assert doubt_of_model(Column(0), splits) is None
+    doubt = doubt_of_model(Column(1), splits)
+    assert doubt is not None and splits.task.words.constant in doubt

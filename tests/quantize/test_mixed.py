@@ -41,7 +41,7 @@ def test_a_scheme_that_saves_nothing_is_no_move() -> None:
 
 
 def test_layers_that_share_an_input_and_tables_are_groups(model: nn.Module, context: Context) -> None:
-    groups = Parts(model, STAGES, context).groups
+    groups = Parts.of(model, STAGES, context).groups
     names = [group.name for group in groups]
     assert "layers.0.attention.{q_proj, k_proj, v_proj}" in names
     assert names.index("layers.0.attention.out_proj") < names.index("layers.1.feed_forward.up")
@@ -51,7 +51,7 @@ def test_layers_that_share_an_input_and_tables_are_groups(model: nn.Module, cont
 
 
 def test_parts_put_together_answer_as_the_whole_they_come_from(model: nn.Module, context: Context) -> None:
-    parts = Parts(model, STAGES, context)
+    parts = Parts.of(model, STAGES, context)
     rows = context.validation
     for scheme in (FLOAT, *STAGES):
         together = answers(parts.together([scheme] * len(parts.groups)), rows, context)
@@ -60,7 +60,7 @@ def test_parts_put_together_answer_as_the_whole_they_come_from(model: nn.Module,
 
 
 def test_damage_is_that_of_the_one_group(model: nn.Module, context: Context) -> None:
-    parts = Parts(model, STAGES, context)
+    parts = Parts.of(model, STAGES, context)
     found = damages(parts, context.validation, context)
     assert len(found) == len(parts.groups)
     index = next(i for i, group in enumerate(parts.groups) if group.name == "layers.1.feed_forward.down")
@@ -93,7 +93,7 @@ class Twice(nn.Module):
 
 def test_a_layer_in_two_places_goes_with_both(context: Context) -> None:
     torch.manual_seed(0)
-    parts = Parts(Twice(), {"int8_dynamic": Int8Dynamic()}, context)
+    parts = Parts.of(Twice(), {"int8_dynamic": Int8Dynamic()}, context)
     assert [group.layers for group in parts.groups] == [("first", "again"), ("head",)]
     done = parts.together(["int8_dynamic", FLOAT])
     assert done.first is done.again and isinstance(done.first, Int8Linear)
@@ -123,7 +123,7 @@ def test_a_convolution_goes_with_the_norm_that_was_folded_into_it(context: Conte
     torch.manual_seed(0)
     model = Normed().eval()
     stages = {"int8_static": Int8Static(calibration_rows=32), "int4_weight_only": Int4WeightOnly()}
-    parts = Parts(model, stages, context)
+    parts = Parts.of(model, stages, context)
     assert [group.layers for group in parts.groups] == [("conv", "norm"), ("head",)]
     truth = predict_logits(model, context.validation, context.task)
     assert torch.equal(answers(parts.together([FLOAT, FLOAT]), context.validation, context), truth)
@@ -233,7 +233,7 @@ def test_schemes_that_make_nothing_faster_are_refused(model: nn.Module, context:
 
 
 def test_answers_that_are_no_numbers_are_refused(model: nn.Module, context: Context) -> None:
-    parts = Parts(model, STAGES, context)
+    parts = Parts.of(model, STAGES, context)
     with torch.no_grad():
         parts.whole["int8_dynamic"].classifier.scale[0] = float("nan")
     with pytest.raises(StageError, match="quantized model's outputs for validation rows"):

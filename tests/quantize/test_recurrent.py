@@ -189,7 +189,7 @@ def test_a_quantized_model_is_saved_and_loaded(lstm: nn.Module, context: Context
 
 def test_mixed_precision_takes_lstms_as_one_group(lstm: nn.Module, context: Context) -> None:
     stages = {"int8_dynamic": Int8Dynamic(), "int4_weight_only": Int4WeightOnly()}
-    groups = Parts(lstm, stages, context).groups
+    groups = Parts.of(lstm, stages, context).groups
     sizes = {group.layers: group.products for group in groups}
     assert sizes["layers.0", "layers.1"] == 4 * 24 * (4 + 24) + 4 * 24 * (24 + 24)
     done = Mixed(max_accuracy_drop=0.5, sensitivity_rows=32).apply(lstm, context).model

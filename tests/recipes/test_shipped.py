@@ -15,12 +15,22 @@ from compress.report import load_report
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
 DIGITS = [path for path in RECIPES if path.parent.name in ("digits", "cnn", "rnn", "decoder", "vit")]
+TASKS = [
+    path
+    for path in RECIPES
+    if path.parent.name in ("pairs", "regression", "reranking", "token-labels", "embedding")
+]
+KEPT = {path.parent for path in (ROOT / "reports" / "reference").rglob("report.json")}
 FOLDERS = [
     (folder, [path for path in RECIPES if path.parent.name == folder])
     for folder in sorted({path.parent.name for path in RECIPES})
 ]
 NEED_TEXT = {"prune/embeddings", "prune/vocabulary"}  # the digits have no vocabulary
 ORDER = ["model", "data", "stages", "export", "measure", "gates"]
+
+
+def _kept(path: Path) -> Path:
+    return ROOT / "reports" / "reference" / f"{path.parent.name}-{path.stem}"
 
 
 def _name(path: Path) -> str:
@@ -116,6 +126,16 @@ def test_reference_report_is_of_the_recipe_as_it_is_shipped(path: Path, tmp_path
 
 
 def test_no_reference_report_is_of_a_recipe_that_is_no_longer_shipped() -> None:
-    names = {load_recipe(path).run_name for path in DIGITS}
-    kept = {path.parent.name for path in (ROOT / "reports" / "reference").rglob("report.json")}
-    assert kept <= names
+    names = {load_recipe(path).run_name for path in (*DIGITS, *TASKS)}
+    assert {path.name for path in KEPT} <= names
+
+
+@pytest.mark.parametrize("path", [path for path in TASKS if _kept(path) in KEPT], ids=_name)
+def test_reference_report_of_a_task_has_the_stages_of_its_recipe_and_no_path_of_a_machine(path: Path) -> None:
+    """Model, data and what is measured are named in `tests/benchmarks/tasks.py`."""
+    report, recipe = load_report(_kept(path)), load_recipe(path)
+    assert report.recipe["stages"] == recipe.resolved(relative_to=ROOT)["stages"]
+    assert (report.name, report.parity.holds) == (recipe.run_name, True)
+    assert report.measurement.task == recipe.data.task
+    for file in _kept(path).iterdir():
+        assert not re.search(r"(?<![\w/.:>-])/(work|home|root|tmp|Users)/", file.read_text(encoding="utf-8"))

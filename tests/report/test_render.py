@@ -18,6 +18,7 @@ import yaml
 
 import compress.report
 from compress.errors import OutputError
+from compress.page import Table
 from compress.report import (
     EpochRecord,
     PartSize,
@@ -33,6 +34,8 @@ from compress.report import (
 from compress.report.charts.curves import loss_curve
 from compress.report.charts.measured import latency_boxes
 from compress.report.plain_facts import facts_of
+from compress.report.sections.task import page_of
+from compress.tasks.spec import Breakdown
 
 MakeReport = Callable[..., RunReport]
 Extents = Callable[[Any, str], list[tuple[float, float, float, float]]]
@@ -324,3 +327,19 @@ def test_charts_are_reproducible_and_ignore_the_users_matplotlib_settings(int8: 
     with rc_context({"font.size": 40, "axes.facecolor": "red", "svg.fonttype": "path"}):
         assert to_html(int8) == once
     assert dict(rcParams) == before
+
+
+@pytest.mark.parametrize(("classes", "tables"), [(25, [25]), (26, [20, 6])])
+def test_the_end_of_a_long_breakdown_is_folded(
+    make_report: MakeReport, classes: int, tables: list[int]
+) -> None:
+    rows = tuple((f"class {at}", str(at)) for at in range(classes))
+    found = Breakdown(title="Each class", sentences=("All.",), columns=("class", "rows"), rows=rows)
+    report = make_report()
+    measurement = report.measurement.model_copy(update={"answers": None, "breakdown": found})
+    report = report.model_copy(update={"measurement": measurement})
+    (section,) = page_of(report).sections(report)
+    shown = [part for part in section.parts if isinstance(part, Table)]
+    assert [len(each.rows) for each in shown] == tables
+    assert [bool(each.folded) for each in shown] == [False, True][: len(tables)]
+    assert sum((each.rows for each in shown), ()) == rows

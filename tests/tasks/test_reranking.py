@@ -360,3 +360,39 @@ def test_losses_of_lists_need_no_teacher() -> None:
     assert not LossConfig.model_validate({"lists": 1, "labels": 1}).needs_teacher
     assert LossConfig.model_validate({"margins": 1}).needs_teacher
     assert LossConfig.model_validate({"lists": 0, "margins": 2, "labels": 1}).of_groups == ("margins",)
+
+
+def test_a_query_that_is_asked_twice_is_no_contradiction(tmp_path: Path) -> None:
+    rows = [
+        ("query", "document", "label", "group"),
+        *((f"q{at}", f"d{at}", at % 2, at // 4) for at in range(80)),
+    ]
+    again = [("q8", "d8", 0, "x"), ("q9", "d9", 0, "x")]  # the first agrees, the second doesn't
+    for name, found in (
+        ("train", [*rows, *again]),
+        (
+            "test",
+            [
+                ("query", "document", "label", "group"),
+                ("a", "b", 1, 0),
+                ("a", "c", 0, 0),
+                ("a", "b", 1, 1),
+                ("a", "c", 0, 1),
+            ],
+        ),
+    ):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(found)
+    source = FileData.model_validate(
+        {
+            "train": tmp_path / "train.csv",
+            "test": tmp_path / "test.csv",
+            "task": "reranking",
+            "text": ["query", "document"],
+            "group": "group",
+        }
+    )
+    parts = source.divided(source.tables())
+    kept = sum(len(parts.indices[part]) for part in ("train", "validation"))
+    assert kept == 79 and len(parts.indices["test"]) == 4
+    assert sorted(str(note).split(":")[1].split(" row")[0].strip() for note in parts.notes) == ["1", "2"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
 from compress.errors import ModelError
@@ -20,6 +21,7 @@ from compress.pipeline import bundle_variants, check_bundle, export_model, run
 from compress.recipe import load_recipe
 from compress.report import to_markdown
 from compress.tasks import NO_LABEL, InputSpec, Truth, flat_truth, task_class, task_from
+from compress.tasks.metrics.by_class import ByClass
 from compress.tasks.metrics.entities import entity_counts, entity_f1, scheme_of
 from compress.tasks.registry import task_of_architectures
 from compress.tasks.token_labels import TokenLabels
@@ -120,13 +122,40 @@ def test_equal_answers_leave_room_for_a_difference() -> None:
     )
 
 
-def test_a_type_that_is_no_longer_found_is_named() -> None:
+def test_a_type_that_is_no_longer_found_is_lost() -> None:
     truth, before, _ = _population(0, 50)
     after = np.where(np.isin(before, (3, 4)), 0, before)
-    found = ENTITIES.breakdown(before, after, truth, ({}, {}))
-    assert found.rows[1][3] == "0.000" and any("finds B" in sentence for sentence in found.sentences)
-    tags = PARTS.breakdown(*(np.array([0, 1, 1]),) * 2, Truth(np.array([0, 1, 2]), np.array([3])), ({}, {}))
-    assert [row[1] for row in tags.rows] == ["1", "1", "1"] and tags.rows[1][5:] == ("0.500", "1.000")
+    rows = ENTITIES.breakdown(before, after, truth, ({}, {})).rows
+    scheme = scheme_of(ENTITIES.labels)
+    assert scheme is not None
+    counts = entity_counts(scheme, before, truth.labels, truth.lengths).sum(axis=0)
+    assert [row[1] for row in rows] == [str(each) for each in counts[:, 2]] and rows[1][3] == "0.000"
+    found = ENTITIES.by_class(truth, before, after)
+    (lost,) = found.lost()
+    assert (lost.name, lost.units, lost.after) == ("B", counts[1, 2], 0)
+    assert lost.before == pytest.approx(counts[1, 0] / counts[1, 2])
+    macro, each = (
+        found.macro_f1(),
+        entity_f1(entity_counts(scheme, after, truth.labels, truth.lengths).sum(0)),
+    )
+    assert macro[0] == pytest.approx(each.mean()) and macro[1] <= macro[0] <= macro[2]
+    assert ENTITIES.by_class(truth, before, before).lost() == ()
+
+
+def test_tags_that_name_no_entities_are_classes_of_words() -> None:
+    truth, before, after = _population(1, 80)
+    task = TokenLabels(INPUTS, tuple("VWXYZ"))
+    found = task.by_class(truth, before, after)
+    wanted = [f1_score(truth.labels, each, average="macro") for each in (before, after)]
+    assert found.macro_f1()[0] == pytest.approx(wanted[1])
+    assert found.macro_f1_change()[0] == pytest.approx(wanted[1] - wanted[0])
+    plain = ByClass.of_one(5, truth.labels, before, after)
+    assert found.support.tolist() == plain.support.tolist()
+    assert [one.units for one in found.lost()] == [one.units for one in plain.lost()]
+    rows = PARTS.breakdown(
+        *(np.array([0, 1, 1]),) * 2, Truth(np.array([0, 1, 2]), np.array([3])), ({}, {})
+    ).rows
+    assert [row[1] for row in rows] == ["1", "1", "1"] and rows[1][5:] == ("0.500", "1.000")
 
 
 def test_chance_is_one_tag_for_all_words() -> None:
@@ -238,7 +267,7 @@ def _recipe(tmp_path: Path, model: Path, *stages: Any, **settings: Any) -> Path:
         "data": {**data, **paths},
         "stages": stages,
         "measure": {"batch": [1], "sequence": [8], "threads": [1], "rounds": 3, "seconds": 0.001},
-        "gates": {"max_accuracy_drop": 0.5},
+        "gates": {"max_metric_drop": 0.5, "min_macro_f1": 0.5},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe))
@@ -258,7 +287,11 @@ def test_tags_are_learnt_compressed_measured_and_shipped(tmp_path: Path) -> None
     assert measured.candidate.accuracy.value > 0.7 and measured.baseline.accuracy.value > 0.7
     assert measured.baseline.accuracy.rows == 50 < measured.baseline.accuracy.units
     assert measured.baseline.accuracy.batched_disagreements == 0
-    assert [gate.name for gate in outcome.gates] == ["max_accuracy_drop", "above_commonest"]
+    assert [gate.name for gate in outcome.gates] == [
+        "max_metric_drop",
+        "min_macro_f1",
+        "above_commonest",
+    ]
     assert all(gate.holds for gate in outcome.gates)
     page = to_markdown(outcome.report)
     assert "## Each type of entity" in page and "| MOOD |" in page and "change in accuracy" not in page

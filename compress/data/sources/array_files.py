@@ -6,20 +6,22 @@ Shapes: n = rows.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from compress.data.paths import RecipePath
 from compress.data.readers.reader import Reader, reader_of_numbers
 from compress.data.source import DataSource
-from compress.data.sources.arrays import derived_inputs, rows_of
+from compress.data.sources.arrays import derived_inputs, group_column, rows_of
 from compress.data.sources.label_columns import (
     LABEL_NAMES_KEY,
+    graded_of_columns,
     labels_of_matrix,
     numbers_of_column,
     says_task,
@@ -42,8 +44,8 @@ class ArraysData(DataSource):
 
     Input types and shapes are inferred from train, as in `compress.from_arrays`. Labels are class indices or
     names [n]; for several labels per row 0 and 1 [n, labels], with "label_names" as optional names; for a
-    task of numbers, numbers [n]. A split without its own file is drawn from train, stratified by label and
-    seeded.
+    task of numbers, numbers [n]; for candidates of a query, relevances [n]. A split without its own file is
+    drawn from train, stratified by label and seeded.
 
     Attributes:
         train: the .npz file of training rows.
@@ -51,15 +53,18 @@ class ArraysData(DataSource):
         test: that of test rows; None: drawn from train.
         fixed: whether all rows have one shape, which the exported file then requires; for modules that take
             one length only.
+        group: name of the array [n] that says which rows are candidates of one query: numbers or names.
     """
 
-    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number")
+    label_kinds: ClassVar[tuple[LabelKind, ...]] = ("class", "classes", "number", "graded")
+    column: ClassVar[str] = "array"
 
     source: Literal["arrays"] = "arrays"
     train: RecipePath
     validation: RecipePath | None = None
     test: RecipePath | None = None
     fixed: bool = False
+    group: str | None = Field(default=None, min_length=1)
 
     def read(self, reader: Reader | None, label_order: Sequence[str] | None) -> Splits:
         """See `DataSource.read`."""
@@ -98,7 +103,7 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test}
     paths = {part: path for part, path in given.items() if path is not None}
     columns = {part: _read(path) for part, path in paths.items()}
-    read = {part: _labels(path, columns[part], config.kind.label_kind) for part, path in paths.items()}
+    read = {part: _labels(path, columns[part], config) for part, path in paths.items()}
     labels = {part: found for part, (found, _) in read.items()}
     inputs = derived_inputs(str(paths["train"]), columns["train"], fixed=config.fixed)
     rows = {
@@ -108,8 +113,12 @@ def read_array_files(config: ArraysData) -> ArrayFiles:
         part: Table(
             name=path.name,
             where=str(path),
-            # Keys include the shapes, because lengths may differ between files.
-            items=tuple(_key(row, inputs) for row in rows[part]),
+            # Keys include the shapes, because lengths may differ between files; and the query, because its
+            # candidates may have the features of another's.
+            items=tuple(
+                _key(row, inputs, config.kind.group_of(label))
+                for row, label in zip(rows[part], labels[part], strict=True)
+            ),
             labels=labels[part],
             declared=read[part][1],
         )
@@ -135,13 +144,17 @@ def _read(path: Path) -> Columns:
         raise DataError(f"{path}: is not an .npz file as written by numpy.savez: {error}") from error
 
 
-def _labels(path: Path, columns: Columns, kind: LabelKind) -> tuple[tuple[Label, ...], tuple[str, ...]]:
+def _labels(path: Path, columns: Columns, config: ArraysData) -> tuple[tuple[Label, ...], tuple[str, ...]]:
     """The label of each row, and the names of all where each has a column."""
     if LABELS_KEY not in columns:
         raise DataError(f"{path}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
-    values = columns[LABELS_KEY]
+    values, kind = columns[LABELS_KEY], config.kind.label_kind
     if not values.size:
         raise DataError(f"{path}: has no rows")
+    if config.group is not None:
+        groups = group_column(str(path), columns, config.group)
+        del columns[config.group]
+        return graded_of_columns(str(path), values, groups), ()
     if kind == "number":
         return tuple(numbers_of_column(str(path), values).tolist()), ()
     if kind == "classes":
@@ -166,5 +179,6 @@ def _labels(path: Path, columns: Columns, kind: LabelKind) -> tuple[tuple[Label,
     return tuple(str(value) for value in values), ()
 
 
-def _key(row: Row, inputs: tuple[InputSpec, ...]) -> bytes:
-    return b"".join(repr(row[spec.name].shape).encode() + row[spec.name].tobytes() for spec in inputs)
+def _key(row: Row, inputs: tuple[InputSpec, ...], group: Hashable) -> bytes:
+    whose = b"" if group is None else repr(group).encode()
+    return whose + b"".join(repr(row[spec.name].shape).encode() + row[spec.name].tobytes() for spec in inputs)

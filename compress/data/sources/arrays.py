@@ -11,14 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.sources.label_columns import labels_of_matrix, numbers_of_column
+from compress.data.sources.label_columns import graded_of_columns, labels_of_matrix, numbers_of_column
 from compress.data.split import Array, Row, Split
 from compress.data.splits import Splits
 from compress.errors import DataError, did_you_mean
 from compress.tasks import LABELS_KEY, ROW_INDEX_KEY, InputSpec, task_class
 from compress.tasks.registry import task_of_labels
+from compress.tasks.spec import TaskName
 
-__all__ = ["derived_inputs", "from_arrays", "rows_of"]
+__all__ = ["derived_inputs", "from_arrays", "group_column", "rows_of"]
 
 Columns = Mapping[str, Any]
 
@@ -31,6 +32,7 @@ def from_arrays(
     labels: Sequence[str] | None = None,
     inputs: Sequence[InputSpec] | None = None,
     fixed: bool = False,
+    group: str | None = None,
     source: str = "arrays",
 ) -> Splits:
     """Make splits from arrays; nothing is dropped or sampled.
@@ -53,6 +55,8 @@ def from_arrays(
         labels: class names by index; None uses "0", "1" and so on, up to the highest index or column.
         inputs: input specifications, to set other pad values or dimensions.
         fixed: whether all rows have one shape, which the exported file then requires.
+        group: name of the array [n] that says which rows are candidates of one query, numbers or names;
+            labels are relevances then (the task is reranking).
         source: description of the rows' origin, for people.
 
     Raises:
@@ -60,20 +64,64 @@ def from_arrays(
             occurs in two splits.
     """
     given = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
+    groups = {} if group is None else {part: group_column(part, given[part], group) for part in given}
+    given = {part: {name: each for name, each in given[part].items() if name != group} for part in given}
+    kind, names, indices = _labels(given, labels, groups)
+    specs = tuple(inputs) if inputs is not None else derived_inputs("train", given["train"], fixed=fixed)
+    rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
+    _check_leaks(rows, specs, groups)
+    splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
+    no_test = Split("test", (), indices["train"][:0], specs)
+    task = task_class(kind)(specs, names).fitted(indices["train"])
+    return Splits(task, splits["train"], splits["validation"], splits.get("test", no_test), source)
+
+
+def group_column(part: str, columns: Columns, group: str) -> NDArray[Any]:
+    """The array of groups.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    if group not in columns:
+        raise DataError(f"{part}: no array '{group}' with each row's query{did_you_mean(group, columns)}")
+    return np.asarray(columns[group])
+
+
+def _labels(
+    given: Mapping[str, Columns], labels: Sequence[str] | None, groups: Mapping[str, NDArray[Any]]
+) -> tuple[TaskName, tuple[str, ...], dict[str, NDArray[Any]]]:
+    """The task that the labels are of, the names of its classes, and the labels of each split."""
     columns_of_labels = [np.asarray(columns.get(LABELS_KEY, ())) for columns in given.values()]
     several = all(each.ndim == 2 for each in columns_of_labels)
     numbers = all(each.ndim == 1 and each.size and each.dtype.kind == "f" for each in columns_of_labels)
+    if groups:
+        kind = task_of_labels("graded")
+        return kind, (), {part: _graded(part, given[part], groups[part], kind) for part in given}
     read = _label_matrix if several else _numbers if numbers else _class_indices
     indices: dict[str, NDArray[Any]] = {part: read(part, columns) for part, columns in given.items()}
-    specs = tuple(inputs) if inputs is not None else derived_inputs("train", train, fixed=fixed)
-    rows = {part: rows_of(part, columns, specs, len(indices[part])) for part, columns in given.items()}
-    names = () if numbers else _column_names(indices, labels) if several else _label_names(indices, labels)
-    _check_leaks(rows, specs)
-    splits = {part: Split(part, rows[part], indices[part], specs) for part in given}
-    no_test = Split("test", (), indices["train"][:0], specs)
-    kind = task_of_labels("classes" if several else "number" if numbers else "class")
-    task = task_class(kind)(specs, names).fitted(indices["train"])
-    return Splits(task, splits["train"], splits["validation"], splits.get("test", no_test), source)
+    if several:
+        return task_of_labels("classes"), _column_names(indices, labels), indices
+    if numbers:
+        return task_of_labels("number"), (), indices
+    return task_of_labels("class"), _label_names(indices, labels), indices
+
+
+def _graded(part: str, columns: Columns, groups: NDArray[Any], kind: TaskName) -> NDArray[Any]:
+    found = graded_of_columns(part, _label_column(part, columns), groups)
+    if part == "train" and len({group for _, group in found}) == len(set(found)):
+        raise DataError(
+            f"{part}: in each group, all candidates are as relevant, so there is no order to learn"
+        )
+    return task_class(kind).encode_labels(found, {})
+
+
+def _label_column(part: str, columns: Columns) -> NDArray[Any]:
+    if LABELS_KEY not in columns:
+        raise DataError(f"{part}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
+    values = np.asarray(columns[LABELS_KEY])
+    if not values.size:
+        raise DataError(f"{part}: has no rows")
+    return values
 
 
 def _numbers(part: str, columns: Columns) -> NDArray[np.float64]:
@@ -101,9 +149,7 @@ def _column_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str
 
 
 def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
-    if LABELS_KEY not in columns:
-        raise DataError(f"{part}: no '{LABELS_KEY}'{did_you_mean(LABELS_KEY, columns)}")
-    values = np.asarray(columns[LABELS_KEY])
+    values = _label_column(part, columns)
     if values.ndim == 1 and values.dtype.kind == "f":
         raise DataError(
             f"{part}: labels are {values.dtype}, as for regression, but not in all splits; give floats in "
@@ -111,8 +157,6 @@ def _class_indices(part: str, columns: Columns) -> NDArray[np.int64]:
         )
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{part}: labels must be whole numbers [n], not {values.dtype} {list(values.shape)}")
-    if not len(values):
-        raise DataError(f"{part}: has no rows")
     return values.astype(np.int64)
 
 
@@ -229,10 +273,14 @@ def _label_names(indices: Mapping[str, NDArray[np.int64]], labels: Sequence[str]
     return names
 
 
-def _check_leaks(rows: Mapping[str, tuple[Row, ...]], specs: tuple[InputSpec, ...]) -> None:
+def _check_leaks(
+    rows: Mapping[str, tuple[Row, ...]], specs: tuple[InputSpec, ...], groups: Mapping[str, NDArray[Any]]
+) -> None:
     seen: dict[tuple[object, ...], str] = {}
     for part, part_rows in rows.items():
         keys = [tuple((row[s.name].shape, row[s.name].tobytes()) for s in specs) for row in part_rows]
+        if groups:  # candidates of one query may have the features of another's
+            keys = [(group, *key) for group, key in zip(groups[part].tolist(), keys, strict=True)]
         leaks = [(index, seen[key]) for index, key in enumerate(keys) if key in seen]
         if leaks:
             index, earlier = leaks[0]

@@ -17,6 +17,7 @@ from compress.tasks.spec import LabelKind
 __all__ = [
     "LABEL_NAMES_KEY",
     "LabelColumns",
+    "graded_of_columns",
     "labels_of_columns",
     "labels_of_matrix",
     "numbers_of_column",
@@ -126,6 +127,29 @@ def numbers_of_column(where: str, values: NDArray[Any]) -> NDArray[np.float64]:
     if len(wrong):
         raise DataError(f"{where}: label {values[wrong[0]]} of row {wrong[0]} is not a finite number")
     return values.astype(np.float64)
+
+
+def graded_of_columns(
+    where: str, values: NDArray[Any], groups: NDArray[Any]
+) -> tuple[tuple[float, str], ...]:
+    """Relevance and group of each row.
+
+    Args:
+        values: relevances, [n].
+        groups: numbers or names, [n].
+
+    Raises:
+        DataError: a relevance is no finite number of 0 or more, or groups are not one a row.
+    """
+    relevances = numbers_of_column(where, values)
+    if relevances.size and relevances.min() < 0:
+        raise DataError(f"{where}: label {relevances.min()} is negative; a relevance must be 0 or more")
+    if groups.shape != values.shape or groups.dtype.kind not in "iuU":
+        raise DataError(
+            f"{where}: groups are {groups.dtype} {list(groups.shape)}; they must be whole numbers or names, "
+            f"one for each of {len(relevances)} rows"
+        )
+    return tuple(zip(relevances.tolist(), map(str, groups.tolist()), strict=True))
 
 
 def _cell(value: Any, labels: LabelColumns, place: str) -> Sequence[Any]:

@@ -21,7 +21,6 @@ from compress.data.sources.label_columns import LabelColumns, says_task
 from compress.data.split import Split
 from compress.data.splits import Splits, assemble, table_of
 from compress.data.table import Note, Table, Text, counted
-from compress.tasks.registry import task_of_labels
 from compress.tasks.spec import LabelKind
 
 __all__ = ["TextRows"]
@@ -67,12 +66,6 @@ class TextRows(DataSource):
 
     @model_validator(mode="after")
     def _labels_are_of_the_task(self) -> Self:
-        if self.kind.has_groups() != (self.group is not None):
-            raise ValueError(
-                f"task {self.task} needs group: the name of the column with each row's query"
-                if self.group is None
-                else f"group is for candidates; set data.task={task_of_labels('graded')}, or omit it"
-            )
         if self.group is not None and not isinstance(self.label, str):
             raise ValueError("label must name one column, the relevance, because group is given")
         labels = self.labels

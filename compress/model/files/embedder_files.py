@@ -62,7 +62,6 @@ def load_embedder(config: ModelConfig, head: HubHead) -> LoadedEmbedder:
         raise ModelError(
             f"{name} is an encoder-decoder ({settings.model_type}); a sentence embedder needs an encoder"
         )
-    _has_safetensors(folder)
     encoder, found = explained(
         folder,
         auto_class(head.name).from_pretrained,
@@ -105,17 +104,6 @@ def _chain(config: ModelConfig, name: str) -> Chain:
         "normalize": config.normalize is not False,
     }
     return Chain("", tail)
-
-
-def _has_safetensors(folder: str) -> None:
-    """Refuse a directory whose weights are only a pickle."""
-    path = Path(folder)
-    if path.is_dir() and not any(path.glob("*.safetensors*")) and any(path.glob("*.bin")):
-        raise ModelError(
-            f"{folder} has only pickled weights ({next(path.glob('*.bin')).name}), which may run code when "
-            "they are read; save the model again with sentence-transformers or transformers, which write "
-            "model.safetensors"
-        )
 
 
 def _fill_dense_(name: str, module: Embedder, chain: Chain) -> None:

@@ -11,6 +11,7 @@ from compress.errors import ModelError, Problem
 from compress.model.files.definition import _transformers, auto_class
 from compress.model.files.own_code import check_code, needs_own_code
 from compress.model.files.served_tasks import no_classes, task_of_files
+from compress.model.files.weight_files import check_weight_files, refuse_adapter
 from compress.tasks.registry import all_heads, task_class
 from compress.tasks.spec import HubHead
 
@@ -43,6 +44,10 @@ def explained(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
             raise _no_tokenizer(name, {"vocab.txt", "vocab.json", "*.model"}) from error
         where = "directory" if Path(name).exists() else "directory or Hub name (check the network)"
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if type(error).__name__ == "SafetensorError":
+            raise ModelError(
+                f"a weight file of {name} is damaged or incomplete ({first}); copy it again"
+            ) from error
         near = near_path(Path(name))
         hint = "; set model.hf to another one" if near is None else f"; did you mean '{near}'?"
         text = f"cannot load the Hugging Face model from {where} '{name}': {first}{hint}"
@@ -73,6 +78,7 @@ def config_json(name: str, *, is_needed: bool = True) -> dict[str, Any]:
         task = task_of_files((), None, is_encoder_decoder=False, is_sentence_transformer=True)
         assert task is not None
         raise ModelError(task.refusal(name, ()), see="reference/tasks")
+    refuse_adapter(name)
     found, _ = explained(name, _transformers().PretrainedConfig.get_config_dict, name)
     return dict(found)
 
@@ -84,9 +90,10 @@ def settings_of(name: str, config: dict[str, Any]) -> Any:
         config: its config.json.
 
     Raises:
-        ModelError: it can't be read, or the model needs its own code.
+        ModelError: it can't be read, or the model needs its own code; or as `check_weight_files`.
     """
     transformers = _transformers()
+    check_weight_files(name, config)
     known = [each for each in architectures_of(config) if hasattr(transformers, each)]
     has_type = config.get("model_type") in transformers.CONFIG_MAPPING
     check_code(name, config, known if has_type else None)

@@ -214,7 +214,7 @@ def _quantization(run: Run, bench: Bench, calibration: Split) -> tuple[Quantized
     }
     if rows >= LEAST_ROWS:
         stages = {"int8_static": Int8Static(calibration_rows=rows), **stages}
-    parts = Parts(bench.model, stages, context)
+    parts = Parts.of(bench.model, stages, context)
     few = bench.rows.take(_QUANTIZED_ROWS, seed=seed).by_length()
     return tuple(
         QuantizedGroup(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compress.errors import StageError
 
@@ -29,7 +29,8 @@ class Candidate:
 
     Attributes:
         cost: bytes of weights, or time as a multiple of the baseline's.
-        metric: change of validation accuracy.
+        metric: change of the validation metric.
+        disagreement: share of validation answers that differ from the float model's.
         measured: whether cost was measured on this model, not estimated from the uniform ones.
     """
 
@@ -38,6 +39,7 @@ class Candidate:
     cost: float
     divergence: float
     metric: float
+    disagreement: float
     measured: bool = True
 
 
@@ -79,13 +81,25 @@ class Goal:
 
     Attributes:
         stage: name of the stage, for messages.
-        max_accuracy_drop: largest allowed drop of validation accuracy, as a fraction.
+        key: its setting of the largest drop, for messages.
+        max_drop: largest allowed drop on validation rows, as a fraction.
         timed: setting in which time is minimized; None minimizes bytes.
+        of: what may drop: the metric, or the share of answers that are the float model's.
     """
 
     stage: str
-    max_accuracy_drop: float
-    timed: Setting | None
+    key: str
+    max_drop: float
+    timed: Setting | None = None
+    of: Literal["metric", "agreement"] = "metric"
+
+    def drop(self, candidate: Candidate) -> float:
+        """What a candidate loses."""
+        return candidate.disagreement if self.of == "agreement" else -candidate.metric
+
+    def allows(self, drop: float) -> bool:
+        """Whether a drop is within the limit."""
+        return drop <= self.max_drop + _ROUNDING
 
 
 class Search:
@@ -93,20 +107,16 @@ class Search:
 
     Attributes:
         tried: in order.
+        found: damage of each group alone, by scheme; set by `best`.
         disturbed_rounds: timing rounds that were disturbed by other work.
     """
 
-    def __init__(
-        self, goal: Goal, parts: Parts, found: Sequence[Mapping[str, Damage]], context: Context
-    ) -> None:
-        """Evaluate the float model on the validation rows; for latency, time the model in each scheme.
-
-        Args:
-            found: damage of each group alone, by scheme.
-        """
+    def __init__(self, goal: Goal, parts: Parts, context: Context) -> None:
+        """Evaluate the float model on the validation rows; for latency, time the model in each scheme."""
         from compress.quantize.mixed.sensitivity import FLOAT, answers
 
-        self.goal, self.parts, self.found, self.context = goal, parts, found, context
+        self.goal, self.parts, self.context = goal, parts, context
+        self.found: Sequence[Mapping[str, Damage]] = ()
         self.disturbed_rounds = 0
         self.float, self.count = FLOAT, len(parts.groups)
         self.rows: Split = context.validation.by_length()
@@ -117,31 +127,35 @@ class Search:
         self.costs = self.bytes if goal.timed is None else self._times()
         self.tried: list[Candidate] = []
 
-    def best(self) -> Candidate:
-        """The cheapest candidate within the accuracy limit.
+    def best(self, found: Sequence[Mapping[str, Damage]]) -> Candidate:
+        """The cheapest candidate within the limit.
+
+        Args:
+            found: damage of each group alone, by scheme.
 
         Raises:
             StageError: there is none, or it is no cheaper than the float model.
         """
+        self.found = found
         for name in self.parts.whole:
             if name != self.float:
                 self._try(name, [name] * self.count)
         mixed = self._furthest()
-        good = [each for each in self.tried if self._keeps(each)]
+        good = [each for each in self.tried if self.keeps(each)]
         if not good:
-            nearest = max(self.tried, key=lambda each: each.metric)
+            nearest = min(self.tried, key=self.goal.drop)
             raise StageError(
-                f"{self.goal.stage}: nothing can be quantized within max_accuracy_drop "
-                f"{self.goal.max_accuracy_drop:g}; the closest is {nearest.name}, which loses "
-                f"{-nearest.metric:.4f} on {len(self.rows)} validation rows",
+                f"{self.goal.stage}: nothing can be quantized within {self.goal.key} "
+                f"{self.goal.max_drop:g}; the closest is {nearest.name}, which loses "
+                f"{self.goal.drop(nearest):.4f} on {len(self.rows)} validation rows",
                 see="how-to/quantize",
             )
         best = self._cheapest(good, mixed)
         if best.cost >= sum(costs[self.float] for costs in self.costs):
             raise StageError(
                 f"{self.goal.stage}: no scheme makes the model "
-                f"{'smaller' if self.goal.timed is None else 'faster here'} within max_accuracy_drop "
-                f"{self.goal.max_accuracy_drop:g}; allow a larger drop, or omit the stage",
+                f"{'smaller' if self.goal.timed is None else 'faster here'} within {self.goal.key} "
+                f"{self.goal.max_drop:g}; allow a larger drop, or omit the stage",
                 see="how-to/quantize",
             )
         return best
@@ -157,10 +171,9 @@ class Search:
 
     def facts(self, best: Candidate, sensitivity_rows: int) -> dict[str, Any]:
         """Facts for the report."""
-        from compress.model.counts import weight_counts
-        from compress.quantize.replace import replaced_share, tensor_bytes
+        from compress.quantize.replace import facts_of_change
 
-        timed, whole = self.goal.timed is not None, self.parts.whole[self.float]
+        timed = self.goal.timed is not None
         mixed = self.parts.together(best.schemes)
         return {
             "chosen": best.name,
@@ -169,17 +182,14 @@ class Search:
             "validation_change": best.metric,
             "validation_rows": len(self.rows),
             "sensitivity_rows": sensitivity_rows,
-            "left_float": self.parts.left_float,
-            "share_of_weights_replaced": replaced_share(weight_counts(whole)[0], mixed),
-            "bytes_before": tensor_bytes(whole),
-            "bytes_after": tensor_bytes(mixed),
+            **facts_of_change(self.parts.whole[self.float], mixed, self.parts.left_float),
             "candidates": {
                 each.name: {
                     "times_as_fast" if timed else "weights_mb": 1 / each.cost if timed else each.cost / 1e6,
                     **({"timed": each.measured} if timed else {}),
                     "divergence": each.divergence,
                     "validation_change": each.metric,
-                    "within_the_drop": self._keeps(each),
+                    "within_the_drop": self.keeps(each),
                 }
                 for each in self.tried
             },
@@ -207,7 +217,7 @@ class Search:
             for index, name in moves[:middle]:
                 schemes[index] = name
             found = self._try(f"mixed, {middle} of {len(moves)} moves", schemes)
-            if self._keeps(found):
+            if self.keeps(found):
                 low, kept[middle] = middle, found
             else:
                 high = middle - 1
@@ -215,20 +225,23 @@ class Search:
         return kept.get(low)
 
     def _try(self, name: str, schemes: Sequence[str]) -> Candidate:
-        from compress.quantize.mixed.sensitivity import answers, damage_of
+        from compress.quantize.mixed.sensitivity import answers, damage_of, disagreement_of
 
         found = answers(self.parts.together(schemes), self.rows, self.context)
         damage = damage_of(found, self.truth, self.rows, self.context.task)
+        differing = disagreement_of(found, self.truth, self.rows, self.context.task)
         cost = sum(costs[scheme] for costs, scheme in zip(self.costs, schemes, strict=True))
         measured = self.goal.timed is None or len(set(schemes)) == 1
-        self.tried.append(Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric, measured))
+        tried = Candidate(name, tuple(schemes), cost, damage.divergence, damage.metric, differing, measured)
+        self.tried.append(tried)
         self.context.progress.say(
-            f"{self.goal.stage}: {name}: {damage.metric:+.4f} on {len(self.rows)} validation rows"
+            f"{self.goal.stage}: {name}: {-self.goal.drop(tried):+.4f} on {len(self.rows)} validation rows"
         )
-        return self.tried[-1]
+        return tried
 
-    def _keeps(self, candidate: Candidate) -> bool:
-        return candidate.metric >= -self.goal.max_accuracy_drop - _ROUNDING
+    def keeps(self, candidate: Candidate) -> bool:
+        """Whether a candidate is within the limit."""
+        return self.goal.allows(self.goal.drop(candidate))
 
     def _times(self) -> list[dict[str, float]]:
         """Time of the whole model in each scheme, split by multiply-adds; fixed costs cancel out."""

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from compress.data.split import Split
     from compress.quantize.stage import QuantizeLayers
-    from compress.stage import Context
+    from compress.stage import Context, StageResult
     from compress.tasks import Task
 
-__all__ = ["Damage", "FLOAT", "Group", "Parts", "answers", "damage_of", "damages"]
+__all__ = ["Damage", "FLOAT", "Group", "Parts", "answers", "damage_of", "damages", "disagreement_of"]
 
 FLOAT = "float"
 
@@ -71,23 +71,28 @@ class Parts:
         groups: units of choice, in the order of the forward pass where known.
     """
 
-    def __init__(self, model: nn.Module, stages: Mapping[str, QuantizeLayers], context: Context) -> None:
+    def __init__(self, model: nn.Module, made: Mapping[str, StageResult], context: Context) -> None:
+        """Take a float model, and what quantize stages made of it, by scheme."""
+        self.whole: dict[str, nn.Module] = {FLOAT: copy.deepcopy(model).eval()}
+        self.whole |= {name: each.model for name, each in made.items()}
+        left: list[dict[str, str]] = [each.facts["left_float"] for each in made.values()]
+        self.left_float = {name: why for name, why in left[0].items() if all(name in each for each in left)}
+        # A quantized model: what a stage changes in torch's own encoder layers must hold for all parts.
+        self._shell = copy.deepcopy(next(iter(made.values())).model)
+        self.groups = _groups(self.whole, context)
+
+    @classmethod
+    def of(cls, model: nn.Module, stages: Mapping[str, QuantizeLayers], context: Context) -> Parts:
         """Quantize the whole model in each scheme.
 
         Raises:
             StageError: as the stages do.
         """
-        self.whole: dict[str, nn.Module] = {FLOAT: copy.deepcopy(model).eval()}
-        left: list[dict[str, str]] = []
+        made = {}
         for name, stage in stages.items():
             context.progress.say(f"quantizing the whole model: {name}")
-            made = stage.apply(model, context)
-            self.whole[name] = made.model
-            left.append(made.facts["left_float"])
-        self.left_float = {name: why for name, why in left[0].items() if all(name in each for each in left)}
-        # A quantized model: what a stage changes in torch's own encoder layers must hold for all parts.
-        self._shell = copy.deepcopy(self.whole[next(iter(stages))])
-        self.groups = _groups(self.whole, context)
+            made[name] = stage.apply(model, context)
+        return cls(model, made, context)
 
     def together(self, schemes: Sequence[str]) -> nn.Module:
         """Assemble a model with one scheme per group.
@@ -97,8 +102,12 @@ class Parts:
         for group, scheme in zip(self.groups, schemes, strict=True):
             for path in group.layers:
                 parent, _, last = path.rpartition(".")
-                setattr(self._shell.get_submodule(parent), last, self.whole[scheme].get_submodule(path))
+                setattr(self._shell.get_submodule(parent), last, self.layer(scheme, path))
         return self._shell
+
+    def layer(self, scheme: str, path: str) -> nn.Module:
+        """A layer of the whole model in a scheme."""
+        return self.whole[scheme].get_submodule(path)
 
     def stored_bytes(self, group: Group, scheme: str) -> int:
         """Bytes of a group's weights in a scheme."""
@@ -158,6 +167,12 @@ def damage_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> Damage:
     divergence = max(0.0, float(task.divergence(logits.double(), truth.double(), 1.0)))
     found, wanted = (task.value(task.named(each.numpy()), rows.truth(task)) for each in (logits, truth))
     return Damage(divergence, found - wanted)
+
+
+def disagreement_of(logits: Tensor, truth: Tensor, rows: Split, task: Task) -> float:
+    """Share of units that are answered differently from the float model; logits as in `damage_of`."""
+    found, wanted = (task.named(each.numpy()) for each in (logits, truth))
+    return 1 - task.agreement(wanted, found, rows.truth(task))
 
 
 def _groups(whole: Mapping[str, nn.Module], context: Context) -> list[Group]:

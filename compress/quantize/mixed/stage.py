@@ -1,10 +1,11 @@
 """Mixed precision: one scheme per group of layers, as small or as fast as an accuracy limit allows.
 
-Each group is quantized alone in each scheme and its damage measured (KL divergence of the outputs on
-validation rows, as in the layer-wise sensitivity of NVIDIA's quantization white paper, Wu et al. 2020, arXiv
-2004.09602). Moves to cheaper schemes are sorted by damage per saved cost; how many of them to make is found
-by bisection on the model's validation accuracy. The uniform models are candidates too, so the result is never
-worse than the best of them that meets the accuracy limit.
+The damage of each group in each scheme is estimated from one backward pass a scheme (`first_order`), or
+measured with that group alone quantized (KL divergence of the outputs on validation rows, as in the
+layer-wise sensitivity of NVIDIA's quantization white paper, Wu et al. 2020, arXiv 2004.09602). Moves to
+cheaper schemes are sorted by damage per saved cost; how many of them to make is found by bisection on the
+model's validation accuracy. The uniform models are candidates too, so the result is never worse than the best
+of them that meets the accuracy limit.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ class Mixed(Stage):
         objective: size: the fewest bytes of weights. latency: the fastest; times are those of the whole model
             in each scheme, split by multiply-adds, and measured for the best candidates.
         schemes: the allowed schemes, with settings; float is always allowed.
-        sensitivity_rows: validation rows on which each group is tried alone.
+        sensitivity: how the damage of each group in each scheme is found. first_order: from one backward pass
+            a scheme, as the group's part in the divergence of the whole model. alone: each group is quantized
+            alone, which takes a pass for each group and scheme.
+        sensitivity_rows: validation rows used for it.
         skip: patterns of layer names to leave float.
         batch, sequence, threads: setting for latency; None: the first that the recipe measures.
     """
@@ -84,6 +88,7 @@ class Mixed(Stage):
     max_accuracy_drop: float = Field(default=0.01, ge=0, lt=1)
     objective: Literal["size", "latency"] = "size"
     schemes: Schemes = Schemes(int8_dynamic=Int8Dynamic(), int4_weight_only=Int4WeightOnly())
+    sensitivity: Literal["first_order", "alone"] = "first_order"
     sensitivity_rows: int = Field(default=256, ge=16)
     skip: tuple[str, ...] = ()
     batch: int | None = Field(default=None, ge=1)
@@ -123,6 +128,7 @@ class Mixed(Stage):
                 latency needs a running recipe; or as the schemes' own stages.
         """
         from compress.quantize.mixed.assignment import Goal, Search
+        from compress.quantize.mixed.first_order import estimated
         from compress.quantize.mixed.sensitivity import Parts, damages
 
         timer, setting = context.timer, None
@@ -133,12 +139,12 @@ class Mixed(Stage):
                     "use objective: size"
                 )
             setting = timer.setting(self.batch, self.sequence, self.threads)
-        parts = Parts(model, self._stages(), context)
+        parts = Parts.of(model, self._stages(), context)
         rows = context.validation.take(self.sensitivity_rows, seed=context.seed).by_length()
-        found = damages(parts, rows, context)
-        search = Search(Goal(self.name, self.max_accuracy_drop, setting), parts, found, context)
-        best = search.best()
-        facts = search.facts(best, len(rows))
+        found = (damages if self.sensitivity == "alone" else estimated)(parts, rows, context)
+        search = Search(Goal(self.name, "max_accuracy_drop", self.max_accuracy_drop, setting), parts, context)
+        best = search.best(found)
+        facts = search.facts(best, len(rows)) | {"sensitivity": self.sensitivity}
         return StageResult(copy.deepcopy(parts.together(best.schemes)).eval(), facts)
 
     def _stages(self) -> dict[str, QuantizeLayers]:

@@ -27,8 +27,9 @@ def section(report: RunReport) -> Section | None:
     columns = ("model", f"{words.score} (95 % interval)", f"above the first{scale.of_change(', in')}")
     table = Table(columns, rows, "lrr", sorts=False)
     part = "" if floor.rows == report.data.train_rows else f" of {report.data.train_rows:,}"
+    alike = " and of how alike both texts are (cosine and BM25)" if floor.compared else ""
     how = (
-        f"A linear model of {floor.words:,} words and pairs of words, fitted on {floor.rows:,}{part} "
+        f"A linear model of {floor.words:,} words and pairs of words{alike}, fitted on {floor.rows:,}{part} "
         f"training rows in {duration(floor.fit_seconds)}; the strength of its regularization was chosen "
         f"on validation rows. It takes {milliseconds(floor.row_ms)} a row, from text to answer in Python, "
         "one row at a time. That was not timed in turns with the two models, whose latencies don't include "

@@ -18,10 +18,13 @@ __all__ = ["section", "sensitivity_map", "stages_table"]
 
 _LOSS = "Loss. Solid line, hollow marks: training; dashed line, filled marks: validation."
 _SENSITIVITY = (
-    "Each group of layers quantized alone, all others in float: KL divergence from the float model's outputs "
-    "in thousandths of a nat, mean over {rows:,} validation rows; a stronger shade is a larger divergence. "
-    "Outlined: the chosen scheme; a group without an outline stays float."
+    "{what}, in thousandths of a nat, mean over {rows:,} validation rows; a stronger shade is a larger "
+    "divergence. Outlined: the chosen scheme; a group without an outline stays float."
 )
+_HOW = {
+    False: "Each group of layers quantized alone: divergence from the float model's outputs",
+    True: "Each group's part in the divergence of the whole quantized model from the float model's outputs",
+}
 
 
 def section(report: RunReport) -> Section:
@@ -74,9 +77,9 @@ def _stage(stage: StageRecord, metric_before: float, scale: Scale) -> list[Part]
         )
     ]
     parts += [kept_chart(kept.what, kept.sites) for kept in known.kept]
-    if known.sensitivity is not None:
-        parts += [sensitivity_map(known.sensitivity)]
-        parts += [Text(_SENSITIVITY.format(rows=known.sensitivity.rows), "note")]
+    if (found := known.sensitivity) is not None:
+        parts += [sensitivity_map(found)]
+        parts += [Text(_SENSITIVITY.format(what=_HOW[found.estimated], rows=found.rows), "note")]
     parts += [Pairs(tuple(pairs))] if pairs else []
     parts += tables
     parts += _training(stage.curve, scale) if stage.curve else []

@@ -5,6 +5,7 @@ Most tasks have the verdict and the latency tile defined here; `language` is the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from compress.measure.results import Answers
@@ -18,6 +19,7 @@ from compress.tasks.spec import Breakdown
 
 __all__ = ["page_of"]
 
+_OPEN, _FEW = 20, 5  # rows of a breakdown that are not folded; as few more aren't either
 _ORIGINAL = "than the fp32 ONNX model"
 _Decision = tuple[tuple[str, float], ...]
 
@@ -60,7 +62,12 @@ def _sections(report: RunReport) -> tuple[Section, ...]:
     if found is None:
         return ()
     table = Table(found.columns, found.rows, "l" + "r" * (len(found.columns) - 1))
-    return (Section(found.title, (Text(" ".join(found.sentences), "note"), table), "breakdown"),)
+    tables = [table]
+    if len(found.rows) > _OPEN + _FEW:
+        rest = f"The other {len(found.rows) - _OPEN}"
+        more = replace(table, rows=found.rows[_OPEN:], title=rest, folded=rest)
+        tables = [replace(table, rows=found.rows[:_OPEN]), more]
+    return (Section(found.title, (Text(" ".join(found.sentences), "note"), *tables), "breakdown"),)
 
 
 @lru_cache(maxsize=4)  # a report is rendered several times

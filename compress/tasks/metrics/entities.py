@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from compress.tasks.spec import Integers
 
-__all__ = ["Scheme", "entity_counts", "entity_f1", "scheme_of"]
+__all__ = ["Scheme", "each_word", "entity_counts", "entity_f1", "right_by_all", "scheme_of"]
 
 _OUTSIDE = "O"
 _TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
@@ -74,14 +74,35 @@ def scheme_of(labels: Sequence[str]) -> Scheme | None:
     )
 
 
+def each_word(labels: Sequence[str]) -> Scheme:
+    """The scheme of tags that name no entities: each word is one, whose type is its tag."""
+    none = np.zeros(len(labels), dtype=bool)
+    return Scheme(tuple(labels), np.arange(len(labels)), none, none)
+
+
 def entity_counts(scheme: Scheme, answers: Integers, true: Integers, lengths: Integers) -> Integers:
     """Right, found and true entities of each row and type, [n, t, 3]."""
     (found, kind), (wanted, wanted_kind) = (scheme.spans(each, lengths) for each in (answers, true))
     right = (found > 0) & (found == wanted) & (kind == wanted_kind)
+    counted = ((right, kind), (found > 0, kind), (wanted > 0, wanted_kind))
+    return np.stack([_counted(scheme, where, types, lengths) for where, types in counted], axis=-1)
+
+
+def right_by_all(scheme: Scheme, models: Sequence[Integers], true: Integers, lengths: Integers) -> Integers:
+    """True entities of each row and type that all models find, [n, t]."""
+    wanted, wanted_kind = scheme.spans(true, lengths)
+    right = wanted > 0
+    for answers in models:
+        found, kind = scheme.spans(answers, lengths)
+        right &= (found == wanted) & (kind == wanted_kind)
+    return _counted(scheme, right, wanted_kind, lengths)
+
+
+def _counted(scheme: Scheme, where: NDArray[np.bool_], types: Integers, lengths: Integers) -> Integers:
+    """Words of each row and type where this holds, [n, t]."""
     row = np.repeat(np.arange(len(lengths)), lengths)
-    counts = np.zeros((len(lengths), len(scheme.types), 3), dtype=np.int64)
-    for at, (which, types) in enumerate(((right, kind), (found > 0, kind), (wanted > 0, wanted_kind))):
-        np.add.at(counts[..., at], (row[which], types[which]), 1)
+    counts = np.zeros((len(lengths), len(scheme.types)), dtype=np.int64)
+    np.add.at(counts, (row[where], types[where]), 1)
     return counts
 
 
