@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ import torch
 import yaml
 
 from compress.data import Splits, from_arrays
+from compress.errors import CompressError, MeasureError
+from compress.measure.process import pair, worker
+from compress.measure.process.request import Request
 from compress.model.files.definition import Definition
+from compress.progress import Bar
 from compress.stage import Context
 
 if hasattr(signal, "SIGHUP"):  # nohup ignores it, also for all that tests start
@@ -60,6 +65,27 @@ def _no_waiting_for_a_quiet_machine() -> Iterator[None]:
     """Other tests run beside: a minute of waiting, twice for each gate of speed, brings no quiet."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.pipeline.measuring._WAIT_S", 0)
+        yield
+
+
+def _measure_here(request: Request, bar: Bar) -> None:
+    try:
+        measured = worker.measure(request, bar.advance)
+    except CompressError as error:
+        raise MeasureError(str(error)) from error
+    request.result.write_text(measured.model_dump_json(), encoding="utf-8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measuring_in_this_process() -> Iterator[None]:
+    """Measure without a process of its own, and load each file once instead of three times.
+
+    To start these processes takes far longer than to measure a tiny model. They are real in tests/measure and
+    where a test starts the command as a process.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair, "_run", _measure_here)
+        patch.setattr(worker, "measure_load", partial(worker.measure_load, processes=1))
         yield
 
 
@@ -289,7 +315,7 @@ def write_recipe() -> WriteRecipe:
             "data": {"source": "digits", "train_limit": 200, "test_fraction": 0.06},
             "stages": list(stages) or ["quantize/int8_dynamic"],
             "export": {"min_agreement": 0.9, "max_metric_difference": 0.1},
-            "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.01},
+            "measure": {"batch": [1], "threads": [1], "rounds": 3, "seconds": 0.01, "ladder": False},
         } | changes
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump({k: value for k, value in recipe.items() if value is not None}))

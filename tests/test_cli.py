@@ -151,10 +151,16 @@ def test_an_example_of_the_help_can_be_parsed(example: str) -> None:
 
 
 def test_the_examples_of_the_help_work(
-    call: Callable[..., Said], digits_run: Path, bert_directory: Path, tmp_path: Path
+    call: Callable[..., Said],
+    digits_run: Path,
+    bert_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert call("init", ".").code == 0
     finished = digits_run / "reports" / "digits"
+    # tests/pipeline/test_check.py measures.
+    monkeypatch.setattr(MEASURED, "measure_pair", lambda *_, **__: load_report(finished).measurement)
     shutil.copytree(finished, tmp_path / "reports" / "digits-quantize-int8")
     other = shutil.copytree(finished, tmp_path / "reports" / "digits-prune-heads")
     report = json.loads((other / "report.json").read_text())

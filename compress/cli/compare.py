@@ -20,6 +20,7 @@ from compress.cli.common import (
     write_text,
 )
 from compress.errors import RecipeError, work_begun
+from compress.system.garbage import uncollected
 
 if TYPE_CHECKING:
     from compress.report import CheckReport
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "compare"]
 
 
+@uncollected()
 def compare(
     paths: Annotated[
         list[Path],

@@ -10,6 +10,7 @@ import typer
 
 from compress.cli.common import echo, load_recipes
 from compress.errors import Problem, RecipeError, UnknownNameError, did_you_mean, nearest_name, shortened
+from compress.system.garbage import uncollected
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +24,7 @@ Listed = Literal["stages", "tasks", "models", "data"]
 _LISTS = get_args(Listed)
 
 
+@uncollected()
 def list_(
     what: Annotated[
         Listed | None,

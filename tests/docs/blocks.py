@@ -17,7 +17,21 @@ QUICK = (
     "measure.ladder=false",
 )
 QUICK_TEXT = (*QUICK, "measure.sequence=[8]", "data.max_length=16")
-QUICK_DIGITS = (*QUICK, "model.train.epochs=1", "data.train_limit=200", "data.test_fraction=0.06")
+SMALL = (
+    "model.args.d_model=32",
+    "model.args.nhead=4",
+    "model.args.num_layers=2",
+    "model.args.dim_feedforward=64",
+)
+QUICK_DIGITS = (
+    *QUICK,
+    *SMALL,
+    "model.train.epochs=1",
+    "data.train_limit=200",
+    "data.test_fraction=0.06",
+    "export.min_agreement=0.9",
+    "export.max_metric_difference=0.1",
+)
 
 
 def blocks(page: str, language: str) -> list[str]:

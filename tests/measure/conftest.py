@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.data.split import Split
+from compress.measure.process import pair, worker
 from compress.tasks import Classification, InputSpec
 
 TOKEN_INPUTS = (
@@ -26,6 +27,18 @@ FEATURES = Classification(FEATURE_INPUTS, ("zero", "one"))
 
 # Evidence of each token for class 0 and class 1, [v, c]; token 0 is padding, and it shouts for class 0.
 EVIDENCE = np.array([[9, 0], [1, 0], [0, 1], [0, 2]], dtype=np.float32)
+
+
+# As they are before tests/conftest.py puts others in their place.
+RUN, LOAD = pair._run, worker.measure_load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measuring_in_processes_of_their_own():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair, "_run", RUN)
+        patch.setattr(worker, "measure_load", LOAD)
+        yield
 
 
 def _save(nodes, inputs, constants, path: Path, external: str | None = None) -> Path:

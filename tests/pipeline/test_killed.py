@@ -16,7 +16,6 @@ import pytest
 
 from compress.export import broken_seals, read_manifest
 
-SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP")  # one a run
 TRAIN = {"batch_size": 32, "learning_rate": 3e-3, "precision": "fp32"}
 STAGES = [
     {"distill/logits": {"student": {"num_layers": 1}, "train": {**TRAIN, "epochs": 5, "ema": 0.99}}},
@@ -63,8 +62,12 @@ def _ended_after(checkpoints: int, process: subprocess.Popen[str], cache: Path, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+@pytest.mark.parametrize(
+    "signals",
+    [("SIGKILL", "SIGTERM"), pytest.param(("SIGKILL", "SIGTERM", "SIGHUP"), marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_killed_at_random_ends_with_the_same_bits(
-    tmp_path: Path, write_recipe: Callable[..., Path]
+    tmp_path: Path, write_recipe: Callable[..., Path], signals: tuple[str, ...]
 ) -> None:
     model = {
         "file": str(Path(__file__).parents[2] / "models" / "transformer.py"),
@@ -84,7 +87,7 @@ def test_a_run_that_is_killed_at_random_ends_with_the_same_bits(
     recipe = write_recipe(tmp_path / "killed.yaml", *STAGES, model=model, name="killed")
     whole = _start(recipe, tmp_path / "whole")  # meanwhile
     draw, output = random.Random(0), tmp_path / "killed"
-    for name in SIGNALS:
+    for name in signals:  # one a run
         checkpoints = draw.randint(3, 8)  # 6, 6 and 3 of 21 epochs: in each of the three trainings
         number = getattr(signal, name)
         code = _ended_after(checkpoints, _start(recipe, output), output / ".cache", number)

@@ -7,10 +7,8 @@ marked best in those columns.
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +22,7 @@ from compress.report.compare.select import condition_of
 from compress.report.phrases import headline, setting, stages_in_short
 from compress.report.schema import REPORT_FILE, REPORT_PAGE, RunReport, load_report
 from compress.report.sections.verdict import verdict
+from compress.system.garbage import uncollected
 from compress.tasks import task_of_measurement
 
 __all__ = ["compare_reports"]
@@ -48,20 +47,8 @@ def compare_reports(
         OutputError: there is nothing to compare, or a named report cannot be read.
     """
     meets = None if where is None else condition_of(where)
-    with _uncollected():
+    with uncollected():
         return _compared(sources, where, meets)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Disable garbage collection: it took 4/5 of reading thousands of reports, which have no cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _compared(
