@@ -46,7 +46,7 @@ def principal_directions(vectors: Tensor) -> tuple[Tensor, Tensor]:
     wide = vectors.double()
     values, columns = torch.linalg.eigh(wide.T @ wide)
     rows = columns.flip(1).T  # [e, e]
-    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    largest = rows.gather(1, rows.abs().max(1, keepdim=True).indices)
     shares = values.flip(0).clamp(min=0)
     return rows * largest.sign(), shares / shares.sum().clamp(min=1e-300)
 

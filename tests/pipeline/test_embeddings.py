@@ -108,8 +108,6 @@ def test_what_needs_labels_is_refused_before_work(tmp_path: Path) -> None:
     path = _recipe(tmp_path, "quantize/int8_dynamic", {})
     with pytest.raises(RecipeError, match=r"label"):
         load_recipe(path, ["data.label=score"])
-    with pytest.raises(RecipeError, match=r"text"):
-        load_recipe(path, ["data.text=[text,other]"])
     with pytest.raises(DataError):
         prepare(load_recipe(path, [f"data.test={tmp_path / 'texts.txt'}"]), tmp_path)
 
@@ -166,7 +164,8 @@ def test_shortened_vectors_are_whole_in_the_file_and_in_the_bundle(tmp_path: Pat
     assert [each.shape[-1] for each in session.get_outputs()] == [32, 8]
     report = compress.load_report(bundle)
     assert report.stages[0].facts["dimensions_kept"] == 8 and report.measurement.breakdown is not None
-    assert report.measurement.candidate.accuracy.value > 0.3  # chance is 0.67
+    shown = [row[0] for row in report.measurement.breakdown.rows]
+    assert shown and "mean cosine" not in shown  # there is none to vectors of another size
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["dimensions"] == 8 and manifest["outputs"][1]["shape"][-1] == 8
     kinds = [each["type"].rpartition(".")[2] for each in json.loads((bundle / "modules.json").read_text())]

@@ -56,7 +56,7 @@ class Round(Stage):
 
 
 HEAD = "model: {hf: some/model}\ndata: {source: digits}\n"
-SOURCES = ("digits", "digit-images", "images", "arrays", "file", "datasets", "corpus", "stdlib")
+SOURCES = ("digits", "digit-images", "images", "arrays", "file", "datasets", "beir", "corpus", "stdlib")
 STAGES = "stages:\n  - quantize/int8_dynamic\n"
 
 Load = Callable[..., Recipe]

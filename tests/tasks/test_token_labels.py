@@ -294,7 +294,7 @@ def test_tags_are_learnt_compressed_measured_and_shipped(tmp_path: Path) -> None
     ]
     assert all(gate.holds for gate in outcome.gates)
     page = to_markdown(outcome.report)
-    assert "## Each type of entity" in page and "| MOOD |" in page and "change in accuracy" not in page
+    assert "## Each entity type" in page and "| MOOD |" in page and "change in accuracy" not in page
     config = json.loads((outcome.directory / "config.json").read_text())
     assert config["architectures"] == ["BertForTokenClassification"]
     assert config["id2label"] == {str(at): name for at, name in enumerate(TAGS)}
