@@ -3,8 +3,8 @@
     python tests/benchmarks/outliers.py MODEL_DIR DATA_DIR
 
 MODEL_DIR: a Hugging Face directory of a BERT classifier. DATA_DIR: train.csv, validation.csv and test.csv
-with columns text and label. In four layers one neuron gets a large constant output, which the bias after it takes
-away again: float answers stay as they are, and in int8 the other neurons are rounded away.
+with columns text and label. In four layers one neuron gets a large constant output, which the bias after it
+takes away again: float answers stay as they are, and in int8 the other neurons are rounded away.
 """
 
 from __future__ import annotations
