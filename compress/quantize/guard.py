@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compress.stage import Context, StageResult
+from compress.stage import Context, Stage, StageResult
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.quantize.mixed.assignment import Goal, Search
-    from compress.quantize.stage import QuantizeLayers
 
 __all__ = ["Guard", "guarded", "shares"]
 
@@ -45,11 +44,17 @@ class Guard(BaseModel):
 
 
 def guarded(
-    stage: QuantizeLayers, guard: Guard, model: nn.Module, made: StageResult, context: Context
+    stage: Stage,
+    finer: Stage | None,
+    guard: Guard,
+    model: nn.Module,
+    made: StageResult,
+    context: Context,
 ) -> StageResult:
     """The result of a stage, or one in which some layers have more bits.
 
     Args:
+        finer: the stage with more bits for every layer; None: there are none but float.
         model: the float model whose layers the stage replaced.
         made: the stage's own result.
 
@@ -68,7 +73,7 @@ def guarded(
         return StageResult(made.model, made.facts | {"guard": {**facts, "drop": drop}})
     context.progress.say(f"{stage.name}: {drop:.4f} is lost on {rows} validation rows: finding out where")
     results = {stage.name: made}
-    if (finer := stage.finer()) is not None:
+    if finer is not None:
         results[_MORE_BITS] = finer.apply(model, context)
     parts = Parts(model, results, context)
     few = context.validation.take(_SENSITIVITY_ROWS, seed=context.seed).by_length()

@@ -183,7 +183,11 @@ class QuantizeLayers(Stage):
         made = StageResult(done.model, facts)
         if self.qat is not None:
             learn_twins_(made, makers.twins, chosen.model, self.qat, context, self.name)
-        return made if self.guard is None else guarded(self, self.guard, chosen.model, made, context)
+        return made if self.guard is None else self._guarded(chosen.model, made, context)
+
+    def _guarded(self, model: nn.Module, made: StageResult, context: Context) -> StageResult:
+        assert self.guard is not None
+        return guarded(self, self.finer(), self.guard, model, made, context)
 
     def _choose(self, model: nn.Module, names: Sequence[str], context: Context) -> _Chosen:
         """Choose integers and ranges, on a copy of the model that doesn't outlive this method."""

@@ -49,7 +49,7 @@ def test_numbers_keep_a_tokenizer_for_later_stages_and_nothing_else(bert_directo
 
 def test_every_source_reads_itself_and_names_its_rows() -> None:
     sources = DataConfig.__origin__.__args__  # type: ignore[attr-defined]
-    assert len(sources) == 8 and all(issubclass(each, DataSource) for each in sources)
+    assert len(sources) == 9 and all(issubclass(each, DataSource) for each in sources)
     assert not any(getattr(each, "__abstractmethods__", ()) for each in sources)
     assert {each.modality for each in sources} == {"text", "image", "numbers"}
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data.split import Split
-    from compress.quantize.stage import QuantizeLayers
-    from compress.stage import Context, StageResult
+    from compress.stage import Context, Stage, StageResult
     from compress.tasks import Task
 
 __all__ = ["Damage", "FLOAT", "Group", "Parts", "answers", "damage_of", "damages", "disagreement_of"]
@@ -82,7 +81,7 @@ class Parts:
         self.groups = _groups(self.whole, context)
 
     @classmethod
-    def of(cls, model: nn.Module, stages: Mapping[str, QuantizeLayers], context: Context) -> Parts:
+    def of(cls, model: nn.Module, stages: Mapping[str, Stage], context: Context) -> Parts:
         """Quantize the whole model in each scheme.
 
         Raises:
