@@ -122,11 +122,17 @@ def _fallen(stages: Sequence[StageRecord], task: Task) -> list[str]:
         where = f"; most of it comes from {listed(named, _SHOWN_LAYERS)}" if named else ""
         found.append(
             f"{stage.name} brought the answers near chance (validation {task.words.metric} "
-            f"{task.words.scale.text(stage.validation_metric)}){where}. "
-            "Give the stage guard: {max_drop: 0.01}, "
-            "which keeps such layers at more bits, or name them under skip"
+            f"{task.words.scale.text(stage.validation_metric)}){where}. {_remedy(stage)}"
         )
     return found
+
+
+def _remedy(stage: StageRecord) -> str:
+    if "guard" in stage.settings:
+        return (
+            "Give it guard: {max_drop: 0.01}, which keeps such layers at more bits, or name them under skip"
+        )
+    return "Name layers that lose much under skip, or use another scheme"
 
 
 def warnings_of(

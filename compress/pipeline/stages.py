@@ -189,7 +189,7 @@ def _blamed(stage: Stage, work: Work, made: StageResult, metric: float, context:
         return {}
     truth = work.splits.validation.truth(work.splits.task)
     constant = work.splits.task.value(work.splits.task.constant(truth), truth)
-    before = metric_of(work.module, work.splits)
+    before = work.records[-1].validation_metric if work.records else metric_of(work.module, work.splits)
     if before <= constant or metric - constant > _FALLEN * (before - constant):
         return {}
     return {"fell_to_chance": stage.blame(work.module, made, context)}

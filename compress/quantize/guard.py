@@ -100,6 +100,8 @@ def shares(model: nn.Module, made: StageResult, context: Context) -> dict[str, f
     parts = Parts(model, {_ALL: made}, context)
     few = context.validation.take(_SENSITIVITY_ROWS, seed=context.seed).by_length()
     found = estimated_divergences(parts, _ALL, few, context)
+    if not found:
+        return {}
     total = sum(max(each, 0.0) for each in found) or 1.0
     named = {group.name: max(each, 0.0) / total for group, each in zip(parts.groups, found, strict=True)}
     return dict(sorted(named.items(), key=lambda each: -each[1]))

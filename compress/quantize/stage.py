@@ -85,6 +85,11 @@ class QuantizeLayers(Stage):
         return self
 
     @property
+    def guess(self) -> str:
+        """With a guard, the layers that keep more bits; see `Stage.guess`."""
+        return "" if self.guard is None else "which layers guard keeps at more bits (shown: none)"
+
+    @property
     def looks_at_data(self) -> bool:
         """Whether calibration rows are needed."""
         return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"

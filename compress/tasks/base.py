@@ -347,7 +347,12 @@ class Task(ABC):
         """Candidate minus baseline with its paired interval, over all rows of a split."""
 
     def scored(
-        self, value: float, ends: Sequence[float], truth: Truth, units: int | None = None, unit: str = ""
+        self,
+        value: float,
+        ends: Sequence[float] | NDArray[Any],
+        truth: Truth,
+        units: int | None = None,
+        unit: str = "",
     ) -> Score:
         """A value and the ends of its interval as a `Score`.
 
@@ -368,7 +373,7 @@ class Task(ABC):
     def compared(
         self,
         value: float,
-        ends: Sequence[float],
+        ends: Sequence[float] | NDArray[Any],
         answers: tuple[NDArray[Any], NDArray[Any]],
         truth: Truth,
         units: int | None = None,

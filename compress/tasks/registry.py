@@ -35,14 +35,14 @@ TASKS = {
     "regression": "compress.tasks.regression:Regression",
     "reranking": "compress.tasks.reranking:Reranking",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
-    "embedding": "compress.tasks.embedding:SentenceEmbedding",
+    "embedding": "compress.tasks.embeddings.sentence:SentenceEmbedding",
 }
 """The first task of each kind of rows is the default for such data."""
 
 FURTHER: Mapping[TaskName, Mapping[LabelKind, str]] = {
     "embedding": {
-        "scores": "compress.tasks.scored_pairs:ScoredPairs",
-        "relevances": "compress.tasks.retrieval:Retrieval",
+        "scores": "compress.tasks.embeddings.scored_pairs:ScoredPairs",
+        "relevances": "compress.tasks.embeddings.retrieval:Retrieval",
     },
 }
 """Classes of a task for data with further kinds of labels, which have another metric under the same name."""

@@ -29,8 +29,8 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
+from compress.tasks.embeddings.search import search_quality
 from compress.tasks.links import Links
-from compress.tasks.metrics.search import search_quality
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "embedding"
 WORLD_ENGLISH, *OTHERS = "4", "3", "k"  # versions: World English, Basic English, King James

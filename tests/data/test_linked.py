@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from compress.data import BeirData, FileData, Splits, TextEncoder, load_splits
 from compress.data.split import Split
 from compress.errors import DataError
-from compress.tasks.retrieval import Retrieval
-from compress.tasks.scored_pairs import ScoredPairs
+from compress.tasks.embeddings.retrieval import Retrieval
+from compress.tasks.embeddings.scored_pairs import ScoredPairs
 
 Rows = Sequence[tuple[object, ...]]
 Write = Callable[..., Path]

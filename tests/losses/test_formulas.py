@@ -12,7 +12,7 @@ from compress.losses.attention import attention_divergence, log_maps, rows_diver
 from compress.losses.embedding import cosine_distance, pooled
 from compress.losses.hidden import hidden_distance
 from compress.losses.relations import relation_divergence, relation_heads
-from compress.tasks.similarity import similarity_divergence
+from compress.tasks.embeddings.similarity import similarity_divergence
 from compress.tasks.softmax import softmax_divergence
 
 MASK = torch.tensor([[1, 1, 1, 0]])

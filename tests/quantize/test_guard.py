@@ -14,8 +14,9 @@ from compress.errors import StageError
 from compress.model.forward import predict_logits
 from compress.quantize.guard import Guard
 from compress.quantize.int8_dynamic import Int8Dynamic
-from compress.quantize.mixed.first_order import estimated_divergences
+from compress.quantize.mixed.first_order import estimated, estimated_divergences
 from compress.quantize.mixed.sensitivity import Parts, answers, damage_of, damages
+from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
 
@@ -121,6 +122,51 @@ def test_the_layers_that_took_answers_to_chance_are_named(model: nn.Module, cont
     assert sum(found.values()) == pytest.approx(1) and list(found.values()) == sorted(
         found.values(), reverse=True
     )
+
+
+class Detached(nn.Module):
+    """A model whose gradients end before its last layer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = self.model(**inputs)
+        return found
+
+
+def test_a_model_that_lets_no_gradient_through_is_tried_group_by_group(
+    model: nn.Module, context: Context
+) -> None:
+    inner = Parts.of(model, {"int8": Int8Dynamic()}, context)
+    parts = Parts.of(Detached(model), {"int8": Int8Dynamic()}, context)
+    assert estimated_divergences(parts, "int8", context.validation, context) == []
+    found, alone = estimated(parts, context.validation, context), damages(inner, context.validation, context)
+    assert [each["int8"].divergence for each in found] == [each["int8"].divergence for each in alone]
+
+
+class Sized(nn.Module):
+    """A model that reads the size of one of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.first(features).relu() / self.first.out_features
+        return self.last(hidden.mean(1))
+
+
+def test_what_a_model_reads_of_its_layers_is_there(context: Context) -> None:
+    parts = Parts.of(Sized(), {"int8": Int8Dynamic()}, context)
+    assert len(estimated_divergences(parts, "int8", context.validation, context)) == len(parts.groups)
+
+
+def test_a_guard_is_not_mixed_with_other_schemes() -> None:
+    with pytest.raises(ValidationError):
+        Mixed.model_validate({"schemes": {"int8_dynamic": {"guard": {}}}})
 
 
 def test_a_guard_and_training_are_not_combined() -> None:

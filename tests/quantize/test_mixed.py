@@ -23,7 +23,7 @@ from compress.quantize.mixed.sensitivity import FLOAT, Damage, Group, Parts, ans
 from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
 from compress.stage import Context
-from compress.tasks.embedding import SentenceEmbedding
+from compress.tasks.embeddings.sentence import SentenceEmbedding
 from compress.timing import Compared, Setting
 
 STAGES = {"int8_dynamic": Int8Dynamic(), "int4_weight_only": Int4WeightOnly()}

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from compress.tasks import Truth
-from compress.tasks.embedding import SentenceEmbedding, _interval
-from compress.tasks.metrics.neighbours import cosines, kept_neighbours, nearest
+from compress.tasks.embeddings.neighbours import cosines, kept_neighbours, nearest
+from compress.tasks.embeddings.sentence import SentenceEmbedding, _interval
 
 TASK = SentenceEmbedding((), size=8)
 

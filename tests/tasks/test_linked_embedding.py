@@ -11,11 +11,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score
 
 from compress.tasks import TASKS, Task, Truth, task_class, task_from, task_of_measurement
+from compress.tasks.embeddings.retrieval import Retrieval
+from compress.tasks.embeddings.scored_pairs import ScoredPairs
+from compress.tasks.embeddings.search import SEARCH_METRICS, search_quality
 from compress.tasks.links import Links
-from compress.tasks.metrics.search import SEARCH_METRICS, search_quality
 from compress.tasks.registry import label_kinds
-from compress.tasks.retrieval import Retrieval
-from compress.tasks.scored_pairs import ScoredPairs
 
 NO = np.zeros(0, dtype=np.int64)
 

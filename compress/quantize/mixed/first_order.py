@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from compress.errors import StageError
 from compress.model.evaluating import evaluating
 from compress.model.forward import logits, to_tensors
-from compress.quantize.mixed.sensitivity import FLOAT, Damage
+from compress.quantize.mixed.sensitivity import FLOAT, Damage, damages
 from compress.tasks import LABELS_KEY
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ _BATCH = 8
 def estimated(parts: Parts, rows: Split, context: Context) -> list[dict[str, Damage]]:
     """The estimated damage of each group, by scheme; change of the metric is not estimated, and 0.
 
+    A model that lets no gradient through is tried group by group.
+
     Args:
         rows: labelled rows that no scheme was calibrated on.
     """
     schemes = [name for name in parts.whole if name != FLOAT]
     values = [estimated_divergences(parts, name, rows, context) for name in schemes]
+    if not all(values):
+        return damages(parts, rows, context)
     return [
         {name: Damage(max(each, 0.0), 0.0) for name, each in zip(schemes, of_group, strict=True)}
         for of_group in zip(*values, strict=True)
@@ -56,6 +60,9 @@ def estimated_divergences(parts: Parts, scheme: str, rows: Split, context: Conte
 
     Args:
         rows: labelled rows that the scheme was not calibrated on.
+
+    Returns:
+        For each group; empty if no gradient reaches the layers.
 
     Raises:
         StageError: outputs are not finite.
@@ -78,7 +85,9 @@ def estimated_divergences(parts: Parts, scheme: str, rows: Split, context: Conte
         for batch in rows.batches(_BATCH):
             units += _add_batch(parts.whole[FLOAT], shell, every, batch, context)
             bar.advance(len(batch[LABELS_KEY]))
-    return [sum(each.total for each in found) / max(units, 1) for found in of_group]
+    if not units:
+        return []
+    return [sum(each.total for each in found) / units for found in of_group]
 
 
 def _add_batch(
@@ -100,6 +109,8 @@ def _add_batch(
             if not len(found):
                 return 0
             divergence = task.divergence(found.double(), truth.double(), 1.0)
+            if not divergence.requires_grad:
+                return 0
             errors = [(place, each) for place in places for each in place.errors]
             gradients = torch.autograd.grad(divergence, [each for _, each in errors], allow_unused=True)
     for (place, error), gradient in zip(errors, gradients, strict=True):
@@ -126,6 +137,13 @@ class _Between(nn.Module):
         self.full, self.quantized = full, quantized
         self.errors: list[Tensor] = []
         self.total = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        """What a model reads of a layer besides calling it, such as its size."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.quantized, name)
 
     def forward(self, *given: Any, **named: Any) -> Any:
         """Call both."""

@@ -58,6 +58,8 @@ class Schemes(BaseModel):
                 )
             if stage.qat is not None:
                 raise ValueError(f"{name}: qat trains all layers together and can't be mixed; omit it")
+            if stage.guard is not None:
+                raise ValueError(f"{name}: guard chooses layers itself; omit it, and set max_accuracy_drop")
         return self
 
     def stages(self) -> dict[str, QuantizeLayers]:

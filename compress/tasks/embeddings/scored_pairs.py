@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
-from compress.tasks.embedding import SentenceEmbedding
-from compress.tasks.linked_embedding import LinkedEmbedding
-from compress.tasks.metrics.neighbours import cosines
+from compress.tasks.embeddings.linked import LinkedEmbedding
+from compress.tasks.embeddings.neighbours import cosines
+from compress.tasks.embeddings.sentence import SentenceEmbedding
 from compress.tasks.metrics.resampling import (
     Floats,
     Weighted,

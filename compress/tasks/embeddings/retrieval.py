@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER
-from compress.tasks.embedding import SentenceEmbedding
-from compress.tasks.linked_embedding import LinkedEmbedding
+from compress.tasks.embeddings.linked import LinkedEmbedding
+from compress.tasks.embeddings.search import SEARCH_METRICS, relevant_rows, search_quality
+from compress.tasks.embeddings.sentence import SentenceEmbedding
 from compress.tasks.metrics.resampling import Floats, mean_intervals
-from compress.tasks.metrics.search import SEARCH_METRICS, relevant_rows, search_quality
 from compress.tasks.spec import Truth
 
 __all__ = ["Retrieval"]

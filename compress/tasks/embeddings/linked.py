@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.page.format import NUMBER, PERCENT
-from compress.tasks.embedding import SentenceEmbedding, reference_of, vector_figures
+from compress.tasks.embeddings.figures import reference_of, vector_figures
+from compress.tasks.embeddings.sentence import SentenceEmbedding
 from compress.tasks.metrics.resampling import Floats
 from compress.tasks.metrics.statistics import mean_interval
 from compress.tasks.spec import Breakdown, Difference, Score, Truth
@@ -63,32 +64,14 @@ class LinkedEmbedding(SentenceEmbedding):
 
     def score(self, answers: NDArray[Any], truth: Truth) -> Score:
         """With its bootstrap interval."""
-        low, high = self.ends(answers, truth)
-        return Score(
-            metric=self.words.metric,
-            value=self.value(answers, truth),
-            low=float(low),
-            high=float(high),
-            rows=len(truth.lengths),
-            units=self.links_judged(truth),
-            unit=self.judged_unit,
-        )
+        value, ends = self.value(answers, truth), self.ends(answers, truth)
+        return self.scored(value, ends, truth, self.links_judged(truth), self.judged_unit)
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """With its paired bootstrap interval."""
-        low, high = self.ends_of_change(baseline, candidate, truth)
-        return Difference(
-            metric=self.words.metric,
-            value=self.change(baseline, candidate, truth),
-            low=float(low),
-            high=float(high),
-            rows=len(truth.lengths),
-            units=self.links_judged(truth),
-            gained=0,
-            lost=0,
-            agreement=self.agreement(baseline, candidate, truth),
-            unit=self.judged_unit,
-        )
+        value, both = self.change(baseline, candidate, truth), (baseline, candidate)
+        ends = self.ends_of_change(baseline, candidate, truth)
+        return self.compared(value, ends, both, truth, self.links_judged(truth), self.judged_unit)
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """The same vector for each text: all cosines are tied."""

@@ -7,7 +7,7 @@ Shapes: b = batch, n = texts, q = texts whose neighbours are looked for, e = siz
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,9 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.tasks.base import Logits, Task
-from compress.tasks.metrics.neighbours import NEIGHBOURS, cosines, kept_neighbours, nearest, neighbour_count
+from compress.tasks.embeddings.figures import reference_of, vector_figures
+from compress.tasks.embeddings.neighbours import (
+    NEIGHBOURS,
+    cosines,
+    kept_neighbours,
+    nearest,
+    neighbour_count,
+)
+from compress.tasks.embeddings.similarity import similarity_divergence
 from compress.tasks.metrics.statistics import bootstrap_interval, mean_interval, wider
-from compress.tasks.similarity import similarity_divergence
 from compress.tasks.spec import (
     Breakdown,
     Difference,
@@ -33,13 +40,11 @@ from compress.tasks.spec import (
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["SentenceEmbedding", "VectorFigure", "reference_of", "vector_figures"]
+__all__ = ["SentenceEmbedding"]
 
 _ANSWERS = "answers"
 _SAME = 0.95  # vectors with a cosine of at least this count as the same
 _SEED = 0
-_NEIGHBOURHOODS = (1, NEIGHBOURS, 100)
-_LOWEST = 0.05  # share of texts whose cosine is lower than the one that is shown
 
 
 @dataclass(frozen=True)
@@ -235,16 +240,8 @@ class SentenceEmbedding(Task):
         count = max(neighbour_count(len(answers)), 1)
         value = self.value(answers, truth)
         made_up = np.array([min(kept.min(), count - 1), count])
-        low, high = _interval(kept, made_up, count, value, least=0.0)
-        return Score(
-            metric=self.words.metric,
-            value=value,
-            low=low,
-            high=high,
-            rows=len(answers),
-            units=len(kept),
-            unit=self.words.unit,
-        )
+        ends = _interval(kept, made_up, count, value, least=0.0)
+        return self.scored(value, ends, truth, len(kept))
 
     def difference(self, baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Difference:
         """Change of the overlap, with its paired interval; gained and lost are texts with more and less."""
@@ -252,19 +249,10 @@ class SentenceEmbedding(Task):
         count = max(neighbour_count(len(candidate)), 1)
         moved, value = after - before, self.change(baseline, candidate, truth)
         most = max(1, np.abs(moved).max())
-        low, high = _interval(moved, np.array([-most, most]), count, value, least=-1.0)
-        return Difference(
-            metric=self.words.metric,
-            value=value,
-            low=low,
-            high=high,
-            rows=len(candidate),
-            units=len(moved),
-            gained=int((moved > 0).sum()),
-            lost=int((moved < 0).sum()),
-            agreement=self.agreement(baseline, candidate, truth),
-            unit=self.words.unit,
-        )
+        ends = _interval(moved, np.array([-most, most]), count, value, least=-1.0)
+        counts = {"gained": int((moved > 0).sum()), "lost": int((moved < 0).sum())}
+        found = self.compared(value, ends, (baseline, candidate), truth, len(moved))
+        return found.model_copy(update=counts)
 
     def constant(self, truth: Truth) -> NDArray[Any]:
         """Random vectors: each neighbour is kept with probability k / (n - 1)."""
@@ -319,64 +307,6 @@ class SentenceEmbedding(Task):
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
         """Print the vector."""
         return ["print(vectors[0])"]
-
-
-@dataclass(frozen=True)
-class VectorFigure:
-    """A figure of both models' vectors as a row of a table.
-
-    Attributes:
-        baseline, candidate: of each text, [n] or [q].
-        share: whether it is written in percent.
-        is_tail: the lowest values count, not the mean.
-    """
-
-    name: str
-    baseline: NDArray[np.float64]
-    candidate: NDArray[np.float64]
-    share: bool = False
-    is_tail: bool = False
-
-    @property
-    def means(self) -> tuple[str, str]:
-        """Figures of the baseline and the candidate, as text."""
-        before, after = (
-            float(np.quantile(each, _LOWEST) if self.is_tail else each.mean())
-            for each in (self.baseline, self.candidate)
-        )
-        return self._text(before), self._text(after)
-
-    def interval(self, low: float, high: float) -> str:
-        """An interval of the mean, as text."""
-        if self.share:
-            return f"{100 * max(low, 0):.1f} to {100 * min(high, 1):.1f} %"
-        return f"{low:.4f} to {min(high, 1.0):.4f}"
-
-    def _text(self, value: float) -> str:
-        return f"{100 * value:.1f} %" if self.share else f"{value:.4f}"
-
-
-def vector_figures(baseline: NDArray[Any], candidate: NDArray[Any], truth: Truth) -> Iterator[VectorFigure]:
-    """Cosine to the original's vectors, and the share of nearest neighbours that are kept."""
-    both = (baseline, candidate)
-    if candidate.shape == truth.labels.shape:
-        before, after = (cosines(each, truth.labels) for each in both)
-        yield VectorFigure("mean cosine", before, after)
-        yield VectorFigure("5 % of texts have less than", before, after, is_tail=True)
-    for wanted in _NEIGHBOURHOODS:
-        count = neighbour_count(len(candidate), wanted)
-        if count == wanted:
-            before, after = (kept_neighbours(each, truth.labels, wanted) / count for each in both)
-            name = f"of the {count} nearest neighbours" if count > 1 else "same nearest neighbour"
-            yield VectorFigure(name, before, after, share=True)
-
-
-def reference_of(candidate: NDArray[Any]) -> str:
-    """What vectors are compared with, a sentence or two."""
-    return (
-        "The reference: vectors of the same test texts by the PyTorch model before any stage. "
-        f"Neighbours are searched among {len(candidate):,} test texts by cosine."
-    )
 
 
 def _interval(

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.tasks.embeddings.neighbours import unit_vectors
 from compress.tasks.links import Links
-from compress.tasks.metrics.neighbours import unit_vectors
 
 __all__ = ["SEARCH_METRICS", "relevant_rows", "search_quality"]
 
