@@ -7,8 +7,8 @@ Shapes: m = links, d = documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -94,39 +94,25 @@ def linked_splits(
     Raises:
         DataError: a query or pair is in two splits, or a split has too few.
     """
-    texts, notes = _Texts(), [*given.notes]
-    tables = given.tables
-    for part, table in tables.items():
-        if part != "train" and table.items and isinstance(table.items[0], str):
-            raise DataError(
-                f"{table.where}: {part} has single texts; it needs pairs of texts, by which models are judged"
-            )
+    texts, notes, tables = _Texts(), [*given.notes], given.tables
+    for part in PARTS[1:]:
+        if part in tables:
+            _check_pairs(tables[part], part)
     found = {part: _read(table, texts, given.searched, notes) for part, table in tables.items()}
-    singles = [texts.number(item) for item in tables["train"].items if isinstance(item, str)]
-    documents = [texts.number(each) for each in given.documents]
+    singles = _unique(texts.number(item) for item in tables["train"].items if isinstance(item, str))
+    pool = _unique(texts.number(each) for each in given.documents)
     if given.searched:
-        documents += [number for each in found.values() for number in each.pairs[:, 1].tolist()]
+        pool = np.unique(np.concatenate((pool, *(each.pairs[:, 1] for each in found.values()))))
     _check_apart(tables, found, given.searched)
     parts = _divided(given, found, notes)
     drawn_from = tables["train" if len(found["train"].pairs) else "test"]
     for part in PARTS[1:]:
         _check_enough(tables.get(part, drawn_from), parts[part], part, given.searched)
-    pool = np.unique(np.array(documents, dtype=np.int64))
     held_out = {part: _judged_texts(parts[part], given.searched) for part in PARTS[1:]}
     parts["train"] = _learnable(parts["train"], held_out, given, notes)
     rows = {part: _rows_of(part, parts[part], pool, given) for part in PARTS}
-    alone = np.setdiff1d(np.array(singles, dtype=np.int64), np.concatenate([*held_out.values()]))
-    rows["train"] = np.union1d(rows["train"], alone)
-    if len(singles) and len(alone) < len(set(singles)):
-        lost = len(set(singles)) - len(alone)
-        notes.append(
-            Note(
-                f"{tables['train'].name}: {counted(lost, 'text')} left out: in validation or test", "dropped"
-            )
-        )
-    splits, more = _encoded(
-        texts, rows, parts, pool if given.searched else pool[:0], encoder, max_length, kind
-    )
+    rows["train"] = np.union1d(rows["train"], _alone(singles, held_out, tables["train"], notes))
+    splits, more = _encoded(texts, rows, parts, pool, encoder, max_length, kind)
     if given.train_limit is not None and given.train_limit < len(splits["train"]):
         all_rows = len(splits["train"])
         splits["train"] = splits["train"].take(given.train_limit, seed=given.seed)
@@ -138,6 +124,29 @@ def linked_splits(
         notes=(*notes, *more),
         reader=encoder,
     )
+
+
+def _unique(numbers: Iterable[int]) -> Integers:
+    return np.unique(np.fromiter(numbers, dtype=np.int64))
+
+
+def _check_pairs(table: Table, part: str) -> None:
+    """Refuse single texts where models are judged."""
+    if table.items and isinstance(table.items[0], str):
+        raise DataError(
+            f"{table.where}: {part} has single texts; it needs pairs of texts, by which models are judged"
+        )
+
+
+def _alone(singles: Integers, held_out: Mapping[str, Integers], train: Table, notes: list[Note]) -> Integers:
+    """Single texts of train that are not in validation or test."""
+    kept = np.setdiff1d(singles, np.concatenate([*held_out.values()]))
+    lost = len(singles) - len(kept)
+    if lost:
+        notes.append(
+            Note(f"{train.name}: {counted(lost, 'text')} left out: in validation or test", "dropped")
+        )
+    return kept
 
 
 def _read(table: Table, texts: _Texts, searched: bool, notes: list[Note]) -> _Found:
@@ -264,8 +273,6 @@ def _learnable(
     train: _Found, held_out: Mapping[str, Integers], given: LinkedRows, notes: list[Note]
 ) -> _Found:
     """Links of train but those that lead to a query of validation or test; says which texts are shared."""
-    others = np.concatenate([*held_out.values()])
-    shared = np.isin(train.pairs, others)
     name = given.tables["train"].name
     if not given.searched:
         count = len(np.intersect1d(train.pairs, held_out["test"]))
@@ -274,7 +281,7 @@ def _learnable(
                 Note(f"{name}: {counted(count, 'text')} of test pairs occur in train too, in other pairs")
             )
         return train
-    lost = shared.any(axis=1)
+    lost = np.isin(train.pairs, np.concatenate([*held_out.values()])).any(axis=1)
     if lost.any():
         notes.append(
             Note(
@@ -316,14 +323,13 @@ def _encoded(
     place = {number: index for index, number in enumerate(used.tolist())}
     splits = {}
     for part, numbers in rows.items():
-        links = Links(numbers, parts[part].pairs, parts[part].scores, pool)
         splits[part] = Split(
             part,
             tuple(made[place[number]] for number in numbers.tolist()),
             kind.encode_labels([()] * len(numbers), {}),
             encoder.inputs,
             tuple(texts.texts[number] for number in numbers.tolist()),
-            links=replace(links, documents=np.intersect1d(pool, numbers)),
+            links=Links(numbers, parts[part].pairs, parts[part].scores, np.intersect1d(pool, numbers)),
         )
     return splits, notes
 

@@ -348,11 +348,8 @@ def _check_learnt(table: Table, kept: Indices, train: Indices, task: type[Task])
 def _regression_hint(classes: Mapping[Hashable, int], rows: int) -> str:
     """Hint that labels may be amounts, if they are numbers of which most occur once."""
     amounts = len(classes) * 2 > rows and all(str(name).lstrip("+-").isdecimal() for name in classes)
-    return (
-        f"; if the labels are quantities, not classes: set data.task={task_of_labels('number')}"
-        if amounts
-        else ""
-    )
+    task = task_of_labels("number")
+    return f"; if the labels are quantities, not classes: set data.task={task}" if amounts else ""
 
 
 def _limited(

@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
-from torch.onnx._internal.exporter import _registration
 
 from compress.export.lowering.attention import attention_table, mask_with_infinity_
 from compress.export.lowering.fast_graph import optimize_
 from compress.export.lowering.nodes import note_scopes_, scopes_of
 from compress.export.lowering.operators import finish_, translation_table
+
+try:
+    from torch.onnx._internal.exporter import _registration
+except ImportError:  # a different torch version
+    _registration = None  # type: ignore[assignment]
 
 __all__ = ["trace"]
 
@@ -107,9 +111,16 @@ def _with_operators_listed_once() -> Iterator[None]:
     To build it, onnxscript parses the source of all 557, a third of a small model's export time (0.65 s), and
     torch infers their signatures, a tenth of what is left (torch 2.14, onnxscript 0.7).
     """
-    kind: Any = _registration.ONNXRegistry
-    build = vars(kind)["from_torchlib"]
-    kind.from_torchlib = staticmethod(lambda opset_version: _copy_of(_listed(kind, build, opset_version)))
+    kind: Any = getattr(_registration, "ONNXRegistry", None)
+    build = None if kind is None else vars(kind).get("from_torchlib")
+    if not isinstance(build, classmethod):  # a different torch version, which may export more slowly
+        yield
+        return
+
+    def from_torchlib(*given: Any, **named: Any) -> Any:
+        return _copy_of(_listed(build, kind, given, tuple(named.items())))
+
+    kind.from_torchlib = staticmethod(from_torchlib)
     try:
         yield
     finally:
@@ -117,8 +128,8 @@ def _with_operators_listed_once() -> Iterator[None]:
 
 
 @functools.cache
-def _listed(kind: Any, build: Any, opset: int) -> Any:
-    return build.__get__(None, kind)(opset_version=opset)
+def _listed(build: Any, kind: Any, given: tuple[Any, ...], named: tuple[tuple[str, Any], ...]) -> Any:
+    return build.__get__(None, kind)(*given, **dict(named))
 
 
 def _copy_of(registry: Any) -> Any:

@@ -6,11 +6,11 @@ from compress.measure.explain.explanation import Explanation
 from compress.measure.explain.profiled import explain_file
 from compress.measure.floor import measure_floor
 from compress.measure.ladder import Step, measure_ladder
+from compress.measure.machine import Environment
 from compress.measure.process.pair import FilePair, measure_pair
 from compress.measure.results import (
     Accuracy,
     AccuracyDifference,
-    Environment,
     Floor,
     Interval,
     Latency,
@@ -18,12 +18,10 @@ from compress.measure.results import (
     Measurement,
     ModelMeasurement,
     Rung,
-    RuntimeFile,
-    Runtimes,
-    RuntimeTiming,
     Size,
 )
 from compress.measure.runtimes.others import check_runtimes, installed_runtimes
+from compress.measure.runtimes.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.measure.runtimes.session import create_session
 
 __all__ = [

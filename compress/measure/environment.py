@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.measure.results import Environment
+from compress.measure.machine import Environment
 from compress.measure.runtimes.session import session_options
 from compress.system.cores import available_cores
 

@@ -1,7 +1,6 @@
 """Result types of a measurement. All figures are of an ONNX file run by ONNX Runtime.
 
-Names include the unit. Intervals are 95 % intervals. One file, because they are one JSON schema;
-its length is the meaning of each field, from which the reference is generated.
+Names include the unit. Intervals are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from compress.errors import did_you_mean
 from compress.measure.answers import unpack_answers
 from compress.measure.explain.explanation import Explanation
+from compress.measure.machine import Environment
+from compress.measure.runtimes.results import Runtimes
 from compress.tasks import TASKS, Difference, Integers, Score, Truth
 from compress.tasks.spec import Breakdown
 from compress.timing import Setting
@@ -24,7 +25,6 @@ __all__ = [
     "AccuracyDifference",
     "Answers",
     "Chance",
-    "Environment",
     "Floor",
     "Interval",
     "Language",
@@ -34,9 +34,6 @@ __all__ = [
     "Measurement",
     "ModelMeasurement",
     "Rung",
-    "RuntimeFile",
-    "RuntimeTiming",
-    "Runtimes",
     "Size",
 ]
 
@@ -209,70 +206,6 @@ class ModelMeasurement(_Result):
     decision: dict[str, float] = {}
 
 
-class RuntimeFile(_Result):
-    """One ONNX file in a runtime other than ONNX Runtime's CPU kernels.
-
-    Attributes:
-        version: version of the runtime.
-        runtime: openvino, or onnxruntime-openvino (ONNX Runtime's OpenVINO provider).
-        file: baseline or candidate.
-        refused: the runtime's reason for refusing the file, leaving the other fields empty; empty if it runs.
-        precision: type that the runtime reports for float operators on this machine; empty if not reported.
-        products: number of matrix products by type; empty if not reported.
-        agreement: share of test rows, one at a time, with the same predicted class as in ONNX Runtime.
-        accuracy: share of test rows predicted correctly.
-    """
-
-    runtime: str
-    version: str
-    file: Literal["baseline", "candidate"]
-    refused: str = ""
-    precision: str = ""
-    products: dict[str, int] = {}
-    agreement: float | None = None
-    accuracy: float | None = None
-
-
-class RuntimeTiming(_Result):
-    """One file in one runtime at one setting.
-
-    Attributes:
-        runtime: as in RuntimeFile.
-        file: baseline or candidate.
-        batch: rows per call.
-        sequence: as in LatencyComparison.
-        threads: threads of the runtime.
-        rounds_ms: median time of the calls in each round; all files and runtimes at a setting share the same
-            rounds, so ratios are taken round by round.
-        disturbed_rounds: as in LatencyComparison.
-    """
-
-    runtime: str
-    file: Literal["baseline", "candidate"]
-    batch: int
-    sequence: int | None
-    threads: int
-    rounds_ms: tuple[float, ...]
-    disturbed_rounds: int | None = None
-
-    @property
-    def setting(self) -> Setting:
-        """Setting of these times."""
-        return Setting(batch=self.batch, sequence=self.sequence, threads=self.threads)
-
-
-class Runtimes(_Result):
-    """Both files in all requested runtimes, timed in turns; `timings` includes ONNX Runtime.
-
-    Attributes:
-        files: each file in each runtime: whether it runs, and its answers.
-        timings: times, including those in ONNX Runtime.
-    """
-
-    files: tuple[RuntimeFile, ...]
-    timings: tuple[RuntimeTiming, ...]
-
-
 class Interval(_Result):
     """A value and its 95 % interval.
 
@@ -396,32 +329,6 @@ class Chance(_Result):
     value: float
     baseline: Difference
     candidate: Difference
-
-
-class Environment(_Result):
-    """Machine and versions of a measurement; measurements with equal `fingerprint` are comparable.
-
-    Attributes:
-        cpu: name of the processor.
-        cores: cores that the process may use.
-        instruction_sets: those that matter for speed, such as AVX512-VNNI.
-        memory_bytes: memory of the machine.
-        system: operating system.
-        python: version of Python.
-        packages: versions by package.
-        session_options: options of the ONNX Runtime session.
-        fingerprint: hash of processor, cores, instruction sets and version of ONNX Runtime.
-    """
-
-    cpu: str
-    cores: int
-    instruction_sets: tuple[str, ...]
-    memory_bytes: int
-    system: str
-    python: str
-    packages: dict[str, str]
-    session_options: dict[str, str]
-    fingerprint: str
 
 
 class Measurement(_Result):

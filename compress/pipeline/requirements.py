@@ -13,7 +13,7 @@ from compress.errors import ModelError, Problem, RecipeError
 from compress.measure import check_runtimes
 from compress.measure.process.noise import usable_threads
 from compress.measure.rows import resolve_sequence
-from compress.model.files.hf_files import may_be_name
+from compress.model.files.hf.directory import may_be_name
 from compress.recipe import Recipe
 from compress.system.cores import available_cores
 from compress.tasks import TASKS, Task, task_class

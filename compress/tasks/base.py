@@ -1,6 +1,6 @@
 """The task interface: everything the rest of the package needs to know about a task.
 
-One file, because it is one interface; its length is the meaning of each method.
+What a training needs of it is in `trained`, what bundles and their programs say of it in `served`.
 
 Importing this needs numpy and pydantic only; torch and scipy are imported by the methods that use them, so
 that the measuring process runs without torch.
@@ -10,7 +10,7 @@ Shapes: n = rows, b = batch, s = sequence, c = numbers per answer, u = judged un
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.tasks.served import Served
 from compress.tasks.spec import (
     NO_LABEL,
     AnswerKind,
     Breakdown,
     Difference,
     Gate,
-    HubHead,
     InputSpec,
     Integers,
     LabelKind,
-    Modality,
     RowKind,
     Score,
     Tally,
@@ -37,9 +36,10 @@ from compress.tasks.spec import (
     Truth,
     flat_truth,
 )
+from compress.tasks.trained import Trained
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from compress.tasks.linear import LinearModel
     from compress.tasks.metrics.by_class import ByClass
@@ -51,7 +51,7 @@ Logits = TypeVar("Logits", "NDArray[Any]", "Tensor")
 
 
 @dataclass(frozen=True)
-class Task(ABC):
+class Task(Trained, Served):
     """What a model predicts; one subclass per task.
 
     Class attributes:
@@ -85,7 +85,6 @@ class Task(ABC):
     name: ClassVar[TaskName]
     rows: ClassVar[RowKind]
     words: ClassVar[TaskWords]
-    heads: ClassVar[tuple[HubHead, ...]] = ()
     gates: ClassVar[Mapping[str, Gate]] = {}
     record: ClassVar[str] = ""
     keeps_past: ClassVar[bool] = False
@@ -97,7 +96,6 @@ class Task(ABC):
     further_outputs: ClassVar[tuple[str, ...]] = ()
     labels_from_model: ClassVar[bool] = False
     learns_links: ClassVar[bool] = False
-    result: ClassVar[str] = "logits = session.run(None, feed)[0]  # [rows, labels]"
     decides: ClassVar[bool] = False
 
     inputs: tuple[InputSpec, ...]
@@ -133,8 +131,7 @@ class Task(ABC):
 
     def facts(self) -> dict[str, Any]:
         """Plain data from which `registry.task_from` restores the task."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {"name": self.name, **plain}
+        return {"name": self.name, **json.loads(json.dumps(asdict(self)))}
 
     @classmethod
     @abstractmethod
@@ -208,76 +205,6 @@ class Task(ABC):
         """
         return None
 
-    @property
-    def first_answers(self) -> tuple[float, float] | None:
-        """Mean and spread that the answers of a new head should begin with; None: as it is made.
-
-        With labels far from 0, the steps of a short training would only bring the answers near them.
-        """
-        return None
-
-    # Training
-
-    @abstractmethod
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over the labelled units of a batch, a scalar; 0 if there are none."""
-
-    @abstractmethod
-    def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Divergence of a student's logits from a teacher's, mean over units, a scalar."""
-
-    @abstractmethod
-    def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
-        """The teacher outputs that are stored on disk, by name: [b, k], or [b, s, k] per position."""
-
-    @abstractmethod
-    def divergence_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """`divergence` from the output of `kept_answers`; other names in `kept` are ignored."""
-
-    def batch_divergence(
-        self,
-        logits: Tensor,
-        kept: Mapping[str, Tensor],
-        labels: Tensor,
-        mask: Tensor | None,
-        temperature: float,
-    ) -> Tensor:
-        """`divergence_from_kept` of a batch; a task with answers per position leaves out what isn't judged.
-
-        Args:
-            labels: those of the batch.
-            mask: its attention mask, [b, s]; None if the model has none.
-        """
-        return self.divergence_from_kept(logits, kept, temperature)
-
-    def list_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss over the lists of candidates in a batch, a scalar; called if `has_groups`."""
-        raise NotImplementedError
-
-    def margin_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """Divergence of margins between candidates of a group, a scalar; called if `has_groups`.
-
-        Args:
-            kept: the teacher's `kept_answers`.
-        """
-        raise NotImplementedError
-
-    def similarity_from_kept(self, logits: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
-        """Divergence of the likeness of rows in a batch, a scalar; called if answers are vectors.
-
-        Args:
-            kept: the teacher's `kept_answers`.
-        """
-        raise NotImplementedError
-
-    @abstractmethod
-    def draw(self, judged: Tensor, generator: Generator) -> Tensor:
-        """Labels sampled from the distribution given by logits [u, c]."""
-
-    def importance_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Labels for the gradient of the loss as a measure of importance; drawn if they are unknown."""
-        return labels
-
     # Answers and scores
 
     @classmethod
@@ -292,10 +219,6 @@ class Task(ABC):
     @abstractmethod
     def named(self, judged: Logits) -> Logits:
         """The answers for logits [u, c], [u] or [u, ...]; an array or a tensor, like the input."""
-
-    def decision(self) -> dict[str, float]:
-        """Settings of `named`, by name: part of a bundle's manifest and config.json, and of a measurement."""
-        return {}
 
     def decided(self, judged: NDArray[Any], truth: Truth) -> Self:
         """The task with the settings that give the best metric; called if `decides`.
@@ -475,55 +398,3 @@ class Task(ABC):
     def rows_a_call(cls, usual: int) -> int:
         """Batch size when answers are only compared: 1 if a row has many answers."""
         return usual
-
-    # Hugging Face
-
-    def hub_entries(self) -> dict[str, Any]:
-        """Entries for config.json."""
-        return {
-            "id2label": {str(index): label for index, label in enumerate(self.labels)},
-            "label2id": {label: index for index, label in enumerate(self.labels)},
-            **self.decision(),
-        }
-
-    @classmethod
-    def head_for(cls, modality: Modality) -> HubHead | None:
-        """The head for a modality; None if there is none."""
-        return next((head for head in cls.heads if head.modality == modality), None)
-
-    @classmethod
-    def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """The candidate's score for a bundle's manifest.
-
-        Args:
-            measurement: a `measure.results.Measurement`.
-            how: how rows were batched.
-            length: maximum row length.
-        """
-        accuracy = measurement.candidate.accuracy
-        return {"value": accuracy.value, "rows": accuracy.rows, "how": how}
-
-    @classmethod
-    def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """Further figures of one variant for the manifest, besides the main score."""
-        return {}
-
-    @classmethod
-    def program(cls, file: str, set_threads: str) -> str | None:
-        """A complete program that runs a bundle's file; None if `snippet` is sufficient.
-
-        Args:
-            file: name of the file in the bundle.
-            set_threads: a line that sets the threads of `options`, or empty.
-        """
-        return None
-
-    @classmethod
-    def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
-        """Lines of a program that print the answer given by `logits` [rows, ...] for one row.
-
-        Args:
-            most: labels that are listed in the program.
-            decision: as returned by `decision`.
-        """
-        raise NotImplementedError

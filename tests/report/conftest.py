@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from compress.measure.machine import Environment
 from compress.measure.results import (
     Accuracy,
     AccuracyDifference,
-    Environment,
     Interval,
     Language,
     LanguageModel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
+from compress.measure.runtimes.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.page import Text
 from compress.report import fastest_sentence, load_report, report_sections, write_reports
 from compress.report.sections.runtimes import (

@@ -165,11 +165,11 @@ def _table(path: Path, queries: _Named, documents: _Named, notes: list[Note]) ->
         pair[0] for pair, relevance in zip(items, labels, strict=True) if relevance > 0
     }
     for count, noun, why in (
-        (len(without), "query", "has no relevant document, and does not count"),
-        (skipped, "relevance", "left out: its query or document is blank"),
+        (len(without), "query", "no relevant document"),
+        (skipped, "relevance", "query or document is blank"),
     ):
         if count:
-            notes.append(Note(f"{path.name}: {count} x {noun}: {why}", "dropped"))
+            notes.append(Note(f"{path.name}: {counted(count, noun)} left out: {why}", "dropped"))
     return Table(path.name, str(path), tuple(items), tuple(labels), unit="line", numbers=tuple(numbers))
 
 

@@ -41,10 +41,10 @@ from compress.measure.results import (
     LatencyComparison,
     Measurement,
     ModelMeasurement,
-    Runtimes,
 )
 from compress.measure.rows import steady_batch
 from compress.measure.runtimes.others import OPENVINO, Answered, measure_runtimes, openvino_ways
+from compress.measure.runtimes.results import Runtimes
 from compress.measure.runtimes.session import create_session
 from compress.measure.size import model_size
 from compress.system.exclusive import alone, make_way, work

@@ -16,13 +16,13 @@ from compress.data.split import Array, Batch, Split
 from compress.errors import MeasureError, RecipeError
 from compress.measure.accuracy import predict
 from compress.measure.latency import Rounds, rounds_in_turns
-from compress.measure.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.measure.runtimes.openvino_session import (
     INSTALL,
     create_openvino_session,
     is_installed,
     openvino_version,
 )
+from compress.measure.runtimes.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.measure.runtimes.session import Session, answer, create_session, feeds
 from compress.tasks import Task
 from compress.timing import Setting

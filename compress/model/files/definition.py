@@ -26,7 +26,7 @@ from compress.errors import ModelError, did_you_mean
 from compress.model.files.adapted import adapted_
 from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.embedder import Embedder
-from compress.model.files.own_code import NAMES_CODE
+from compress.model.files.hf.own_code import NAMES_CODE
 from compress.tasks.registry import FIRST_HEAD, head_of_name
 
 __all__ = [

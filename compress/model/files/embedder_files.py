@@ -12,9 +12,9 @@ from compress.model.files.adapted import adapted_
 from compress.model.files.config import ModelConfig
 from compress.model.files.definition import Definition, attach_definition_, auto_class, pooler_options
 from compress.model.files.embedder import Embedder
-from compress.model.files.hf_files import config_json, explained, file_of, settings_of
-from compress.model.files.own_code import own_code_note
-from compress.model.files.plain_config import plain_config
+from compress.model.files.hf.directory import config_json, explained, file_of, settings_of
+from compress.model.files.hf.own_code import own_code_note
+from compress.model.files.hf.plain_config import plain_config
 from compress.model.files.sentence_chain import MODULES_FILE, Chain, read_chain
 from compress.model.files.tensors import check_tensors
 from compress.tasks.spec import HubHead

@@ -27,8 +27,7 @@ from compress.model.files.definition import (
     definition_of,
 )
 from compress.model.files.embedder_files import check_case, load_embedder
-from compress.model.files.gguf import directory_of_gguf
-from compress.model.files.hf_files import (
+from compress.model.files.hf.directory import (
     architectures_of,
     check_head,
     check_vocabulary,
@@ -37,12 +36,13 @@ from compress.model.files.hf_files import (
     outputs_of,
     settings_of,
 )
-from compress.model.files.hf_files import explained as _explained
-from compress.model.files.own_code import own_code_note
-from compress.model.files.own_tokenizer import check_padding, named_inputs, splits_alike
-from compress.model.files.plain_config import plain_config
+from compress.model.files.hf.directory import explained as _explained
+from compress.model.files.hf.gguf import directory_of_gguf
+from compress.model.files.hf.own_code import own_code_note
+from compress.model.files.hf.own_tokenizer import check_padding, named_inputs, splits_alike
+from compress.model.files.hf.plain_config import plain_config
+from compress.model.files.hf.served_tasks import no_classes
 from compress.model.files.save import load_module
-from compress.model.files.served_tasks import no_classes
 from compress.model.files.tensors import check_tensors
 from compress.model.forward import accepted_inputs
 from compress.system.files import read_json
@@ -131,9 +131,8 @@ def _own_storage_(module: nn.Module) -> None:
     transformers leaves such views where it splits a checkpoint's fused queries, keys and values.
     """
     for each in module.parameters():
-        if isinstance(each, UninitializedParameter):
-            continue
-        if each.untyped_storage().nbytes() > each.numel() * each.element_size():
+        made = not isinstance(each, UninitializedParameter)
+        if made and each.untyped_storage().nbytes() > each.numel() * each.element_size():
             each.data = each.data.clone()
 
 

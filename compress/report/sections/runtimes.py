@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from compress.measure.latency import median_interval
-from compress.measure.results import Interval, RuntimeFile, Runtimes, RuntimeTiming
+from compress.measure.results import Interval
+from compress.measure.runtimes.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.page import Section, Table, Text, parts_of
 from compress.page.format import interval_text, milliseconds, percent, ratio_text
 from compress.report.schema import RunReport

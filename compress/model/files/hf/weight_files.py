@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from compress.data.table import listed
 from compress.errors import ModelError, Problem
+from compress.system.files import read_json
 
 __all__ = ["check_weight_files", "refuse_adapter"]
 
@@ -81,7 +81,7 @@ def _refused(name: str, text: str) -> ModelError:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {file}: {type(error).__name__}: {error}") from error
     return found if isinstance(found, dict) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compress.model.files.own_code import NAMES_CODE
+from compress.model.files.hf.own_code import NAMES_CODE
 
 __all__ = ["plain_config"]
 

@@ -9,9 +9,9 @@ from compress.data.paths import near_path
 from compress.data.readers.tokenize import has_words
 from compress.errors import ModelError, Problem
 from compress.model.files.definition import _transformers, auto_class
-from compress.model.files.own_code import check_code, needs_own_code
-from compress.model.files.served_tasks import no_classes, task_of_files
-from compress.model.files.weight_files import check_weight_files, refuse_adapter
+from compress.model.files.hf.own_code import check_code, needs_own_code
+from compress.model.files.hf.served_tasks import no_classes, task_of_files
+from compress.model.files.hf.weight_files import check_weight_files, refuse_adapter
 from compress.tasks.registry import all_heads, task_class
 from compress.tasks.spec import HubHead
 

@@ -1,0 +1,1 @@
+"""Hugging Face directories: what may be loaded, and how it is read."""
