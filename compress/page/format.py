@@ -51,8 +51,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """`rows`, `queries`."""
-    return f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    """`rows`, `queries`, `classes`."""
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def place(batch: int, sequence: int | None, threads: int, of: str = "sequence") -> str:

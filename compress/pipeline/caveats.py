@@ -10,7 +10,7 @@ from compress.data import Split, Splits
 from compress.data.table import listed
 from compress.measure import Measurement
 from compress.model import predict_logits
-from compress.page.format import percent
+from compress.page.format import counted, percent
 from compress.recipe import Recipe
 from compress.report import StageRecord, commonest_words
 from compress.tasks import Task, task_of_measurement
@@ -107,7 +107,7 @@ def _lost_classes(measurement: Measurement) -> list[str]:
         f"{found.words.units})"
         for one in sorted(lost, key=lambda one: one.after - one.before)
     ]
-    classes = f"{len(lost)} {found.words.nouns(len(lost))}"
+    classes = counted(len(lost), found.words.noun)
     return [f"the candidate loses {classes} that the baseline finds: {listed(each, _SHOWN_LABELS)}"]
 
 

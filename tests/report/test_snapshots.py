@@ -23,10 +23,8 @@ from compress.measure.results import (
     Floor,
     Interval,
     Rung,
-    RuntimeFile,
-    Runtimes,
-    RuntimeTiming,
 )
+from compress.measure.runtimes.results import RuntimeFile, Runtimes, RuntimeTiming
 from compress.recipe.gates import GatesConfig
 from compress.report import (
     CheckReport,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -264,14 +265,7 @@ def test_intervals_of_search_cover(noise: float) -> None:
         one, two = both
         return _truth(one, links), one, two
 
-    truth, one, two = taken(np.arange(2000))
-    value, change = task.value(one, truth), task.change(one, two, truth)
-    inside, tries = np.zeros(2), 60
-    for _ in range(tries):
-        some, one, two = taken(draw.choice(2000, 60))
-        score, difference = task.score(one, some), task.difference(one, two, some)
-        inside += [score.low <= value <= score.high, difference.low <= change <= difference.high]
-    assert (inside / tries >= 0.87).all()
+    assert (_covered(task, taken, 2000, draw.choice(2000, (60, 60))) >= 0.87).all()
 
 
 @pytest.mark.slow
@@ -289,14 +283,24 @@ def test_intervals_of_pairs_cover() -> None:
         one, two = (np.concatenate((first[rows], each[rows])) for each in (second + 0.2 * noisy, noisy))
         return _truth(one, links), one, two
 
-    truth, one, two = taken(np.arange(4000))
+    assert (_covered(task, taken, 4000, draw.choice(4000, (60, 80))) >= 0.87).all()
+
+
+def _covered(
+    task: Task,
+    taken: Callable[[np.ndarray], tuple[Truth, np.ndarray, np.ndarray]],
+    rows: int,
+    samples: np.ndarray,
+) -> np.ndarray:
+    """Shares of the samples whose intervals contain the value, and the change, over all rows."""
+    truth, one, two = taken(np.arange(rows))
     value, change = task.value(two, truth), task.change(one, two, truth)
-    inside, tries = np.zeros(2), 60
-    for _ in range(tries):
-        some, one, two = taken(draw.choice(4000, 80))
+    inside = np.zeros(2)
+    for picked in samples:
+        some, one, two = taken(picked)
         score, difference = task.score(two, some), task.difference(one, two, some)
         inside += [score.low <= value <= score.high, difference.low <= change <= difference.high]
-    assert (inside / tries >= 0.87).all()
+    return inside / len(samples)
 
 
 def _restored(task: Task) -> Task:

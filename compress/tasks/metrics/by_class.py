@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.page.format import counted
 from compress.tasks.metrics.statistics import resampled_interval, wider
 from compress.tasks.spec import NO_LABEL, Breakdown, Integers
 
@@ -50,10 +51,6 @@ class ClassWords:
     def name(self, index: int) -> str:
         """What a class is called."""
         return self.names[index] if index < len(self.names) else str(index)
-
-    def nouns(self, count: int) -> str:
-        """The noun after a number."""
-        return self.noun if count == 1 else f"{self.noun}es" if self.noun.endswith("s") else f"{self.noun}s"
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ class ByClass:
         points = f"{change:+.1f} points ({low:+.1f} to {high:+.1f})".replace("-", "−")
         sentences = (
             *first,
-            f"Macro F1, the mean over {has.sum()} {words.nouns(has.sum())} with test {words.units}, is "
+            f"Macro F1, the mean over {counted(int(has.sum()), words.noun)} with test {words.units}, is "
             f"{new[has].mean():.3f}, after {old[has].mean():.3f} for the baseline: {points}, with the 95 % "
             "interval of the change.",
         )
