@@ -59,11 +59,11 @@ def prepare(database: Path, target: Path, further: Path | None) -> None:
     validation, train = set(rest[:VALIDATION_BOOKS]), set(rest[VALIDATION_BOOKS:])
     held = {place: text for place, text in world.items() if place[0] in test}
     judged = [text for place, text in world.items() if place[0] in validation]
-    seen = {*held.values(), *judged}
     learnt = [text for each in (world, *others) for place, text in each.items() if place[0] in train]
-    learnt = [text for text in dict.fromkeys(learnt) if text not in seen]
     if further is not None:
         learnt += [" ".join(line.split()) for line in further.read_text("utf-8").splitlines() if line.strip()]
+    seen = {text.casefold() for text in (*held.values(), *judged)}
+    learnt = [text for text in dict.fromkeys(learnt) if text.casefold() not in seen]
     target.mkdir(parents=True, exist_ok=True)
     for name, texts, most in (
         ("train", learnt, len(learnt)),
