@@ -38,6 +38,7 @@ __all__ = [
     "loudest_of",
     "relayed",
     "shared_inputs",
+    "sums_over_tokens",
 ]
 
 
@@ -245,6 +246,28 @@ def histograms_of(
     with context.progress.bar("calibrating ranges", len(rows)) as bar:
         _visit_all(model, places, rows, context, count, bar.advance)
     return found
+
+
+def sums_over_tokens(
+    model: nn.Module,
+    places: Sequence[SharedInput],
+    rows: Split,
+    context: Context,
+    summed: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """Sum what a function makes of tokens [t, i], at each place, from one pass.
+
+    Raises:
+        StageError: a value is not finite; the message names the layer.
+    """
+    found: dict[int, Tensor] = {}
+
+    def see(at: int, tokens: Tensor) -> None:
+        one = summed(tokens.cpu())
+        found[at] = found[at] + one if at in found else one
+
+    _visit_all(model, places, rows, context, see)
+    return [found[at] for at in range(len(places))]
 
 
 def loudest_of(

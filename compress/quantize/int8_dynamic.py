@@ -7,7 +7,9 @@ is the faster kernel. ONNX Runtime's LSTM kernel supports only the latter; there
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from compress.quantize.integers.choose import Integers
 from compress.quantize.integers.grid import Grid
@@ -32,6 +34,10 @@ class Int8Dynamic(QuantizeLayers):
         reduce_range: keep weights of linear layers and LSTMs within [-64, 63]. AVX2 machines without VNNI add
             pairs of products in 16 bits, which larger weights can overflow; costs one bit of precision
             everywhere.
+        fit_inputs: fit to calibration rows how a token's values are rounded, where activations is token. Each
+            layer gets a zero point, which costs no time; an input narrower than what is computed from it also
+            smoothquant's factor for each feature, by `strength`: one multiplication of the input. Features of
+            large values, which every BERT-like encoder has, then don't take the steps of all others.
     """
 
     name: ClassVar[str] = "quantize/int8_dynamic"
@@ -41,6 +47,29 @@ class Int8Dynamic(QuantizeLayers):
 
     activations: Literal["token", "tensor"] = "token"
     reduce_range: bool = False
+    fit_inputs: bool = False
+
+    @model_validator(mode="after")
+    def _inputs_can_be_fitted(self) -> Self:
+        if self.fit_inputs and self.activations != "token":
+            raise ValueError(f"fit_inputs: true can't be combined with activations: {self.activations}")
+        if self.fit_inputs and self.qat is not None:
+            raise ValueError("fit_inputs: true can't be combined with qat; omit one of them")
+        return self
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Also if the rounding of inputs is fitted."""
+        return self.fit_inputs or super().looks_at_data
+
+    @property
+    def fits_inputs(self) -> bool:
+        """By the recipe."""
+        return self.fit_inputs
+
+    def stand_in(self) -> QuantizeLayers:
+        """Without fits, which need calibration rows."""
+        return super().stand_in().model_copy(update={"fit_inputs": False})
 
     def grid(self) -> Grid:
         """One scale per output."""
@@ -54,8 +83,9 @@ class Int8Dynamic(QuantizeLayers):
         input_range: tuple[float, float] | None,
     ) -> Int8Linear:
         """Make the int8 layer from these integers."""
-        from compress.model.layers.int8 import Int8Linear, Int8TensorLinear
+        from compress.model.layers.int8 import Int8FittedLinear, Int8Linear, Int8TensorLinear
 
-        made = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]
+        made: type[Int8Linear] = {"token": Int8Linear, "tensor": Int8TensorLinear}[self.activations]
+        made = Int8FittedLinear if self.fit_inputs else made
         new = made(layer.in_features, layer.out_features, bias=bias is not None)
         return new.fill_(integers.values, integers.steps.scale[:, 0], bias)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from compress.data.source import DataSource
 from compress.errors import StageError
 from compress.quantize.calibrate import Calibration
+from compress.quantize.equivalent.inputs import InputFit, fit_inputs_
 from compress.quantize.equivalent.smooth import Smoothing, smooth_
 from compress.quantize.guard import Guard, guarded
 from compress.quantize.integers.choose import Algorithm, Integers, integers_of_table
@@ -55,7 +56,7 @@ class QuantizeLayers(Stage):
             smoothquant: larger weights for smaller activations (Xiao et al. 2022). awq: finer steps for
             weights that read large channels (Lin et al. 2023). BERT has such channels only between values and
             attention output.
-        strength: of smoothquant: 0 evens out the weights, 1 the activations; awq searches its own.
+        strength: of smoothquant's factors: 0 evens out the weights, 1 the activations; awq searches its own.
         qat: train the model with quantization in place (quantization-aware training), from labels and from
             the recipe's original model; None: no training.
         guard: keep layers at more bits (float; with 4 bits also 8) until the drop on validation rows is small
@@ -93,6 +94,11 @@ class QuantizeLayers(Stage):
     def looks_at_data(self) -> bool:
         """Whether calibration rows are needed."""
         return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
+
+    @property
+    def fits_inputs(self) -> bool:
+        """Whether the rounding of linear layers' inputs is fitted to calibration rows."""
+        return False
 
     def data_objection(self, data: DataSource) -> str | None:
         """Refuse calibration rows that the data source doesn't have."""
@@ -215,6 +221,10 @@ class QuantizeLayers(Stage):
                 found.model = copy_to_change(work, names, context.device)  # same outputs, other weights
             found.ranges = self.ranges(work, places, rows, context)
             found.facts |= self.about_ranges()
+            if self.fits_inputs:
+                found.fits = fit_inputs_(work, places, self.strength, rows, context)
+                scaled = sum(found.fits[place.name].factors is not None for place in places)
+                found.facts |= {"fitted_inputs": len(places), "scaled_inputs": scaled}
             if self.takes_convolutions:
                 found.convolution = self.convolutions_(work, rows, context)
         correct = self.bias_correction
@@ -290,6 +300,7 @@ class _Chosen:
         model: the float model to replace layers of: the stage's own, or a copy with smoothed weights.
         rows: calibration rows, if any were needed.
         integers, ranges: of linear layers, and of their inputs if these are fixed in advance.
+        fits: of the inputs of linear layers, by name, if their rounding is fitted.
         convolution: makes the new layer of a convolution.
     """
 
@@ -298,6 +309,7 @@ class _Chosen:
     facts: dict[str, Any] = field(default_factory=dict)
     integers: dict[str, Integers] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    fits: dict[str, InputFit] = field(default_factory=dict)
     convolution: Callable[[str, Any], QuantizedModule] | None = None
 
 
@@ -324,6 +336,8 @@ class _Makers:
         integers = self._chosen.integers.pop(name)  # so that it is not held twice
         bias = layer.bias if integers.bias is None else integers.bias
         new = stage.linear(layer, integers, bias, limits)
+        if name in self._chosen.fits:
+            new.fit_(*self._chosen.fits[name])  # type: ignore[operator]
         if stage.qat is not None:
             within = partial(stage.linear, input_range=limits)
             self.twins.append((new, TrainableLinear(layer, integers, bias, within)))

@@ -18,7 +18,13 @@ from compress.export.lowering.fast_graph import optimize_
 from compress.export.lowering.operators import OPSET_VERSION, translation_table
 from compress.model.layers.convolution import Int8StaticConv, convolution_arguments
 from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
-from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.int8 import (
+    Int8Embedding,
+    Int8FittedLinear,
+    Int8Linear,
+    Int8StaticLinear,
+    Int8TensorLinear,
+)
 from compress.quantize.integers.torchao_weights import int4_by_group, int8_by_row
 
 WIDTHS = {"whole": (64, 24), "odd": (33, 5), "one": (48, 1)}
@@ -93,13 +99,15 @@ class Both(nn.Module):
         return torch.cat([self.with_bias(x), self.without(x)], dim=-1)
 
 
-INT8 = (Int8Linear, Int8TensorLinear, Int8StaticLinear)
+INT8 = (Int8Linear, Int8FittedLinear, Int8TensorLinear, Int8StaticLinear)
 
 
 def int8_linear(cls: type[Int8Linear], i: int, o: int, bias: bool) -> Int8Linear:
     layer = cls(i, o, bias)
     if isinstance(layer, Int8StaticLinear):
         layer.range_(-2.5, 3.1)  # some inputs lie beyond it
+    if isinstance(layer, Int8FittedLinear):
+        layer.fit_(torch.linspace(0.1, 2, i), 40)
     return layer.fill_(*int8_by_row(torch.randn(o, i)), bias=torch.randn(o) if bias else None)
 
 
@@ -394,6 +402,7 @@ def test_embedding_files_hold_a_byte_and_half_a_byte_a_number(tables: tuple[Expo
 def test_the_graph_uses_the_kernels_that_were_meant(int8: Exported, int4: Exported, tmp_path: Path) -> None:
     kernels, shared = {
         Int8Linear: ("MatMulInteger", "QuantizeLinear"),
+        Int8FittedLinear: ("MatMulInteger", "QuantizeLinear"),
         Int8TensorLinear: ("MatMulIntegerToFloat", "DynamicQuantizeLinear"),
         Int8StaticLinear: ("QGemm", "QuantizeLinear"),
     }[type(int8.module.with_bias)]

@@ -8,13 +8,26 @@ from torch import nn
 
 from compress.model.layers.convolution import Int8StaticConv, edges_of
 from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLinear
-from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.int8 import (
+    Int8Embedding,
+    Int8FittedLinear,
+    Int8Linear,
+    Int8StaticLinear,
+    Int8TensorLinear,
+)
 from compress.model.layers.kinds import QUANTIZED_KINDS
 from compress.model.layers.quantized import QuantizedModule
 from compress.model.ops import linear as ops
 
 SHAPES = {
     "int8_linear": {"in_features": 6, "out_features": 3, "bias": True},
+    "int8_fitted_linear": {
+        "in_features": 6,
+        "out_features": 3,
+        "bias": True,
+        "zero_point": 20,
+        "has_factors": True,
+    },
     "int8_tensor_linear": {"in_features": 6, "out_features": 3, "bias": True},
     "int8_static_linear": {"in_features": 6, "out_features": 3, "bias": True},
     "int8_static_conv": {
@@ -90,6 +103,22 @@ def test_int8_tensor_linear_takes_one_range_over_all_tokens() -> None:
     x = torch.tensor([[[2.5, 204.0]], [[-51.0, 0.0]]])
     assert layer(x).flatten().tolist() == [(2 * 10 + 204) * 0.5 + 1, -510 * 0.5 + 1]
     assert layer(torch.zeros(1, 2)).item() == 1.0
+
+
+def test_int8_fitted_linear_multiplies_inputs_and_rounds_around_its_zero_point() -> None:
+    # Multiplied: [401, -55.5]. 200.5 steps fit above 55, and 55.5 below: a step is max(401 / 200.5, 1).
+    layer = Int8FittedLinear(2, 1).fill_(
+        torch.tensor([[10, 1]], dtype=torch.int8), torch.tensor([0.5]), bias=torch.tensor([1.0])
+    )
+    layer.fit_(torch.tensor([2.0, 1.0]), 55)
+    assert layer(torch.tensor([[200.5, -55.5]])).item() == (200 * 10 - 28) * 2 * 0.5 + 1
+    assert layer.activations(torch.tensor([[200.5, -55.5]]))[0].tolist() == [[255, 27]]
+    assert layer(torch.zeros(1, 2)).item() == 1.0
+    assert layer.dequantize().tolist() == [[10.0, 0.5]]
+    assert layer.config() == {**SHAPES["int8_linear"], "in_features": 2, "out_features": 1} | {
+        "zero_point": 55,
+        "has_factors": True,
+    }
 
 
 def test_int8_static_linear_clips_what_is_out_of_its_range_and_adds_a_whole_bias() -> None:

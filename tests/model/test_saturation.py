@@ -10,7 +10,7 @@ from torch import nn
 
 from compress.data import from_arrays
 from compress.model.layers.convolution import Int8StaticConv
-from compress.model.layers.int8 import Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.int8 import Int8FittedLinear, Int8Linear, Int8StaticLinear, Int8TensorLinear
 from compress.model.saturation import AtRisk, pairs_at_risk, saturation_risk
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.stage import Context
@@ -65,7 +65,7 @@ def test_losses_equal_those_of_a_plain_loop_in_chunks_too(monkeypatch):
     assert (found > 0).any() and (found < 0).any()
 
 
-@pytest.mark.parametrize("make", [Int8Linear, Int8TensorLinear, Int8StaticLinear])
+@pytest.mark.parametrize("make", [Int8Linear, Int8FittedLinear, Int8TensorLinear, Int8StaticLinear])
 def test_activations_are_the_integers_that_the_layer_multiplies(make):
     torch.manual_seed(0)
     layer = make(6, 3)

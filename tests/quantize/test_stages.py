@@ -12,17 +12,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from compress.data import Splits
+from compress.data import Split, Splits
 from compress.errors import StageError
 from compress.export import export_onnx
 from compress.model import load_module, save_module
 from compress.model.files.definition import Definition
 from compress.model.forward import predict_logits
 from compress.model.layers.grouped import Int4Linear, Int8GroupLinear
-from compress.model.layers.int8 import Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.int8 import Int8FittedLinear, Int8StaticLinear, Int8TensorLinear
 from compress.quantize.calibrate import SharedInput, calibration_rows, gram_at, shared_inputs
+from compress.quantize.equivalent.inputs import losses_of_zero_points
 from compress.quantize.float16 import Float16
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
@@ -184,6 +186,53 @@ def test_per_tensor_activations_are_a_choice(model: nn.Module, context: Context)
     assert isinstance(done.get_submodule("layers.0.attention.q_proj"), Int8TensorLinear)
 
 
+def test_fitted_inputs_keep_small_features_beside_a_large_one(model: nn.Module, context: Context) -> None:
+    first: Any = model.get_submodule(first_layer(model, context))
+    loudness = np.ones(first.in_features, dtype=np.float32)
+    loudness[3] = 300
+    with torch.no_grad():
+        first.weight /= torch.from_numpy(loudness)  # so that the model answers as before
+
+    def louder(split: Split) -> Split:
+        return replace(split, rows=tuple({"features": row["features"] * loudness} for row in split.rows))
+
+    loud = replace(context, train=louder(context.train), validation=louder(context.validation))
+    fitted = Int8Dynamic(fit_inputs=True, calibration_rows=ROWS)
+    assert moved(fitted, model, loud) < moved(Int8Dynamic(), model, loud) / 2
+    made = fitted.apply(model, loud)
+    assert made.facts["layers"]["int8_fitted_linear"] == len(linears_to_replace(model, True))
+    assert made.facts["calibration_rows"] == ROWS
+
+
+def test_only_inputs_narrower_than_their_outputs_are_multiplied(model: nn.Module, context: Context) -> None:
+    made = Int8Dynamic(fit_inputs=True, calibration_rows=ROWS).apply(model, context)
+    fits: dict[str, Any] = {
+        name: layer for name, layer in made.model.named_modules() if isinstance(layer, Int8FittedLinear)
+    }
+    places = shared_inputs(model, list(fits), calibration_rows(context, ROWS), context)
+    assert (made.facts["fitted_inputs"], made.facts["scaled_inputs"]) == (len(places), 5)
+    for place in places:
+        layers = [fits[name] for name in place.layers]
+        wider = sum(layer.out_features for layer in layers) > layers[0].in_features
+        assert {layer.factors is not None for layer in layers} == {wider}
+        assert len({layer.zero_point for layer in layers}) == 1
+
+
+def test_zero_points_leave_room_where_values_are() -> None:
+    tokens = torch.tensor([[0.0, 0.5, 4.0], [0.0, 1.0, 2.0]])
+    losses = losses_of_zero_points(tokens)
+    assert losses.argmin() == 0 and losses[0].item() == pytest.approx((4**2 + 2**2) / 255.5**2)
+    assert losses_of_zero_points(-tokens).argmin() == 255
+    assert losses_of_zero_points(torch.cat((tokens, -tokens))).argmin() in (127, 128)
+    assert losses_of_zero_points(torch.tensor([[-1.0, 7.0]])).argmin() == pytest.approx(255.5 / 8, abs=1)
+
+
+@pytest.mark.parametrize("settings", [{"activations": "tensor"}, {"qat": {"epochs": 1}}])
+def test_fitted_inputs_need_steps_by_token_and_no_training(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="fit_inputs"):
+        Int8Dynamic.model_validate({"fit_inputs": True, **settings})
+
+
 @pytest.mark.parametrize(
     ("stage", "cls"),
     [
@@ -192,6 +241,7 @@ def test_per_tensor_activations_are_a_choice(model: nn.Module, context: Context)
         (Int8WeightOnly(group_size=64, zero_points=True), Int8GroupLinear),
         (Int8WeightOnly(), Int8GroupLinear),
         (Int8Static(calibration_rows=ROWS), Int8StaticLinear),
+        (Int8Dynamic(fit_inputs=True, calibration_rows=ROWS), Int8FittedLinear),
     ],
     ids=str,
 )

@@ -56,10 +56,26 @@ def _int8_dynamic_linear(x: Value, qdata: Value, scale: Value, bias: Value = Non
         op.Div(largest, _constant(ops.HALF_RANGE, np.float32)),
         _constant(ops.SMALLEST_TOKEN_SCALE, np.float32),
     )
-    q = op.QuantizeLinear(
-        x, token_scale, _zero_points_like(token_scale), axis=-1, block_size=int(qdata.shape[0])
+    return _product_by_token(x, token_scale, 128, qdata, scale, bias)
+
+
+def _int8_fitted_linear(x: Value, qdata: Value, scale: Value, bias: Value, zero_point: int) -> Value:
+    last = _constant([-1], np.int64)
+    above, below = 255.5 - zero_point, -(zero_point + 0.5)
+    token_scale = op.Max(
+        op.Div(op.ReduceMax(x, last, keepdims=1), _constant(above, np.float32)),
+        op.Div(op.ReduceMin(x, last, keepdims=1), _constant(below, np.float32)),
+        _constant(ops.SMALLEST_TOKEN_SCALE, np.float32),
     )
-    products = op.Cast(op.MatMulInteger(q, qdata, _constant(128, np.uint8)), to=ir.DataType.FLOAT)
+    return _product_by_token(x, token_scale, zero_point, qdata, scale, bias)
+
+
+def _product_by_token(
+    x: Value, token_scale: Value, zero_point: int, qdata: Value, scale: Value, bias: Value
+) -> Value:
+    zeros = op.ConstantOfShape(op.Shape(token_scale), value=ir.tensor(np.asarray([zero_point], np.uint8)))
+    q = op.QuantizeLinear(x, token_scale, zeros, axis=-1, block_size=int(qdata.shape[0]))
+    products = op.Cast(op.MatMulInteger(q, qdata, _constant(zero_point, np.uint8)), to=ir.DataType.FLOAT)
     y = op.Mul(op.Mul(products, scale), token_scale)
     return y if bias is None else op.Add(y, bias)
 
@@ -170,11 +186,6 @@ def _scaled_product(
     return y if bias is None else op.Add(y, bias)
 
 
-def _zero_points_like(token_scale: Value) -> Value:
-    """One uint8 128 per token."""
-    return op.ConstantOfShape(op.Shape(token_scale), value=ir.tensor(np.asarray([128], np.uint8)))
-
-
 def _weight_only_linear(
     x: Value,
     qdata: Value,
@@ -270,6 +281,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     modelpress = torch.ops.modelpress
     return {
         modelpress.int8_dynamic_linear.default: _int8_dynamic_linear,
+        modelpress.int8_fitted_linear.default: _int8_fitted_linear,
         modelpress.int8_tensor_linear.default: _int8_tensor_linear,
         modelpress.int8_static_linear.default: _int8_static_linear,
         modelpress.int8_static_conv.default: _int8_static_conv,

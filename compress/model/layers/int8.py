@@ -5,7 +5,7 @@ Shapes as in `compress.model.ops.linear`.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from compress.model.ops import linear as ops
 
 __all__ = [
     "Int8Embedding",
+    "Int8FittedLinear",
     "Int8Linear",
     "Int8StaticLinear",
     "Int8TensorLinear",
@@ -88,6 +89,59 @@ class Int8Linear(LinearModule):
     def dequantize(self) -> Tensor:
         """Float weight, [o, i]."""
         return (self.qdata.float() * self.scale).t().contiguous()
+
+
+class Int8FittedLinear(Int8Linear):
+    """As `Int8Linear`, with a zero point, and factors of input features, that fit the layer's inputs.
+
+    Buffers: as `Int8Linear`; factors [i], or None. The weights are those of the multiplied inputs.
+    """
+
+    kind: ClassVar[str] = "int8_fitted_linear"
+    factors: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        zero_point: int = 128,
+        has_factors: bool = False,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.zero_point = zero_point
+        self.register_buffer("factors", torch.ones(in_features) if has_factors else None)
+
+    def config(self) -> dict[str, Any]:
+        fitted = {"zero_point": self.zero_point, "has_factors": self.factors is not None}
+        return super().config() | fitted
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., i] to [..., o]."""
+        y: Tensor = ops.int8_fitted_linear(
+            self._multiplied(x), self.qdata, self.scale, self.bias, self.zero_point
+        )
+        return y
+
+    def activations(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Int8Linear.activations`, of the multiplied inputs."""
+        x = self._multiplied(x)
+        token_scale, zero_point = ops.fitted_scale(x, self.zero_point), x.new_tensor(float(self.zero_point))
+        return ops.quantized(x, token_scale, zero_point), token_scale, zero_point
+
+    def dequantize(self) -> Tensor:
+        """Float weight of the inputs as they are, [o, i]."""
+        weight = super().dequantize()
+        return weight if self.factors is None else weight * self.factors
+
+    def fit_(self, factors: Tensor | None, zero_point: int) -> Self:
+        """Set factors [i], or none, and the zero point, in [0, 255]."""
+        self.factors = None if factors is None else factors.detach().clone()
+        self.zero_point = zero_point
+        return self
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        return x if self.factors is None else x * self.factors
 
 
 class Int8TensorLinear(Int8Linear):

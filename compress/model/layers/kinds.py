@@ -5,7 +5,13 @@ from __future__ import annotations
 from compress.model.layers.convolution import Int8StaticConv
 from compress.model.layers.grouped import Int4Embedding, Int4Linear, Int8GroupLinear, SharedEmbedding
 from compress.model.layers.half import HalfConv, HalfEmbedding, HalfLinear
-from compress.model.layers.int8 import Int8Embedding, Int8Linear, Int8StaticLinear, Int8TensorLinear
+from compress.model.layers.int8 import (
+    Int8Embedding,
+    Int8FittedLinear,
+    Int8Linear,
+    Int8StaticLinear,
+    Int8TensorLinear,
+)
 from compress.model.layers.quantized import QuantizedModule
 from compress.model.layers.recurrent import Int8LSTM
 
@@ -20,6 +26,7 @@ QUANTIZED_KINDS: dict[str, type[QuantizedModule]] = {
         Int4Embedding,
         Int4Linear,
         Int8Embedding,
+        Int8FittedLinear,
         Int8GroupLinear,
         Int8LSTM,
         Int8Linear,

@@ -21,6 +21,7 @@ __all__ = [
     "int4_embedding",
     "int8_dynamic_linear",
     "int8_embedding",
+    "int8_fitted_linear",
     "int8_static_linear",
     "int8_tensor_linear",
     "pack_int4",
@@ -111,6 +112,36 @@ def _row_major(matrix: Tensor) -> Tensor:
     if matrix.stride() == (matrix.shape[1], 1):
         return matrix
     return torch.empty(matrix.shape, dtype=matrix.dtype).copy_(matrix)
+
+
+@torch.library.custom_op("modelpress::int8_fitted_linear", mutates_args=())
+def int8_fitted_linear(
+    x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None, zero_point: int
+) -> Tensor:
+    """As `int8_dynamic_linear`, with a zero point that fits the inputs of this layer instead of 128.
+
+    Args:
+        zero_point: in [0, 255].
+
+    Returns:
+        float32 [..., o].
+    """
+    token_scale = fitted_scale(x, zero_point)
+    sums = _asymmetric_product(x, qdata, token_scale, qdata.new_tensor(zero_point, dtype=torch.float32))
+    y = sums.float() * scale * token_scale
+    return y if bias is None else y + bias
+
+
+def fitted_scale(x: Tensor, zero_point: int) -> Tensor:
+    """Smallest scale of each token for which no value of [..., i] is clipped, [..., 1]."""
+    above = x.amax(-1, keepdim=True) / (255.5 - zero_point)
+    below = x.amin(-1, keepdim=True) / -(zero_point + 0.5)
+    return torch.maximum(above, below).clamp(min=SMALLEST_TOKEN_SCALE)
+
+
+@int8_fitted_linear.register_fake
+def _(x: Tensor, qdata: Tensor, scale: Tensor, bias: Tensor | None, zero_point: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], qdata.shape[1]))
 
 
 @int8_dynamic_linear.register_fake
