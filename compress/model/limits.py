@@ -6,13 +6,22 @@ rows, so a file compared on short rows alone isn't verified.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
-__all__ = ["LONGEST_PROOF", "lengths_of_change", "positions_start_at", "token_limit", "unproven_from"]
+__all__ = [
+    "LONGEST_PROOF",
+    "lengths_of_change",
+    "positions_start_at",
+    "switch_length",
+    "token_limit",
+    "unproven_from",
+]
 
 LONGEST_PROOF = 4096
 """Tokens of the longest synthetic row used to verify a language model, which may accept far more."""
@@ -40,18 +49,43 @@ def positions_start_at(model: nn.Module) -> int | None:
 def token_limit(module: nn.Module) -> int | None:
     """Most tokens in a row, special ones included; None: the model doesn't say.
 
-    If rotary frequencies differ between long and short rows (longrope), the limit is that of short rows,
-    since a graph has only one of the two.
+    If rotary frequencies differ between long and short rows (longrope), and this version of transformers
+    chooses them in a way that a graph can't express, the limit is that of short rows.
     """
     config: Any = getattr(module, "config", None)
-    short = [value for key, value in _entries(_said(module)) if key == _SHORT and _is_rescaled(module)]
+    switch = switch_length(module)
+    short = [] if switch is None or _chooses_in_graph(module) else [switch]
     for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
         found = getattr(owner, name, None)
         if type(found) is int and found > 0:
             padding = positions_start_at(module)  # RoBERTa's first token has the position after it
             limit = found if padding is None else found - padding - 1
-            return min([limit, *(length for length in short if type(length) is int)])
+            return min([limit, *short])
     return None
+
+
+def switch_length(module: nn.Module) -> int | None:
+    """Longest row with the rotary frequencies of short rows; None: they are the same at all lengths.
+
+    Keys that were rotated for a shorter text do not fit a longer one: it must be read again as a whole.
+    """
+    said = list(_entries(_said(module)))
+    if not any(key in ("rope_type", "type") and value in _RESCALED for key, value in said):
+        return None
+    return min((value for key, value in said if key == _SHORT and type(value) is int), default=None)
+
+
+def _chooses_in_graph(module: nn.Module) -> bool:
+    """Whether the frequencies are chosen by a tensor's value; tried with positions that have none."""
+    rotary = next((each for each in module.modules() if getattr(each, "rope_type", "") in _RESCALED), None)
+    if rotary is None:
+        return False
+    positions = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    try:
+        copy.deepcopy(rotary).to("meta")(positions.float(), positions)
+    except RuntimeError:  # a meta tensor has no value to branch on
+        return False
+    return True
 
 
 def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
@@ -65,13 +99,17 @@ def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
     Returns:
         Ascending and distinct, at most `longest`.
     """
-    found = [length for length in _boundaries(module) if length < longest]
+    switch = switch_length(module)
+    all_changes = _boundaries(module) | (set() if switch is None else {switch})
+    found = [length for length in all_changes if length < longest]
     return tuple(sorted({min(each, longest) for length in found for each in (length + 1, 2 * length + 1)}))
 
 
 def unproven_from(module: nn.Module, limit: int) -> int:
     """Longest row whose outputs are verified; `limit` if all are."""
-    return min([limit, *(length for length in _boundaries(module) if length >= LONGEST_PROOF)])
+    switch = switch_length(module) or 0
+    unproven = {length for length in _boundaries(module) if length >= LONGEST_PROOF}
+    return min([limit, *unproven, *([switch] if switch > LONGEST_PROOF else [])])
 
 
 def _boundaries(module: nn.Module) -> set[int]:
@@ -85,10 +123,6 @@ def _boundaries(module: nn.Module) -> set[int]:
 def _said(module: nn.Module) -> dict[str, Any]:
     config: Any = getattr(module, "config", None)
     return dict(config.to_dict()) if hasattr(config, "to_dict") else {}
-
-
-def _is_rescaled(module: nn.Module) -> bool:
-    return any(key in ("rope_type", "type") and value in _RESCALED for key, value in _entries(_said(module)))
 
 
 def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from compress.data.past import empty_past, past_of_present
 from compress.errors import ModelError, ParityError
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.decoder_cache import CachedDecoder, context_length
-from compress.model.limits import lengths_of_change, token_limit
+from compress.model.limits import lengths_of_change, switch_length, token_limit
 from compress.pipeline import export_model
 
 from ..hf_families import FAMILIES, WORDS, Family, write_family
@@ -82,7 +82,9 @@ def test_the_limit_of_a_family_is_the_longest_row_that_it_answers(name: str, tmp
                 model(input_ids=torch.full((1, limit + 1), 7))
 
 
-def test_lengths_of_change_are_beyond_windows_and_buckets_and_no_longer_than_a_row(tmp_path: Path) -> None:
+def test_lengths_of_change_are_beyond_windows_and_buckets_and_no_longer_than_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = {"mistral": (7, 13), "modernbert": (7, 13), "deberta-v2": (9, 17), "bert": (), "llama": ()}
     for name, lengths in wanted.items():
         model = _load(write_family(tmp_path / name, FAMILIES[name]), tmp_path / "scratch").module
@@ -93,7 +95,11 @@ def test_lengths_of_change_are_beyond_windows_and_buckets_and_no_longer_than_a_r
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     rope |= {"original_max_position_embeddings": 20, "rope_theta": 10_000.0}
     scaled = write_family(tmp_path / "longrope", FAMILIES["llama"], rope_parameters=rope)
-    assert token_limit(_load(scaled, tmp_path / "scratch").module) == 20
+    module = _load(scaled, tmp_path / "scratch").module
+    assert (token_limit(module), switch_length(module), switch_length(model)) == (40, 20, None)
+    assert lengths_of_change(module, 40) == (21, 40)
+    monkeypatch.setattr("compress.model.limits._chooses_in_graph", lambda module: False)
+    assert token_limit(module) == 20
 
 
 def test_a_context_ends_where_a_change_is_too_long_to_be_proven(tmp_path: Path) -> None:
