@@ -28,8 +28,8 @@ from compress.errors import ModelError, ParityError, first_line
 from compress.export.proof import all_padding, proof_rows
 from compress.facts import Parity
 from compress.model.evaluating import evaluating, in_float32
-from compress.model.limits import switch_length
 from compress.model.forward import logits, to_tensors
+from compress.model.limits import switch_length
 from compress.system.cores import quota_cores
 from compress.tasks import LABELS_KEY, Task
 

@@ -18,7 +18,7 @@ HEAD_NUMBERS = "head_numbers"
 
 
 def adapted_(module: nn.Module) -> nn.Module:
-    """Adapt a Hugging Face model in place: transposed Linears, attention that stores widths, scaled tables."""
+    """Adapt a transformers model in place: transposed Linears, scaled tables, attention of stored widths."""
     from transformers.pytorch_utils import Conv1D
 
     for path, child in list(module.named_modules()):

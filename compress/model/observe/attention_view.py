@@ -61,8 +61,8 @@ def attention_of_row(
 
     handles = []
     for site in sites:
-        for path in site.paths[:-1]:
-            handles.append(model.get_submodule(path).register_forward_hook(keep_output(path)))
+        makers = site.paths[:-1]
+        handles += [model.get_submodule(path).register_forward_hook(keep_output(path)) for path in makers]
         handles.append(
             model.get_submodule(site.consumer).register_forward_pre_hook(keep_input(site.consumer))
         )

@@ -80,9 +80,9 @@ def structure_of(model: nn.Module) -> Structure:
     known = ", ".join(known_architectures())
     if model_type:
         raise UnknownStructureError(
-            f"the structure of Hugging Face model type '{model_type}' is unknown, so it can't be cut; quantize "
-            "and distill stages work without it. An entry in compress/model/structure/layouts.py makes it "
-            f"known (docs/extending.md, An architecture); known: {known}"
+            f"the structure of Hugging Face model type '{model_type}' is unknown, so it can't be cut; "
+            "quantize, distill and export work without it. An entry in compress/model/structure/layouts.py "
+            f"makes it known (docs/extending.md, An architecture); known: {known}"
         )
     raise UnknownStructureError(
         f"the structure of module {type(model).__name__} is unknown; known: {known}, and any module with "

@@ -334,7 +334,7 @@ _PHI3 = _llama(
 )
 _OLMO2 = replace(
     _llama("{layer}.post_feedforward_layernorm", before="{layer}.input_layernorm?"),
-    whole_attention="its norms of queries and keys span all heads, so fewer heads would change those that stay",
+    whole_attention="its norms of queries and keys span all heads",
 )
 
 LAYOUTS = {
