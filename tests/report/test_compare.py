@@ -260,6 +260,7 @@ def test_language_models_are_ranked_by_perplexity(make_report: MakeReport, of_la
     ]
     comparison = compare_reports(list(runs))
     assert (comparison.test_rows, comparison.test_tokens) == (10, 1_000)
+    assert (comparison.units, comparison.unit) == (1_000, "token")
     assert [row.perplexity for row in comparison.rows] == [20.0, 21.0, 30.0]
     assert [row.perplexity_ratio and row.perplexity_ratio.value for row in comparison.rows] == [
         None,

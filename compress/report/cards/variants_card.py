@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.page import Table
-from compress.page.format import MB_NOTE, PERCENT, Scale, capital, interval_text, place, ratio_text, size
+from compress.page.format import (
+    MB_NOTE,
+    PERCENT,
+    Scale,
+    capital,
+    interval_text,
+    place,
+    plural,
+    ratio_text,
+    size,
+)
 from compress.report.cards.model_card import front_matter
 from compress.report.render.markdown import escape_markdown, fenced, table_markdown
 from compress.report.schema import RunReport
@@ -72,11 +82,13 @@ def to_variants_card(
     """
     language = report.measurement.language
     first = entries[0]["latency"][0]
-    rows = f"{entries[0]['accuracy']['rows']:,} test rows"
+    judged = report.measurement.baseline.accuracy
+    rows = f"{judged.units:,} test {plural(judged.unit)}"
     where = place(first["batch"], first["sequence"], first["threads"])
     what = f"{capital(entries[0].get('metric', 'accuracy'))} was measured on {rows}"
     if language is not None:
-        what = f"Perplexity and next-token accuracy were measured on {language.tokens:,} tokens of {rows}"
+        rows = f"{language.tokens:,} tokens of {judged.rows:,} test rows"
+        what = f"Perplexity and next-token accuracy were measured on {rows}"
     scale = task_of_measurement(report.measurement).words.scale
     decision = {key: entries[0][key] for key in report.measurement.candidate.decision}
     labels = "inputs and labels" if language is None else "inputs and tokenizer"

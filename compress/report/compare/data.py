@@ -104,6 +104,8 @@ class ComparedRuns(Record):
     Attributes:
         setting: the setting of the latencies.
         test_tokens: tokens in the test rows of a language model; None for other tasks.
+        units: number of judged answers of the test rows.
+        unit: what one is: a row, a query, a token.
         score: name of the main metric.
         same: what agreement counts; empty: answers.
         rows: the baseline, then the runs in the order given.
@@ -115,6 +117,8 @@ class ComparedRuns(Record):
     setting: str
     test_rows: int
     test_tokens: int | None = None
+    units: int
+    unit: str
     score: str = "accuracy"
     same: str = ""
     rows: tuple[ComparisonRow, ...]

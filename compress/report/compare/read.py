@@ -79,6 +79,8 @@ def _compared(
         setting=setting(first) if first else "latency not measured",
         test_rows=accuracy.rows,
         test_tokens=accuracy.units if accuracy.unit == "token" else None,
+        units=accuracy.units,
+        unit=accuracy.unit,
         score=words.score,
         same=words.same,
         rows=ranked([baseline, *rows]),

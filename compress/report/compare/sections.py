@@ -10,7 +10,17 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from compress.page import Bullets, Cell, Chart, Page, Row, Section, Table, Text, parts_of
-from compress.page.format import MB_NOTE, SCALES, capital, counted, interval_text, milliseconds, percent, size
+from compress.page.format import (
+    MB_NOTE,
+    SCALES,
+    capital,
+    counted,
+    interval_text,
+    milliseconds,
+    percent,
+    plural,
+    size,
+)
 from compress.report.charts.scatter import Dot, names_fit, scatter
 from compress.report.compare.data import Column, ComparedRuns, ComparisonRow, shown
 from compress.report.phrases import accuracy_words
@@ -238,7 +248,7 @@ def difference_of(row: ComparisonRow) -> tuple[str, str]:
 
 def legend(comparison: ComparedRuns) -> list[str]:
     """Meaning of the columns and marks."""
-    what = f"{capital(comparison.score)} on {comparison.test_rows:,} test rows"
+    what = f"{capital(comparison.score)} on {comparison.units:,} test {plural(comparison.unit)}"
     if comparison.test_tokens is not None:
         what = (
             f"Perplexity, which ranks language models, and next-token accuracy on "
