@@ -6,16 +6,15 @@ rows, so a file compared on short rows alone isn't verified.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 __all__ = [
     "LONGEST_PROOF",
+    "LONG_FREQUENCIES",
     "lengths_of_change",
     "positions_start_at",
     "switch_length",
@@ -25,6 +24,9 @@ __all__ = [
 
 LONGEST_PROOF = 4096
 """Tokens of the longest synthetic row used to verify a language model, which may accept far more."""
+
+LONG_FREQUENCIES = "long_frequencies"
+"""Buffer of a rotary module that chooses frequencies by the length of each row: those of long rows."""
 
 _CHANGES = re.compile(
     r"window|local_attention|attention_chunk|bucket|block_size|relative_position|max_distance"
@@ -49,12 +51,13 @@ def positions_start_at(model: nn.Module) -> int | None:
 def token_limit(module: nn.Module) -> int | None:
     """Most tokens in a row, special ones included; None: the model doesn't say.
 
-    If rotary frequencies differ between long and short rows (longrope), and this version of transformers
-    chooses them in a way that a graph can't express, the limit is that of short rows.
+    If rotary frequencies differ between long and short rows (longrope), the limit is that of short rows,
+    unless the model's rotary module chooses by each row's length: a graph would have only one of the two.
     """
     config: Any = getattr(module, "config", None)
     switch = switch_length(module)
-    short = [] if switch is None or _chooses_in_graph(module) else [switch]
+    chooses = any(hasattr(each, LONG_FREQUENCIES) for each in module.modules())
+    short = [] if switch is None or chooses else [switch]
     for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
         found = getattr(owner, name, None)
         if type(found) is int and found > 0:
@@ -73,19 +76,6 @@ def switch_length(module: nn.Module) -> int | None:
     if not any(key in ("rope_type", "type") and value in _RESCALED for key, value in said):
         return None
     return min((value for key, value in said if key == _SHORT and type(value) is int), default=None)
-
-
-def _chooses_in_graph(module: nn.Module) -> bool:
-    """Whether the frequencies are chosen by a tensor's value; tried with positions that have none."""
-    rotary = next((each for each in module.modules() if getattr(each, "rope_type", "") in _RESCALED), None)
-    if rotary is None:
-        return False
-    positions = torch.zeros(1, 1, dtype=torch.long, device="meta")
-    try:
-        copy.deepcopy(rotary).to("meta")(positions.float(), positions)
-    except RuntimeError:  # a meta tensor has no value to branch on
-        return False
-    return True
 
 
 def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:

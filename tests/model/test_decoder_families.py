@@ -170,3 +170,17 @@ def test_a_decoder_whose_tokens_see_later_ones_is_no_language_model(tmp_path: Pa
     directory = write_family(tmp_path / "model", FAMILIES["gemma3_text"], decoder=True, **sizes)
     with pytest.raises(ModelError, match="use_bidirectional_attention"):
         CachedDecoder(_load(directory, tmp_path / "scratch").module)
+
+
+def test_with_longrope_a_row_has_the_frequencies_of_its_own_length(tmp_path: Path) -> None:
+    directory = write_family(tmp_path / "model", FAMILIES["phi3, longrope"], decoder=True)
+    cached = CachedDecoder(_load(directory, tmp_path / "scratch").module).eval()
+    reference = _reference(directory)
+    ids = torch.randint(4, 18, (2, 30), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :12] = 0
+    with torch.no_grad():
+        found, *_ = cached(ids, mask)
+        for answers, row in ((found[0, 12:], ids[:1, 12:]), (found[1], ids[1:])):
+            wanted = reference(input_ids=row, attention_mask=torch.ones_like(row)).logits[0]
+            torch.testing.assert_close(answers, wanted, rtol=1e-4, atol=1e-4)

@@ -56,6 +56,7 @@ def _saved_equal(made: nn.Module, directory: Path, context: Context) -> None:
     rows["attention_mask"] = torch.ones_like(rows["input_ids"])
     with torch.no_grad():
         answers = logits(made, rows)
+        directory.mkdir(parents=True)
         save_module(made, directory)
         assert answers.isfinite().all()
         assert torch.equal(logits(load_module(directory), rows), answers)

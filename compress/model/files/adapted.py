@@ -9,7 +9,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from compress.model.limits import LONG_FREQUENCIES
 
 __all__ = ["HEAD_NUMBERS", "adapted_"]
 
@@ -46,6 +49,9 @@ def _subclass_for_(child: nn.Module) -> Callable[[type[nn.Module]], type[nn.Modu
         del table.scalar_embed_scale, table.embed_scale
         table.__class__ = nn.Embedding
         return _scaling_its_table
+    if type(child).__name__ in _ROTARY and own.get("rope_type") == "longrope":
+        _add_long_frequencies_(child)
+        return _choosing_by_row
     fused = getattr(child, "c_attn", None)
     if isinstance(fused, nn.Linear) and fused.out_features == 3 * own.get("split_size", 0):
         stored, subclass = "split_size", _splitting_by_width
@@ -68,6 +74,33 @@ def _scaling_its_table(decoder: type[nn.Module]) -> type[nn.Module]:
         return decoder.forward(self, input_ids, *others, **rest)
 
     return type(decoder.__name__, (decoder,), {"forward": forward, "__module__": __name__})
+
+
+def _choosing_by_row(rotary: type[nn.Module]) -> type[nn.Module]:
+    """Rotary class that chooses the frequencies of long or short rows by the length of each row.
+
+    transformers' looks at the longest row of a batch, so that a row's answers depend on the others.
+    """
+
+    def forward(self: Any, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        is_long = position_ids.amax(-1, keepdim=True)[..., None] >= self.short_length  # [b, 1, 1]
+        frequencies = torch.where(is_long, getattr(self, LONG_FREQUENCIES), self.original_inv_freq)
+        half = position_ids[..., None].float() * frequencies
+        angles = torch.cat((half, half), dim=-1)
+        scale = self.attention_scaling
+        return (angles.cos() * scale).to(x.dtype), (angles.sin() * scale).to(x.dtype)
+
+    return type(rotary.__name__, (rotary,), {"forward": forward, "__module__": __name__})
+
+
+def _add_long_frequencies_(rotary: Any) -> None:
+    """Compute a rotary module's frequencies of long rows (Ding et al. 2024, "LongRoPE", arXiv 2402.13753)."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rotary.short_length = rotary.config.rope_parameters["original_max_position_embeddings"]
+    compute = ROPE_INIT_FUNCTIONS["longrope"]
+    found, _ = compute(rotary.config, rotary.original_inv_freq.device, seq_len=rotary.short_length + 1)
+    rotary.register_buffer(LONG_FREQUENCIES, found, persistent=False)
 
 
 class _WithHeads:
@@ -123,6 +156,7 @@ def _biased_by_number(attention: type[nn.Module]) -> type[nn.Module]:
     return type(attention.__name__, (attention,), members)
 
 
+_ROTARY = [f"{name}RotaryEmbedding" for name in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3", "SmolLM3")]
 _STORED = {  # by class: the width that it stores, and what makes the class that derives it
     "DisentangledSelfAttention": ("num_attention_heads", _counting_heads),
     "MPNetSelfAttention": ("all_head_size", _biased_by_number),
