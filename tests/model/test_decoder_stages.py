@@ -28,7 +28,7 @@ _TRAIN = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp3
 CUTS: dict[str, dict[str, Any]] = {
     "prune/heads": {"sparsity": 0.5, "calibration_rows": 8},
     "prune/layers": {"layers": [1]},
-    "prune/structured": {"macs": 0.7, "calibration_rows": 32, "search_rows": 8, "search_steps": 2},
+    "prune/structured": {"macs": 0.7, "calibration_rows": 32, "search_rows": 16, "search_steps": 2},
     "prune/width": {"width": 16, "calibration_rows": 8},
     "distill/student": {"student": {"layers": 1}, "train": _TRAIN},
 }

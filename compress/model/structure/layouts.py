@@ -88,7 +88,7 @@ class Layout:
         embeddings_project: optional projection after embeddings that may be narrower than the hidden width;
             if it exists, it writes the hidden features, and `{base}.embeddings` doesn't.
         since: first transformers version whose modules have these paths; empty: all supported versions.
-        whole_attention: why no head can be cut, as the end of a sentence.
+        whole_attention: why no head can be cut, as the end of a sentence that names the architecture.
     """
 
     layers: str | None = None
@@ -334,7 +334,7 @@ _PHI3 = _llama(
 )
 _OLMO2 = replace(
     _llama("{layer}.post_feedforward_layernorm", before="{layer}.input_layernorm?"),
-    whole_attention="its norms of queries and keys span all heads",
+    whole_attention="OLMo 2 has norms that span all heads; its neurons, layers and width can be cut",
 )
 
 LAYOUTS = {

@@ -166,6 +166,11 @@ class Structure:
     channels: tuple[Coupled, ...] = ()
     whole_attention: str = ""
 
+    def nothing(self, what: str) -> str:
+        """Words for a stage that finds none of what it cuts."""
+        why = f": {self.whole_attention}" if self.whole_attention else ""
+        return f"the model has no {what} to cut{why}"
+
     @property
     def attention(self) -> tuple[Site, ...]:
         """Sites of heads."""
