@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,29 @@ import onnxruntime
 import pytest
 import torch
 
+from compress.data import from_arrays
 from compress.data.past import empty_past
 from compress.deploy.generate import Writer, Written
 from compress.errors import ModelError
-from compress.model import LoadedModel, ModelConfig, load_model
+from compress.model import (
+    LoadedModel,
+    ModelConfig,
+    keep_units_,
+    load_model,
+    load_module,
+    save_module,
+    structure_of,
+)
+from compress.model.cutting.depth import keep_layers_
+from compress.model.cutting.vocabulary import keep_tokens_, token_embedding, token_table
+from compress.model.cutting.width import hidden_width, keep_features_, own_size_
 from compress.model.decoder_cache import CachedDecoder
+from compress.model.forward import logits
+from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.limits import switch_length
 from compress.pipeline import export_model
+from compress.registry import stage_class
+from compress.stage import Context
 from compress.tasks import TaskName
 
 from ..hf_families import FAMILIES, WORDS, write_family
@@ -184,3 +201,44 @@ def test_with_longrope_a_row_has_the_frequencies_of_its_own_length(tmp_path: Pat
         for answers, row in ((found[0, 12:], ids[:1, 12:]), (found[1], ids[1:])):
             wanted = reference(input_ids=row, attention_mask=torch.ones_like(row)).logits[0]
             torch.testing.assert_close(answers, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scaled_table_of_tokens_is_cut_factorized_and_quantized_as_a_plain_one(tmp_path: Path) -> None:
+    directory = write_family(tmp_path / "model", FAMILIES["gemma3_text"])
+    module = _load(directory, tmp_path / "scratch", "classification").module.eval()
+    rows = {"input_ids": torch.tensor([[5, 9, 10, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    with torch.no_grad():
+        before = logits(module, rows)
+        path, table = token_embedding(module)
+        whole = FactorizedEmbedding(18, 18, 32, padding_idx=3)
+        whole.table.weight.copy_(torch.eye(18))
+        whole.projection.weight.copy_(token_table(table).weight.T)
+        factorized = copy.deepcopy(module)
+        factorized.set_submodule(path, whole)
+        torch.testing.assert_close(logits(factorized, rows), before, rtol=1e-4, atol=1e-5)
+        keep_tokens_(module, range(11))
+        torch.testing.assert_close(logits(module, rows), before, rtol=1e-4, atol=1e-5)
+        columns = {key: [value[0].numpy()] * 3 for key, value in rows.items()} | {"labels": np.arange(3)}
+        made = from_arrays(columns, {**columns, "input_ids": [np.array([4, 6, 8, 5])] * 3})
+        context = Context(made.task, made.train, made.validation)
+        integers = stage_class("quantize/int8_weight_only")().apply(module, context).model
+        error = float((logits(integers, rows) - before).abs().max() / before.abs().max())
+    assert type(integers.get_submodule(path)).__name__ == "Int8Embedding" and 0 < error < 0.1
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3_text"])
+def test_an_embedder_from_a_decoder_is_cut(name: str, tmp_path: Path) -> None:
+    folder = write_sentence_folder(tmp_path / "st", family=name, pooling="lasttoken")
+    module = _load(folder, tmp_path / "scratch", "embedding").module.eval()
+    own_size_(module)
+    before = hidden_width(module)
+    keep_features_(module, range(16))
+    keep_units_(module, structure_of(module).attention[0], [1])
+    keep_layers_(module, [0])
+    row = torch.tensor([[5, 9, 14, 7]])
+    with torch.no_grad():
+        found = module(row, torch.ones_like(row)).sentence_embedding
+        save_module(module, tmp_path)
+        again = load_module(tmp_path)(row, torch.ones_like(row)).sentence_embedding
+    assert (before, hidden_width(module), found.shape) == (32, 16, (1, 32))
+    assert torch.equal(found, again) and found.isfinite().all()
