@@ -108,7 +108,7 @@ def test_a_context_ends_where_a_change_is_too_long_to_be_proven(tmp_path: Path) 
         assert context_length(loaded.module) == context
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", (*DECODERS, "qwen3", "gemma3_text", "gpt_neox", "olmo2", "phi3", "smollm3"))
 def test_a_decoder_sees_through_its_windows_whole_in_parts_and_padded(name: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
