@@ -49,10 +49,6 @@ class KeyValues:
         del layer_idx
         return self._past[0][0].shape[2] if self._past else 0
 
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Position of the first new token, as transformers' masks ask for it: p."""
-        return self.get_seq_length(layer_idx)
-
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:

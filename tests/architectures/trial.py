@@ -77,7 +77,11 @@ def cells(name: str, columns: Sequence[str] = COLUMNS, say: Callable[[str], None
     with tempfile.TemporaryDirectory(prefix="architecture-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         directory = Path(scratch).resolve()
-        trial = _Trial(directory, *ENTRIES[name].write(directory), say)
+        try:
+            written = ENTRIES[name].write(directory)
+        except Exception as error:  # transformers has changed
+            return {EXPORT: _fault(error)}
+        trial = _Trial(directory, *written, say)
         for group in ((EXPORT,), *GROUPS):
             trial.try_([stage for stage in group if stage in columns])
         return {column: trial.found[column] for column in columns if column in trial.found}
