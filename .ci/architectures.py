@@ -3,7 +3,7 @@
     python .ci/architectures.py [--only bert "llama (language model)"] [--jobs 2] [--again]
 
 Each row is a tiny model with random weights (`tests/architectures`), to which every stage is applied by a
-recipe, up to an ONNX file that answers as PyTorch does. A row takes about half a minute on a quiet core.
+recipe, up to an ONNX file that answers as PyTorch does. A row takes up to a minute of a core.
 Rows that `.ci/architectures.json` has are kept, unless named or with `--again`; it is written after each row,
 so an interrupted command goes on where it was. Ends with 1 if a cell is a fault: an exception that is no
 refusal, or a file that answers otherwise.
