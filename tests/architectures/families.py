@@ -39,7 +39,7 @@ class Entry:
 
 _TYPED = {"model_input_names": TYPED}
 _WITHOUT_INTERMEDIATE = {name: size for name, size in SIZES.items() if name != "intermediate_size"}
-_CLASSIFIERS = ("gpt2", "llama", "qwen2", "gemma2")
+_CLASSIFIERS = ("gpt2", "llama", "mistral", "gemma2")
 _SQUEEZE = {f"{name}_groups": 1 for name in ("q", "k", "v", "post_attention", "intermediate", "output")}
 # Encoders without a layout: quantized and exported, not cut.
 _ENCODERS = {
@@ -120,7 +120,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "convnext": _FOUR,
     "deit": _PATCHES,
     "dinov2": {**_PATCHES, "mlp_ratio": 2},
-    "efficientnet": {**_SMALL, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 64},
+    "efficientnet": {**_SMALL, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
     "mobilenet_v2": {**_SMALL, "depth_multiplier": 0.25},
     "mobilevit": {
         "hidden_sizes": [16, 24, 32],
