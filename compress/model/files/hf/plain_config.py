@@ -9,10 +9,14 @@ from compress.model.files.hf.own_code import NAMES_CODE
 
 __all__ = ["plain_config"]
 
+# Which stages a backbone returns, which depends on the number of layers and no head reads.
+_OF_BACKBONES = ("out_features", "out_indices", "stage_names")
 _OF_FILES = ("_name_or_path", "transformers_version", "_attn_implementation_autoset", "architectures")
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """All settings, except the directory's name, the library's version, and code."""
+    """All settings, except the directory's name, the library's version, a backbone's stages, and code."""
     arguments: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return {key: value for key, value in arguments.items() if key not in (*_OF_FILES, *NAMES_CODE)}
+    return {
+        key: value for key, value in arguments.items() if key not in (*_OF_FILES, *_OF_BACKBONES, *NAMES_CODE)
+    }
