@@ -41,7 +41,7 @@ def test_an_unknown_name_is_refused_with_near_ones() -> None:
     pytest.importorskip("timm")
     with pytest.raises(ModelError, match="resnet10t") as raised:
         timm_files.check_timm("resnet10z")
-    assert raised.value.problem.key == "model.timm"
+    assert raised.value.key == "model.timm"
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])

@@ -27,6 +27,8 @@ class LinearAttention(nn.Module):
         other: whose weights it gets, in layers of its own.
     """
 
+    q_proj: nn.Linear
+    head_dim: int
     _qkv_same_embed_dim = False  # so that torch's encoder layers call this module, not a fused kernel
 
     def __init__(self, other: nn.MultiheadAttention) -> None:
@@ -42,8 +44,7 @@ class LinearAttention(nn.Module):
     @property
     def num_heads(self) -> int:
         """Heads that are left."""
-        features: Any = self.q_proj.out_features
-        return int(features) // self.head_dim
+        return int(self.q_proj.out_features) // self.head_dim
 
     @property
     def in_proj_weight(self) -> Tensor:
