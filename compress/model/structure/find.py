@@ -1,4 +1,4 @@
-"""Find a model's structure: by its Hugging Face model type, or from its own `structure()`.
+"""Find a model's structure: by its Hugging Face model type, from its own `structure()`, or torch's layers.
 
 `structure()` returns a dict of module paths, as in `models/transformer.py`:
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...],
@@ -25,7 +25,7 @@ number of groups from the outputs of k, not from a stored number: some groups ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -35,7 +35,9 @@ from compress.errors import ModelError, did_you_mean
 from compress.model.layers.removed import Removed
 from compress.model.structure.build import structure_from
 from compress.model.structure.layouts import LAYOUTS, Attention, FeedForward, Layout
+from compress.model.structure.networks import NETWORKS
 from compress.model.structure.sites import Coupled, Site, Structure, Stub, UnknownStructureError
+from compress.model.structure.torch_blocks import torch_layout
 
 __all__ = [
     "Coupled",
@@ -53,7 +55,7 @@ _ONCE_KNOWN = ("embeddings", "classifier")  # in bundles of earlier versions; ne
 
 def known_architectures() -> list[str]:
     """Hugging Face model types whose structure is known."""
-    return sorted(LAYOUTS)
+    return sorted({**LAYOUTS, **NETWORKS})
 
 
 def structure_of(model: nn.Module) -> Structure:
@@ -75,8 +77,12 @@ def structure_of(model: nn.Module) -> Structure:
         return _from_module(model, given)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     layout = LAYOUTS.get(str(model_type))
-    if layout is not None:
-        return _from_table(model, layout, str(model_type))
+    network = NETWORKS.get(str(model_type))
+    if layout is not None or network is not None:
+        return _from_table(model, layout or network, str(model_type))
+    own = torch_layout(model) if model_type is None else None
+    if own is not None:
+        return structure_from(model, own)
     known = ", ".join(known_architectures())
     if model_type:
         raise UnknownStructureError(
@@ -90,7 +96,16 @@ def structure_of(model: nn.Module) -> Structure:
     )
 
 
-def _from_table(model: nn.Module, layout: Layout, model_type: str) -> Structure:
+def _from_table(
+    model: nn.Module, given: Layout | Callable[[nn.Module], Layout] | None, model_type: str
+) -> Structure:
+    try:
+        assert given is not None
+        layout = given if isinstance(given, Layout) else given(model)
+    except AttributeError as error:
+        raise UnknownStructureError(
+            f"{type(model).__name__}: only image classifiers can be cut ({error})"
+        ) from error
     readers = getattr(model, "hidden_readers", ())
     if readers and layout.hidden is not None:
         hidden = replace(layout.hidden, readers=(*layout.hidden.readers, *readers))

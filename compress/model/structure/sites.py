@@ -132,7 +132,8 @@ class Coupled:
         writers: Linear, convolution, LSTM or GRU whose outputs are the features.
         readers: Linear, convolution, LSTM or GRU whose inputs are the features; a Linear may read several
             adjacent values per feature, e.g. after a flattened image.
-        norms: LayerNorm, RMSNorm, BatchNorm or depthwise convolution over them.
+        norms: LayerNorm, RMSNorm, BatchNorm or depthwise convolution over them. With a convolution of
+            several channels in each of its groups, a feature is such a group, and all have several values.
         tables: buffers or parameters that are added to or concatenated with them; last dimension.
     """
 
