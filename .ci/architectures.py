@@ -117,7 +117,7 @@ def _table(named: dict[str, Cells], columns: tuple[str, ...], notes: dict[str, i
     used = [each for each in columns if any(each in cells for cells in named.values())]
     lines = [["", *map(_head, used)], ["---"] * (len(used) + 1)]
     for name, cells in named.items():
-        lines.append([f"`{name}`", *(_cell(cells.get(each, ""), notes) for each in used)])
+        lines.append([f"`{name}`", *(_cell(cells.get(each, "–"), notes) for each in used)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -128,7 +128,7 @@ def _head(column: str) -> str:
 
 def _cell(said: str, notes: dict[str, int]) -> str:
     """`yes`, or the number of the note that says why not."""
-    if said in ("yes", ""):
+    if said in ("yes", "–"):
         return said
     for pattern, instead in _OF_ONE.items():
         said = pattern.sub(instead, said)
