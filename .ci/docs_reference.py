@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / ".ci")]
 
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Class attributes):$", re.MULTILINE)
@@ -196,6 +196,12 @@ def _gates() -> str:
     from compress.recipe.gates import GatesConfig
 
     return _settings(GatesConfig)
+
+
+def _architectures() -> str:
+    from architectures import tables
+
+    return tables()
 
 
 # Report
@@ -645,6 +651,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "task-sources": _sources_of_tasks,
     "losses": _losses,
     "gates": _gates,
+    "architectures": _architectures,
     "report": _report,
     "measurement": _measurement,
     "python-names": _python_table,
