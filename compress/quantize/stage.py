@@ -47,9 +47,9 @@ class QuantizeLayers(Stage):
             weighted by the importance of each input. hqq: half-quadratic, without data. gptq: weights rounded
             later compensate for those rounded before (Frantar et al. 2022). LSTM weights are rounded without
             data, with mse in place of gptq.
-        calibration: source of the rows for mse, gptq, smoothing, bias correction and fixed ranges; labels are
-            never used. train: the training rows. unlabelled: those of `data.unlabelled`. synthetic: random
-            tokens, so no data is needed; for texts only, and good for ranges, not for gptq.
+        calibration: source of the rows for mse, gptq, smooth, bias_correction, fitted inputs and fixed
+            ranges; labels are never used. train: the training rows. unlabelled: those of `data.unlabelled`.
+            synthetic: random tokens, so no data is needed; for texts only, and good for ranges, not for gptq.
         calibration_rows: number of calibration rows.
         bias_correction: correct each bias for the mean output change caused by rounding the weights.
         smooth: rescale channels between layers where outputs stay unchanged, to reduce rounding error.

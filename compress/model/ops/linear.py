@@ -132,8 +132,8 @@ def int8_fitted_linear(
     return y if bias is None else y + bias
 
 
-def fitted_scale(x: Tensor, zero_point: int) -> Tensor:
-    """Smallest scale of each token for which no value of [..., i] is clipped, [..., 1]."""
+def fitted_scale(x: Tensor, zero_point: int | Tensor) -> Tensor:
+    """Smallest scale of each token that clips no value of [..., i]: [..., 1], or [..., z] for z points."""
     above = x.amax(-1, keepdim=True) / (255.5 - zero_point)
     below = x.amin(-1, keepdim=True) / -(zero_point + 0.5)
     return torch.maximum(above, below).clamp(min=SMALLEST_TOKEN_SCALE)
