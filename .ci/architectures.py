@@ -3,7 +3,7 @@
     python .ci/architectures.py [--only bert "llama (language model)"] [--jobs 2] [--again]
 
 Each row is a tiny model with random weights (`tests/architectures`), to which every stage is applied by a
-recipe, up to an ONNX file that answers as PyTorch does. A row takes about half a minute on a quiet core.
+recipe, up to an ONNX file that answers as PyTorch does. A row takes up to a minute of a core.
 Rows that `.ci/architectures.json` has are kept, unless named or with `--again`; it is written after each row,
 so an interrupted command goes on where it was. Ends with 1 if a cell is a fault: an exception that is no
 refusal, or a file that answers otherwise.
@@ -27,9 +27,12 @@ KEPT = ROOT / ".ci" / "architectures.json"
 sys.path.insert(0, str(ROOT))
 
 Cells = dict[str, str]
-# What differs between messages of one kind: the model's class.
-_OF_MODEL = re.compile(r"(?P<model>\b[A-Z]\w*(?:For[A-Z]\w+|LMHeadModel)\b)|(?P<line>\brecipe\.yaml:\d+: )")
-_PARTS = {"model": "MODEL", "line": ""}
+# What differs between messages of one kind: the stage, the model's class and type.
+_OF_ONE = {
+    re.compile(r"^(?:(?:prune|quantize|distill)/\w+|student): "): "",
+    re.compile(r"\b[A-Z]\w*(?:For[A-Z]\w+|LMHeadModel)\b|^\w+(?=\.structure| has no | does not )"): "MODEL",
+    re.compile(r"\bmodel type '[\w-]+'"): "model type 'TYPE'",
+}
 
 
 def main() -> int:
@@ -41,7 +44,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="make every row again")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process")
     given = parser.parse_args()
-    kept = {name: each for name, each in rows().items() if name in ENTRIES}
+    kept = rows()
     names = given.only or [name for name in ENTRIES if given.again or name not in kept]
     began, done = time.perf_counter(), 0
     pool = ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=8)
@@ -49,8 +52,8 @@ def main() -> int:
         waiting = {pool.submit(_row, name): name for name in names}
         for each in as_completed(waiting):
             name, done = waiting[each], done + 1
-            kept[name] = each.result()
-            _keep({name: kept[name] for name in ENTRIES if name in kept})
+            kept = {**rows(), name: each.result()}  # read again: another command may be at work
+            _keep({known: kept[known] for known in ENTRIES if known in kept})
             left = (time.perf_counter() - began) / done * (len(names) - done)
             print(
                 f"{done}/{len(names)} {name}: {_short(kept[name])}; about {left / 60:.0f} min left",
@@ -114,7 +117,7 @@ def _table(named: dict[str, Cells], columns: tuple[str, ...], notes: dict[str, i
     used = [each for each in columns if any(each in cells for cells in named.values())]
     lines = [["", *map(_head, used)], ["---"] * (len(used) + 1)]
     for name, cells in named.items():
-        lines.append([f"`{name}`", *(_cell(cells.get(each, ""), notes) for each in used)])
+        lines.append([f"`{name}`", *(_cell(cells.get(each, "–"), notes) for each in used)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -125,10 +128,11 @@ def _head(column: str) -> str:
 
 def _cell(said: str, notes: dict[str, int]) -> str:
     """`yes`, or the number of the note that says why not."""
-    if said in ("yes", ""):
+    if said in ("yes", "–"):
         return said
-    plain = _OF_MODEL.sub(lambda found: _PARTS[found.lastgroup or ""], said)
-    inline = re.sub(r"([*<|_])", r"\\\1", plain)
+    for pattern, instead in _OF_ONE.items():
+        said = pattern.sub(instead, said)
+    inline = re.sub(r"([*<|_])", r"\\\1", said)
     return f"no ({notes.setdefault(inline, len(notes) + 1)})"
 
 

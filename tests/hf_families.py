@@ -33,6 +33,7 @@ SIZES = {
     "max_position_embeddings": 40,
 }
 GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
+WIDE_HEADS = {**GROUPED, "head_dim": 12}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ _ROBERTA = {**SIZES, "type_vocab_size": 1}
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40}
 _LEFT = {"padding_side": "left"}
 _DISTANCES = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+_WINDOW_THEN_ALL = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}
+_LONG_ROPE = {
+    "original_max_position_embeddings": 20,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0, 1.2, 1.4, 1.6],
+        "long_factor": [1.5, 4.0, 8.0, 12.0],
+    },
+}
 FAMILIES = {
     "bert": Family("bert", "bert", settings={"model_input_names": TYPED}),
     "electra": Family("electra", "bert", {**SIZES, "embedding_size": 16}, {"model_input_names": TYPED}),
@@ -77,8 +88,18 @@ FAMILIES = {
         | {"max_window_layers": 1},
         _LEFT,
     ),
-    "qwen3": Family("qwen3", "decoder", GROUPED),
+    "qwen3": Family("qwen3", "decoder", WIDE_HEADS),
     "gemma2": Family("gemma2", "decoder", {**GROUPED, "sliding_window": 6}),
+    "gemma3_text": Family(
+        "gemma3_text",
+        "decoder",
+        {**WIDE_HEADS, **_WINDOW_THEN_ALL, "query_pre_attn_scalar": 12, "final_logit_softcapping": 4.0},
+    ),
+    "gpt_neox": Family("gpt_neox", "decoder", {**SIZES, "rotary_pct": 0.25}),
+    "olmo2": Family("olmo2", "decoder", {**SIZES, "num_key_value_heads": 2}),
+    "phi3": Family("phi3", "decoder", {**WIDE_HEADS, "sliding_window": 6}),
+    "phi3, longrope": Family("phi3", "decoder", {**SIZES, "num_key_value_heads": 2, **_LONG_ROPE}),
+    "smollm3": Family("smollm3", "decoder", {**WIDE_HEADS, "no_rope_layers": [1, 0]}, _LEFT),
 }
 _SPECIAL = {
     "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
@@ -103,11 +124,13 @@ def write_family(
     config = transformers.AutoConfig.for_model(family.model_type, **arguments)
     kind = "CausalLM" if decoder else "TokenClassification" if tags else "SequenceClassification"
     model = getattr(transformers, f"AutoModelFor{kind}").from_config(config)
-    draw = torch.Generator().manual_seed(0)
+    draw, factors = (torch.Generator().manual_seed(seed) for seed in (0, 1))
     with torch.no_grad():
         for name, each in model.named_parameters():
             if each.ndim > 1 or name.endswith("bias"):
                 each.normal_(0, 0.25 if each.ndim > 1 else 0.1, generator=draw)
+            else:  # a norm's factors, which a cut must take along
+                each.add_(torch.randn(each.shape, generator=factors), alpha=0.1)
     model.save_pretrained(directory)
     return directory
 

@@ -31,6 +31,7 @@ def write_sentence_folder(
     normalize: bool = True,
     inner: str = "",
     others: tuple[str, ...] = (),
+    sizes: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
     """Write a directory.
@@ -40,10 +41,11 @@ def write_sentence_folder(
         dense: outputs of the dense layers.
         inner: folder of the encoder.
         others: types of further modules.
+        sizes: of the encoder, other than the family's.
         settings: of config_sentence_transformers.json.
     """
     encoder = directory / inner
-    write_family(encoder, FAMILIES[family])
+    write_family(encoder, FAMILIES[family], **(sizes or {}))
     config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
     kind = config["architectures"][0].replace("ForSequenceClassification", "Model")
     _write(encoder / "config.json", {**config, "architectures": [kind]})

@@ -136,6 +136,7 @@ class Writer:
             )
         self._past = empty_past(self._session.get_inputs(), 1)
         self.context = _context(settings)
+        self._cache_until = settings["manifest"].get("cache_until")
         self.end_ids = _end_ids(bundle, settings, self._tokenizer)
 
     def write(
@@ -182,6 +183,8 @@ class Writer:
                 break
             written.ids.append(token)
             new, seen = [token], seen + 1
+            if seen - 1 == self._cache_until:  # from here on all keys have other rotary frequencies
+                new, past = [*ids, *written.ids], self._past
             text = self._tokenizer.decode(written.ids)
             if not text.endswith(_BROKEN):  # otherwise the rest of a character is still to come
                 yield text[len(shown) :]

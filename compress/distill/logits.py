@@ -68,9 +68,11 @@ class LogitsDistillation(Distillation):
         """Build the student, and copy the model's weights where shapes match."""
         try:
             student = rebuilt(model, self.student, 0 if context is None else context.seed)
-            if self.init == "random":
-                return student, {}
+        except StageError as error:
+            raise StageError(f"{self.name}: {error}") from error
+        if self.init == "random":
+            return student, {}
+        try:
             return student, {"tensors_from_teacher": initialise_(student, model, self.keep_layers)}
         except StageError as error:
-            hint = "; or use init: random" if "begins as its teacher" in str(error) else ""
-            raise StageError(f"{self.name}: {error}{hint}") from error
+            raise StageError(f"{self.name}: {error}; or use init: random") from error

@@ -200,13 +200,14 @@ def _check_labels(name: str, loaded: LoadedModel, context: Context) -> None:
 
 def _check_tokens(name: str, loaded: LoadedModel, context: Context, *, has_own_tokenizer: bool) -> None:
     """Refuse a model with another tokenizer or other inputs, or that takes fewer tokens than texts have."""
+    from compress.data.readers.same_ids import same_ids
     from compress.data.readers.tokenize import TextEncoder
     from compress.model.forward import accepted_inputs
     from compress.model.limits import token_limit
 
     if context.encoder is not None and has_own_tokenizer and loaded.tokenizer is not None:
         own = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
-        if own.tokenizer.get_vocab() != context.encoder.tokenizer.get_vocab():
+        if not same_ids(own.tokenizer, context.encoder.tokenizer):
             raise StageError(
                 f"{name} has another tokenizer than the recipe's model, so token ids differ; use a teacher "
                 "with the same tokenizer"

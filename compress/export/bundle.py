@@ -22,6 +22,7 @@ from compress.errors import ModelError, OutputError
 from compress.model.decoder_cache import cache_layers, context_length
 from compress.model.files.save import save_module
 from compress.model.files.sentence_chain import write_chain_
+from compress.model.limits import switch_length
 from compress.model.structure.find import structure_of
 from compress.system.files import read_json
 from compress.tasks import Task
@@ -180,7 +181,8 @@ def _decoder_config(
 def described(module: nn.Module, task: Task) -> dict[str, Any]:
     """Entries of the manifest that a module has of its own, such as how it pools; empty: none."""
     own = getattr(module, "described", None)
-    return own(task.output) if callable(own) else {}
+    switch = switch_length(module) if task.keeps_past else None
+    return (own(task.output) if callable(own) else {}) | ({} if switch is None else {"cache_until": switch})
 
 
 def write_manifest_(directory: Path, task: Task, facts: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from compress.export.proof import all_padding, proof_rows
 from compress.facts import Parity
 from compress.model.evaluating import evaluating, in_float32
 from compress.model.forward import logits, to_tensors
+from compress.model.limits import switch_length
 from compress.system.cores import quota_cores
 from compress.tasks import LABELS_KEY, Task
 
@@ -197,6 +198,7 @@ class _Pair:
 
     def __init__(self, module: nn.Module, path: Path, task: Task) -> None:
         self.module, self.path, self.task = module, path, task
+        self._switch = switch_length(module) or 0
         try:
             self.session = ort.InferenceSession(
                 str(path), _options(module), providers=["CPUExecutionProvider"]
@@ -214,7 +216,11 @@ class _Pair:
         """The file's logits, [u, c]; a decoder first reads the tokens up to `cut` (None: the first half)."""
         try:
             if self.task.keeps_past:
-                answer = _answers_in_two(self.session, batch, self.task.output, cut)
+                length = batch["input_ids"].shape[1]
+                middle = length // 2 if cut is None else cut
+                if middle <= self._switch < length:
+                    middle = 0  # keys of a shorter text don't fit: the row is read as a whole
+                answer = _answers_in_two(self.session, batch, self.task.output, middle)
             else:
                 feed = {name: batch[name] for name in self.task.input_names}
                 answer = self.session.run([self.task.output], feed)[0]
@@ -319,16 +325,15 @@ def cannot_answer(module: nn.Module, length: int, error: Exception) -> str:
     )
 
 
-def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, cut: int | None) -> Array:
-    """Logits [b, s, v] of a decoder that reads a first part, then the rest with its cache."""
+def _answers_in_two(session: ort.InferenceSession, batch: Batch, output: str, middle: int) -> Array:
+    """Logits [b, s, v] of a decoder that reads the tokens up to `middle`, then the rest with its cache."""
     ids, mask = batch["input_ids"], np.ones_like(batch["input_ids"])
-    middle = ids.shape[1] // 2 if cut is None else cut
     names = [value.name for value in session.get_outputs()]
     past = empty_past(session.get_inputs(), len(ids))
     parts = []
     for start, stop in ((0, middle), (middle, ids.shape[1])):
         if start == stop:
-            continue  # a row of one token
+            continue  # one part is the whole row
         feed = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], **past}
         outputs = dict(zip(names, session.run(None, feed), strict=True))
         parts.append(outputs[output])

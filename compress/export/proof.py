@@ -44,7 +44,7 @@ def proof_lengths(
     longest = longest or max(lengths)
     most = longest
     if module is not None and task.keeps_past:
-        most = min(context_length(module) or longest, LONGEST_PROOF)
+        most = min(context_length(module) or longest, LONGEST_PROOF + 1)  # what changes at 4,096 is seen
     changes = () if module is None else lengths_of_change(module, most)
     return tuple(sorted({1, min(lengths), max(lengths), longest, *changes}))
 

@@ -105,7 +105,7 @@ def _attention(layers: LayerMap, student: nn.Module, teacher: nn.Module) -> list
     for i, j in pairs:
         mine, theirs = attention_at(student, i), attention_at(teacher, j)
         for site in (mine, theirs):
-            if len({rows for _, rows in site.producers}) > 1:
+            if len({each.rows for each in site.producers}) > 1:
                 raise ModelError(
                     f"losses.attention: {site.name} uses grouped queries, whose maps can't be compared; "
                     "omit losses.attention"
@@ -122,7 +122,7 @@ def _relations(heads: int | None, layer: int, student: nn.Module, teacher: nn.Mo
     mine = attention_at(student, len(layer_paths(student)) - 1)
     theirs = attention_at(teacher, layer % count)
     widths = [
-        [head_count(model, site, at) * rows for at, (_, rows) in enumerate(site.producers)]
+        [head_count(model, site, at) * each.rows for at, each in enumerate(site.producers)]
         for model, site in ((student, mine), (teacher, theirs))
     ]
     if any(len(set(each)) > 1 for each in widths):
@@ -135,4 +135,4 @@ def _relations(heads: int | None, layer: int, student: nn.Module, teacher: nn.Mo
 
 
 def _paths(site: Site) -> tuple[str, ...]:
-    return tuple(path for path, _ in site.producers)
+    return tuple(each.path for each in site.producers)

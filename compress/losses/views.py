@@ -90,5 +90,5 @@ def attention_at(model: nn.Module, layer: int) -> Site:
 
 def head_count(model: nn.Module, site: Site, producer: int = 0) -> int:
     """Number of heads that a projection of an attention site outputs."""
-    path, rows = site.producers[producer]
-    return int(getattr(model.get_submodule(path), "out_features")) // rows  # noqa: B009
+    made = site.producers[producer]
+    return int(getattr(model.get_submodule(made.path), "out_features")) // made.rows  # noqa: B009

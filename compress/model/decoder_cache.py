@@ -180,9 +180,14 @@ def _windows_of(module: nn.Module) -> int | None | dict[str, int | None]:
     """Tokens back that a token sees, itself included; None: all. By layer type if they differ.
 
     Raises:
-        ModelError: a layer type is unknown.
+        ModelError: a layer type is unknown, or tokens see later ones.
     """
     config = getattr(module, "config", None)
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ModelError(
+            f"tokens of {type(module).__name__} see later ones (use_bidirectional_attention in its "
+            "config.json), so it can't be a language model; use it as an embedder or a classifier"
+        )
     window = getattr(config, "sliding_window", None)
     kinds = dict.fromkeys(getattr(config, "layer_types", None) or ())
     if not kinds:

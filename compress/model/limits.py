@@ -12,10 +12,21 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["LONGEST_PROOF", "lengths_of_change", "positions_start_at", "token_limit", "unproven_from"]
+__all__ = [
+    "LONGEST_PROOF",
+    "LONG_FREQUENCIES",
+    "lengths_of_change",
+    "positions_start_at",
+    "switch_length",
+    "token_limit",
+    "unproven_from",
+]
 
 LONGEST_PROOF = 4096
 """Tokens of the longest synthetic row used to verify a language model, which may accept far more."""
+
+LONG_FREQUENCIES = "long_frequencies"
+"""Buffer of a rotary module that chooses frequencies by the length of each row: those of long rows."""
 
 _CHANGES = re.compile(
     r"window|local_attention|attention_chunk|bucket|block_size|relative_position|max_distance"
@@ -41,17 +52,30 @@ def token_limit(module: nn.Module) -> int | None:
     """Most tokens in a row, special ones included; None: the model doesn't say.
 
     If rotary frequencies differ between long and short rows (longrope), the limit is that of short rows,
-    since a graph has only one of the two.
+    unless the model's rotary module chooses by each row's length: a graph would have only one of the two.
     """
     config: Any = getattr(module, "config", None)
-    short = [value for key, value in _entries(_said(module)) if key == _SHORT and _is_rescaled(module)]
+    switch = switch_length(module)
+    chooses = any(hasattr(each, LONG_FREQUENCIES) for each in module.modules())
+    short = [] if switch is None or chooses else [switch]
     for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
         found = getattr(owner, name, None)
         if type(found) is int and found > 0:
             padding = positions_start_at(module)  # RoBERTa's first token has the position after it
             limit = found if padding is None else found - padding - 1
-            return min([limit, *(length for length in short if type(length) is int)])
+            return min([limit, *short])
     return None
+
+
+def switch_length(module: nn.Module) -> int | None:
+    """Longest row with the rotary frequencies of short rows; None: they are the same at all lengths.
+
+    Keys that were rotated for a shorter text do not fit a longer one: it must be read again as a whole.
+    """
+    said = list(_entries(_said(module)))
+    if not any(key in ("rope_type", "type") and value in _RESCALED for key, value in said):
+        return None
+    return min((value for key, value in said if key == _SHORT and type(value) is int), default=None)
 
 
 def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
@@ -65,13 +89,17 @@ def lengths_of_change(module: nn.Module, longest: int) -> tuple[int, ...]:
     Returns:
         Ascending and distinct, at most `longest`.
     """
-    found = [length for length in _boundaries(module) if length < longest]
+    switch = switch_length(module)
+    all_changes = _boundaries(module) | (set() if switch is None else {switch})
+    found = [length for length in all_changes if length < longest]
     return tuple(sorted({min(each, longest) for length in found for each in (length + 1, 2 * length + 1)}))
 
 
 def unproven_from(module: nn.Module, limit: int) -> int:
     """Longest row whose outputs are verified; `limit` if all are."""
-    return min([limit, *(length for length in _boundaries(module) if length >= LONGEST_PROOF)])
+    switch = switch_length(module) or 0
+    unproven = {length for length in _boundaries(module) if length >= LONGEST_PROOF}
+    return min([limit, *unproven, *([switch] if switch > LONGEST_PROOF else [])])
 
 
 def _boundaries(module: nn.Module) -> set[int]:
@@ -85,10 +113,6 @@ def _boundaries(module: nn.Module) -> set[int]:
 def _said(module: nn.Module) -> dict[str, Any]:
     config: Any = getattr(module, "config", None)
     return dict(config.to_dict()) if hasattr(config, "to_dict") else {}
-
-
-def _is_rescaled(module: nn.Module) -> bool:
-    return any(key in ("rope_type", "type") and value in _RESCALED for key, value in _entries(_said(module)))
 
 
 def _entries(said: Any, key: str = "") -> Iterator[tuple[str, Any]]:

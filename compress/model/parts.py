@@ -7,11 +7,13 @@ from torch import nn
 from compress.errors import ModelError
 from compress.model.counts import stored_tensors
 from compress.model.layers.embedding import FactorizedEmbedding
+from compress.model.layers.multihead import LinearAttention
 from compress.model.layers.quantized import EmbeddingModule
 from compress.model.structure.find import structure_of
 
 __all__ = ["PARTS", "bytes_by_part"]
 
+_BLOCKS = (nn.MultiheadAttention, LinearAttention)
 PARTS = ("embeddings", "attention", "feed-forward", "rest")
 """The rest: norms, task heads, convolutions, and everything in a model without a known structure."""
 
@@ -36,7 +38,7 @@ def _places(model: nn.Module) -> dict[str, str]:
         for path, module in model.named_modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag | EmbeddingModule | FactorizedEmbedding)
     }
-    attention = (path for path, each in model.named_modules() if isinstance(each, nn.MultiheadAttention))
+    attention = (path for path, each in model.named_modules() if isinstance(each, _BLOCKS))
     places.update(dict.fromkeys(attention, "attention"))
     try:
         sites = structure_of(model).sites

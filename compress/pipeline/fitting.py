@@ -104,19 +104,32 @@ def reader_of(loaded: LoadedModel) -> Reader | None:
     if loaded.tokenizer is None:
         return loaded.processor
     encoder = TextEncoder.from_directory(loaded.tokenizer, input_names=loaded.text_inputs)
-    _tokenizer_belongs(loaded, encoder.vocab_size)
+    _tokenizer_belongs(loaded, encoder)
     return encoder
 
 
-def _tokenizer_belongs(loaded: LoadedModel, vocab_size: int) -> None:
-    # By attribute, not class: the embedding of a quantized bundle is not an nn.Embedding.
-    sizes = (getattr(module, "num_embeddings", None) for module in loaded.module.modules())
-    largest = max((size for size in sizes if isinstance(size, int)), default=vocab_size)
-    if vocab_size > largest:
+def _tokenizer_belongs(loaded: LoadedModel, encoder: TextEncoder) -> None:
+    rows = _table_rows(loaded.module)
+    vocabulary = encoder.tokenizer.get_vocab(with_added_tokens=True)
+    if rows is not None and encoder.vocab_size > rows:
+        token = max(vocabulary, key=vocabulary.__getitem__)
         raise ModelError(
-            f"the tokenizer in {loaded.tokenizer} has {vocab_size} tokens, but the model's largest embedding "
-            f"has only {largest} rows; give the tokenizer of this model"
+            f"the tokenizer in {loaded.tokenizer} gives {token!r} the id {vocabulary[token]:,}, but the "
+            f"model's table of tokens has only {rows:,} rows; give the tokenizer of this model"
         )
+
+
+def _table_rows(module: nn.Module) -> int | None:
+    """Rows of the token embedding: that which the model names, or else the largest; None: there is none."""
+    # By attribute, not class: the embedding of a quantized bundle is not an nn.Embedding.
+    try:
+        named = getattr(module.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        named = None
+    if isinstance(named, int):
+        return named
+    sizes = (getattr(each, "num_embeddings", None) for each in module.modules())
+    return max((size for size in sizes if isinstance(size, int)), default=None)
 
 
 def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) -> Splits:

@@ -11,7 +11,7 @@ from compress.data import Splits, load_splits
 from compress.errors import MeasureError, ModelError, RecipeError, StageError
 from compress.export import check_branches
 from compress.model import LoadedModel, load_model, structure_of
-from compress.model.files.computed_weights import computed_weights
+from compress.model.files.computed_weights import is_plain
 from compress.model.files.definition import definition_of
 from compress.pipeline.cache import Cache
 from compress.pipeline.fitting import (
@@ -108,7 +108,7 @@ def _rehearse(recipe: Recipe, loaded: LoadedModel, splits: Splits) -> None:
     """
     definition, shape = definition_of(loaded.module), loaded.module
     assert definition is not None
-    if computed_weights(shape):  # stages receive plain weights
+    if not is_plain(shape):  # stages receive plain weights
         shape = definition.build()
     if recipe.model.file is not None:  # transformers' models have no branches, bundles were exported
         _check_branches(shape, splits, recipe)

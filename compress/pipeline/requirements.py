@@ -14,6 +14,7 @@ from compress.measure import check_runtimes
 from compress.measure.process.noise import usable_threads
 from compress.measure.rows import resolve_sequence
 from compress.model.files.hf.directory import may_be_name
+from compress.model.files.timm_files import check_timm
 from compress.recipe import Recipe
 from compress.system.cores import available_cores
 from compress.tasks import TASKS, Task, task_class
@@ -49,6 +50,11 @@ def _check_model(recipe: Recipe) -> None:
     if model.file is not None and wrong:
         text = f"{model.file} {wrong}; give the Python file that builds the model"
         raise _no_model("file", text, model.file)
+    if model.timm is not None:
+        check_timm(model.timm)
+    wrong = "" if model.weights is None else what_is_there(model.weights)
+    if model.weights is not None and wrong:
+        raise _no_model("weights", f"{model.weights} {wrong}; give a file with weights", model.weights)
     if model.bundle is not None and not model.bundle.is_dir():
         what = "is not a directory" if model.bundle.exists() else what_is_there(model.bundle)
         raise _no_model(

@@ -120,6 +120,6 @@ class HeadPruning(PruneStage):
 
     def _heads_to_remove(self, before: Sequence[int], structure: Structure) -> int:
         if not before:
-            raise StageError("prune/heads: the model has no attention to cut")
+            raise StageError(f"prune/heads: {structure.nothing('attention')}")
         unit = structure.attention[0].unit_name
         return units_to_remove(self.name, unit, before, self.sparsity, self.min_heads, option="min_heads")

@@ -54,7 +54,8 @@ def feature_importance(
         group = given or hidden_group(model)
         counts.append(feature_count(model, group))
         for path in present_readers(model, group):
-            columns = getattr(model.get_submodule(path), "in_features", counts[-1])
+            reader = model.get_submodule(path)
+            columns = getattr(reader, "in_features", getattr(reader, "in_channels", counts[-1]))
             readers.append(Site(path, "feed_forward", 0, (), path, int(columns) // counts[-1]))
             of.append(place)
     totals = [torch.zeros(count) for count in counts]

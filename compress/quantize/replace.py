@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compress.data import PIXELS
 from compress.errors import StageError
 from compress.model.files.computed_weights import check_plain
+from compress.model.layers.multihead import leave_fast_paths_
 from compress.model.layers.quantized import QuantizedModule
 from compress.quantize.patterns import check_names
 from compress.quantize.recurrent import objection_to
@@ -115,7 +116,7 @@ def replace_layers(
             assert make is not None
             made[id(layer)] = make(name, layer).to(_weight(layer).device).eval()
         model = _put(model, name, made[id(layer)])
-    _leave_fast_paths_(model)
+    leave_fast_paths_(model)
     named = {name: left[id(layer)] for name, layer in found if id(layer) in left}
     left_float = {**named, **_floats_outside(model, named, total)}
     return Replaced(model, facts_of_change(original, model, left_float))
@@ -335,13 +336,3 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, new)
     return model
-
-
-def _leave_fast_paths_(model: nn.Module) -> None:
-    """Make torch's encoder layers call their linears: in eval they pass float weights to a fused kernel."""
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            # The value that torch sets for any other activation, which disables the fused path.
-            module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False

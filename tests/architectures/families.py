@@ -39,7 +39,7 @@ class Entry:
 
 _TYPED = {"model_input_names": TYPED}
 _WITHOUT_INTERMEDIATE = {name: size for name, size in SIZES.items() if name != "intermediate_size"}
-_CLASSIFIERS = ("gpt2", "llama", "qwen2", "gemma2")
+_CLASSIFIERS = ("gpt2", "llama", "mistral", "gemma2")
 _SQUEEZE = {f"{name}_groups": 1 for name in ("q", "k", "v", "post_attention", "intermediate", "output")}
 # Encoders without a layout: quantized and exported, not cut.
 _ENCODERS = {
@@ -116,11 +116,11 @@ _PATCHES = {**_HIDDEN, "image_size": 32, "patch_size": 8, "initializer_range": 0
 _FOUR = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
 _SMALL = {"image_size": 32, "initializer_range": 0.3}
 _IMAGES: dict[str, dict[str, Any]] = {
-    "beit": _PATCHES,
-    "convnext": _FOUR,
+    "beit": {**_PATCHES, "use_relative_position_bias": True, "layer_scale_init_value": 0.6},
+    "convnext": {**_FOUR, "layer_scale_init_value": 0.6},
     "deit": _PATCHES,
-    "dinov2": {**_PATCHES, "mlp_ratio": 2},
-    "efficientnet": {**_SMALL, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 64},
+    "dinov2": {**_PATCHES, "mlp_ratio": 2, "layerscale_value": 0.6},
+    "efficientnet": {**_SMALL, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
     "mobilenet_v2": {**_SMALL, "depth_multiplier": 0.25},
     "mobilevit": {
         "hidden_sizes": [16, 24, 32],
@@ -133,7 +133,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
         "image_size": 32,
         "patch_size": 2,
         "embed_dim": 8,
-        "depths": [1, 1],
+        "depths": [2, 2],  # each second block is shifted
         "num_heads": [2, 2],
         "window_size": 4,
     },

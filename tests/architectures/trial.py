@@ -18,6 +18,7 @@ from torch import nn
 from compress.errors import CompressError
 from compress.export import described, write_bundle_, write_manifest_
 from compress.model import ModelConfig, load_model, predict_logits
+from compress.model.structure.layouts import LAYOUTS
 from compress.pipeline.cache import Cache
 from compress.pipeline.exported import exported, exported_baseline
 from compress.pipeline.prepare import Run, prepare
@@ -58,7 +59,13 @@ GROUPS = (
     ("prune/embeddings", "quantize/int8_weight_only"),
     ("quantize/mixed",),
 )
-_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "blocks")
+# Arguments of a student: the first that the model's own have, smaller.
+_SMALLER: dict[str, Callable[[Any], Any]] = {
+    **{name: lambda _: 1 for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "blocks")},
+    **{name: lambda sizes: [size // 2 for size in sizes] for name in ("hidden_sizes", "widths")},
+    **{name: lambda size: size // 2 for name in ("d_inner", "embed_dim", "hidden")},
+    **{name: lambda scale: 0.8 * scale for name in ("depth_multiplier", "width_coefficient")},
+}
 
 
 def cells(name: str, columns: Sequence[str] = COLUMNS, say: Callable[[str], None] = print) -> dict[str, str]:
@@ -70,7 +77,11 @@ def cells(name: str, columns: Sequence[str] = COLUMNS, say: Callable[[str], None
     with tempfile.TemporaryDirectory(prefix="architecture-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         directory = Path(scratch).resolve()
-        trial = _Trial(directory, *ENTRIES[name].write(directory), say)
+        try:
+            written = ENTRIES[name].write(directory)
+        except Exception as error:  # transformers has changed
+            return {EXPORT: _fault(error)}
+        trial = _Trial(directory, *written, say)
         for group in ((EXPORT,), *GROUPS):
             trial.try_([stage for stage in group if stage in columns])
         return {column: trial.found[column] for column in columns if column in trial.found}
@@ -156,13 +167,15 @@ class _Trial:
         return prepare(load_recipe(path, need_stages=False), scratch, cache=self.cache)
 
     def _settings(self, column: str) -> dict[str, Any]:
+        """Settings of a stage; a student of a model whose layers aren't known starts from random weights."""
         if column != "distill/logits":
             return _STAGES[column]
         given = self.model.get("args", {})
         if "hf" in self.model:
             given = json.loads((Path(self.model["hf"]) / "config.json").read_text())
-        depth = next((name for name in _DEPTHS if isinstance(given.get(name), int)), None)
-        return {**_STAGES[column], **({"student": {depth: 1}} if depth else {"student": {}})}
+        start = "random" if given.get("model_type", "bert") not in LAYOUTS else "teacher"
+        name = next(name for name in _SMALLER if given.get(name))
+        return {**_STAGES[column], "student": {name: _SMALLER[name](given[name])}, "init": start}
 
     def _checked(self, columns: Sequence[str], scratch: Path) -> _Made:
         """Run a recipe as `modelpress run` does, but for measuring, and compare its file's answers."""
@@ -210,9 +223,10 @@ class _Trial:
         self.found.setdefault(RELOAD, YES)
 
     def _plain(self, said: str) -> str:
-        """A message without the names of this trial's files."""
-        said = said.replace(f"{self.directory}/recipe.yaml: ", "").replace(f"{self.directory}/", "")
-        return re.sub(r"\s+", " ", said)
+        """A message without the names of this trial's files, and without all known architectures."""
+        said = said.replace(f"{self.directory}/", "")
+        said = re.sub(r"^recipe\.yaml(:\d+)?: |\btmp\w{8}/", "", said)
+        return re.sub(r"\s+", " ", re.sub(r"(?<=known: )[\w, -]+(?=, and any module)", "...", said))
 
 
 def _fault(error: Exception) -> str:

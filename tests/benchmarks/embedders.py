@@ -107,7 +107,11 @@ def run(target: Path, model: str, variants: list[str]) -> None:
 
 def table(target: Path, rounds: int) -> None:
     """Print size, quality and speed of each file."""
-    bundles = {name: target / name for name in (ORIGINAL, *VARIANTS) if (target / name).exists()}
+    bundles = {
+        name: file.parents[1]
+        for name in (ORIGINAL, *VARIANTS)
+        for file in (target / name).glob("**/onnx/model.onnx")
+    }
     search = json.loads((target / "search.json").read_text("utf-8"))
     count, pairs = len(search["texts"]), np.array(search["links"])
     everything = np.arange(count)

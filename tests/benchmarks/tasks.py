@@ -205,8 +205,11 @@ def write_embedding(source: Path, target: Path) -> None:
     """Verses of a version, by books."""
     draw, verses = random.Random(0), _verses(source, WORLD)
     of_book = _parts_of_books(draw, verses)
-    for part, most in (("train", 2000), ("validation", 300), ("test", 1000)):
-        texts = sorted({text for verse, text in verses.items() if of_book[verse[0]] == part})
+    seen: set[str] = set()
+    for part, most in (("test", 1000), ("validation", 300), ("train", 2000)):
+        own = {text.casefold(): text for verse, text in verses.items() if of_book[verse[0]] == part}
+        texts = sorted(text for key, text in own.items() if key not in seen)
+        seen |= own.keys()
         draw.shuffle(texts)
         _write(target / f"{part}.csv", ("text",), [(text,) for text in texts[:most]])
 
@@ -214,15 +217,16 @@ def write_embedding(source: Path, target: Path) -> None:
 def write_regression(source: Path, target: Path) -> None:
     """Sentences with the mean of 20 people's scores from -4 to 4."""
     archive = source / "additional_resources" / "hutto_ICWSM_2014.tar.gz"
-    found: dict[str, float] = {}
+    found: dict[str, tuple[str, float]] = {}
     with tarfile.open(archive) as opened:
         for member in sorted(opened.getnames()):
             if member.endswith("_GroundTruth.txt") and (file := opened.extractfile(member)):
                 for line in file.read().decode("latin1").splitlines():
                     parts = line.split("\t")
                     if len(parts) == 3:
-                        found.setdefault(" ".join(parts[2].split()), float(parts[1]))
-    rows: Rows = [(text, score) for text, score in found.items() if text]
+                        text = " ".join(parts[2].split())
+                        found.setdefault(text.casefold(), (text, float(parts[1])))
+    rows: Rows = [row for key, row in found.items() if key]
     random.Random(0).shuffle(rows)
     cuts = (("test", 0, 1000), ("validation", 1000, 1400), ("train", 1400, 3400))
     for part, start, stop in cuts:

@@ -43,6 +43,18 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
             "image_std": [0.229, 0.224, 0.225],
         },
     ),
+    "convnext": (
+        "convnext.image_processing_pil_convnext:ConvNextImageProcessorPil",
+        {"size": {"shortest_edge": 20}, "crop_pct": 0.8, "image_mean": [0.4, 0.5, 0.6]},
+    ),
+    "convnext, large": (
+        "convnext.image_processing_pil_convnext:ConvNextImageProcessorPil",
+        {"size": {"shortest_edge": 384}},
+    ),
+    "efficientnet": (
+        "efficientnet.image_processing_pil_efficientnet:EfficientNetImageProcessorPil",
+        {"size": {"height": 20, "width": 20}, "image_std": [0.3, 0.4, 0.5]},
+    ),
     "no-flags": (
         "vit.image_processing_pil_vit:ViTImageProcessorPil",
         {"do_resize": False, "do_rescale": False, "do_normalize": False},
@@ -72,6 +84,21 @@ def test_what_is_written_reads_as_the_same(tmp_path: Path) -> None:
     assert first.pixels(image).shape == (16, 16, 3)
     tall = ImageProcessor(size=20).pixels(image)
     assert tall.shape == (40, 20, 3)  # in proportion
+
+
+@pytest.mark.parametrize("kind", ["ConvNextFeatureExtractor", "EfficientNetImageProcessor"])
+def test_settings_of_a_processor_of_its_own_are_written_as_plain_ones(kind: str, tmp_path: Path) -> None:
+    named = {"feature_extractor_type": kind} if "Extractor" in kind else {"image_processor_type": kind}
+    first = _settings(tmp_path, size=20, **named)
+    written = first.to_config()
+    assert not {"crop_pct", "include_top", "feature_extractor_type"} & written.keys()
+    assert _settings(tmp_path, **written) == first
+
+
+@pytest.mark.parametrize("name", ["do_flip_channel_order", "rescale_offset"])
+def test_colours_in_another_order_or_range_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=name):
+        _settings(tmp_path, **{name: True})
 
 
 def test_what_deits_old_file_leaves_out_is_as_deit_has_it(tmp_path: Path) -> None:

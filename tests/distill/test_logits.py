@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from compress.data import Splits
 from compress.distill.logits import LogitsDistillation
 from compress.errors import StageError
+from compress.model import Definition
 from compress.prune.heads import HeadPruning
 from compress.registry import stage_class
 from compress.stage import Context
@@ -73,6 +75,17 @@ def test_a_wrong_student_is_refused_before_training(model: nn.Module) -> None:
 def test_a_module_that_we_did_not_build_has_no_student() -> None:
     with pytest.raises(StageError, match="model.builder"):
         LogitsDistillation(student={"num_layers": 1}).rehearse(nn.Linear(2, 2))
+
+
+def test_a_student_of_a_module_whose_layers_are_unknown_is_refused_with_what_works(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef build(width=4):\n    return nn.Linear(2, width)\n"
+    )
+    model = Definition.from_file(tmp_path / "mine.py", "build", {}).build(seed=0)
+    with pytest.raises(StageError, match="init: random"):
+        LogitsDistillation(student={"width": 3}).rehearse(model)
+    made = LogitsDistillation(student={"width": 3}, init="random").rehearse(model)
+    assert [tuple(each.shape) for each in made.parameters()] == [(3, 2), (3,)]
 
 
 @pytest.mark.parametrize(

@@ -245,8 +245,12 @@ def test_models_of_other_words_or_labels_are_refused(
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
     (words / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(StageError, match="has another tokenizer than the recipe's model"):
-        _stage(student={"model": {"hf": str(words)}}).check(text_model, text_context)
+    for changes in (tokenizer, json.loads((bert_directory / "tokenizer.json").read_text())):
+        if changes is not tokenizer:  # the same words, split otherwise
+            changes["pre_tokenizer"] = {"type": "CharDelimiterSplit", "delimiter": "_"}
+        (words / "tokenizer.json").write_text(json.dumps(changes))
+        with pytest.raises(StageError, match="has another tokenizer than the recipe's model"):
+            _stage(student={"model": {"hf": str(words)}}).check(text_model, text_context)
     labels = tmp_path / "labels"
     shutil.copytree(bert_directory, labels)
     config = json.loads((labels / "config.json").read_text())

@@ -139,7 +139,7 @@ def test_a_group_of_queries_goes_with_its_keys_and_values() -> None:
     model = decoder("llama")
     first, second = structure_of(model).sites[:2]
     assert (first.kind, first.units(model), first.unit_size) == ("attention", 2, 16)
-    assert [rows for _, rows in first.producers] == [16, 8, 8]
+    assert [each.rows for each in first.producers] == [16, 8, 8]
     assert (second.kind, second.units(model), len(second.producers)) == ("feed_forward", 48, 2)
     with torch.no_grad():  # the second group says nothing: without it the answer is the same
         model.get_submodule(first.consumer).weight[:, 16:] = 0
@@ -152,7 +152,7 @@ def test_a_group_of_queries_goes_with_its_keys_and_values() -> None:
 def test_gpt2_s_heads_go_from_the_one_projection_that_makes_them_and_stay_away(tmp_path: Path) -> None:
     model = decoder("gpt2")
     first, second = structure_of(model).sites[:2]
-    assert (first.kind, first.units(model), first.stacked, first.producers[0][1]) == ("attention", 4, 3, 8)
+    assert (first.kind, first.units(model), first.producers[0].parts) == ("attention", 4, (8, 8, 8))
     assert second.kind == "feed_forward"
     with torch.no_grad():  # two heads say nothing: without them the answer is the same
         model.get_submodule(first.consumer).weight[:, 8:24] = 0

@@ -14,14 +14,14 @@ from compress.data.split import Split
 from compress.errors import StageError
 from compress.model import structure_of
 from compress.model.observe.capture import input_at, inputs_of_sites
-from compress.model.structure.sites import Site
+from compress.model.structure.sites import Producer, Site
 from compress.prune.importance.unit_gates import gated
 from compress.tasks import Classification, InputSpec
 
 TASK = Classification(
     (InputSpec("x", "float32", ("s", 2)), InputSpec("attention_mask", "int64", ("s",))), labels=("no", "yes")
 )
-SITE = Site("ffn", "feed_forward", 0, (("up", 1),), "down", 1)
+SITE = Site("ffn", "feed_forward", 0, (Producer("up", (1,)),), "down", 1)
 
 
 class FeedForward(nn.Module):
@@ -99,7 +99,7 @@ def test_not_a_number_and_an_unknown_layout_and_a_site_out_of_reach_are_refused_
         input_at(model, SITE, {"x": torch.ones(3, 2, 2), "attention_mask": ones})
     model.spare = nn.Linear(2, 1)
     with pytest.raises(StageError, match="ffn: the forward pass does not call spare"):
-        idle = Site("ffn", "feed_forward", 0, (("up", 1),), "spare", 1)
+        idle = Site("ffn", "feed_forward", 0, (Producer("up", (1,)),), "spare", 1)
         input_at(model, idle, {"x": torch.ones(2, 3, 2), "attention_mask": ones})
 
 

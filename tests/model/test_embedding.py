@@ -108,6 +108,10 @@ def test_what_has_no_float_table_of_its_own_is_refused(model: nn.Module, context
     tied = Definition.from_file(TRANSFORMER, "causal_lm", {**SIZES, "tie_embeddings": True}).build()
     with pytest.raises(ModelError, match=r"embedding shares its weight with classifier \(tied embeddings\)"):
         token_embedding(tied)
+    scaling = _classifier()
+    scaling.embedding = type("Scaled", (nn.Embedding,), {})(300, 32)
+    with pytest.raises(ModelError, match=r"embedding is Scaled, which computes more"):
+        token_embedding(scaling)
     with pytest.raises(ModelError, match=r"embedding is Int8Embedding, not a float embedding"):
         token_embedding(Int8Dynamic().apply(_classifier(), context).model)
     with pytest.raises(ModelError, match=r"embedding\.table is Int4Embedding"):

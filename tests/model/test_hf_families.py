@@ -14,7 +14,7 @@ from compress.data.past import empty_past, past_of_present
 from compress.errors import ModelError, ParityError
 from compress.model import LoadedModel, ModelConfig, load_model
 from compress.model.decoder_cache import CachedDecoder, context_length
-from compress.model.limits import lengths_of_change, token_limit
+from compress.model.limits import lengths_of_change, switch_length, token_limit
 from compress.pipeline import export_model
 
 from ..hf_families import FAMILIES, WORDS, Family, write_family
@@ -93,7 +93,11 @@ def test_lengths_of_change_are_beyond_windows_and_buckets_and_no_longer_than_a_r
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     rope |= {"original_max_position_embeddings": 20, "rope_theta": 10_000.0}
     scaled = write_family(tmp_path / "longrope", FAMILIES["llama"], rope_parameters=rope)
-    assert token_limit(_load(scaled, tmp_path / "scratch").module) == 20
+    module = _load(scaled, tmp_path / "scratch").module
+    assert (token_limit(module), switch_length(module), switch_length(model)) == (40, 20, None)
+    assert lengths_of_change(module, 40) == (21, 40)
+    del module.get_submodule("model.rotary_emb").long_frequencies
+    assert token_limit(module) == 20  # a module that doesn't choose
 
 
 def test_a_context_ends_where_a_change_is_too_long_to_be_proven(tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_a_context_ends_where_a_change_is_too_long_to_be_proven(tmp_path: Path) 
         assert context_length(loaded.module) == context
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", (*DECODERS, "qwen3", "gemma3_text", "gpt_neox", "olmo2", "phi3", "smollm3"))
 def test_a_decoder_sees_through_its_windows_whole_in_parts_and_padded(name: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

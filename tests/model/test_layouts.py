@@ -24,6 +24,7 @@ from compress.model.cutting.depth import keep_layers_, with_layers
 from compress.model.cutting.width import hidden_width, keep_features_, present_readers
 from compress.model.forward import logits
 from compress.model.structure.layouts import LAYOUTS
+from compress.model.structure.sites import Site
 
 from ..hf_families import FAMILIES, write_family
 
@@ -75,6 +76,11 @@ def _cut_(cut: nn.Module, silent: nn.Module, keep: Callable[[int], list[int]]) -
         _silence_(silent, site.consumer, gone.repeat_interleave(site.unit_size))
         if kept or site.removal:
             keep_units_(cut, site, kept)
+
+
+def _sites(model: nn.Module) -> tuple[Site, ...]:
+    """One block a layer that can be cut."""
+    return structure_of(model).attention or structure_of(model).feed_forward
 
 
 def test_every_entry_is_tested_here_or_with_the_vision_models() -> None:
@@ -190,12 +196,12 @@ def test_an_output_that_is_the_embedding_is_cut_once_and_stays_it(
 def test_fewer_layers_are_the_model_without_the_others(name: str, build: Build, tmp_path: Path) -> None:
     model, rows = build(name), _rows(name)
     kept = [1, 3] if name == "modernbert" else [1]
-    keep_units_(model, structure_of(model).attention[1], [1])
+    keep_units_(model, _sites(model)[1], [1])
     with with_layers(model, kept):
         wanted = logits(model, rows)
     keep_layers_(model, kept)
     assert torch.equal(logits(model, rows), wanted)
-    assert structure_of(model).attention[0].units(model) == 1
+    assert _sites(model)[0].units(model) == 1
     save_module(model, tmp_path)
     assert torch.equal(logits(load_module(tmp_path), rows), wanted)
 

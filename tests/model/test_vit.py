@@ -17,6 +17,7 @@ from compress.model import LoadedModel, ModelConfig, load_model, load_module, sa
 from compress.model.cutting.depth import keep_layers_, layer_count
 from compress.model.cutting.units import keep_units_
 from compress.model.cutting.width import hidden_width, keep_features_
+from compress.model.files.definition import definition_of
 from compress.model.observe.capture import positions_of
 from compress.tasks import Classification, InputSpec
 
@@ -74,6 +75,16 @@ def test_a_body_without_a_head_is_refused_unless_it_is_trained(vit_directory: Pa
     (body / "config.json").write_text(json.dumps({**config, "architectures": ["ViTModel"]}))
     with pytest.raises(ModelError, match=r"ViTModel.*model\.train"):
         _load(body, tmp_path)
+
+
+def test_a_student_of_a_model_that_detectors_use_may_have_fewer_layers(
+    write_vit: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = write_vit(tmp_path / "dinov2", "dinov2", kind="Dinov2ForImageClassification")
+    definition = definition_of(_load(directory, tmp_path).module)
+    assert definition is not None
+    student = definition.changed({"num_hidden_layers": 1}).build()
+    assert [type(each).__name__ for each in student.modules()].count("Dinov2Layer") == 1
 
 
 @pytest.mark.usefixtures("cuttable_vit")

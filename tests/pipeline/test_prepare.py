@@ -209,9 +209,11 @@ def test_a_tokenizer_that_belongs_to_another_model(
     mixed = tmp_path / "mixed"
     shutil.copytree(bert_directory, mixed)
     tokenizer = json.loads((mixed / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"] |= {f"word{i}": 1000 + i for i in range(3)}
+    rows = json.loads((mixed / "config.json").read_text())["vocab_size"]
+    # Fewer tokens than positions: it is the table of tokens that counts.
+    tokenizer["model"]["vocab"]["beyond"] = rows
     (mixed / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ModelError, match=r"1003 tokens, .*embedding has only \d+"):
+    with pytest.raises(ModelError, match=rf"'beyond' the id {rows}, .* only {rows} rows"):
         on_text(hf=mixed)
 
 

@@ -19,7 +19,7 @@ from compress.model.files.config import ModelConfig
 from compress.model.files.load import load_model
 from compress.model.forward import predict_logits
 from compress.model.observe.capture import inputs_of_sites
-from compress.model.structure.sites import Site
+from compress.model.structure.sites import Producer, Site
 from compress.prune.importance.unit_gates import gated
 from compress.prune.structured.mask_tuning import fold_gates_, normal_equations, solve_scales, tune_masks
 from compress.tasks import Classification, InputSpec
@@ -27,8 +27,8 @@ from compress.tasks import Classification, InputSpec
 TASK = Classification(
     (InputSpec("x", "float32", ("s", 2)), InputSpec("attention_mask", "int64", ("s",))), labels=("no", "yes")
 )
-FIRST = Site("first", "feed_forward", 0, (("up", 1),), "down", 1)
-SECOND = Site("second", "feed_forward", 1, (("down", 1),), "last", 1)
+FIRST = Site("first", "feed_forward", 0, (Producer("up", (1,)),), "down", 1)
+SECOND = Site("second", "feed_forward", 1, (Producer("down", (1,)),), "last", 1)
 
 
 class Chain(nn.Module):

@@ -34,6 +34,10 @@ _RESAMPLES = range(6)
 _HALF = 0.5
 # Defaults of the library that wrote the file, for missing keys; all other kinds use ViT's.
 _DEIT: dict[str, Any] = {"size": 256, "crop_size": 224, "do_center_crop": True, "resample": 3}
+_SQUEEZED = 384  # from this size on, ConvNeXt's and ResNet's ignore an image's proportions
+# Below this size, the shorter side becomes 1 / crop_pct of it, then a crop follows.
+_CONVNEXT: dict[str, Any] = {"size": {"shortest_edge": 384}, "crop_pct": 224 / 256}
+_CHANGES_COLOURS = ("do_flip_channel_order", "rescale_offset")
 _CHANGES_SIZE = ("do_pad", "do_thumbnail", "do_align_long_axis")
 
 
@@ -86,6 +90,13 @@ class ImageProcessor(Reader):
         for name in _CHANGES_SIZE:
             if known.get(name):
                 raise ValueError(f"{name} is not supported; set data.size, data.mean and data.std")
+        for name in _CHANGES_COLOURS:
+            if known.get(name):
+                raise ValueError(f"{name} is not supported: pixels would be read otherwise than in training")
+        if kind.startswith("ConvNe"):
+            known = _as_crop({**_CONVNEXT, **config})
+        elif kind.startswith("EfficientNet") and known.get("include_top", True):
+            known = _divided_once(config)
         normalized = known.get("do_normalize", True)
         return cls(
             size=_resized_to(known.get("size", 224)) if known.get("do_resize", True) else None,
@@ -97,7 +108,7 @@ class ImageProcessor(Reader):
             std=_each_channel(known.get("image_std", _HALF), channels, "image_std") if normalized else None,
             factor=float(known.get("rescale_factor", 1 / 255)) if known.get("do_rescale", True) else 1.0,
             resample=_filter(known.get("resample", _BILINEAR)),
-            source=dict(config),
+            source={key: known[key] for key in ("image_processor_type", *config) if key in known},
         )
 
     def changed(
@@ -247,6 +258,29 @@ class ImageProcessor(Reader):
     def how(self) -> str:
         """Refers to `preprocessor_config.json`; see `Reader.how`."""
         return f"one image at a time, preprocessed as in {PREPROCESSOR_FILE}"
+
+
+def _as_crop(convnext: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ConvNeXt's processor as those of one that resizes and crops."""
+    size, plain = convnext["size"], {**convnext, "image_processor_type": "BitImageProcessor"}
+    side = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    if not isinstance(side, int):
+        raise ValueError(f"size {size} is not supported; allowed: a number, or shortest_edge (data.size)")
+    if side >= _SQUEEZED:
+        plain |= {"size": {"height": side, "width": side}}
+    else:
+        cropped = {"height": side, "width": side}
+        plain |= {"size": {"shortest_edge": int(side / convnext["crop_pct"])}}
+        plain |= {"do_center_crop": True, "crop_size": cropped}
+    return {key: each for key, each in plain.items() if key not in ("crop_pct", "feature_extractor_type")}
+
+
+def _divided_once(efficientnet: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of EfficientNet's processor, which divides by the deviation twice, as of one division."""
+    std = efficientnet.get("image_std", _HALF)
+    squares = [value**2 for value in std] if isinstance(std, list | tuple) else std**2
+    plain = {**efficientnet, "image_std": squares, "image_processor_type": "BitImageProcessor"}
+    return {key: each for key, each in plain.items() if key not in ("include_top", "feature_extractor_type")}
 
 
 def _resized_to(size: Any) -> tuple[int, int] | int:

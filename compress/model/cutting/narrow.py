@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 
-__all__ = ["Role", "Shared", "count_features", "keep_in_module_"]
+__all__ = ["Role", "Shared", "count_features", "keep_in_module_", "spread"]
 
 Role = Literal["embedding", "writer", "reader", "norm"]
 Shared = dict[int, tuple[Tensor, nn.Parameter]]
@@ -61,13 +61,12 @@ def count_features(module: nn.Module, path: str, role: Role) -> int:
     if not isinstance(module, _KINDS[role]):
         wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in _KINDS[role]))
         raise ModelError(f"{path} is {type(module).__name__}, not {wanted}, so its features can't be cut")
-    if isinstance(module, _CONVOLUTIONS):
-        each = module.groups == module.in_channels == module.out_channels
-        if not each if role == "norm" else module.groups > 1:
-            raise ModelError(
-                f"{path} has {module.groups} groups for {module.in_channels} channels; only convolutions "
-                "with one group, and depthwise ones listed among the norms, can be cut"
-            )
+    single = isinstance(module, _CONVOLUTIONS) and module.in_channels == 1
+    if isinstance(module, _CONVOLUTIONS) and not single and (role == "norm") != (module.groups > 1):
+        raise ModelError(
+            f"{path} has {module.groups} groups for {module.in_channels} channels; a convolution with groups "
+            "belongs among the norms, and one without among writers and readers"
+        )
     if isinstance(module, _RECURRENT) and (module.num_layers, module.bidirectional, module.proj_size) != (
         1,
         False,
@@ -93,24 +92,39 @@ def keep_in_module_(module: nn.Module, role: Role, index: Tensor, before: int, s
         before: current number of features.
         shared: parameters already cut, for weights that modules share.
     """
-    count = len(index)
+    if role == "norm" and isinstance(module, _CONVOLUTIONS):
+        _keep_groups_(module, index, before, shared)
+        return
     if role == "norm" and (isinstance(module, nn.LayerNorm | nn.RMSNorm) or _is_plain_scale(module)):
+        index = spread(index, len(module.weight) // before)  # type: ignore[arg-type]
         for name in ("weight", "bias"):
             _cut_tensor_(module, name, 0, index, shared)
         if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-            module.normalized_shape = (count,)
+            module.normalized_shape = (len(index),)
         return
     if role == "writer" and isinstance(module, _RECURRENT):
         _keep_hidden_units_(module, index, shared)
         return
     holder, parts = _plan(module, role)
-    each = _size(module, role) // before  # values per feature
-    chosen = (index[:, None] * each + torch.arange(each)).flatten() if each > 1 else index
+    chosen = spread(index, _size(module, role) // before)
     for name, dim in parts:
         _cut_tensor_(module, name, dim, chosen, shared)
     setattr(module, holder, len(chosen))
-    if role == "norm" and isinstance(module, _CONVOLUTIONS):
-        module.in_channels = module.out_channels = count
+
+
+def spread(index: Tensor, each: int) -> Tensor:
+    """Indices of the values of these features, `each` adjacent ones per feature."""
+    return (index[:, None] * each + torch.arange(each)).flatten() if each > 1 else index
+
+
+def _keep_groups_(module: nn.Conv1d | nn.Conv2d, index: Tensor, before: int, shared: Shared) -> None:
+    """Keep only these groups of a convolution, each with its inputs and outputs."""
+    inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
+    groups = spread(index, module.groups // before)
+    for name in ("weight", "bias"):
+        _cut_tensor_(module, name, 0, spread(groups, outputs), shared)
+    module.groups = len(groups)
+    module.in_channels, module.out_channels = inputs * module.groups, outputs * module.groups
 
 
 def _is_plain_scale(module: nn.Module) -> bool:

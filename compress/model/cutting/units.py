@@ -22,6 +22,12 @@ def unit_features(units: Sequence[int], size: int) -> Tensor:
     return (torch.tensor(list(units), dtype=torch.long)[:, None] * size + torch.arange(size)).flatten()
 
 
+def _rows_of(units: Sequence[int], total: int, parts: Sequence[int]) -> Tensor:
+    """Row indices of units in a producer with these parts, each of which has rows of all `total` units."""
+    starts = [total * sum(parts[:place]) for place in range(len(parts))]
+    return torch.cat([start + unit_features(units, rows) for start, rows in zip(starts, parts, strict=True)])
+
+
 def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
     """Keep only these units of a site: removes rows of its producers and columns of its consumer.
 
@@ -52,11 +58,9 @@ def keep_units_(model: nn.Module, site: Site, units: Sequence[int]) -> None:
     if not kept:
         _remove_(model, site, consumer)
         return
-    for path, rows in site.producers:
+    for path, parts in site.producers:
         producer = float_linear(model, path)
-        # A unit's rows in each of the stacked parts.
-        stacked = [part * total + unit for part in range(site.stacked) for unit in kept]
-        features = unit_features(stacked, rows).to(producer.weight.device)
+        features = _rows_of(kept, total, parts).to(producer.weight.device)
         bias = None if producer.bias is None else producer.bias[features]
         replace_linear_(model, path, producer.weight[features], bias)
     features = unit_features(kept, site.unit_size).to(consumer.weight.device)

@@ -32,6 +32,11 @@ def token_embedding(model: nn.Module) -> tuple[str, nn.Embedding | FactorizedEmb
             f"{type(model).__name__} has no token embedding: its structure() lacks token_embedding"
         )
     found = model.get_submodule(path)
+    if isinstance(found, nn.Embedding) and type(found) is not nn.Embedding:
+        raise ModelError(
+            f"{path} is {type(found).__name__}, which computes more than a look-up in a table, so it "
+            "can't be cut"
+        )
     if type(found) is not nn.Embedding and not isinstance(found, FactorizedEmbedding):
         raise ModelError(
             f"{path} is {type(found).__name__}, not a float embedding, so it can't be cut; put prune stages "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.model.cutting.narrow import Role, Shared, count_features, keep_in_module_
+from compress.model.cutting.narrow import Role, Shared, count_features, keep_in_module_, spread
 from compress.model.files.definition import add_dense_
 from compress.model.files.embedder import Embedder
 from compress.model.layers.embedding import FactorizedEmbedding
@@ -68,8 +68,9 @@ def feature_count(model: nn.Module, group: Coupled) -> int:
     if not counts:
         raise ModelError(f"{type(model).__name__}.structure() names no module with {group.name} features")
     first, width = min(counts.items(), key=lambda item: item[1])
+    in_groups = any(_is_in_groups(model, path) for path in group.norms if counts.get(path) == width)
     for path, other in counts.items():
-        several = path in group.readers and other % width == 0 and _reads_several(model, path)
+        several = other % width == 0 and (in_groups or path in group.readers and _reads_several(model, path))
         if other != width and not several:
             raise ModelError(f"{path} has {other} {group.name} features, but {first} has {width}")
     return width
@@ -187,6 +188,15 @@ def _holder(model: nn.Module, path: str, *, is_table: bool) -> nn.Module | None:
     return None if isinstance(at, Removed) else at
 
 
+def _is_in_groups(model: nn.Module, path: str) -> bool:
+    """Whether it is a convolution with several channels in a group, which then is a feature."""
+    module = model.get_submodule(path)
+    return (
+        isinstance(module, nn.Conv1d | nn.Conv2d)
+        and not module.groups == module.in_channels == module.out_channels
+    )
+
+
 def _reads_several(model: nn.Module, path: str) -> bool:
     return isinstance(model.get_submodule(path), nn.Linear)
 
@@ -217,7 +227,8 @@ def _cut_(
         keep_in_module_(holder.projection, "writer", index, before, shared)
         holder.embedding_dim = len(index)
     elif role is None:
-        smaller = _table(holder, path).detach().index_select(-1, index).clone()
+        chosen = spread(index, _table(holder, path).shape[-1] // before)
+        smaller = _table(holder, path).detach().index_select(-1, chosen).clone()
         name = path.rpartition(".")[2]
         if isinstance(_table(holder, path), nn.Parameter):
             setattr(holder, name, nn.Parameter(smaller, requires_grad=_table(holder, path).requires_grad))

@@ -18,8 +18,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from compress.errors import ModelError
+from compress.model.layers.multihead import open_attention_, packed_attention
 
-__all__ = ["check_plain", "computed_weights", "plain_weights_"]
+__all__ = ["check_plain", "computed_weights", "is_plain", "plain_weights_"]
 
 
 def computed_weights(model: nn.Module) -> dict[str, str]:
@@ -39,10 +40,16 @@ def computed_weights(model: nn.Module) -> dict[str, str]:
 def plain_weights_(model: nn.Module) -> nn.Module:
     """Replace computed weights by their values in eval mode, in place.
 
-    Outputs in eval mode stay the same. If there were computed weights, the model is left in eval mode.
+    Blocks of nn.MultiheadAttention, whose weights are no layers, become blocks of Linear layers. Outputs in
+    eval mode stay the same. If there were computed weights, the model is left in eval mode.
     """
-    if not computed_weights(model):
-        return model
+    if computed_weights(model):
+        _compute_(model)
+    open_attention_(model)
+    return model
+
+
+def _compute_(model: nn.Module) -> None:
     model.eval()  # otherwise spectral_norm would continue its power iteration
     for module in model.modules():
         if parametrize.is_parametrized(module):
@@ -54,7 +61,11 @@ def plain_weights_(model: nn.Module) -> nn.Module:
                 remove_spectral_norm(module, hook.name)
             else:
                 prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
-    return model
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether `plain_weights_` has nothing to do."""
+    return not computed_weights(model) and not packed_attention(model)
 
 
 def check_plain(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Definition: how a module was built, as data, so that a cut or quantized one can be rebuilt and loaded.
 
-Two kinds: a Python file with a builder, and a Hugging Face configuration. A model file is code: building runs
-it.
+Three kinds: a Python file with a builder, a Hugging Face configuration, and a name of timm. A model file is
+code: building runs it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from compress.model.files.adapted import adapted_
 from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.embedder import Embedder
 from compress.model.files.hf.own_code import NAMES_CODE
+from compress.model.files.timm_files import timm_model
 from compress.tasks.registry import FIRST_HEAD, head_of_name
 
 __all__ = [
@@ -60,16 +61,16 @@ class Definition:
     """How to build a module with fresh weights.
 
     Attributes:
-        kind: file or hf.
+        kind: file, hf or timm.
         args: the builder's keyword arguments, or the Hugging Face configuration.
-        builder: name of the builder in the file.
+        builder: name of the builder in the file, or of the model in timm.
         code: text of the file.
         file_name: name of the file, for messages.
         head: kind of output of a Hugging Face model.
         tail: arguments of `Embedder`, if the model is the encoder of one; empty: it is not.
     """
 
-    kind: Literal["file", "hf"]
+    kind: Literal["file", "hf", "timm"]
     args: Mapping[str, Any]
     builder: str = ""
     code: str = ""
@@ -100,10 +101,15 @@ class Definition:
             ModelError: the file raises, lacks the builder, or the arguments don't fit; or a layer is lazy.
         """
         with seeded(seed):
-            module = self._build_hf() if self.kind == "hf" else self._build_file()
+            module = self._build_module()
         _check_initialised(module)
         attach_definition_(module, self)
         return plain_weights_(module.eval()) if plain else module.eval()
+
+    def _build_module(self) -> nn.Module:
+        if self.kind == "timm":
+            return timm_model(self.builder, self.args)
+        return self._build_hf() if self.kind == "hf" else self._build_file()
 
     def _build_hf(self) -> nn.Module:
         transformers = _transformers()
@@ -188,7 +194,7 @@ class Definition:
 
     def argument_names(self) -> list[str]:
         """Names of all arguments that can be changed."""
-        if self.kind == "hf":
+        if self.kind != "file":
             return sorted(self.args)
         return sorted(inspect.signature(self.load_builder()).parameters)
 
@@ -198,7 +204,8 @@ class Definition:
         if self.kind == "hf":
             tail = {"tail": dict(self.tail)} if self.tail else {}
             return {**common, "head": self.head, **tail}
-        return {**common, "builder": self.builder, "file_name": self.file_name}
+        named = {"file_name": self.file_name} if self.kind == "file" else {}
+        return {**common, "builder": self.builder, **named}
 
     def fingerprint(self) -> str:
         """SHA-256 over code and arguments, hexadecimal."""

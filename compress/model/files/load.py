@@ -1,4 +1,4 @@
-"""Load the model of a recipe's `model:` section: a file with a builder, a Hugging Face model, or a bundle."""
+"""Load the model of a recipe's `model:` section: a file with a builder, a Hub or timm model, or a bundle."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ from compress.model.files.hf.plain_config import plain_config
 from compress.model.files.hf.served_tasks import no_classes
 from compress.model.files.save import load_module
 from compress.model.files.tensors import check_tensors
+from compress.model.files.timm_files import TimmWeights, timm_processor
 from compress.model.forward import accepted_inputs
 from compress.system.files import read_json
 from compress.tasks import TASKS, Task, TaskName, task_class
@@ -117,6 +118,8 @@ def load_model(
     elif config.hf is not None:
         kind = task_class(task or default_task("labelled"))
         loaded = _from_hf(config, seed=seed, scratch=scratch, num_labels=num_labels, kind=kind)
+    elif config.timm is not None:
+        loaded = _from_timm(config, seed=seed, num_labels=num_labels)
     else:
         loaded = _from_file(config, seed=seed, scratch=scratch)
     _own_storage_(loaded.module)
@@ -299,6 +302,27 @@ def _from_hf(
         ("input_ids", "attention_mask") if kind.keeps_past else accepted_inputs(module, inputs),
         has_trained_head=trained_head,
         notes=notes,
+    )
+
+
+def _from_timm(config: ModelConfig, *, seed: int, num_labels: int | None) -> LoadedModel:
+    """A model of timm with weights of a file, of timm, or random ones."""
+    name = config.timm
+    assert name is not None
+    found = TimmWeights.of(name, config.weights, config.args, num_labels, trains=config.train is not None)
+    module = Definition("timm", found.args, builder=name).build(seed=seed, plain=False)
+    found.load_(module)
+    rebuilt = {key: value for key, value in found.args.items() if key != "pretrained"}
+    attach_definition_(module, Definition("timm", rebuilt, builder=name))
+    return LoadedModel(
+        module,
+        f"timm {name}",
+        None,
+        None,
+        (),
+        timm_processor(module),
+        found.has_trained_head,
+        found.notes,
     )
 
 

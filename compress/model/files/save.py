@@ -22,6 +22,7 @@ from compress.model.files.computed_weights import computed_weights
 from compress.model.files.definition import Definition, definition_of
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.layers.kinds import QUANTIZED_KINDS
+from compress.model.layers.multihead import opened_weights
 from compress.model.layers.removed import Removed
 from compress.system.disk import bytes_text, free_bytes
 from compress.system.files import read_json
@@ -135,7 +136,10 @@ def _built(structure: dict[str, Any], directory: Path) -> nn.Module:
         module.get_submodule(holder).register_buffer(name, empty, persistent=True)
     for path, shape in structure.get("parameters", {}).items():
         holder, _, name = path.rpartition(".")
-        setattr(module.get_submodule(holder), name, nn.Parameter(torch.empty(shape)))
+        owner = module.get_submodule(holder)
+        setattr(owner, name, nn.Parameter(torch.empty(shape)))
+        if isinstance(owner, nn.LayerNorm):  # of a class of its own, such as ConvNeXt's
+            owner.normalized_shape = tuple(shape)
     for path, first in structure.get("tied", {}).items():  # rebuilt modules don't share parameters
         holder, _, name = path.rpartition(".")
         setattr(module.get_submodule(holder), name, module.get_parameter(first))
@@ -152,7 +156,7 @@ def load_weights_(module: nn.Module, path: Path) -> None:
         state = load_file(str(path))
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read weights {path} ({error}); the file may be damaged") from error
-    own = module.state_dict()
+    own, state = module.state_dict(), opened_weights(module, state)
     # safetensors stores tensors that share memory once; the omitted names are filled by sharing.
     pointers = {own[name].data_ptr() for name in state if name in own}
     missing = [name for name in own if name not in state and own[name].data_ptr() not in pointers]
@@ -274,5 +278,7 @@ def _read_definition(stored: dict[str, Any], directory: Path) -> Definition:
     if stored["kind"] == "hf":
         head, tail = stored.get("head", FIRST_HEAD), stored.get("tail", {})
         return Definition("hf", stored["args"], head=head, tail=tail)
+    if stored["kind"] == "timm":
+        return Definition("timm", stored["args"], builder=stored["builder"])
     read = Definition.from_file(directory / _CODE, stored["builder"], stored["args"])
     return Definition("file", read.args, builder=read.builder, code=read.code, file_name=stored["file_name"])

@@ -61,8 +61,8 @@ def attention_of_row(
 
     handles = []
     for site in sites:
-        for path, _ in site.producers:
-            handles.append(model.get_submodule(path).register_forward_hook(keep_output(path)))
+        makers = site.paths[:-1]
+        handles += [model.get_submodule(path).register_forward_hook(keep_output(path)) for path in makers]
         handles.append(
             model.get_submodule(site.consumer).register_forward_pre_hook(keep_input(site.consumer))
         )
@@ -77,13 +77,13 @@ def attention_of_row(
 
 def _recomputed(site: Site, seen: Mapping[str, Tensor]) -> Attention:
     parts = []
-    for path, rows in site.producers:
-        x = seen.get(path)
+    for made in site.producers:
+        x = seen.get(made.path)
         if x is None or x.ndim != 3 or len(x) != 1:
             return Attention(torch.zeros(0), math.inf)
-        parts.append(x[0].float().cpu().reshape(x.shape[1], -1, rows).transpose(0, 1))  # [h, s, d]
+        parts.append(x[0].float().cpu().reshape(x.shape[1], -1, made.rows).transpose(0, 1))  # [h, s, d]
     given = seen.get(site.consumer)
-    if len(parts) != 3 or given is None or given.shape[:2] != seen[site.producers[0][0]].shape[:2]:
+    if len(parts) != 3 or given is None or given.shape[:2] != seen[site.producers[0].path].shape[:2]:
         return Attention(torch.zeros(0), math.inf)
     q, k, v = parts
     if len({part.shape for part in parts}) > 1:  # several queries share a key/value head

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from compress.model.structure.layouts import Attention, FeedForward, Layout
-from compress.model.structure.sites import Coupled, Site, Structure
+from compress.model.structure.sites import Coupled, Producer, Site, Structure
 
 __all__ = ["structure_from"]
 
@@ -25,9 +25,10 @@ def structure_from(model: nn.Module, layout: Layout) -> Structure:
         ValueError: a block can't be cut into units of the given size.
     """
     paths = _Paths.of(model, layout)
+    whole = bool(layout.whole_attention)
     attention = [
         _attention_site(block, position, paths)
-        for position, block in enumerate(_blocks(layout.attention, paths))
+        for position, block in enumerate(_blocks(() if whole else layout.attention, paths))
     ]
     feed_forward = [
         _feed_forward_site(block, position, paths)
@@ -40,6 +41,7 @@ def structure_from(model: nn.Module, layout: Layout) -> Structure:
         token_embedding=None if embedding is None else paths.full(embedding),
         hidden=None if layout.hidden is None else _hidden(layout.hidden, layout, paths),
         channels=layout.channels,
+        whole_attention=layout.whole_attention,
     )
 
 
@@ -123,18 +125,18 @@ def _blocks(blocks: Sequence[_Block], paths: _Paths) -> Iterator[_Block]:
 
 def _attention_site(block: Attention, position: int, paths: _Paths) -> Site:
     size, queries = _head_size(paths.model, block), _queries_per_group(paths.model, block)
-    if queries > 1 and block.qkv is not None:
-        raise ValueError("queries_per_group needs separate q, k and v; a fused projection can't be cut by it")
-    rows = [size * queries, size, size, *(size for _ in block.positions)]
+    rows = (size * queries, size, size)
+    fused = (sum(rows),) if block.interleaved else rows
+    parts = [(each,) for each in rows] if block.qkv is None else [fused]
+    parts += [(size,) for _ in block.positions]
     return Site(
         name=block.name or _block_name(block.producers[0], block.out),
         kind="attention",
         layer=paths.layer_index(block.out, position),
-        producers=tuple(zip(block.producers, rows, strict=False)),
+        producers=tuple(map(Producer, block.producers, parts)),
         consumer=block.out,
         unit_size=size * queries,
         removal=block.removed,
-        stacked=1 if block.qkv is None else 3,
         queries=queries,
         numbers=block.numbers,
     )
@@ -164,11 +166,12 @@ def _feed_forward_site(block: FeedForward, position: int, paths: _Paths) -> Site
         name=block.name or _block_name(block.producers[0], block.down),
         kind="feed_forward",
         layer=paths.layer_index(block.down, position),
-        producers=tuple((path, 1) for path in block.producers),
+        producers=tuple(
+            Producer(path, (1,) if block.gate_up is None else (1, 1)) for path in block.producers
+        ),
         consumer=block.down,
         unit_size=1,
         removal=block.removed,
-        stacked=1 if block.gate_up is None else 2,
     )
 
 

@@ -1,10 +1,11 @@
-"""Find a model's structure: by its Hugging Face model type, or from its own `structure()`.
+"""Find a model's structure: by its Hugging Face model type, from its own `structure()`, or torch's layers.
 
 `structure()` returns a dict of module paths, as in `models/transformer.py`:
     {"attention": [{"q": path, "k": path, "v": path, "out": path, "head_size": int}, ...],
      "feed_forward": [{"up": path, "down": path}, ...],  (with "gate": path if it is gated)
                       (if one Linear makes queries, keys and values, or gates and neurons, concatenated:
-                      "qkv": path in place of q, k and v, "gate_up": path in place of gate and up)
+                      "qkv": path in place of q, k and v, "gate_up": path in place of gate and up;
+                      "interleaved": True if the parts of qkv follow one another head by head)
      "layers": path,           (of the nn.ModuleList: to distil, and to time a layer)
      "token_embedding": path,  (to cut the vocabulary)
      "hidden": {"embeddings": [], "writers": [], "readers": [], "norms": [], "tables": []},  (the width)
@@ -15,7 +16,7 @@ architectures use too, and in paths "{layer}" is the path of each layer in turn.
 without it one unit is always kept.
 
 If several query heads share one key/value head (grouped-query or multi-query attention), an attention site
-says how many, and queries, keys and values have separate projections:
+says how many:
     {"q": path, "k": path, "v": path, "out": path, "head_size": int, "queries_per_group": int}
 q has groups * queries_per_group * head_size outputs, those of one group adjacent, and k and v have
 groups * head_size. A unit is then a group: its key/value head with all queries that read it. Derive the
@@ -24,7 +25,7 @@ number of groups from the outputs of k, not from a stored number: some groups ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -34,7 +35,9 @@ from compress.errors import ModelError, did_you_mean
 from compress.model.layers.removed import Removed
 from compress.model.structure.build import structure_from
 from compress.model.structure.layouts import LAYOUTS, Attention, FeedForward, Layout
+from compress.model.structure.networks import NETWORKS
 from compress.model.structure.sites import Coupled, Site, Structure, Stub, UnknownStructureError
+from compress.model.structure.torch_blocks import torch_layout
 
 __all__ = [
     "Coupled",
@@ -52,7 +55,7 @@ _ONCE_KNOWN = ("embeddings", "classifier")  # in bundles of earlier versions; ne
 
 def known_architectures() -> list[str]:
     """Hugging Face model types whose structure is known."""
-    return sorted(LAYOUTS)
+    return sorted({**LAYOUTS, **NETWORKS})
 
 
 def structure_of(model: nn.Module) -> Structure:
@@ -74,16 +77,35 @@ def structure_of(model: nn.Module) -> Structure:
         return _from_module(model, given)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     layout = LAYOUTS.get(str(model_type))
-    if layout is not None:
-        return _from_table(model, layout, str(model_type))
-    what = f"Hugging Face model type '{model_type}'" if model_type else f"module {type(model).__name__}"
+    network = NETWORKS.get(str(model_type))
+    if layout is not None or network is not None:
+        return _from_table(model, layout or network, str(model_type))
+    own = torch_layout(model) if model_type is None else None
+    if own is not None:
+        return structure_from(model, own)
+    known = ", ".join(known_architectures())
+    if model_type:
+        raise UnknownStructureError(
+            f"the structure of Hugging Face model type '{model_type}' is unknown, so it can't be cut; "
+            "quantize, distill and export work without it. An entry in compress/model/structure/layouts.py "
+            f"makes it known (docs/extending.md, An architecture); known: {known}"
+        )
     raise UnknownStructureError(
-        f"the structure of {what} is unknown; known: {', '.join(known_architectures())}, and any module "
-        "with structure() (example: models/transformer.py)"
+        f"the structure of module {type(model).__name__} is unknown; known: {known}, and any module with "
+        "structure() (example: models/transformer.py)"
     )
 
 
-def _from_table(model: nn.Module, layout: Layout, model_type: str) -> Structure:
+def _from_table(
+    model: nn.Module, given: Layout | Callable[[nn.Module], Layout] | None, model_type: str
+) -> Structure:
+    try:
+        assert given is not None
+        layout = given if isinstance(given, Layout) else given(model)
+    except AttributeError as error:
+        raise UnknownStructureError(
+            f"{type(model).__name__}: only image classifiers can be cut ({error})"
+        ) from error
     readers = getattr(model, "hidden_readers", ())
     if readers and layout.hidden is not None:
         hidden = replace(layout.hidden, readers=(*layout.hidden.readers, *readers))
@@ -138,6 +160,7 @@ def _attention(given: Mapping[str, Any]) -> Attention:
     needed = ("out",) if "qkv" in given else ("q", "k", "v", "out")
     checked: dict[str, Any] = {key: str(given[key]) for key in needed}
     checked |= {"head_size": size, "queries_per_group": queries, "removed": _stubs(given)}
+    checked["interleaved"] = bool(given.get("interleaved", False))
     return Attention(
         **{**given, **checked, "positions": tuple(_list("positions", given.get("positions", ())))}
     )
@@ -187,13 +210,13 @@ def _list(what: str, given: Any) -> Sequence[Any]:
 def _paths_exist(model: nn.Module, structure: Structure) -> None:
     """Check that each site is either whole or removed; anything else is a mistake in `structure()`."""
     for site in structure.sites:
-        for path, rows in site.producers:
+        for path, parts in site.producers:
             features = getattr(model.get_submodule(path), "out_features", None)
-            if features != rows * site.units(model) * site.stacked:
-                times = f", {site.stacked} times" if site.stacked > 1 else ""
+            if features != sum(parts) * site.units(model):
+                rows = " + ".join(map(str, parts))
                 raise ValueError(
                     f"{path} returns {features} features, but {site.consumer} takes {site.units(model)} "
-                    f"units of {rows}{times}{_grouped(model, site)}"
+                    f"units of {rows}{_grouped(model, site)}"
                 )
     for site in structure.removed:
         if not any(_is_removed(model, stub.path) for stub in site.removal):
@@ -206,8 +229,8 @@ def _grouped(model: nn.Module, site: Site) -> str:
     """Hint for a site that looks like undeclared grouped queries; otherwise empty."""
     if site.kind != "attention" or len(site.producers) != 3:
         return ""
-    q, k, v = (getattr(model.get_submodule(path), "out_features", 0) for path, _ in site.producers)
-    if k != v or k < 1 or q <= k or q % k or site.producers[0][1] != site.producers[1][1]:
+    q, k, v = (getattr(model.get_submodule(each.path), "out_features", 0) for each in site.producers)
+    if k != v or k < 1 or q <= k or q % k or site.producers[0].rows != site.producers[1].rows:
         return ""
     return f"; if {q // k} query heads share a key/value head, set queries_per_group: {q // k}"
 

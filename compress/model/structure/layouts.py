@@ -17,9 +17,11 @@ __all__ = ["Attention", "FeedForward", "LAYOUTS", "Layout"]
 
 @dataclass(frozen=True)
 class Attention:
-    """Projections of an attention block: q, k and v, or qkv if one Linear makes all three, concatenated.
+    """Projections of an attention block: q, k and v, or qkv if one Linear makes all three.
 
     Attributes:
+        interleaved: the outputs of qkv are those of the first head (or group), then of the second ...;
+            otherwise the queries of all heads, then all keys, then all values.
         head_size: features of a head; 0: from the model's configuration.
         queries_per_group: query heads that share a key/value head, those of one group adjacent in the outputs
             of q; such a group is then a unit. 0: from the configuration.
@@ -39,6 +41,7 @@ class Attention:
     removed: tuple[Stub, ...] = ()
     positions: tuple[str, ...] = ()
     numbers: str | None = None
+    interleaved: bool = False
     name: str = ""
 
     @property
@@ -85,6 +88,7 @@ class Layout:
         embeddings_project: optional projection after embeddings that may be narrower than the hidden width;
             if it exists, it writes the hidden features, and `{base}.embeddings` doesn't.
         since: first transformers version whose modules have these paths; empty: all supported versions.
+        whole_attention: why no head can be cut, as the end of a sentence that names the architecture.
     """
 
     layers: str | None = None
@@ -95,6 +99,7 @@ class Layout:
     channels: tuple[Coupled, ...] = ()
     embeddings_project: str | None = None
     since: str = ""
+    whole_attention: str = ""
 
 
 def _transformer(
@@ -215,25 +220,33 @@ _VIT = replace(
 )
 
 
-def _llama(*norms: str) -> Layout:
-    """Layers like Llama's, with further norms."""
+_LLAMA_ATTENTION = Attention(  # without `removed`: a cache expects keys and values from each layer
+    q="{layer}.self_attn.q_proj",
+    k="{layer}.self_attn.k_proj",
+    v="{layer}.self_attn.v_proj",
+    out="{layer}.self_attn.o_proj",
+)
+_LLAMA_FEED_FORWARD = FeedForward(
+    up="{layer}.mlp.up_proj",
+    gate="{layer}.mlp.gate_proj",
+    down="{layer}.mlp.down_proj",
+    removed=(Stub("{layer}.mlp", "bias"),),
+)
+
+
+def _llama(
+    *more_norms: str,
+    attention: Attention = _LLAMA_ATTENTION,
+    feed_forward: FeedForward = _LLAMA_FEED_FORWARD,
+    before: str = "{layer}.input_layernorm",
+) -> Layout:
+    """Layers like Llama's, with further norms; `before`: the norm in front of attention, if there is one."""
     return _transformer(
         "{base}.layers",
-        # Without `removed`: a cache expects keys and values from each layer.
-        Attention(
-            q="{layer}.self_attn.q_proj",
-            k="{layer}.self_attn.k_proj",
-            v="{layer}.self_attn.v_proj",
-            out="{layer}.self_attn.o_proj",
-        ),
-        FeedForward(
-            up="{layer}.mlp.up_proj",
-            gate="{layer}.mlp.gate_proj",
-            down="{layer}.mlp.down_proj",
-            removed=(Stub("{layer}.mlp", "bias"),),
-        ),
+        attention,
+        feed_forward,
         "{base}.embed_tokens",
-        norms=("{layer}.input_layernorm", "{layer}.post_attention_layernorm", "{base}.norm", *norms),
+        norms=(before, "{layer}.post_attention_layernorm", "{base}.norm", *more_norms),
         heads=("lm_head?", "score?"),
     )
 
@@ -246,6 +259,18 @@ _GPT2 = _transformer(
     embeddings=("{base}.wpe",),
     norms=("{layer}.ln_1", "{layer}.ln_2", "{base}.ln_f"),
     heads=("lm_head?", "score?"),
+)
+_GPT_NEOX = _transformer(
+    "{base}.layers",
+    Attention(qkv="{layer}.attention.query_key_value", out="{layer}.attention.dense", interleaved=True),
+    FeedForward(
+        up="{layer}.mlp.dense_h_to_4h",
+        down="{layer}.mlp.dense_4h_to_h",
+        removed=(Stub("{layer}.mlp", "bias"),),
+    ),
+    "{base}.embed_in",
+    norms=("{layer}.input_layernorm", "{layer}.post_attention_layernorm", "{base}.final_layer_norm"),
+    heads=("embed_out|lm_head?", "score?"),
 )
 _MPNET = _transformer(
     "{base}.encoder.layer",
@@ -297,8 +322,20 @@ _ALBERT = replace(
     ),
     token_embedding="{base}.embeddings.word_embeddings",  # its width differs from the hidden width
 )
-_GEMMA2 = _llama("{layer}.pre_feedforward_layernorm", "{layer}.post_feedforward_layernorm")
 _LLAMA = _llama()
+_GEMMA2 = _llama("{layer}.pre_feedforward_layernorm", "{layer}.post_feedforward_layernorm")
+_PHI3 = _llama(
+    attention=Attention(qkv="{layer}.self_attn.qkv_proj", out="{layer}.self_attn.o_proj"),
+    feed_forward=FeedForward(
+        gate_up="{layer}.mlp.gate_up_proj",
+        down="{layer}.mlp.down_proj",
+        removed=(Stub("{layer}.mlp", "bias"),),
+    ),
+)
+_OLMO2 = replace(
+    _llama("{layer}.post_feedforward_layernorm", before="{layer}.input_layernorm?"),
+    whole_attention="OLMo 2 has norms that span all heads; its neurons, layers and width can be cut",
+)
 
 LAYOUTS = {
     "albert": _ALBERT,
@@ -309,14 +346,19 @@ LAYOUTS = {
     "distilbert": _DISTILBERT,
     "electra": replace(_BERT, embeddings_project="{base}.embeddings_project"),
     "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
     "gpt2": _GPT2,
+    "gpt_neox": _GPT_NEOX,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "modernbert": _MODERNBERT,
     "mpnet": _MPNET,
+    "olmo2": _OLMO2,
+    "phi3": _PHI3,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "roberta": _BERT,
+    "smollm3": _LLAMA,
     "vit": _VIT,
     "xlm-roberta": _BERT,
 }

@@ -9,14 +9,14 @@ filters of convolutions, the hidden units of recurrent layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from compress.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Coupled", "Site", "Structure", "Stub", "UnknownStructureError"]
+__all__ = ["Coupled", "Producer", "Site", "Structure", "Stub", "UnknownStructureError"]
 
 
 class UnknownStructureError(ModelError):
@@ -34,6 +34,25 @@ class Stub:
     as_tuple: bool = False
 
 
+class Producer(NamedTuple):
+    """A projection whose output rows belong to the units of a site.
+
+    Attributes:
+        path: of the module.
+        parts: rows of one unit in each of the consecutive parts of the output: one part of a head's queries;
+            three if queries, keys and values of all units follow one another, as in GPT-2 and Phi-3; one part
+            of all three where they are interleaved by head, as in GPT-NeoX.
+    """
+
+    path: str
+    parts: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of one unit."""
+        return sum(self.parts)
+
+
 @dataclass(frozen=True)
 class Site:
     """One place where units can be cut.
@@ -42,12 +61,10 @@ class Site:
         name: path of the block, for people and reports.
         kind: what a unit is: a head, or a feed-forward neuron.
         layer: index of the layer that holds it.
-        producers: paths whose output rows belong to the units, with the rows per unit.
+        producers: projections whose output rows belong to the units; queries, keys and values in this order.
         consumer: path of the projection whose input columns belong to the units.
         unit_size: columns of the consumer per unit.
         removal: what replaces the block without units; empty: one unit is always kept.
-        stacked: number of equal parts concatenated in each producer's rows, each with its rows of every unit:
-            3 if one projection makes queries, keys and values.
         tied: a module outside the site that shares its weights, so that the site can't be cut.
         queries: query heads of a unit, all of which read its one key/value head.
         numbers: path of a buffer with the original index of each unit, which selects the block's part of a
@@ -57,11 +74,10 @@ class Site:
     name: str
     kind: Literal["attention", "feed_forward"]
     layer: int
-    producers: tuple[tuple[str, int], ...]
+    producers: tuple[Producer, ...]
     consumer: str
     unit_size: int
     removal: tuple[Stub, ...] = ()
-    stacked: int = 1
     tied: str | None = None
     queries: int = 1
     numbers: str | None = None
@@ -86,7 +102,7 @@ class Site:
     @property
     def paths(self) -> tuple[str, ...]:
         """Paths of all projections: producers, then the consumer."""
-        return (*(path for path, _ in self.producers), self.consumer)
+        return (*(each.path for each in self.producers), self.consumer)
 
     def inside(self, prefix: str) -> Site:
         """Return the site with paths relative to a module that contains it, e.g. a layer."""
@@ -96,7 +112,7 @@ class Site:
 
         return replace(
             self,
-            producers=tuple((cut(path), rows) for path, rows in self.producers),
+            producers=tuple(each._replace(path=cut(each.path)) for each in self.producers),
             consumer=cut(self.consumer),
             removal=tuple(replace(stub, path=cut(stub.path)) for stub in self.removal),
             numbers=None if self.numbers is None else cut(self.numbers),
@@ -116,7 +132,8 @@ class Coupled:
         writers: Linear, convolution, LSTM or GRU whose outputs are the features.
         readers: Linear, convolution, LSTM or GRU whose inputs are the features; a Linear may read several
             adjacent values per feature, e.g. after a flattened image.
-        norms: LayerNorm, RMSNorm, BatchNorm or depthwise convolution over them.
+        norms: LayerNorm, RMSNorm, BatchNorm or depthwise convolution over them. With a convolution of
+            several channels in each of its groups, a feature is such a group, and all have several values.
         tables: buffers or parameters that are added to or concatenated with them; last dimension.
     """
 
@@ -139,6 +156,7 @@ class Structure:
         token_embedding: path of the token embedding.
         hidden: what is coupled by the hidden width.
         channels: filters and hidden units, by group.
+        whole_attention: why no head can be cut, as the end of a sentence; empty: heads can be cut.
     """
 
     sites: tuple[Site, ...]
@@ -147,6 +165,12 @@ class Structure:
     token_embedding: str | None = None
     hidden: Coupled | None = None
     channels: tuple[Coupled, ...] = ()
+    whole_attention: str = ""
+
+    def nothing(self, what: str) -> str:
+        """Words for a stage that finds none of what it cuts."""
+        why = f": {self.whole_attention}" if self.whole_attention else ""
+        return f"the model has no {what} to cut{why}"
 
     @property
     def attention(self) -> tuple[Site, ...]:

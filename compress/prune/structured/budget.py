@@ -212,7 +212,7 @@ def _fixed(
 
 def weights_of(model: nn.Module, site: Site) -> int:
     """Number of weights and biases of a site's producers, and weights of its consumer."""
-    producers = [model.get_submodule(path) for path, _ in site.producers]
+    producers = [model.get_submodule(each.path) for each in site.producers]
     count = sum(parameter.numel() for module in producers for parameter in module.parameters())
     weight: Any = model.get_submodule(site.consumer).weight
     return int(count + weight.numel())
@@ -224,7 +224,7 @@ def _macs_per_unit(model: nn.Module, site: Site, calls: Mapping[str, Sequence[Ca
         weight: Any = model.get_submodule(path).weight
         macs += weight.numel() / site.units(model) * sum(math.prod(call) for call in calls[path])
     if site.kind == "attention":
-        queries, keys = (calls[site.producers[at][0]] for at in (0, min(1, len(site.producers) - 1)))
+        queries, keys = (calls[site.producers[at].path] for at in (0, min(1, len(site.producers) - 1)))
         # Further calls of a projection, as of relative positions, are no rows of the block.
         each = zip(queries, keys, calls[site.consumer], strict=False)
         pairs = sum(rows * s * other for (rows, s), (_, other), _ in each)

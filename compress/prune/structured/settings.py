@@ -91,7 +91,7 @@ class StructuredSettings(PruneStage):
                 )
             sites = [site for site in sites if not fnmatch(site.name, pattern)]
         if not sites:
-            raise StageError(f"prune/structured: the model has no {' or '.join(self.cut)} to cut")
+            raise StageError(f"prune/structured: {structure.nothing(' or '.join(self.cut))}")
         floors = {"attention": self.min_heads, "feed_forward": self.min_neurons}
         least = [min(site.units(model), max(floors[site.kind], 0 if site.removal else 1)) for site in sites]
         return sites, least

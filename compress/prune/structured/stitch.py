@@ -245,11 +245,15 @@ def _scored(asked: Question) -> list[list[Candidate]]:
 
 def unit_norms(model: nn.Module, site: Site) -> Tensor:
     """Squared L2 norm of each unit's weights: rows of the producers, columns of the consumer; [u]."""
+    import torch
+
     from compress.model.cutting.units import float_linear
 
     total = float_linear(model, site.consumer).weight.detach().square().sum(0)  # [u * d]
     norms = total.reshape(site.units(model), -1).sum(1)
-    for path, _ in site.producers:
+    units = site.units(model)
+    for path, parts in site.producers:
         rows = float_linear(model, path).weight.detach().square().sum(1)
-        norms = norms + rows.reshape(site.stacked, site.units(model), -1).sum((0, 2))
+        for each in torch.split(rows, [units * part for part in parts]):
+            norms = norms + each.reshape(units, -1).sum(1)
     return norms

@@ -128,7 +128,7 @@ def smooth_(
 
 
 def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pair]:
-    """Pairs known from the structure: the last producer makes values or neurons; if gated, the first.
+    """Pairs known from the structure: the third producer makes values, the first neurons.
 
     Values shared by several queries have fewer channels than their reader, and form no pair.
     """
@@ -140,10 +140,9 @@ def _known_pairs(model: nn.Module, places: Sequence[SharedInput]) -> Iterator[Pa
         return
     alone = {place.layers[0] for place in places if len(place.layers) == 1}
     for site in sites:
-        if site.consumer in alone and site.stacked == 1:
-            path, rows = site.producers[-1] if site.kind == "attention" else site.producers[0]
-            if rows == site.unit_size:
-                yield Pair(path, (site.consumer,))
+        made = site.producers[2:3] if site.kind == "attention" else site.producers[:1]
+        if site.consumer in alone and [each.parts for each in made] == [(site.unit_size,)]:
+            yield Pair(made[0].path, (site.consumer,))
 
 
 def _given_as_made(

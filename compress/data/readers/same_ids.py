@@ -1,0 +1,36 @@
+"""Whether two tokenizers give texts the same ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["same_ids"]
+
+# What tokenizers differ in: case, accents, punctuation, white space, digits, scripts.
+_PROBES = (
+    "Don't STOP -- the naïve CAFÉ opened at 9:30, e-mailed user_name@example.com (twice)!",
+    "  two  spaces,\ta tab and\na line; 1,234.56 + 789 = x^2, $5 & 10%",
+    "東京 Москва Ελλάδα العربية 😀 ﬁne ½",
+)
+_PROBE_WORDS = 200
+
+
+def same_ids(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether the vocabularies are equal, and texts are split alike: tried on probes and words."""
+    if one.get_vocab(with_added_tokens=True) != other.get_vocab(with_added_tokens=True):
+        return False
+    words = sorted(one.get_vocab())
+    probes = [*_PROBES, " ".join(words[:: max(len(words) // _PROBE_WORDS, 1)])]
+    return _ids(one, probes) == _ids(other, probes)
+
+
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    from tokenizers import Tokenizer
+
+    whole = Tokenizer.from_str(tokenizer.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+    return [each.ids for each in whole.encode_batch(texts, add_special_tokens=False)]
