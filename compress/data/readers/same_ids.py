@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["same_ids"]
+__all__ = ["PROBES", "same_ids"]
 
 # What tokenizers differ in: case, accents, punctuation, white space, digits, scripts.
-_PROBES = (
-    "Don't STOP -- the naïve CAFÉ opened at 9:30, e-mailed user_name@example.com (twice)!",
-    "  two  spaces,\ta tab and\na line; 1,234.56 + 789 = x^2, $5 & 10%",
-    "東京 Москва Ελλάδα العربية 😀 ﬁne ½",
+PROBES = (
+    "A good film, not a bad plot: 3.5 of 10!",
+    " a space before  and two between",
+    "tab\tline\nand UPPER case",
+    "Füße, naïve café, Привет, 你好, مرحبا, 🙂 ﬁne ½",
+    "don't e-mail me_at http://x.org/?q=1 -- 1,234.56 + 789 = x^2",
 )
 _PROBE_WORDS = 200
 
@@ -23,7 +25,7 @@ def same_ids(one: Tokenizer, other: Tokenizer) -> bool:
     if one.get_vocab(with_added_tokens=True) != other.get_vocab(with_added_tokens=True):
         return False
     words = sorted(one.get_vocab())
-    probes = [*_PROBES, " ".join(words[:: max(len(words) // _PROBE_WORDS, 1)])]
+    probes = [*PROBES, " ".join(words[:: max(len(words) // _PROBE_WORDS, 1)])]
     return _ids(one, probes) == _ids(other, probes)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from compress.data.readers.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
 from compress.data.readers.image_processor import PIXELS, PREPROCESSOR_FILE, ImageProcessor
 from compress.data.readers.tokenize import TextEncoder
 from compress.errors import ModelError, shortened
@@ -21,7 +18,6 @@ from compress.model.files.computed_weights import plain_weights_
 from compress.model.files.config import ModelConfig
 from compress.model.files.definition import (
     Definition,
-    _transformers,
     attach_definition_,
     auto_class,
     definition_of,
@@ -30,7 +26,6 @@ from compress.model.files.embedder_files import check_case, load_embedder
 from compress.model.files.hf.directory import (
     architectures_of,
     check_head,
-    check_vocabulary,
     config_json,
     file_of,
     outputs_of,
@@ -39,7 +34,12 @@ from compress.model.files.hf.directory import (
 from compress.model.files.hf.directory import explained as _explained
 from compress.model.files.hf.gguf import directory_of_gguf
 from compress.model.files.hf.own_code import own_code_note
-from compress.model.files.hf.own_tokenizer import check_padding, named_inputs, splits_alike
+from compress.model.files.hf.own_tokenizer import (
+    check_padding,
+    named_inputs,
+    tokenizer_directory,
+    tokenizer_of,
+)
 from compress.model.files.hf.plain_config import plain_config
 from compress.model.files.hf.served_tasks import no_classes
 from compress.model.files.save import load_module
@@ -143,7 +143,7 @@ def _from_file(config: ModelConfig, *, seed: int, scratch: Path) -> LoadedModel:
     assert config.file is not None and config.builder is not None
     definition = Definition.from_file(config.file, config.builder, config.args)
     module = definition.build(seed=seed, plain=False)
-    tokenizer = _tokenizer_directory(config.tokenizer, scratch) if config.tokenizer else None
+    tokenizer = tokenizer_directory(config.tokenizer, scratch) if config.tokenizer else None
     inputs = accepted_inputs(module, None if tokenizer is None else named_inputs(tokenizer))
     return LoadedModel(module, f"{config.file.name}: {config.builder}", tokenizer, None, inputs)
 
@@ -291,7 +291,7 @@ def _from_hf(
         processor = _image_processor(name, settings)
         source = f"Hugging Face {settings.model_type} '{short}'"
         return LoadedModel(module.eval(), source, None, order, (), processor, trained_head, notes)
-    tokenizer, inputs = _tokenizer_of(name, scratch)
+    tokenizer, inputs = tokenizer_of(name, scratch)
     if not kind.keeps_past:
         check_padding(name, module.eval(), TextEncoder.from_directory(tokenizer).pad_id)
     return LoadedModel(
@@ -329,7 +329,7 @@ def _from_timm(config: ModelConfig, *, seed: int, num_labels: int | None) -> Loa
 def _from_encoder(config: ModelConfig, head: HubHead, short: str, scratch: Path) -> LoadedModel:
     """An encoder with what makes vectors of its hidden states."""
     found = load_embedder(config, head)
-    tokenizer, inputs = _tokenizer_of(found.folder, scratch)
+    tokenizer, inputs = tokenizer_of(found.folder, scratch)
     encoder = TextEncoder.from_directory(tokenizer)
     if found.chain.lower_case:
         check_case(short, encoder.tokenizer)
@@ -390,35 +390,3 @@ def _image_processor(name: str, settings: Any) -> ImageProcessor:
     size = getattr(settings, "image_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
     return ImageProcessor(channels=channels).changed(size=sides)
-
-
-def _tokenizer_directory(name: str, scratch: Path) -> Path:
-    """Directory of a tokenizer's own files, which are used for encoding and shipped."""
-    path = Path(name)
-    if name == BYTE_TOKENIZER:
-        return write_byte_tokenizer(scratch / "byte-tokenizer")
-    return path if (path / "tokenizer.json").is_file() else _tokenizer_of(name, scratch)[0]
-
-
-def _tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
-    """Directory of the tokenizer that transformers uses for a model, and the inputs that it provides.
-
-    transformers may build a tokenizer of another class than tokenizer.json says; if that one splits texts
-    differently, it is written and shipped instead.
-    """
-    tokenizer = _explained(name, _transformers().AutoTokenizer.from_pretrained, name, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
-        )
-    check_vocabulary(name, tokenizer)
-    given = tuple(str(each) for each in tokenizer.model_input_names)
-    path = Path(name)
-    if (path / "tokenizer.json").is_file() and splits_alike(path, tokenizer):
-        return path, given
-    directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
-    tokenizer.save_pretrained(str(directory))
-    for beside in ("config.json", "generation_config.json"):  # they name tokens, too
-        if (path / beside).is_file():
-            shutil.copyfile(path / beside, directory / beside)
-    return directory, given

@@ -1,29 +1,59 @@
-"""Checks that a tokenizer fits its model: same ids as in transformers, and the model's pad token."""
+"""A model's own tokenizer: where its files are, same ids as in transformers, and the model's pad token."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.data.readers.byte_tokenizer import BYTE_TOKENIZER, write_byte_tokenizer
+from compress.data.readers.same_ids import PROBES
 from compress.errors import ModelError
+from compress.model.files.definition import _transformers
+from compress.model.files.hf.directory import check_vocabulary, explained
 from compress.model.forward import logits
 
-__all__ = ["check_padding", "named_inputs", "splits_alike"]
-
-_TEXTS = (
-    "A good film, not a bad plot: 3.5 of 10!",
-    " a space before  and two between",
-    "tab\tline\nand UPPER case",
-    "Füße, naïve café, Привет, 你好, مرحبا, 🙂",
-    "don't e-mail me_at http://x.org/?q=1",
-)
+__all__ = ["check_padding", "named_inputs", "tokenizer_directory", "tokenizer_of"]
 
 
-def splits_alike(directory: Path, tokenizer: Any) -> bool:
+def tokenizer_directory(name: str, scratch: Path) -> Path:
+    """Directory of a tokenizer's own files, which are used for encoding and shipped."""
+    path = Path(name)
+    if name == BYTE_TOKENIZER:
+        return write_byte_tokenizer(scratch / "byte-tokenizer")
+    return path if (path / "tokenizer.json").is_file() else tokenizer_of(name, scratch)[0]
+
+
+def tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
+    """Directory of the tokenizer that transformers uses for a model, and the inputs that it provides.
+
+    transformers may build a tokenizer of another class than tokenizer.json says; if that one splits texts
+    differently, it is written and shipped instead.
+    """
+    tokenizer = explained(name, _transformers().AutoTokenizer.from_pretrained, name, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
+        )
+    check_vocabulary(name, tokenizer)
+    given = tuple(str(each) for each in tokenizer.model_input_names)
+    path = Path(name)
+    if (path / "tokenizer.json").is_file() and _splits_alike(path, tokenizer):
+        return path, given
+    directory = Path(tempfile.mkdtemp(prefix="tokenizer-", dir=scratch))
+    tokenizer.save_pretrained(str(directory))
+    for beside in ("config.json", "generation_config.json"):  # they name tokens, too
+        if (path / beside).is_file():
+            shutil.copyfile(path / beside, directory / beside)
+    return directory, given
+
+
+def _splits_alike(directory: Path, tokenizer: Any) -> bool:
     """Whether a directory's tokenizer.json gives the same ids as a transformers tokenizer."""
     from compress.data.readers.tokenize import TextEncoder
 
@@ -33,7 +63,7 @@ def splits_alike(directory: Path, tokenizer: Any) -> bool:
     return all(
         ours.encode(text, add_special_tokens=special).ids
         == tokenizer(text, add_special_tokens=special)["input_ids"]
-        for text in _TEXTS
+        for text in PROBES
         for special in (True, False)
     )
 
