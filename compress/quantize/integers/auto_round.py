@@ -4,8 +4,8 @@ Cheng et al. 2023, arXiv 2309.05516. The integers of a weight are clamp(round(W 
 [-1/2, 1/2] moves each weight to one of its two neighbours, and s and z follow from the group's range, whose
 ends are multiplied by factors up to 1. V and the factors are learned for all linear layers of a block
 together, to minimize the mean squared error of the block's output, without labels. Rounding has the gradient
-of the identity; each step has the size of the learning rate, which falls linearly to 0. The block's inputs are
-those of the quantized blocks before it, the outputs to be met those of the float model.
+of the identity; each step has the size of the learning rate, which falls linearly to 0. The block reads what
+the quantized blocks before it give, and is to answer as in the float model.
 
 Shapes: o = output features, i = input features, g = groups of i, s = inputs of a group.
 """
