@@ -95,7 +95,7 @@ def choose_convolutions_(
     """
     from compress.quantize.integers.choose import settle_
 
-    looks = algorithm in ("mse", "gptq") or bias_correction
+    looks = algorithm not in ("rtn", "hqq") or bias_correction
     chosen: dict[str, Integers] = {}
     with context.progress.bar("choosing integers of convolutions", len(names)) as bar:
         for name in names:

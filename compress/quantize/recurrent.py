@@ -36,7 +36,8 @@ def int8_lstm_of(name: str, layer: nn.LSTM, grid: Grid, algorithm: Algorithm) ->
 
     Args:
         name: of the layer, for messages.
-        algorithm: as in `integers_of`, with mse in place of gptq. All inputs have equal weight.
+        algorithm: as in `integers_of`, with mse in place of gptq and auto_round; all inputs have equal
+            weight.
 
     Raises:
         StageError: weights are not finite.
@@ -59,7 +60,7 @@ def int8_lstm_of(name: str, layer: nn.LSTM, grid: Grid, algorithm: Algorithm) ->
                     values, steps = integers_of(
                         getattr(layer, f"weight_{part}_{end}").detach(),
                         grid,
-                        "mse" if algorithm == "gptq" else algorithm,
+                        "mse" if algorithm in ("gptq", "auto_round") else algorithm,
                     )
                 except StageError as error:
                     raise StageError(f"{name}: {error}") from error

@@ -45,10 +45,12 @@ class QuantizeLayers(Stage):
         skip: patterns of layer names to leave float, such as `classifier` or `bert.encoder.layer.0.*`.
         algorithm: how integers are chosen. rtn: round to nearest. mse: clip to the range of least error,
             weighted by the importance of each input. hqq: half-quadratic, without data. gptq: weights rounded
-            later compensate for those rounded before (Frantar et al. 2022). LSTM weights are rounded without
-            data, with mse in place of gptq.
-        calibration: source of the rows for mse, gptq, smooth, bias_correction, fitted inputs and fixed
-            ranges; labels are never used. train: the training rows. unlabelled: those of `data.unlabelled`.
+            later compensate for those rounded before (Frantar et al. 2022). auto_round: rounding and clipping
+            learned for the layers of a block together (Cheng et al. 2023), gptq outside of blocks; the
+            slowest. LSTM weights are rounded without data, with mse in place of gptq and auto_round.
+        calibration: source of the rows for mse, gptq, auto_round, smoothing, bias correction, fitted
+            inputs and fixed ranges; labels are never used. train: the training rows. unlabelled: those of
+            `data.unlabelled`.
             synthetic: random tokens, so no data is needed; for texts only, and good for ranges, not for gptq.
         calibration_rows: number of calibration rows.
         bias_correction: correct each bias for the mean output change caused by rounding the weights.
@@ -93,7 +95,7 @@ class QuantizeLayers(Stage):
     @property
     def looks_at_data(self) -> bool:
         """Whether calibration rows are needed."""
-        return self.algorithm in ("mse", "gptq") or self.bias_correction or self.smooth != "none"
+        return self.algorithm not in ("rtn", "hqq") or self.bias_correction or self.smooth != "none"
 
     @property
     def fits_inputs(self) -> bool:

@@ -75,6 +75,20 @@ class Relay:
             with self._skipping(index):
                 yield inputs_at(self._model, [place], batch)[0]
 
+    def arguments_of(self, number: int) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], Tensor | None]]:
+        """Yield what a block is called with, batch by batch: its arguments, and the mask of the positions.
+
+        Everything that the model runs before the block must be final.
+
+        Args:
+            number: of the block, from 0.
+        """
+        self._settle(number)
+        for index, batch in enumerate(self._batches()):
+            with self._skipping(index):
+                given, named = _arguments_of(self.blocks[number], self._model, batch)
+            yield given, named, batch.get("attention_mask")
+
     def _settle(self, count: int) -> None:
         """Store the output of the last settled block; delete what was stored before."""
         if count <= self._settled:
@@ -202,6 +216,29 @@ def _output_of(block: nn.Module, model: nn.Module, inputs: Inputs) -> Any:
         raise _DoneError
 
     handle = block.register_forward_hook(done)
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except _DoneError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def _arguments_of(
+    block: nn.Module, model: nn.Module, inputs: Inputs
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Run a model up to a block, and return the block's arguments."""
+    import torch
+
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def reached(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append((given, named))
+        raise _DoneError
+
+    handle = block.register_forward_pre_hook(reached, with_kwargs=True)
     try:
         with torch.no_grad():
             model(**inputs)

@@ -26,7 +26,7 @@ __all__ = ["Algorithm", "Integers", "choose_integers_", "integers_of", "integers
 
 _TABLE_ROWS = 2048
 
-Algorithm = Literal["rtn", "mse", "hqq", "gptq"]
+Algorithm = Literal["rtn", "mse", "hqq", "gptq", "auto_round"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def integers_of(
         weight: [o, i].
         algorithm: rtn: round to nearest. mse: the range of least error, weighted by the importance of inputs
             if there is a gram. hqq: half-quadratic, without data. gptq: weights rounded later compensate for
-            those rounded before; needs a gram.
+            those rounded before; needs a gram. auto_round: as gptq, for layers outside all blocks.
         gram: of the layer's inputs.
     """
     if algorithm == "rtn":
@@ -69,7 +69,7 @@ def integers_of(
 
         moments = None if gram is None else gram.matrix[:-1, :-1] / gram.tokens
         steps = mse_clip(weight, grid, None if moments is None else moments.diagonal())
-        if algorithm == "gptq":
+        if algorithm != "mse":
             from compress.quantize.integers.gptq import gptq
 
             assert moments is not None
@@ -133,20 +133,34 @@ def choose_integers_(
         StageError: weights or inputs are not finite; the message names the layer.
     """
     from compress.quantize.calibrate import gram_at, relayed
+    from compress.quantize.integers.learned import Learned
 
-    looks = algorithm in ("mse", "gptq") or bias_correction
+    looks = algorithm in ("mse", "gptq", "auto_round") or bias_correction
     chosen: dict[str, Integers] = {}
     with ExitStack() as open_things:
         bar = open_things.enter_context(context.progress.bar("choosing integers", len(places)))
         relay = None
         if rows is not None and looks:
             relay = open_things.enter_context(relayed(model, places, rows, context))
+        learned = None
+        if algorithm == "auto_round":
+            assert relay is not None
+            learned = Learned(model, places, grid_of, relay, context)
         for place in places:
-            gram = None if rows is None or relay is None else gram_at(model, place, rows, context, relay)
+            done = {} if learned is None else learned.integers_of(place)
+            gram = None
+            if rows is not None and relay is not None and (bias_correction or not done):
+                gram = gram_at(model, place, rows, context, relay)
             for name in place.layers:
                 layer: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
                 chosen[name] = settle_(
-                    layer, name, grid_of(name), algorithm, [gram], bias_correction=bias_correction
+                    layer,
+                    name,
+                    grid_of(name),
+                    algorithm,
+                    [gram],
+                    bias_correction=bias_correction,
+                    done=done.get(name),
                 )
             bar.advance(1)
     return chosen
@@ -160,11 +174,13 @@ def settle_(
     grams: Sequence[Gram | None],
     *,
     bias_correction: bool,
+    done: tuple[Tensor, Steps] | None = None,
 ) -> Integers:
     """Choose the integers of one layer, and replace its weight by the dequantized one.
 
     Args:
         grams: of the layer's inputs; for a convolution one per channel group, each with equally many outputs.
+        done: the integers, if they are chosen already.
 
     Raises:
         StageError: weights or inputs are not finite; the message names the layer.
@@ -176,11 +192,15 @@ def settle_(
     weight = layer.weight.detach().flatten(1)  # [o, i]
     parts = weight.chunk(len(grams))
     try:
-        done = [integers_of(part, grid, algorithm, gram) for part, gram in zip(parts, grams, strict=True)]
+        found = (
+            [done]
+            if done
+            else [integers_of(part, grid, algorithm, gram) for part, gram in zip(parts, grams, strict=True)]
+        )
     except StageError as error:
         raise StageError(f"{name}: {error}") from error
-    values, scale = (torch.cat(each) for each in zip(*((v, s.scale) for v, s in done), strict=True))
-    zeros = [steps.zero_point for _, steps in done if steps.zero_point is not None]
+    values, scale = (torch.cat(each) for each in zip(*((v, s.scale) for v, s in found), strict=True))
+    zeros = [steps.zero_point for _, steps in found if steps.zero_point is not None]
     steps = Steps(scale, torch.cat(zeros) if zeros else None)
     near, bias = dequantize(values, steps, grid), None
     if bias_correction and layer.bias is not None:
