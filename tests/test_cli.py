@@ -244,7 +244,7 @@ def test_show_names_every_key_of_a_part_with_its_default(call: Callable[..., Sai
 
 def test_the_meaning_and_the_values_of_a_key_are_those_of_its_class() -> None:
     keys = {key.name: key for key in keys_of(part_named("quantize/int8_dynamic"))}
-    assert keys["algorithm"].allowed == ("rtn", "mse", "hqq", "gptq")
+    assert keys["algorithm"].allowed == ("rtn", "mse", "hqq", "gptq", "auto_round")
     assert keys["bias_correction"].meaning
     assert all(key.meaning for key in keys_of(part_named("gates")))
     assert {key.default for key in keys_of(part_named("file")) if key.name == "train"} == {""}
@@ -606,7 +606,7 @@ def test_a_tokenizer_that_does_not_belong_is_refused(
     (tmp_path / "mixed" / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / "rows.csv").write_text(GOOD)
     data = {"source": "file", "train": str(tmp_path / "rows.csv"), "max_length": 16}
-    refused_run(ModelError, "1000 tokens", model={"hf": str(tmp_path / "mixed")}, data=data)
+    refused_run(ModelError, "the id 999", model={"hf": str(tmp_path / "mixed")}, data=data)
 
 
 def test_a_corrupt_safetensors_file_is_refused(

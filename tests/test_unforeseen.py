@@ -204,7 +204,7 @@ def test_export_refuses_a_tokenizer_with_more_tokens_than_the_model_has(
     tokenizer["model"]["vocab"]["stranger"] = 999
     (mixed / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert main(["export", str(mixed), "-o", "out", "--max-length", "16"]) == 2
-    assert re.search("1000 tokens.* 40 rows", capsys.readouterr().err)
+    assert re.search("id 999, .* 16 rows", capsys.readouterr().err)
 
 
 def test_letters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ class _Named(nn.Module):
         ({"a": nn.LSTM(4, 6, num_layers=2)}, {"writers": ["a"]}, "a has 2 layers"),
         ({"a": nn.GRU(4, 6, bidirectional=True)}, {"writers": ["a"]}, "bidirectional"),
         ({"a": nn.Conv2d(4, 6, 3, groups=2)}, {"writers": ["a"]}, "a has 2 groups for 4 channels"),
-        ({"a": nn.Conv2d(4, 6, 3)}, {"norms": ["a"]}, "only convolutions with one group"),
+        ({"a": nn.Conv2d(4, 6, 3)}, {"norms": ["a"]}, "a has 1 groups for 4 channels"),
         (
             {"a": nn.Conv2d(4, 6, 3), "b": nn.Linear(7, 2)},
             {"writers": ["a"], "readers": ["b"]},
