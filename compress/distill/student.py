@@ -195,12 +195,12 @@ def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:
     Raises:
         StageError: if the model's structure doesn't give its layers, or the student has more.
     """
-    from compress.model.structure.find import structure_of
+    from compress.model.structure.find import lacking, structure_of
 
     try:
         layers = structure_of(model).layers
         if layers is None:
-            raise ModelError(f"{type(model).__name__}.structure() does not name its layers")
+            raise ModelError(lacking(model, "layers", "layers"))
         total, count = (len(list(each.get_submodule(layers).children())) for each in (model, student))
         chosen = layers_to_keep(total, count, keep)
     except (ModelError, ValueError) as error:

@@ -63,11 +63,11 @@ def layer_paths(model: nn.Module) -> list[str]:
     Raises:
         ModelError: if the model's structure doesn't give them.
     """
-    from compress.model.structure.find import structure_of
+    from compress.model.structure.find import lacking, structure_of
 
     path = structure_of(model).layers
     if path is None:
-        raise ModelError(f"{type(model).__name__}.structure() does not name its layers ('layers')")
+        raise ModelError(lacking(model, "layers", "layers"))
     return [f"{path}.{name}" for name, _ in model.get_submodule(path).named_children()]
 
 

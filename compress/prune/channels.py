@@ -117,14 +117,13 @@ class ChannelPruning(PruneStage):
     def _groups(self, model: nn.Module) -> tuple[list[Coupled], list[int]]:
         """Return the groups to prune and the number of channels of each."""
         from compress.model.cutting.width import feature_count
-        from compress.model.structure.find import structure_of
+        from compress.model.structure.find import lacking, structure_of
 
         known = {group.name: group for group in structure_of(model).channels}
         if not known:
             raise ModelError(
-                f"{type(model).__name__}.structure() names no channels, so prune/channels has nothing to "
-                "cut (examples: models/cnn.py, models/rnn.py; for Transformers use prune/structured or "
-                "prune/width)",
+                f"{lacking(model, 'channels', 'channels')}, so prune/channels has nothing to cut (examples: "
+                "models/cnn.py, models/rnn.py; for Transformers use prune/structured or prune/width)",
                 see="how-to/own-modules",
             )
         for name in self.groups:

@@ -256,15 +256,10 @@ class MultiLabel(Task):
         return {**super().hub_entries(), "problem_type": PROBLEM_TYPE}
 
     @classmethod
-    def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """Also the metric, which is no accuracy."""
-        return {"metric": cls.words.metric, **super().manifest_score(measurement, how, length)}
-
-    @classmethod
     def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """The metric, and the threshold of this file."""
+        """Also the threshold of this file."""
         model = measurement.baseline if is_baseline else measurement.candidate
-        return {"metric": cls.words.metric, **model.decision}
+        return {**super().variant_facts(measurement, is_baseline), **model.decision}
 
     @classmethod
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:

@@ -169,16 +169,6 @@ class OneNumber(Task):
         return {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
     @classmethod
-    def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """Also the metric, which is no accuracy."""
-        return {"metric": cls.words.metric, **super().manifest_score(measurement, how, length)}
-
-    @classmethod
-    def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """The metric."""
-        return {"metric": cls.words.metric}
-
-    @classmethod
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
         """Print the number."""
         return ["print(float(logits[0, 0]))"]

@@ -38,7 +38,7 @@ class Served(ABC):
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """The candidate's score for a bundle's manifest.
+        """The candidate's score for a bundle's manifest; it names its metric, if that is no accuracy.
 
         Args:
             measurement: a `measure.results.Measurement`.
@@ -46,12 +46,12 @@ class Served(ABC):
             length: maximum row length.
         """
         accuracy = measurement.candidate.accuracy
-        return {"value": accuracy.value, "rows": accuracy.rows, "how": how}
+        return {**_metric(measurement), "value": accuracy.value, "rows": accuracy.rows, "how": how}
 
     @classmethod
     def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
         """Further figures of one variant for the manifest, besides the main score."""
-        return {}
+        return _metric(measurement)
 
     @classmethod
     def program(cls, file: str, set_threads: str) -> str | None:
@@ -72,3 +72,9 @@ class Served(ABC):
             decision: as returned by `decision`.
         """
         raise NotImplementedError
+
+
+def _metric(measurement: Any) -> dict[str, str]:
+    """The name of the metric; empty if it is accuracy, the default of whoever reads it."""
+    name = measurement.candidate.accuracy.metric
+    return {} if name == "accuracy" else {"metric": name}

@@ -272,15 +272,9 @@ class TokenLabels(OneOfSeveral):
 
     @classmethod
     def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """Also the metric, and the number of words."""
-        accuracy = measurement.candidate.accuracy
+        """Also the number of words."""
         found = super().manifest_score(measurement, how, length)
-        return {"metric": accuracy.metric, **found, "words": accuracy.units}
-
-    @classmethod
-    def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """The metric."""
-        return {"metric": measurement.candidate.accuracy.metric}
+        return {**found, "words": measurement.candidate.accuracy.units}
 
     @classmethod
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:

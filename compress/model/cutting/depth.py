@@ -17,7 +17,7 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.model.files.definition import Definition, attach_definition_, definition_of
-from compress.model.structure.find import structure_of
+from compress.model.structure.find import lacking, structure_of
 
 __all__ = ["keep_layers_", "layer_count", "shallower", "with_layers"]
 
@@ -109,7 +109,7 @@ def _layers(model: nn.Module) -> nn.ModuleList:
     found = None if path is None else model.get_submodule(path)
     if not isinstance(found, nn.ModuleList):
         raise ModelError(
-            f"{type(model).__name__} does not declare its layers ('layers' in structure(), an nn.ModuleList)",
+            f"{lacking(model, 'layers in an nn.ModuleList', 'layers')}, so their number can't be changed",
             see="how-to/own-modules",
         )
     return found

@@ -15,7 +15,7 @@ from compress.errors import ModelError
 from compress.model.files.definition import attach_definition_, definition_of
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.limits import positions_start_at
-from compress.model.structure.find import structure_of
+from compress.model.structure.find import lacking, structure_of
 
 __all__ = ["keep_tokens_", "token_embedding", "token_table"]
 
@@ -28,9 +28,7 @@ def token_embedding(model: nn.Module) -> tuple[str, nn.Embedding | FactorizedEmb
     """
     path = structure_of(model).token_embedding
     if path is None:
-        raise ModelError(
-            f"{type(model).__name__} has no token embedding: its structure() lacks token_embedding"
-        )
+        raise ModelError(lacking(model, "embeddings of tokens", "token_embedding"))
     found = model.get_submodule(path)
     if isinstance(found, nn.Embedding) and type(found) is not nn.Embedding:
         raise ModelError(

@@ -18,7 +18,7 @@ from compress.model.files.definition import add_dense_
 from compress.model.files.embedder import Embedder
 from compress.model.layers.embedding import FactorizedEmbedding
 from compress.model.layers.removed import Removed
-from compress.model.structure.find import structure_of
+from compress.model.structure.find import lacking, structure_of
 from compress.model.structure.sites import Coupled
 
 __all__ = ["feature_count", "hidden_group", "hidden_width", "keep_features_", "own_size_", "present_readers"]
@@ -33,8 +33,7 @@ def hidden_group(model: nn.Module) -> Coupled:
     hidden = structure_of(model).hidden
     if hidden is None:
         raise ModelError(
-            f"{type(model).__name__} does not declare its hidden width ('hidden' in structure()), so the "
-            "width can't be cut",
+            f"{lacking(model, 'modules of the hidden width', 'hidden')}, so the width can't be cut",
             see="how-to/own-modules",
         )
     return hidden

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compress.data.readers.image_processor import ImageProcessor
-from compress.errors import ModelError, Problem
+from compress.errors import ModelError, Problem, nearest_name
 
 __all__ = ["TimmClassifier", "TimmWeights", "check_timm", "timm_model", "timm_processor"]
 
@@ -48,8 +47,8 @@ def check_timm(name: str) -> None:
     """
     timm = _timm()
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models())
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() has them all"
+        near = nearest_name(name, timm.list_models())
+        hint = f"; did you mean '{near}'?" if near else "; timm.list_models() has them all"
         text = f"model.timm: timm {timm.__version__} has no model '{name}'{hint}"
         raise ModelError(Problem(text, key="model.timm", value=name))
 
@@ -102,6 +101,7 @@ class TimmWeights:
         state: weights of a file; None: those that timm gives.
         has_trained_head: False: the head is new, and has as many classes as the data.
         notes: notes for the report.
+        source: the file, for messages.
     """
 
     args: dict[str, Any]

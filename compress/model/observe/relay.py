@@ -21,6 +21,7 @@ from compress.model.observe.capture import Place, inputs_at
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
 __all__ = ["Relay"]
 
@@ -207,38 +208,38 @@ def _copied(output: Any) -> Any:
 
 def _output_of(block: nn.Module, model: nn.Module, inputs: Inputs) -> Any:
     """Run a model up to the end of a block and return the block's output."""
-    import torch
 
-    found: list[Any] = []
+    def hooked(stop: Callable[[Any], None]) -> RemovableHandle:
+        return block.register_forward_hook(lambda _, __, output: stop(output))
 
-    def done(_: nn.Module, __: Any, output: Any) -> None:
-        found.append(output)
-        raise _DoneError
-
-    handle = block.register_forward_hook(done)
-    try:
-        with torch.no_grad():
-            model(**inputs)
-    except _DoneError:
-        pass
-    finally:
-        handle.remove()
-    return found[0]
+    return _stopped(model, inputs, hooked)
 
 
 def _arguments_of(
     block: nn.Module, model: nn.Module, inputs: Inputs
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Run a model up to a block, and return the block's arguments."""
+
+    def hooked(stop: Callable[[Any], None]) -> RemovableHandle:
+        return block.register_forward_pre_hook(lambda _, given, named: stop((given, named)), with_kwargs=True)
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = _stopped(model, inputs, hooked)
+    return found
+
+
+def _stopped(
+    model: nn.Module, inputs: Inputs, hooked: Callable[[Callable[[Any], None]], RemovableHandle]
+) -> Any:
+    """What a hook gives to the function that it is made with, which ends the forward pass."""
     import torch
 
-    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    found: list[Any] = []
 
-    def reached(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        found.append((given, named))
+    def stop(what: Any) -> None:
+        found.append(what)
         raise _DoneError
 
-    handle = block.register_forward_pre_hook(reached, with_kwargs=True)
+    handle = hooked(stop)
     try:
         with torch.no_grad():
             model(**inputs)

@@ -46,16 +46,30 @@ __all__ = [
     "Stub",
     "UnknownStructureError",
     "known_architectures",
+    "lacking",
     "structure_of",
 ]
 
 _KEYS = ("attention", "feed_forward", "layers", "token_embedding", "hidden", "channels")
+_KNOWN: dict[str, Layout | Callable[[Any], Layout]] = {**LAYOUTS, **NETWORKS}
 _ONCE_KNOWN = ("embeddings", "classifier")  # in bundles of earlier versions; never read
 
 
 def known_architectures() -> list[str]:
     """Hugging Face model types whose structure is known."""
-    return sorted({**LAYOUTS, **NETWORKS})
+    return sorted(_KNOWN)
+
+
+def lacking(model: nn.Module, what: str, key: str) -> str:
+    """Words for a model of known structure that has no such thing, as the start of a message.
+
+    Args:
+        key: where a module of one's own names it in `structure()`.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type and not callable(getattr(model, "structure", None)):
+        return f"no {what} are known of Hugging Face model type '{model_type}'"
+    return f"{type(model).__name__}.structure() names no {what} ('{key}')"
 
 
 def structure_of(model: nn.Module) -> Structure:
@@ -76,10 +90,9 @@ def structure_of(model: nn.Module) -> Structure:
             ) from error
         return _from_module(model, given)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    layout = LAYOUTS.get(str(model_type))
-    network = NETWORKS.get(str(model_type))
-    if layout is not None or network is not None:
-        return _from_table(model, layout or network, str(model_type))
+    layout = _KNOWN.get(str(model_type))
+    if layout is not None:
+        return _from_table(model, layout, str(model_type))
     own = torch_layout(model) if model_type is None else None
     if own is not None:
         return structure_from(model, own)
@@ -96,11 +109,8 @@ def structure_of(model: nn.Module) -> Structure:
     )
 
 
-def _from_table(
-    model: nn.Module, given: Layout | Callable[[nn.Module], Layout] | None, model_type: str
-) -> Structure:
+def _from_table(model: nn.Module, given: Layout | Callable[[Any], Layout], model_type: str) -> Structure:
     try:
-        assert given is not None
         layout = given if isinstance(given, Layout) else given(model)
     except AttributeError as error:
         raise UnknownStructureError(

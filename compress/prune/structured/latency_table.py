@@ -103,10 +103,12 @@ def measure_table(
     Raises:
         StageError: the model doesn't say where its layers are.
     """
+    from compress.model.structure.find import lacking
+
     if structure.layers is None:
         raise StageError(
-            f"{type(model).__name__}.structure() does not name its layers, so they can't be timed; add "
-            "'layers', or use a budget of macs, size_mb or sparsity",
+            f"{lacking(model, 'layers', 'layers')}, so they can't be timed; use a budget of macs, size_mb or "
+            "sparsity",
             see="how-to/own-modules",
         )
     sites = [

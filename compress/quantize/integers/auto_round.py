@@ -12,20 +12,21 @@ Shapes: o = output features, i = input features, g = groups of i, s = inputs of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compress.quantize.integers.grid import (
     Grid,
     Steps,
     as_integers,
     dequantize,
-    fit_steps,
+    grouped,
     per_input,
+    steps_between,
 )
 
 __all__ = ["Call", "learned_integers"]
@@ -55,7 +56,6 @@ def learned_integers(
     calls: Sequence[Call],
     *,
     steps: int = STEPS,
-    learning_rate: float | None = None,
     seed: int = 0,
 ) -> dict[str, tuple[Tensor, Steps]]:
     """Choose the integers of the linear layers of a block.
@@ -63,35 +63,36 @@ def learned_integers(
     Args:
         layers: by name, in eval mode; their weights are unchanged afterwards.
         calls: of the block, with its inputs.
-        steps: of the learning, one call each, in an order drawn anew each time all have been used.
-        learning_rate: of the first step; None: 1 / steps, with which V can just reach its ends.
+        steps: of the learning, one call each, in an order drawn anew each time all have been used. The first
+            moves values by 1 / steps, with which V can just reach its ends.
 
     Returns:
         By name: values [o, i], as from `as_integers`, and steps. Those of rounding to nearest if, over all
         calls, the error of these is not smaller.
 
     Raises:
-        StageError: weights or outputs are empty or not finite.
+        StageError: weights are empty or not finite.
     """
-    rate = 1 / steps if learning_rate is None else learning_rate
     parts = {name: _Learned.of(layer.weight, grid_of(name)) for name, layer in layers.items()}
+    values = [value for part in parts.values() for value in part.values]
     nearest = {name: part.settled() for name, part in parts.items()}
     before = _error_with(layers, parts, nearest, calls)
     draw = torch.Generator().manual_seed(seed)
     order: list[int] = []
     for at in range(steps):
         order = order or torch.randperm(len(calls), generator=draw).tolist()
-        with torch.enable_grad(), _weights(layers, {name: each.weight() for name, each in parts.items()}):
+        with torch.enable_grad(), _weights(layers, {name: part.weight() for name, part in parts.items()}):
             loss = _error(calls[order.pop()])
-        values = [value for part in parts.values() for value in part.values]
-        gradients = torch.autograd.grad(loss, values, allow_unused=True)
-        for part, triple in zip(parts.values(), zip(*[iter(gradients)] * 3, strict=True), strict=True):
-            part.step_(triple, rate * (1 - at / steps))
+        for value, gradient in zip(values, torch.autograd.grad(loss, values, allow_unused=True), strict=True):
+            if gradient is not None:
+                value.data.sub_(gradient.sign(), alpha=(1 - at / steps) / steps)
+        for part in parts.values():
+            part.clamp_()
     found = {name: part.settled() for name, part in parts.items()}
     return found if _error_with(layers, parts, found, calls) < before else nearest
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Learned:
     """What is learned of one weight.
 
@@ -105,76 +106,62 @@ class _Learned:
     grid: Grid
     low: Tensor
     high: Tensor
-    values: list[Tensor]
+    values: tuple[Tensor, Tensor, Tensor]
 
     @classmethod
     def of(cls, weight: Tensor, grid: Grid) -> _Learned:
         """Start as rounding to nearest."""
-        exact = weight.detach().float()
-        fit_steps(exact, grid)  # refuses weights that are not finite
-        size = grid.group_size or exact.shape[1]
-        groups = F.pad(exact, (0, -exact.shape[1] % size)).reshape(len(exact), -1, size)
+        groups = grouped(weight, grid)
         low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
-        factors = [torch.ones_like(low).requires_grad_() for _ in range(2)]
-        return cls(exact, grid, low, high, [torch.zeros_like(exact).requires_grad_(), *factors])
-
-    def steps(self) -> tuple[Tensor, Tensor | None]:
-        """Scale and zero point [o, g], differentiable."""
-        low, high = self.low * self.values[1], self.high * self.values[2]
-        grid = self.grid
-        scale = (
-            torch.maximum(high / grid.high, low / grid.low) if grid.symmetric else (high - low) / grid.high
-        )
-        scale = torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, 1.0)
-        return scale, None if grid.symmetric else _rounded(-low / scale).clamp(grid.low, grid.high)
+        shift = torch.zeros_like(weight, dtype=torch.float32).requires_grad_()
+        factors = (torch.ones_like(low).requires_grad_(), torch.ones_like(low).requires_grad_())
+        return cls(weight.detach().float(), grid, low, high, (shift, *factors))
 
     def weight(self) -> Tensor:
         """The dequantized weight, differentiable."""
-        scale, zero = self.steps()
-        wide = per_input(scale, self.exact.shape[1], self.grid)
-        shift = 0.0 if zero is None else per_input(zero, self.exact.shape[1], self.grid)
-        whole = _rounded(self.exact / wide + self.values[0]) + shift
-        return (whole.clamp(self.grid.low, self.grid.high) - shift) * wide
-
-    def step_(self, gradients: Sequence[Tensor | None], size: float) -> None:
-        """Move everything by `size` against the sign of its gradient."""
-        with torch.no_grad():
-            for value, gradient in zip(self.values, gradients, strict=True):
-                if gradient is not None:
-                    value.sub_(gradient.sign(), alpha=size)
-            self.values[0].clamp_(-0.5, 0.5)
-            for factor in self.values[1:]:
-                factor.clamp_(LEAST_FACTOR, 1)
+        return dequantize(*self._rounded(), self.grid)
 
     def settled(self) -> tuple[Tensor, Steps]:
         """The integers and steps."""
         with torch.no_grad():
-            scale, zero = self.steps()
-            features = self.exact.shape[1]
-            whole = (self.exact / per_input(scale, features, self.grid) + self.values[0]).round()
-            if zero is not None:
-                whole = whole + per_input(zero, features, self.grid)
-            return as_integers(whole.clamp(self.grid.low, self.grid.high), self.grid), Steps(scale, zero)
+            whole, steps = self._rounded()
+            return as_integers(whole, self.grid), steps
+
+    def clamp_(self) -> None:
+        """Bring the values back into their ranges."""
+        shift, *factors = self.values
+        shift.data.clamp_(-0.5, 0.5)
+        for factor in factors:
+            factor.data.clamp_(LEAST_FACTOR, 1)
+
+    def _rounded(self) -> tuple[Tensor, Steps]:
+        """Whole numbers as floats, and steps; differentiable."""
+        shift, of_low, of_high = self.values
+        low, grid, features = self.low * of_low, self.grid, self.exact.shape[1]
+        steps = steps_between(low, self.high * of_high, grid)
+        whole = _round(self.exact / per_input(steps.scale, features, grid) + shift)
+        if steps.zero_point is not None:
+            steps = Steps(steps.scale, _round(0 - low / steps.scale).clamp(grid.low, grid.high))
+            whole = whole + per_input(steps.zero_point, features, grid)  # type: ignore[arg-type]
+        return whole.clamp(grid.low, grid.high), steps
 
 
-def _rounded(x: Tensor) -> Tensor:
+def _round(x: Tensor) -> Tensor:
+    """Round, with the gradient of the identity."""
     return x + (x.round() - x).detach()
 
 
-class _weights:
-    """Replaces the layers' weights while open."""
-
-    def __init__(self, layers: Mapping[str, nn.Linear], weights: Mapping[str, Tensor]) -> None:
-        self._layers, self._weights = layers, weights
-
-    def __enter__(self) -> None:
-        self._kept = {name: layer._parameters["weight"] for name, layer in self._layers.items()}
-        for name, layer in self._layers.items():
-            layer._parameters["weight"] = self._weights[name]  # type: ignore[assignment]
-
-    def __exit__(self, *_: object) -> None:
-        for name, layer in self._layers.items():
-            layer._parameters["weight"] = self._kept[name]
+@contextmanager
+def _weights(layers: Mapping[str, nn.Linear], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Replace the layers' weights while open."""
+    kept = {name: layer._parameters["weight"] for name, layer in layers.items()}
+    for name, layer in layers.items():
+        layer._parameters["weight"] = weights[name]  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer._parameters["weight"] = kept[name]
 
 
 def _error(call: Call) -> Tensor:

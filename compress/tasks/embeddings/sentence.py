@@ -294,16 +294,6 @@ class SentenceEmbedding(Task):
         return {}
 
     @classmethod
-    def manifest_score(cls, measurement: Any, how: str, length: int) -> dict[str, Any]:
-        """Also the metric, which is no accuracy."""
-        return {"metric": cls.words.metric, **super().manifest_score(measurement, how, length)}
-
-    @classmethod
-    def variant_facts(cls, measurement: Any, is_baseline: bool) -> dict[str, Any]:
-        """The metric."""
-        return {"metric": cls.words.metric}
-
-    @classmethod
     def snippet(cls, labels: Sequence[str], most: int, decision: Mapping[str, float]) -> list[str]:
         """Print the vector."""
         return ["print(vectors[0])"]
