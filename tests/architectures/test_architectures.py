@@ -22,9 +22,9 @@ from tests.architectures.trial import COLUMNS, EXPORT, FAULT, GROUPS, YES, cells
 ROOT = Path(__file__).resolve().parents[2]
 # One of each kind: its file, a stage that is refused, and for one kind the file of a stage's result.
 QUICK = {
-    "electra": (EXPORT, "quantize/int8_dynamic"),
+    "electra": (EXPORT, "quantize/int8_dynamic", "prune/channels"),
     "qwen3 (language model)": (EXPORT, "prune/vocabulary"),
-    "vit": (EXPORT,),
+    "vit": (EXPORT, "prune/vocabulary"),
 }
 
 
