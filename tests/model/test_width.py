@@ -167,7 +167,7 @@ def _hidden(**given: list[str]) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("hidden", "message"),
     [
-        (None, r"_Offers.*\('hidden'.*structure\(\)\)"),
+        (None, r"_Offers\.structure\(\) .*\('hidden'\)"),
         (_hidden(), r"no module with hidden features"),
         (_hidden(writers=["a"], readers=["b"]), r"b has 8 hidden features, but a has 6"),
         (_hidden(writers=["c"]), r"structure\(\) names c"),

@@ -101,3 +101,39 @@ def test_a_model_answers_more_like_the_float_one(text_model: nn.Module, text_con
             made = stage.apply(text_model, text_context)
             outputs[algorithm] = logits(made.model, inputs) - logits(text_model.eval(), inputs)
     assert outputs["auto_round"].square().mean() < outputs["rtn"].square().mean()
+
+
+class Chain(nn.Module):
+    """Blocks that are called by position or by keyword, and return a tensor or a tuple."""
+
+    class Block(nn.Module):
+        def __init__(self, in_tuple: bool) -> None:
+            super().__init__()
+            self.up, self.down, self.in_tuple = nn.Linear(4, 16), nn.Linear(16, 4), in_tuple
+
+        def forward(self, hidden: Tensor, scale: float) -> Tensor | tuple[Tensor, None]:
+            found = hidden + scale * self.down(self.up(hidden).tanh())
+            return (found, None) if self.in_tuple else found
+
+    def __init__(self, by_name: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList([self.Block(by_name) for _ in range(3)])
+        self.head, self.by_name = nn.Linear(4, 3), by_name
+
+    def forward(self, features: Tensor) -> Tensor:
+        for each in self.blocks:
+            found = each(hidden=features, scale=2.0) if self.by_name else each(features, 2.0)
+            features = found[0] if isinstance(found, tuple) else found
+        return self.head(features.mean(1))
+
+
+def test_blocks_are_found_however_they_are_called(context: Context) -> None:
+    stage = Int4WeightOnly(algorithm="auto_round", group_size=16, skip=("blocks.1.*",), calibration_rows=16)
+    made = [stage.apply(Chain(by_name).eval(), context).model for by_name in (False, True)]
+    for name, value in made[0].state_dict().items():
+        assert torch.equal(value, made[1].state_dict()[name])
+    nearest = stage.model_copy(update={"algorithm": "gptq"}).apply(Chain(False).eval(), context).model
+    learned = {name for name, value in made[0].state_dict().items() if name.startswith("blocks.0")}
+    assert any(not torch.equal(made[0].state_dict()[name], nearest.state_dict()[name]) for name in learned)
+    assert torch.equal(made[0].state_dict()["blocks.1.up.weight"], Chain(False).blocks[1].up.weight)

@@ -16,6 +16,8 @@ from compress.model.structure.sites import Coupled
 
 __all__ = ["NETWORKS"]
 
+_POSITIONS = "each head has its column in a table of relative positions; its neurons can be cut"
+
 
 class _Groups:
     """Groups of channels while a network is walked through: the last one is that of the skip connections."""
@@ -139,7 +141,8 @@ def _swin(model: Any) -> Layout:
             )
             for stage, each in enumerate(stages)
             for index in range(len(each.blocks))
-        )
+        ),
+        whole_attention=_POSITIONS,
     )
 
 
@@ -176,8 +179,9 @@ def _beit(model: Any) -> Layout:
     )
     return Layout(
         layers="{base}.layers",
-        attention=() if biased else (attention,),
+        attention=(attention,),
         feed_forward=(FeedForward(up="{layer}.mlp.fc1", down="{layer}.mlp.fc2"),),
+        whole_attention=_POSITIONS if biased else "",
     )
 
 
