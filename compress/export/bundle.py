@@ -102,7 +102,8 @@ def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[s
     """Remaining heads and neurons after pruning, under the configuration's own names.
 
     If layers differ, the configuration has no key for it, so they are listed per layer. `hidden_size` stays
-    the trained one, because loaders divide it by the number of heads; a cut width has a key of its own.
+    the trained one, because loaders divide it by the number of heads; a cut width has a key of its own. What
+    the structure doesn't know, such as heads that can't be cut, is as it was.
     """
     try:
         structure = structure_of(module)
@@ -119,15 +120,19 @@ def _sizes_left(module: nn.Module, config: Any, known: dict[str, Any]) -> dict[s
 
     queries = max((site.queries for site in sites), default=1)
     groups, neurons = units("attention"), units("feed_forward")
-    counts = {"num_attention_heads": [count * queries for count in groups.values()]}
-    if "num_key_value_heads" in known:
-        counts["num_key_value_heads"] = list(groups.values())
-    counts["intermediate_size"] = list(neurons.values())
+    kinds = {site.kind for site in sites}
+    counts: dict[str, list[int]] = {}
+    if "attention" in kinds:
+        counts["num_attention_heads"] = [count * queries for count in groups.values()]
+        if "num_key_value_heads" in known:
+            counts["num_key_value_heads"] = list(groups.values())
+    if "feed_forward" in kinds:
+        counts["intermediate_size"] = list(neurons.values())
     found: dict[str, Any] = {}
     for name, each in counts.items():
         own = getattr(config, "attribute_map", {}).get(name, name)
         before = getattr(config, name, None)
-        if before is None or not each or set(each) == {before}:
+        if not isinstance(before, int) or set(each) == {before}:  # Swin has a number for each stage
             continue
         if len(set(each)) == 1:
             found[own] = each[0]

@@ -210,7 +210,7 @@ def test_names_that_lead_out_or_are_too_long_are_wrong_and_not_followed(sealed: 
 
 
 def test_config_json_says_the_heads_and_neurons_that_are_left(tmp_path: Path) -> None:
-    from ..model.test_cached import decoder
+    from ..model.test_cached import IDS, SHAPES, decoder
 
     (tmp_path / "model.onnx").write_bytes(b"")
     encoder = TextEncoder.from_directory(write_byte_tokenizer(tmp_path / "bytes"))
@@ -234,6 +234,11 @@ def test_config_json_says_the_heads_and_neurons_that_are_left(tmp_path: Path) ->
     left = config_of(model, "left")
     assert left["layers_after_pruning"] == {"intermediate_size": [48, 10, 48]}
     assert left["num_attention_heads"] == 2
+    args = {**SHAPES["llama"], **IDS, "model_type": "olmo2", "vocab_size": 257}
+    olmo = Definition("hf", args, head="language-modelling").build(seed=0)  # its heads can't be cut
+    whole = config_of(olmo, "whole")
+    assert (whole["num_attention_heads"], whole["num_key_value_heads"]) == (4, 2)
+    assert whole["intermediate_size"] == 48
 
 
 def test_config_json_states_a_cut_width_beside_the_size_that_loaders_divide_by_heads(
