@@ -56,8 +56,8 @@ def trace(
         Exception: whatever torch.export raises.
     """
     _forget_recurrent_kernels()
-    # Without gradients in both of torch's steps: it captures without, but decomposes with them if they are on,
-    # and then attention has other strides than the views after it were captured with (Swin; torch 2.14).
+    # Without gradients in both of torch's steps. It captures without, but decomposes with them if they are
+    # on, and then attention has other strides than the views after it were captured with (Swin; torch 2.14).
     with torch.no_grad(), _quiet(), _without_slow_rule(), _with_operators_listed_once():
         program = torch.onnx.export(
             module,
