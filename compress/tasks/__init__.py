@@ -5,8 +5,8 @@ from compress.tasks.classification import Classification
 from compress.tasks.language_modelling import LanguageModelling
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.registry import TASKS, task_class, task_from, task_of_measurement
-from compress.tasks.regression import Regression
-from compress.tasks.reranking import Reranking
+from compress.tasks.scores.regression import Regression
+from compress.tasks.scores.reranking import Reranking
 from compress.tasks.spec import (
     LABELS_KEY,
     NO_LABEL,

@@ -32,8 +32,8 @@ TASKS = {
     "classification": "compress.tasks.classification:Classification",
     "multi-label": "compress.tasks.multi_label:MultiLabel",
     "token-labels": "compress.tasks.token_labels:TokenLabels",
-    "regression": "compress.tasks.regression:Regression",
-    "reranking": "compress.tasks.reranking:Reranking",
+    "regression": "compress.tasks.scores.regression:Regression",
+    "reranking": "compress.tasks.scores.reranking:Reranking",
     "language-modelling": "compress.tasks.language_modelling:LanguageModelling",
     "embedding": "compress.tasks.embeddings.sentence:SentenceEmbedding",
 }

@@ -17,8 +17,8 @@ from compress.measure.counted_words import bm25
 from compress.measure.floor import measure_floor
 from compress.measure.results import Answers, Floor
 from compress.tasks import NO_LABEL, Classification, MultiLabel, Task
-from compress.tasks.regression import Regression
-from compress.tasks.reranking import Reranking
+from compress.tasks.scores.regression import Regression
+from compress.tasks.scores.reranking import Reranking
 
 WORDS = ("bad", "fine", "good")
 

@@ -26,8 +26,8 @@ from compress.recipe import load_recipe
 from compress.report import compare_reports, to_html, to_markdown
 from compress.tasks import InputSpec, Regression, Truth, flat_truth, task_from
 from compress.tasks.registry import task_of_architectures
-from compress.tasks.regression import regression_metrics
-from compress.tasks.scores import order_kept
+from compress.tasks.scores.one_number import order_kept
+from compress.tasks.scores.regression import regression_metrics
 
 TASK = Regression((InputSpec("x", "float32", (3,)),))
 ROWS = 200

@@ -26,7 +26,7 @@ from compress.tasks.metrics.ranking import (
     reciprocal_rank,
 )
 from compress.tasks.metrics.resampling import Floats, mean_intervals
-from compress.tasks.scores import OneNumber
+from compress.tasks.scores.one_number import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Integers, Score, TaskWords, Truth
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from compress.tasks.metrics.resampling import (
     weighted_ranks,
     with_made_up,
 )
-from compress.tasks.scores import OneNumber
+from compress.tasks.scores.one_number import OneNumber
 from compress.tasks.spec import Breakdown, Difference, HubHead, Score, TaskWords, Truth
 
 __all__ = ["Regression", "regression_metrics"]
