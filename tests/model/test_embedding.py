@@ -103,7 +103,7 @@ def test_ids_that_are_not_there_are_refused() -> None:
 
 
 def test_what_has_no_float_table_of_its_own_is_refused(model: nn.Module, context: Context) -> None:
-    with pytest.raises(ModelError, match="Transformer .*token_embedding"):
+    with pytest.raises(ModelError, match=r"Transformer\b.*token_embedding"):
         token_embedding(model)
     tied = Definition.from_file(TRANSFORMER, "causal_lm", {**SIZES, "tie_embeddings": True}).build()
     with pytest.raises(ModelError, match=r"embedding shares its weight with classifier \(tied embeddings\)"):

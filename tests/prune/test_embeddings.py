@@ -83,7 +83,7 @@ def test_rehearsing_gives_the_shapes(text_model: nn.Module, text_context: Contex
 def test_what_can_not_be_factorized_is_refused(
     model: nn.Module, text_model: nn.Module, context: Context, text_context: Context
 ) -> None:
-    with pytest.raises(ModelError, match="Transformer .*token_embedding"):
+    with pytest.raises(ModelError, match=r"Transformer\b.*token_embedding"):
         EmbeddingFactorization(rank=2).rehearse(model)
     # 16 * 32 = 512 weights: rank 10 has 480, rank 11 has 528.
     with pytest.raises(

@@ -128,7 +128,7 @@ def test_a_word_is_protected_with_all_its_pieces(text_context: Context) -> None:
 def test_models_and_rows_without_tokens_are_refused(
     model: nn.Module, context: Context, text_model: nn.Module, text_context: Context
 ) -> None:
-    with pytest.raises(ModelError, match="Transformer .*token_embedding"):
+    with pytest.raises(ModelError, match=r"Transformer\b.*token_embedding"):
         VocabularyPruning().rehearse(model)
     with pytest.raises(StageError, match="not tokenized"):
         VocabularyPruning().apply(text_model, replace(text_context, reader=NumbersReader()))
