@@ -102,7 +102,7 @@ def inspect(
     ] = None,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Training rows for importance scores.")] = 512,
     validation_rows: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Validation rows for accuracy.")
+        int, typer.Option(metavar="N", min=2, help="Validation rows for the metric.")
     ] = 500,
     sentences: Annotated[
         int, typer.Option(metavar="N", min=0, max=10, help="Rows whose attention is shown.")
@@ -113,7 +113,7 @@ def inspect(
             metavar="DROP",
             min=0,
             max=100,
-            help="Acceptable accuracy drop, as a share: 0.01 is one point. Numbers from 1 on are points.",
+            help="Acceptable drop of the metric: 0.01 is one point. Numbers from 1 on are points.",
         ),
     ] = 0.01,
     quick: Annotated[

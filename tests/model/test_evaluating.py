@@ -14,7 +14,7 @@ from compress.model.forward import predict_logits, to_tensors
 from compress.model.observe.attention_view import attention_of_row
 from compress.model.observe.capture import inputs_of_sites
 from compress.prune.importance.sensitivity import felt_inputs
-from compress.prune.importance.silencing import Batches, right_answers
+from compress.prune.importance.silencing import Batches, answers_of
 from compress.prune.importance.unit_gates import gate_gradients
 from compress.train import evaluate
 
@@ -46,7 +46,7 @@ def _watched(model: nn.Module, splits: Splits) -> object:
         _watched,
         lambda model, splits: predict_logits(model, splits.validation, splits.task),
         lambda model, splits: evaluate(model, splits.validation, splits.task),
-        lambda model, splits: right_answers(model, Batches.of(splits.validation, splits.task)),
+        lambda model, splits: answers_of(model, Batches.of(splits.validation, splits.task)),
     ],
 )
 def test_each_module_keeps_its_own_mode(

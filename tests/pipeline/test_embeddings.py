@@ -22,6 +22,7 @@ from compress.pipeline.run import run
 from compress.recipe import load_recipe
 from compress.registry import stage_class
 from compress.stage import Context
+from tests.inspecting import inspected
 from tests.sentence_folders import prepared_embedder, write_sentence_folder, write_texts
 
 
@@ -44,6 +45,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     write_sentence_folder(folder / "st", dense=(16,))
     return run(_recipe(folder, "quantize/int8_dynamic", {}), folder / "out").directory
+
+
+def test_an_inspection_counts_kept_neighbours(tmp_path: Path) -> None:
+    write_sentence_folder(tmp_path / "st", dense=(16,))
+    recipe = load_recipe(_recipe(tmp_path, "quantize/int8_dynamic", {}))
+    found = inspected(recipe, tmp_path / "cache", quick=False)
+    assert found.accuracy == 1 and found.quantization and not found.notes
 
 
 def test_a_run_judges_vectors_by_the_originals(finished: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,12 +15,13 @@ from compress.prune.importance.ranking import weakest_first
 from compress.prune.importance.silencing import (
     Batches,
     SilencedPoint,
+    answers_of,
     curve_levels,
     furthest_within,
     resumed_at_layer,
-    right_answers,
     silencing_curve,
 )
+from compress.tasks.metrics.statistics import paired_interval
 
 
 @pytest.fixture
@@ -45,16 +47,14 @@ def test_levels_begin_at_0_end_at_all_and_are_even() -> None:
 
 def test_the_furthest_point_may_lie_beyond_a_dip() -> None:
     points = [
-        SilencedPoint(0, 90, 0, 0),
-        SilencedPoint(1, 88, 0, 2),
-        SilencedPoint(2, 89, 1, 2),
-        SilencedPoint(3, 80, 0, 10),
+        SilencedPoint(silenced, 0.9 + difference, difference, -1.0, 1.0)
+        for silenced, difference in enumerate((0.0, -0.02, -0.01, -0.1))
     ]
-    assert furthest_within(points, 100, 0.01).silenced == 2
-    assert furthest_within(points, 100, 0.0).silenced == 0
-    assert furthest_within(points, 100, 0.1).silenced == 3
-    # 0.29 * 100 is 28.999... in doubles: a loss of 29 rows in 100 is still within 29 %.
-    assert furthest_within([SilencedPoint(1, 61, 0, 29)], 100, 0.29).silenced == 1
+    assert furthest_within(points, 0.01).silenced == 2
+    assert furthest_within(points, 0.0).silenced == 0
+    assert furthest_within(points, 0.1).silenced == 3
+    # 0.9 - 0.61 is 0.29000000000000004 in doubles, which is still within 0.29.
+    assert furthest_within([SilencedPoint(1, 0.61, 0.61 - 0.9, -1.0, 1.0)], 0.29).silenced == 1
 
 
 def test_silenced_heads_answer_as_cut_ones_do(model: nn.Module, splits: Splits, batches: Batches) -> None:
@@ -62,10 +62,10 @@ def test_silenced_heads_answer_as_cut_ones_do(model: nn.Module, splits: Splits, 
     cut = copy.deepcopy(model)
     keep_units_(cut, structure_of(cut).attention[0], [0, 3])
     expected = predict_logits(cut, splits.validation, splits.task).argmax(-1)
-    right = right_answers(model, batches, [site], [torch.tensor([1.0, 0.0, 0.0, 1.0])])
+    found = answers_of(model, batches, [site], [torch.tensor([1.0, 0.0, 0.0, 1.0])])
     # Rows of one length stay in their order.
-    assert torch.equal(right, expected == torch.from_numpy(splits.validation.labels))
-    assert not torch.equal(right, right_answers(model, batches, [site], [torch.zeros(4)]))
+    assert np.array_equal(found, expected.numpy())
+    assert not np.array_equal(found, answers_of(model, batches, [site], [torch.zeros(4)]))
 
 
 def test_rows_of_like_length_stand_together_with_their_labels() -> None:
@@ -76,26 +76,29 @@ def test_rows_of_like_length_stand_together_with_their_labels() -> None:
     made = from_arrays(part, other)
     found = Batches.of(made.train, made.task, batch_size=2)
     assert [batch["features"].shape[1] for batch in found.inputs] == [3, 5]
-    assert found.truth.tolist() == [1, 0, 2, 0]
+    assert found.truth.labels.tolist() == [1, 0, 2, 0]
     assert [each.tolist() for each in found.labels] == [[1, 0], [2, 0]]
 
 
-def test_a_curve_counts_what_is_gained_and_lost_row_by_row(model: nn.Module, batches: Batches) -> None:
-    sites = structure_of(model).attention
+def test_a_curve_compares_answers_row_by_row(model: nn.Module, batches: Batches) -> None:
+    sites, rows = structure_of(model).attention, len(batches.truth.labels)
     order = weakest_first([torch.tensor([4.0, 3.0, 2.0, 1.0])] * 2)
-    full = right_answers(model, batches)
+    full = answers_of(model, batches)
     told: list[int] = []
     curve = silencing_curve(
         model, batches, sites, order, [0, 3, 8], full, on_pass=lambda point: told.append(point.silenced)
     )
-    assert curve[0] == SilencedPoint(0, int(full.sum()), 0, 0)
+    before = full == batches.truth.labels
+    assert curve[0] == SilencedPoint(0, before.mean(), 0.0, 0.0, 0.0)
     assert told == [3, 8]  # the full model is not asked again
-    for point in curve:
-        assert point.correct == int(full.sum()) + point.gained - point.lost
     gates = [torch.ones(4), torch.ones(4)]
     for site, head in order[:3]:
         gates[site][head] = 0
-    assert curve[1].correct == int(right_answers(model, batches, sites, gates).sum())
+    after = answers_of(model, batches, sites, gates) == batches.truth.labels
+    low, high = paired_interval(int((after & ~before).sum()), int((before & ~after).sum()), rows)
+    assert curve[1].value == pytest.approx(after.mean())
+    assert curve[1].difference == pytest.approx(after.mean() - before.mean())
+    assert (curve[1].low, curve[1].high) == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -104,16 +107,16 @@ def test_a_pass_resumed_at_a_layer_answers_as_a_whole_pass(
 ) -> None:
     structure = structure_of(model)
     gates = [torch.tensor([0.0, 1.0, 0.0, 1.0])]
-    whole = right_answers(model, batches, [structure.attention[1]], gates)
+    whole = answers_of(model, batches, [structure.attention[1]], gates)
     calls: list[int] = []
     first = model.get_submodule(structure.attention[0].consumer)
     assert structure.layers is not None
     with resumed_at_layer(model, structure.layers, index, batches):
         handle = first.register_forward_hook(lambda *_: calls.append(1))
-        resumed = [right_answers(model, batches, [structure.attention[1]], gates) for _ in range(2)]
+        resumed = [answers_of(model, batches, [structure.attention[1]], gates) for _ in range(2)]
         handle.remove()
-    assert not torch.equal(whole, right_answers(model, batches))
-    assert torch.equal(resumed[0], whole) and torch.equal(resumed[1], whole)
+    assert not np.array_equal(whole, answers_of(model, batches))
+    assert np.array_equal(resumed[0], whole) and np.array_equal(resumed[1], whole)
     assert len(calls) == (0 if index else 2 * len(batches.inputs))
     assert model.get_submodule(structure.attention[0].consumer) is first  # put back
 

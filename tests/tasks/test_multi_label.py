@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 from compress.data.partition import partition
 from compress.data.table import Table
-from compress.errors import DataError, ModelError, RecipeError
+from compress.errors import DataError, ModelError
 from compress.model import ModelConfig, load_model
-from compress.pipeline import bundle_variants, check_bundle, export_model, inspect_model, run
+from compress.pipeline import bundle_variants, check_bundle, export_model, run
 from compress.recipe import load_recipe
 from compress.report import to_markdown
 from compress.tasks import NO_LABEL, InputSpec, MultiLabel, Truth, flat_truth, task_class, task_from
 from compress.tasks.registry import task_of_architectures
+from tests.inspecting import inspected
 
 TASK = MultiLabel((InputSpec("x", "float32", (3,)),), ("a", "b", "c"))
 ROWS, LABELS = 200, 6
@@ -290,10 +291,10 @@ def test_images_are_refused_by_name(write_vit: Callable[..., Path], tmp_path: Pa
         load_model(ModelConfig.model_validate({"hf": str(directory)}), seed=0, scratch=tmp_path)
 
 
-def test_inspect_counts_right_answers_and_refuses_it(checkpoint: Path, texts: Path, tmp_path: Path) -> None:
+def test_an_inspection_has_the_models_thresholds(checkpoint: Path, texts: Path, tmp_path: Path) -> None:
     path = _recipe(tmp_path, checkpoint, texts, task="multi-label", label_separator="|")
-    with pytest.raises(RecipeError):
-        inspect_model(load_recipe(path))
+    found = inspected(load_recipe(path), tmp_path / "cache")
+    assert found.unit == "label" and found.units > found.validation_rows
 
 
 def test_folders_of_images_have_one_label_a_row() -> None:

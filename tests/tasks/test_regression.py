@@ -18,16 +18,17 @@ from compress.data.partition import partition
 from compress.data.sources.array_files import ArraysData
 from compress.data.sources.file import FileData
 from compress.data.table import Table
-from compress.errors import DataError, ModelError, RecipeError
+from compress.errors import DataError, ModelError
 from compress.measure.answers import pack_answers, unpack_answers
 from compress.model import ModelConfig, load_model
-from compress.pipeline import bundle_variants, check_bundle, export_model, inspect_model, run
+from compress.pipeline import bundle_variants, check_bundle, export_model, run
 from compress.recipe import load_recipe
 from compress.report import compare_reports, to_html, to_markdown
 from compress.tasks import InputSpec, Regression, Truth, flat_truth, task_from
 from compress.tasks.registry import task_of_architectures
 from compress.tasks.scores.one_number import order_kept
 from compress.tasks.scores.regression import regression_metrics
+from tests.inspecting import inspected
 
 TASK = Regression((InputSpec("x", "float32", (3,)),))
 ROWS = 200
@@ -361,8 +362,11 @@ def test_what_does_not_fit_is_refused(
         load_model(two, task="regression", **options)  # type: ignore[arg-type]
     loaded = load_model(one, task="regression", **options)  # type: ignore[arg-type]
     assert any("problem_type" in note for note in loaded.notes)
-    with pytest.raises(RecipeError):
-        inspect_model(load_recipe(_recipe(tmp_path, checkpoint, texts)))
+
+
+def test_an_inspection_is_in_terms_of_the_correlation(checkpoint: Path, texts: Path, tmp_path: Path) -> None:
+    found = inspected(load_recipe(_recipe(tmp_path, checkpoint, texts)), tmp_path / "cache")
+    assert found.unit == "row" and 0 < found.accuracy < 1
 
 
 def test_a_new_head_begins_with_the_mean_and_spread_of_the_labels() -> None:

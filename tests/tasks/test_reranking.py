@@ -31,6 +31,7 @@ from compress.tasks.metrics.ranking import (
     reciprocal_rank,
 )
 from compress.tasks.registry import task_of_architectures
+from tests.inspecting import inspected
 
 TASK = Reranking((InputSpec("x", "float32", (3,)),))
 GROUPS, CANDIDATES = 60, 12
@@ -317,6 +318,8 @@ def test_candidates_are_learnt_compressed_measured_and_shipped(
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe))
+    seen = inspected(load_recipe(path), tmp_path / "cache", ties=True)
+    assert (seen.units, seen.unit) == (seen.validation_rows // 5, "group")
     outcome = run(load_recipe(path), tmp_path / "reports")
     measured = outcome.report.measurement
     assert (measured.task, measured.candidate.accuracy.metric) == ("reranking", "nDCG@10")

@@ -25,6 +25,7 @@ from compress.tasks.metrics.by_class import ByClass
 from compress.tasks.metrics.entities import entity_counts, entity_f1, scheme_of
 from compress.tasks.registry import task_of_architectures
 from compress.tasks.token_labels import TokenLabels
+from tests.inspecting import inspected
 
 from ..hf_families import FAMILIES, SIZES, WORDS, write_family
 from .token_rows import TAGS, sentences, write_sentences
@@ -283,6 +284,8 @@ def test_tags_are_learnt_compressed_measured_and_shipped(tmp_path: Path) -> None
     path = _recipe(tmp_path, encoder, {"distill/student": student}, "quantize/int8_dynamic", train=TRAIN)
     outcome = run(load_recipe(path), tmp_path / "reports")
     measured = outcome.report.measurement
+    seen = inspected(load_recipe(path), tmp_path / "reports" / ".cache", quick=False)
+    assert seen.validation_rows == 30 < seen.units and seen.quantization
     assert (measured.task, measured.candidate.accuracy.metric) == ("token-labels", "entity F1")
     assert measured.candidate.accuracy.value > 0.7 and measured.baseline.accuracy.value > 0.7
     assert measured.baseline.accuracy.rows == 50 < measured.baseline.accuracy.units

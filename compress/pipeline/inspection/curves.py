@@ -1,12 +1,14 @@
-"""Validation accuracy over silenced units, for all layers together and each alone, and the set to keep."""
+"""The validation metric over silenced units, for all layers together and each alone, and the set to keep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.data import Split
@@ -17,15 +19,14 @@ from compress.prune.importance.ranking import weakest_first
 from compress.prune.importance.silencing import (
     Batches,
     SilencedPoint,
+    answers_of,
     curve_levels,
     furthest_within,
     resumed_at_layer,
-    right_answers,
     silencing_curve,
 )
 from compress.report.inspection.data import Point
 from compress.tasks import Task
-from compress.tasks.metrics.statistics import paired_interval
 
 __all__ = ["Bench", "Curves", "bench_of", "curves_of", "scores_of_kind"]
 
@@ -38,7 +39,7 @@ class Bench:
     """The model with its validation rows.
 
     Attributes:
-        full: which rows the full model predicts correctly, boolean [n].
+        full: the full model's answers to the rows, in the order of `batches`, [a, ...].
     """
 
     model: nn.Module
@@ -46,24 +47,7 @@ class Bench:
     task: Task
     rows: Split
     batches: Batches
-    full: Tensor
-
-    def points(self, found: Sequence[SilencedPoint]) -> tuple[Point, ...]:
-        """The accuracy and interval of each point."""
-        return tuple(self._point(each) for each in found)
-
-    def _point(self, each: SilencedPoint) -> Point:
-        rows = len(self.full)
-        low, high = paired_interval(each.gained, each.lost, rows)
-        if each.silenced == 0:  # the same model, so the difference is exactly 0
-            low = high = 0.0
-        return Point(
-            silenced=each.silenced,
-            accuracy=each.correct / rows,
-            difference=(each.gained - each.lost) / rows,
-            low=low,
-            high=high,
-        )
+    full: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,7 @@ def bench_of(run: Run, module: nn.Module, structure: Structure, validation_rows:
     rows = splits.validation.take(validation_rows, seed=recipe.seed)
     module.to(recipe.device)
     batches = Batches.of(rows, splits.task, device=recipe.device)
-    return Bench(module, structure, splits.task, rows, batches, right_answers(module, batches))
+    return Bench(module, structure, splits.task, rows, batches, answers_of(module, batches))
 
 
 def curves_of(
@@ -101,7 +85,7 @@ def curves_of(
 
     Args:
         scores: importance of the units of each site of the structure, [u] each.
-        max_drop: the accuracy that may be lost, in [0, 1].
+        max_drop: how much of the metric may be lost.
         quick: skip the curves of single layers.
     """
     structure = bench.structure
@@ -124,11 +108,21 @@ def curves_of(
                 layers.append(run.over([site], [each], range(len(each) + 1)))
     made = [*joint, *wide, *(point for points in layers for point in points)]
     return Curves(
-        need=bench.points([furthest_within(joint, len(bench.full), max_drop)])[0],
-        joint=bench.points(joint),
-        layers=tuple(bench.points(points) for points in layers),
-        neurons=bench.points(wide),
+        need=_point(furthest_within(joint, max_drop)),
+        joint=tuple(map(_point, joint)),
+        layers=tuple(tuple(map(_point, points)) for points in layers),
+        neurons=tuple(map(_point, wide)),
         passes=1 + sum(point.silenced > 0 for point in made),
+    )
+
+
+def _point(each: SilencedPoint) -> Point:
+    return Point(
+        silenced=each.silenced,
+        accuracy=each.value,
+        difference=each.difference,
+        low=each.low,
+        high=each.high,
     )
 
 
@@ -136,9 +130,9 @@ def _joint(
     run: _Curve, heads: Sequence[Tensor], levels: Sequence[int], max_drop: float
 ) -> list[SilencedPoint]:
     """Evaluate the levels, then every number between the best level and the next."""
-    sites, rows = run.bench.structure.attention, len(run.bench.full)
+    sites = run.bench.structure.attention
     found = run.over(sites, heads, levels)
-    best = furthest_within(found, rows, max_drop).silenced
+    best = furthest_within(found, max_drop).silenced
     after = min((level for level in levels if level > best), default=best)
     found += run.over(sites, heads, range(best + 1, after))
     return sorted(found, key=lambda point: point.silenced)
@@ -159,8 +153,8 @@ class _Curve:
         )
 
     def _advance(self, point: SilencedPoint) -> None:
-        right = point.correct / len(self.bench.full)
-        self.bar.advance(1, f"{point.silenced:,} silenced: {right:.1%}")
+        words = self.bench.task.words
+        self.bar.advance(1, f"{point.silenced:,} silenced: {words.score} {words.scale.text(point.value)}")
 
 
 @contextmanager
@@ -171,7 +165,7 @@ def _from_layer(bench: Bench, layer: int) -> Iterator[None]:
         yield
         return
     with resumed_at_layer(bench.model, path, layer, bench.batches):
-        same = torch.equal(right_answers(bench.model, bench.batches), bench.full)
+        same = np.array_equal(answers_of(bench.model, bench.batches), bench.full)
         if same:
             yield
     if not same:

@@ -9,14 +9,14 @@ import datetime
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from compress.data import Split
-from compress.errors import ModelError, RecipeError
+from compress.errors import ModelError
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.layers.quantized import QuantizedModule
 from compress.pipeline.bundles.export import model_config_of, own_recipe
@@ -24,7 +24,7 @@ from compress.pipeline.cache import Cache
 from compress.pipeline.inspection.attention import attention_facts
 from compress.pipeline.inspection.curves import Bench, Curves, bench_of, curves_of, scores_of_kind
 from compress.pipeline.prepare import Run, prepare
-from compress.pipeline.stages import trained_model
+from compress.pipeline.stages import decided, trained_model, with_truth
 from compress.progress import Progress, Silent
 from compress.prune.importance.likeness import unit_likeness
 from compress.prune.importance.ranking import held_by_top, normalised, units_holding, weakest_first
@@ -39,8 +39,6 @@ from compress.recipe import Recipe, load_recipe, recipe_of_model
 from compress.report.inspection.data import Inspection, LayerHeads, LayerNeurons, QuantizedGroup
 from compress.stage import Context
 from compress.system.disk import scratch_directory
-from compress.tasks import task_class
-from compress.tasks.metrics.statistics import paired_interval, proportion_interval
 from compress.version import __version__
 
 __all__ = ["inspect_model", "inspection_recipe"]
@@ -88,9 +86,9 @@ def inspect_model(
     Args:
         recipe: its model and data; stages are ignored.
         calibration_rows: training rows for importance and likeness, sampled with the recipe's seed.
-        validation_rows: maximum rows for accuracy, sampled with the recipe's seed.
+        validation_rows: maximum rows for the metric, sampled with the recipe's seed.
         sentences: validation rows whose attention is kept.
-        max_drop: the accuracy that may be lost, in [0, 1].
+        max_drop: how much of the task's metric may be lost.
         quick: skip the curves of single layers and the cost of quantizing each, which take the most time.
         cache: cache folder of `run`, for a model that is trained first; None: not stored.
         command: the command as typed.
@@ -100,7 +98,6 @@ def inspect_model(
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    _check_task(recipe)
     how = _Options(calibration_rows, validation_rows, sentences, max_drop, quick)
     with scratch_directory() as scratch:
         kept = Cache(cache or scratch / "cache", progress.say)
@@ -135,12 +132,14 @@ def _measured(run: Run, how: _Options) -> dict[str, Any]:
     for note in run.splits.notes:
         run.progress.say(f"note: {note}")
     module, _ = trained_model(run)
+    run = replace(run, splits=decided(module, with_truth(module, run.splits)))
     bench = bench_of(run, module.eval(), structure, how.validation_rows)
     calibration = run.splits.train.take(how.calibration_rows, seed=run.recipe.seed)
     units = _units(run, bench, calibration)
     curves = curves_of(bench, units.scores, how.max_drop, how.quick, run.progress)
     quantization = () if how.quick else _quantization(run, bench, calibration)
     return {
+        "task": bench.task.name,
         "calibration_rows": len(calibration),
         "tokens": units.tokens,
         **_accuracy(bench),
@@ -151,20 +150,10 @@ def _measured(run: Run, how: _Options) -> dict[str, Any]:
         "heads": _heads(structure, units, curves),
         "neurons": _neurons(structure, units.scores),
         "quantization": quantization,
-        "quantization_rows": min(_QUANTIZED_ROWS, len(bench.full)) if quantization else 0,
+        "quantization_rows": min(_QUANTIZED_ROWS, len(bench.rows)) if quantization else 0,
         "attention": attention_facts(run, module, structure.attention, how.sentences),
         "notes": _notes(run, bench),
     }
-
-
-def _check_task(recipe: Recipe) -> None:
-    kind = task_class(recipe.data.task)
-    if kind.names_tokens or kind.label_kind != "class":
-        text = (
-            "data.task: inspect needs a classifier with one label per row, and this is a "
-            f"{kind.words.model}; use prune/structured, whose report shows what each layer keeps"
-        )
-        raise RecipeError(recipe.problem("data.task", text))
 
 
 @dataclass(frozen=True)
@@ -191,13 +180,15 @@ def _units(run: Run, bench: Bench, calibration: Split) -> _Units:
 
 
 def _accuracy(bench: Bench) -> dict[str, Any]:
-    """Accuracy of the full model on the validation rows, with its interval."""
-    low, high = proportion_interval(int(bench.full.sum()), len(bench.full))
+    """The metric of the full model on the validation rows, with its interval."""
+    found = bench.task.score(bench.full, bench.batches.truth)
     return {
-        "validation_rows": len(bench.full),
-        "accuracy": _share(bench.full),
-        "accuracy_low": low,
-        "accuracy_high": high,
+        "validation_rows": found.rows,
+        "units": found.units,
+        "unit": found.unit,
+        "accuracy": found.value,
+        "accuracy_low": found.low,
+        "accuracy_high": found.high,
     }
 
 
@@ -239,10 +230,6 @@ def _plain(values: Tensor) -> tuple[float, ...]:
     return tuple(round(float(value), 4) for value in values)
 
 
-def _share(right: Tensor) -> float:
-    return int(right.sum()) / len(right)
-
-
 def _heads(structure: Structure, units: _Units, curves: Curves) -> tuple[LayerHeads, ...]:
     importance = scores_of_kind(structure, units.scores, "attention")
     gone = set(weakest_first(importance)[: curves.need.silenced])
@@ -278,22 +265,20 @@ def _neurons(structure: Structure, scores: Sequence[Tensor]) -> tuple[LayerNeuro
 
 def _notes(run: Run, bench: Bench) -> tuple[str, ...]:
     recipe, splits, found = run.recipe, run.splits, list(run.notes)
-    task, right, truth = bench.task, bench.full.numpy(), bench.rows.truth(bench.task)
-    constant = task.constant(truth) == truth.labels
-    gained, lost = int((right & ~constant).sum()), int((constant & ~right).sum())
-    chance = float(constant.mean())
-    if paired_interval(gained, lost, len(right))[0] <= 0:
+    task, words, truth = bench.task, bench.task.words, bench.batches.truth
+    constant, gain = task.above_constant(bench.full, truth)
+    if gain.low <= 0:
+        own, of_constant = (words.scale.text(each) for each in (task.value(bench.full, truth), constant))
         found.append(
-            "the full model is not measurably better than always predicting the most frequent label: it "
-            f"predicts {_share(bench.full):.1%} of the validation rows correctly, and {chance:.1%} of them "
-            "have that label. Which heads such a model does not need says nothing about the task; check that "
-            "it was trained"
+            f"{words.not_above_constant('full', own, of_constant, 'validation')}. What such a model does not "
+            "need says nothing about the task; check that it was trained"
         )
     trained_before = recipe.model.file is None and recipe.model.train is None
-    if trained_before and getattr(recipe.data, "validation", "") is None:
+    judged_by_labels = not task.labels_from_model
+    if trained_before and judged_by_labels and getattr(recipe.data, "validation", "") is None:
         found.append(
             "the validation rows were drawn from the train file: if the model was trained on them, its "
-            "accuracy is too high here, which hides the cost of silencing; give rows that it has not seen "
-            "as data.validation"
+            f"{words.score} is too high here, which hides the cost of silencing; give rows that it has not "
+            "seen as data.validation"
         )
     return tuple(note[:1].upper() + note[1:] for note in (*found, *splits.notes))

@@ -1,7 +1,7 @@
-"""Silencing: the model's predictions with the outputs of some units multiplied by 0. Nothing is cut.
+"""Silencing: a model's answers with the outputs of some units multiplied by 0. Nothing is cut.
 
-Every pass uses the same rows in the same batches, so that passes can be compared row by row.
-Shapes: n = rows, u = units of a site.
+Every pass uses the same rows in the same batches, so that passes can be compared answer by answer.
+Shapes: a = answers (of rows, tokens ...), u = units of a site.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.data.split import Split
@@ -20,15 +20,15 @@ from compress.model.evaluating import evaluating
 from compress.model.forward import device_of, logits, to_tensors
 from compress.model.structure.sites import Site
 from compress.prune.importance.unit_gates import gated
-from compress.tasks import LABELS_KEY, Task
+from compress.tasks import LABELS_KEY, Task, Truth
 
 __all__ = [
     "Batches",
     "SilencedPoint",
+    "answers_of",
     "curve_levels",
     "furthest_within",
     "resumed_at_layer",
-    "right_answers",
     "silencing_curve",
 ]
 
@@ -40,58 +40,55 @@ class Batches:
     Attributes:
         inputs: one dict per batch.
         labels: of each batch, on the CPU.
-        truth: labels of all scored units, in the batches' order.
-        task: scores the predictions.
+        truth: true answers, in the batches' order.
+        task: scores the answers.
     """
 
     inputs: tuple[dict[str, Tensor], ...]
     labels: tuple[Tensor, ...]
-    truth: Tensor
+    truth: Truth
     task: Task
 
     @classmethod
     def of(cls, split: Split, task: Task, *, batch_size: int = 32, device: str = "cpu") -> Batches:
         """Sort the rows of a split by length and batch them."""
-        lengths = [row[split.inputs[0].name].shape[0] for row in split.rows]
-        order = np.argsort(lengths, kind="stable")
-        ordered = split.at(order)
+        ordered = split.by_length()
         batches = list(ordered.batches(batch_size))
         return cls(
             tuple(to_tensors(batch, task.input_names, device) for batch in batches),
             tuple(torch.from_numpy(batch[LABELS_KEY]) for batch in batches),
-            torch.from_numpy(ordered.truth(task).labels),
+            ordered.truth(task),
             task,
         )
 
 
 @dataclass(frozen=True)
 class SilencedPoint:
-    """Accuracy with a number of units silenced.
+    """The task's metric with a number of units silenced.
 
     Attributes:
-        correct: rows that are predicted correctly.
-        gained: rows that only the silenced model predicts correctly.
-        lost: rows that only the full model predicts correctly.
+        value: the metric.
+        difference: the metric minus the full model's.
+        low, high: 95 % interval of the difference, which pairs answers; both 0 if nothing is silenced.
     """
 
     silenced: int
-    correct: int
-    gained: int
-    lost: int
+    value: float
+    difference: float
+    low: float
+    high: float
 
 
-def right_answers(
+def answers_of(
     model: nn.Module, batches: Batches, sites: Sequence[Site] = (), gates: Sequence[Tensor] = ()
-) -> Tensor:
-    """Mark the rows that the model predicts correctly with the sites' gates ([u] each) applied: boolean [n].
-
-    If a row has several scored units, one boolean for each.
-    """
+) -> NDArray[Any]:
+    """The model's answers with the sites' gates ([u] each) applied, as `Task.named` gives them: [a, ...]."""
     task, answers = batches.task, []
     with torch.inference_mode(), evaluating(model), gated(model, sites, list(gates)):
         for inputs, labels in zip(batches.inputs, batches.labels, strict=True):
             answers.append(task.named(task.judged(logits(model, inputs), labels)).cpu())
-    return torch.cat(answers) == batches.truth
+    found: NDArray[Any] = torch.cat(answers).numpy()
+    return found
 
 
 def silencing_curve(
@@ -100,7 +97,7 @@ def silencing_curve(
     sites: Sequence[Site],
     order: Sequence[tuple[int, int]],
     levels: Sequence[int],
-    full: Tensor,
+    full: NDArray[Any],
     *,
     on_pass: Callable[[SilencedPoint], None] | None = None,
 ) -> list[SilencedPoint]:
@@ -109,23 +106,25 @@ def silencing_curve(
     Args:
         order: (site, unit) in the order in which to silence them.
         levels: number of silenced units at each point; 0 needs no pass.
-        full: the full model's `right_answers`, boolean [n].
+        full: the full model's `answers_of`.
         on_pass: called with each point that needed a pass.
 
     Returns:
         One point per level, in the order of `levels`.
     """
-    device = device_of(model)
+    device, task, truth = device_of(model), batches.task, batches.truth
+    whole = task.value(full, truth)
     points = []
     for level in levels:
-        if level == 0:
-            points.append(SilencedPoint(0, int(full.sum()), 0, 0))
+        if level == 0:  # the same model, so the difference is exactly 0
+            points.append(SilencedPoint(0, whole, 0.0, 0.0, 0.0))
             continue
         gates = [torch.ones(site.units(model), device=device) for site in sites]
         for site, unit in order[:level]:
             gates[site][unit] = 0.0
-        right = right_answers(model, batches, sites, gates)
-        point = SilencedPoint(level, int(right.sum()), int((right & ~full).sum()), int((full & ~right).sum()))
+        answers = answers_of(model, batches, sites, gates)
+        found = task.difference(full, answers, truth)
+        point = SilencedPoint(level, task.value(answers, truth), found.value, found.low, found.high)
         points.append(point)
         if on_pass is not None:
             on_pass(point)
@@ -137,10 +136,10 @@ def curve_levels(units: int, most: int) -> list[int]:
     return sorted({0, *(round(units * step / most) for step in range(1, most + 1))})
 
 
-def furthest_within(points: Sequence[SilencedPoint], rows: int, max_drop: float) -> SilencedPoint:
-    """Return the point with the most units silenced that loses at most `max_drop` (a share of rows)."""
-    # Rounding can leave share * rows just below a whole number.
-    kept = [point for point in points if point.lost - point.gained <= max_drop * rows + 1e-9]
+def furthest_within(points: Sequence[SilencedPoint], max_drop: float) -> SilencedPoint:
+    """Return the point with the most units silenced that loses at most `max_drop` of the metric."""
+    # Rounding can leave a loss just above the share that it is.
+    kept = [point for point in points if -point.difference <= max_drop + 1e-9]
     return max(kept, key=lambda point: point.silenced)
 
 
@@ -167,7 +166,7 @@ def resumed_at_layer(model: nn.Module, layers: str, index: int, batches: Batches
     """Start passes over these batches at a layer: earlier layers replay their recorded outputs.
 
     Halves the cost of silencing each layer alone. In a model that reads the outputs of all its layers it
-    would change the predictions; check that `right_answers` equal those of the full model.
+    would change the answers; check that `answers_of` equal those of the full model.
 
     Args:
         layers: path of the nn.ModuleList.
@@ -180,7 +179,7 @@ def resumed_at_layer(model: nn.Module, layers: str, index: int, batches: Batches
     outputs: list[Any] = []
     handle = stack[index - 1].register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
-        right_answers(model, batches)
+        answers_of(model, batches)
     finally:
         handle.remove()
     originals = [stack[i] for i in range(index)]

@@ -1,4 +1,4 @@
-"""Line charts: training curves, accuracy over silenced units, and cost over widths."""
+"""Line charts: training curves, the metric over silenced units, and cost over widths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_MARKS = 20  # per curve; more would hide the line
 
 
 class Silenced(Protocol):
-    """Accuracy with some units silenced; low and high bound the interval of its difference."""
+    """The metric with some units silenced; low and high bound the interval of its difference."""
 
     @property
     def silenced(self) -> int: ...
@@ -68,19 +68,27 @@ def _curves(
 
 
 @themed
-def silencing_curve(title: str, points: Sequence[Silenced], unit: str, chosen: int | None = None) -> Markup:
-    """Accuracy over silenced units with 95 % whiskers, and a dashed line at the full model's accuracy.
+def silencing_curve(
+    title: str,
+    points: Sequence[Silenced],
+    unit: str,
+    chosen: int | None = None,
+    *,
+    scale: Scale = PERCENT,
+) -> Markup:
+    """The metric over silenced units with 95 % whiskers, and a dashed line at that of the full model.
 
     Args:
         points: at least two, sorted by `silenced`; the first is the full model.
         unit: plural name of what is silenced.
         chosen: number of silenced units to mark.
+        scale: how the metric is written.
     """
     figure = sheet(340, 180)
     axes = panel(figure, 46, 8, 12, 38)
     full = points[0].accuracy
     at, ys = [x.silenced for x in points], [x.accuracy for x in points]
-    ends = [(max(full + x.low, 0.0), min(full + x.high, 1.0)) for x in points]
+    ends = [(max(full + x.low, -1.0), min(full + x.high, 1.0)) for x in points]
     axes.axhline(full, color=BASELINE, linestyle=(0, (5, 4)), linewidth=1)
     axes.vlines(at, *zip(*ends, strict=True), color=SOFT, linewidth=1)
     axes.plot(at, ys, color=CANDIDATE, marker="o", markersize=5, markerfacecolor=CARD)
@@ -89,7 +97,7 @@ def silencing_curve(title: str, points: Sequence[Silenced], unit: str, chosen: i
             axes.axvline(x, color=BASELINE, linestyle=(0, (5, 4)), linewidth=1)
             axes.plot([x], [y], color=CANDIDATE, marker="o", markersize=9)
     axes.set_xlabel(f"{unit} silenced")
-    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{scale.factor * y:g}{scale.unit}")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.locator_params(axis="x", integer=True, nbins=6)
     axes.locator_params(axis="y", nbins=4)

@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from compress.facts import Record
+from compress.page.format import counted
+from compress.tasks import TaskName, task_class
+from compress.tasks.spec import TaskWords
 
 __all__ = [
     "AttentionFacts",
@@ -25,12 +28,12 @@ INSPECTION_FILES = ("inspection.json", "inspection.md", "inspection.html")
 
 
 class Point(Record):
-    """Validation accuracy with a number of units silenced, compared with the full model on the same rows.
+    """The metric with a number of units silenced, compared with the full model on the same validation rows.
 
     Attributes:
-        accuracy: share of correct rows.
-        difference: accuracy minus the full model's.
-        low: lower end of the 95 % interval of the difference (paired, Tango 1998).
+        accuracy: the task's metric.
+        difference: the metric minus the full model's.
+        low: lower end of the paired 95 % interval of the difference.
         high: upper end of the interval.
     """
 
@@ -88,8 +91,9 @@ class QuantizedGroup(Record):
 
     Attributes:
         name: paths of the layers.
-        divergence: KL from the float model's outputs by scheme, mean over rows, in nats.
-        difference: change in accuracy on these rows, by scheme.
+        divergence: from the float model's outputs by scheme (`Task.divergence`: KL in nats for classes), mean
+            over what is judged.
+        difference: change of the metric on these rows, by scheme.
     """
 
     name: str
@@ -155,13 +159,16 @@ class Inspection(Record):
     """Results of `modelpress inspect`.
 
     Attributes:
+        task: its name, which says what the metric is.
         command: the command that repeats the inspection.
         calibration_rows: training rows used for importance and likeness.
-        validation_rows: rows used for every accuracy here.
+        validation_rows: rows used for every value of the metric here.
         tokens: unpadded tokens in the calibration rows.
         evaluations: passes over the validation rows.
-        max_drop: the accuracy that may be lost, in [0, 1].
-        accuracy: of the full model.
+        units: what the metric counts in the validation rows.
+        unit: name of one of these: row, token, query ...
+        max_drop: how much of the metric may be lost.
+        accuracy: the metric of the full model.
         need: the point of `joint` with the most heads silenced that loses no more than `max_drop`.
         joint: heads of all layers together, least important first.
         neuron_curve: the same for feed-forward neurons, with no head silenced.
@@ -175,10 +182,13 @@ class Inspection(Record):
     created: str
     modelpress_version: str
     command: str
+    task: TaskName
     model: str
     data: str
     calibration_rows: int
     validation_rows: int
+    units: int
+    unit: str
     tokens: int
     evaluations: int
     max_drop: float
@@ -195,6 +205,16 @@ class Inspection(Record):
     quantization_rows: int = 0
     notes: tuple[str, ...]
     seconds: float
+
+    @property
+    def words(self) -> TaskWords:
+        """The task's terms."""
+        return task_class(self.task).words
+
+    @property
+    def judged(self) -> str:
+        """What the metric counts: `530 rows`, `4,210 tokens`."""
+        return counted(self.units, self.unit)
 
 
 class Pair(Record):

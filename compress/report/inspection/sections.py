@@ -20,7 +20,7 @@ from compress.page import (
     heat_cells,
     parts_of,
 )
-from compress.page.format import capital, duration, percent
+from compress.page.format import capital, duration
 from compress.report.charts.attention import attention_legend, attention_map
 from compress.report.charts.curves import silencing_curve
 from compress.report.inspection.data import INSPECTION_FILES, Inspection, Sentence
@@ -38,13 +38,14 @@ from compress.report.inspection.words import alike_pairs, method, needed_heads, 
 from compress.report.render.html import page_html
 from compress.report.render.markdown import page_markdown
 from compress.system.disk import cannot_write
+from compress.tasks.spec import TaskWords
 
 __all__ = ["inspection_html", "inspection_markdown", "write_inspection"]
 
 _JOINT = "Heads of all layers together, the least important first (scores are normalized per layer)."
 _ALONE = (
-    "One layer at a time, its least important heads silenced one by one: change in validation accuracy, in "
-    "points. * marks a measurable change (its 95 % interval excludes 0). Each chart has its own scale."
+    "One layer at a time, its least important heads silenced one by one: change in validation {change}. "
+    "* marks a measurable change (its 95 % interval excludes 0). Each chart has its own scale."
 )
 _LIKE = (
     "Linear CKA (Kornblith et al. 2019) of the contributions of each pair of heads of a layer to the "
@@ -59,17 +60,18 @@ _LOOKS = (
     "category that applies: itself, first position, separator, previous, next, other."
 )
 _QUANTIZED = (
-    "Each group of layers quantized alone, all others in float: KL divergence from the float model's outputs "
-    "in thousandths of a nat, mean over {rows} validation rows; in brackets, the change in accuracy in "
-    "points, which is mostly noise. quantize/mixed uses such figures to choose a scheme for each group."
+    "Each group of layers quantized alone, all others in float: divergence from the float model's outputs "
+    "in thousandths (for classes and tokens KL, of a nat), mean over {rows} validation rows; in brackets, "
+    "the change in {change}, which is mostly noise. quantize/mixed uses such figures to choose a scheme for "
+    "each group."
 )
 _NEEDED = (
     "Rows are layers, columns heads. Taylor score divided by each layer's L2 norm; a stronger shade is more "
     "important. Outlined, or marked with *: the {count} heads needed for the task."
 )
 _CURVE = (
-    "Vertical lines: 95 % interval of the difference from the full model, whose accuracy is the horizontal "
-    "dashed line. Filled: the heads needed for the task. The accuracy axis does not start at 0."
+    "Vertical lines: 95 % interval of the difference from the full model, whose {score} is the horizontal "
+    "dashed line. Filled: the heads needed for the task. The vertical axis does not start at 0."
 )
 _SQUARES = (
     "Each square is a head (layer.head): rows are attending positions, columns attended positions, the first "
@@ -140,35 +142,52 @@ def _importance(inspection: Inspection) -> Section:
 
 
 def _silenced(inspection: Inspection) -> Section:
-    title = "Validation accuracy by number of silenced heads"
-    draw = partial(silencing_curve, title, inspection.joint, "heads", inspection.need.silenced)
+    words = inspection.words
+    title = f"Validation {words.score} by number of silenced heads"
+    draw = partial(
+        silencing_curve, title, inspection.joint, "heads", inspection.need.silenced, scale=words.scale
+    )
     together = Section(
         "All layers together",
         (
             Text(_JOINT, "note"),
-            Chart(draw, _CURVE),
-            replace(curve_table(inspection.joint, "heads"), folded="Values of the curve"),
+            Chart(draw, _CURVE.format(score=words.score)),
+            replace(curve_table(inspection.joint, "heads", words), folded="Values of the curve"),
         ),
     )
     left_out = Text("Curves of single layers are not available with --quick.", "note")
     alone = _alone(inspection) if inspection.heads[0].curve else left_out
-    return Section("Accuracy as heads are silenced", (together, alone), "silenced")
+    return Section(f"{capital(words.score)} as heads are silenced", (together, alone), "silenced")
+
+
+def _change(words: TaskWords) -> str:
+    """What a column of differences shows: `accuracy, in points`."""
+    unit = words.scale.change_unit.strip()
+    return f"{words.score}, in {unit}" if unit else words.score
 
 
 def _alone(inspection: Inspection) -> Section:
+    words = inspection.words
     charts = [
         Chart(
             partial(
-                silencing_curve, f"Accuracy by number of silenced heads of layer {x.layer}", x.curve, "heads"
+                silencing_curve,
+                f"{capital(words.score)} by number of silenced heads of layer {x.layer}",
+                x.curve,
+                "heads",
+                scale=words.scale,
             ),
             title=f"Layer {x.layer}",
         )
         for x in inspection.heads
         if len(x.curve) > 1
     ]
-    folded = "Values: change in accuracy, in points, by number of silenced heads"
+    change = _change(words)
+    folded = f"Values: change in {change}, by number of silenced heads"
     numbers = replace(layers_table(inspection), folded=folded)
-    return Section("One layer at a time", (Text(_ALONE, "note"), Row(tuple(charts)), numbers))
+    return Section(
+        "One layer at a time", (Text(_ALONE.format(change=change), "note"), Row(tuple(charts)), numbers)
+    )
 
 
 def _alike(inspection: Inspection) -> Section:
@@ -191,11 +210,16 @@ def _alike(inspection: Inspection) -> Section:
 def _neurons(inspection: Inspection) -> Section | None:
     if not inspection.neurons:
         return None
+    words = inspection.words
     draw = partial(
-        silencing_curve, "Accuracy by number of silenced neurons", inspection.neuron_curve, "neurons"
+        silencing_curve,
+        f"{capital(words.score)} by number of silenced neurons",
+        inspection.neuron_curve,
+        "neurons",
+        scale=words.scale,
     )
     caption = "Feed-forward neurons of all layers together, the least important first, with all heads active."
-    numbers = replace(curve_table(inspection.neuron_curve, "neurons"), folded="Values of the curve")
+    numbers = replace(curve_table(inspection.neuron_curve, "neurons", words), folded="Values of the curve")
     parts = (Text(_NEURONS, "note"), neurons_table(inspection), Chart(draw, caption), numbers)
     return Section("Neurons", parts, "neurons")
 
@@ -210,9 +234,9 @@ def _quantized(inspection: Inspection) -> Section | None:
         for group in groups
     )
     parts = (
-        Heat("KL by scheme", "layers", tuple(groups[0].divergence), rows),
-        Text(_QUANTIZED.format(rows=inspection.quantization_rows), "note"),
-        replace(quantization_table(inspection), folded="Values, and change in accuracy"),
+        Heat("Divergence by scheme", "layers", tuple(groups[0].divergence), rows),
+        Text(_QUANTIZED.format(rows=inspection.quantization_rows, change=_change(inspection.words)), "note"),
+        replace(quantization_table(inspection), folded=f"Values, and change in {inspection.words.score}"),
     )
     return Section("Cost of quantizing each group of layers", parts, "quantized", nav="Quantization")
 
@@ -278,11 +302,12 @@ def _no_pairs(inspection: Inspection) -> str:
 
 
 def _facts(inspection: Inspection) -> list[tuple[str, str]]:
-    low, high = 100 * inspection.accuracy_low, 100 * inspection.accuracy_high
+    words, scale = inspection.words, inspection.words.scale
+    ends = f"{scale.number(inspection.accuracy_low)} to {scale.number(inspection.accuracy_high)}"
     return [
         ("model", inspection.model),
         ("data", inspection.data),
-        ("accuracy", f"{percent(inspection.accuracy)} (95 % interval {low:.1f} to {high:.1f}), validation"),
+        (words.score, f"{scale.text(inspection.accuracy)} (95 % interval {ends}), validation"),
         (
             "rows",
             f"{inspection.calibration_rows:,} train, {inspection.validation_rows:,} validation, no test",

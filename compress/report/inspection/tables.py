@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.page import Table
-from compress.page.format import percent, points, whole_percent
+from compress.page.format import whole_percent
 from compress.report.inspection.data import HeadLook, Inspection, Point
 from compress.report.inspection.words import alike_pairs
+from compress.tasks.spec import TaskWords
 
 __all__ = [
     "curve_table",
@@ -34,22 +35,24 @@ def importance_table(inspection: Inspection) -> Table:
     return Table(("layer", "needed", *map(str, range(most))), tuple(rows), "lr" + "r" * most)
 
 
-def curve_table(curve: Sequence[Point], unit: str) -> Table:
-    """Accuracy and its difference by number of units silenced."""
+def curve_table(curve: Sequence[Point], unit: str, words: TaskWords) -> Table:
+    """The task's metric and its difference by number of units silenced."""
     rows = []
     for point in curve:
-        value, interval = points(point.difference, point.low, point.high)
+        value, interval = words.scale.change(point.difference, point.low, point.high)
         change = ("", "") if point.silenced == 0 else (value, interval)
-        rows.append((f"{point.silenced:,}", percent(point.accuracy), *change))
-    return Table((f"{unit} silenced", "accuracy", "points", "95 % interval"), tuple(rows), "rrrr")
+        rows.append((f"{point.silenced:,}", words.scale.text(point.accuracy), *change))
+    columns = (f"{unit} silenced", words.score, words.scale.change_unit.strip() or "change", "95 % interval")
+    return Table(columns, tuple(rows), "rrrr")
 
 
 def layers_table(inspection: Inspection) -> Table:
-    """Change in accuracy, in points, from silencing heads of one layer alone; * where it is measurable."""
+    """Change of the metric from silencing heads of one layer alone; * where it is measurable."""
+    scale = inspection.words.scale
     most = max(len(each.curve) for each in inspection.heads) - 1
     rows = []
     for each in inspection.heads:
-        cells = [points(x.difference, -1, 1)[0] + ("*" if x.measurable else "") for x in each.curve[1:]]
+        cells = [scale.change(x.difference, -1, 1)[0] + ("*" if x.measurable else "") for x in each.curve[1:]]
         rows.append((str(each.layer), *cells, *[""] * (most - len(cells))))
     return Table(("layer", *(str(k) for k in range(1, most + 1))), tuple(rows), "l" + "r" * most)
 
@@ -77,13 +80,14 @@ def neurons_table(inspection: Inspection) -> Table:
 
 
 def quantization_table(inspection: Inspection) -> Table:
-    """Cost of each group of layers in each scheme alone: KL in thousandths of a nat, and points."""
+    """Cost of each group of layers in each scheme alone: divergence in thousandths, change of the metric."""
+    scale = inspection.words.scale
     schemes = list(inspection.quantization[0].divergence)
     rows = tuple(
         (
             group.name,
             *(
-                f"{1000 * group.divergence[scheme]:.2f} ({points(group.difference[scheme], -1, 1)[0]})"
+                f"{1000 * group.divergence[scheme]:.2f} ({scale.change(group.difference[scheme], -1, 1)[0]})"
                 for scheme in schemes
             ),
         )

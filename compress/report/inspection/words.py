@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.page.format import percent, points, whole_percent
+from compress.page.format import capital, whole_percent
 from compress.report.inspection.data import Inspection, Pair, Point
 
 __all__ = [
@@ -32,22 +32,25 @@ def alike_pairs(inspection: Inspection) -> list[Pair]:
 
 
 def _compared(point: Point, inspection: Inspection) -> str:
-    value, interval = points(point.difference, point.low, point.high)
+    words, scale = inspection.words, inspection.words.scale
+    value, interval = scale.change(point.difference, point.low, point.high)
     return (
-        f"validation accuracy is {percent(point.accuracy)} instead of {percent(inspection.accuracy)} "
-        f"({value} points, 95 % interval {interval}, {inspection.validation_rows:,} rows)"
+        f"validation {words.score} is {scale.text(point.accuracy)} instead of "
+        f"{scale.text(inspection.accuracy)} ({value}{scale.change_unit}, 95 % interval {interval}, "
+        f"{inspection.judged})"
     )
 
 
 def needed_heads(inspection: Inspection) -> str:
     """A sentence on how many heads of each layer the task needs."""
+    words = inspection.words
     total = sum(len(heads.importance) for heads in inspection.heads)
     left = total - inspection.need.silenced
     if inspection.need.silenced == 0:
         return (
-            f"No head can be silenced with a loss of at most {_allowed(inspection)} of accuracy: this task "
-            f"needs all {total} (validation accuracy {percent(inspection.accuracy)}, "
-            f"{inspection.validation_rows:,} rows)."
+            f"No head can be silenced with a loss of at most {_allowed(inspection)} of {words.score}: this "
+            f"task needs all {total} (validation {words.score} {words.scale.text(inspection.accuracy)}, "
+            f"{inspection.judged})."
         )
     counts = ", ".join(str(len(heads.needed)) for heads in inspection.heads)
     layers = [heads.layer for heads in inspection.heads]
@@ -86,8 +89,9 @@ def neuron_sentence(inspection: Inspection) -> str:
 
 
 def _allowed(inspection: Inspection) -> str:
-    points_allowed = 100 * inspection.max_drop
-    return f"{points_allowed:g} point" + ("" if points_allowed == 1 else "s")
+    scale = inspection.words.scale
+    allowed = f"{scale.factor * inspection.max_drop:g}{scale.change_unit}"
+    return "1 point" if allowed == "1 points" else allowed
 
 
 def first_loss_beyond(inspection: Inspection) -> Point | None:
@@ -114,8 +118,10 @@ def _not_monotonic(inspection: Inspection) -> tuple[str, ...]:
     if early is None:
         return ()
     least, most = heads_needed(inspection)
+    words = inspection.words
+    lower = f"{words.scale.number(-early.difference)}{words.scale.change_unit}"
     return (
-        f"The curve is not monotonic: accuracy is {-100 * early.difference:.1f} points lower with only "
+        f"The curve is not monotonic: {words.score} is {lower} lower with only "
         f"{early.silenced} heads silenced. The number of heads needed is between {least} and {most}.",
     )
 
@@ -132,13 +138,13 @@ def _first_measurable(inspection: Inspection) -> str:
     end = f"; from {lost} on it is" if lost is not None else ""
     return (
         f"With up to {without} of {inspection.joint[-1].silenced} heads silenced, no loss is measurable "
-        f"on {inspection.validation_rows:,} rows{end}. More rows would resolve smaller losses."
+        f"on {inspection.judged}{end}. More rows would resolve smaller losses."
     )
 
 
 def method(inspection: Inspection) -> tuple[str, ...]:
     """The method and its limits, one or two sentences each."""
-    drop = _allowed(inspection)
+    drop, score = _allowed(inspection), inspection.words.score
     return (
         _first_measurable(inspection),
         *_not_monotonic(inspection),
@@ -146,10 +152,10 @@ def method(inspection: Inspection) -> tuple[str, ...]:
         "retrained, and latency is not measured here; pruning with recovery training can go further.",
         f"Importance is the Taylor score (Michel et al. 2019) over {inspection.calibration_rows:,} training "
         "rows, divided by each layer's L2 norm so that layers are comparable.",
-        f"Accuracy was measured on {inspection.validation_rows:,} validation rows; no test rows were used. "
-        f"The smallest of the tried sets of heads that loses at most {drop} was chosen on these same rows, "
-        "so its accuracy is slightly optimistic, and another sample of rows may give a different number: the "
-        "allowed drop is often smaller than the noise.",
+        f"{capital(score)} was measured on {inspection.validation_rows:,} validation rows; no test rows were "
+        f"used. The smallest of the tried sets of heads that loses at most {drop} was chosen on these same "
+        f"rows, so its {score} is slightly optimistic, and another sample of rows may give a different "
+        "number: the allowed drop is often smaller than the noise.",
         f"A difference whose 95 % interval contains 0 may be noise. {inspection.evaluations} passes over the "
         "validation rows were made; some of that many intervals do not contain the true value.",
     )
