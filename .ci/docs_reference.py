@@ -520,7 +520,7 @@ def _link(name: str) -> str:
     if name in {each.__name__ for each in _subclasses(DataSource)}:
         return "[section](recipe.md#data)"
     if name in {each.__name__ for each in _subclasses(Term)}:
-        return "number or [section](#keys-of-every-loss)"
+        return "number or [section](losses.md#keys-of-every-loss)"
     if name == "Stage":
         return "[stages](stages.md)"
     page = "measurement.md" if name in {each.__name__ for each in _reachable(Measurement)} else "report.md"

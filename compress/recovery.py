@@ -11,23 +11,27 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from compress.losses.config import HiddenTerm, LayerMap, LogitsTerm, LossConfig, Term
-from compress.stage import Context, StageResult
+from compress.losses.config import ContrastiveTerm, HiddenTerm, LayerMap, LogitsTerm, LossConfig, Term
+from compress.losses.needs import check_losses
+from compress.stage import Context, Stage, StageResult
 from compress.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["RecoveryConfig", "recover_"]
+__all__ = ["RecoveryConfig", "check_recovery", "recover_"]
 
 
 class RecoveryConfig(TrainConfig):
-    """Recovery training settings; the three weights combine its losses.
+    """Recovery training settings; the weights combine its losses.
 
     Attributes:
         labels: weight of the task loss.
         logits: weight of the teacher's outputs (KL at `temperature`; squared distance of numbers).
         hidden: weight of the teacher's hidden states (relative squared distance per token).
+        similarity: weight of how alike the texts of a batch are, as to the teacher (embedding).
+        contrastive: weight of texts that belong together against the others of a batch (embedding of pairs,
+            or of queries and documents).
         temperature: softens the outputs of teacher and student.
     """
 
@@ -35,6 +39,8 @@ class RecoveryConfig(TrainConfig):
     labels: float = Field(default=0.3, ge=0)
     logits: float = Field(default=1.0, ge=0)
     hidden: float = Field(default=1.0, ge=0)
+    similarity: float = Field(default=0.0, ge=0)
+    contrastive: ContrastiveTerm = ContrastiveTerm(weight=0)
     temperature: float = Field(default=2.0, gt=0)
 
     @model_validator(mode="after")
@@ -51,7 +57,25 @@ class RecoveryConfig(TrainConfig):
         """
         hidden = HiddenTerm(weight=self.hidden, layers=layers) if has_layers else None
         answers = LogitsTerm(weight=self.logits, temperature=self.temperature)
-        return LossConfig(labels=Term(weight=self.labels), logits=answers, hidden=hidden)
+        return LossConfig(
+            labels=Term(weight=self.labels),
+            logits=answers,
+            similarity=Term(weight=self.similarity) if self.similarity else None,
+            contrastive=self.contrastive if self.contrastive.weight else None,
+            hidden=hidden,
+        )
+
+
+def check_recovery(stage: Stage, context: Context) -> None:
+    """Check that the task and the rows have what a stage's recovery training compares, if it has one.
+
+    Raises:
+        StageError: they do not.
+    """
+    for name, value in stage:
+        if isinstance(value, RecoveryConfig):
+            losses = value.losses(has_layers=True)
+            check_losses(f"{stage.name}: {name}", losses, context.task, context.train)
 
 
 def recover_(
@@ -75,6 +99,7 @@ def recover_(
     has_layers = all(_has_layers(each) for each in (made.model, teacher))
     same_depth = has_layers and layers is not None and layer_count(teacher) == layer_count(before)
     losses = config.losses(has_layers=has_layers, layers=tuple(layers or ()) if same_depth else "uniform")
+    check_losses(what, losses, context.task, context.train)
     made.learn_(context, [teacher], losses, config, what)
 
 

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from compress.errors import StageError
 from compress.losses import LossConfig
+from compress.losses.needs import check_losses
 from compress.stage import Context, Stage, StageResult
 from compress.train_config import TrainConfig
 
@@ -17,29 +17,6 @@ if TYPE_CHECKING:
     from compress.data.split import Split
 
 __all__ = ["Distillation"]
-
-
-def check_links(name: str, losses: LossConfig, context: Context) -> None:
-    """Check that the rows have the links that a loss needs.
-
-    Raises:
-        StageError: they do not.
-    """
-    if losses.least is None or losses.contrastive is None:
-        return
-    links = context.train.links
-    joined = 0 if links is None else int((links.places[1] >= losses.least).sum())
-    if links is not None and not links.is_search and losses.contrastive.least is None:
-        raise StageError(
-            f"{name}: losses.contrastive: the pairs have scores; set least, the lowest score of texts that "
-            "belong together"
-        )
-    if not joined:
-        raise StageError(
-            f"{name}: losses.contrastive needs texts that belong together in train, which has none here; "
-            "name two text columns, or give queries and relevant documents",
-            see="how-to/embeddings",
-        )
 
 
 class Distillation(Stage):
@@ -79,17 +56,7 @@ class Distillation(Stage):
         from compress.losses.plan import attention_sites, comparisons
         from compress.model.forward import to_tensors
 
-        for name in self.loss_config().of_groups if not context.task.has_groups() else ():
-            raise StageError(
-                f"{self.name}: losses.{name} compares candidates of a query, and this is a "
-                f"{context.task.words.model}; omit it"
-            )
-        check_links(self.name, self.loss_config(), context)
-        for name in self.loss_config().of_vectors if context.task.answer_kind != "vectors" else ():
-            raise StageError(
-                f"{self.name}: losses.{name} compares vectors of texts, and this is a "
-                f"{context.task.words.model}; omit it"
-            )
+        check_losses(f"{self.name}: losses", self.loss_config(), context.task, context.train)
         teacher = context.teacher if context.teacher is not None else model
         student = self.rehearse(model)
         comparisons(self.loss_config(), student, teacher)

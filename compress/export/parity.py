@@ -186,7 +186,9 @@ class _Tally:
         return Parity(
             rows=len(split),
             agreement=self.task.agreement(found, expected, truth),
-            metric_difference=self.task.change(expected, found, truth),
+            # Not `Task.change`, which compares two models where nobody knows the labels: rounding alone flips
+            # near neighbours, and only one way counts there. Agreement and errors judge such rows.
+            metric_difference=self.task.value(found, truth) - self.task.value(expected, truth),
             max_abs_error=self.largest,
             relative_error=_all_but(np.concatenate(self.errors), limits.min_agreement) / self.spread,
             **asdict(limits),

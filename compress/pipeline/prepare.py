@@ -28,6 +28,7 @@ from compress.pipeline.requirements import check_files, check_gates
 from compress.pipeline.run_keys import Keys
 from compress.progress import Progress, Silent
 from compress.recipe import Recipe
+from compress.recovery import check_recovery
 from compress.stage import Context, Stage
 from compress.train.threads import limit_threads_
 
@@ -126,6 +127,7 @@ def _rehearse(recipe: Recipe, loaded: LoadedModel, splits: Splits) -> None:
                 asked = (getattr(stage, name, None) for name in ("batch", "sequence", "threads"))
                 check_setting(shape, splits, timing_setting(recipe, splits, *asked))
             stage.check(shape, context)
+            check_recovery(stage, context)
             shape = _rehearsed(stage, shape, splits, recipe)
         except (StageError, ModelError, MeasureError) as error:
             raise RecipeError(f"{recipe.path or recipe.run_name}: {error}") from error

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from compress.losses.config import LossConfig
+from compress.errors import StageError
+from compress.losses.config import ContrastiveTerm, LossConfig
 from compress.losses.contrastive import Partners, contrastive_loss
+from compress.prune.heads import HeadPruning
+from compress.recovery import RecoveryConfig, check_recovery
 from compress.tasks.links import Links
+from tests.sentence_folders import prepared_embedder
 
 
 def _links(pairs: list[tuple[int, int]], scores: list[float], rows: int, documents: list[int]) -> Links:
@@ -58,3 +63,17 @@ def test_what_brings_rows_into_one_batch() -> None:
     assert above.least is not None and 0 < above.least < 1e-300 and not above.needs_teacher
     assert LossConfig.model_validate({"contrastive": {"least": 3}}).least == 3
     assert "contrastive" not in LossConfig.model_validate({"logits": 1}).model_dump()
+
+
+def test_recovery_asks_for_what_its_losses_compare(tmp_path: Path) -> None:
+    module, context = prepared_embedder(tmp_path)
+    plain = HeadPruning(sparsity=0.5, recovery=RecoveryConfig(similarity=1.0))
+    check_recovery(plain, context)
+    assert plain.recovery is not None and plain.recovery.losses(has_layers=False).of_vectors == (
+        "similarity",
+    )
+    joined = HeadPruning(sparsity=0.5, recovery=RecoveryConfig(contrastive=ContrastiveTerm(weight=0.1)))
+    with pytest.raises(StageError, match=r"prune/heads: recovery\.contrastive"):
+        check_recovery(joined, context)
+    made = plain.apply(module, context)
+    assert made.curve and all(np.isfinite(epoch["train_loss"]) for epoch in made.curve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import nn
 
 import compress
 from compress.errors import DataError, RecipeError
-from compress.export import ONNX_PATH
+from compress.export import ONNX_PATH, export_onnx
+from compress.export.parity import check_parity
 from compress.pipeline.bundles.check import check_bundle
 from compress.pipeline.bundles.export import export_model
 from compress.pipeline.prepare import prepare
@@ -158,6 +160,18 @@ def test_every_kind_of_stage_works_on_the_encoder_inside(
         )
     assert found.shape == before.shape and found.norm().item() == pytest.approx(1, abs=1e-4)
     assert not torch.equal(found, before) or name == "prune/vocabulary"
+
+
+def test_rounding_flips_neighbours_and_is_no_loss_where_nobody_knows_them(
+    prepared: tuple[nn.Module, Context], tmp_path: Path
+) -> None:
+    module, context = prepared
+    made = stage_class("quantize/int8_dynamic")().apply(module, context).model
+    unknown = context.task.no_labels(len(context.validation))
+    rows = replace(context.validation, labels=unknown)
+    path = export_onnx(made, rows, context.task, tmp_path / "model.onnx", check=False)
+    found = check_parity(made, path, rows, context.task, min_agreement=0.99, max_metric_difference=0.0)
+    assert found.metric_difference == 0 and found.agreement == 1
 
 
 def test_shortened_vectors_are_whole_in_the_file_and_in_the_bundle(tmp_path: Path) -> None:
