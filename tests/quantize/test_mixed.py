@@ -18,7 +18,7 @@ from compress.model.layers.grouped import Int4Linear
 from compress.model.layers.int8 import Int8Linear
 from compress.quantize.int8_dynamic import Int8Dynamic
 from compress.quantize.int8_static import Int8Static
-from compress.quantize.mixed.assignment import cheapest_first
+from compress.quantize.mixed.assignment import cheapest_first, where_to_try
 from compress.quantize.mixed.sensitivity import FLOAT, Damage, Group, Parts, answers, damage_of, damages
 from compress.quantize.mixed.stage import Mixed
 from compress.quantize.weight_only import Int4WeightOnly
@@ -40,6 +40,14 @@ def test_moves_that_lose_least_for_what_they_save_come_first() -> None:
 def test_a_scheme_that_saves_nothing_is_no_move() -> None:
     costs = [{"float": 1.0, "int8": 0.5, "int4": 1.2}]
     assert cheapest_first(costs, [{"float": 0.0, "int8": 0.1, "int4": 0.0}], "float") == [(0, "int8")]
+
+
+def test_a_try_is_where_the_drop_should_reach_the_limit() -> None:
+    reached = [0.0, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert where_to_try(0.01, (0, 0.0), (5, 0.02), reached) == 3
+    assert where_to_try(0.019, (0, 0.0), (5, 0.02), reached) == 4  # not again the one that failed
+    assert where_to_try(0.001, (0, 0.0), (5, 0.02), reached) == 1  # nor the one that held
+    assert where_to_try(0.01, (2, -0.01), (5, 0.03), reached) == 3  # a gain counts
 
 
 def test_layers_that_share_an_input_and_tables_are_groups(model: nn.Module, context: Context) -> None:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from compress.stage import Context
     from compress.timing import Setting
 
-__all__ = ["Candidate", "Goal", "Search", "cheapest_first"]
+__all__ = ["Candidate", "Goal", "Search", "cheapest_first", "where_to_try"]
 
 _TIE = 1e-3  # of the float model's time, for all its bytes: at equal times, prefer smaller weights
 _ROUNDING = 1e-9
+_TRIES_BEYOND = 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,22 @@ def cheapest_first(
             moves.append((slope(to), index, order, to))
             at, order = to, order + 1
     return [(index, name) for _, index, _, name in sorted(moves)]
+
+
+def where_to_try(
+    limit: float, good: tuple[int, float], bad: tuple[int, float], reached: Sequence[float]
+) -> int:
+    """The number of moves between two tries at which a drop that grows with divergence reaches the limit.
+
+    Args:
+        good, bad: moves and drop of a try within the limit, and of one beyond it with more moves.
+        reached: estimated divergence after each number of moves.
+    """
+    (first, low), (last, high) = good, bad
+    share = (limit - low) / (high - low)
+    wanted = reached[first] + share * (reached[last] - reached[first])
+    within = (at for at in range(first + 1, last) if reached[at] <= wanted)
+    return max(within, default=first + 1)
 
 
 @dataclass(frozen=True)
@@ -203,30 +220,54 @@ class Search:
         }
 
     def _furthest(self) -> Candidate | None:
-        """Bisect for the most moves that stay within the accuracy limit; None if not even one does."""
+        """Search for the most moves that stay within the accuracy limit; None if not even one does.
+
+        Each try is where the drop would reach the limit if it grew with the estimated divergence between the
+        nearest tries on both sides, as in regula falsi; every third is half-way. The drop is no monotonic
+        function of the moves, a few rows decide: so some tries follow beyond the first that failed.
+        """
         losses = [
             {self.float: 0.0, **{name: each.divergence for name, each in group.items()}}
             for group in self.found
         ]
         moves = cheapest_first(self._with_ties(), losses, self.float)
+        states = [[self.float] * self.count]
+        for index, name in moves:
+            states.append([*states[-1]])
+            states[-1][index] = name
+        reached = [sum(loss[name] for loss, name in zip(losses, state, strict=True)) for state in states]
+        drops: dict[int, float] = {0: 0.0}
         kept: dict[int, Candidate] = {}
-        low, high = 0, len(moves)
-        middle = high
-        while low < high:
-            schemes = [self.float] * self.count
-            for index, name in moves[:middle]:
-                schemes[index] = name
-            found = self._try(f"mixed, {middle} of {len(moves)} moves", schemes)
+
+        def keeps(at: int) -> bool:
+            found = self._try(f"mixed, {at} of {len(moves)} moves", states[at])
+            drops[at] = self.goal.drop(found)
             if self.keeps(found):
-                low, kept[middle] = middle, found
-            else:
-                high = middle - 1
-            middle = (low + high + 1) // 2
-        return kept.get(low)
+                kept[at] = found
+            return at in kept
+
+        good, bad = 0, len(moves)
+        if not moves or keeps(bad):
+            return kept.get(bad)
+        while bad - good > 1:
+            half = len(drops) % 3 == 0
+            ends = (good, drops[good]), (bad, drops[bad])
+            at = (good + bad) // 2 if half else where_to_try(self.goal.max_drop, *ends, reached)
+            good, bad = (at, bad) if keeps(at) else (good, at)
+        for _ in range(_TRIES_BEYOND):
+            later = [at for at in drops if at > bad]
+            if not later or min(later) - bad < 2:
+                break
+            at = (bad + min(later)) // 2
+            bad = bad if not keeps(at) else at
+        return kept.get(max(kept, default=0))
 
     def _try(self, name: str, schemes: Sequence[str]) -> Candidate:
         from compress.quantize.mixed.sensitivity import answers, damage_of, disagreement_of
 
+        same = next((each for each in self.tried if each.schemes == tuple(schemes)), None)
+        if same is not None:
+            return same
         found = answers(self.parts.together(schemes), self.rows, self.context)
         damage = damage_of(found, self.truth, self.rows, self.context.task)
         differing = disagreement_of(found, self.truth, self.rows, self.context.task)

@@ -46,7 +46,7 @@ def estimated(parts: Parts, rows: Split, context: Context) -> list[dict[str, Dam
         rows: labelled rows that no scheme was calibrated on.
     """
     schemes = [name for name in parts.whole if name != FLOAT]
-    values = [estimated_divergences(parts, name, rows, context) for name in schemes]
+    values = _divergences(parts, schemes, rows, context)
     if not all(values):
         return damages(parts, rows, context)
     return [
@@ -67,58 +67,85 @@ def estimated_divergences(parts: Parts, scheme: str, rows: Split, context: Conte
     Raises:
         StageError: outputs are not finite.
     """
-    shell = copy.deepcopy(parts.whole[scheme])
-    places: dict[int, _Between] = {}
-    of_group: list[list[_Between]] = []
-    for group in parts.groups:
-        of_group.append([])
-        for path in group.layers:
-            pair = parts.layer(FLOAT, path), parts.layer(scheme, path)
-            if id(pair[0]) not in places:
-                places[id(pair[0])] = _Between(*pair)
-                of_group[-1].append(places[id(pair[0])])
-            parent, _, last = path.rpartition(".")
-            setattr(shell.get_submodule(parent), last, places[id(pair[0])])
-    units = 0
-    every = tuple(places.values())
-    with context.progress.bar(f"sensitivity of each group: {scheme}", len(rows)) as bar:
+    (found,) = _divergences(parts, [scheme], rows, context)
+    return found
+
+
+def _divergences(parts: Parts, schemes: Sequence[str], rows: Split, context: Context) -> list[list[float]]:
+    """`estimated_divergences` of several schemes; the float model answers once for all of them."""
+    halves = [_Halfway(parts, scheme) for scheme in schemes]
+    full, task = parts.whole[FLOAT], context.task
+    with context.progress.bar("sensitivity of each group", len(rows)) as bar:
         for batch in rows.batches(_BATCH):
-            units += _add_batch(parts.whole[FLOAT], shell, every, batch, context)
-            bar.advance(len(batch[LABELS_KEY]))
-    if not units:
-        return []
-    return [sum(each.total for each in found) / units for found in of_group]
+            labels = torch.from_numpy(batch[LABELS_KEY])
+            inputs = to_tensors(batch, task.input_names, context.device)
+            with torch.no_grad(), evaluating(full, context.device):
+                truth = task.judged(logits(full, inputs).float().cpu(), labels)
+            for each in halves:
+                each.add(inputs, labels, truth, context)
+            bar.advance(len(labels))
+    return [each.divergences() for each in halves]
 
 
-def _add_batch(
-    full: nn.Module, shell: nn.Module, places: Sequence[_Between], batch: Any, context: Context
-) -> int:
-    """Add a batch to each place's total; return its number of units."""
-    task, device = context.task, context.device
-    labels = torch.from_numpy(batch[LABELS_KEY])
-    inputs = to_tensors(batch, task.input_names, device)
-    for place in places:
-        place.errors.clear()
-    with evaluating(full, device), evaluating(shell, device):
-        with torch.no_grad():
-            truth = task.judged(logits(full, inputs).float().cpu(), labels)
-        with torch.enable_grad():
-            found = task.judged(logits(shell, inputs).float().cpu(), labels)
+class _Halfway:
+    """A model whose quantized layers add a share of their errors, and each group's damage so far.
+
+    Attributes:
+        units: number of judged units that gradients reached.
+    """
+
+    def __init__(self, parts: Parts, scheme: str) -> None:
+        """Put both layers at each place of the whole model in a scheme."""
+        self.model = copy.deepcopy(parts.whole[scheme])
+        self.units = 0
+        places: dict[int, _Between] = {}
+        self.groups: list[list[_Between]] = []
+        for group in parts.groups:
+            self.groups.append([])
+            for path in group.layers:
+                pair = parts.layer(FLOAT, path), parts.layer(scheme, path)
+                if id(pair[0]) not in places:
+                    places[id(pair[0])] = _Between(*pair)
+                    self.groups[-1].append(places[id(pair[0])])
+                parent, _, last = path.rpartition(".")
+                setattr(self.model.get_submodule(parent), last, places[id(pair[0])])
+        self.places = tuple(places.values())
+
+    def add(self, inputs: dict[str, Tensor], labels: Tensor, truth: Tensor, context: Context) -> None:
+        """Add a batch to each place's total.
+
+        Args:
+            truth: the float model's outputs, [u, c].
+
+        Raises:
+            StageError: outputs are not finite.
+        """
+        for place in self.places:
+            place.errors.clear()
+        task = context.task
+        with evaluating(self.model, context.device), torch.enable_grad():
+            found = task.judged(logits(self.model, inputs).float().cpu(), labels)
             if not bool(torch.isfinite(found).all() and torch.isfinite(truth).all()):
                 raise StageError(f"the model's outputs for {len(labels)} validation rows are not finite")
             if not len(found):
-                return 0
+                return
             divergence = task.divergence(found.double(), truth.double(), 1.0)
             if not divergence.requires_grad:
-                return 0
-            errors = [(place, each) for place in places for each in place.errors]
+                return
+            errors = [(place, each) for place in self.places for each in place.errors]
             gradients = torch.autograd.grad(divergence, [each for _, each in errors], allow_unused=True)
-    for (place, error), gradient in zip(errors, gradients, strict=True):
-        if gradient is not None:
-            # The error is a share of the whole one, and so is the gradient of a quadratic.
-            whole = float((error.detach().double() * gradient.double()).sum()) / _SHARE**2
-            place.total += whole / 2 * len(found)
-    return len(found)
+        for (place, error), gradient in zip(errors, gradients, strict=True):
+            if gradient is not None:
+                # The error is a share of the whole one, and so is the gradient of a quadratic.
+                whole = float((error.detach().double() * gradient.double()).sum()) / _SHARE**2
+                place.total += whole / 2 * len(found)
+        self.units += len(found)
+
+    def divergences(self) -> list[float]:
+        """Mean over units of the damage of each group; empty if no gradient reached the layers."""
+        if not self.units:
+            return []
+        return [sum(each.total for each in found) / self.units for found in self.groups]
 
 
 class _Between(nn.Module):

@@ -3,8 +3,8 @@
 The damage of each group in each scheme is estimated from one backward pass a scheme (`first_order`), or
 measured with that group alone quantized (KL divergence of the outputs on validation rows, as in the
 layer-wise sensitivity of NVIDIA's quantization white paper, Wu et al. 2020, arXiv 2004.09602). Moves to
-cheaper schemes are sorted by damage per saved cost; how many of them to make is found by bisection on the
-model's validation accuracy. The uniform models are candidates too, so the result is never worse than the best
+cheaper schemes are sorted by damage per saved cost; how many of them to make is found by trying the
+model on validation rows. The uniform models are candidates too, so the result is never worse than the best
 of them that meets the accuracy limit.
 """
 
@@ -91,7 +91,7 @@ class Mixed(Stage):
     objective: Literal["size", "latency"] = "size"
     schemes: Schemes = Schemes(int8_dynamic=Int8Dynamic(), int4_weight_only=Int4WeightOnly())
     sensitivity: Literal["first_order", "alone"] = "first_order"
-    sensitivity_rows: int = Field(default=256, ge=16)
+    sensitivity_rows: int = Field(default=128, ge=16)
     skip: tuple[str, ...] = ()
     batch: int | None = Field(default=None, ge=1)
     sequence: int | None = Field(default=None, ge=1)
