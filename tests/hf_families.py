@@ -77,6 +77,10 @@ FAMILIES = {
     "deberta-v2": Family(
         "deberta-v2", "bert", {**SIZES, **_DISTANCES, "type_vocab_size": 0}, {"model_input_names": TYPED}
     ),
+    "nomic_bert": Family("nomic_bert", "bert", settings={"model_input_names": TYPED}),
+    "gte": Family("gte", "roberta", _ROBERTA),
+    "jina_embeddings_v3": Family("jina_embeddings_v3", "roberta", _ROBERTA),
+    "eurobert": Family("eurobert", "bert", {**SIZES, "num_key_value_heads": 2}),
     "gpt2": Family("gpt2", "decoder", _GPT2),
     "gpt2, padded on the left": Family("gpt2", "decoder", _GPT2, _LEFT),
     "llama": Family("llama", "decoder", GROUPED),

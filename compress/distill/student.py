@@ -193,24 +193,40 @@ def initialise_(student: nn.Module, model: nn.Module, keep: LayerKeep) -> str:
     """Copy all tensors with matching name (layers mapped) and shape; return "N of TOTAL".
 
     Raises:
-        StageError: if the model's structure doesn't give its layers, or the student has more.
+        StageError: if the student has other layers, and the model's structure doesn't give them; or if
+            nothing matches.
     """
-    from compress.model.structure.find import lacking, structure_of
-
-    try:
-        layers = structure_of(model).layers
-        if layers is None:
-            raise ModelError(lacking(model, "layers", "layers"))
-        total, count = (len(list(each.get_submodule(layers).children())) for each in (model, student))
-        chosen = layers_to_keep(total, count, keep)
-    except (ModelError, ValueError) as error:
-        raise StageError(f"a student initialized from its teacher: {error}") from error
-    pattern = re.compile(rf"^{re.escape(layers)}\.(\d+)\.")
     source, target = model.state_dict(), student.state_dict()
+    origins = {name: name for name in target}
+    if set(source) != set(target):  # with equal names, as of a layer that is called several times, all match
+        try:
+            origins = _origins(student, model, keep)
+        except (ModelError, ValueError) as error:
+            raise StageError(f"a student initialized from its teacher: {error}") from error
     copied = 0
     for name, tensor in target.items():
-        origin = pattern.sub(lambda found: f"{layers}.{chosen[int(found.group(1))]}.", name)
+        origin = origins[name]
         if origin in source and source[origin].shape == tensor.shape:
             tensor.copy_(source[origin])
             copied += 1
+    if not copied:
+        raise StageError(
+            "a student initialized from its teacher: no tensor of both has the same name and shape"
+        )
     return f"{copied} of {len(target)}"
+
+
+def _origins(student: nn.Module, model: nn.Module, keep: LayerKeep) -> dict[str, str]:
+    """Name in the model of each tensor of the student, which has some of its layers."""
+    from compress.model.structure.find import lacking, structure_of
+
+    layers = structure_of(model).layers
+    if layers is None:
+        raise ModelError(lacking(model, "layers", "layers"))
+    total, count = (len(list(each.get_submodule(layers).children())) for each in (model, student))
+    chosen = layers_to_keep(total, count, keep)
+    pattern = re.compile(rf"^{re.escape(layers)}\.(\d+)\.")
+    return {
+        name: pattern.sub(lambda found: f"{layers}.{chosen[int(found.group(1))]}.", name)
+        for name in student.state_dict()
+    }

@@ -49,6 +49,14 @@ class KeyValues:
         del layer_idx
         return self._past[0][0].shape[2] if self._past else 0
 
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Position of the first new token: p."""
+        return self.get_seq_length(layer_idx)
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """Keys that this many new tokens see, and the position of the first: (p + s, 0)."""
+        return self.get_seq_length(layer_idx) + query_length, 0
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
@@ -218,8 +226,9 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
         if KeyValues.__name__ not in str(error):
             raise
         raise ModelError(
-            f"{type(module).__name__} uses its key/value cache in a way that a graph can't express "
-            f"({error}), so it can't be exported as a language model"
+            f"{type(module).__name__} asks its key/value cache for more than the keys and values of past "
+            f"tokens ({error.name}), which a file can't take and return, so it can't be exported as a language "
+            "model; it can be a classifier or an embedder"
         ) from error
     if not present:
         raise ModelError(

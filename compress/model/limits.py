@@ -58,7 +58,12 @@ def token_limit(module: nn.Module) -> int | None:
     switch = switch_length(module)
     chooses = any(hasattr(each, LONG_FREQUENCIES) for each in module.modules())
     short = [] if switch is None or chooses else [switch]
-    for owner, name in ((config, "max_position_embeddings"), (config, "n_positions"), (module, "max_length")):
+    for owner, name in (
+        (config, "max_position_embeddings"),
+        (config, "n_positions"),
+        (config, "max_seq_len"),
+        (module, "max_length"),
+    ):
         found = getattr(owner, name, None)
         if type(found) is int and found > 0:
             padding = positions_start_at(module)  # RoBERTa's first token has the position after it

@@ -176,7 +176,7 @@ def write_reranking(source: Path, target: Path) -> None:
     queries = [each for each in pool if len(relevant[each]) >= 2]
     draw.shuffle(queries)
     met: set[frozenset[Verse]] = set()  # pairs that another split asks, in either direction
-    for part, most in (("test", 150), ("validation", 50), ("train", 800)):
+    for part, most in (("test", 150), ("validation", 50), ("train", 500)):
         rows: Rows = []
         own: set[frozenset[Verse]] = set()
         while len(rows) < 10 * most:

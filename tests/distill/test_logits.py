@@ -13,12 +13,13 @@ from torch import nn
 from compress.data import Splits
 from compress.distill.logits import LogitsDistillation
 from compress.errors import StageError
-from compress.model import Definition
+from compress.model import Definition, ModelConfig, load_model
 from compress.prune.heads import HeadPruning
 from compress.registry import stage_class
 from compress.stage import Context
 from compress.train import evaluate, fit_
 from compress.train_config import TrainConfig
+from tests.hf_families import FAMILIES, write_family
 
 TRAIN = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3)
 
@@ -70,6 +71,16 @@ def test_a_wrong_student_is_refused_before_training(model: nn.Module) -> None:
         LogitsDistillation(student={"num_layer": 1}).rehearse(model)
     with pytest.raises(StageError, match="3 layers .*teacher of 2"):
         LogitsDistillation(student={"num_layers": 3}).rehearse(model)
+
+
+def test_layers_that_are_shared_begin_as_the_teachers(tmp_path: Path) -> None:
+    write_family(tmp_path / "albert", FAMILIES["albert"])
+    config = ModelConfig.model_validate({"hf": str(tmp_path / "albert")})
+    model = load_model(config, seed=0, scratch=tmp_path).module
+    student = LogitsDistillation(student={"num_hidden_layers": 1}).rehearse(model)
+    assert student.config.num_hidden_layers == 1  # type: ignore[union-attr]
+    wanted = model.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in student.state_dict().items())
 
 
 def test_a_module_that_we_did_not_build_has_no_student() -> None:

@@ -322,6 +322,38 @@ _ALBERT = replace(
     ),
     token_embedding="{base}.embeddings.word_embeddings",  # its width differs from the hidden width
 )
+_ROTARY_ATTENTION = replace(_LLAMA_ATTENTION, removed=(Stub("{layer}.self_attn", "bias", as_tuple=True),))
+
+
+def _rotary_bert(feed_forward: FeedForward) -> Layout:
+    """A BERT with rotary positions, and norms after each residual sum."""
+    return _transformer(
+        "{base}.layers",
+        _ROTARY_ATTENTION,
+        feed_forward,
+        "{base}.embeddings.word_embeddings",
+        embeddings=("{base}.embeddings.token_type_embeddings?",),
+        norms=(
+            "{base}.embeddings.LayerNorm",
+            "{layer}.post_attention_layernorm",
+            "{layer}.post_mlp_layernorm",
+        ),
+        heads=("{base}.pooler.dense|classifier.dense|classifier?",),
+    )
+
+
+_GTE = _rotary_bert(_LLAMA_FEED_FORWARD)
+_JINA_V3 = _rotary_bert(
+    FeedForward(up="{layer}.mlp.fc1", down="{layer}.mlp.fc2", removed=(Stub("{layer}.mlp", "bias"),))
+)
+_EUROBERT = _transformer(
+    "{base}.layers",
+    _ROTARY_ATTENTION,
+    _LLAMA_FEED_FORWARD,
+    "{base}.embed_tokens",
+    norms=("{layer}.input_layernorm", "{layer}.post_attention_layernorm", "{base}.norm"),
+    heads=("dense|classifier?",),
+)
 _LLAMA = _llama()
 _GEMMA2 = _llama("{layer}.pre_feedforward_layernorm", "{layer}.post_feedforward_layernorm")
 _PHI3 = _llama(
@@ -345,14 +377,18 @@ LAYOUTS = {
     "deit": _VIT,
     "distilbert": _DISTILBERT,
     "electra": replace(_BERT, embeddings_project="{base}.embeddings_project"),
+    "eurobert": _EUROBERT,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
     "gpt2": _GPT2,
     "gpt_neox": _GPT_NEOX,
+    "gte": _GTE,
+    "jina_embeddings_v3": _JINA_V3,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "modernbert": _MODERNBERT,
     "mpnet": _MPNET,
+    "nomic_bert": _GTE,
     "olmo2": _OLMO2,
     "phi3": _PHI3,
     "qwen2": _LLAMA,
