@@ -227,8 +227,8 @@ def cache_layers(module: nn.Module) -> tuple[CacheLayer, ...]:
             raise
         raise ModelError(
             f"{type(module).__name__} asks its key/value cache for more than the keys and values of past "
-            f"tokens ({error.name}), which a file can't take and return, so it can't be exported as a language "
-            "model; it can be a classifier or an embedder"
+            f"tokens ({error.name}), which a file can't take and return, so it can't be exported as a "
+            "language model; it can be a classifier or an embedder"
         ) from error
     if not present:
         raise ModelError(
