@@ -124,7 +124,7 @@ class StudentDistillation(Distillation):
                 _check_labels(name, loaded, context)
                 # A model file of the recipe's own has the recipe's tokenizer.
                 _check_tokens(name, loaded, context, has_own_tokenizer=config.file is None)
-                _check_outputs(name, loaded, context)
+                _check_outputs(name, loaded, context, teaches=config in self.teachers)
         super().check(model, context)
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -226,16 +226,20 @@ def _check_tokens(name: str, loaded: LoadedModel, context: Context, *, has_own_t
         )
 
 
-def _check_outputs(name: str, loaded: LoadedModel, context: Context) -> None:
+def _check_outputs(name: str, loaded: LoadedModel, context: Context, *, teaches: bool) -> None:
     """Refuse a model that can't process the data's rows, or whose outputs are not of the task's shape."""
+    import torch
+
     from compress.model.forward import logits, to_tensors
 
     task = context.task
     batch = to_tensors(next(context.train.batches(2)), task.input_names)
     try:
-        shape = list(logits(loaded.module.eval(), batch).shape)
+        with torch.no_grad():
+            answers = logits(loaded.module.eval(), batch)
     except Exception as error:
         raise StageError(f"{name} can't process the data's rows: {error}") from error
+    shape = list((task.of_teacher(answers) if teaches else answers).shape)
     if shape[-1] != task.classes or len(shape) != 1 + len(task.answer_shape):
         raise StageError(
             f"{name} returns {shape[1:]} numbers per row, but the data has {task.classes} {task.words.label}s"

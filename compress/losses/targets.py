@@ -134,7 +134,7 @@ def _sizes(teaching: Teaching, places: Sequence[str]) -> Sizes:
     teacher, rows, task = teaching.teachers[0], teaching.rows, teaching.task
     lengths = np.array([len(row[rows.inputs[0].name]) for row in rows.rows])
     batch = to_tensors(next(rows.batches(_at_once(rows, task))), task.input_names)
-    seen, answers = _look(teacher, places, batch, lambda: logits(teacher, batch))
+    seen, answers = _look(teacher, places, batch, lambda: task.of_teacher(logits(teacher, batch)))
     longest, extra = batch[task.input_names[0]].shape[1], 0
     for path in places:
         state = seen.get(path)
@@ -191,9 +191,9 @@ def _answered(
     from compress.model.forward import logits
 
     first, *others = teachers
-    seen, answers = _look(first, places, inputs, lambda: logits(first, inputs))
+    seen, answers = _look(first, places, inputs, lambda: task.of_teacher(logits(first, inputs)))
     with torch.no_grad():
-        total = answers.float() + sum(logits(each, inputs).float() for each in others)
+        total = answers.float() + sum(task.of_teacher(logits(each, inputs)).float() for each in others)
     states = {path: seen[path].float() for path in places}
     return {**task.kept_answers(total / len(teachers)), **states}
 

@@ -34,6 +34,7 @@ __all__ = ["LanguageModelling", "RowLosses", "compare_losses", "token_divergence
 
 TOP = 32
 _LEAST_REST = 1e-7  # minimum probability: below it float32 cannot tell 1 minus the others from rounding
+_NEVER = -1e4  # logit of a token that a teacher doesn't have
 _VALUES, _TOKENS = "answers: values", "answers: tokens"
 _LN2 = math.log(2)
 _MOST_HALF = 20.0  # half an interval, nats per token: one row gives no bound, and JSON has no infinity
@@ -126,6 +127,13 @@ class LanguageModelling(OneOfSeveral):
     def widened(self, shape: Sequence[int]) -> Self:
         """With the model's vocabulary size."""
         return replace(self, vocabulary=shape[2])
+
+    def of_teacher(self, logits: Tensor) -> Tensor:
+        """The tokens that both have: output tables of one tokenizer are padded to different sizes."""
+        from torch.nn import functional as F
+
+        more = self.vocabulary - logits.shape[-1]
+        return F.pad(logits, (0, more), value=_NEVER) if more > 0 else logits[..., : self.vocabulary]
 
     def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
         """`top_answers`, each [b, s, k]; ids are whole float32 numbers."""

@@ -34,6 +34,10 @@ class Trained(ABC):
     def divergence(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """Divergence of a student's logits from a teacher's, mean over units, a scalar."""
 
+    def of_teacher(self, logits: Tensor) -> Tensor:
+        """A teacher's logits, as many as the task has for a unit."""
+        return logits
+
     @abstractmethod
     def kept_answers(self, logits: Tensor) -> dict[str, Tensor]:
         """The teacher outputs that are stored on disk, by name: [b, k], or [b, s, k] per position."""

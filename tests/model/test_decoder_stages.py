@@ -87,6 +87,27 @@ def test_what_a_stage_leaves_is_smaller_and_the_same_when_loaded_again(family: s
         _saved_equal(made, tmp_path / name, context)
 
 
+@pytest.mark.parametrize("size", [17, 18, 26])
+def test_a_teacher_of_the_same_tokens_may_have_a_padded_table(size: int, tmp_path: Path) -> None:
+    model, context = _prepared("llama", tmp_path)
+    assert context.task.classes == 18
+    teacher = write_family(tmp_path / "teacher", FAMILIES["llama"], decoder=True, vocab_size=size)
+    student = {"student": {"layers": 1}, "teachers": [{"hf": str(teacher)}], "train": _TRAIN}
+    stage = stage_class("distill/student")(**student, losses={"labels": 1, "logits": 1})
+    if size < 18:  # it lacks a token, and rows have it
+        with pytest.raises(StageError, match="teacher"):
+            stage.check(model, context)
+        return
+    stage.check(model, context)
+    made = stage.apply(model, context)
+    assert np.isfinite(made.curve[-1]["train_loss"])
+    with torch.no_grad():
+        answers = logits(made.model, {"input_ids": torch.full((1, 4), 7)})
+    assert answers.shape[-1] == 18
+    common = context.task.of_teacher(torch.arange(26.0).repeat(2, 1))
+    assert common.shape == (2, 18) and context.task.of_teacher(common[:, :16])[0, 16:].max() < -1e3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", NEW)
 def test_the_file_of_a_cut_and_quantized_decoder_answers_as_the_model(family: str, tmp_path: Path) -> None:
