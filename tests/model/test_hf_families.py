@@ -74,6 +74,29 @@ def test_a_file_answers_what_the_tokenizer_gives_as_transformers_does(name: str,
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize(
+    "settings", [{"share_att_key": True, "conv_kernel_size": 3}, {"share_att_key": False}]
+)
+def test_deberta_answers_alike_on_both_sides_of_each_bucket(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Of 8 buckets 4 are of single distances, the others of 5 to 8, 9 to 16 ..."""
+    from transformers import AutoModelForSequenceClassification
+
+    directory = write_family(tmp_path / "model", FAMILIES["deberta-v2"], **settings)
+    export_model(directory, tmp_path / "out", max_length=36)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "onnx" / "model.onnx"))
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    draw = torch.Generator().manual_seed(0)
+    for length in (4, 5, 8, 9, 16, 17, 32, 33, 36):
+        ids = torch.randint(5, 18, (2, length), generator=draw)
+        mask = torch.ones_like(ids)
+        mask[1, length // 2 :] = 0
+        batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "attention_mask": mask}
+        with torch.no_grad():
+            wanted = model(**batch).logits.numpy()
+        (found,) = session.run(None, {key: value.numpy() for key, value in batch.items()})
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("deberta-v2", "modernbert")])
 def test_the_limit_of_a_family_is_the_longest_row_that_it_answers(name: str, tmp_path: Path) -> None:
     model = _load(write_family(tmp_path / "model", FAMILIES[name]), tmp_path / "scratch").module
