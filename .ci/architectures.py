@@ -18,7 +18,6 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -47,22 +46,17 @@ def main() -> int:
     kept = rows()
     names = given.only or [name for name in ENTRIES if given.again or name not in kept]
     began, done = time.perf_counter(), 0
-    pool = ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=8)
-    try:
-        waiting = {pool.submit(_row, name): name for name in names}
-        for each in as_completed(waiting):
-            name, done = waiting[each], done + 1
-            kept = {**rows(), name: each.result()}  # read again: another command may be at work
+    # Not a ProcessPoolExecutor, which in Python 3.11 may wait forever where processes are replaced.
+    with get_context("spawn").Pool(given.jobs, maxtasksperchild=8) as pool:
+        for name, cells in pool.imap_unordered(_row, names):
+            done += 1
+            kept = {**rows(), name: cells}  # read again: another command may be at work
             _keep({known: kept[known] for known in ENTRIES if known in kept})
             left = (time.perf_counter() - began) / done * (len(names) - done)
             print(
                 f"{done}/{len(names)} {name}: {_short(kept[name])}; about {left / 60:.0f} min left",
                 flush=True,
             )
-    except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        return 130
-    pool.shutdown()
     subprocess.run([sys.executable, str(ROOT / ".ci" / "docs_reference.py")], check=True)
     faults = {name: found for name, cells in kept.items() if (found := _faults(cells))}
     for name, found in faults.items():
@@ -75,11 +69,11 @@ def rows() -> dict[str, Cells]:
     return json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
 
 
-def _row(name: str) -> Cells:
+def _row(name: str) -> tuple[str, Cells]:
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     from tests.architectures.trial import cells
 
-    return cells(name, say=lambda line: None)
+    return name, cells(name, say=lambda line: None)
 
 
 def _keep(found: dict[str, Cells]) -> None:
