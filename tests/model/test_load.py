@@ -98,6 +98,20 @@ def _without_weights(directory: Path) -> str:
     return "model.safetensors"
 
 
+def test_a_tokenizer_that_only_sentencepiece_can_read_says_so(
+    bert_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shutil.copytree(bert_directory, tmp_path / "pieces")
+    for file in directory.glob("*token*"):
+        file.unlink()
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer"}))
+    (directory / "spiece.model").write_bytes(b"\n\x00")
+    monkeypatch.setattr("compress.model.files.hf.own_tokenizer.find_spec", lambda name: None)
+    with pytest.raises(ModelError) as caught:
+        load_hf(directory, tmp_path)
+    assert "spiece.model" in str(caught.value) and "sentencepiece" in str(caught.value)
+
+
 @pytest.mark.parametrize("spoil", [_quantized, _without_a_shard, _adapter, _without_weights])
 def test_weights_that_cannot_be_used_are_refused_with_what_is_wrong(
     bert_directory: Path, tmp_path: Path, spoil: Callable[[Path], str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from compress.model.files.hf.directory import check_vocabulary, explained
 from compress.model.forward import logits
 
 __all__ = ["check_padding", "named_inputs", "tokenizer_directory", "tokenizer_of"]
+
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model")
 
 
 def tokenizer_directory(name: str, scratch: Path) -> Path:
@@ -35,7 +38,11 @@ def tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
     transformers may build a tokenizer of another class than tokenizer.json says; if that one splits texts
     differently, it is written and shipped instead.
     """
-    tokenizer = explained(name, _transformers().AutoTokenizer.from_pretrained, name, trust_remote_code=False)
+    load = _transformers().AutoTokenizer.from_pretrained
+    try:
+        tokenizer = explained(name, load, name, trust_remote_code=False)
+    except ModelError as error:
+        raise _without_sentencepiece(name) or error from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of '{name}' has no fast version (tokenizer.json), which a bundle needs"
@@ -51,6 +58,18 @@ def tokenizer_of(name: str, scratch: Path) -> tuple[Path, tuple[str, ...]]:
         if (path / beside).is_file():
             shutil.copyfile(path / beside, directory / beside)
     return directory, given
+
+
+def _without_sentencepiece(name: str) -> ModelError | None:
+    """What is missing where a tokenizer is a sentencepiece file only; transformers asks for tiktoken then."""
+    path = Path(name)
+    files = [each for each in _SENTENCEPIECE if (path / each).is_file()]
+    if not files or (path / "tokenizer.json").is_file() or find_spec("sentencepiece") is not None:
+        return None
+    return ModelError(
+        f"'{name}' has its tokenizer as {files[0]} only, without tokenizer.json: pip install sentencepiece, "
+        "with which transformers converts it, or put a tokenizer.json beside it"
+    )
 
 
 def _splits_alike(directory: Path, tokenizer: Any) -> bool:
