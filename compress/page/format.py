@@ -41,8 +41,9 @@ RUN_NOISE = 0.05
 
 
 def capital(text: str) -> str:
-    """The text with its first letter capitalized, except before another capital: nDCG@10."""
-    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+    """The text with its first letter capitalized, except of nDCG@10 and of names: train.csv."""
+    first = text.partition(" ")[0].rstrip(".:,")
+    return text if text[1:2].isupper() or "." in first or "_" in first else text[:1].upper() + text[1:]
 
 
 def counted(number: int, noun: str) -> str:

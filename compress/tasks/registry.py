@@ -15,6 +15,7 @@ __all__ = [
     "TASKS",
     "all_gates",
     "all_heads",
+    "class_by_metric",
     "decoder_task",
     "default_task",
     "head_of_name",
@@ -153,6 +154,12 @@ def marked_task(has_file: Callable[[str], bool]) -> TaskName | None:
     return next((name for name in TASKS if (file := task_class(name).marker) and has_file(file)), None)
 
 
+def class_by_metric(name: TaskName, metric: str) -> type[Task]:
+    """The class of a task that is judged by a metric, as its words name it; else the usual one."""
+    kinds = [task_class(name, labels) for labels in label_kinds(name)]
+    return next((kind for kind in kinds[1:] if kind.words.metric == metric), kinds[0])
+
+
 def task_of_measurement(measurement: Any) -> Task:
     """Task of a measurement, without its inputs; inferred for older reports, which do not name it.
 
@@ -164,9 +171,8 @@ def task_of_measurement(measurement: Any) -> Task:
 
 def _kind_of(measurement: Any) -> type[Task]:
     if measurement.task:
-        kinds = [task_class(measurement.task, labels) for labels in label_kinds(measurement.task)]
-        others = (kind for kind in kinds[1:] if kind.words.metric == measurement.difference.metric)
-        return next(others, kinds[0])
+        several = measurement.task in FURTHER
+        return class_by_metric(measurement.task, measurement.difference.metric if several else "")
     for task in map(task_class, TASKS):
         if task.record and getattr(measurement, task.record, None) is not None:
             return task

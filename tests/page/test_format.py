@@ -62,6 +62,7 @@ def test_counts_agree_with_their_noun() -> None:
     assert (counted(1, "row"), counted(1200, "row"), capital("no loss")) == ("1 row", "1,200 rows", "No loss")
     assert [counted(2, noun) for noun in ("query", "class", "day")] == ["2 queries", "2 classes", "2 days"]
     assert (capital("nDCG@10"), capital("F1"), capital("a")) == ("nDCG@10", "F1", "A")
+    assert (capital("train.csv: 4 rows"), capital("one row.")) == ("train.csv: 4 rows", "One row.")
 
 
 def test_a_metric_is_written_in_its_own_scale() -> None:

@@ -17,6 +17,7 @@ import compress
 from compress.errors import DataError, RecipeError
 from compress.export import ONNX_PATH, export_onnx
 from compress.export.parity import check_parity
+from compress.pipeline import inspection_recipe
 from compress.pipeline.bundles.check import check_bundle
 from compress.pipeline.bundles.export import export_model
 from compress.pipeline.prepare import prepare
@@ -24,6 +25,7 @@ from compress.pipeline.run import run
 from compress.recipe import load_recipe
 from compress.registry import stage_class
 from compress.stage import Context
+from tests.hf_families import WORDS
 from tests.inspecting import inspected
 from tests.sentence_folders import prepared_embedder, write_sentence_folder, write_texts
 
@@ -54,6 +56,23 @@ def test_an_inspection_counts_kept_neighbours(tmp_path: Path) -> None:
     recipe = load_recipe(_recipe(tmp_path, "quantize/int8_dynamic", {}))
     found = inspected(recipe, tmp_path / "cache", quick=False)
     assert found.accuracy == 1 and found.quantization and not found.notes
+
+
+def test_an_inspection_of_queries_and_documents_is_in_terms_of_search(tmp_path: Path) -> None:
+    write_sentence_folder(tmp_path / "st", dense=(16,))
+    draw = np.random.default_rng(0)
+    for part in ("train", "validation", "test"):
+        lines = ["query,document"]
+        for number in range(30):
+            words = draw.choice(WORDS, 6)
+            lines.append(f"{' '.join(words)},{' '.join(words[:4])} {part} {number}")
+        (tmp_path / f"{part}.csv").write_text("\n".join(lines), encoding="utf-8")
+    files = [f"data.{part}={tmp_path / part}.csv" for part in ("train", "validation", "test")]
+    kind = ["data.source=file", "data.task=embedding", "data.text=[query,document]"]
+    recipe = inspection_recipe(str(tmp_path / "st"), [*kind, *files])
+    found = inspected(recipe, tmp_path / "cache", ties=True)
+    assert (found.task, found.metric, found.unit) == ("embedding", "nDCG@10", "query")
+    assert found.words.scale.name == "number" and 0 < found.accuracy < 1
 
 
 def test_a_run_judges_vectors_by_the_originals(finished: Path) -> None:

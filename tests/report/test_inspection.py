@@ -75,6 +75,7 @@ def _inspection(**changes: Any) -> Inspection:
         "modelpress_version": "0.1.0",
         "command": "modelpress inspect minilm",
         "task": "classification",
+        "metric": "accuracy",
         "model": "minilm (bert)",
         "data": "train.csv",
         "calibration_rows": 512,

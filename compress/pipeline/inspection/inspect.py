@@ -19,6 +19,7 @@ from compress.data import Split
 from compress.errors import ModelError
 from compress.model import LoadedModel, Structure, structure_of
 from compress.model.layers.quantized import QuantizedModule
+from compress.page.format import capital
 from compress.pipeline.bundles.export import model_config_of, own_recipe
 from compress.pipeline.cache import Cache
 from compress.pipeline.inspection.attention import attention_facts
@@ -183,6 +184,7 @@ def _accuracy(bench: Bench) -> dict[str, Any]:
     """The metric of the full model on the validation rows, with its interval."""
     found = bench.task.score(bench.full, bench.batches.truth)
     return {
+        "metric": found.metric,
         "validation_rows": found.rows,
         "units": found.units,
         "unit": found.unit,
@@ -281,4 +283,4 @@ def _notes(run: Run, bench: Bench) -> tuple[str, ...]:
             f"{words.score} is too high here, which hides the cost of silencing; give rows that it has not "
             "seen as data.validation"
         )
-    return tuple(note[:1].upper() + note[1:] for note in (*found, *splits.notes))
+    return tuple(map(capital, (*found, *splits.notes)))

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from compress.facts import Record
 from compress.page.format import counted
-from compress.tasks import TaskName, task_class
+from compress.tasks import TaskName
+from compress.tasks.registry import class_by_metric
 from compress.tasks.spec import TaskWords
 
 __all__ = [
@@ -159,7 +160,8 @@ class Inspection(Record):
     """Results of `modelpress inspect`.
 
     Attributes:
-        task: its name, which says what the metric is.
+        task: its name.
+        metric: the name of the metric, all values of which are called accuracy here.
         command: the command that repeats the inspection.
         calibration_rows: training rows used for importance and likeness.
         validation_rows: rows used for every value of the metric here.
@@ -183,6 +185,7 @@ class Inspection(Record):
     modelpress_version: str
     command: str
     task: TaskName
+    metric: str
     model: str
     data: str
     calibration_rows: int
@@ -209,7 +212,7 @@ class Inspection(Record):
     @property
     def words(self) -> TaskWords:
         """The task's terms."""
-        return task_class(self.task).words
+        return class_by_metric(self.task, self.metric).words
 
     @property
     def judged(self) -> str:
