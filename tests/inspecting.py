@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from compress.data import Splits
 from compress.model import keep_units_, structure_of
 from compress.pipeline import inspect_model, prepare
 from compress.pipeline.cache import Cache
@@ -34,14 +36,16 @@ def inspected(
     splits = decided(module, with_truth(module, run.splits))
     assert (found.task, found.validation_rows) == (splits.task.name, len(splits.validation))
     assert found.accuracy_low <= found.accuracy <= found.accuracy_high
-    sites = structure_of(module).attention
-    for said in (found.accuracy,) if ties else (found.accuracy, found.need.accuracy):
-        metric = evaluate(module, splits.validation, splits.task)["validation_metric"]
-        assert said == pytest.approx(metric, abs=1e-6)
-        for site, heads in zip(sites, found.heads, strict=True):
-            keep_units_(module, site, heads.needed)
+    assert found.accuracy == pytest.approx(_metric(module, splits), abs=1e-6)
+    for site, heads in zip(structure_of(module).attention, found.heads, strict=True):
+        keep_units_(module, site, heads.needed)
+    assert ties or found.need.accuracy == pytest.approx(_metric(module, splits), abs=1e-6)
     assert all(point.low <= point.difference <= point.high for point in (*found.joint, *found.neuron_curve))
     words = splits.task.words
     page = inspection_markdown(found)
     assert words.score in page and (words.score == "accuracy" or "accuracy" not in page)
     return found
+
+
+def _metric(module: nn.Module, splits: Splits) -> float:
+    return evaluate(module, splits.validation, splits.task)["validation_metric"]

@@ -281,7 +281,11 @@ class TokenLabels(OneOfSeveral):
         """Print the entities, or each word with its tag."""
         named = [f"labels = {json.dumps(list(labels), ensure_ascii=False)}"]
         if len(labels) > most:
-            named = ["import json", 'labels = json.load(open("manifest.json", encoding="utf-8"))["labels"]']
+            named = [
+                "import json",
+                "",
+                'labels = json.load(open("manifest.json", encoding="utf-8"))["labels"]',
+            ]
         lines = [
             *named,
             "tags = {}  # of each word, that of its first token",
