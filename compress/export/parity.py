@@ -210,7 +210,7 @@ class _Pair:
 
     def expected(self, batch: Batch) -> Array:
         """The module's logits, [u, c]."""
-        with torch.inference_mode():
+        with torch.no_grad():
             answer: Array = logits(self.module, to_tensors(batch, self.task.input_names)).float().numpy()
         return self.task.judged(answer, batch[LABELS_KEY])
 
@@ -253,7 +253,7 @@ def check_repeats(module: nn.Module, batch: Batch, task: Task) -> None:
         ModelError: if they differ.
     """
     inputs = to_tensors(batch, task.input_names)
-    with torch.inference_mode():
+    with torch.no_grad():
         first, second = logits(module, inputs), logits(module, inputs)
     if (first - second).abs().max() > _SAME * first.abs().max():
         raise ModelError(

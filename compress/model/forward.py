@@ -64,7 +64,7 @@ def predict_logits(
     module: nn.Module, split: Any, task: Task, *, batch_size: int = 32, device: str = "cpu"
 ) -> Tensor:
     """Logits of all scored units of a split, in order, [u, c], on the CPU."""
-    with torch.inference_mode(), evaluating(module):
+    with torch.no_grad(), evaluating(module):
         parts = [
             task.judged(
                 logits(module, to_tensors(batch, task.input_names, device)).float().cpu(),

@@ -147,7 +147,7 @@ def fitting(loaded: LoadedModel, splits: Splits, max_length: int | None = None) 
     rows, length = _longest(splits)
     batch = next(rows.batches(len(rows)))
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             answer = logits(loaded.module.eval(), to_tensors(batch, splits.task.input_names))
     except ModelError:
         raise
@@ -173,7 +173,7 @@ def _takes(loaded: LoadedModel, splits: Splits, length: int) -> None:
     """Check that a model accepts a text of N tokens, which can occur once it is deployed."""
     row = proof_rows(splits.train, splits.task, [length])
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             logits(loaded.module, to_tensors(next(row.batches(1)), splits.task.input_names))
     except Exception as error:
         raise ModelError(
@@ -191,7 +191,7 @@ def _causal(loaded: LoadedModel, splits: Splits) -> None:
     inputs = to_tensors(next(splits.train.batches(1)), splits.task.input_names)
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
     other["input_ids"][:, -1] = (other["input_ids"][:, -1] + 1) % splits.task.classes
-    with torch.inference_mode():
+    with torch.no_grad():
         first, second = (logits(loaded.module, each)[:, :-1] for each in (inputs, other))
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
         raise ModelError(
@@ -260,7 +260,7 @@ def check_setting(module: nn.Module, splits: Splits, setting: Setting) -> None:
     """
     batch = steady_batch(splits.validation, setting.batch, setting.sequence)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             logits(module.eval(), to_tensors(batch, splits.task.input_names))
     except Exception as error:
         raise StageError(f"the model fails at {setting}: {first_line(error)}") from error

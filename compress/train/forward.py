@@ -47,7 +47,7 @@ def evaluate(
 
     total, count = 0.0, 0
     answers = []
-    with torch.inference_mode(), evaluating(module):
+    with torch.no_grad(), evaluating(module):
         for batch in split.batches(task.rows_at_once(split.labels[:1].size, batch_size)):
             answered = logits(module, to_tensors(batch, task.input_names, device)).float()
             labels = torch.from_numpy(batch[LABELS_KEY]).to(answered.device)

@@ -22,7 +22,7 @@ from compress.pipeline import export_model
 from compress.registry import stage_class
 from compress.stage import Context
 
-from ..hf_families import FAMILIES, WORDS, Family, write_family
+from ..hf_families import FAMILIES, SIZES, WORDS, Family, write_family
 
 # Of each kind one: token types, positions behind padding, no SDPA, local attention, the last token answers.
 QUICK = ("bert", "mpnet", "modernbert", "gpt2, padded on the left")
@@ -95,6 +95,12 @@ def test_deberta_answers_alike_on_both_sides_of_each_bucket(settings: dict[str, 
             wanted = model(**batch).logits.numpy()
         (found,) = session.run(None, {key: value.numpy() for key, value in batch.items()})
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_the_first_deberta_is_not_taken_for_the_second(tmp_path: Path) -> None:
+    sizes = {**SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+    directory = write_family(tmp_path / "model", Family("deberta", "bert", sizes))
+    assert export_model(directory, tmp_path / "out", max_length=12)["agreement"] == 1
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("deberta-v2", "modernbert")])

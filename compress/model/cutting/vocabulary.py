@@ -94,12 +94,15 @@ def _renumber_config_(model: nn.Module, new: Mapping[int, int]) -> None:
     config: Any = getattr(model, "config", None)
     if config is None or not hasattr(config, "to_dict") or not hasattr(config, "vocab_size"):
         return
+    before = config.vocab_size
     changes: dict[str, Any] = {"vocab_size": len(new)}
     for key, value in config.to_dict().items():
-        if key.endswith("_token_id") and isinstance(value, int | list):
-            changes[key] = (
-                new.get(value) if isinstance(value, int) else [new[each] for each in value if each in new]
-            )
+        if not key.endswith("_token_id"):
+            continue
+        if isinstance(value, list):
+            changes[key] = [new[each] for each in value if each in new]
+        elif isinstance(value, int) and value < before:  # a default beyond the table never named a token
+            changes[key] = new.get(value)
     for key, value in changes.items():
         setattr(config, key, value)
     definition = definition_of(model)

@@ -57,8 +57,8 @@ def _subclass_for_(child: nn.Module) -> Callable[[type[nn.Module]], type[nn.Modu
         stored, subclass = "split_size", _splitting_by_width
     else:
         stored, subclass = _STORED.get(type(child).__name__, ("", _splitting_by_width))
-    if stored not in own:
-        return None
+    if stored not in own or (subclass is _counting_heads and not hasattr(child, "value_proj")):
+        return None  # the first DeBERTa has a class of that name too, with one projection
     delattr(child, stored)
     return subclass
 

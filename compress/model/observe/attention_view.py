@@ -67,7 +67,7 @@ def attention_of_row(
             model.get_submodule(site.consumer).register_forward_pre_hook(keep_input(site.consumer))
         )
     try:
-        with torch.inference_mode(), evaluating(model):
+        with torch.no_grad(), evaluating(model):
             logits(model, inputs)
     finally:
         for handle in handles:

@@ -84,7 +84,7 @@ def answers_of(
 ) -> NDArray[Any]:
     """The model's answers with the sites' gates ([u] each) applied, as `Task.named` gives them: [a, ...]."""
     task, answers = batches.task, []
-    with torch.inference_mode(), evaluating(model), gated(model, sites, list(gates)):
+    with torch.no_grad(), evaluating(model), gated(model, sites, list(gates)):
         for inputs, labels in zip(batches.inputs, batches.labels, strict=True):
             answers.append(task.named(task.judged(logits(model, inputs), labels)).cpu())
     found: NDArray[Any] = torch.cat(answers).numpy()
