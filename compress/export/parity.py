@@ -13,9 +13,10 @@ Shapes: u = judged units, c = outputs per unit, b = batch, s = sequence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -42,6 +43,7 @@ _FLOAT_SPREAD, _INT8_SPREAD = 0.01, 0.05
 _SAME = 1e-4  # maximum difference between two runs of one module, relative to the outputs
 _ALONE = 16  # real rows that are also compared one at a time
 _ALONE_DECODED = 2  # the same for a decoder, whose rows are always run one at a time
+_PADDING_ONLY = "a row of padding only"
 _ROWS_IF_ROUNDED = 3  # rows per extra length, of which the median counts: one may have rounded differently
 
 
@@ -87,9 +89,10 @@ def check_parity(
             raise ParityError(_difference_words(pair, split, result))
         for words, error in _alone(pair, split, lengths, min_agreement, tally.spread):
             if not error <= max_relative_error:
+                hint = _hint_on_padding(pair, split) if words == _PADDING_ONLY else ""
                 raise ParityError(
                     f"{path.name} differs from the PyTorch model that it was exported from: on {words}, "
-                    f"outputs differ by {error:.2g} of their spread (limit: {max_relative_error:g})"
+                    f"outputs differ by {error:.2g} of their spread (limit: {max_relative_error:g}){hint}"
                 )
     return result
 
@@ -302,8 +305,34 @@ def _alone(
             raise ModelError(cannot_answer(module, length, error)) from error
         errors = [pair.distance(*both) for both in zip(batches, expected, strict=True)]
         if errors:
-            words = f"a row of {length:,} positions" if length else "a row of padding only"
+            words = f"a row of {length:,} positions" if length else _PADDING_ONLY
             yield words, float(np.median(errors)) / spread
+
+
+def _hint_on_padding(pair: _Pair, split: Split) -> str:
+    """What to mend in a module in which a row of padding becomes NaN, as in a mean over no tokens."""
+    found: list[str] = []
+
+    def look(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            if any(isinstance(each, torch.Tensor) and bool(each.isnan().any()) for each in given):
+                found.append(path)
+
+        return hook
+
+    handles = [each.register_forward_pre_hook(look(path)) for path, each in pair.module.named_modules()]
+    try:
+        for batch in all_padding(split, pair.task, 1).batches(1):
+            pair.expected(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        return ""
+    return (
+        f". There {found[0] or 'the model'} gets NaN, as from a mean over no tokens: divide by the number of "
+        "tokens or 1, such as attention_mask.sum(1, keepdim=True).clamp(min=1)"
+    )
 
 
 def _all_but(errors: Sequence[float] | Array, share: float) -> float:

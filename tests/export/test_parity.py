@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.data import Split
 from compress.errors import ParityError
-from compress.export import check_parity
+from compress.export import check_parity, export_onnx
 from compress.export.parity import _options
 from compress.facts import Parity
 from compress.model.layers.recurrent import Int8LSTM
@@ -180,6 +180,45 @@ def test_logits_that_are_no_numbers_are_refused_whatever_the_limits(tmp_path: Pa
     path = _file(tmp_path, [broken, 0])
     with pytest.raises(ParityError, match=r"model\.onnx .*validation"):
         check_parity(_Same(), path, FOUR, TASK, min_agreement=0, max_metric_difference=1)
+
+
+class _Rounded(nn.Module):
+    """As rounding to integers does, makes some number of what is none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x.isnan(), 100.0, x)
+
+
+class _Mean(nn.Module):
+    """Mean over tokens, of which there are at least `least`."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.rounded, self.out = least, _Rounded(), nn.Linear(2, 2)
+
+    def forward(self, features: Tensor, attention_mask: Tensor) -> Tensor:
+        mask = attention_mask[..., None].float()
+        mean = (features * mask).sum(1) / mask.sum(1).clamp(min=self.least)
+        found: Tensor = self.out(self.rounded(mean))
+        return found
+
+
+def test_a_mean_over_no_tokens_is_named(tmp_path: Path) -> None:
+    inputs = (
+        InputSpec("features", "float32", ("s", 2)),
+        InputSpec("attention_mask", "int64", ("s",)),
+    )
+    task, draw = Classification(inputs, ("a", "b")), np.random.default_rng(0)
+    rows = tuple(
+        {"features": draw.random((n, 2), dtype=np.float32), "attention_mask": np.ones(n, np.int64)}
+        for n in (3, 4, 6)
+    )
+    split = Split("validation", rows, np.array([0, 1, 0]), inputs)
+    right, wrong = _Mean(1).eval(), _Mean(0).eval()
+    wrong.load_state_dict(right.state_dict())
+    path = export_onnx(right, split, task, tmp_path / "model.onnx")
+    with pytest.raises(ParityError, match=r"rounded gets NaN.*clamp"):
+        check_parity(wrong, path, split, task, min_agreement=1, max_metric_difference=0)
 
 
 def test_the_module_is_left_in_its_mode(tmp_path: Path) -> None:

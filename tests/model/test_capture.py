@@ -53,6 +53,19 @@ def test_site_inputs_are_the_tokens_of_each_row_without_padding_and_the_rest_is_
     assert model.finished == 0 and model.training and not found.requires_grad
 
 
+class PositionsFirst(FeedForward):
+    """The same, with positions before rows."""
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        return super().forward(x.transpose(0, 1), attention_mask)
+
+
+def test_padding_is_found_where_positions_come_first() -> None:
+    split = rows([[1, 2]], [[3, 4], [5, 6], [7, 8]])
+    ((found,),) = inputs_of_sites(PositionsFirst(), [SITE], split, TASK, batch_size=2)
+    assert sorted(found.tolist()) == [[2, 4], [6, 8], [10, 12], [14, 16]]
+
+
 def test_open_gates_are_applied_and_the_model_may_be_used_between_batches() -> None:
     model, split = FeedForward(), rows([[1, 2]], [[3, 4]])
     with gated(model, [SITE], [torch.tensor([1.0, 0.5])]):
@@ -95,8 +108,8 @@ def test_not_a_number_and_an_unknown_layout_and_a_site_out_of_reach_are_refused_
     model, ones = FeedForward(), torch.ones(2, 3)
     with pytest.raises(StageError, match=r"input of down \(ffn\)"):
         list(inputs_of_sites(model, [SITE], rows([[1, float("nan")]]), TASK))
-    with pytest.raises(StageError, match=r"down gets \[3, 2, 2\].* attention_mask \[2, 3\]"):
-        input_at(model, SITE, {"x": torch.ones(3, 2, 2), "attention_mask": ones})
+    with pytest.raises(StageError, match=r"down gets \[4, 2, 2\].* attention_mask \[2, 3\]"):
+        input_at(model, SITE, {"x": torch.ones(4, 2, 2), "attention_mask": ones})
     model.spare = nn.Linear(2, 1)
     with pytest.raises(StageError, match="ffn: the forward pass does not call spare"):
         idle = Site("ffn", "feed_forward", 0, (Producer("up", (1,)),), "spare", 1)

@@ -236,7 +236,7 @@ def _call(module: nn.Module, output: Tensor) -> Call:
 
 
 def without_padding(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
-    """Drop padded positions of a consumer's input or output: [b, s, i] or [b*s, i] -> [t, i].
+    """Drop padded positions of a consumer's input or output: [b, s, i], [s, b, i] or [b*s, i] -> [t, i].
 
     Args:
         mask: [b, s], 0 = padding; None: no known padding.
@@ -258,6 +258,8 @@ def _kept(x: Tensor, mask: Tensor | None, site: Place) -> Tensor:
         return tokens  # no known padding, or one position per row, as after a pooler
     if x.ndim == 3 and len(x) == 1 and x.shape[:-1] != mask.shape:
         return tokens  # the same for all rows, like DeBERTa's relative positions
+    if x.ndim == 3 and x.shape[:-1] == mask.T.shape != mask.shape:
+        mask = mask.T  # a module that works with positions first, [s, b, i]
     if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
         raise StageError(
             f"calibration: {site.name}: {site.consumer} gets {list(x.shape)}, so padding can't be located "
