@@ -93,6 +93,7 @@ FAMILIES = {
         _LEFT,
     ),
     "qwen3": Family("qwen3", "decoder", WIDE_HEADS),
+    "gemma": Family("gemma", "decoder", GROUPED),
     "gemma2": Family("gemma2", "decoder", {**GROUPED, "sliding_window": 6}),
     "gemma3_text": Family(
         "gemma3_text",

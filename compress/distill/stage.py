@@ -111,11 +111,12 @@ class StudentDistillation(Distillation):
                 f"{self.name}: losses.contrastive joins training rows; set rows.train: true or omit it"
             )
         classes = context.task.classes
-        others = ([] if self.student.model is None else [self.student.model]) + list(self.teachers)
-        for config in others:
+        students = [] if self.student.model is None else [self.student.model]
+        others = [(each, False) for each in students] + [(each, True) for each in self.teachers]
+        for config, teaches in others:
             with scratch_directory("student") as folder:
                 loaded = load_student(config, model, classes, 0, context.task.name, folder)
-                if config in self.teachers and not loaded.has_trained_head:
+                if teaches and not loaded.has_trained_head:
                     raise StageError(
                         f"{self.name}: teachers: {loaded.source} has no trained classification head; give a "
                         "trained classifier"
@@ -124,7 +125,7 @@ class StudentDistillation(Distillation):
                 _check_labels(name, loaded, context)
                 # A model file of the recipe's own has the recipe's tokenizer.
                 _check_tokens(name, loaded, context, has_own_tokenizer=config.file is None)
-                _check_outputs(name, loaded, context, teaches=config in self.teachers)
+                _check_outputs(name, loaded, context, teaches=teaches)
         super().check(model, context)
 
     def student_of(self, model: nn.Module, context: Context | None) -> tuple[nn.Module, dict[str, Any]]:

@@ -39,7 +39,7 @@ class Entry:
 
 _TYPED = {"model_input_names": TYPED}
 _WITHOUT_INTERMEDIATE = {name: size for name, size in SIZES.items() if name != "intermediate_size"}
-_CLASSIFIERS = ("gpt2", "llama", "mistral", "gemma2")
+_CLASSIFIERS = ("gpt2", "llama", "mistral", "qwen3", "gemma", "gemma2")
 _SQUEEZE = {f"{name}_groups": 1 for name in ("q", "k", "v", "post_attention", "intermediate", "output")}
 # Encoders without a layout: quantized and exported, not cut.
 _ENCODERS = {
@@ -85,7 +85,6 @@ _DECODERS = {
     "falcon": Family(
         "falcon", "decoder", {**_WITHOUT_INTERMEDIATE, "ffn_hidden_size": 48, "multi_query": True}
     ),
-    "gemma": Family("gemma", "decoder", {**_GROUPED, "head_dim": 8}),
     "gpt_neo": Family(
         "gpt_neo",
         "decoder",

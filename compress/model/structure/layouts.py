@@ -378,6 +378,7 @@ LAYOUTS = {
     "distilbert": _DISTILBERT,
     "electra": replace(_BERT, embeddings_project="{base}.embeddings_project"),
     "eurobert": _EUROBERT,
+    "gemma": _LLAMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
     "gpt2": _GPT2,
