@@ -7,9 +7,9 @@ token and layer by layer without projections (ZipLM, arXiv 2302.04089, sec. 4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compress.losses.config import ContrastiveTerm, HiddenTerm, LayerMap, LogitsTerm, LossConfig, Term
 from compress.losses.needs import check_losses
@@ -42,6 +42,13 @@ class RecoveryConfig(TrainConfig):
     similarity: float = Field(default=0.0, ge=0)
     contrastive: ContrastiveTerm = ContrastiveTerm(weight=0)
     temperature: float = Field(default=2.0, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _without_newer_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were stored before these keys existed must stay equal to what they load as.
+        found: dict[str, Any] = plain(self)
+        unused = {"similarity": not self.similarity, "contrastive": not self.contrastive.weight}
+        return {name: value for name, value in found.items() if not unused.get(name, False)}
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:

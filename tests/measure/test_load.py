@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ HELD_BYTES = 64 * MB
 
 def _hold_and_let_go() -> None:
     held = np.ones(HELD_BYTES, dtype=np.uint8)
-    held += 1  # a second pass over the memory, so that a sampling thread has the time to see it
+    held += 1
+    time.sleep(0.05)  # so that a sampling thread sees it on a busy machine, too
 
 
 @pytest.mark.parametrize("sampled", [None, True])
