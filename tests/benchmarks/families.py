@@ -82,8 +82,8 @@ def task_figures(report: RunReport) -> list[str]:
     after, before = (each.size.file_bytes / 1e6 for each in (found.candidate, found.baseline))
     alone = [each for each in found.latency if each.batch == 1]
     one = min((each for each in alone if each.threads == 1), key=lambda each: each.sequence or 0)
-    two = next(each for each in alone if each.threads == 2 and each.sequence == 128)
-    speeds = [_speed(each.speedup, each.speedup_low, each.speedup_high) for each in (one, two)]
+    two = next((each for each in alone if each.threads == 2 and each.sequence == 128), None)
+    speeds = [_speed(x.speedup, x.speedup_low, x.speedup_high) if x else "" for x in (one, two)]
     return [
         found.difference.metric,
         scale.text(found.baseline.accuracy.value),
