@@ -415,7 +415,8 @@ def test_explain_prints_the_advice_first_and_every_part(call: Callable[..., Said
     assert found.candidate.part("integer").macs == macs
     assert found.baseline is not None and found.baseline.part("float_weight").macs == macs
     assert found.candidate.part("activations").macs == 2 * 2 * 16 * 16 * 32
-    for part in ("integer products", "runtime overhead", "MatMulInteger", "By operator"):
+    assert "MatMulInteger" in {each.kind for each in found.candidate.kinds}  # shown if it takes 1 %
+    for part in ("integer products", "runtime overhead", "By operator"):
         assert part in said.out
     assert "16, 1 thread: medians over" in said.out.replace("\n", " ")
 
